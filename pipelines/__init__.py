@@ -1,0 +1,1 @@
+"""What a user launches: the command line, the configuration and the pipelines."""

@@ -1,0 +1,72 @@
+"""melmill: audio catalogues into log-mel training data, on Apache Beam."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+#: What every worker needs.
+CORE = [
+    "apache-beam>=2.77,<3",
+    "librosa>=0.11",
+    "numpy>=2.0",
+    "scipy>=1.13",
+    "pyarrow>=21",
+    "fsspec>=2025.3",
+    "soundfile>=0.14",
+    "soxr>=1.0",
+    "av>=14",
+    "google-crc32c>=1.7",
+    "annotated-types>=0.7",
+    "pydantic>=2.12",
+    "tenacity>=9",
+    # Of the launcher; small enough to be everywhere.
+    "deltalake>=1.6,<2",
+    "psutil>=6",
+    "PyYAML>=6",
+    "rich>=13",
+    "typer>=0.16",
+]
+
+DEV = [
+    "build",
+    "datasets",
+    "duckdb",
+    "hypothesis",
+    "mypy>=2",
+    "pandas",
+    "polars",
+    "pre-commit",
+    "pytest",
+    "ruff",
+    "tensorflow-cpu",
+    "tensorflow-datasets",
+    "types-psutil",
+    "types-PyYAML",
+]
+
+setup(
+    name="melmill",
+    version="0.1.0",
+    description="Turns large audio catalogues into log-mel training data, on Apache Beam.",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["pipelines", "pipelines.*", "transforms", "transforms.*"]),
+    install_requires=CORE,
+    extras_require={
+        "s3": ["s3fs>=2025.3"],
+        "gcs": ["gcsfs>=2025.3"],
+        "azure": ["adlfs>=2024.12"],
+        "dataflow": ["apache-beam[gcp]>=2.77,<3"],
+        "dev": DEV,
+    },
+    entry_points={"console_scripts": ["melmill = pipelines.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Sound/Audio :: Analysis",
+    ],
+)

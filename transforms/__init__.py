@@ -1,0 +1,1 @@
+"""The stages of the data's path: thin PTransforms, and the pure functions they call."""

@@ -1,0 +1,94 @@
+"""What can go wrong, told apart by who must act on it.
+
+A :class:`RecordingError` is one recording's fault: it becomes a row of the failures
+table and the run goes on. A :class:`UserError` stops the run with a message that says
+what to change. Anything else is a programming error and crashes.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """Where on the data's path a recording failed."""
+
+    READ = "read"
+    PROBE = "probe"
+    DECODE = "decode"
+
+
+class Cause(StrEnum):
+    """Why a recording failed; one word of a closed list, so that failures can be counted."""
+
+    NOT_FOUND = "not_found"
+    PERMISSION_DENIED = "permission_denied"
+    STORAGE_ERROR = "storage_error"
+    EMPTY_FILE = "empty_file"
+    UNKNOWN_FORMAT = "unknown_format"
+    NO_AUDIO = "no_audio"
+    CORRUPT = "corrupt"
+    TRUNCATED = "truncated"
+    IMPLAUSIBLE_HEADER = "implausible_header"
+    LENGTH_MISMATCH = "length_mismatch"
+    NON_FINITE = "non_finite"
+    TOO_LONG = "too_long"
+    BAD_SEGMENT = "bad_segment"
+    MISSING_CHANNEL = "missing_channel"
+    CHANGED = "changed_while_reading"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    DECODER_CRASH = "decoder_crash"
+
+
+#: Causes that another attempt may cure without the file having changed.
+TRANSIENT_CAUSES = frozenset(
+    {
+        Cause.NOT_FOUND,
+        Cause.PERMISSION_DENIED,
+        Cause.STORAGE_ERROR,
+        Cause.CHANGED,
+        Cause.TIMEOUT,
+        Cause.OUT_OF_MEMORY,
+        Cause.DECODER_CRASH,
+    }
+)
+
+
+class RecordingError(Exception):
+    """One recording cannot be used.
+
+    Parameters
+    ----------
+    stage
+        Where it failed.
+    cause
+        Why, as one word of :class:`Cause`.
+    message
+        What was seen, in a sentence that names the values.
+    """
+
+    def __init__(self, stage: Stage, cause: Cause, message: str) -> None:
+        super().__init__(stage, cause, message)
+        self.stage = stage
+        self.cause = cause
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.stage}: {self.cause}: {self.message}"
+
+
+class UserError(Exception):
+    """The run cannot go on until its user changes something; the message says what."""
+
+
+class ConfigError(UserError):
+    """The configuration is wrong: every fault found, one a line."""
+
+
+class CatalogueError(UserError):
+    """The catalogue cannot be read as one: missing, empty, or contradicting itself."""
+
+
+class DatasetError(UserError):
+    """The dataset is not what the command needs it to be."""

@@ -1,0 +1,1 @@
+"""Catalogues read, shards and snapshots written; nothing in here imports Beam."""
