@@ -1,0 +1,159 @@
+"""The mel filterbank: overlapping triangles, evenly spaced on the mel scale.
+
+Equal to ``librosa.filters.mel``, whose import costs every new worker more than two
+seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+MelScale = Literal["slaney", "htk"]
+MelNorm = Literal["slaney", "none"]
+
+#: Neighbouring bands touch the same bins: so many are summed by one multiplication.
+_BANDS_PER_BLOCK = 8
+
+#: Slaney, "Auditory Toolbox, version 2" (1998): linear up to 1 kHz, then 27 steps to 6.4 kHz.
+_SLANEY_HZ_PER_MEL = 200.0 / 3
+_SLANEY_KNEE_HZ = 1000.0
+_SLANEY_KNEE_MEL = _SLANEY_KNEE_HZ / _SLANEY_HZ_PER_MEL
+_SLANEY_LOG_STEP = float(np.log(6.4)) / 27.0
+
+
+def hz_to_mel(frequency_hz: float, scale: MelScale) -> float:
+    """Place a frequency on the mel scale.
+
+    ``htk`` is m = 2595·log10(1 + f/700), Young et al., "The HTK Book", section 5.4;
+    ``slaney`` is m = 3f/200 up to 1 kHz and m = 15 + 27·ln(f/1000)/ln(6.4) above.
+
+    Parameters
+    ----------
+    frequency_hz
+        Not negative.
+    scale
+        Which of the two scales.
+
+    Returns
+    -------
+    float, in mel
+
+    Examples
+    --------
+    >>> round(hz_to_mel(1000.0, "slaney"), 3)
+    15.0
+    >>> round(hz_to_mel(1000.0, "htk"), 3)
+    999.986
+    """
+    if scale == "htk":
+        return 2595.0 * math.log10(1.0 + frequency_hz / 700.0)
+    if frequency_hz < _SLANEY_KNEE_HZ:
+        return frequency_hz / _SLANEY_HZ_PER_MEL
+    return _SLANEY_KNEE_MEL + math.log(frequency_hz / _SLANEY_KNEE_HZ) / _SLANEY_LOG_STEP
+
+
+def mel_to_hz(mels: NDArray[np.float64], scale: MelScale) -> NDArray[np.float64]:
+    """Invert :func:`hz_to_mel`.
+
+    Parameters
+    ----------
+    mels
+        Shape [n], float64, in mel.
+    scale
+        Which of the two scales.
+
+    Returns
+    -------
+    ndarray of shape [n], float64, in Hz
+    """
+    if scale == "htk":
+        return np.asarray(700.0 * (10.0 ** (mels / 2595.0) - 1.0))
+    above_knee = _SLANEY_KNEE_HZ * np.exp(_SLANEY_LOG_STEP * (mels - _SLANEY_KNEE_MEL))
+    return np.where(mels < _SLANEY_KNEE_MEL, _SLANEY_HZ_PER_MEL * mels, above_knee)
+
+
+def mel_filterbank(
+    *,
+    sample_rate_hz: int,
+    n_fft: int,
+    n_mels: int,
+    f_min_hz: float,
+    f_max_hz: float,
+    scale: MelScale = "slaney",
+    norm: MelNorm = "slaney",
+) -> NDArray[np.float64]:
+    """Make the matrix that sums the bins of a spectrum into mel bands.
+
+    Band m is a triangle over frequency in Hz, 0 at the m-th and (m+2)-th and 1 at the
+    (m+1)-th of ``n_mels + 2`` points evenly spaced in mel from ``f_min_hz`` to
+    ``f_max_hz`` (``librosa/filters.py``, after Slaney's ``mfcc.m``). With ``norm``
+    ``slaney`` each triangle is divided by half its width in Hz, so that its area is 1.
+
+    Parameters
+    ----------
+    sample_rate_hz, n_fft
+        What the spectrum was made with.
+    n_mels
+        Number of bands.
+    f_min_hz, f_max_hz
+        The lower edge of the first band and the upper edge of the last.
+    scale, norm
+        See :func:`hz_to_mel`, and above.
+
+    Returns
+    -------
+    ndarray of shape [n_mels, 1 + n_fft // 2], float64
+        1/Hz where ``norm`` is ``slaney``, else without a unit. A band narrower than the
+        distance of two bins may be all zeros.
+    """
+    bins_hz = np.fft.rfftfreq(n_fft, d=1.0 / sample_rate_hz)
+    mels = np.linspace(hz_to_mel(f_min_hz, scale), hz_to_mel(f_max_hz, scale), n_mels + 2)
+    edges_hz = mel_to_hz(mels, scale)
+    width_hz = np.diff(edges_hz)[:, np.newaxis]
+    ramps_hz = edges_hz[:, np.newaxis] - bins_hz
+    weights = np.maximum(
+        0.0, np.minimum(-ramps_hz[:-2] / width_hz[:-1], ramps_hz[2:] / width_hz[1:])
+    )
+    if norm == "slaney":
+        weights *= 2.0 / (edges_hz[2:] - edges_hz[:-2])[:, np.newaxis]
+    return weights
+
+
+class BandedSum:
+    """A product with a filterbank that skips the zeros far from its diagonal.
+
+    Cutting 128 bands into blocks of 8, each with only the bins that it touches, does a
+    tenth of the multiplications; measured, it halves the time. The blocks depend on
+    nothing but the filterbank, so equal spectra have equal sums, bit for bit.
+
+    Parameters
+    ----------
+    weights
+        Shape [n_mels, n_columns], float32; no row all zeros.
+    """
+
+    def __init__(self, weights: NDArray[np.float32]) -> None:
+        """Cut the weights into blocks of bands."""
+        self._blocks = []
+        for first in range(0, len(weights), _BANDS_PER_BLOCK):
+            bands = slice(first, min(first + _BANDS_PER_BLOCK, len(weights)))
+            touched = np.flatnonzero(weights[bands].any(axis=0))
+            columns = slice(int(touched[0]), int(touched[-1]) + 1)
+            self._blocks.append((bands, columns, np.ascontiguousarray(weights[bands, columns])))
+
+    def __call__(self, spectrum: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """Write ``weights @ spectrum.T``.
+
+        Parameters
+        ----------
+        spectrum
+            Shape [n_frames, n_columns], float32.
+        out
+            Shape [n_mels, n_frames], float32.
+        """
+        for bands, columns, weights in self._blocks:
+            np.matmul(weights, spectrum[:, columns].T, out=out[bands])
