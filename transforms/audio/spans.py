@@ -1,0 +1,211 @@
+"""A span becomes rows: decode, mix, resample, cut, and compute the features.
+
+A span is a run of consecutive chunks of one recording. What comes out of it does not
+depend on where the recording was divided into spans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from transforms.audio.channels import count_channels, select_channels
+from transforms.audio.chunks import chunk_start, cut_chunks, valid_samples
+from transforms.audio.features import FeatureSpec
+from transforms.audio.mel import MelExtractor
+from transforms.audio.media import open_audio
+from transforms.audio.resample import resample_stream, source_range
+from transforms.errors import Cause, DatasetError, RecordingError, Stage
+from transforms.records import AudioInfo, ProbedRecording
+from transforms.storage.objects import StoredObject
+
+Samples = npt.NDArray[np.float32]
+
+_BLOCK_SAMPLES = 1 << 16
+_BATCH_SAMPLES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A run of consecutive chunks of one recording: the unit of decoding.
+
+    Attributes
+    ----------
+    probed
+        The recording and what its header says.
+    origin_sample, samples
+        Where the recording (or the segment asked of it) begins, and its length; samples at
+        the target rate.
+    first_chunk, stop_chunk
+        The chunks of this span, ``stop_chunk`` excluded.
+    """
+
+    probed: ProbedRecording
+    origin_sample: int
+    samples: int
+    first_chunk: int
+    stop_chunk: int
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks in the span."""
+        return self.stop_chunk - self.first_chunk
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRows:
+    """The rows of a span but for their spectrograms; one array element a row.
+
+    Attributes
+    ----------
+    chunk_index, channel, valid_samples : int32
+    start_sample : int64
+        From the start of the recording, at the target rate.
+    peak_dbfs, rms_dbfs : float32
+        Of the chunk's samples at the target rate; −inf for digital silence.
+    """
+
+    chunk_index: npt.NDArray[np.int32]
+    channel: npt.NDArray[np.int32]
+    start_sample: npt.NDArray[np.int64]
+    valid_samples: npt.NDArray[np.int32]
+    peak_dbfs: npt.NDArray[np.float32]
+    rms_dbfs: npt.NDArray[np.float32]
+
+
+def extract_span(span: Span, features: FeatureSpec, source: StoredObject, spool: Path) -> SpanRows:
+    """Compute a span's rows, and write their spectrograms to a file of raw numbers.
+
+    Parameters
+    ----------
+    span
+        Which chunks of which recording.
+    features
+        What to compute.
+    source
+        Where the recording is.
+    spool
+        Overwritten with float32 [rows, n_mels, frames], in C order.
+
+    Returns
+    -------
+    SpanRows
+        The rows' other columns. Rows of one chunk stand together, channel by channel.
+
+    Raises
+    ------
+    RecordingError
+        The recording cannot be read as its header promised, or changed since it was probed.
+    DatasetError
+        The spool cannot be written.
+    """
+    try:
+        with spool.open("wb") as file:
+            rows = _write_rows(span, features, read_chunks(span, features, source), file)
+    except OSError as error:
+        raise DatasetError(f"cannot write working files in {spool.parent}: {error}") from error
+    _check_unchanged(span, source)
+    return rows
+
+
+def read_chunks(
+    span: Span, features: FeatureSpec, source: StoredObject
+) -> Iterator[tuple[int, Samples]]:
+    """Decode, mix, resample and cut a span.
+
+    Yields
+    ------
+    (int, float32 [length, rows' channels])
+        The chunk's index and its samples at the target rate.
+    """
+    audio, spec = span.probed.audio, features.chunk
+    last = span.stop_chunk - 1
+    first_sample = span.origin_sample + chunk_start(span.first_chunk, span.samples, spec)
+    stop_sample = span.origin_sample + chunk_start(last, span.samples, spec)
+    stop_sample += valid_samples(last, span.samples, spec)
+    rates = audio.sample_rate_hz, features.sample_rate_hz
+    needed = source_range(first_sample, stop_sample, audio.frames, *rates)
+    with open_audio(source, audio) as reader:
+        decoded = reader.blocks(needed.start, needed.stop, _block_frames(audio))
+        mixed = (select_channels(block, features.channels) for block in decoded)
+        wanted = stop_sample - first_sample
+        resampled = resample_stream(mixed, needed, wanted, *rates, features.resampler)
+        yield from cut_chunks(resampled, span.first_chunk, span.stop_chunk, span.samples, spec)
+
+
+def _block_frames(audio: AudioInfo) -> int:
+    return max(1024, _BLOCK_SAMPLES * 2 // audio.channels)
+
+
+def _write_rows(
+    span: Span, features: FeatureSpec, chunks: Iterator[tuple[int, Samples]], file: BinaryIO
+) -> SpanRows:
+    extractor = mel_extractor(features)
+    per_batch = max(1, _BATCH_SAMPLES // features.chunk.length)
+    levels = []
+    channels = count_channels(span.probed.audio.channels, features.channels)
+    while batch := list(islice(chunks, per_batch)):
+        samples = np.concatenate([chunk.T for _, chunk in batch])
+        file.write(extractor(samples).data)
+        levels.append(measure_levels(samples))
+    peak_dbfs, rms_dbfs = np.concatenate(levels, axis=1)
+    return _rows(span, features, channels, peak_dbfs, rms_dbfs)
+
+
+def _rows(
+    span: Span, features: FeatureSpec, channels: int, peak_dbfs: Samples, rms_dbfs: Samples
+) -> SpanRows:
+    indices = range(span.first_chunk, span.stop_chunk)
+    starts = [span.origin_sample + chunk_start(i, span.samples, features.chunk) for i in indices]
+    valid = [valid_samples(i, span.samples, features.chunk) for i in indices]
+    return SpanRows(
+        chunk_index=np.repeat(np.array(indices, np.int32), channels),
+        channel=np.tile(np.arange(channels, dtype=np.int32), len(indices)),
+        start_sample=np.repeat(np.array(starts, np.int64), channels),
+        valid_samples=np.repeat(np.array(valid, np.int32), channels),
+        peak_dbfs=peak_dbfs,
+        rms_dbfs=rms_dbfs,
+    )
+
+
+def measure_levels(samples: Samples) -> Samples:
+    """Measure peak and root mean square of each row of samples.
+
+    Parameters
+    ----------
+    samples : float32 [rows, samples]
+
+    Returns
+    -------
+    float32 [2, rows]
+        Peak and RMS in dB re full scale (1.0); −inf for digital silence.
+
+    Examples
+    --------
+    >>> measure_levels(np.array([[0.5, -1.0], [0.0, 0.0]], np.float32)).tolist()
+    [[0.0, -inf], [-2.0411999225616455, -inf]]
+    """
+    peak = np.maximum(samples.max(axis=1), -samples.min(axis=1))
+    rms = np.sqrt([np.dot(row, row) / len(row) for row in samples])
+    with np.errstate(divide="ignore"):
+        return (20 * np.log10(np.stack([peak, rms]))).astype(np.float32)
+
+
+@lru_cache(maxsize=4)
+def mel_extractor(features: FeatureSpec) -> MelExtractor:
+    """Build the extractor once a process and configuration."""
+    return MelExtractor(features.mel, features.sample_rate_hz, features.chunk.length)
+
+
+def _check_unchanged(span: Span, source: StoredObject) -> None:
+    _, fingerprint = source.stat()
+    if fingerprint != span.probed.recording.fingerprint:
+        message = f"was {span.probed.recording.fingerprint} when probed, now {fingerprint}"
+        raise RecordingError(Stage.READ, Cause.CHANGED, message)
