@@ -1,0 +1,94 @@
+"""One extraction, as a value: all that a worker needs to know, checked before it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from transforms.audio.features import FeatureSpec
+from transforms.planning import ShardSpec, SplitSpec
+from transforms.storage.catalogue import Catalogue
+from transforms.storage.naming import digest
+from transforms.storage.schema import RowSchema
+from transforms.storage.store import Store
+
+Format = Literal["parquet", "tfrecord"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one recording may cost, and how many may fail.
+
+    Attributes
+    ----------
+    timeout_s
+        Wall-clock seconds for reading one header, or one span.
+    max_seconds
+        Longest recording (or segment) that is taken.
+    memory_bytes
+        What the decoder process may allocate.
+    max_failure_ratio
+        Share of the recordings that may fail before nothing is committed.
+    """
+
+    timeout_s: float
+    max_seconds: float
+    memory_bytes: int
+    max_failure_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class WriterSpec:
+    """How rows become files.
+
+    Attributes
+    ----------
+    formats
+        ``parquet`` always, ``tfrecord`` beside it where asked for.
+    row_group_rows
+        Rows of a Parquet row group.
+    compression_level
+        Of zstd.
+    """
+
+    formats: tuple[Format, ...]
+    row_group_rows: int
+    compression_level: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractJob:
+    """What is extracted from where to where, and how."""
+
+    catalogue: Catalogue
+    store: Store
+    features: FeatureSpec
+    split: SplitSpec
+    shards: ShardSpec
+    writer: WriterSpec
+    limits: Limits
+    known_index: str = ""
+    progress: str = ""
+
+    @property
+    def schema(self) -> RowSchema:
+        """Columns of the rows."""
+        n_mels, n_frames = self.features.shape
+        labels = self.catalogue.label_columns
+        return RowSchema(n_mels, n_frames, labels, self.features.channels == "each")
+
+    @property
+    def writer_key(self) -> str:
+        """What the bytes of a shard depend on, beside its rows."""
+        return repr((self.schema, self.writer.row_group_rows, self.writer.compression_level))
+
+    @property
+    def run_id(self) -> str:
+        """The same for the same command: an interrupted run is found by it, and resumed."""
+        parts = (self.catalogue, self.split, self.shards, self.writer_key, self.writer.formats)
+        return digest(self.features.digest(), *(repr(part) for part in parts))[:16]
+
+    @property
+    def staging(self) -> str:
+        """Folder of the run's working files in the dataset."""
+        return f"staging/{self.run_id}"

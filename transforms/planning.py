@@ -1,0 +1,312 @@
+"""The plan: which chunks of which recordings go into which shard, before any is decoded.
+
+A plan is a value. The same recordings under the same configuration give the same plan in
+whatever order they are listed, and a shard's name is the digest of its plan; so a shard
+that is already there need not be made again, and one made twice is the same file twice.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt
+
+from transforms.audio.channels import check_channels, count_channels
+from transforms.audio.chunks import count_chunks, resampled_length
+from transforms.audio.features import FeatureSpec
+from transforms.audio.spans import Span
+from transforms.errors import CatalogueError, Cause, RecordingError, Stage
+from transforms.records import ProbedRecording, Recording
+from transforms.storage.naming import digest, fraction
+
+#: Recordings planned together, in one worker's memory.
+RECORDINGS_PER_BUCKET = 50_000
+
+#: Share of float32's size that log-mels keep under zstd-3 and BYTE_STREAM_SPLIT, measured.
+_COMPRESSED_SHARE = 0.75
+_BYTES_BESIDE_MEL = 60
+
+
+@dataclass(frozen=True, slots=True)
+class SplitSpec:
+    """How recordings are divided into training, validation and test data.
+
+    Attributes
+    ----------
+    fractions
+        ``(split, share)`` pairs that sum to one.
+    by
+        What is kept together: each ``recording``, or all recordings with the same value in
+        the column ``group``; or ``catalogue``: what the catalogue's column ``split`` says.
+        ``auto`` takes the catalogue's column where there is one, else ``recording``.
+    group
+        The label column that ``by: group`` looks at.
+    seed
+        Another seed, another division.
+    """
+
+    fractions: tuple[tuple[str, float], ...] = (("train", 0.8), ("validation", 0.1), ("test", 0.1))
+    by: Literal["auto", "recording", "group", "catalogue"] = "auto"
+    group: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSpec:
+    """How large shards are, and in which order recordings stand in them.
+
+    Attributes
+    ----------
+    target_bytes
+        Size of a Parquet shard to aim at.
+    min_shards
+        At least so many shards in the dataset, as far as there are chunks for them: shards
+        are what workers and loaders divide among themselves.
+    seed
+        Another seed, another order.
+    """
+
+    target_bytes: Annotated[int, Gt(0)] = 256 * 2**20
+    min_shards: Annotated[int, Ge(1)] = 8
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRecording:
+    """A recording that is known to give rows: its split, and how many."""
+
+    probed: ProbedRecording
+    split: str
+    origin_sample: int
+    samples: int
+    chunks: int
+    rows_per_chunk: int
+
+    @property
+    def rows(self) -> int:
+        """Rows that the recording will have."""
+        return self.chunks * self.rows_per_chunk
+
+
+@dataclass(frozen=True, slots=True)
+class SplitTotals:
+    """What a split holds in all; adds up over workers."""
+
+    recordings: int = 0
+    rows: int = 0
+
+    def __add__(self, other: SplitTotals) -> SplitTotals:
+        """Add two parts of a split."""
+        return SplitTotals(self.recordings + other.recordings, self.rows + other.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """The unit of work: everything that a shard's bytes depend on.
+
+    Attributes
+    ----------
+    name
+        Digest of all the rest, and of the feature configuration.
+    split
+        The split that all its rows belong to.
+    spans
+        In the order of the rows.
+    """
+
+    name: str
+    split: str
+    spans: tuple[Span, ...] = field(repr=False)
+
+
+def plan_recording(
+    probed: ProbedRecording, features: FeatureSpec, split: SplitSpec, max_seconds: float
+) -> PlannedRecording:
+    """Find how many chunks a recording has, and in which split they belong.
+
+    Raises
+    ------
+    RecordingError
+        ``too_long``, ``bad_segment``, ``missing_channel``.
+    CatalogueError
+        The catalogue's own division cannot be followed.
+    """
+    audio = probed.audio
+    check_channels(audio.channels, features.channels)
+    whole = resampled_length(audio.frames, audio.sample_rate_hz, features.sample_rate_hz)
+    start, stop = _segment(probed.recording, whole, features.sample_rate_hz)
+    if stop - start > max_seconds * features.sample_rate_hz:
+        message = (
+            f"{(stop - start) / features.sample_rate_hz:.0f} s, "
+            f"and limits.max_duration_hours allows {max_seconds:.0f} s"
+        )
+        raise RecordingError(Stage.PROBE, Cause.TOO_LONG, message)
+    return PlannedRecording(
+        probed=probed,
+        split=assign_split(probed.recording, split),
+        origin_sample=start,
+        samples=stop - start,
+        chunks=count_chunks(stop - start, features.chunk),
+        rows_per_chunk=count_channels(audio.channels, features.channels),
+    )
+
+
+def _segment(recording: Recording, samples: int, rate_hz: int) -> tuple[int, int]:
+    start = round((recording.start_seconds or 0) * rate_hz)
+    end = recording.end_seconds
+    stop = samples if end is None else min(samples, round(end * rate_hz))
+    if start >= stop:
+        message = (
+            f"the segment from {recording.start_seconds or 0:g} s to "
+            f"{'the end' if end is None else f'{end:g} s'} holds nothing of "
+            f"a recording of {samples / rate_hz:.3f} s"
+        )
+        raise RecordingError(Stage.PROBE, Cause.BAD_SEGMENT, message)
+    return start, stop
+
+
+def assign_split(recording: Recording, spec: SplitSpec) -> str:
+    """Find the split of a recording, from nothing but itself, its group and the seed.
+
+    >>> whole = Recording("id", "/a/song.wav", "song.wav")
+    >>> assign_split(whole, SplitSpec(fractions=(("train", 1.0),)))
+    'train'
+
+    Raises
+    ------
+    CatalogueError
+        The column that decides has no value for this recording.
+    """
+    if spec.by == "catalogue" or (spec.by == "auto" and recording.split is not None):
+        if recording.split is None:
+            raise CatalogueError(f"{recording.origin}: split: no value, and split.by is catalogue")
+        return recording.split
+    position = fraction("split", str(spec.seed), _kept_together(recording, spec))
+    reached = 0.0
+    for name, share in spec.fractions:
+        reached += share
+        if position < reached:
+            return name
+    return spec.fractions[-1][0]
+
+
+def _kept_together(recording: Recording, spec: SplitSpec) -> str:
+    if spec.by != "group":
+        return recording.relative_uri
+    value = dict(recording.labels).get(spec.group or "")
+    if value is None:
+        where = recording.origin or recording.uri
+        raise CatalogueError(f"{where}: {spec.group}: no value, and split.group divides by it")
+    return f"group:{value}"
+
+
+def count_buckets(totals: SplitTotals) -> int:
+    """Count the buckets in which a split is planned.
+
+    >>> count_buckets(SplitTotals(recordings=50_001, rows=1))
+    2
+    """
+    return max(1, -(-totals.recordings // RECORDINGS_PER_BUCKET))
+
+
+def row_bytes(features: FeatureSpec) -> int:
+    """Estimate the bytes of a row in a Parquet shard."""
+    n_mels, frames = features.shape
+    return int(4 * n_mels * frames * _COMPRESSED_SHARE) + _BYTES_BESIDE_MEL
+
+
+def count_shards(totals: SplitTotals, all_rows: int, row_size: int, spec: ShardSpec) -> Fraction:
+    """Find how many shards a split should have, as a fraction that its buckets share.
+
+    >>> count_shards(SplitTotals(10, 800), 1_000, 1_000, ShardSpec(target_bytes=100_000))
+    Fraction(8, 1)
+    >>> count_shards(SplitTotals(10, 800), 1_000, 1_000, ShardSpec(min_shards=100))
+    Fraction(80, 1)
+    """
+    by_size = Fraction(totals.rows * row_size, spec.target_bytes)
+    by_number = Fraction(spec.min_shards * totals.rows, max(1, all_rows))
+    return max(by_size, by_number)
+
+
+def pack_shards(
+    recordings: Iterable[PlannedRecording],
+    shards: int,
+    features: FeatureSpec,
+    seed: int,
+    writer_key: str,
+) -> Iterator[ShardPlan]:
+    """Pack one bucket's recordings into shards of nearly equal numbers of rows.
+
+    Recordings longer than a shard are cut at chunk borders; the pieces are dealt out, the
+    largest first, each to the shard that has the fewest rows; the order within a shard is
+    a seeded shuffle.
+
+    Parameters
+    ----------
+    recordings
+        All of one split and bucket, in any order.
+    shards
+        How many to make, as far as there are chunks for them.
+    features, writer_key
+        What the shard's bytes depend on beside its spans; part of its name.
+    seed
+        Of the order.
+    """
+    ordered = sorted(recordings, key=lambda planned: planned.probed.recording.recording_id)
+    _check_unique(ordered)
+    whole = [planned for planned in ordered if planned.rows]
+    capacity = -(-sum(planned.rows for planned in whole) // max(1, shards))
+    pieces = [piece for planned in whole for piece in _cut(planned, capacity, seed)]
+    for members in _deal(pieces, shards):
+        if members:
+            split, spans = members[0].split, tuple(piece.span for piece in members)
+            yield ShardPlan(name_shard(split, spans, features, writer_key), split, spans)
+
+
+def _check_unique(ordered: list[PlannedRecording]) -> None:
+    for one, other in pairwise(planned.probed.recording for planned in ordered):
+        if one.recording_id == other.recording_id:
+            raise CatalogueError(f"{one.uri} is listed twice: {one.origin} and {other.origin}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    order: float
+    rows: int
+    split: str
+    span: Span
+
+
+def _cut(planned: PlannedRecording, capacity: int, seed: int) -> Iterator[_Piece]:
+    number = min(planned.chunks, -(-planned.rows // max(1, capacity)))
+    borders = [planned.chunks * i // number for i in range(number + 1)]
+    for first, stop in pairwise(borders):
+        span = Span(planned.probed, planned.origin_sample, planned.samples, first, stop)
+        order = fraction("order", str(seed), planned.probed.recording.recording_id, str(first))
+        yield _Piece(order, span.chunks * planned.rows_per_chunk, planned.split, span)
+
+
+def _deal(pieces: list[_Piece], shards: int) -> list[list[_Piece]]:
+    dealt: list[list[_Piece]] = [[] for _ in range(max(1, shards))]
+    least = [(0, i) for i in range(len(dealt))]
+    for piece in sorted(pieces, key=lambda piece: (-piece.rows, piece.order)):
+        rows, shard = least[0]
+        dealt[shard].append(piece)
+        heapq.heapreplace(least, (rows + piece.rows, shard))
+    return [sorted(members, key=lambda piece: piece.order) for members in dealt]
+
+
+def name_shard(split: str, spans: Iterable[Span], features: FeatureSpec, writer_key: str) -> str:
+    """Name a shard by the digest of everything that its bytes depend on."""
+    return digest(split, features.digest(), writer_key, *(_span_key(span) for span in spans))
+
+
+def _span_key(span: Span) -> str:
+    # Where the catalogue mentions a recording is not in its rows.
+    recording = replace(span.probed.recording, origin="")
+    return repr(replace(span, probed=replace(span.probed, recording=recording)))

@@ -1,0 +1,148 @@
+"""The dataset card: what the current snapshot holds and how to load it, for people and for
+Hugging Face ``datasets``, which reads the file lists and the shape of ``mel`` from its head.
+
+The card is derived from a snapshot and can be written again at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+
+from transforms.storage.index import read_shards
+from transforms.storage.schema import RowSchema
+from transforms.storage.snapshot import Snapshot
+from transforms.storage.store import Store
+from transforms.storage.tfds import features as tfds_features
+from transforms.storage.totals import Totals, training_split
+
+#: Names of files, relative to the dataset, by split.
+FileLists = dict[str, list[str]]
+
+_HF_TYPES = {"double": "float64", "float": "float32"}
+
+
+def write_card(store: Store, snapshot: Snapshot, totals: Totals, schema: RowSchema) -> None:
+    """Write ``README.md``, ``statistics.json`` and, for TFRecord, its features and file lists."""
+    parquet, tfrecord = list_files(store, snapshot)
+    store.put("README.md", _card(parquet, snapshot, totals, schema).encode())
+    store.put("statistics.json", _to_json(statistics(totals)))
+    if tfrecord:
+        store.put("tfrecord/features.json", _to_json(tfds_features(schema)))
+        store.put("tfrecord/files.json", _to_json(tfrecord))
+
+
+def list_files(store: Store, snapshot: Snapshot) -> tuple[FileLists, FileLists]:
+    """Name the snapshot's Parquet files, and its TFRecord files, of each split."""
+    parquet: FileLists = {}
+    tfrecord: FileLists = {}
+    for shard in read_shards(store, snapshot.index):
+        for lists, file in ((parquet, shard.parquet), (tfrecord, shard.tfrecord)):
+            if file:
+                lists.setdefault(shard.split, []).append(file.name)
+    return _sorted(parquet), _sorted(tfrecord)
+
+
+def _sorted(lists: FileLists) -> FileLists:
+    return {split: sorted(lists[split]) for split in sorted(lists)}
+
+
+def _to_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def statistics(totals: Totals) -> dict[str, Any]:
+    """Give mean and standard deviation of each mel band over the training split."""
+    moments = totals.moments
+    if moments is None:
+        return {}
+    return {
+        "split": training_split(totals.splits),
+        "values_per_band": moments.count,
+        "mean": moments.mean.tolist(),
+        "std": moments.std.tolist(),
+        "min": moments.low,
+        "max": moments.high,
+    }
+
+
+def _card(files: FileLists, snapshot: Snapshot, totals: Totals, schema: RowSchema) -> str:
+    head = yaml.safe_dump(_front_matter(files, schema), sort_keys=False, width=1000)
+    return f"---\n{head}---\n\n{_text(snapshot, totals, schema)}"
+
+
+def _front_matter(files: FileLists, schema: RowSchema) -> dict[str, Any]:
+    data_files = [{"split": split, "path": names} for split, names in files.items()]
+    return {
+        "configs": [{"config_name": "default", "data_files": data_files}],
+        "dataset_info": {"config_name": "default", "features": _hf_features(schema)},
+    }
+
+
+def _hf_features(schema: RowSchema) -> list[dict[str, Any]]:
+    columns = [_hf_feature(name, kind) for name, kind in schema.columns().items()]
+    array = {"shape": [schema.n_mels, schema.n_frames], "dtype": "float32"}
+    return [*columns, {"name": "mel", "dtype": {"array2_d": array}}]
+
+
+def _hf_feature(name: str, kind: str) -> dict[str, Any]:
+    if kind.startswith("list<"):
+        return {"name": name, "list": _HF_TYPES.get(kind[5:-1], kind[5:-1])}
+    return {"name": name, "dtype": _HF_TYPES.get(kind, kind)}
+
+
+def _text(snapshot: Snapshot, totals: Totals, schema: RowSchema) -> str:
+    splits = "\n".join(
+        f"| {name} | {content.recordings:,} | {content.rows:,} | {content.shards:,} "
+        f"| {(content.parquet_bytes + content.tfrecord_bytes) / 1e6:,.1f} |"
+        for name, content in sorted(totals.splits.items())
+    )
+    features = json.dumps(json.loads(snapshot.features), indent=2)
+    return _TEMPLATE.format(
+        rows=totals.rows,
+        hours=totals.seconds / 3600,
+        n_mels=schema.n_mels,
+        n_frames=schema.n_frames,
+        catalogue=snapshot.catalogue,
+        splits=splits,
+        failed=totals.recordings["failed"],
+        skipped=totals.recordings["skipped"],
+        features=features,
+    )
+
+
+_TEMPLATE = """# Log-mel spectrograms of {catalogue}
+
+{rows:,} rows from {hours:,.2f} hours of audio. `mel` is float32 [{n_mels}, {n_frames}]:
+mel bands × frames of one chunk.
+
+| split | recordings | rows | shards | MB |
+|---|---|---|---|---|
+{splits}
+
+{failed:,} recordings failed and {skipped:,} were too short; `index/` says which and why.
+`statistics.json` holds mean and standard deviation of each mel band.
+
+## How to load
+
+The current snapshot is what the Delta table says; files that it does not name are not in it.
+
+```python
+import polars
+polars.read_delta("DATASET")
+
+from deltalake import DeltaTable
+DeltaTable("DATASET").to_pyarrow_dataset()
+
+import datasets
+datasets.load_dataset("DATASET")          # splits and shapes come from the head of this file
+```
+
+## Feature configuration
+
+```json
+{features}
+```
+"""

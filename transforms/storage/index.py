@@ -1,0 +1,185 @@
+"""The index of a snapshot: what became of every recording, every failure, every shard.
+
+Its parts are Parquet tables in ``index/DIGEST/``, where the digest is of their content: an
+index is never changed, and a snapshot names the one that belongs to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from transforms.planning import PlannedRecording
+from transforms.records import Failure
+from transforms.storage.naming import digest
+from transforms.storage.store import Store
+from transforms.storage.summaries import ShardSummary
+
+#: Recordings whose index rows are gathered in one worker's memory.
+RECORDINGS_PER_PART = 50_000
+
+_ROWS_PER_READ = 4096
+
+RECORDINGS = pa.schema(
+    {
+        "recording_id": pa.string(),
+        "uri": pa.string(),
+        "fingerprint": pa.string(),
+        "feature_key": pa.string(),
+        "status": pa.string(),
+        "split": pa.string(),
+        "container": pa.string(),
+        "codec": pa.string(),
+        "decoder": pa.string(),
+        "size_bytes": pa.int64(),
+        "sample_rate_hz": pa.int32(),
+        "channels": pa.int32(),
+        "frames": pa.int64(),
+        "seconds": pa.float64(),
+        "rows": pa.int64(),
+        "shards": pa.list_(pa.string()),
+        "peak_dbfs": pa.float32(),
+        "tags": pa.map_(pa.string(), pa.string()),
+    }
+)
+
+FAILURES = pa.schema(
+    {
+        name: pa.string()
+        for name in ("recording_id", "uri", "fingerprint", "stage", "cause", "message")
+    }
+)
+
+SHARDS = pa.schema(
+    {
+        "name": pa.string(),
+        "split": pa.string(),
+        "rows": pa.int64(),
+        "parquet_bytes": pa.int64(),
+        "tfrecord_bytes": pa.int64(),
+        "summary": pa.binary(),
+    }
+)
+
+
+def recording_row(
+    planned: PlannedRecording, held: Iterable[tuple[str, int, float]], features_digest: str
+) -> dict[str, Any]:
+    """Describe a recording that was planned.
+
+    Parameters
+    ----------
+    planned
+        The recording.
+    held
+        ``(shard, rows, peak_dbfs)`` of every shard that holds some of it.
+    features_digest
+        Of the feature configuration.
+    """
+    recording, audio = planned.probed.recording, planned.probed.audio
+    shards = sorted(held)
+    return {
+        "recording_id": recording.recording_id,
+        "uri": recording.uri,
+        "fingerprint": recording.fingerprint,
+        "feature_key": digest(recording.fingerprint, features_digest),
+        "status": "ok" if planned.rows else "skipped",
+        "split": planned.split,
+        "container": audio.container,
+        "codec": audio.codec,
+        "decoder": audio.decoder,
+        "size_bytes": recording.size_bytes,
+        "sample_rate_hz": audio.sample_rate_hz,
+        "channels": audio.channels,
+        "frames": audio.frames,
+        "seconds": audio.frames / audio.sample_rate_hz,
+        "rows": sum(rows for _, rows, _ in shards),
+        "shards": [name for name, _, _ in shards],
+        "peak_dbfs": max((peak for _, _, peak in shards), default=None),
+        "tags": list(audio.tags),
+    }
+
+
+def failed_row(
+    failure: Failure, planned: PlannedRecording | None, features_digest: str
+) -> dict[str, Any]:
+    """Describe a recording that failed, as far as it was understood before."""
+    known = recording_row(planned, (), features_digest) if planned else {}
+    return known | {
+        "recording_id": failure.recording_id,
+        "uri": failure.uri,
+        "fingerprint": failure.fingerprint,
+        "feature_key": digest(failure.fingerprint, features_digest),
+        "status": "failed",
+        "rows": 0,
+        "shards": [],
+    }
+
+
+def failure_row(failure: Failure) -> dict[str, Any]:
+    """Describe a failure."""
+    return {name: str(value) for name, value in asdict(failure).items()}
+
+
+def shard_row(summary: ShardSummary) -> dict[str, Any]:
+    """Describe a shard; the column ``summary`` holds all that is known of it."""
+    return {
+        "name": summary.name,
+        "split": summary.split,
+        "rows": summary.rows,
+        "parquet_bytes": summary.parquet.size_bytes if summary.parquet else 0,
+        "tfrecord_bytes": summary.tfrecord.size_bytes if summary.tfrecord else 0,
+        "summary": summary.to_json(),
+    }
+
+
+def write_part(
+    store: Store, index: str, kind: str, part: int, rows: list[dict[str, Any]], key: str
+) -> str | None:
+    """Write one part of one of the index's tables, sorted by its key; give its name."""
+    if not rows:
+        return None
+    schema = {"recordings": RECORDINGS, "failures": FAILURES, "shards": SHARDS}[kind]
+    table = pa.Table.from_pylist(sorted(rows, key=lambda row: str(row[key])), schema=schema)
+    name = f"index/{index}/{kind}-{part:05d}.parquet"
+    with store.scratch() as path:
+        pq.write_table(table, path, compression="zstd")
+        store.publish(path, name)
+    return name
+
+
+def read_index(
+    store: Store, index: str, kind: str, columns: list[str] | None = None
+) -> Iterator[Mapping[str, Any]]:
+    """Read one of the index's tables, a bounded number of rows in memory at a time."""
+    for batch in read_batches(store, index, kind, columns):
+        yield from batch.to_pylist(maps_as_pydicts="strict")
+
+
+def read_batches(
+    store: Store, index: str, kind: str, columns: list[str] | None = None
+) -> Iterator[Any]:
+    """Read one of the index's tables as ``pyarrow.RecordBatch``, part by part in order."""
+    for name in sorted(store.names(f"index/{index}")):
+        if name.rsplit("/", 1)[-1].startswith(f"{kind}-"):
+            with store.open(name) as file, pq.ParquetFile(file) as table:
+                yield from table.iter_batches(_ROWS_PER_READ, columns=columns)
+
+
+def read_shards(store: Store, index: str) -> Iterator[ShardSummary]:
+    """Read the summaries of a snapshot's shards, in the order of their names in each part."""
+    for row in read_index(store, index, "shards", ["summary"]):
+        yield ShardSummary.from_json(row["summary"])
+
+
+@lru_cache(maxsize=1)
+def known_shards(store: Store, index: str) -> Mapping[str, ShardSummary]:
+    """Give the shards of a committed snapshot by name; none where no index is named."""
+    if not index:
+        return {}
+    return {summary.name: summary for summary in read_shards(store, index)}

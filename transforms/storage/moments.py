@@ -1,0 +1,91 @@
+"""Mean and standard deviation of each mel band, gathered a row group at a time.
+
+Sums of squares about zero lose the digits that a standard deviation is made of. These
+moments are about the mean, and two parts merge by the formula of Chan, Golub and LeVeque
+("Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """Count, mean and sum of squared deviations, per mel band.
+
+    Attributes
+    ----------
+    count
+        Values in each band.
+    mean, m2 : float64 [n_mels]
+        Mean, and sum of squared deviations from it.
+    low, high : float
+        Smallest and largest value of all bands.
+    """
+
+    count: int
+    mean: npt.NDArray[np.float64]
+    m2: npt.NDArray[np.float64]
+    low: float
+    high: float
+
+    @classmethod
+    def empty(cls, n_mels: int) -> Moments:
+        """Moments of nothing."""
+        zeros = np.zeros(n_mels)
+        return cls(0, zeros, zeros, float("inf"), float("-inf"))
+
+    @classmethod
+    def of(cls, mel: npt.NDArray[np.float32]) -> Moments:
+        """Measure rows.
+
+        Parameters
+        ----------
+        mel : float32 [rows, n_mels, frames]
+
+        Examples
+        --------
+        >>> moments = Moments.of(np.array([[[1, 3], [5, 5]]], np.float32))
+        >>> moments.mean.tolist(), moments.std.tolist()
+        ([2.0, 5.0], [1.0, 0.0])
+        """
+        rows, _, frames = mel.shape
+        mean = mel.sum(axis=2, dtype=np.float64).sum(axis=0) / (rows * frames)
+        centred = mel - mean.astype(np.float32)[:, None]
+        # The float32 sums are of one row's frames only; float64 takes over from there.
+        sums = centred.sum(axis=2).sum(axis=0, dtype=np.float64)
+        squares = np.einsum("rmf,rmf->rm", centred, centred).sum(axis=0, dtype=np.float64)
+        count = rows * frames
+        rounded = mean.astype(np.float32).astype(np.float64)
+        return cls(
+            count,
+            rounded + sums / count,
+            np.maximum(squares - sums**2 / count, 0.0),
+            float(mel.min()),
+            float(mel.max()),
+        )
+
+    def merge(self, other: Moments) -> Moments:
+        """Join two parts; the order matters to the last bits only."""
+        if not (self.count and other.count):
+            return self if self.count else other
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        return Moments(
+            count,
+            self.mean + delta * (other.count / count),
+            self.m2 + other.m2 + delta**2 * (self.count * other.count / count),
+            min(self.low, other.low),
+            max(self.high, other.high),
+        )
+
+    @property
+    def std(self) -> npt.NDArray[np.float64]:
+        """Population standard deviation of each band; NaN where nothing was counted."""
+        if not self.count:
+            return np.full_like(self.mean, np.nan)
+        return np.sqrt(self.m2 / self.count)

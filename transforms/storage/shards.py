@@ -1,0 +1,330 @@
+"""Shards: a plan's spans in, one Parquet file (and its TFRecord twin) out.
+
+A shard is a pure function of its plan, so making it twice does no harm: the files have
+the same names and the same bytes. It counts as finished when its receipt is there, which
+is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transforms.audio.isolation import DecoderProcess
+from transforms.audio.spans import Span, SpanRows, extract_span
+from transforms.errors import DatasetError, RecordingError
+from transforms.job import ExtractJob
+from transforms.planning import ShardPlan
+from transforms.records import Failure
+from transforms.storage.index import known_shards
+from transforms.storage.moments import Moments
+from transforms.storage.naming import digest
+from transforms.storage.objects import StoredObject
+from transforms.storage.parquet import ParquetShard, read_rows
+from transforms.storage.schema import RowBatch, round_to_resolution
+from transforms.storage.summaries import FileEntry, RecordingRows, ShardSummary
+from transforms.storage.tfrecord import TFRecordShard
+
+#: Called after each span with it, its rows, and whether it failed.
+Report = Callable[[Span, int, bool], None]
+
+#: However many rows a row group should have, its spectrograms take no more than this.
+_ROW_GROUP_BYTES = 32 * 2**20
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was seen of the rows on their way into the files."""
+
+    rows: int = 0
+    moments: Moments | None = None
+    recordings: dict[str, RecordingRows] = field(default_factory=dict)
+    null_labels: set[str] = field(default_factory=set)
+
+    def count(self, batch: RowBatch, labels: Iterable[str]) -> None:
+        """Take a row group into account."""
+        moments = Moments.of(batch.mel)
+        self.rows += batch.rows
+        self.moments = moments if self.moments is None else self.moments.merge(moments)
+        pairs = zip(batch.columns["recording_id"], batch.columns["peak_dbfs"], strict=True)
+        for recording_id, peak_dbfs in pairs:
+            known = self.recordings.get(recording_id)
+            rows, peak = (known.rows, known.peak_dbfs) if known else (0, float("-inf"))
+            latest = RecordingRows(recording_id, rows + 1, max(peak, float(peak_dbfs)))
+            self.recordings[recording_id] = latest
+        self.null_labels |= {name for name in labels if None in batch.columns[name]}
+
+
+def write_shard(
+    plan: ShardPlan, job: ExtractJob, decoder: DecoderProcess, report: Report
+) -> ShardSummary:
+    """Make a shard, unless it is there already.
+
+    Raises
+    ------
+    DatasetError
+        The dataset's folder cannot be written.
+    """
+    receipt = f"{job.staging}/shards/{plan.name}.json"
+    finished = known_shards(job.store, job.known_index).get(plan.name)
+    if finished is None or not is_whole(finished, job):
+        finished = read_receipt(job, receipt)
+    if finished is not None:
+        failed = {failure.recording_id for failure in finished.failures}
+        for span in plan.spans:
+            is_failed = span.probed.recording.recording_id in failed
+            report(span, 0 if is_failed else span.chunks, is_failed)
+        return finished
+    failures: list[Failure] = []
+    with tempfile.TemporaryDirectory(prefix="melmill-") as folder:
+        batches = _extract_rows(plan, job, decoder, Path(folder) / "spool", failures, report)
+        summary = _write_rows(plan.name, plan.split, batches, failures, job)
+    job.store.put(receipt, summary.to_json())
+    return summary
+
+
+def read_receipt(job: ExtractJob, receipt: str) -> ShardSummary | None:
+    """Read a finished shard's receipt, if its files are as it says and final."""
+    try:
+        summary = ShardSummary.from_json(job.store.read(receipt))
+    except FileNotFoundError:
+        return None
+    return summary if is_whole(summary, job) else None
+
+
+def is_whole(summary: ShardSummary, job: ExtractJob) -> bool:
+    """Tell whether a shard needs no more work: its files are there, its failures final."""
+    wanted = {form for form in job.writer.formats if summary.rows}
+    files = {"parquet": summary.parquet, "tfrecord": summary.tfrecord}
+    there = {
+        form
+        for form, file in files.items()
+        if file is not None and job.store.size(file.name) == file.size_bytes
+    }
+    return summary.is_final and wanted <= there
+
+
+def withdraw_recordings(
+    summary: ShardSummary, recording_ids: Collection[str], job: ExtractJob
+) -> ShardSummary:
+    """Write a shard anew without some recordings, from its own rows, decoding nothing.
+
+    A recording is in a dataset whole or not at all: where one of its spans failed, its
+    rows leave the shards that hold its other spans.
+    """
+    gone = {entry.recording_id for entry in summary.recordings} & set(recording_ids)
+    if not gone or summary.parquet is None:
+        return summary
+    name = digest("withdrawn", summary.name, *sorted(gone))
+    receipt = f"{job.staging}/shards/{name}.json"
+    if (finished := read_receipt(job, receipt)) is not None:
+        return finished
+    with job.store.open(summary.parquet.name) as file:
+        kept = (_without(batch, gone) for batch in read_rows(file))
+        rewritten = _write_rows(name, summary.split, kept, list(summary.failures), job)
+    job.store.put(receipt, rewritten.to_json())
+    return rewritten
+
+
+def _without(batch: RowBatch, gone: Collection[str]) -> RowBatch:
+    keep = [i for i, name in enumerate(batch.columns["recording_id"]) if name not in gone]
+    columns = {name: [values[i] for i in keep] for name, values in batch.columns.items()}
+    return RowBatch(columns, batch.mel[keep])
+
+
+def _extract_rows(
+    plan: ShardPlan,
+    job: ExtractJob,
+    decoder: DecoderProcess,
+    spool: Path,
+    failures: list[Failure],
+    report: Report,
+) -> Iterator[RowBatch]:
+    for span in plan.spans:
+        recording = span.probed.recording
+        options = job.catalogue.storage_options
+        source = StoredObject(recording.uri, recording.size_bytes, options)
+        try:
+            rows = decoder.call(
+                job.limits.timeout_s, extract_span, span, job.features, source, spool
+            )
+        except RecordingError as error:
+            failures.append(describe_failure(span, error))
+            report(span, 0, True)
+            continue
+        yield from _spooled(span, rows, job, spool)
+        report(span, len(rows.chunk_index), False)
+
+
+def describe_failure(span: Span, error: RecordingError) -> Failure:
+    """Make the failures table's row of what went wrong with a span."""
+    recording = span.probed.recording
+    return Failure(
+        recording.recording_id,
+        recording.uri,
+        recording.fingerprint,
+        error.stage,
+        error.cause,
+        error.message,
+    )
+
+
+def _spooled(span: Span, rows: SpanRows, job: ExtractJob, spool: Path) -> Iterator[RowBatch]:
+    shape = job.features.shape
+    size = row_group_rows(job)
+    with spool.open("rb") as file:
+        for start in range(0, len(rows.chunk_index), size):
+            part = slice(start, min(start + size, len(rows.chunk_index)))
+            mel = np.empty((part.stop - part.start, *shape), np.float32)
+            file.readinto(mel.reshape(-1).view(np.uint8))  # type: ignore[attr-defined]
+            round_to_resolution(mel, job.features.resolution)
+            yield RowBatch(_columns(span, rows, part, job), mel)
+
+
+def _columns(span: Span, rows: SpanRows, part: slice, job: ExtractJob) -> dict[str, Any]:
+    recording, number = span.probed.recording, part.stop - part.start
+    labels = dict(recording.labels)
+    columns: dict[str, Any] = {
+        "recording_id": [recording.recording_id] * number,
+        "uri": [recording.uri] * number,
+        "chunk_index": rows.chunk_index[part].tolist(),
+        "start_sample": rows.start_sample[part].tolist(),
+        "valid_samples": rows.valid_samples[part].tolist(),
+        "sample_rate_hz": [job.features.sample_rate_hz] * number,
+        "peak_dbfs": rows.peak_dbfs[part].tolist(),
+        "rms_dbfs": rows.rms_dbfs[part].tolist(),
+    }
+    if job.schema.per_channel:
+        columns["channel"] = rows.channel[part].tolist()
+    return columns | {label.name: [labels[label.name]] * number for label in job.schema.labels}
+
+
+def row_group_rows(job: ExtractJob) -> int:
+    """Rows of a row group: as configured, within a bound of memory."""
+    n_mels, frames = job.features.shape
+    return max(1, min(job.writer.row_group_rows, _ROW_GROUP_BYTES // (4 * n_mels * frames)))
+
+
+def regroup(batches: Iterable[RowBatch], size: int) -> Iterator[RowBatch]:
+    """Join and divide batches so that each but the last has so many rows."""
+    held: list[RowBatch] = []
+    for batch in batches:
+        start = 0
+        while start < batch.rows:
+            stop = min(batch.rows, start + size - sum(part.rows for part in held))
+            held.append(_part(batch, start, stop))
+            start = stop
+            if sum(part.rows for part in held) == size:
+                yield _join(held)
+                held = []
+    if held:
+        yield _join(held)
+
+
+def _part(batch: RowBatch, start: int, stop: int) -> RowBatch:
+    columns = {name: values[start:stop] for name, values in batch.columns.items()}
+    return RowBatch(columns, batch.mel[start:stop])
+
+
+def _join(parts: list[RowBatch]) -> RowBatch:
+    columns = {
+        name: [value for part in parts for value in part.columns[name]] for name in parts[0].columns
+    }
+    return RowBatch(columns, np.concatenate([part.mel for part in parts]))
+
+
+def _write_rows(
+    name: str,
+    split: str,
+    batches: Iterable[RowBatch],
+    failures: list[Failure],
+    job: ExtractJob,
+) -> ShardSummary:
+    try:
+        return _write_files(name, split, batches, failures, job)
+    except OSError as error:
+        raise DatasetError(
+            f"cannot write shard {name} to {job.store.root}: {error}. Nothing was committed; "
+            "the same command goes on from the shards that are finished."
+        ) from error
+
+
+def _write_files(
+    name: str,
+    split: str,
+    batches: Iterable[RowBatch],
+    failures: list[Failure],
+    job: ExtractJob,
+) -> ShardSummary:
+    tally, labels = Tally(), [label.name for label in job.schema.labels]
+    metadata = {"melmill.features": job.features.canonical(), "melmill.shard": name}
+    with ExitStack() as stack:
+        paths = {form: stack.enter_context(job.store.scratch()) for form in job.writer.formats}
+        writers = [
+            stack.enter_context(_open_writer(form, path, job, metadata))
+            for form, path in paths.items()
+        ]
+        for batch in regroup(batches, row_group_rows(job)):
+            for writer in writers:
+                writer.add(batch)
+            tally.count(batch, labels)
+        for writer in writers:
+            writer.close()
+        files = _publish(paths, name, split, job) if tally.rows else {}
+    return _summary(name, split, tally, files, failures, job)
+
+
+def _open_writer(form: str, path: Path, job: ExtractJob, metadata: dict[str, str]) -> Any:
+    if form == "tfrecord":
+        return TFRecordShard(path, job.schema)
+    level = job.writer.compression_level
+    return ParquetShard(path, job.schema, metadata, compression_level=level)
+
+
+def _publish(
+    paths: dict[Any, Path], name: str, split: str, job: ExtractJob
+) -> dict[str, FileEntry]:
+    names = {
+        "parquet": f"split={split}/part-{name}.parquet",
+        "tfrecord": f"tfrecord/{split}/part-{name}.tfrecord",
+    }
+    entries = {}
+    for form, path in paths.items():
+        with path.open("rb") as file:
+            checksum = hashlib.file_digest(file, "sha256").hexdigest()
+        entries[form] = FileEntry(names[form], path.stat().st_size, checksum)
+        job.store.publish(path, names[form])
+    return entries
+
+
+def _summary(
+    name: str,
+    split: str,
+    tally: Tally,
+    files: dict[str, FileEntry],
+    failures: list[Failure],
+    job: ExtractJob,
+) -> ShardSummary:
+    moments = tally.moments or Moments.empty(job.features.mel.n_mels)
+    return ShardSummary(
+        name=name,
+        split=split,
+        rows=tally.rows,
+        parquet=files.get("parquet"),
+        tfrecord=files.get("tfrecord"),
+        recordings=tuple(tally.recordings.values()),
+        failures=tuple(failures),
+        null_labels=tuple(sorted(tally.null_labels)),
+        count=moments.count,
+        mean=tuple(moments.mean.tolist()),
+        m2=tuple(moments.m2.tolist()),
+        low=moments.low,
+        high=moments.high,
+    )

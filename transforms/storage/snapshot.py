@@ -1,0 +1,199 @@
+"""A snapshot: one version of the dataset's Delta table, committed at once.
+
+Workers write shards, which nobody sees; the launcher then makes one commit that adds the
+new ones and removes those that no longer belong. A reader of the table sees the snapshot
+before it or the one after it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
+
+from transforms.errors import DatasetError
+from transforms.storage.store import Store
+from transforms.storage.summaries import FileEntry, ShardSummary
+
+_KEY = "melmill"
+_APPLICATION = "melmill"
+
+#: Shards carry no time of their making: the same shard is the same action.
+_NO_TIME = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a commit says of itself.
+
+    Attributes
+    ----------
+    version
+        Version of the Delta table.
+    index
+        Which index in ``index/`` belongs to it.
+    configuration
+        The recipe that it was made with.
+    catalogue
+        Where its recordings come from.
+    features
+        The feature configuration's canonical JSON.
+    """
+
+    version: int
+    index: str
+    configuration: dict[str, Any]
+    catalogue: str
+    features: str
+
+
+def open_table(store: Store, version: int | None = None) -> DeltaTable | None:
+    """Open the dataset's Delta table; ``None`` where there is none."""
+    try:
+        return DeltaTable(_table_uri(store), version=version, storage_options=_options(store))
+    except TableNotFoundError:
+        return None
+
+
+def _table_uri(store: Store) -> str:
+    return store.filesystem()[1] if store.is_local else store.root
+
+
+def _options(store: Store) -> dict[str, str] | None:
+    options = {key: str(value) for key, value in store.storage_options}
+    return options or None
+
+
+def read_snapshot(store: Store) -> Snapshot | None:
+    """Read what the current snapshot says of itself; ``None`` where nothing was committed.
+
+    Raises
+    ------
+    DatasetError
+        There is a Delta table, but none of ours.
+    """
+    table = open_table(store)
+    if table is None:
+        return None
+    for commit in table.history():
+        if (text := commit.get(_KEY)) is not None:
+            return Snapshot(version=commit["version"], **json.loads(text))
+    raise DatasetError(f"{store.root} is a Delta table, but not one that melmill made")
+
+
+def require_snapshot(store: Store) -> Snapshot:
+    """Read the current snapshot, or say that there is none."""
+    snapshot = read_snapshot(store)
+    if snapshot is None:
+        raise DatasetError(f"{store.root} holds no dataset: nothing was committed there")
+    return snapshot
+
+
+def table_files(table: DeltaTable) -> Iterator[tuple[str, int, str]]:
+    """Name, size and split of every shard that a version of the table holds."""
+    actions = table.get_add_actions(flatten=True)
+    names = actions.column("path").to_pylist()
+    sizes = actions.column("size_bytes").to_pylist()
+    splits = actions.column("partition.split").to_pylist()
+    yield from zip(names, sizes, splits, strict=True)
+
+
+def commit(store: Store, snapshot: Snapshot, shards: list[ShardSummary], schema: Any) -> int:
+    """Make the shards the dataset's content, in one commit, and give its version.
+
+    Parameters
+    ----------
+    store
+        The dataset.
+    snapshot
+        What the commit says of itself; its ``version`` is the one it follows, −1 for none.
+    shards
+        All shards of the new snapshot.
+    schema
+        ``pyarrow.Schema`` of the rows, without the partition column.
+
+    Raises
+    ------
+    DatasetError
+        Another run has committed since ``snapshot.version``.
+    """
+    table = open_table(store)
+    present = {name: (size, split) for name, size, split in table_files(table)} if table else {}
+    wanted = {shard.parquet.name: shard for shard in shards if shard.parquet}
+    actions: list[AddAction | RemoveAction] = [
+        _add(shard, shard.parquet)
+        for name, shard in wanted.items()
+        if name not in present and shard.parquet
+    ]
+    actions += [
+        RemoveAction(name, data_change=True, size=size, partition_values={"split": split})
+        for name, (size, split) in present.items()
+        if name not in wanted
+    ]
+    _check_version(store, table, snapshot.version)
+    try:
+        return _write(store, table, actions, snapshot, schema)
+    except CommitFailedError as error:
+        raise DatasetError(f"another run committed to {store.root} meanwhile: {error}") from error
+
+
+def _check_version(store: Store, table: DeltaTable | None, expected: int) -> None:
+    found = -1 if table is None else table.version()
+    if found != expected:
+        raise DatasetError(
+            f"another run committed version {found} to {store.root} while this one was "
+            f"working from version {expected}; nothing of this run was committed"
+        )
+
+
+def _write(
+    store: Store,
+    table: DeltaTable | None,
+    actions: list[AddAction | RemoveAction],
+    snapshot: Snapshot,
+    schema: Any,
+) -> int:
+    properties = _properties(snapshot)
+    if table is None:
+        create_table_with_add_actions(
+            _table_uri(store),
+            Schema.from_arrow(schema),
+            [action for action in actions if isinstance(action, AddAction)],
+            mode="error",
+            partition_by=["split"],
+            storage_options=_options(store),
+            commit_properties=properties,
+        )
+        return 0
+    table.create_write_transaction(
+        actions, mode="append", schema=Schema.from_arrow(schema), partition_by=["split"], commit_properties=properties
+    )
+    table.update_incremental()
+    return table.version()
+
+
+def _properties(snapshot: Snapshot) -> CommitProperties:
+    said = {
+        "index": snapshot.index,
+        "configuration": snapshot.configuration,
+        "catalogue": snapshot.catalogue,
+        "features": snapshot.features,
+    }
+    return CommitProperties(
+        custom_metadata={_KEY: json.dumps(said, sort_keys=True)},
+        # No retry over another run's commit, and a transaction that makes two runs conflict:
+        # Delta itself would let two appends pass one another.
+        max_commit_retries=0,
+        app_transactions=[Transaction(_APPLICATION, snapshot.version + 1)],
+    )
+
+
+def _add(shard: ShardSummary, file: FileEntry) -> AddAction:
+    stats = json.dumps({"numRecords": shard.rows})
+    split = {"split": shard.split}
+    return AddAction(file.name, file.size_bytes, split, _NO_TIME, data_change=True, stats=stats)

@@ -1,0 +1,124 @@
+"""Where a dataset lies: whole files put at once into a folder of any fsspec filesystem.
+
+A file appears under its name with all its bytes or not at all. On a local disk that is a
+rename; on an object store it is one upload of a finished local file, because a stream into
+a store that breaks off leaves half an object behind.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+StorageOptions = tuple[tuple[str, object], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A folder on a filesystem.
+
+    Attributes
+    ----------
+    root
+        Local path or fsspec URL of the folder.
+    storage_options
+        What fsspec's filesystem is opened with.
+    scratch_folder
+        Where a file on a local disk is written before it gets its name: on the same disk,
+        since a rename does not cross filesystems.
+    """
+
+    root: str
+    storage_options: StorageOptions = ()
+    scratch_folder: str = "staging/scratch"
+
+    def filesystem(self) -> tuple[Any, str]:
+        """Open the filesystem, and give the folder's path on it."""
+        filesystem, path = fsspec.url_to_fs(self.root, **dict(self.storage_options))
+        return filesystem, path.rstrip("/")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the folder is on a local disk."""
+        return isinstance(self.filesystem()[0], LocalFileSystem)
+
+    def path(self, name: str) -> str:
+        """Path of a file in the folder, as the filesystem knows it."""
+        return f"{self.filesystem()[1]}/{name}"
+
+    def open(self, name: str) -> IO[bytes]:
+        """Open a file to read."""
+        opened: IO[bytes] = self.filesystem()[0].open(self.path(name), "rb")
+        return opened
+
+    def read(self, name: str) -> bytes:
+        """Read a whole small file; ``FileNotFoundError`` where there is none."""
+        content: bytes = self.filesystem()[0].cat_file(self.path(name))
+        return content
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; ``None`` where there is none."""
+        try:
+            return int(self.filesystem()[0].info(self.path(name))["size"])
+        except FileNotFoundError:
+            return None
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write a whole small file."""
+        with self.scratch() as path:
+            path.write_bytes(content)
+            self.publish(path, name)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Give a local path to write a file at, which is gone when the block ends."""
+        path = self._scratch_folder() / uuid.uuid4().hex
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    def _scratch_folder(self) -> Path:
+        if not self.is_local:
+            return Path(tempfile.gettempdir())
+        folder = Path(self.path(self.scratch_folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def publish(self, path: Path, name: str) -> None:
+        """Put a finished scratch file under its name, at once and whole."""
+        filesystem, _ = self.filesystem()
+        if not self.is_local:
+            filesystem.put_file(str(path), self.path(name))
+            return
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        target = Path(self.path(name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+
+    def names(self, folder: str = "") -> Iterator[str]:
+        """List the files below a folder, as names relative to the store's root."""
+        filesystem, root = self.filesystem()
+        if not filesystem.exists(f"{root}/{folder}".rstrip("/")):
+            return
+        for path in filesystem.find(f"{root}/{folder}".rstrip("/")):
+            yield path[len(root) + 1 :]
+
+    def remove(self, folder: str) -> None:
+        """Remove a folder and all it holds, and the folder it is in if nothing else is."""
+        filesystem, _ = self.filesystem()
+        if filesystem.exists(self.path(folder)):
+            filesystem.rm(self.path(folder), recursive=True)
+        parent = Path(self.path(folder)).parent
+        if self.is_local and parent.is_dir() and not any(parent.iterdir()):
+            parent.rmdir()

@@ -1,0 +1,129 @@
+"""What a snapshot holds, added up from its index in bounded memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from transforms.storage.index import read_batches, read_index, read_shards
+from transforms.storage.moments import Moments
+from transforms.storage.store import Store
+from transforms.storage.summaries import ShardSummary
+
+_EXAMPLES = 3
+
+
+@dataclass(slots=True)
+class SplitContent:
+    """What one split holds."""
+
+    recordings: int = 0
+    rows: int = 0
+    shards: int = 0
+    parquet_bytes: int = 0
+    tfrecord_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a snapshot holds, and what it does not.
+
+    Attributes
+    ----------
+    recordings
+        Number by status: ``ok``, ``failed``, ``skipped``.
+    seconds
+        Length of the recordings that were used.
+    splits
+        Content of each split.
+    failures
+        Number by cause.
+    examples
+        Some failures of each cause, as ``(uri, message)``.
+    moments
+        Of the training split (or of the only split, where none is called so).
+    null_labels
+        Label columns in which some row has no value.
+    """
+
+    recordings: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    splits: dict[str, SplitContent] = field(default_factory=dict)
+    failures: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    moments: Moments | None = None
+    null_labels: set[str] = field(default_factory=set)
+
+    @property
+    def rows(self) -> int:
+        """Rows in all splits."""
+        return sum(content.rows for content in self.splits.values())
+
+    @property
+    def failure_ratio(self) -> float:
+        """Share of the recordings that failed."""
+        return self.recordings["failed"] / max(1, self.recordings.total())
+
+    def split(self, name: str) -> SplitContent:
+        """Content of a split, made where it is new."""
+        return self.splits.setdefault(name, SplitContent())
+
+
+def add_up(store: Store, index: str) -> Totals:
+    """Add up an index."""
+    totals = Totals()
+    _add_recordings(totals, store, index)
+    for failure in read_index(store, index, "failures"):
+        totals.failures[failure["cause"]] += 1
+        examples = totals.examples.setdefault(failure["cause"], [])
+        if len(examples) < _EXAMPLES:
+            examples.append((failure["uri"], failure["message"]))
+    for shard in ordered_shards(store, index):
+        _add_shard(totals, shard)
+    _add_moments(totals, store, index)
+    return totals
+
+
+def ordered_shards(store: Store, index: str) -> Iterator[ShardSummary]:
+    """Read the shards with rows; always in the same order, so that sums have the same bits."""
+    return (shard for shard in read_shards(store, index) if shard.rows)
+
+
+def _add_recordings(totals: Totals, store: Store, index: str) -> None:
+    for batch in read_batches(store, index, "recordings", ["status", "split", "seconds"]):
+        columns = (batch.column(name).to_pylist() for name in ("status", "split", "seconds"))
+        for status, split, seconds in zip(*columns, strict=True):
+            totals.recordings[status] += 1
+            if status == "ok":
+                totals.seconds += seconds
+                totals.split(split).recordings += 1
+
+
+def _add_shard(totals: Totals, shard: ShardSummary) -> None:
+    content = totals.split(shard.split)
+    content.rows += shard.rows
+    content.shards += 1
+    content.parquet_bytes += shard.parquet.size_bytes if shard.parquet else 0
+    content.tfrecord_bytes += shard.tfrecord.size_bytes if shard.tfrecord else 0
+    totals.null_labels |= set(shard.null_labels)
+
+
+def training_split(splits: dict[str, Any]) -> str | None:
+    """Name the split that statistics are taken of.
+
+    >>> training_split({"test": 1, "train": 2}), training_split({"all": 1})
+    ('train', 'all')
+    """
+    if "train" in splits or not splits:
+        return "train" if splits else None
+    return min(splits)
+
+
+def _add_moments(totals: Totals, store: Store, index: str) -> None:
+    train = training_split(totals.splits)
+    for shard in ordered_shards(store, index):
+        if shard.split == train:
+            moments = shard.moments
+            totals.moments = moments if totals.moments is None else totals.moments.merge(moments)
