@@ -1,0 +1,232 @@
+"""The command ``melmill``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from enum import IntEnum
+from typing import Annotated, Any
+
+import typer
+
+from pipelines import present
+from transforms.errors import UserError
+from transforms.storage.store import Store
+
+
+class Exit(IntEnum):
+    """What the command's exit status means."""
+
+    SUCCESS = 0
+    FAILED = 1
+    USAGE = 2
+    PARTIAL = 3
+
+
+_EPILOG = (
+    "Exit status: 0 success; 3 partial: committed, but some recordings failed (fewer than "
+    "limits.max_failure_ratio); 1 failed: nothing was committed, the same command goes on "
+    "where it stopped; 2 bad usage, configuration, catalogue or output: change something first."
+)
+
+app = typer.Typer(
+    name="melmill",
+    help="Turn audio catalogues into log-mel training data.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+_PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+CatalogueArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="CATALOGUE",
+        help="Where the audio is: a directory (searched through), a glob, an audio file, or a "
+        "table (.csv, .jsonl, .parquet) with a column 'uri'. A local path or any fsspec URL.",
+    ),
+]
+OutputArgument = Annotated[
+    str, typer.Argument(metavar="OUTPUT", help="The dataset's folder: a new one, or its own.")
+]
+DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="A dataset's folder.")]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE", help="Recipe in YAML; librosa's defaults without."),
+]
+SetOption = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key: --set chunk.seconds=5."),
+]
+RunnerOption = Annotated[
+    str, typer.Option("--runner", help="direct (this machine), flink, dataflow or prism.")
+]
+WorkersOption = Annotated[
+    int,
+    typer.Option("--workers", min=0, help="Worker processes of --runner direct; 0: one a core."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+
+@contextlib.contextmanager
+def _reporting_errors() -> Iterator[None]:
+    from pipelines.extract import TooManyFailuresError
+    from pipelines.launch import LostWorkerError, end_children
+
+    try:
+        yield
+    except UserError as error:
+        _complain(str(error))
+        raise typer.Exit(Exit.USAGE) from None
+    except TooManyFailuresError as error:
+        _complain(str(error))
+        raise typer.Exit(Exit.FAILED) from None
+    except LostWorkerError as error:
+        _complain(f"{error}, again and again; the same command goes on from the finished shards")
+        raise typer.Exit(Exit.FAILED) from None
+    except KeyboardInterrupt:
+        end_children()
+        _complain("interrupted; the same command goes on from the finished shards")
+        raise typer.Exit(130) from None
+
+
+def _complain(message: str) -> None:
+    print(f"melmill: {message}", file=sys.stderr)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+@app.command(context_settings=_PASS_THROUGH)
+def extract(
+    context: typer.Context,
+    catalogue: CatalogueArgument,
+    output: OutputArgument,
+    config: ConfigOption = None,
+    set_: SetOption = [],  # noqa: B006 - typer reads the default, nobody changes it
+    runner: RunnerOption = "direct",
+    workers: WorkersOption = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a dataset made of something else.")
+    ] = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Extract a catalogue into a dataset, and commit it.
+
+    Interrupted at any moment, the same command goes on from the shards that are finished.
+    Options that are not listed here go to Beam as they are.
+
+    \b
+    melmill extract songs/ dataset/
+    melmill extract songs.csv dataset/ --set chunk.seconds=5 --set output.formats=[parquet,tfrecord]
+    melmill extract 's3://bucket/songs/**/*.flac' s3://bucket/dataset --config configs/librosa.yaml
+    """
+    from pipelines.config import load_config
+    from pipelines.extract import extract as run
+    from pipelines.extract import make_job, resolve_catalogue
+    from pipelines.options import pipeline_options
+    from pipelines.progress import showing_progress
+
+    with _reporting_errors():
+        recipe = load_config(config, set_)
+        options = pipeline_options(runner, workers, context.args)
+        store = Store(output, tuple(recipe.output.storage_options.items()))
+        job = make_job(recipe, resolve_catalogue(catalogue, recipe), store)
+        with showing_progress("extract", quiet) as address:
+            job = replace(job, progress=address)
+            extraction = run(job, recipe.as_dict(), options, overwrite=overwrite)
+    if as_json:
+        _print_json(present.extraction_json(output, extraction))
+    else:
+        print(present.extraction_text(output, extraction))
+    if extraction.totals.recordings["failed"]:
+        raise typer.Exit(Exit.PARTIAL)
+
+
+@app.command(context_settings=_PASS_THROUGH)
+def plan(
+    context: typer.Context,
+    catalogue: CatalogueArgument,
+    output: Annotated[
+        str,
+        typer.Argument(metavar="[OUTPUT]", help="Needed where workers are not on this machine."),
+    ] = ".",
+    config: ConfigOption = None,
+    set_: SetOption = [],  # noqa: B006 - typer reads the default, nobody changes it
+    runner: RunnerOption = "direct",
+    workers: WorkersOption = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Say what an extraction would do and cost; reads headers, decodes nothing."""
+    from pipelines.config import load_config
+    from pipelines.extract import make_job, resolve_catalogue
+    from pipelines.options import pipeline_options
+    from pipelines.plan import plan as run
+    from pipelines.progress import showing_progress
+
+    with _reporting_errors():
+        recipe = load_config(config, set_)
+        options = pipeline_options(runner, workers, context.args)
+        store = Store(output, tuple(recipe.output.storage_options.items()))
+        job = make_job(recipe, resolve_catalogue(catalogue, recipe), store)
+        with showing_progress("plan", quiet) as address:
+            planned = run(replace(job, progress=address), options)
+    if as_json:
+        _print_json(planned)
+    else:
+        print(present.plan_text(catalogue, planned))
+
+
+@app.command()
+def inspect(dataset: DatasetArgument, as_json: JsonOption = False) -> None:
+    """Say what a dataset's current snapshot holds."""
+    from pipelines.inspect import inspect as run
+    from pipelines.inspect import inspection_json, inspection_text
+
+    with _reporting_errors():
+        inspection = run(Store(dataset))
+    if as_json:
+        _print_json(inspection_json(dataset, inspection))
+    else:
+        print(inspection_text(dataset, inspection))
+
+
+@app.command()
+def validate(
+    dataset: DatasetArgument,
+    workers: Annotated[int, typer.Option("--workers", min=0, help="0: one a core.")] = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Read every shard again, and compare it with its checksum, schema, twin and the log."""
+    from pipelines.progress import counting
+    from pipelines.validate import validate as run
+
+    with _reporting_errors(), counting("validate", "shards", quiet) as report:
+        faults = run(Store(dataset), workers or os.cpu_count() or 1, report)
+    if as_json:
+        _print_json({"dataset": dataset, "faults": faults})
+    else:
+        print("\n".join(faults) if faults else f"{dataset} is whole")
+    if faults:
+        raise typer.Exit(Exit.FAILED)
+
+
+def main() -> None:
+    """Run the command line."""
+    # Beam says on import that it lacks what only Dataflow needs.
+    logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    app()

@@ -1,0 +1,377 @@
+"""The recipe: one YAML file, checked whole before anything starts.
+
+Every fault is found at once and named by its key, its value and what is allowed. What
+comes out is frozen and typed; the parts that features depend on are the very objects that
+the DSP code takes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, with_config
+
+from transforms.audio.channels import ChannelPolicy
+from transforms.audio.chunks import ChunkSpec, Short, Tail
+from transforms.audio.features import FeatureSpec
+from transforms.audio.logarithm import LogSpec
+from transforms.audio.mel import MelSpec, contradictions
+from transforms.audio.resample import Quality
+from transforms.errors import ConfigError
+from transforms.job import Format, Limits, WriterSpec
+from transforms.planning import ShardSpec, SplitSpec
+from transforms.storage.catalogue import DEFAULT_EXTENSIONS
+
+Raw = dict[str, Any]
+Fault = tuple[str, object, str]
+
+_FORBID = ConfigDict(extra="forbid", frozen=True, strict=True)
+for _spec in (MelSpec, LogSpec):
+    with_config(_FORBID)(_spec)
+
+_SPLIT_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+
+
+class _Section(BaseModel):
+    model_config = _FORBID
+
+
+class AudioConfig(_Section):
+    """What every recording is brought to before it is cut."""
+
+    sample_rate_hz: Annotated[int, Field(ge=1000, le=768_000)] = 22_050
+    channels: ChannelPolicy = "mono"
+    resampler: Quality = "soxr_hq"
+
+
+class ChunkConfig(_Section):
+    """How recordings are cut; seconds become samples once, here."""
+
+    seconds: Annotated[float, Field(gt=0, le=3600)] = 3.0
+    hop_seconds: Annotated[float, Field(gt=0)] | None = None
+    tail: Tail = "drop"
+    short: Short = "pad"
+    pad_value: Annotated[float, Field(ge=-1, le=1)] = 0.0
+
+    def spec(self, sample_rate_hz: int) -> ChunkSpec:
+        """Give the same in samples."""
+        hop_seconds = self.seconds if self.hop_seconds is None else self.hop_seconds
+        length = max(1, round(self.seconds * sample_rate_hz))
+        hop = max(1, round(hop_seconds * sample_rate_hz))
+        return ChunkSpec(length, hop, self.tail, self.short, self.pad_value)
+
+
+class SplitConfig(_Section):
+    """How recordings are divided into training, validation and test data."""
+
+    fractions: dict[Annotated[str, Field(pattern=_SPLIT_NAME)], Annotated[float, Field(gt=0)]] = (
+        Field(default={"train": 0.8, "validation": 0.1, "test": 0.1}, min_length=1)
+    )
+    by: Literal["auto", "recording", "group", "catalogue"] = "auto"
+    group: str | None = None
+    seed: int = 0
+
+    def spec(self) -> SplitSpec:
+        """Give the same as the planner takes it."""
+        return SplitSpec(tuple(self.fractions.items()), self.by, self.group, self.seed)
+
+
+def _resolution(value: object) -> object:
+    """Read a resolution as people write it.
+
+    >>> _resolution("1/64 dB"), _resolution("exact"), _resolution(0.5)
+    (0.015625, None, 0.5)
+    """
+    if value == "exact":
+        return None
+    if isinstance(value, str):
+        try:
+            return float(Fraction(value.removesuffix("dB").strip()))
+        except (ValueError, ZeroDivisionError):
+            return value
+    return value
+
+
+class OutputConfig(_Section):
+    """What the files look like."""
+
+    formats: Annotated[tuple[Format, ...], Field(min_length=1)] = ("parquet",)
+    resolution: Annotated[float | None, BeforeValidator(_resolution)] = None
+    shard_megabytes: Annotated[float, Field(gt=0, le=16_384)] = 256
+    min_shards: Annotated[int, Field(ge=1, le=1_000_000)] = 8
+    row_group_rows: Annotated[int, Field(ge=1, le=65_536)] = 128
+    compression_level: Annotated[int, Field(ge=1, le=22)] = 3
+    order_seed: int = 0
+    storage_options: dict[str, Any] = {}
+
+    def shard_spec(self) -> ShardSpec:
+        """Give the sizes as the planner takes them."""
+        return ShardSpec(int(self.shard_megabytes * 2**20), self.min_shards, self.order_seed)
+
+    def writer_spec(self) -> WriterSpec:
+        """Give the formats as the writers take them."""
+        formats: tuple[Format, ...] = ("tfrecord",) if "tfrecord" in self.formats else ()
+        return WriterSpec(("parquet", *formats), self.row_group_rows, self.compression_level)
+
+
+class CatalogueConfig(_Section):
+    """How the catalogue is read."""
+
+    extensions: tuple[str, ...] = DEFAULT_EXTENSIONS
+    label_types: dict[str, str] = {}
+    storage_options: dict[str, Any] = {}
+
+
+class LimitsConfig(_Section):
+    """What one recording may cost, and how many may fail."""
+
+    max_failure_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
+    timeout_seconds: Annotated[float, Field(gt=0)] = 600
+    max_duration_hours: Annotated[float, Field(gt=0)] = 24
+    memory_megabytes: Annotated[int, Field(ge=128)] = 1024
+
+    def spec(self) -> Limits:
+        """Give the same as the workers take it."""
+        return Limits(
+            timeout_s=self.timeout_seconds,
+            max_seconds=self.max_duration_hours * 3600,
+            memory_bytes=self.memory_megabytes * 2**20,
+            max_failure_ratio=self.max_failure_ratio,
+        )
+
+
+class Config(_Section):
+    """A whole recipe."""
+
+    audio: AudioConfig = AudioConfig()
+    chunk: ChunkConfig = ChunkConfig()
+    mel: MelSpec = MelSpec()
+    split: SplitConfig = SplitConfig()
+    output: OutputConfig = OutputConfig()
+    catalogue: CatalogueConfig = CatalogueConfig()
+    limits: LimitsConfig = LimitsConfig()
+
+    def features(self) -> FeatureSpec:
+        """Give what a row's values depend on."""
+        return FeatureSpec(
+            sample_rate_hz=self.audio.sample_rate_hz,
+            channels=self.audio.channels,
+            resampler=self.audio.resampler,
+            chunk=self.chunk.spec(self.audio.sample_rate_hz),
+            mel=self.mel,
+            resolution=self.output.resolution,
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the recipe as plain values, without what opens a store (it may be secret)."""
+        secret = {"storage_options"}
+        hidden = {"output": secret, "catalogue": secret}
+        return self.model_dump(mode="json", exclude=hidden)
+
+
+def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read a recipe, apply ``--set`` overrides, and check all of it.
+
+    Parameters
+    ----------
+    path
+        YAML file; ``None`` for the defaults, which are librosa's.
+    overrides
+        ``section.key=value``, the value in YAML.
+
+    Raises
+    ------
+    ConfigError
+        With every fault, one a line.
+    """
+    raw = read_yaml(path) if path else {}
+    for override in overrides:
+        _apply(raw, override)
+    config, faults = check(raw)
+    if config is None or faults:
+        where = f"configuration {path}" if path else "configuration"
+        lines = [f"  {key}: {_shown(value)}: {allowed}" for key, value, allowed in faults]
+        raise ConfigError(f"{where}: {len(faults)} fault(s)\n" + "\n".join(lines))
+    return config
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return repr(text) if isinstance(value, str) else text
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people expect it: ``1e-10`` is a number, and a key stands once."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> Raw:
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            line = node.start_mark.line + 1
+            raise ConfigError(f"{node.start_mark.name} line {line}: {key}: stands twice")
+    return {
+        key: loader.construct_object(value, deep=True)
+        for key, (_, value) in zip(keys, node.value, strict=True)
+    }
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+
+
+def read_yaml(path: str | Path) -> Raw:
+    """Read a YAML mapping from a file, or raise ``ConfigError`` naming file and line."""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            raw = yaml.load(file, _Loader)
+    except OSError as error:
+        raise ConfigError(f"configuration {path}: {error.strerror or error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {path}: not YAML: {error}") from error
+    if raw is not None and not isinstance(raw, dict):
+        raise ConfigError(f"configuration {path}: a mapping of sections is needed")
+    return raw or {}
+
+
+def _apply(raw: Raw, override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override}: write it as section.key=value")
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not YAML: {error}") from error
+    *sections, name = key.split(".")
+    for section in sections:
+        raw = raw.setdefault(section, {})
+        if not isinstance(raw, dict):
+            raise ConfigError(f"--set {override}: {section} is no section")
+    raw[name] = value
+
+
+def check(raw: Raw) -> tuple[Config | None, list[Fault]]:
+    """Check a recipe; give it, if it can be made, and every fault.
+
+    Keys that are wrong by themselves are reported and then taken as their defaults, so
+    that combinations of the others are checked too.
+    """
+    faults: list[Fault] = []
+    body = json.loads(json.dumps(raw, default=str))
+    for _ in range(100):
+        try:
+            config = Config.model_validate_json(json.dumps(body))
+        except ValidationError as error:
+            faults += [_fault(detail, body) for detail in error.errors()]
+            forgotten = [_forget(body, detail["loc"]) for detail in error.errors()]
+            if not all(forgotten):
+                return None, faults
+        else:
+            wrong = {key for key, _, _ in faults}
+            faults += [fault for fault in _impossible(config) if fault[0] not in wrong]
+            return config, faults
+    return None, faults
+
+
+def _fault(detail: Any, body: Raw) -> Fault:
+    loc = _real_path(detail["loc"], body)
+    key = ".".join(str(part) for part in loc)
+    if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return key, detail["input"], _no_such_key(loc)
+    return key, detail["input"], detail["msg"][0].lower() + detail["msg"][1:]
+
+
+def _real_path(loc: Sequence[int | str], body: Any) -> list[int | str]:
+    """Leave out of a path what names a branch of a union rather than a key."""
+    path: list[int | str] = []
+    for part in loc:
+        if isinstance(body, dict) and part in body:
+            body = body[part]
+        elif isinstance(body, list) and isinstance(part, int) and part < len(body):
+            body = body[part]
+        else:
+            continue
+        path.append(part)
+    return path
+
+
+def _forget(body: Any, loc: Sequence[int | str]) -> bool:
+    path = _real_path(loc, body)
+    if not path:
+        return False
+    # An item cannot be left out of a list without moving the others: the list goes.
+    while isinstance(path[-1], int):
+        path.pop()
+    for part in path[:-1]:
+        body = body.get(part, {})
+    body.pop(path[-1], None)
+    return True
+
+
+def _no_such_key(loc: Sequence[int | str]) -> str:
+    allowed = sorted(_keys(Config, [str(part) for part in loc[:-1]]))
+    close = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"no such key; {hint}allowed: {', '.join(allowed)}"
+
+
+def _keys(model: Any, path: Sequence[str]) -> Iterator[str]:
+    for part in path:
+        model = _children(model)[part]
+    yield from _children(model)
+
+
+def _children(model: Any) -> Mapping[str, Any]:
+    if is_dataclass(model):
+        types = {"log": LogSpec}
+        return {field.name: types.get(field.name) for field in fields(model)}
+    return {name: field.annotation for name, field in model.model_fields.items()}
+
+
+def _impossible(config: Config) -> Iterator[Fault]:
+    chunk = config.chunk.spec(config.audio.sample_rate_hz)
+    for key, value, allowed in contradictions(
+        config.mel, config.audio.sample_rate_hz, chunk.length
+    ):
+        yield f"mel.{key}", value, allowed
+    yield from _impossible_split(config.split)
+    yield from _impossible_output(config)
+
+
+def _impossible_split(split: SplitConfig) -> Iterator[Fault]:
+    total = sum(split.fractions.values())
+    if abs(total - 1) > 1e-6:
+        yield "split.fractions", split.fractions, f"must sum to 1, not {total:g}"
+    if split.by == "group" and split.group is None:
+        yield "split.group", None, "split.by is group: name the label column that divides"
+    if split.by != "group" and split.group is not None:
+        yield "split.by", split.by, "must be group, since split.group names a column"
+
+
+def _impossible_output(config: Config) -> Iterator[Fault]:
+    step = config.output.resolution
+    if step is not None and not _is_power_of_two(step):
+        yield "output.resolution", step, "must be exact, or a power of two such as 1/64"
+    if step is not None and config.mel.log.kind == "none":
+        yield "output.resolution", step, "must be exact where mel.log.kind is none"
+    if config.catalogue.extensions == ():
+        yield "catalogue.extensions", [], "must name at least one"
+
+
+def _is_power_of_two(step: float) -> bool:
+    ratio = Fraction(step)
+    return step > 0 and ratio.numerator.bit_count() == 1 and ratio.denominator.bit_count() == 1

@@ -1,0 +1,224 @@
+"""From a catalogue to a committed snapshot."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+
+from pipelines.config import Config
+from pipelines.launch import run_pipeline
+from transforms.catalogue import ReadCatalogue
+from transforms.errors import CatalogueError, DatasetError
+from transforms.index import WriteIndex
+from transforms.job import ExtractJob
+from transforms.plan import PlanRecordings, PlanShards
+from transforms.probe import ProbeRecordings
+from transforms.shards import WriteShards
+from transforms.storage.card import write_card
+from transforms.storage.catalogue import (
+    Catalogue,
+    catalogue_parts,
+    list_part,
+    nothing_found_message,
+    open_catalogue,
+)
+from transforms.storage.snapshot import Snapshot, commit, read_snapshot, require_snapshot
+from transforms.storage.store import Store
+from transforms.storage.totals import Totals, add_up, ordered_shards
+
+
+class TooManyFailuresError(Exception):
+    """More recordings failed than ``limits.max_failure_ratio`` allows; nothing is committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What an extraction came to.
+
+    Attributes
+    ----------
+    snapshot
+        The dataset's current snapshot.
+    totals
+        What it holds.
+    committed
+        Whether this run made it; otherwise it was there already, the very same.
+    shape
+        ``(n_mels, frames)`` of each row.
+    """
+
+    snapshot: Snapshot
+    totals: Totals
+    committed: bool
+    shape: tuple[int, int]
+
+
+def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
+    """Lay out the whole path of the data: every stage of it is a word here."""
+    listed = pipeline | "ReadCatalogue" >> ReadCatalogue(job.catalogue)
+    probed = listed | "ProbeRecordings" >> ProbeRecordings(job)
+    planned = probed.recordings | "PlanRecordings" >> PlanRecordings(job)
+    failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
+    plans = (planned.recordings, failures) | "PlanShards" >> PlanShards(job)
+    shards = plans | "WriteShards" >> WriteShards(job)
+    _ = (planned.recordings, failures, shards) | "WriteIndex" >> WriteIndex(job)
+
+
+def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
+    """Put together what the workers need to know."""
+    job = ExtractJob(
+        catalogue=catalogue,
+        store=store,
+        features=config.features(),
+        split=config.split.spec(),
+        shards=config.output.shard_spec(),
+        writer=config.output.writer_spec(),
+        limits=config.limits.spec(),
+    )
+    return replace(job, store=replace(store, scratch_folder=f"{job.staging}/scratch"))
+
+
+def resolve_catalogue(uri: str, config: Config) -> Catalogue:
+    """Find the catalogue, and see that it is not empty, before any worker starts."""
+    catalogue = open_catalogue(
+        uri,
+        extensions=config.catalogue.extensions,
+        storage_options=tuple(config.catalogue.storage_options.items()),
+        label_types=config.catalogue.label_types,
+    )
+    _check_group(catalogue, config)
+    parts = catalogue_parts(catalogue)
+    found = (recording for part in parts for recording in list_part(catalogue, part))
+    if next(found, None) is None:
+        raise CatalogueError(nothing_found_message(catalogue))
+    return catalogue
+
+
+def _check_group(catalogue: Catalogue, config: Config) -> None:
+    labels = [label.name for label in catalogue.label_columns]
+    if config.split.group is not None and config.split.group not in labels:
+        raise CatalogueError(
+            f"split.group: {config.split.group!r}: {catalogue.uri} has no such label column; "
+            f"it has: {', '.join(labels) or 'none'}"
+        )
+
+
+def extract(
+    job: ExtractJob, configuration: dict[str, Any], options: Any, *, overwrite: bool = False
+) -> Extraction:
+    """Make the dataset, or go on making it where an earlier run was interrupted.
+
+    Parameters
+    ----------
+    job
+        What is extracted from where to where.
+    configuration
+        The recipe, to be kept with the snapshot.
+    options
+        Beam's.
+    overwrite
+        Whether a dataset made of something else may be replaced.
+
+    Raises
+    ------
+    UserError
+        Something that its message says how to change.
+    TooManyFailuresError
+        Nothing was committed.
+    """
+    current = check_output(job, overwrite)
+    if current is not None:
+        job = replace(job, known_index=current.index)
+    run_pipeline(lambda pipeline: build_pipeline(pipeline, job), options)
+    index = _read_outcome(job)
+    totals = add_up(job.store, index)
+    _check_failures(totals, job, index)
+    snapshot = Snapshot(
+        version=current.version if current else -1,
+        index=index,
+        configuration=configuration,
+        catalogue=job.catalogue.uri,
+        features=job.features.canonical(),
+    )
+    committed = current is None or current != snapshot
+    if committed:
+        shards = list(ordered_shards(job.store, index))
+        commit(job.store, snapshot, shards, table_schema(job))
+    snapshot = require_snapshot(job.store)
+    write_card(job.store, snapshot, totals, job.schema)
+    job.store.remove(job.staging)
+    return Extraction(snapshot, totals, committed, job.features.shape)
+
+
+def table_schema(job: ExtractJob) -> Any:
+    """Schema of the Delta table: the rows', and the partition column."""
+    import pyarrow as pa
+
+    return job.schema.arrow().append(pa.field("split", pa.string())).remove_metadata()
+
+
+def check_output(job: ExtractJob, overwrite: bool = False) -> Snapshot | None:
+    """See that the output may be written; give the snapshot that it holds already.
+
+    Raises
+    ------
+    DatasetError
+        It holds something else, or cannot be written.
+    """
+    store = job.store
+    try:
+        _check_folder(store)
+        current = read_snapshot(store)
+        store.put(f"{job.staging}/started", b"")
+    except OSError as error:
+        raise DatasetError(f"output {store.root}: cannot be written: {error}") from error
+    if current is None or overwrite:
+        return current
+    if (current.catalogue, current.features) != (job.catalogue.uri, job.features.canonical()):
+        raise DatasetError(
+            f"output {store.root}: holds a dataset made from {current.catalogue} with "
+            "another catalogue or configuration; choose another output, or --overwrite it"
+        )
+    return current
+
+
+_OURS = frozenset({"_delta_log", "index", "staging", "tfrecord", "README.md", "statistics.json"})
+
+
+def _check_folder(store: Store) -> None:
+    if not store.is_local:
+        return
+    folder = Path(store.path("")).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise DatasetError(f"output {store.root}: is a file; a dataset is a folder")
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    foreign = {name for name in names - _OURS if not name.startswith("split=")}
+    if foreign and not (folder / "_delta_log").exists():
+        some = ", ".join(sorted(foreign)[:3])
+        raise DatasetError(
+            f"output {store.root}: holds something else ({some}); choose an empty or new folder"
+        )
+
+
+def _read_outcome(job: ExtractJob) -> str:
+    index: str = json.loads(job.store.read(f"{job.staging}/outcome.json"))["index"]
+    return index
+
+
+def _check_failures(totals: Totals, job: ExtractJob, index: str) -> None:
+    allowed = job.limits.max_failure_ratio
+    if totals.failure_ratio > allowed:
+        raise TooManyFailuresError(
+            f"{totals.recordings['failed']:,} of {totals.recordings.total():,} recordings failed "
+            f"({totals.failure_ratio:.1%}, and limits.max_failure_ratio allows {allowed:.1%}); "
+            f"nothing was committed. Every failure is in {job.store.root}/index/{index}/"
+        )
+    if not totals.rows:
+        raise TooManyFailuresError(
+            f"no recording gives any row ({totals.recordings['skipped']:,} were shorter than a "
+            "chunk and chunk.short is drop); nothing was committed"
+        )

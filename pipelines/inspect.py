@@ -1,0 +1,99 @@
+"""What the current snapshot of a dataset holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from transforms.errors import DatasetError
+from transforms.storage.card import statistics
+from transforms.storage.parquet import read_schema
+from transforms.storage.schema import RowSchema
+from transforms.storage.snapshot import Snapshot, open_table, require_snapshot, table_files
+from transforms.storage.store import Store
+from transforms.storage.totals import Totals, add_up
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A snapshot, opened."""
+
+    snapshot: Snapshot
+    totals: Totals
+    schema: RowSchema
+
+
+def inspect(store: Store) -> Inspection:
+    """Read a dataset's current snapshot.
+
+    Raises
+    ------
+    DatasetError
+        There is none, or it lacks a part.
+    """
+    snapshot = require_snapshot(store)
+    return Inspection(snapshot, add_up(store, snapshot.index), read_row_schema(store))
+
+
+def read_row_schema(store: Store) -> RowSchema:
+    """Read the columns of the rows from one of the shards."""
+    table = open_table(store)
+    names = [name for name, _, _ in table_files(table)] if table else []
+    if not names:
+        raise DatasetError(f"{store.root}: the current snapshot holds no shard")
+    try:
+        with store.open(names[0]) as file:
+            return read_schema(file)[0]
+    except FileNotFoundError as error:
+        raise DatasetError(f"{store.root}: shard {names[0]} is missing") from error
+
+
+def inspection_json(root: str, inspection: Inspection) -> dict[str, Any]:
+    """Give an inspection as plain values."""
+    from pipelines.present import totals_json
+
+    schema = inspection.schema
+    return {
+        "dataset": root,
+        "version": inspection.snapshot.version,
+        "index": inspection.snapshot.index,
+        "catalogue": inspection.snapshot.catalogue,
+        "configuration": inspection.snapshot.configuration,
+        "features": json.loads(inspection.snapshot.features),
+        "shape": [schema.n_mels, schema.n_frames],
+        "dtype": "float32",
+        "columns": {**schema.columns(), "mel": "list<list<float>>"},
+        **totals_json(inspection.totals),
+        "failure_examples": inspection.totals.examples,
+        "statistics": statistics(inspection.totals),
+    }
+
+
+def inspection_text(root: str, inspection: Inspection) -> str:
+    """Say what a snapshot holds."""
+    from pipelines.present import totals_lines
+
+    snapshot, schema = inspection.snapshot, inspection.schema
+    columns = ", ".join(f"{name} {kind}" for name, kind in schema.columns().items())
+    lines = [
+        f"{root}, version {snapshot.version}, made from {snapshot.catalogue}",
+        *totals_lines(inspection.totals),
+        f"  mel: float32 [{schema.n_mels}, {schema.n_frames}]; {columns}",
+        f"  {_statistics_line(statistics(inspection.totals))}",
+        "  configuration:",
+    ]
+    for section, values in snapshot.configuration.items():
+        lines.append(f"    {section}: {json.dumps(values, ensure_ascii=False)}")
+    return "\n".join(lines)
+
+
+def _statistics_line(found: dict[str, Any]) -> str:
+    if not found:
+        return "no statistics"
+    mean, std = found["mean"], found["std"]
+    return (
+        f"statistics of {found['split']}: band means {min(mean):.2f} to {max(mean):.2f}, "
+        f"standard deviations {min(std):.2f} to {max(std):.2f}, "
+        f"values {found['min']:.2f} to {found['max']:.2f}"
+    )

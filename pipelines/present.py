@@ -1,0 +1,136 @@
+"""What a person reads, and what a script reads, of the same results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.extract import Extraction
+    from transforms.storage.totals import Totals
+
+
+def totals_json(totals: Totals) -> dict[str, Any]:
+    """Give a snapshot's totals as plain values."""
+    return {
+        "recordings": dict(totals.recordings),
+        "hours": totals.seconds / 3600,
+        "rows": totals.rows,
+        "splits": {
+            name: {
+                "recordings": content.recordings,
+                "rows": content.rows,
+                "shards": content.shards,
+                "parquet_bytes": content.parquet_bytes,
+                "tfrecord_bytes": content.tfrecord_bytes,
+            }
+            for name, content in sorted(totals.splits.items())
+        },
+        "failures": dict(totals.failures),
+    }
+
+
+def extraction_json(output: str, extraction: Extraction) -> dict[str, Any]:
+    """Give an extraction's result as plain values."""
+    return {
+        "dataset": output,
+        "version": extraction.snapshot.version,
+        "index": extraction.snapshot.index,
+        "committed": extraction.committed,
+        **totals_json(extraction.totals),
+    }
+
+
+def extraction_text(output: str, extraction: Extraction) -> str:
+    """Say what was written and how to read it."""
+    version = extraction.snapshot.version
+    head = (
+        f"Committed version {version} of {output}"
+        if extraction.committed
+        else f"Nothing to do: version {version} of {output} holds exactly this already"
+    )
+    return "\n".join([head, *totals_lines(extraction.totals), "", how_to_read(output, extraction)])
+
+
+def totals_lines(totals: Totals) -> list[str]:
+    """Say what a snapshot holds, a line a thing."""
+    number = totals.recordings
+    lines = [
+        f"  {number['ok']:,} recordings, {totals.seconds / 3600:,.2f} h, {totals.rows:,} rows"
+        + (f"; {number['skipped']:,} too short for a chunk" if number["skipped"] else "")
+    ]
+    for name, content in sorted(totals.splits.items()):
+        megabytes = (content.parquet_bytes + content.tfrecord_bytes) / 1e6
+        lines.append(
+            f"  {name}: {content.recordings:,} recordings, {content.rows:,} rows, "
+            f"{content.shards:,} shards, {megabytes:,.1f} MB"
+        )
+    return lines + failure_lines(totals)
+
+
+def failure_lines(totals: Totals) -> list[str]:
+    """Say which recordings failed and why."""
+    lines = []
+    for cause, number in totals.failures.most_common():
+        lines.append(f"  {number:,} failed: {cause}")
+        lines += [f"    {uri!r}: {message}" for uri, message in totals.examples[cause]]
+    return lines
+
+
+def plan_text(catalogue: str, plan: dict[str, Any]) -> str:
+    """Say what an extraction would do and cost."""
+    number = plan["recordings"]
+    rows = sum(plan["rows"].values())
+    lines = [
+        f"{catalogue}: {number.get('planned', 0):,} recordings, {plan['seconds'] / 3600:,.2f} h, "
+        f"{plan['chunks']:,} chunks, {rows:,} rows",
+        f"  about {plan['parquet_bytes'] / 1e6:,.1f} MB of Parquet in "
+        f"{sum(plan['shards'].values()):,} shards, and {_duration(plan['cpu_seconds'])} of CPU time",
+    ]
+    for split, of_split in sorted(plan["rows"].items()):
+        lines.append(f"  {split}: {of_split:,} rows, {plan['shards'].get(split, 0):,} shards")
+    if number.get("skipped"):
+        lines.append(f"  {number['skipped']:,} skipped: shorter than a chunk (chunk.short is drop)")
+    for cause, failed in plan["failures"].items():
+        lines.append(f"  {failed:,} failed: {cause}")
+        lines += [f"    {uri!r}: {message}" for uri, message in plan["examples"][cause]]
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    """Write a duration as people say it.
+
+    >>> _duration(12.3), _duration(150), _duration(7300)
+    ('12 s', '2.5 min', '2.0 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def how_to_read(output: str, extraction: Extraction) -> str:
+    """Give code that loads the dataset in Keras."""
+    from transforms.storage.totals import training_split
+
+    split = training_split(extraction.totals.splits)
+    content = extraction.totals.splits[split or "train"]
+    if content.tfrecord_bytes:
+        return _TFRECORD.format(output=output, split=split, shape=extraction.shape)
+    return _PARQUET.format(output=output, split=split, shape=extraction.shape)
+
+
+_PARQUET = """Read it with polars.read_delta, deltalake, DuckDB, pyarrow, datasets; in Keras:
+
+  from deltalake import DeltaTable
+  import numpy as np
+  rows = DeltaTable({output!r}).to_pyarrow_table(filters=[("split", "=", {split!r})])
+  mel = np.array(rows["mel"].to_pylist(), np.float32)   # [rows, {shape[0]}, {shape[1]}]
+  # model.fit(mel, labels)"""
+
+_TFRECORD = """Read it with polars.read_delta, deltalake, DuckDB, pyarrow, datasets; in Keras:
+
+  import json, tensorflow as tf
+  names = json.load(open({output!r} + "/tfrecord/files.json"))[{split!r}]
+  features = {{"mel": tf.io.FixedLenFeature({shape}, tf.float32)}}
+  data = tf.data.TFRecordDataset([{output!r} + "/" + name for name in names])
+  data = data.map(lambda row: tf.io.parse_single_example(row, features))
+  # model.fit(data.map(lambda row: (row["mel"], ...)).batch(32))"""

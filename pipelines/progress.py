@@ -1,0 +1,157 @@
+"""Shows how far a run is: a live bar in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+
+_LINE_SECONDS = 10.0
+_REFRESH_SECONDS = 0.25
+
+
+@dataclass(slots=True)
+class Board:
+    """The latest totals of every worker, added up."""
+
+    sources: dict[str, dict[str, float]] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    first_row: float | None = None
+
+    def hear(self, message: bytes) -> None:
+        """Take a worker's totals."""
+        heard = json.loads(message)
+        self.sources[heard["source"]] = heard["totals"]
+        if self.first_row is None and heard["totals"].get("rows"):
+            self.first_row = time.monotonic()
+
+    def total(self, name: str) -> float:
+        """Add up one number over the workers."""
+        return sum(totals.get(name, 0) for totals in self.sources.values())
+
+    @property
+    def share(self) -> float:
+        """How much of the planned audio is done, from 0 to 1."""
+        planned = self.total("seconds_planned")
+        return min(1.0, self.total("seconds") / planned) if planned else 0.0
+
+    def describe(self) -> str:
+        """Say it in a line."""
+        if not self.total("recordings"):
+            hours = self.total("seconds_listed") / 3600
+            return f"{self.total('listed'):,.0f} recordings listed, {hours:,.2f} h"
+        elapsed = max(1e-3, time.monotonic() - (self.first_row or self.started))
+        rate = self.total("seconds") / elapsed
+        return (
+            f"{self.total('recordings'):,.0f}/{self.total('planned'):,.0f} recordings, "
+            f"{self.total('seconds') / 3600:,.2f}/{self.total('seconds_planned') / 3600:,.2f} h, "
+            f"{self.total('rows'):,.0f} rows, {rate:,.0f} × real time, "
+            f"{self.total('failed'):,.0f} failed, {self._left(rate)}"
+        )
+
+    def _left(self, rate: float) -> str:
+        seconds = max(0.0, self.total("seconds_planned") - self.total("seconds")) / max(rate, 1e-9)
+        minutes, seconds = divmod(round(seconds), 60)
+        return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02.0f} left"
+
+
+@contextmanager
+def showing_progress(title: str, quiet: bool = False) -> Iterator[str]:
+    """Show progress on standard error while the block runs.
+
+    Yields
+    ------
+    str
+        The address that workers on this machine send their totals to.
+    """
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        listener.bind(("127.0.0.1", 0))
+        listener.settimeout(_REFRESH_SECONDS)
+        board, done = Board(), threading.Event()
+        # A copy, since the workers' log may take the place of standard error meanwhile.
+        terminal = stack.enter_context(os.fdopen(os.dup(2), "w", encoding="utf-8"))
+        show = _ignore if quiet else _show_bar if terminal.isatty() else _show_lines
+        threads = [
+            threading.Thread(target=_listen, args=(listener, board, done), daemon=True),
+            threading.Thread(target=show, args=(title, board, done, terminal), daemon=True),
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+
+
+def _listen(listener: socket.socket, board: Board, done: threading.Event) -> None:
+    while not done.is_set():
+        try:
+            board.hear(listener.recv(65_536))
+        except TimeoutError:
+            continue
+
+
+def _ignore(title: str, board: Board, done: threading.Event, terminal: TextIO) -> None:
+    done.wait()
+
+
+def _show_lines(title: str, board: Board, done: threading.Event, terminal: TextIO) -> None:
+    said = ""
+    while not done.wait(_LINE_SECONDS if said else 2.0):
+        said = board.describe()
+        print(f"{title}: {said}", file=terminal, flush=True)
+
+
+def _show_bar(title: str, board: Board, done: threading.Event, terminal: TextIO) -> None:
+    columns: tuple[Any, ...] = (SpinnerColumn(), "{task.description}", BarColumn(24))
+    console = Console(file=terminal)
+    with Progress(*columns, TextColumn("{task.fields[said]}"), console=console) as bar:
+        task = bar.add_task(title, total=1.0, said="starting workers")
+        while not done.wait(_REFRESH_SECONDS):
+            said = board.describe() if board.sources else "starting workers"
+            bar.update(task, completed=board.share, said=said)
+        bar.update(task, completed=1.0, said=board.describe())
+
+
+@contextmanager
+def counting(title: str, unit: str, quiet: bool = False) -> Iterator[Callable[[int], None]]:
+    """Show a number that grows on standard error while the block runs.
+
+    Yields
+    ------
+    callable
+        To be called with the number reached.
+    """
+    board: Counter[str] = Counter()
+    done = threading.Event()
+    thread = threading.Thread(target=_show_count, args=(title, unit, board, done), daemon=True)
+    if not quiet:
+        thread.start()
+    try:
+        yield lambda number: board.update({unit: number - board[unit]})
+    finally:
+        done.set()
+        if not quiet:
+            thread.join()
+
+
+def _show_count(title: str, unit: str, board: Counter[str], done: threading.Event) -> None:
+    terminal = sys.stderr.isatty()
+    while not done.wait(_REFRESH_SECONDS if terminal else _LINE_SECONDS):
+        print(f"{title}: {board[unit]:,} {unit}", file=sys.stderr, end="\r" if terminal else "\n")
+    if terminal:
+        print(file=sys.stderr)

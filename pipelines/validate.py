@@ -1,0 +1,159 @@
+"""Reads a dataset again and compares everything with what was promised of it."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import zip_longest
+from typing import IO
+
+import numpy as np
+
+from transforms.storage.index import read_index
+from transforms.storage.parquet import read_rows, read_schema
+from transforms.storage.snapshot import Snapshot, open_table, require_snapshot, table_files
+from transforms.storage.store import Store
+from transforms.storage.summaries import FileEntry, ShardSummary
+from transforms.storage.tf_example import encode_examples
+from transforms.storage.tfrecord import read_records
+from transforms.storage.totals import ordered_shards
+
+_SHARDS_IN_FLIGHT = 256
+
+
+def validate(store: Store, workers: int, report: Callable[[int], None]) -> list[str]:
+    """Find what is wrong with the current snapshot.
+
+    Parameters
+    ----------
+    store
+        The dataset.
+    workers
+        Processes to read shards with.
+    report
+        Called with the number of shards read so far.
+
+    Returns
+    -------
+    list of str
+        Every fault, each naming the file; empty where there is none.
+    """
+    snapshot = require_snapshot(store)
+    faults = [*_check_log(store, snapshot), *_check_recordings(store, snapshot)]
+    context = multiprocessing.get_context("spawn")
+    check = partial(check_shard, store=store, features=snapshot.features)
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        for number, found in enumerate(_map_bounded(pool, check, store, snapshot), 1):
+            faults += found
+            report(number)
+    return faults
+
+
+def _map_bounded(
+    pool: ProcessPoolExecutor,
+    check: Callable[[ShardSummary], list[str]],
+    store: Store,
+    snapshot: Snapshot,
+) -> Iterator[list[str]]:
+    # The pool's own map would take in every shard of the dataset at once.
+    waiting = []
+    for shard in ordered_shards(store, snapshot.index):
+        waiting.append(pool.submit(check, shard))
+        if len(waiting) >= _SHARDS_IN_FLIGHT:
+            yield waiting.pop(0).result()
+    for future in waiting:
+        yield future.result()
+
+
+def _check_log(store: Store, snapshot: Snapshot) -> Iterator[str]:
+    table = open_table(store)
+    logged = {name: size for name, size, _ in table_files(table)} if table else {}
+    shards = ordered_shards(store, snapshot.index)
+    indexed = {shard.parquet.name: shard.parquet.size_bytes for shard in shards if shard.parquet}
+    for name in sorted(logged.keys() - indexed.keys()):
+        yield f"{name}: in the Delta log, but not in the index"
+    for name in sorted(indexed.keys() - logged.keys()):
+        yield f"{name}: in the index, but not in the Delta log"
+    for name in sorted(indexed.keys() & logged.keys()):
+        if indexed[name] != logged[name]:
+            yield f"{name}: {logged[name]} bytes in the Delta log, {indexed[name]} in the index"
+
+
+def _check_recordings(store: Store, snapshot: Snapshot) -> Iterator[str]:
+    columns = ["recording_id", "status", "rows"]
+    recordings = read_index(store, snapshot.index, "recordings", columns)
+    failed, rows = 0, 0
+    for recording in recordings:
+        failed += recording["status"] == "failed"
+        rows += recording["rows"]
+    written = sum(shard.rows for shard in ordered_shards(store, snapshot.index))
+    if rows != written:
+        yield f"index: its recordings have {rows} rows, its shards {written}"
+    failures = sum(1 for _ in read_index(store, snapshot.index, "failures", ["recording_id"]))
+    if failed != failures:
+        yield f"index: {failed} recordings failed, and the failures table has {failures} rows"
+
+
+def check_shard(shard: ShardSummary, *, store: Store, features: str) -> list[str]:
+    """Read a shard's files and find what is wrong with them."""
+    faults = []
+    for file, check in ((shard.parquet, _check_parquet), (shard.tfrecord, _check_tfrecord)):
+        if file is not None:
+            try:
+                faults += _check_file(store, file)
+                faults += check(store, shard, features)
+            except (OSError, ValueError) as error:
+                faults.append(f"{file.name}: {error}")
+    return faults
+
+
+def _check_file(store: Store, file: FileEntry) -> Iterator[str]:
+    with store.open(file.name) as opened:
+        size, checksum = _digest(opened)
+    if size != file.size_bytes:
+        yield f"{file.name}: {size} bytes, and {file.size_bytes} were written"
+    elif checksum != file.sha256:
+        yield f"{file.name}: SHA-256 {checksum}, and {file.sha256} was written"
+
+
+def _digest(file: IO[bytes]) -> tuple[int, str]:
+    size, checksum = 0, hashlib.sha256()
+    while block := file.read(1 << 20):
+        size += len(block)
+        checksum.update(block)
+    return size, checksum.hexdigest()
+
+
+def _check_parquet(store: Store, shard: ShardSummary, features: str) -> Iterator[str]:
+    name = shard.parquet.name if shard.parquet else ""
+    with store.open(name) as file:
+        _, metadata = read_schema(file)
+    if metadata.get("melmill.features") != features:
+        yield f"{name}: made with another feature configuration than the snapshot's"
+    rows = 0
+    with store.open(name) as file:
+        for batch in read_rows(file):
+            if not np.isfinite(batch.mel).all():
+                yield f"{name}: mel is not finite in rows {rows} to {rows + batch.rows - 1}"
+            rows += batch.rows
+    if rows != shard.rows:
+        yield f"{name}: {rows} rows, and {shard.rows} were written"
+
+
+def _check_tfrecord(store: Store, shard: ShardSummary, features: str) -> Iterator[str]:
+    name = shard.tfrecord.name if shard.tfrecord else ""
+    parquet = shard.parquet.name if shard.parquet else ""
+    with store.open(parquet) as file, store.open(name) as twin:
+        schema, _ = read_schema(file)
+        batches = read_rows(file)
+        rows = (row for batch in batches for row in encode_examples(batch, schema))
+        for number, (row, record) in enumerate(zip_longest(rows, read_records(twin))):
+            if row is None or record is None:
+                yield f"{name}: its rows are not as many as those of {parquet}"
+                return
+            if row != record:
+                yield f"{name}: record {number} is not row {number} of {parquet}"
+                return

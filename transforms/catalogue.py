@@ -1,0 +1,48 @@
+"""From a catalogue to its recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from transforms.errors import CatalogueError
+from transforms.metrics import count
+from transforms.records import Recording
+from transforms.storage.catalogue import Catalogue, catalogue_parts, list_part
+from transforms.storage.tables import duplicate_message
+
+
+@dataclass(eq=False)
+class ReadCatalogue(beam.PTransform):
+    """List every recording of a catalogue, once.
+
+    Out come :class:`~transforms.records.Recording`, spread over the workers. A catalogue
+    that cannot be listed whole, or that names a recording twice, fails the run
+    (:class:`~transforms.errors.CatalogueError`). A retry lists again.
+    """
+
+    catalogue: Catalogue
+
+    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Recording]:
+        """List the parts of the catalogue, then what is in each."""
+        return (
+            pipeline
+            | "NameCatalogue" >> beam.Create([self.catalogue])
+            | "ListParts" >> beam.FlatMap(catalogue_parts)
+            | "SpreadParts" >> beam.Reshuffle()
+            | "ListRecordings" >> beam.FlatMap(lambda part, of: list_part(of, part), self.catalogue)
+            | "KeyByRecording" >> beam.Map(lambda recording: (recording.recording_id, recording))
+            | "GroupByRecording" >> beam.GroupByKey()
+            | "CheckUnique" >> beam.FlatMap(only_one)
+        )
+
+
+def only_one(group: tuple[str, Iterable[Recording]]) -> Iterator[Recording]:
+    """Give the only recording with an identity, or raise ``CatalogueError`` naming two."""
+    first, *others = group[1]
+    if others:
+        raise CatalogueError(duplicate_message(first, others[0]))
+    count("recordings_listed")
+    yield first

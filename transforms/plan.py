@@ -1,0 +1,135 @@
+"""From probed recordings to the shards that will be made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from math import ceil
+
+import apache_beam as beam
+
+from transforms.errors import RecordingError
+from transforms.job import ExtractJob
+from transforms.metrics import Progress, count
+from transforms.planning import (
+    PlannedRecording,
+    ShardPlan,
+    SplitTotals,
+    count_buckets,
+    count_shards,
+    pack_shards,
+    plan_recording,
+    row_bytes,
+)
+from transforms.probe import FAILURES, fail_recording
+from transforms.records import Failure, ProbedRecording
+from transforms.storage.naming import bucket
+
+Totals = Mapping[str, SplitTotals]
+
+
+@dataclass(eq=False)
+class PlanRecordings(beam.PTransform):
+    """Find the chunks and the split of every recording.
+
+    Out come :class:`~transforms.planning.PlannedRecording`, also of recordings that give
+    no rows, and, tagged ``failures``, :class:`~transforms.records.Failure`.
+    """
+
+    job: ExtractJob
+
+    def expand(self, probed: beam.PCollection[ProbedRecording]) -> beam.pvalue.DoOutputsTuple:
+        """Plan one recording at a time."""
+        plan = beam.ParDo(_PlanRecording(self.job))
+        return probed | "CountChunks" >> plan.with_outputs(FAILURES, main="recordings")
+
+
+class _PlanRecording(beam.DoFn):
+    def __init__(self, job: ExtractJob) -> None:
+        self.job = job
+
+    def setup(self) -> None:
+        self.progress = Progress(self.job.progress)
+
+    def process(
+        self, probed: ProbedRecording
+    ) -> Iterator[PlannedRecording | beam.pvalue.TaggedOutput]:
+        job = self.job
+        try:
+            planned = plan_recording(probed, job.features, job.split, job.limits.max_seconds)
+        except RecordingError as error:
+            count("recordings_failed")
+            self.progress.add(failed=1)
+            yield beam.pvalue.TaggedOutput(FAILURES, fail_recording(probed.recording, error))
+        else:
+            count("recordings_planned")
+            count("rows_planned", planned.rows)
+            seconds = planned.samples / job.features.sample_rate_hz if planned.rows else 0.0
+            self.progress.add(planned=1, rows_planned=planned.rows, seconds_planned=seconds)
+            yield planned
+
+    def finish_bundle(self) -> None:
+        self.progress.tell()
+
+
+@dataclass(eq=False)
+class PlanShards(beam.PTransform):
+    """Divide the recordings among shards.
+
+    Out come :class:`~transforms.planning.ShardPlan`, the same for the same recordings in
+    whatever order they come; and none at all where so many recordings failed already that
+    the run will not be committed. Only these small records are grouped, never audio.
+    """
+
+    job: ExtractJob
+
+    def expand(
+        self,
+        found: tuple[beam.PCollection[PlannedRecording], beam.PCollection[Failure]],
+    ) -> beam.PCollection[ShardPlan]:
+        """Deal recordings into buckets by digest, and pack each bucket on one worker."""
+        recordings, failures = found
+        failed = beam.pvalue.AsSingleton(
+            failures | "CountFailures" >> beam.combiners.Count.Globally()
+        )
+        totals = beam.pvalue.AsDict(
+            recordings
+            | "CountRows" >> beam.Map(lambda r: (r.split, SplitTotals(1, r.rows)))
+            | "SumSplits" >> beam.CombinePerKey(_sum_totals)
+        )
+        return (
+            recordings
+            | "KeyByBucket" >> beam.Map(_key_by_bucket, totals)
+            | "GroupByBucket" >> beam.GroupByKey()
+            | "PackShards" >> beam.FlatMap(pack_bucket, totals, failed, self.job)
+        )
+
+
+def _sum_totals(parts: Iterable[SplitTotals]) -> SplitTotals:
+    return sum(parts, SplitTotals())
+
+
+def _key_by_bucket(
+    planned: PlannedRecording, totals: Totals
+) -> tuple[tuple[str, int], PlannedRecording]:
+    buckets = count_buckets(totals[planned.split])
+    number = bucket(planned.probed.recording.recording_id, buckets)
+    return (planned.split, number), planned
+
+
+def pack_bucket(
+    group: tuple[tuple[str, int], Iterable[PlannedRecording]],
+    totals: Totals,
+    failed: int,
+    job: ExtractJob,
+) -> Iterator[ShardPlan]:
+    """Pack one bucket's recordings into its share of the split's shards."""
+    (split, _), recordings = group[0], list(group[1])
+    rows = sum(planned.rows for planned in recordings)
+    listed = failed + sum(total.recordings for total in totals.values())
+    if not rows or failed > listed * job.limits.max_failure_ratio:
+        return
+    all_rows = sum(total.rows for total in totals.values())
+    shards = count_shards(totals[split], all_rows, row_bytes(job.features), job.shards)
+    number = ceil(shards * rows / totals[split].rows)
+    yield from pack_shards(recordings, number, job.features, job.shards.seed, job.writer_key)

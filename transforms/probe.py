@@ -1,0 +1,96 @@
+"""From recordings to what their headers say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import apache_beam as beam
+
+from transforms.audio.isolation import DecoderProcess
+from transforms.audio.media import probe_audio
+from transforms.decoding import borrow_decoder, return_decoder
+from transforms.errors import RecordingError
+from transforms.job import ExtractJob
+from transforms.metrics import Progress, count
+from transforms.records import AudioInfo, Failure, ProbedRecording, Recording
+from transforms.storage.objects import StoredObject
+
+FAILURES = "failures"
+
+
+@dataclass(eq=False)
+class ProbeRecordings(beam.PTransform):
+    """Read every recording's header.
+
+    Out come :class:`~transforms.records.ProbedRecording` and, tagged ``failures``,
+    :class:`~transforms.records.Failure`. A retry reads again.
+    """
+
+    job: ExtractJob
+
+    def expand(self, recordings: beam.PCollection[Recording]) -> beam.pvalue.DoOutputsTuple:
+        """Probe in a decoder process of each worker."""
+        probe = beam.ParDo(_Probe(self.job))
+        return recordings | "ReadHeaders" >> probe.with_outputs(FAILURES, main="recordings")
+
+
+class _Probe(beam.DoFn):
+    def __init__(self, job: ExtractJob) -> None:
+        self.job = job
+
+    def setup(self) -> None:
+        self.progress = Progress(self.job.progress)
+
+    def start_bundle(self) -> None:
+        self.decoder = borrow_decoder(self.job.limits.memory_bytes)
+
+    def process(self, recording: Recording) -> Iterator[ProbedRecording | beam.pvalue.TaggedOutput]:
+        try:
+            probed = probe_recording(recording, self.job, self.decoder)
+        except RecordingError as error:
+            count("recordings_failed")
+            self.progress.add(listed=1, failed=1)
+            failure = fail_recording(recording, error)
+            yield beam.pvalue.TaggedOutput(FAILURES, failure)
+        else:
+            count("recordings_probed")
+            audio = probed.audio
+            self.progress.add(listed=1, seconds_listed=audio.frames / audio.sample_rate_hz)
+            yield probed
+
+    def finish_bundle(self) -> None:
+        self.progress.tell()
+        return_decoder(self.job.limits.memory_bytes, self.decoder)
+
+
+def probe_recording(
+    recording: Recording, job: ExtractJob, decoder: DecoderProcess
+) -> ProbedRecording:
+    """Read a recording's header in a decoder process; ``RecordingError`` if it cannot be."""
+    source = StoredObject(recording.uri, recording.size_bytes, job.catalogue.storage_options)
+    audio, size_bytes, fingerprint = decoder.call(
+        job.limits.timeout_s, probe_object, source, recording.fingerprint
+    )
+    seen = replace(recording, size_bytes=size_bytes, fingerprint=fingerprint)
+    return ProbedRecording(seen, audio)
+
+
+def probe_object(source: StoredObject, fingerprint: str) -> tuple[AudioInfo, int, str]:
+    """Read an object's header, its size and its fingerprint where the listing gave none."""
+    size_bytes = source.size_bytes
+    if not fingerprint:
+        size_bytes, fingerprint = source.stat()
+    return probe_audio(replace(source, size_bytes=size_bytes)), size_bytes, fingerprint
+
+
+def fail_recording(recording: Recording, error: RecordingError) -> Failure:
+    """Make the failures table's row of what went wrong with a recording."""
+    return Failure(
+        recording.recording_id,
+        recording.uri,
+        recording.fingerprint,
+        error.stage,
+        error.cause,
+        error.message,
+    )
