@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from transforms.audio import synthesis
-from transforms.audio.synthesis import Note, Room, Samples, Voice
+from transforms.audio.synthesis import INSTRUMENTS, Note, Part, Room, Samples
 from transforms.errors import UserError
 
 #: Raised whenever the same song comes to sound different.
@@ -42,57 +42,6 @@ _BEATS_A_BAR = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What one voice does in every bar: strokes of (beat, scale degree), by its chord.
-
-    Attributes
-    ----------
-    voice
-        What sounds.
-    octave
-        Where degree 0 lies; 4 is the octave of middle C.
-    strokes
-        Beats of the bar, and degrees above the chord's root; empty for a melody.
-    beats
-        How long each stroke sounds.
-    follows_chords
-        Whether the strokes move with the chords; drums do not.
-    """
-
-    voice: Voice
-    octave: int
-    strokes: tuple[tuple[float, int], ...] = ()
-    beats: float = 1.0
-    follows_chords: bool = True
-
-
-def _drum(voice: Voice, octave: int, *beats: float) -> Part:
-    return Part(voice, octave, tuple((beat, 0) for beat in beats), 0.75, follows_chords=False)
-
-
-#: Name of each instrument and the parts it plays.
-INSTRUMENTS: dict[str, tuple[Part, ...]] = {
-    "organ": (
-        Part(synthesis.organ, 3, ((0, 0), (0, 2), (0, 4)), beats=4),
-        Part(synthesis.organ, 4),
-    ),
-    "pluck": (
-        Part(synthesis.pluck, 3, ((0, 0), (0.5, 2), (1, 4), (1.5, 2), (2, 0), (3, 4)), beats=2),
-        Part(synthesis.pluck, 4),
-    ),
-    "bell": (Part(synthesis.bell, 5, ((0, 0), (2, 4)), beats=3), Part(synthesis.bell, 5)),
-    "flute": (Part(synthesis.flute, 5),),
-    "bass": (Part(synthesis.bass, 1, ((0, 0), (1.5, 0), (2, 4), (3, 2), (3.5, 4))),),
-    "drums": (
-        _drum(synthesis.kick, 1, 0, 1.5, 2),
-        _drum(synthesis.snare, 3, 1, 3),
-        _drum(synthesis.hat, 6, *np.arange(0, 4, 0.5)),
-        _drum(synthesis.kick, 2, 3.5),
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
 class Format:
     """A kind of file: its extension, sample rate, and what soundfile writes it with."""
 
@@ -111,8 +60,8 @@ _M4A = Format("m4a", 44_100)
 FORMATS = (
     *(_WAV, _FLAC, _OGG, _MP3, _OPUS, _M4A),
     *(_OGG, _MP3, _OGG, _FLAC, _OGG, _OGG),
-    *(_OGG, _M4A, _OPUS, _OGG, _FLAC, _MP3),
-    *(_OGG, _M4A, _OGG, _FLAC, _MP3, _OPUS),
+    *(_OGG, _M4A, _OPUS, _OGG, _OGG, _MP3),
+    *(_OGG, _M4A, _OGG, _OGG, _OGG, _OPUS),
 )
 
 
@@ -125,7 +74,7 @@ class Song:
     seed, number, seconds
         The catalogue's seed, the song's place in it, and its length.
     instrument
-        A key of :data:`INSTRUMENTS`: what a classifier is to hear.
+        A key of ``INSTRUMENTS``: what a classifier is to hear.
     tonic, mode
         The key it is in; semitones above C, and a key of the scales.
     tempo_bpm
@@ -232,9 +181,9 @@ def perform(song: Song) -> Samples:
     room = Room(
         reverberation_s=room_rng.uniform(0.2, 0.8),
         wetness=room_rng.uniform(0.1, 0.4),
-        noise_dbfs=room_rng.uniform(-82, -70),
+        noise_dbfs=room_rng.uniform(-80, -74),
     )
-    notes = compose(song, rng)
+    notes = list(compose(song, rng))
     rate_hz = song.format.rate_hz
     mix = synthesis.mix_notes(notes, song.seconds, rate_hz, rng.uniform(), rng)
     return synthesis.record(mix, room, rate_hz, rng) * np.float32(rng.uniform(0.45, 0.7))
@@ -267,9 +216,9 @@ Bar = tuple[tuple[float, float, int], ...]
 def _bar(part: Part, chord: int, melody: Bar) -> Bar:
     """What a part plays in one bar: (beat, beats, degree) of each note."""
     if not part.strokes:
-        return melody
+        return tuple((beat, max(beats, part.min_beats), degree) for beat, beats, degree in melody)
     root = chord if part.follows_chords else 0
-    return tuple((beat, part.beats, root + degree) for beat, degree in part.strokes)
+    return tuple((beat, part.min_beats, root + degree) for beat, degree in part.strokes)
 
 
 def _melody(progression: tuple[int, ...], rng: np.random.Generator) -> Iterator[Bar]:
@@ -300,3 +249,46 @@ def encode(samples: Samples, format: Format) -> bytes:
     else:
         _encode_with_soundfile(buffer, samples, format)
     return buffer.getvalue()
+
+
+def _encode_with_soundfile(buffer: io.BytesIO, samples: Samples, format: Format) -> None:
+    import soundfile
+
+    settings: Any = {"samplerate": format.rate_hz, "channels": 2, **dict(format.options)}
+    with soundfile.SoundFile(buffer, "w", **settings) as file:
+        # libsndfile's Vorbis encoder overflows its stack on long writes.
+        for start in range(0, samples.shape[1], format.rate_hz):
+            file.write(samples[:, start : start + format.rate_hz].T)
+
+
+def _encode_aac(buffer: io.BytesIO, samples: Samples, rate_hz: int) -> None:
+    import av
+
+    with av.open(buffer, "w", format="ipod") as output:
+        stream = output.add_stream("aac", rate=rate_hz, layout="stereo")
+        stream.codec_context.bit_rate = 96_000
+        stream.codec_context.options = {"aac_coder": "fast"}
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", "stereo")
+        frame.sample_rate, frame.pts, frame.time_base = rate_hz, 0, Fraction(1, rate_hz)
+        stream.codec_context.open()
+        resampler = av.AudioResampler("fltp", "stereo", rate_hz, stream.codec_context.frame_size)
+        for piece in (*resampler.resample(frame), *resampler.resample(None)):
+            output.mux(stream.encode(piece))
+        output.mux(stream.encode(None))
+
+
+def _table(songs: list[Song]) -> bytes:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerows([COLUMNS, *(song.row() for song in songs)])
+    return text.getvalue().encode()
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Give a file its name only when it is whole, and leave one alone that has this content."""
+    if path.exists() and path.read_bytes() == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.part")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)

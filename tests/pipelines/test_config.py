@@ -1,0 +1,355 @@
+"""Recipes: checked whole, and every fault told with its key, its value and what is allowed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.config import Config, load_config, read_yaml
+from transforms.audio.chunks import ChunkSpec
+from transforms.audio.features import FeatureSpec
+from transforms.errors import ConfigError
+
+Recipe = Callable[[str], Path]
+RECIPES = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    def write(text: str) -> Path:
+        (tmp_path / "recipe.yaml").write_text(text)
+        return tmp_path / "recipe.yaml"
+
+    return write
+
+
+def faults(*overrides: str, path: Path | None = None) -> list[str]:
+    """The faults' lines, without the headline that counts them."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    head, *lines = str(caught.value).splitlines()
+    assert head.endswith(f": {len(lines)} fault(s)")
+    return [line.strip() for line in lines]
+
+
+# What is read
+
+
+def test_the_defaults_are_librosas() -> None:
+    assert load_config(None).features() == FeatureSpec()
+
+
+def test_the_default_recipe_says_the_defaults() -> None:
+    assert load_config(RECIPES / "librosa.yaml") == Config()
+
+
+def test_the_default_recipe_leaves_no_key_out() -> None:
+    written = read_yaml(RECIPES / "librosa.yaml")
+    for section, values in Config().as_dict().items():
+        if section != "catalogue":
+            assert set(values) == set(written[section])
+    assert set(Config().as_dict()["mel"]["log"]) == set(written["mel"]["log"])
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_recipe_is_right(path: Path) -> None:
+    assert load_config(path)
+
+
+def test_an_empty_recipe_is_the_defaults(recipe: Recipe) -> None:
+    assert load_config(recipe("# nothing\n")) == Config()
+
+
+def test_what_is_said_replaces_the_default_and_nothing_else(recipe: Recipe) -> None:
+    found = load_config(recipe("mel:\n  n_mels: 64\n  log: {kind: ln, top_db: null}\n"))
+    assert (found.mel.n_mels, found.mel.n_fft) == (64, 2048)
+    assert (found.mel.log.kind, found.mel.log.floor) == ("ln", 1e-10)
+
+
+def test_seconds_become_samples() -> None:
+    found = load_config(None, ["chunk.seconds=0.5", "chunk.hop_seconds=0.25"])
+    assert found.features().chunk == ChunkSpec(11025, 5512)
+
+
+def test_without_a_hop_chunks_lie_end_to_end() -> None:
+    assert load_config(None, ["chunk.seconds=1.1"]).features().chunk == ChunkSpec(24255, 24255)
+
+
+@pytest.mark.parametrize("text", ["1e-10", "1E-10", "1.0e-10", "1.e-10", "0.0000000001"])
+def test_numbers_can_be_written_as_people_write_them(text: str) -> None:
+    assert load_config(None, [f"mel.log.floor={text}"]).mel.log.floor == 1e-10
+
+
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [
+        ("exact", None),
+        ("null", None),
+        ("1/64 dB", 1 / 64),
+        ("1/64dB", 1 / 64),
+        ("1/64", 1 / 64),
+        ("0.25", 0.25),
+        ("2 dB", 2.0),
+        ("2", 2.0),
+    ],
+)
+def test_resolutions_can_be_written_as_people_write_them(text: str, step: float | None) -> None:
+    assert load_config(None, [f"output.resolution={text}"]).features().resolution == step
+
+
+@pytest.mark.parametrize(
+    "text", ["1/0 dB", "1/3 dB", "0.01", "0", "-1/64", "fine", "dB", "true", "1e400", ".inf", ".nan"]
+)
+def test_other_resolutions_are_refused(text: str) -> None:
+    (fault,) = faults(f"output.resolution={text}")
+    assert fault.startswith("output.resolution: ")
+
+
+def test_parquet_is_always_written() -> None:
+    written = load_config(None, ["output.formats=[tfrecord]"]).output.writer_spec()
+    assert written.formats == ("parquet", "tfrecord")
+
+
+def test_a_recipe_reads_back_from_what_is_kept_of_it(recipe: Recipe) -> None:
+    found = load_config(None, ["mel.n_mels=64", "split.fractions={a: 0.5, b: 0.5}"])
+    assert load_config(recipe(json.dumps(found.as_dict()))) == found
+
+
+def test_secrets_are_not_kept() -> None:
+    found = load_config(None, ["output.storage_options={secret: hunter2, client_kwargs: {a: 1}}"])
+    assert found.output.storage_options == {"secret": "hunter2", "client_kwargs": {"a": 1}}
+    assert "hunter2" not in json.dumps(found.as_dict())
+
+
+@given(st.integers(1, 10**6), st.sampled_from([16_000, 22_050, 44_100, 48_000]))
+def test_whole_numbers_of_samples_stay_whole(samples: int, rate_hz: int) -> None:
+    rate = f"audio.sample_rate_hz={rate_hz}"
+    seconds = [f"chunk.seconds={samples / rate_hz:.9f}", "mel.pad_mode=constant"]
+    assert load_config(None, [rate, *seconds]).features().chunk.length == samples
+
+
+# --set
+
+
+def test_a_later_override_wins(recipe: Recipe) -> None:
+    found = load_config(recipe("mel: {n_mels: 32}"), ["mel.n_mels=40", "mel.n_mels=64"])
+    assert found.mel.n_mels == 64
+
+
+def test_a_whole_section_can_be_overridden() -> None:
+    assert load_config(None, ["mel.log={kind: none, top_db: null}"]).mel.log.kind == "none"
+
+
+@pytest.mark.parametrize("override", ["mel.n_mels", "=3", "", "mel"])
+def test_an_override_without_key_or_value_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match=r"write it as section\.key=value"):
+        load_config(None, [override])
+
+
+def test_an_override_below_a_value_is_refused(recipe: Recipe) -> None:
+    with pytest.raises(ConfigError, match=r"--set mel\.n_mels\.x=3: n_mels is no section"):
+        load_config(recipe("mel: {n_mels: 32}"), ["mel.n_mels.x=3"])
+
+
+def test_an_override_that_is_not_yaml_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--set mel=\{: the value is not YAML"):
+        load_config(None, ["mel={"])
+
+
+# Files
+
+
+def test_a_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file"):
+        load_config("nowhere.yaml")
+
+
+@pytest.mark.parametrize("text", ["mel: [", "mel: {a: 1", "\t- x", "a: b: c", "\0"])
+def test_what_is_not_yaml_is_refused(recipe: Recipe, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: not YAML"):
+        load_config(recipe(text))
+
+
+@pytest.mark.parametrize("text", ["- mel", "mel", "3"])
+def test_what_is_not_a_mapping_is_refused(recipe: Recipe, text: str) -> None:
+    with pytest.raises(ConfigError, match="a mapping of sections is needed"):
+        load_config(recipe(text))
+
+
+def test_bytes_that_are_not_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_bytes(b"mel: \xff")
+    with pytest.raises(ConfigError, match=r"recipe\.yaml: not YAML"):
+        load_config(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line"),
+    [
+        ("mel:\n  n_mels: 3\n\n  n_mels: 4\n", "n_mels", 4),
+        ("mel: {n_fft: 512}\nchunk: {}\nmel: {}\n", "mel", 3),
+        ("mel:\n  log: {kind: db,\n    kind: ln}\n", "kind", 3),
+    ],
+)
+def test_a_key_that_stands_twice_is_named_with_its_line(
+    recipe: Recipe, text: str, key: str, line: int
+) -> None:
+    with pytest.raises(ConfigError, match=rf"(?s){key}: stands twice.*recipe\.yaml.*line {line}\b"):
+        load_config(recipe(text))
+
+
+@pytest.mark.parametrize("text", ["[a]: 1", "? {a: 1}\n: 1", "1: 2", "null: 1", "true: {}"])
+def test_keys_that_are_no_words_are_refused(recipe: Recipe, text: str) -> None:
+    (fault,) = faults(path=recipe(text))
+    assert "no such key" in fault
+
+
+# Single faults
+
+
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("mell.n_mels=3", "mel"),
+        ("mel.n_mel=3", "n_mels"),
+        ("mel.log.knd=ln", "kind"),
+        ("chunk.second=3", "seconds"),
+        ("limits.timeout=3", "timeout_seconds"),
+    ],
+)
+def test_an_unknown_key_is_named_with_what_was_meant(override: str, meant: str) -> None:
+    (fault,) = faults(override)
+    assert f"no such key; did you mean {meant}? allowed: " in fault
+
+
+def test_an_unknown_key_like_no_other_is_named_with_what_is_allowed() -> None:
+    (fault,) = faults("xyzzy=3")
+    assert fault == (
+        "xyzzy: 3: no such key; allowed: audio, catalogue, chunk, limits, mel, output, split"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ('mel.n_mels="3"', "mel.n_mels: '3': input should be a valid integer"),
+        ("mel.n_mels=3.0", "mel.n_mels: 3.0: input should be a valid integer"),
+        ("mel.n_mels=true", "mel.n_mels: true: input should be a valid integer"),
+        ("mel.n_mels=null", "mel.n_mels: null: input should be a valid integer"),
+        ("mel.n_mels=0", "mel.n_mels: 0: input should be greater than or equal to 1"),
+        ("mel.center=1", "mel.center: 1: input should be a valid boolean"),
+        ("mel.scale=bark", "mel.scale: 'bark': input should be 'slaney' or 'htk'"),
+        ("mel.log=3", "mel.log: 3: input should be an object"),
+        ("mel.log.ref=min", "mel.log.ref: 'min': input should be a valid number or 'max'"),
+        ("mel.log.floor=-1", "mel.log.floor: -1: input should be greater than or equal to 0"),
+        ("chunk.seconds=true", "chunk.seconds: true: input should be a valid number"),
+        ('chunk.seconds="3"', "chunk.seconds: '3': input should be a valid number"),
+        ("chunk.seconds=0", "chunk.seconds: 0: input should be greater than 0"),
+        ("chunk.seconds=.nan", "chunk.seconds: NaN: input should be a finite number"),
+        ("chunk.hop_seconds=.inf", "chunk.hop_seconds: Infinity: input should be a finite number"),
+        ("limits.max_failure_ratio=2", "limits.max_failure_ratio: 2: input should be less than"),
+        ("output.formats=[parquet, csv]", "output.formats.1: 'csv': input should be 'parquet' or"),
+        ("output.formats=[]", "output.formats: []: tuple should have at least 1 item"),
+        ("catalogue.extensions=wav", "catalogue.extensions: 'wav': input should be a valid array"),
+        ("audio=null", "audio: null: input should be an object"),
+        ("split.seed=2020-01-01", "split.seed: '2020-01-01': input should be a valid integer"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(override: str, fault: str) -> None:
+    (found,) = faults(override)
+    assert found.startswith(fault)
+
+
+@pytest.mark.parametrize("name", ["a b", "../x", "-x", "my-split", "all", "é", '""'])
+def test_splits_that_no_loader_could_name_are_refused(name: str) -> None:
+    (fault,) = faults(f"split.fractions={{{name}: 0.5, train: 0.5}}")
+    assert "must be ASCII letters, digits and _" in fault
+
+
+# Combinations
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fault"),
+    [
+        (["mel.win_length=4096"], "mel.win_length: 4096: at most n_fft, 2048"),
+        (["mel.f_max_hz=12000"], "mel.f_max_hz: 12000.0: at most 11025.0, half the sample rate"),
+        (["mel.log.kind=ln"], "mel.log.top_db: 80.0: null where log.kind is 'ln'"),
+        (["mel.window=kaiser"], "mel.window: 'kaiser': a scipy.signal.get_window name"),
+        (["split.fractions={train: 0.8}"], 'split.fractions: {"train": 0.8}: must sum to 1, not'),
+        (["split.by=group"], "split.group: null: split.by is group: name the label column"),
+        (["split.group=album"], "split.by: 'auto': must be group, since split.group names"),
+        (["catalogue.extensions=[]"], "catalogue.extensions: []: must name at least one"),
+        (
+            ["output.resolution=1/64", "mel.log.kind=none", "mel.log.top_db=null"],
+            "output.resolution: 0.015625: must be exact where mel.log.kind is none",
+        ),
+    ],
+)
+def test_what_cannot_go_together_is_refused(overrides: list[str], fault: str) -> None:
+    (found,) = faults(*overrides)
+    assert found.startswith(fault)
+
+
+def test_shares_of_thirds_sum_to_one() -> None:
+    third = f"{1 / 3:.6f}"
+    assert load_config(None, [f"split.fractions={{a: {third}, b: {third}, c: 0.333334}}"])
+
+
+# All at once
+
+
+def test_all_faults_are_told_at_once(recipe: Recipe) -> None:
+    path = recipe(
+        "mel: {n_mels: many, win_length: 4096, log: {kind: ln, ref: min, knd: 1}}\n"
+        "chunk: {seconds: -1}\n"
+        "bogus: 1\n"
+        "output: {formats: [csv, tsv], resolution: 0.3}\n"
+    )
+    found = [fault.split(":")[0] for fault in faults("split.by=group", path=path)]
+    assert sorted(found) == [
+        "bogus",
+        "chunk.seconds",
+        "mel.log.knd",
+        "mel.log.ref",
+        "mel.log.top_db",
+        "mel.n_mels",
+        "mel.win_length",
+        "output.formats.0",
+        "output.formats.1",
+        "output.resolution",
+        "split.group",
+    ]
+
+
+def test_a_wrong_share_is_not_told_twice() -> None:
+    assert len(faults("split.fractions={train: -1, test: 0.5}")) == 1
+
+
+def test_the_headline_names_the_file(recipe: Recipe) -> None:
+    with pytest.raises(ConfigError, match=r"^configuration .*recipe\.yaml: 1 fault\(s\)\n"):
+        load_config(recipe("x: 1"))
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+KEYS = sorted(
+    f"{section}.{key}" for section, values in Config().as_dict().items() for key in values
+)
+
+
+@given(st.sampled_from([*KEYS, "mel.log.ref", "mel.log.kind", "mel.log.top_db"]), VALUES)
+def test_any_value_is_taken_or_told(key: str, value: object) -> None:
+    if key in ("mel.n_fft", "mel.n_mels", "mel.win_length") and isinstance(value, int):
+        value = min(value, 10_000)
+    try:
+        load_config(None, [f"{key}={json.dumps(value)}"])
+    except ConfigError as error:
+        assert key.split(".")[0] in str(error)
