@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 
@@ -14,6 +14,10 @@ from transforms.planning import PlannedRecording, ShardPlan, row_bytes
 from transforms.records import Failure
 
 _EXAMPLES = 3
+
+
+def _zeros() -> defaultdict[str, float]:
+    return defaultdict(float)
 
 
 @dataclass(slots=True)
@@ -41,7 +45,7 @@ class PlanSummary:
     recordings: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     chunks: int = 0
-    codec_seconds: Counter[str] = field(default_factory=Counter)
+    codec_seconds: defaultdict[str, float] = field(default_factory=_zeros)
     rows: Counter[str] = field(default_factory=Counter)
     shards: Counter[str] = field(default_factory=Counter)
     parquet_bytes: int = 0
@@ -72,8 +76,10 @@ class PlanSummary:
 
     def merge(self, other: PlanSummary) -> None:
         """Add what another worker counted."""
-        for name in ("recordings", "codec_seconds", "rows", "shards", "failures"):
+        for name in ("recordings", "rows", "shards", "failures"):
             getattr(self, name).update(getattr(other, name))
+        for codec, seconds in other.codec_seconds.items():
+            self.codec_seconds[codec] += seconds
         self.seconds += other.seconds
         self.chunks += other.chunks
         self.parquet_bytes += other.parquet_bytes

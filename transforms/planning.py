@@ -8,6 +8,7 @@ that is already there need not be made again, and one made twice is the same fil
 from __future__ import annotations
 
 import heapq
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -30,6 +31,19 @@ RECORDINGS_PER_BUCKET = 50_000
 #: Share of float32's size that log-mels keep under zstd-3 and BYTE_STREAM_SPLIT, measured.
 _COMPRESSED_SHARE = 0.75
 _BYTES_BESIDE_MEL = 60
+
+
+def check_split_name(name: str) -> str:
+    """Give a split's name back, or raise ``ValueError`` where it cannot be one.
+
+    It is part of folders' names, and Hugging Face ``datasets`` must take it, too.
+
+    >>> check_split_name("fold_1")
+    'fold_1'
+    """
+    if name == "all" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]{0,63}", name):
+        raise ValueError("must be ASCII letters, digits and _, 64 at the most, and not 'all'")
+    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +199,7 @@ def assign_split(recording: Recording, spec: SplitSpec) -> str:
     if spec.by == "catalogue" or (spec.by == "auto" and recording.split is not None):
         if recording.split is None:
             raise CatalogueError(f"{recording.origin}: split: no value, and split.by is catalogue")
-        return recording.split
+        return _named_by_catalogue(recording, recording.split)
     position = fraction("split", str(spec.seed), _kept_together(recording, spec))
     reached = 0.0
     for name, share in spec.fractions:
@@ -193,6 +207,13 @@ def assign_split(recording: Recording, spec: SplitSpec) -> str:
         if position < reached:
             return name
     return spec.fractions[-1][0]
+
+
+def _named_by_catalogue(recording: Recording, name: str) -> str:
+    try:
+        return check_split_name(name)
+    except ValueError as error:
+        raise CatalogueError(f"{recording.origin}: split: {name!r}: {error}") from None
 
 
 def _kept_together(recording: Recording, spec: SplitSpec) -> str:

@@ -2,8 +2,10 @@
 
 The worker sends a function and its arguments, the child sends back what came of it. A
 decoder that aborts, hangs or eats memory ends the child, costs the one recording that was
-being read, and the next call starts a new child. On a healthy catalogue nothing is
-started twice and only small values cross the pipe.
+being read, and the next call starts a new child. A child that dies is replaced once before
+that: others may have killed it (a machine short of memory does), and a recording is not
+to be lost by that. On a healthy catalogue nothing is started twice and only small values
+cross the pipe.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ T = TypeVar("T")
 #: One thread a process: many workers share a machine, and each has all its work to do.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _START_SECONDS = 120.0
+_END_SECONDS = 1.0
 _MAX_STDERR_BYTES = 1 << 20
 _PROGRAM_ERROR = 70  # os.EX_SOFTWARE
 
@@ -54,6 +57,8 @@ class DecoderProcess:
     ) -> T:
         """Call a module-level function in the child and return what it returns.
 
+        If the child dies of the call, it is made once more in a new one.
+
         Parameters
         ----------
         timeout_s
@@ -68,8 +73,16 @@ class DecoderProcess:
         RuntimeError
             Any other exception in the child: an error in the program, with its traceback.
         """
-        child = self._running()
         request = pickle.dumps((function, args, kwargs))
+        try:
+            return cast(T, self._call(timeout_s, request))
+        except RecordingError as error:
+            if error.cause is not Cause.DECODER_CRASH:
+                raise
+        return cast(T, self._call(timeout_s, request))
+
+    def _call(self, timeout_s: float, request: bytes) -> Any:
+        child = self._running()
         try:
             outcome, value = self._exchange(child, request, timeout_s)
             self._forget_stderr()
@@ -80,7 +93,7 @@ class DecoderProcess:
             message = f"not read within {timeout_s:g} s"
             raise RecordingError(Stage.DECODE, Cause.TIMEOUT, message) from None
         if outcome == "returned":
-            return cast(T, value)
+            return value
         if outcome == "failed":
             raise value
         raise RuntimeError(f"in the decoder process:\n{value}")
@@ -140,6 +153,10 @@ class DecoderProcess:
         return cast(tuple[str, Any], pickle.load(stdout))
 
     def _crashed(self, child: subprocess.Popen[bytes]) -> RecordingError:
+        # Its last reply made no sense: it may be alive.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(_END_SECONDS)
+        child.kill()
         code = child.wait()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
         said = self._last_words()
@@ -171,7 +188,7 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests: queue.SimpleQueue[tuple[Any, Any, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
-    _reply(replies, ("ready", None))
+    _reply(replies, pickle.dumps(("ready", None)))
     while True:
         _reply(replies, _outcome(*requests.get()))
 
@@ -188,19 +205,19 @@ def _listen(requests: queue.SimpleQueue[Any]) -> None:
             os._exit(_PROGRAM_ERROR)
 
 
-def _outcome(function: Callable[..., Any], args: Any, kwargs: Any) -> tuple[str, Any]:
+def _outcome(function: Callable[..., Any], args: Any, kwargs: Any) -> bytes:
     try:
-        return "returned", function(*args, **kwargs)
+        return pickle.dumps(("returned", function(*args, **kwargs)))
     except (RecordingError, UserError) as error:
-        return "failed", error
+        return pickle.dumps(("failed", error))
     except MemoryError:
         limit = resource.getrlimit(resource.RLIMIT_DATA)[0] // 2**20
         message = f"needs more than the {limit} MiB that one recording may take"
-        return "failed", RecordingError(Stage.DECODE, Cause.OUT_OF_MEMORY, message)
-    except Exception:  # noqa: BLE001 - told to the worker, which raises it
-        return "raised", traceback.format_exc()
+        return pickle.dumps(("failed", RecordingError(Stage.DECODE, Cause.OUT_OF_MEMORY, message)))
+    except BaseException:  # noqa: BLE001 - told to the worker, which raises it
+        return pickle.dumps(("raised", traceback.format_exc()))
 
 
-def _reply(replies: IO[bytes], reply: tuple[str, Any]) -> None:
-    replies.write(pickle.dumps(reply))
+def _reply(replies: IO[bytes], reply: bytes) -> None:
+    replies.write(reply)
     replies.flush()

@@ -153,10 +153,25 @@ def _write_rows(
     channels = count_channels(span.probed.audio.channels, features.channels)
     while batch := list(islice(chunks, per_batch)):
         samples = np.concatenate([chunk.T for _, chunk in batch])
-        file.write(extractor(samples).data)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mel = extractor(samples)
+        _require_finite(mel, samples, batch[0][0], channels)
+        file.write(mel.data)
         levels.append(measure_levels(samples))
     peak_dbfs, rms_dbfs = np.concatenate(levels, axis=1)
     return _rows(span, features, channels, peak_dbfs, rms_dbfs)
+
+
+def _require_finite(mel: Samples, samples: Samples, first_chunk: int, channels: int) -> None:
+    """Refuse samples that are finite and yet so large that their features are not."""
+    if np.isfinite([mel.min(), mel.max()]).all():
+        return
+    row = int(np.argmin(np.isfinite(mel).all(axis=(1, 2))))
+    message = (
+        f"the features of chunk {first_chunk + row // channels} are not finite: "
+        f"its largest sample is {np.abs(samples[row]).max():g}, where full scale is 1"
+    )
+    raise RecordingError(Stage.DECODE, Cause.NON_FINITE, message)
 
 
 def _rows(
@@ -195,7 +210,8 @@ def measure_levels(samples: Samples) -> Samples:
     peak = np.maximum(samples.max(axis=1), -samples.min(axis=1))
     rms = np.sqrt([np.dot(row, row) / len(row) for row in samples])
     with np.errstate(divide="ignore"):
-        return (20 * np.log10(np.stack([peak, rms]))).astype(np.float32)
+        levels: Samples = (20 * np.log10(np.stack([peak, rms]))).astype(np.float32)
+    return levels
 
 
 @lru_cache(maxsize=4)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
-from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -177,9 +176,17 @@ def read_shards(store: Store, index: str) -> Iterator[ShardSummary]:
         yield ShardSummary.from_json(row["summary"])
 
 
-@lru_cache(maxsize=1)
+#: The latest snapshot asked for; by its store's text, since options need not be hashable.
+_known: dict[tuple[str, str], Mapping[str, ShardSummary]] = {}
+
+
 def known_shards(store: Store, index: str) -> Mapping[str, ShardSummary]:
     """Give the shards of a committed snapshot by name; none where no index is named."""
     if not index:
         return {}
-    return {summary.name: summary for summary in read_shards(store, index)}
+    key = repr(store), index
+    if (known := _known.get(key)) is None:
+        known = {summary.name: summary for summary in read_shards(store, index)}
+        _known.clear()
+        _known[key] = known
+    return known

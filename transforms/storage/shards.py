@@ -19,7 +19,7 @@ import numpy as np
 
 from transforms.audio.isolation import DecoderProcess
 from transforms.audio.spans import Span, SpanRows, extract_span
-from transforms.errors import DatasetError, RecordingError
+from transforms.errors import RecordingError
 from transforms.job import ExtractJob
 from transforms.planning import ShardPlan
 from transforms.records import Failure
@@ -183,7 +183,7 @@ def _spooled(span: Span, rows: SpanRows, job: ExtractJob, spool: Path) -> Iterat
         for start in range(0, len(rows.chunk_index), size):
             part = slice(start, min(start + size, len(rows.chunk_index)))
             mel = np.empty((part.stop - part.start, *shape), np.float32)
-            file.readinto(mel.reshape(-1).view(np.uint8))  # type: ignore[attr-defined]
+            file.readinto(mel.data)
             round_to_resolution(mel, job.features.resolution)
             yield RowBatch(_columns(span, rows, part, job), mel)
 
@@ -241,22 +241,6 @@ def _join(parts: list[RowBatch]) -> RowBatch:
 
 
 def _write_rows(
-    name: str,
-    split: str,
-    batches: Iterable[RowBatch],
-    failures: list[Failure],
-    job: ExtractJob,
-) -> ShardSummary:
-    try:
-        return _write_files(name, split, batches, failures, job)
-    except OSError as error:
-        raise DatasetError(
-            f"cannot write shard {name} to {job.store.root}: {error}. Nothing was committed; "
-            "the same command goes on from the shards that are finished."
-        ) from error
-
-
-def _write_files(
     name: str,
     split: str,
     batches: Iterable[RowBatch],

@@ -8,12 +8,13 @@ before it or the one after it.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from transforms.errors import DatasetError
@@ -53,11 +54,20 @@ class Snapshot:
 
 
 def open_table(store: Store, version: int | None = None) -> DeltaTable | None:
-    """Open the dataset's Delta table; ``None`` where there is none."""
+    """Open the dataset's Delta table; ``None`` where there is none.
+
+    Raises
+    ------
+    DatasetError
+        Its log is damaged.
+    """
     try:
         return DeltaTable(_table_uri(store), version=version, storage_options=_options(store))
     except TableNotFoundError:
         return None
+    except DeltaError as error:
+        said = str(error).partition("\n")[0]
+        raise DatasetError(f"{store.root}: the Delta log cannot be read: {said}") from error
 
 
 def _table_uri(store: Store) -> str:
@@ -82,7 +92,8 @@ def read_snapshot(store: Store) -> Snapshot | None:
         return None
     for commit in table.history():
         if (text := commit.get(_KEY)) is not None:
-            return Snapshot(version=commit["version"], **json.loads(text))
+            # The table's version, not the commit's: another tool may have tidied up since.
+            return Snapshot(version=table.version(), **json.loads(text))
     raise DatasetError(f"{store.root} is a Delta table, but not one that melmill made")
 
 
@@ -131,15 +142,24 @@ def commit(store: Store, snapshot: Snapshot, shards: list[ShardSummary], schema:
         if name not in present and shard.parquet
     ]
     actions += [
-        RemoveAction(name, data_change=True, size=size, partition_values={"split": split})
-        for name, (size, split) in present.items()
-        if name not in wanted
+        _remove(name, size, split) for name, (size, split) in present.items() if name not in wanted
     ]
     _check_version(store, table, snapshot.version)
     try:
         return _write(store, table, actions, snapshot, schema)
-    except CommitFailedError as error:
-        raise DatasetError(f"another run committed to {store.root} meanwhile: {error}") from error
+    except DeltaError as error:
+        # That another run has just made the table is an error without a class of its own.
+        if isinstance(error, CommitFailedError) or (table is None and open_table(store)):
+            message = f"another run committed to {store.root} meanwhile: {error}"
+            raise DatasetError(message) from error
+        raise
+    except OSError as error:
+        # The library's message is a tree, whose last leaf says what it was.
+        said = str(error).strip().splitlines()[-1].lstrip("\x1b[0123456789m ↳")
+        raise DatasetError(
+            f"cannot commit to {store.root}: {said}; what is finished there stays, "
+            "and the same command goes on from it"
+        ) from error
 
 
 def _check_version(store: Store, table: DeltaTable | None, expected: int) -> None:
@@ -170,8 +190,16 @@ def _write(
             commit_properties=properties,
         )
         return 0
+    columns = Schema.from_arrow(schema)
+    # Only "overwrite" changes the table's columns. It removes all shards by itself, and
+    # then none may stay: columns are part of a shard's name.
+    mode = "append" if columns == table.schema() else "overwrite"
     table.create_write_transaction(
-        actions, mode="append", schema=Schema.from_arrow(schema), partition_by=["split"], commit_properties=properties
+        [action for action in actions if mode == "append" or isinstance(action, AddAction)],
+        mode=mode,
+        schema=columns,
+        partition_by=["split"],
+        commit_properties=properties,
     )
     table.update_incremental()
     return table.version()
@@ -197,3 +225,9 @@ def _add(shard: ShardSummary, file: FileEntry) -> AddAction:
     stats = json.dumps({"numRecords": shard.rows})
     split = {"split": shard.split}
     return AddAction(file.name, file.size_bytes, split, _NO_TIME, data_change=True, stats=stats)
+
+
+def _remove(name: str, size: int, split: str) -> RemoveAction:
+    # When a shard was removed is what its time of grace is counted from.
+    now = time.time_ns() // 1_000_000
+    return RemoveAction(name, True, now, size=size, partition_values={"split": split})

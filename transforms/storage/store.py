@@ -7,7 +7,9 @@ a store that breaks off leaves half an object behind.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -18,6 +20,8 @@ from typing import IO, Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+from transforms.errors import DatasetError
 
 StorageOptions = tuple[tuple[str, object], ...]
 
@@ -42,8 +46,22 @@ class Store:
     scratch_folder: str = "staging/scratch"
 
     def filesystem(self) -> tuple[Any, str]:
-        """Open the filesystem, and give the folder's path on it."""
-        filesystem, path = fsspec.url_to_fs(self.root, **dict(self.storage_options))
+        """Open the filesystem, and give the folder's path on it.
+
+        Raises
+        ------
+        DatasetError
+            The URL's scheme is unknown, or what it needs is not installed.
+        """
+        options = dict(self.storage_options)
+        if "://" not in self.root:
+            # Not url_to_fs: a plain path may hold "::", which is a chain to it.
+            filesystem = fsspec.filesystem("file", **options)
+            return filesystem, filesystem._strip_protocol(self.root).rstrip("/")
+        try:
+            filesystem, path = fsspec.url_to_fs(self.root, **options)
+        except (ValueError, ImportError) as error:
+            raise DatasetError(f"{self.root} cannot be opened: {error}") from error
         return filesystem, path.rstrip("/")
 
     @property
@@ -80,12 +98,24 @@ class Store:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Give a local path to write a file at, which is gone when the block ends."""
-        path = self._scratch_folder() / uuid.uuid4().hex
+        """Give a local path to write a file at, which is gone when the block ends.
+
+        Raises
+        ------
+        DatasetError
+            The file cannot be written, or not be put into the folder.
+        """
         try:
-            yield path
-        finally:
-            path.unlink(missing_ok=True)
+            path = self._scratch_folder() / uuid.uuid4().hex
+            try:
+                yield path
+            finally:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise DatasetError(
+                f"cannot write to {self.root}: {error}; what is finished there stays, "
+                "and the same command goes on from it"
+            ) from error
 
     def _scratch_folder(self) -> Path:
         if not self.is_local:
@@ -115,10 +145,16 @@ class Store:
             yield path[len(root) + 1 :]
 
     def remove(self, folder: str) -> None:
-        """Remove a folder and all it holds, and the folder it is in if nothing else is."""
+        """Remove a folder and all it holds, and the folder it is in if nothing else is.
+
+        Others may be writing there, or removing it too: what they do is left alone.
+        """
+        path = self.path(folder)
+        if self.is_local:
+            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                Path(path).parent.rmdir()
+            return
         filesystem, _ = self.filesystem()
-        if filesystem.exists(self.path(folder)):
-            filesystem.rm(self.path(folder), recursive=True)
-        parent = Path(self.path(folder)).parent
-        if self.is_local and parent.is_dir() and not any(parent.iterdir()):
-            parent.rmdir()
+        with contextlib.suppress(FileNotFoundError):
+            filesystem.rm(path, recursive=True)

@@ -1,0 +1,38 @@
+"""Shorthands to probe and decode a whole test recording."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from transforms.audio.media import MediaLimits, open_audio, probe_audio
+from transforms.errors import RecordingError
+from transforms.records import AudioInfo
+from transforms.storage.objects import StoredObject
+
+RATE = 44100
+
+
+def rate_of(name: str) -> int:
+    """The rate a format of tests.signals is encoded at."""
+    return 48000 if name in ("opus", "opus_low", "webm") else RATE
+
+
+def decode(source: StoredObject, audio: AudioInfo, start: int = 0, stop: int | None = None):
+    with open_audio(source, audio) as reader:
+        return read(reader, start, audio.frames if stop is None else stop)
+
+
+def read(reader, start: int, stop: int, block_frames: int = 10_000) -> np.ndarray:
+    nothing = np.empty((0, reader.audio.channels), np.float32)
+    return np.concatenate([nothing, *reader.blocks(start, stop, block_frames)])
+
+
+def decode_all(source: StoredObject) -> np.ndarray:
+    return decode(source, probe_audio(source))
+
+
+def failure(source: StoredObject, **limits) -> RecordingError:
+    with pytest.raises(RecordingError) as raised:
+        probe_audio(source, MediaLimits(**limits))
+    return raised.value

@@ -1,0 +1,222 @@
+"""Recordings opened: what their headers say, and their samples as float32 blocks.
+
+libsndfile reads what it reads whole; PyAV (FFmpeg) reads the rest. Which of them does is
+decided once, by the probe, so that every read of a recording gives the same samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from transforms.audio import libsndfile
+from transforms.audio.headers import Header, read_header
+from transforms.errors import Cause, RecordingError, Stage
+from transforms.records import AudioInfo
+from transforms.storage.objects import StoredObject
+from transforms.storage.stored_file import StoredFile
+
+#: Read at once while skipping to the first frame wanted.
+_SKIP_FRAMES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLimits:
+    """What a header may claim and still be believed.
+
+    Attributes
+    ----------
+    max_frames_per_byte
+        Silence of hours fits into a few kilobytes; two milliards of frames do not fit
+        into a hundred bytes. Opus and FLAC were seen to reach 3,000 to 6,000.
+    """
+
+    max_channels: int = 64
+    min_sample_rate_hz: int = 500
+    max_sample_rate_hz: int = 768_000
+    max_frames: int = 2**40
+    max_frames_per_byte: int = 8192
+
+
+class AudioReader(Protocol):
+    """An open recording."""
+
+    audio: AudioInfo
+
+    def blocks(self, start: int, stop: int, block_frames: int) -> Iterator[npt.NDArray[np.float32]]:
+        """Decode the frames from `start` up to `stop`.
+
+        Yields
+        ------
+        float32 [frames, channels]
+            `block_frames` at a time, `stop - start` in all; bit for bit those of a decode
+            of the whole recording, wherever they start.
+
+        Raises
+        ------
+        RecordingError
+            The recording does not give what its header claims, or gives NaN or infinity.
+        """
+        ...
+
+
+def probe_audio(source: StoredObject, limits: MediaLimits = MediaLimits()) -> AudioInfo:
+    """Read what a recording's header says, and check that it can be so.
+
+    A few small reads, except where no header tells the length: an MP3 without a Xing tag
+    (or whose tag counts a part only), a FLAC stream written to a pipe, a chained Ogg
+    stream, and all that PyAV opens (M4A, WebM, WMA, films) are read to their end and
+    their frames counted.
+
+    Parameters
+    ----------
+    source
+        The recording.
+    limits
+        What is still believed.
+
+    Returns
+    -------
+    AudioInfo
+        With the exact number of frames that :func:`open_audio` will give.
+
+    Raises
+    ------
+    RecordingError
+        Stage ``read``: the store. Stage ``probe``: empty, of no known format, without
+        audio, truncated, of an implausible header, or not decodable.
+    """
+    with source.open() as file:
+        if file.size_bytes == 0:
+            raise RecordingError(Stage.PROBE, Cause.EMPTY_FILE, "the file has no bytes")
+        header = read_header(file)
+        _require_plausible(header.sample_rate_hz, header.channels, None, file.size_bytes, limits)
+        audio = _probe(file, header)
+        rate, channels, frames = audio.sample_rate_hz, audio.channels, audio.frames
+        _require_plausible(rate, channels, frames, file.size_bytes, limits)
+    return audio
+
+
+def _probe(file: StoredFile, header: Header) -> AudioInfo:
+    if header.container and not header.irregularity:
+        audio = libsndfile.probe(file)
+        if audio is not None:
+            return audio
+    from transforms.audio import pyav  # loads FFmpeg's libraries: not for every process
+
+    audio = pyav.probe(file, header)
+    if header.frames is not None and audio.frames != header.frames:
+        message = f"{header.irregularity}: of {header.frames} frames, {audio.frames} decode"
+        raise RecordingError(Stage.PROBE, Cause.LENGTH_MISMATCH, message)
+    return audio
+
+
+def _require_plausible(
+    rate: int | None, channels: int | None, frames: int | None, size: int, limits: MediaLimits
+) -> None:
+    if frames == 0:
+        raise RecordingError(Stage.PROBE, Cause.NO_AUDIO, "the recording has no samples")
+    most = min(limits.max_frames, limits.max_frames_per_byte * size)
+    for name, value, low, high in (
+        ("sample rate", rate, limits.min_sample_rate_hz, limits.max_sample_rate_hz),
+        ("number of channels", channels, 1, limits.max_channels),
+        ("number of frames", frames, 1, most),
+    ):
+        if value is not None and not low <= value <= high:
+            message = f"{name} {value} is not within {low} to {high} (file of {size} bytes)"
+            raise RecordingError(Stage.PROBE, Cause.IMPLAUSIBLE_HEADER, message)
+
+
+@contextmanager
+def open_audio(source: StoredObject, audio: AudioInfo) -> Iterator[AudioReader]:
+    """Open a recording to decode it, by the decoder that probed it.
+
+    Parameters
+    ----------
+    source
+        The recording.
+    audio
+        What :func:`probe_audio` said of it.
+
+    Yields
+    ------
+    AudioReader
+
+    Raises
+    ------
+    RecordingError
+        Stage ``read``: the store. Stage ``decode``: the recording.
+    """
+    with source.open() as file, closing(_Reader(file, audio)) as reader:
+        yield reader
+
+
+class _Stream(Protocol):
+    """One pass over a recording's samples."""
+
+    position: int
+
+    def seek(self, start: int) -> None: ...
+    def read(self, frames: int) -> npt.NDArray[np.float32]: ...
+    def close(self) -> None: ...
+
+
+class _Reader:
+    def __init__(self, file: StoredFile, audio: AudioInfo) -> None:
+        self.audio = audio
+        self._file = file
+        self._stream = self._open_stream()
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def blocks(self, start: int, stop: int, block_frames: int) -> Iterator[npt.NDArray[np.float32]]:
+        if not 0 <= start <= stop <= self.audio.frames or block_frames < 1:
+            message = f"no frames {start} to {stop} by {block_frames} in {self.audio.frames}"
+            raise ValueError(message)
+        self._go_to(start)
+        for first in range(start, stop, block_frames):
+            yield self._read(min(block_frames, stop - first))
+
+    def _open_stream(self) -> _Stream:
+        if self.audio.decoder == "libsndfile":
+            return libsndfile.SndfileStream(self._file, self.audio)
+        from transforms.audio import pyav  # loads FFmpeg's libraries: not for every process
+
+        return pyav.PyavStream(self._file, self.audio)
+
+    def _go_to(self, start: int) -> None:
+        if start < self._stream.position:
+            self._stream.close()
+            self._stream = self._open_stream()
+        self._stream.seek(start)
+        while missing := start - self._stream.position:
+            self._read(min(missing, _SKIP_FRAMES))
+
+    def _read(self, frames: int) -> npt.NDArray[np.float32]:
+        first = self._stream.position
+        block = self._stream.read(frames)
+        if len(block) < frames:
+            message = f"decoding ended at frame {first + len(block)} of {self.audio.frames}"
+            raise RecordingError(Stage.DECODE, Cause.TRUNCATED, message)
+        _require_finite(block, first)
+        return block
+
+
+def _require_finite(block: npt.NDArray[np.float32], first: int) -> None:
+    # The sum of squares is finite only if every sample is, and costs a hundredth of
+    # decoding. It may also overflow: then look at each.
+    samples = block.reshape(-1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        energy = np.dot(samples, samples)
+    if math.isfinite(energy) or np.isfinite(samples).all():
+        return
+    frame, channel = np.argwhere(~np.isfinite(block))[0]
+    message = f"sample {first + frame} of channel {channel} is {block[frame, channel]}"
+    raise RecordingError(Stage.DECODE, Cause.NON_FINITE, message)

@@ -1,0 +1,236 @@
+"""Decoding with PyAV (FFmpeg): all that libsndfile cannot open, or would not read whole.
+
+Exact seeking is not proven for FFmpeg's demuxers, so every stream is decoded from its
+start, and its frames are counted by a decode: containers round their durations, and
+encoders' padding is cut from some and left in others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import av
+import av.error
+import av.stream
+import numpy as np
+import numpy.typing as npt
+
+from transforms.audio.headers import Header
+from transforms.audio.tags import keep_tags
+from transforms.errors import Cause, RecordingError, Stage
+from transforms.records import AudioInfo
+from transforms.storage.stored_file import StoredFile
+
+#: Fuzzing PyAV gave more than its own classes.
+_DECODER_ERRORS = (av.error.FFmpegError, UnicodeError, IndexError, EOFError, OSError, ValueError)
+#: Containers of sound, each known by its own magic word. Not the formats that FFmpeg makes
+#: out of any text (captions, synthesiser scripts), nor playlists: a recording is one file,
+#: and must not make a worker open others.
+_OPTIONS = {
+    "protocol_whitelist": "none",
+    "format_whitelist": (
+        "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,iff,ircam,loas,"
+        "matroska,mlp,mov,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,qcp,rm,shn,"
+        "sox,tak,truehd,tta,voc,w64,wav,wtv,wv,xwma"
+    ),
+}
+#: Demuxers whose duration is the file's claim, not FFmpeg's estimate from the bit rate.
+_CLAIMING = frozenset({"mov", "matroska", "asf", "flac", "caf", "wav", "aiff"})
+#: A decode may fall this much short of the claim: durations are rounded, and padding is
+#: counted or not.
+_SLACK_SECONDS = 0.5
+_DEFAULT = av.stream.Disposition.default
+_COVER = av.stream.Disposition.attached_pic
+#: Full scale of integer samples, as libsndfile has it.
+_FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
+
+
+def probe(file: StoredFile, header: Header) -> AudioInfo:
+    """Open a file and count its frames, by decoding all of it.
+
+    Parameters
+    ----------
+    file
+        Read to its end.
+    header
+        What its first bytes claim.
+
+    Raises
+    ------
+    RecordingError
+        ``unknown_format``, ``no_audio``, ``truncated``, or ``corrupt``.
+    """
+    with closing(PyavStream(file, irregularity=header.irregularity)) as stream:
+        # Read first: what follows would not be the file's any more after the last packet.
+        claimed = stream.claimed_seconds()
+        tags = keep_tags({**stream.container.metadata, **stream.stream.metadata})
+        while stream.skip():
+            pass
+        rate, channels = stream.shape
+        if claimed is not None and stream.position < (claimed - _SLACK_SECONDS) * rate:
+            message = f"{stream.position / rate:.3f} s decode of the {claimed:.3f} s claimed"
+            raise RecordingError(Stage.PROBE, Cause.TRUNCATED, message)
+        container = header.container or _container_name(stream.container)
+        codec = stream.stream.codec_context.codec.canonical_name
+        return AudioInfo(container, codec, "pyav", rate, channels, stream.position, tags)
+
+
+def _container_name(container: Any) -> str:
+    """FFmpeg names a demuxer after all that it opens: ``mov,mp4,m4a,3gp,3g2,mj2``."""
+    name = str(container.format.name).partition(",")[0]
+    if name == "mov":
+        pictures = [s for s in container.streams.video if not s.disposition & _COVER]
+        return "mp4" if pictures else "m4a"
+    return name
+
+
+class PyavStream:
+    """One pass over the samples of a file's default, or first, audio stream.
+
+    Parameters
+    ----------
+    file
+        Stays open.
+    audio
+        What the probe found; ``None`` while probing.
+    irregularity
+        Why libsndfile did not get the file, for messages.
+    """
+
+    def __init__(
+        self, file: StoredFile, audio: AudioInfo | None = None, irregularity: str = ""
+    ) -> None:
+        self._file = file
+        self._stage = Stage.PROBE if audio is None else Stage.DECODE
+        self._about = f"{irregularity}: " if irregularity else ""
+        self._frames = None if audio is None else audio.frames
+        self.position = 0
+        file.seek(0)
+        with self._decoder_errors(Cause.UNKNOWN_FORMAT):
+            self.container = av.open(
+                file, "r", container_options=_OPTIONS, metadata_errors="replace"
+            )
+        self.stream = self._choose_stream()
+        # Threads would take the cores of other processes.
+        self.stream.codec_context.thread_count = 1
+        self._pieces = self._decode()
+        # Rate and channels are the first frame's: of HE-AAC a container knows the half.
+        self.shape = (0, 0)
+        first = next(self._pieces, None)
+        if first is None:
+            raise self._error(Cause.NO_AUDIO, "no samples decode")
+        self._left = first
+        self._require_unchanged(audio)
+
+    def _choose_stream(self) -> Any:
+        streams = [s for s in self.container.streams.audio if s.codec_context is not None]
+        if not streams:
+            raise self._error(Cause.NO_AUDIO, "the file has no audio stream that can be decoded")
+        return next((stream for stream in streams if stream.disposition & _DEFAULT), streams[0])
+
+    def _require_unchanged(self, audio: AudioInfo | None) -> None:
+        if audio is not None and self.shape != (audio.sample_rate_hz, audio.channels):
+            probed = audio.sample_rate_hz, audio.channels
+            message = f"probed as (rate, channels) {probed}, opened as {self.shape}"
+            raise self._error(Cause.CHANGED, message)
+
+    def close(self) -> None:
+        """Give back the decoder's memory."""
+        self._pieces.close()
+        self.container.close()
+
+    def claimed_seconds(self) -> float | None:
+        """The duration that the file claims, if it does."""
+        if self.container.format.name.partition(",")[0] not in _CLAIMING:
+            return None
+        if self.stream.duration is not None:
+            return float(self.stream.duration * self.stream.time_base)
+        # A container's duration is its longest stream's, which may be the picture's.
+        alone = len(self.container.streams) == 1
+        duration = self.container.duration if alone else None
+        return None if duration is None else duration / av.time_base
+
+    def seek(self, start: int) -> None:
+        """Stay, to be read forward."""
+
+    def skip(self) -> int:
+        """Throw away the next frames, as many as the decoder has ready; 0 at the end."""
+        piece = self._left if len(self._left) else next(self._pieces, self._left)
+        self._left = piece[:0]
+        self.position += len(piece)
+        return len(piece)
+
+    def read(self, frames: int) -> npt.NDArray[np.float32]:
+        """Read on.
+
+        Returns
+        -------
+        float32 [frames, channels]
+            Shorter only at the end of what can be decoded.
+        """
+        pieces = [self._left]
+        missing = frames - len(self._left)
+        while missing > 0 and (piece := next(self._pieces, None)) is not None:
+            pieces.append(piece)
+            missing -= len(piece)
+        block = np.concatenate(pieces)
+        block, self._left = block[:frames], block[frames:]
+        self.position += len(block)
+        self._require_no_more()
+        return block
+
+    def _require_no_more(self) -> None:
+        if self.position == self._frames and (
+            len(self._left) or next(self._pieces, None) is not None
+        ):
+            message = f"more samples decode than the {self._frames} that the probe counted"
+            raise self._error(Cause.LENGTH_MISMATCH, message)
+
+    def _decode(self) -> Generator[npt.NDArray[np.float32], None, None]:
+        frames = self.container.decode(self.stream)
+        while True:
+            with self._decoder_errors():
+                frame = next(frames, None)
+                samples = None if frame is None else frame.to_ndarray()
+            if frame is None or samples is None:
+                return
+            shape = frame.sample_rate, len(frame.layout.channels)
+            if self.shape == (0, 0):
+                self.shape = shape
+            if shape != self.shape:
+                message = f"the sound changes from {self.shape} (rate, channels) to {shape}"
+                raise self._error(Cause.CORRUPT, f"{message} at frame {self.position}")
+            if frame.samples:
+                yield _to_float(samples, frame)
+
+    @contextmanager
+    def _decoder_errors(self, cause: Cause = Cause.CORRUPT) -> Iterator[None]:
+        """Tell the store's errors, which the decoder swallowed, from the decoder's own."""
+        try:
+            yield
+        except MemoryError:
+            raise
+        except _DECODER_ERRORS as error:
+            self._file.raise_kept()
+            said = getattr(error, "strerror", None) or str(error)
+            raise self._error(cause, f"FFmpeg: {said} (at frame {self.position})") from error
+        self._file.raise_kept()
+
+    def _error(self, cause: Cause, message: str) -> RecordingError:
+        return RecordingError(self._stage, cause, self._about + message)
+
+
+def _to_float(samples: npt.NDArray[Any], frame: Any) -> npt.NDArray[np.float32]:
+    """A frame's samples as float32 [frames, channels], in libsndfile's scale."""
+    kind = frame.format.name.removesuffix("p")
+    channels = len(frame.layout.channels)
+    samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
+    converted = np.ascontiguousarray(samples, np.float32)
+    if kind not in _FULL_SCALE:
+        return converted
+    if kind == "u8":
+        converted -= np.float32(_FULL_SCALE[kind])
+    converted *= np.float32(1 / _FULL_SCALE[kind])
+    return converted

@@ -1,0 +1,148 @@
+"""An open stored object, as decoders in C need it: buffered, seekable, and never raising."""
+
+from __future__ import annotations
+
+import io
+from types import TracebackType
+from typing import Any, Self
+
+from transforms.storage.patience import patiently
+
+#: Read ahead of a decoder, which asks for a few hundred bytes at a time.
+BUFFER_BYTES = 2**16
+
+
+class StoredFile:
+    """A file that keeps what goes wrong below it.
+
+    A decoder calls back into this object and loses the exceptions of it: soundfile takes
+    a failed read for the end of the file and returns half the audio without a word. So
+    reads come back empty after an error, and :meth:`raise_kept` raises it once the
+    decoder's call is over.
+
+    The position is counted here because FLAC asks for it at every read, and the standard
+    library's buffer would ask the operating system each time.
+
+    Parameters
+    ----------
+    file
+        An unbuffered binary file, or one of fsspec's.
+
+    Attributes
+    ----------
+    size_bytes
+        The object's size when it was opened.
+    """
+
+    def __init__(self, file: Any) -> None:
+        raw = _PatientFile(file)
+        self.size_bytes = raw.size_bytes
+        self._buffered = io.BufferedReader(raw, BUFFER_BYTES)
+        self._position = 0
+        self._kept: BaseException | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the object."""
+        self._buffered.close()
+
+    def raise_kept(self) -> None:
+        """Raise what went wrong in the reads so far, if anything did."""
+        if self._kept is not None:
+            raise self._kept
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer`; 0 at the end of the file and after an error."""
+        if self._kept is not None:
+            return 0
+        try:
+            count = self._buffered.readinto(buffer)
+        except BaseException as error:  # noqa: BLE001 - raise_kept raises it, of whatever kind
+            self._kept = error
+            return 0
+        self._position += count
+        return count
+
+    def read(self, size: int = -1) -> bytes:
+        """Read up to `size` bytes; none at the end of the file and after an error."""
+        if self._kept is not None:
+            return b""
+        try:
+            data = self._buffered.read(size)
+        except BaseException as error:  # noqa: BLE001 - raise_kept raises it, of whatever kind
+            self._kept = error
+            return b""
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move; gives the new position, or -1 where a damaged file leads before its start."""
+        target = offset + (0, self._position, self.size_bytes)[whence]
+        if target < 0:
+            return -1
+        self._buffered.seek(target)
+        self._position = target
+        return target
+
+    def tell(self) -> int:
+        """Give the position in bytes."""
+        return self._position
+
+    def write(self, data: object) -> int:
+        """Refuse: soundfile wants the method to be there and never calls it when reading."""
+        raise io.UnsupportedOperation("not writable")
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Read `size` bytes at `offset` (fewer at the end), errors raised: for our own code."""
+        self.seek(offset)
+        data = self.read(size)
+        self.raise_kept()
+        return data
+
+
+class _PatientFile(io.RawIOBase):
+    """Reads of one place each, so that a failed one can be asked for again."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._position = 0
+        self.size_bytes = patiently(lambda: int(file.seek(0, io.SEEK_END)))
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + (0, self._position, self.size_bytes)[whence]
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        if self._position >= self.size_bytes:
+            return 0
+        count = patiently(lambda: self._read_here(buffer))
+        self._position += count
+        return count
+
+    def _read_here(self, buffer: Any) -> int:
+        self._file.seek(self._position)
+        return int(self._file.readinto(buffer))
