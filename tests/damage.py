@@ -46,3 +46,15 @@ def sign_page(page: bytes) -> bytes:
         for _ in range(8):
             checksum = (checksum << 1 ^ (0x04C11DB7 if checksum >> 31 else 0)) & 0xFFFFFFFF
     return page[:22] + struct.pack("<I", checksum) + page[26:]
+
+
+def with_granules_moved(data: bytes, frames: int) -> bytes:
+    """An Ogg stream whose audio pages say other positions."""
+    pages, at = b"", 0
+    while page := ogg.parse_page(data, at, 0):
+        granule = page.granule + frames if page.granule > 0 else page.granule
+        pages += sign_page(
+            data[at : at + 6] + struct.pack("<q", granule) + data[at + 14 : page.end]
+        )
+        at = page.end
+    return pages

@@ -127,9 +127,13 @@ def pack_bucket(
     (split, _), recordings = group[0], list(group[1])
     rows = sum(planned.rows for planned in recordings)
     listed = failed + sum(total.recordings for total in totals.values())
-    if not rows or failed > listed * job.limits.max_failure_ratio:
+    # The very comparison that is made before the commit: a product would round otherwise.
+    if not rows or failed / listed > job.limits.max_failure_ratio:
         return
     all_rows = sum(total.rows for total in totals.values())
     shards = count_shards(totals[split], all_rows, row_bytes(job.features), job.shards)
     number = ceil(shards * rows / totals[split].rows)
-    yield from pack_shards(recordings, number, job.features, job.shards.seed, job.writer_key)
+    full_rows = job.shards.target_bytes // row_bytes(job.features)
+    yield from pack_shards(
+        recordings, number, job.features, job.shards.seed, job.writer_key, full_rows
+    )

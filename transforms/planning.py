@@ -20,6 +20,8 @@ from annotated_types import Ge, Gt
 from transforms.audio.channels import check_channels, count_channels
 from transforms.audio.chunks import count_chunks, resampled_length
 from transforms.audio.features import FeatureSpec
+from transforms.audio.media import seeks_exactly
+from transforms.audio.resample import starts_anywhere
 from transforms.audio.spans import Span
 from transforms.errors import CatalogueError, Cause, RecordingError, Stage
 from transforms.records import ProbedRecording, Recording
@@ -260,12 +262,14 @@ def pack_shards(
     features: FeatureSpec,
     seed: int,
     writer_key: str,
+    full_rows: int = 1,
 ) -> Iterator[ShardPlan]:
     """Pack one bucket's recordings into shards of nearly equal numbers of rows.
 
     Recordings longer than a shard are cut at chunk borders; the pieces are dealt out, the
     largest first, each to the shard that has the fewest rows; the order within a shard is
-    a seeded shuffle.
+    a seeded shuffle. A recording of which every piece is decoded from the start is cut
+    only as far as the size of a shard demands, not for the sake of more shards.
 
     Parameters
     ----------
@@ -277,16 +281,30 @@ def pack_shards(
         What the shard's bytes depend on beside its spans; part of its name.
     seed
         Of the order.
+    full_rows
+        Rows of a shard of the size aimed at.
     """
     ordered = sorted(recordings, key=lambda planned: planned.probed.recording.recording_id)
     _check_unique(ordered)
     whole = [planned for planned in ordered if planned.rows]
     capacity = -(-sum(planned.rows for planned in whole) // max(1, shards))
-    pieces = [piece for planned in whole for piece in _cut(planned, capacity, seed)]
+    pieces = [
+        piece
+        for planned in whole
+        for piece in _cut(planned, _capacity(planned, capacity, full_rows, features), seed)
+    ]
     for members in _deal(pieces, shards):
         if members:
             split, spans = members[0].split, tuple(piece.span for piece in members)
             yield ShardPlan(name_shard(split, spans, features, writer_key), split, spans)
+
+
+def _capacity(
+    planned: PlannedRecording, capacity: int, full_rows: int, features: FeatureSpec
+) -> int:
+    audio = planned.probed.audio
+    anywhere = starts_anywhere(audio.sample_rate_hz, features.sample_rate_hz)
+    return capacity if anywhere and seeks_exactly(audio) else max(capacity, full_rows)
 
 
 def _check_unique(ordered: list[PlannedRecording]) -> None:

@@ -15,6 +15,7 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.damage import with_granules_moved
 from tests.recordings import RATE, decode, decode_all, failure, rate_of, read
 from tests.signals import FORMATS, constant, encode, noise, song, tone, write_audio
 from transforms.audio.media import open_audio, probe_audio
@@ -87,7 +88,13 @@ def test_a_whole_decode_equals_librosa_bit_for_bit(store, name, rate):
         pytest.skip("not read by libsndfile")
     source = store(encode(song(2, rate, channels=2), rate, name))
     expected, _ = librosa.load(source.uri, sr=None, mono=False)
-    assert np.array_equal(decode_all(source), expected.T)
+    assert_decoded_as(name, decode_all(source), expected.T)
+
+
+def assert_decoded_as(name: str, decoded: np.ndarray, expected: np.ndarray) -> None:
+    # FFmpeg's Vorbis decoder sums in another order than libvorbis, which librosa and
+    # soundfile use: measured within 5e-7 of full scale. All others are the very same.
+    np.testing.assert_allclose(decoded, expected, rtol=0, atol=1e-6 if name == "ogg" else 0)
 
 
 @pytest.mark.parametrize("name", ["mp3", "mp3_vbr", "ogg"])
@@ -95,7 +102,7 @@ def test_a_whole_decode_equals_librosa_bit_for_bit(store, name, rate):
 def test_a_whole_decode_equals_soundfile(store, name, channels):
     source = store(encode(song(2, RATE, channels=channels), RATE, name))
     expected, _ = soundfile.read(source.uri, dtype="float32", always_2d=True)
-    assert np.array_equal(decode_all(source), expected)
+    assert_decoded_as(name, decode_all(source), expected)
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
@@ -134,7 +141,23 @@ def test_real_vorbis_is_exact_up_to_its_last_page(name):
     audio = probe_audio(source)
     expected, _ = soundfile.read(source.uri, dtype="float32", always_2d=True)
     for start in (0, 1, 50_000, audio.frames - 20_000, audio.frames - 100):
-        assert np.array_equal(decode(source, audio, start), expected[start:])
+        assert_decoded_as("ogg", decode(source, audio, start), expected[start:])
+
+
+@pytest.mark.parametrize("moved", [-128, 128])
+def test_vorbis_that_does_not_begin_at_position_0_is_cut_as_libsndfile_cuts_it(store, moved):
+    data = with_granules_moved(encode(song(3, RATE, channels=2), RATE, "ogg"), moved)
+    source = store(data)
+    expected, _ = soundfile.read(source.uri, dtype="float32", always_2d=True)
+    assert probe_audio(source).frames == len(expected)
+    assert_decoded_as("ogg", decode_all(source), expected)
+
+
+def test_vorbis_with_more_channels_keeps_libsndfiles_order(store):
+    source = store(encode(noise(1, RATE, channels=6), RATE, "ogg"))
+    expected, _ = soundfile.read(source.uri, dtype="float32", always_2d=True)
+    assert probe_audio(source).decoder == "libsndfile"
+    assert np.array_equal(decode_all(source), expected)
 
 
 # Containers of more than sound
@@ -187,7 +210,7 @@ def test_a_wav_is_described(store):
     [
         ("wavex", "wav", "pcm_24", "libsndfile"),
         ("flac", "flac", "flac", "libsndfile"),
-        ("ogg", "ogg", "vorbis", "libsndfile"),
+        ("ogg", "ogg", "vorbis", "pyav"),
         ("opus", "ogg", "opus", "libsndfile"),
         ("mp3_vbr", "mp3", "mp3", "libsndfile"),
         ("mp3_untagged", "mp3", "mp3", "pyav"),

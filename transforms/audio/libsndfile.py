@@ -30,7 +30,7 @@ _CONTAINERS = {
 _CODECS = {"mpeg_layer_iii": "mp3", "mpeg_layer_ii": "mp2", "mpeg_layer_i": "mp1"}
 
 #: A sample depends on itself, or on its block, alone: seeking is exact.
-_STATELESS = frozenset(
+STATELESS = frozenset(
     {"pcm_u8", "pcm_s8", "pcm_16", "pcm_24", "pcm_32", "float", "double", "ulaw", "alaw"}
     | {"ima_adpcm", "ms_adpcm", "alac_16", "alac_20", "alac_24", "alac_32", "flac"}
 )
@@ -116,7 +116,7 @@ class SndfileStream:
 
     def seek(self, start: int) -> None:
         """Move to `start` where that is exact; else stay, to be read forward."""
-        if self._audio.codec in _STATELESS and start != self.position:
+        if self._audio.codec in STATELESS and start != self.position:
             with _decoder_errors(self._file):
                 self._sound.seek(start)
             self.position = start

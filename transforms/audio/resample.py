@@ -21,7 +21,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-
 Samples = npt.NDArray[np.float32]
 Quality = Literal["soxr_hq", "soxr_vhq"]
 

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from transforms.audio.channels import count_channels, select_channels
 from transforms.audio.chunks import chunk_start, cut_chunks, valid_samples
 from transforms.audio.features import FeatureSpec
-from transforms.audio.mel import MelExtractor
 from transforms.audio.media import open_audio
+from transforms.audio.mel import MelExtractor
 from transforms.audio.resample import resample_stream, source_range
 from transforms.errors import Cause, DatasetError, RecordingError, Stage
 from transforms.records import AudioInfo, ProbedRecording
