@@ -10,13 +10,18 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from enum import IntEnum
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines import present
 from transforms.errors import UserError
 from transforms.storage.store import Store
+
+if TYPE_CHECKING:
+    from pipelines.config import Config
+    from transforms.job import ExtractJob
 
 
 class Exit(IntEnum):
@@ -104,7 +109,7 @@ def _complain(message: str) -> None:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    print(json.dumps(value, indent=1))
 
 
 @app.command(context_settings=_PASS_THROUGH)
@@ -132,20 +137,48 @@ def extract(
     melmill extract songs.csv dataset/ --set chunk.seconds=5 --set output.formats=[parquet,tfrecord]
     melmill extract 's3://bucket/songs/**/*.flac' s3://bucket/dataset --config configs/librosa.yaml
     """
+    with _reporting_errors():
+        recipe = _load_recipe(config, set_)
+        options = _beam_options(runner, workers, context.args)
+        _extract(recipe, catalogue, output, options, overwrite=overwrite, show=(as_json, quiet))
+
+
+def _load_recipe(config: str | None, overrides: list[str]) -> Config:
     from pipelines.config import load_config
-    from pipelines.extract import extract as run
-    from pipelines.extract import make_job, resolve_catalogue
+
+    return load_config(config, overrides)
+
+
+def _beam_options(runner: str, workers: int, others: list[str]) -> Any:
     from pipelines.options import pipeline_options
+
+    return pipeline_options(runner, workers, others)
+
+
+def _make_job(recipe: Config, catalogue: str, output: str) -> ExtractJob:
+    from pipelines.extract import make_job, resolve_catalogue
+
+    store = Store(output, tuple(recipe.output.storage_options.items()))
+    return make_job(recipe, resolve_catalogue(catalogue, recipe), store)
+
+
+def _extract(
+    recipe: Config,
+    catalogue: str,
+    output: str,
+    options: Any,
+    *,
+    overwrite: bool,
+    show: tuple[bool, bool],
+) -> None:
+    from pipelines.extract import extract as run
     from pipelines.progress import showing_progress
 
-    with _reporting_errors():
-        recipe = load_config(config, set_)
-        options = pipeline_options(runner, workers, context.args)
-        store = Store(output, tuple(recipe.output.storage_options.items()))
-        job = make_job(recipe, resolve_catalogue(catalogue, recipe), store)
-        with showing_progress("extract", quiet) as address:
-            job = replace(job, progress=address)
-            extraction = run(job, recipe.as_dict(), options, overwrite=overwrite)
+    as_json, quiet = show
+    job = _make_job(recipe, catalogue, output)
+    with showing_progress("extract", quiet) as address:
+        job = replace(job, progress=address)
+        extraction = run(job, recipe.as_dict(), options, overwrite=overwrite)
     if as_json:
         _print_json(present.extraction_json(output, extraction))
     else:
@@ -170,17 +203,13 @@ def plan(
     quiet: QuietOption = False,
 ) -> None:
     """Say what an extraction would do and cost; reads headers, decodes nothing."""
-    from pipelines.config import load_config
-    from pipelines.extract import make_job, resolve_catalogue
-    from pipelines.options import pipeline_options
     from pipelines.plan import plan as run
     from pipelines.progress import showing_progress
 
     with _reporting_errors():
-        recipe = load_config(config, set_)
-        options = pipeline_options(runner, workers, context.args)
-        store = Store(output, tuple(recipe.output.storage_options.items()))
-        job = make_job(recipe, resolve_catalogue(catalogue, recipe), store)
+        recipe = _load_recipe(config, set_)
+        options = _beam_options(runner, workers, context.args)
+        job = _make_job(recipe, catalogue, output)
         with showing_progress("plan", quiet) as address:
             planned = run(replace(job, progress=address), options)
     if as_json:
@@ -222,6 +251,27 @@ def validate(
         print("\n".join(faults) if faults else f"{dataset} is whole")
     if faults:
         raise typer.Exit(Exit.FAILED)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Made if need be.")] = Path(
+        "melmill-demo"
+    ),
+    songs: Annotated[int, typer.Option("--songs", min=3, help="How many.")] = 24,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Synthesise a few songs in six formats, with labels, and extract them."""
+    from pipelines.demo import make_demo_catalogue
+
+    with _reporting_errors():
+        recipe = _load_recipe(None, ["output.formats=[parquet,tfrecord]"])
+        catalogue = make_demo_catalogue(folder / "songs", songs=songs)
+        options = _beam_options("direct", 0, [])
+        show = (as_json, quiet)
+        output = str(folder / "dataset")
+        _extract(recipe, str(catalogue), output, options, overwrite=False, show=show)
 
 
 def main() -> None:

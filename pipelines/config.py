@@ -13,11 +13,20 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from fractions import Fraction
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, with_config
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    with_config,
+)
 
 from transforms.audio.channels import ChannelPolicy
 from transforms.audio.chunks import ChunkSpec, Short, Tail
@@ -27,17 +36,17 @@ from transforms.audio.mel import MelSpec, contradictions
 from transforms.audio.resample import Quality
 from transforms.errors import ConfigError
 from transforms.job import Format, Limits, WriterSpec
-from transforms.planning import ShardSpec, SplitSpec
+from transforms.planning import ShardSpec, SplitSpec, check_split_name
 from transforms.storage.catalogue import DEFAULT_EXTENSIONS
 
 Raw = dict[str, Any]
 Fault = tuple[str, object, str]
 
-_FORBID = ConfigDict(extra="forbid", frozen=True, strict=True)
+_FORBID = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 for _spec in (MelSpec, LogSpec):
     with_config(_FORBID)(_spec)
 
-_SPLIT_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+_SplitName = Annotated[str, AfterValidator(check_split_name)]
 
 
 class _Section(BaseModel):
@@ -72,8 +81,8 @@ class ChunkConfig(_Section):
 class SplitConfig(_Section):
     """How recordings are divided into training, validation and test data."""
 
-    fractions: dict[Annotated[str, Field(pattern=_SPLIT_NAME)], Annotated[float, Field(gt=0)]] = (
-        Field(default={"train": 0.8, "validation": 0.1, "test": 0.1}, min_length=1)
+    fractions: dict[_SplitName, Annotated[float, Field(gt=0)]] = Field(
+        default={"train": 0.8, "validation": 0.1, "test": 0.1}, min_length=1
     )
     by: Literal["auto", "recording", "group", "catalogue"] = "auto"
     group: str | None = None
@@ -95,7 +104,7 @@ def _resolution(value: object) -> object:
     if isinstance(value, str):
         try:
             return float(Fraction(value.removesuffix("dB").strip()))
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, ZeroDivisionError, OverflowError):
             return value
     return value
 
@@ -108,7 +117,7 @@ class OutputConfig(_Section):
     shard_megabytes: Annotated[float, Field(gt=0, le=16_384)] = 256
     min_shards: Annotated[int, Field(ge=1, le=1_000_000)] = 8
     row_group_rows: Annotated[int, Field(ge=1, le=65_536)] = 128
-    compression_level: Annotated[int, Field(ge=1, le=22)] = 3
+    compression_level: Annotated[int, Field(ge=1, le=22)] = 1
     order_seed: int = 0
     storage_options: dict[str, Any] = {}
 
@@ -220,15 +229,15 @@ _Loader.add_implicit_resolver(
 
 
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> Raw:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            line = node.start_mark.line + 1
-            raise ConfigError(f"{node.start_mark.name} line {line}: {key}: stands twice")
-    return {
-        key: loader.construct_object(value, deep=True)
-        for key, (_, value) in zip(keys, node.value, strict=True)
-    }
+    mapping: Raw = {}
+    for key_node, value_node in node.value:
+        key = str(loader.construct_object(key_node, deep=True))
+        if key in mapping:
+            raise yaml.MarkedYAMLError(
+                problem=f"{key}: stands twice", problem_mark=key_node.start_mark
+            )
+        mapping[key] = loader.construct_object(value_node, deep=True)
+    return mapping
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
@@ -276,50 +285,56 @@ def check(raw: Raw) -> tuple[Config | None, list[Fault]]:
         try:
             config = Config.model_validate_json(json.dumps(body))
         except ValidationError as error:
-            faults += [_fault(detail, body) for detail in error.errors()]
-            forgotten = [_forget(body, detail["loc"]) for detail in error.errors()]
-            if not all(forgotten):
+            # A union finds fault once for each of its branches.
+            paths = {tuple(_real_path(detail["loc"], body)): None for detail in error.errors()}
+            inner = [path for path in paths if not any(_is_below(other, path) for other in paths)]
+            faults += [_fault(path, error, body) for path in inner]
+            if () in inner:
                 return None, faults
+            for path in inner:
+                _forget(body, path)
         else:
-            wrong = {key for key, _, _ in faults}
-            faults += [fault for fault in _impossible(config) if fault[0] not in wrong]
+            wrong = [key for key, _, _ in faults]
+            faults += [fault for fault in _impossible(config) if not _is_among(fault[0], wrong)]
             return config, faults
     return None, faults
 
 
-def _fault(detail: Any, body: Raw) -> Fault:
-    loc = _real_path(detail["loc"], body)
-    key = ".".join(str(part) for part in loc)
-    if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return key, detail["input"], _no_such_key(loc)
-    return key, detail["input"], detail["msg"][0].lower() + detail["msg"][1:]
+def _is_below(path: Sequence[int | str], above: Sequence[int | str]) -> bool:
+    return len(path) > len(above) and path[: len(above)] == above
+
+
+def _is_among(key: str, wrong: Sequence[str]) -> bool:
+    return any(f"{other}.".startswith(f"{key}.") for other in wrong)
+
+
+def _fault(path: Sequence[int | str], error: ValidationError, body: Raw) -> Fault:
+    details = [d for d in error.errors() if _real_path(d["loc"], body) == list(path)]
+    key = ".".join(str(part) for part in path)
+    if details[0]["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return key, details[0]["input"], _no_such_key(path)
+    first, *others = dict.fromkeys(d["msg"].removeprefix("Value error, ") for d in details)
+    allowed = [first[0].lower() + first[1:], *(o.removeprefix("Input should be ") for o in others)]
+    return key, details[0]["input"], " or ".join(allowed)
 
 
 def _real_path(loc: Sequence[int | str], body: Any) -> list[int | str]:
     """Leave out of a path what names a branch of a union rather than a key."""
     path: list[int | str] = []
     for part in loc:
-        if isinstance(body, dict) and part in body:
+        index = isinstance(body, list) and isinstance(part, int) and part < len(body)
+        if index or (isinstance(body, dict) and part in body):
             body = body[part]
-        elif isinstance(body, list) and isinstance(part, int) and part < len(body):
-            body = body[part]
-        else:
-            continue
-        path.append(part)
+            path.append(part)
     return path
 
 
-def _forget(body: Any, loc: Sequence[int | str]) -> bool:
-    path = _real_path(loc, body)
-    if not path:
-        return False
+def _forget(body: Any, path: Sequence[int | str]) -> None:
     # An item cannot be left out of a list without moving the others: the list goes.
-    while isinstance(path[-1], int):
-        path.pop()
-    for part in path[:-1]:
+    keys = list(takewhile(lambda part: isinstance(part, str), path))
+    for part in keys[:-1]:
         body = body.get(part, {})
-    body.pop(path[-1], None)
-    return True
+    body.pop(keys[-1], None)
 
 
 def _no_such_key(loc: Sequence[int | str]) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,8 @@ from transforms.storage.catalogue import (
     nothing_found_message,
     open_catalogue,
 )
+from transforms.storage.index import read_shards
+from transforms.storage.shards import remove_withdrawn
 from transforms.storage.snapshot import Snapshot, commit, read_snapshot, require_snapshot
 from transforms.storage.store import Store
 from transforms.storage.totals import Totals, add_up, ordered_shards
@@ -130,11 +135,12 @@ def extract(
     TooManyFailuresError
         Nothing was committed.
     """
-    current = check_output(job, overwrite)
+    current = check_output(job, configuration, overwrite)
     if current is not None:
         job = replace(job, known_index=current.index)
-    run_pipeline(lambda pipeline: build_pipeline(pipeline, job), options)
-    index = _read_outcome(job)
+    with _naming_rivals(job, current):
+        run_pipeline(lambda pipeline: build_pipeline(pipeline, job), options)
+        index = _read_outcome(job)
     totals = add_up(job.store, index)
     _check_failures(totals, job, index)
     snapshot = Snapshot(
@@ -144,14 +150,47 @@ def extract(
         catalogue=job.catalogue.uri,
         features=job.features.canonical(),
     )
-    committed = current is None or current != snapshot
-    if committed:
-        shards = list(ordered_shards(job.store, index))
-        commit(job.store, snapshot, shards, table_schema(job))
+    # Limits are no part of what a dataset holds.
+    same = current is not None and current.index == index
+    committed = not same and _commit(job, snapshot)
     snapshot = require_snapshot(job.store)
     write_card(job.store, snapshot, totals, job.schema)
+    remove_withdrawn(job, {shard.name for shard in read_shards(job.store, index)})
     job.store.remove(job.staging)
     return Extraction(snapshot, totals, committed, job.features.shape)
+
+
+@contextlib.contextmanager
+def _naming_rivals(job: ExtractJob, current: Snapshot | None) -> Iterator[None]:
+    """Say so where a run fails because the same command, run twice, ended before it.
+
+    Both use one staging folder, and the first to commit removes it.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, DatasetError) as error:
+        found = read_snapshot(job.store)
+        made_of = job.catalogue.uri, job.features.canonical()
+        if found is None or found == current or (found.catalogue, found.features) != made_of:
+            raise
+        job.store.remove(job.staging)
+        raise DatasetError(
+            f"another run committed version {found.version} to {job.store.root} while this one "
+            "was working on the same; run the same command again to see what is left to do"
+        ) from error
+
+
+def _commit(job: ExtractJob, snapshot: Snapshot) -> bool:
+    """Commit a snapshot; false where another run has committed the very same meanwhile."""
+    shards = list(ordered_shards(job.store, snapshot.index))
+    try:
+        commit(job.store, snapshot, shards, table_schema(job))
+    except DatasetError:
+        found = read_snapshot(job.store)
+        if found is None or replace(found, version=snapshot.version) != snapshot:
+            raise
+        return False
+    return True
 
 
 def table_schema(job: ExtractJob) -> Any:
@@ -161,7 +200,9 @@ def table_schema(job: ExtractJob) -> Any:
     return job.schema.arrow().append(pa.field("split", pa.string())).remove_metadata()
 
 
-def check_output(job: ExtractJob, overwrite: bool = False) -> Snapshot | None:
+def check_output(
+    job: ExtractJob, configuration: dict[str, Any], overwrite: bool = False
+) -> Snapshot | None:
     """See that the output may be written; give the snapshot that it holds already.
 
     Raises
@@ -178,21 +219,44 @@ def check_output(job: ExtractJob, overwrite: bool = False) -> Snapshot | None:
         raise DatasetError(f"output {store.root}: cannot be written: {error}") from error
     if current is None or overwrite:
         return current
-    if (current.catalogue, current.features) != (job.catalogue.uri, job.features.canonical()):
+    if differences := list(_differences(current, job, configuration)):
         raise DatasetError(
-            f"output {store.root}: holds a dataset made from {current.catalogue} with "
-            "another catalogue or configuration; choose another output, or --overwrite it"
+            f"output {store.root}: holds a dataset made from {current.catalogue} with another "
+            f"{' and another '.join(differences)}; choose another output, or --overwrite it"
         )
     return current
+
+
+def _differences(
+    current: Snapshot, job: ExtractJob, configuration: dict[str, Any]
+) -> Iterator[str]:
+    if current.catalogue != job.catalogue.uri:
+        yield "catalogue"
+    if current.features != job.features.canonical():
+        yield "feature configuration"
+    for section in ("split", "output"):
+        if current.configuration.get(section) != configuration.get(section):
+            yield f"configuration of {section}"
 
 
 _OURS = frozenset({"_delta_log", "index", "staging", "tfrecord", "README.md", "statistics.json"})
 
 
+#: What the Delta library reads otherwise in a path, or not at all: it takes it for a URL.
+_UNREADABLE = re.compile(r"[#?\[\]\\]|[\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
+
+
 def _check_folder(store: Store) -> None:
+    if not store.root:
+        raise DatasetError("the output has no name; name a folder")
     if not store.is_local:
         return
-    folder = Path(store.path("")).resolve()
+    folder = Path(store.path(""))
+    if found := _UNREADABLE.search(str(folder)):
+        raise DatasetError(
+            f"output {store.root!r}: {found[0]!r} cannot be in the path of a Delta table; "
+            "choose another name"
+        )
     if folder.exists() and not folder.is_dir():
         raise DatasetError(f"output {store.root}: is a file; a dataset is a folder")
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
@@ -219,6 +283,7 @@ def _check_failures(totals: Totals, job: ExtractJob, index: str) -> None:
         )
     if not totals.rows:
         raise TooManyFailuresError(
-            f"no recording gives any row ({totals.recordings['skipped']:,} were shorter than a "
-            "chunk and chunk.short is drop); nothing was committed"
+            f"no recording gives any row: {totals.recordings['failed']:,} failed, "
+            f"{totals.recordings['skipped']:,} were shorter than a chunk (chunk.short is drop); "
+            f"nothing was committed. Every failure is in {job.store.root}/index/{index}/"
         )

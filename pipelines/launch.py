@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import logging
 import os
 import re
+import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import psutil
@@ -20,7 +20,10 @@ from pipelines.options import RUNNERS
 from transforms.errors import UserError
 
 _ATTEMPTS = 3
-_LOST_WORKER = re.compile(r"Worker subprocess exited with return code (\d+)")
+_LOST_WORKER = re.compile(r"Worker subprocess exited with return code (-?\d+)")
+#: Control-C reaches the workers too; what is to be done then, this process does.
+_INTERRUPTED = frozenset({"-2", "130"})
+_ENDING_SECONDS = 10.0
 _USER_ERROR = re.compile(r"transforms\.errors\.(\w+): (.*?)(?= \[while running|\n\n|\Z)", re.DOTALL)
 
 
@@ -82,9 +85,9 @@ def _plain(error: RuntimeError) -> Exception:
     """Find the user's error in what Beam makes of it."""
     if found := _USER_ERROR.findall(str(error)):
         name, message = found[-1]
-        kind = getattr(transforms.errors, name)
+        kind = getattr(transforms.errors, name, Exception)
         if issubclass(kind, UserError):
-            return kind(message.strip())  # type: ignore[no-any-return]
+            return kind(message.strip())
     return error
 
 
@@ -119,21 +122,38 @@ def _watching_workers() -> Iterator[list[str]]:
         found = _LOST_WORKER.search(str(args.exc_value))
         if not found:
             previous(args)
-        elif not lost:
+        elif not lost and found[1] not in _INTERRUPTED:
             lost.append(f"a worker process ended with status {found[1]}")
-            _thread.interrupt_main()
+            # Not interrupt_main, which does not wake a thread that waits for a lock.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
+    others = psutil.Process().children(recursive=True)
     threading.excepthook = hook
     try:
         yield lost
+    except BaseException:
+        threading.excepthook = _say_nothing
+        end_children(others)
+        _await_watchers()
+        raise
     finally:
         threading.excepthook = previous
-        if lost:
-            end_children()
 
 
-def end_children() -> None:
-    """Kill what this process has started."""
+def _say_nothing(args: threading.ExceptHookArgs) -> None:
+    """Hear of workers that were killed on purpose."""
+
+
+def _await_watchers() -> None:
+    # One that outlives this run would take its lost worker for one of the next run's.
+    for thread in threading.enumerate():
+        if thread.name == "run_worker":
+            thread.join(_ENDING_SECONDS)
+
+
+def end_children(spared: Collection[psutil.Process] = ()) -> None:
+    """Kill what this process has started, and what that has."""
     for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
+        if child not in spared:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()

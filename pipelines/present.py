@@ -84,7 +84,8 @@ def plan_text(catalogue: str, plan: dict[str, Any]) -> str:
         f"{catalogue}: {number.get('planned', 0):,} recordings, {plan['seconds'] / 3600:,.2f} h, "
         f"{plan['chunks']:,} chunks, {rows:,} rows",
         f"  about {plan['parquet_bytes'] / 1e6:,.1f} MB of Parquet in "
-        f"{sum(plan['shards'].values()):,} shards, and {_duration(plan['cpu_seconds'])} of CPU time",
+        f"{sum(plan['shards'].values()):,} shards, "
+        f"and {_duration(plan['cpu_seconds'])} of CPU time",
     ]
     for split, of_split in sorted(plan["rows"].items()):
         lines.append(f"  {split}: {of_split:,} rows, {plan['shards'].get(split, 0):,} shards")

@@ -38,7 +38,8 @@ class Board:
 
     def total(self, name: str) -> float:
         """Add up one number over the workers."""
-        return sum(totals.get(name, 0) for totals in self.sources.values())
+        # A copy, since another thread may be hearing of a new worker.
+        return sum(totals.get(name, 0) for totals in list(self.sources.values()))
 
     @property
     def share(self) -> float:
@@ -48,6 +49,8 @@ class Board:
 
     def describe(self) -> str:
         """Say it in a line."""
+        if not self.sources:
+            return "starting workers"
         if not self.total("recordings"):
             hours = self.total("seconds_listed") / 3600
             return f"{self.total('listed'):,.0f} recordings listed, {hours:,.2f} h"
@@ -122,8 +125,7 @@ def _show_bar(title: str, board: Board, done: threading.Event, terminal: TextIO)
     with Progress(*columns, TextColumn("{task.fields[said]}"), console=console) as bar:
         task = bar.add_task(title, total=1.0, said="starting workers")
         while not done.wait(_REFRESH_SECONDS):
-            said = board.describe() if board.sources else "starting workers"
-            bar.update(task, completed=board.share, said=said)
+            bar.update(task, completed=board.share, said=board.describe())
         bar.update(task, completed=1.0, said=board.describe())
 
 

@@ -99,7 +99,7 @@ def _check_recordings(store: Store, snapshot: Snapshot) -> Iterator[str]:
 
 def check_shard(shard: ShardSummary, *, store: Store, features: str) -> list[str]:
     """Read a shard's files and find what is wrong with them."""
-    faults = []
+    faults: list[str] = []
     for file, check in ((shard.parquet, _check_parquet), (shard.tfrecord, _check_tfrecord)):
         if file is not None:
             try:

@@ -10,7 +10,7 @@ import apache_beam as beam
 from transforms.audio.isolation import DecoderProcess
 from transforms.audio.media import probe_audio
 from transforms.decoding import borrow_decoder, return_decoder
-from transforms.errors import RecordingError
+from transforms.errors import RecordingError, Stage
 from transforms.job import ExtractJob
 from transforms.metrics import Progress, count
 from transforms.records import AudioInfo, Failure, ProbedRecording, Recording
@@ -69,9 +69,15 @@ def probe_recording(
 ) -> ProbedRecording:
     """Read a recording's header in a decoder process; ``RecordingError`` if it cannot be."""
     source = StoredObject(recording.uri, recording.size_bytes, job.catalogue.storage_options)
-    audio, size_bytes, fingerprint = decoder.call(
-        job.limits.timeout_s, probe_object, source, recording.fingerprint
-    )
+    try:
+        audio, size_bytes, fingerprint = decoder.call(
+            job.limits.timeout_s, probe_object, source, recording.fingerprint
+        )
+    except RecordingError as error:
+        if error.stage is Stage.READ:
+            raise
+        # What ends a decoder process does not know what it was asked for.
+        raise RecordingError(Stage.PROBE, error.cause, error.message) from error
     seen = replace(recording, size_bytes=size_bytes, fingerprint=fingerprint)
     return ProbedRecording(seen, audio)
 

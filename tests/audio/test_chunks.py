@@ -31,9 +31,7 @@ def specs(
 ) -> ChunkSpec:
     length = draw(st.integers(1, 12))
     hop = draw(st.integers(1, 20 if gaps else length))
-    return ChunkSpec(
-        length, hop, draw(st.sampled_from(tails)), draw(st.sampled_from(shorts)), PAD
-    )
+    return ChunkSpec(length, hop, draw(st.sampled_from(tails)), draw(st.sampled_from(shorts)), PAD)
 
 
 SAMPLES = st.integers(1, 60)

@@ -61,7 +61,9 @@ def test_a_misspelt_option_is_refused_with_what_was_meant(given: str, meant: str
 
 @pytest.mark.parametrize("given", ["--xyzzy", "stray"])
 def test_an_option_like_no_other_is_refused(given: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^{given}: neither melmill nor Beam knows this option$"):
+    with pytest.raises(
+        ConfigError, match=rf"^{given}: neither melmill nor Beam knows this option$"
+    ):
         pipeline_options("direct", 0, [given])
 
 

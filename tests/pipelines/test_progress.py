@@ -20,8 +20,8 @@ def hear(board: Board, source: str, **totals: float) -> None:
 
 @pytest.fixture
 def board(monkeypatch: pytest.MonkeyPatch) -> Board:
-    """Two workers after ten seconds: the first row came four seconds ago."""
-    clock = iter([0.0, 6.0])
+    """Two workers; the first row came four seconds ago."""
+    clock = iter([6.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock, 10.0))
     board = Board()
     hear(board, "a", listed=3, seconds_listed=7200, planned=3, seconds_planned=7200)

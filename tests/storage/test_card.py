@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -149,9 +147,9 @@ def _card(store: Store) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def code(dataset: tuple[Store, Extraction]) -> Iterator[str]:
+def code(dataset: tuple[Store, Extraction]) -> str:
     text = dataset[0].read("README.md").decode()
-    yield text.split("```python\n")[1].split("```")[0].replace("DATASET", dataset[0].root)
+    return text.split("```python\n")[1].split("```")[0].replace("DATASET", dataset[0].root)
 
 
 def test_the_code_for_delta_tables_runs(code: str) -> None:

@@ -122,7 +122,7 @@ def test_a_relative_root_is_below_the_current_directory(
 
 def test_a_root_that_cannot_be_a_folder_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DatasetError, match="cannot write to .*file/dataset"):
+    with pytest.raises(DatasetError, match=r"cannot write to .*file/dataset"):
         Store(str(tmp_path / "file" / "dataset")).put("a.bin", b"")
 
 

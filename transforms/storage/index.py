@@ -181,12 +181,12 @@ _known: dict[tuple[str, str], Mapping[str, ShardSummary]] = {}
 
 
 def known_shards(store: Store, index: str) -> Mapping[str, ShardSummary]:
-    """Give the shards of a committed snapshot by name; none where no index is named."""
+    """Give the shards of a committed snapshot by their plans; none where no index is named."""
     if not index:
         return {}
     key = repr(store), index
     if (known := _known.get(key)) is None:
-        known = {summary.name: summary for summary in read_shards(store, index)}
+        known = {summary.plan: summary for summary in read_shards(store, index)}
         _known.clear()
         _known[key] = known
     return known

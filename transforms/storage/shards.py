@@ -11,7 +11,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +129,19 @@ def withdraw_recordings(
     with job.store.open(summary.parquet.name) as file:
         kept = (_without(batch, gone) for batch in read_rows(file))
         rewritten = _write_rows(name, summary.split, kept, list(summary.failures), job)
+    rewritten = replace(rewritten, plan=summary.plan)
     job.store.put(receipt, rewritten.to_json())
     return rewritten
+
+
+def remove_withdrawn(job: ExtractJob, kept: Collection[str]) -> None:
+    """Remove the files of shards that this run made and then wrote anew under other names."""
+    for receipt in list(job.store.names(f"{job.staging}/shards")):
+        if Path(receipt).stem not in kept:
+            summary = ShardSummary.from_json(job.store.read(receipt))
+            for file in (summary.parquet, summary.tfrecord):
+                if file is not None and job.store.size(file.name) is not None:
+                    job.store.remove(file.name)
 
 
 def _without(batch: RowBatch, gone: Collection[str]) -> RowBatch:
@@ -183,7 +194,8 @@ def _spooled(span: Span, rows: SpanRows, job: ExtractJob, spool: Path) -> Iterat
         for start in range(0, len(rows.chunk_index), size):
             part = slice(start, min(start + size, len(rows.chunk_index)))
             mel = np.empty((part.stop - part.start, *shape), np.float32)
-            file.readinto(mel.data)
+            if file.readinto(mel.data) < mel.nbytes:
+                raise RuntimeError(f"{spool} holds fewer rows than the span has")
             round_to_resolution(mel, job.features.resolution)
             yield RowBatch(_columns(span, rows, part, job), mel)
 
@@ -299,6 +311,7 @@ def _summary(
     moments = tally.moments or Moments.empty(job.features.mel.n_mels)
     return ShardSummary(
         name=name,
+        plan=name,
         split=split,
         rows=tally.rows,
         parquet=files.get("parquet"),

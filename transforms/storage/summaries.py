@@ -46,7 +46,9 @@ class ShardSummary:
     Attributes
     ----------
     name, split
-        As planned.
+        Part of its files' names.
+    plan
+        Name of the plan that it came of: its own, except where recordings were withdrawn.
     rows
         Rows in each of its files.
     parquet, tfrecord
@@ -62,6 +64,7 @@ class ShardSummary:
     """
 
     name: str
+    plan: str
     split: str
     rows: int
     parquet: FileEntry | None

@@ -1,0 +1,372 @@
+"""What the command wrote is what everyone's own reader reads, and what librosa computes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from deltalake import DeltaTable
+
+from pipelines.validate import check_shard, validate
+from tests.e2e.songs import LABELS, SETTINGS, SONGS, Songs
+from tests.pipeline_runs import extract_here, melmill, melmill_json
+from tests.signals import noise, write_audio
+from transforms.storage.snapshot import require_snapshot
+from transforms.storage.store import Store
+from transforms.storage.summaries import ShardSummary
+from transforms.storage.tfds import TfdsShard, TfdsSplit, dataset_info, shard_names
+from transforms.storage.totals import ordered_shards
+
+RATE_HZ, CHUNK = 22_050, 66_150
+SHAPE = (128, 130)
+#: Whole chunks of each song; a song shorter than one is padded.
+CHUNKS = {name: max(1, int(seconds // 3)) for name, _, _, seconds, _, _ in SONGS}
+SPLITS = Counter({"train": 0, "validation": 0, "test": 0})
+for _name, _, _, _, _split, _ in SONGS:
+    SPLITS[_split] += CHUNKS[_name]
+SPLIT_OF = {name: split for name, _, _, _, split, _ in SONGS}
+
+#: One row by name of song and number of chunk.
+Rows = dict[tuple[str, int], dict[str, Any]]
+
+
+def by_chunk(rows: list[dict[str, Any]]) -> Rows:
+    found = {(Path(row["uri"]).name, int(row["chunk_index"])): row for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def from_columns(columns: dict[str, Any], mel: np.ndarray) -> Rows:
+    """Rows of columns that have been read, and of their spectrograms."""
+    names = columns.keys() - {"mel"}
+    rows = [{name: columns[name][i] for name in names} for i in range(len(mel))]
+    return by_chunk([{**row, "mel": mel[i]} for i, row in enumerate(rows)])
+
+
+def from_arrow(table: Any) -> Rows:
+    table = table.combine_chunks()
+    values = table["mel"].chunk(0).flatten().flatten().to_numpy()
+    assert values.dtype == np.float32
+    return from_columns(table.drop_columns(["mel"]).to_pydict(), values.reshape(-1, *SHAPE))
+
+
+def assert_same_rows(found: Rows, wanted: Rows, *, but: tuple[str, ...] = ()) -> None:
+    """Exactly the same values; the labels in `but` are compared by the caller."""
+    assert found.keys() == wanted.keys()
+    for key, row in wanted.items():
+        np.testing.assert_array_equal(np.asarray(found[key]["mel"]), row["mel"])
+        names = row.keys() - {"mel", *but}
+        assert {name: found[key][name] for name in names} == {name: row[name] for name in names}
+
+
+@pytest.fixture(scope="module")
+def rows(dataset) -> Rows:
+    return from_arrow(DeltaTable(dataset).to_pyarrow_dataset().to_table())
+
+
+def test_every_chunk_has_its_row_its_split_and_its_labels(rows, songs):
+    assert rows.keys() == {(name, i) for name, chunks in CHUNKS.items() for i in range(chunks)}
+    for name, _, _, seconds, split, labels in SONGS:
+        for i in range(CHUNKS[name]):
+            row = rows[name, i]
+            assert row["split"] == split
+            assert {label: row[label] for label in LABELS} == dict.fromkeys(LABELS) | labels
+            assert row["uri"] == str(songs.path(name))
+            assert row["start_sample"] == i * CHUNK
+            assert row["sample_rate_hz"] == RATE_HZ
+            assert row["valid_samples"] == min(CHUNK, round(seconds * RATE_HZ))
+
+
+def decode(path: Path) -> np.ndarray:
+    """Mono at the target rate, as a user of librosa would have it."""
+    import librosa
+
+    if path.suffix != ".m4a":
+        samples, _ = librosa.load(path, sr=RATE_HZ, mono=True, res_type="soxr_hq")
+        return samples
+    import av
+
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray() for frame in container.decode(audio=0)]
+        rate = container.streams.audio[0].rate
+    mono = librosa.to_mono(np.concatenate(frames, axis=1))
+    return librosa.resample(mono, orig_sr=rate, target_sr=RATE_HZ, res_type="soxr_hq")
+
+
+@pytest.mark.parametrize("name", CHUNKS)
+def test_every_spectrogram_is_librosas(rows, songs, name):
+    import librosa
+
+    samples = librosa.util.fix_length(decode(songs.path(name)), size=CHUNKS[name] * CHUNK)
+    for i, chunk in enumerate(samples.reshape(-1, CHUNK)):
+        power = librosa.feature.melspectrogram(y=chunk, sr=RATE_HZ)
+        # As in tests/audio/test_mel.py: a value 80 dB below the loudest has been rounded by
+        # up to 1 in 70 of itself. And soxr in pieces is 5e-7 of full scale from soxr whole.
+        np.testing.assert_allclose(
+            rows[name, i]["mel"], librosa.power_to_db(power), rtol=0, atol=0.01
+        )
+
+
+def test_levels_are_those_of_the_samples(rows, songs):
+    samples = decode(songs.path("a.wav"))[:CHUNK]
+    row = rows["a.wav", 0]
+    assert row["peak_dbfs"] == pytest.approx(20 * np.log10(np.abs(samples).max()), abs=1e-4)
+    assert row["rms_dbfs"] == pytest.approx(10 * np.log10((samples**2).mean()), abs=1e-4)
+
+
+def test_polars_reads_the_same(rows, dataset):
+    import polars
+
+    table = polars.read_delta(str(dataset))
+    values = table["mel"].explode().explode().to_numpy()
+    assert values.dtype == np.float32
+    columns = table.drop("mel").to_dict(as_series=False)
+    assert_same_rows(from_columns(columns, values.reshape(-1, *SHAPE)), rows)
+
+
+def test_duckdb_reads_the_same(rows, dataset):
+    import duckdb
+
+    table = DeltaTable(dataset)
+    with duckdb.connect() as database:
+        database.register("songs", table.to_pyarrow_dataset())
+        assert_same_rows(from_arrow(database.sql("from songs").to_arrow_table()), rows)
+        files = database.read_parquet(table.file_uris(), hive_partitioning=True)
+        assert_same_rows(from_arrow(files.to_arrow_table()), rows)
+        query = "select count(*) from songs where live and tempo > 100"
+        assert database.execute(query).fetchone() == (CHUNKS["c.mp3"],)
+
+
+def test_hugging_face_datasets_reads_the_same_splits_and_arrays(rows, dataset, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    loaded = datasets.load_dataset(str(dataset), cache_dir=str(tmp_path))
+    assert {split: part.num_rows for split, part in loaded.items()} == SPLITS
+    assert loaded["train"].features["mel"] == datasets.Array2D(SHAPE, "float32")
+    found: Rows = {}
+    for split, part in loaded.items():
+        mel = part.with_format("numpy")[:]["mel"]
+        assert mel.dtype == np.float32
+        columns = part.remove_columns("mel")[:] | {"split": [split] * len(mel)}
+        found |= from_columns(columns, mel)
+    assert_same_rows(found, rows)
+
+
+@pytest.fixture(scope="module")
+def tf() -> Any:
+    return pytest.importorskip("tensorflow")
+
+
+def test_tensorflow_reads_the_same_records(rows, dataset, tf):
+    files = json.loads((dataset / "tfrecord" / "files.json").read_text())
+    scalars = {"recording_id": tf.string, "uri": tf.string, "chunk_index": tf.int64}
+    scalars |= {"start_sample": tf.int64, "valid_samples": tf.int64, "sample_rate_hz": tf.int64}
+    scalars |= {"peak_dbfs": tf.float32, "rms_dbfs": tf.float32}
+    labels = {"genre": tf.string, "year": tf.int64, "tempo": tf.float32, "live": tf.int64}
+    features = {name: tf.io.FixedLenFeature([], kind) for name, kind in scalars.items()}
+    features |= {name: tf.io.RaggedFeature(kind) for name, kind in labels.items()}
+    features |= {"tags": tf.io.RaggedFeature(tf.string)}
+    features |= {"mel": tf.io.FixedLenFeature(SHAPE, tf.float32)}
+    found = []
+    for split, names in files.items():
+        records = tf.data.TFRecordDataset([str(dataset / name) for name in names])
+        parsed = records.map(lambda record: tf.io.parse_single_example(record, features))
+        found += [plain_row(row) | {"split": split} for row in parsed.as_numpy_iterator()]
+    # A float label is a float32 there, and an absent list an empty one.
+    assert_same_rows(by_chunk(found), rows, but=("tempo", "tags"))
+    assert_labels_of_examples(by_chunk(found), rows)
+
+
+def plain_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Text as text, and a label's list of one or none as a value."""
+    plain = {name: as_text(value) for name, value in row.items() if name != "mel"}
+    for name in ("genre", "year", "tempo", "live"):
+        plain[name] = plain[name][0] if len(plain[name]) else None
+    return plain | {"mel": row["mel"], "tags": list(plain["tags"])}
+
+
+def as_text(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, np.ndarray):
+        return [as_text(item) for item in value.tolist()]
+    return value
+
+
+def assert_labels_of_examples(found: Rows, wanted: Rows) -> None:
+    for key, row in wanted.items():
+        assert found[key]["tags"] == (row["tags"] or [])
+        tempo = None if row["tempo"] is None else np.float32(row["tempo"])
+        assert found[key]["tempo"] == tempo
+
+
+def lay_out_for_tfds(dataset: Path, folder: Path) -> None:
+    """One snapshot under the names that TFDS wants."""
+    by_split: dict[str, list[TfdsShard]] = {}
+    for shard in shards_of(dataset):
+        assert shard.tfrecord is not None
+        one = TfdsShard(shard.tfrecord.name, shard.rows, shard.tfrecord.size_bytes)
+        by_split.setdefault(shard.split, []).append(one)
+    splits = [TfdsSplit(name, tuple(shards)) for name, shards in sorted(by_split.items())]
+    for split in splits:
+        for ours, theirs in shard_names("songs", split).items():
+            (folder / theirs).symlink_to(dataset / ours)
+    (folder / "dataset_info.json").write_text(json.dumps(dataset_info("songs", "1.0.0", splits)))
+    shutil.copy(dataset / "tfrecord" / "features.json", folder / "features.json")
+
+
+def shards_of(dataset: Path) -> list[ShardSummary]:
+    store = Store(str(dataset))
+    return list(ordered_shards(store, require_snapshot(store).index))
+
+
+def test_tensorflow_datasets_reads_the_same_splits(rows, dataset, tf, tmp_path):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    lay_out_for_tfds(dataset, tmp_path)
+    builder = tfds.builder_from_directory(tmp_path)
+    found = []
+    for split, number in SPLITS.items():
+        assert builder.info.splits[split].num_examples == number
+        read = tfds.as_numpy(builder.as_dataset(split=split))
+        found += [{name: as_text(v) for name, v in row.items()} | {"split": split} for row in read]
+    found = [row | {"mel": np.float32(row["mel"])} for row in found]
+    assert_same_rows(by_chunk(found), rows, but=LABELS)
+    for key, row in by_chunk(found).items():
+        for name in {"genre", "year", "live"} - {n for n in LABELS if rows[key][n] is None}:
+            assert row[name] == rows[key][name]
+        assert row["tags"] == (rows[key]["tags"] or [])
+
+
+def test_plan_extract_inspect_and_the_rows_agree(rows, songs, dataset):
+    said = json.loads((dataset.parent / "said.json").read_text())
+    planned = melmill_json("plan", songs.table, *SETTINGS)
+    seen = melmill_json("inspect", dataset)
+    assert planned["rows"] == SPLITS
+    assert sum(SPLITS.values()) == len(rows) == said["rows"] == seen["rows"] == planned["chunks"]
+    assert planned["recordings"] == {"planned": len(SONGS)}
+    assert said["recordings"] == seen["recordings"] == {"ok": len(SONGS)}
+    seconds = sum(song[3] for song in SONGS)
+    assert planned["seconds"] == pytest.approx(seconds, rel=0.01)
+    assert said["hours"] == seen["hours"] == pytest.approx(planned["seconds"] / 3600, rel=1e-9)
+    assert said["splits"] == seen["splits"]
+    for split, content in seen["splits"].items():
+        of_split = list(dataset.glob(f"split={split}/*.parquet"))
+        assert content["rows"] == SPLITS[split]
+        assert content["shards"] == planned["shards"][split] == len(of_split)
+        assert content["parquet_bytes"] == sum(file.stat().st_size for file in of_split)
+        assert content["recordings"] == sum(song[4] == split for song in SONGS)
+    assert sum(planned["shards"].values()) >= 12
+    assert planned["parquet_bytes"] == pytest.approx(
+        sum(content["parquet_bytes"] for content in seen["splits"].values()), rel=0.3
+    )
+
+
+def test_statistics_are_those_of_the_training_rows(rows, dataset):
+    found = json.loads((dataset / "statistics.json").read_text())
+    mel = np.stack([row["mel"] for row in rows.values() if row["split"] == "train"])
+    assert found["split"] == "train"
+    assert found["values_per_band"] == mel.size // SHAPE[0]
+    np.testing.assert_allclose(found["mean"], mel.mean(axis=(0, 2), dtype=float), rtol=1e-6)
+    np.testing.assert_allclose(found["std"], mel.std(axis=(0, 2), dtype=float), rtol=1e-6)
+    assert (found["min"], found["max"]) == (mel.min(), mel.max())
+
+
+def flip(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def copy(dataset, tmp_path) -> Path:
+    return shutil.copytree(dataset, tmp_path / "copy")
+
+
+def test_an_unharmed_dataset_is_found_whole(dataset):
+    assert melmill("validate", dataset, "--workers", "1").stdout == f"{dataset} is whole\n"
+
+
+def test_every_harmed_file_is_named(copy):
+    shards = shards_of(copy)
+    flipped, twin, missing, cut, one, other = shards[:6]
+    flip(copy / flipped.parquet.name, flipped.parquet.size_bytes // 2)
+    flip(copy / twin.tfrecord.name, twin.tfrecord.size_bytes // 2)
+    (copy / missing.parquet.name).unlink()
+    (copy / cut.parquet.name).write_bytes((copy / cut.parquet.name).read_bytes()[:-100])
+    here, there = copy / one.parquet.name, copy / other.parquet.name
+    here_bytes = here.read_bytes()
+    here.write_bytes(there.read_bytes())
+    there.write_bytes(here_bytes)
+    faults = validate(Store(str(copy)), 1, lambda shards: None)
+    named = {fault.split(": ")[0] for fault in faults}
+    harmed = {shard.parquet.name for shard in (flipped, missing, cut, one, other)}
+    assert harmed | {twin.tfrecord.name} <= named
+    # The twins of what cannot be read cannot be compared with it.
+    assert named <= harmed | {shard.tfrecord.name for shard in (twin, *shards[:6])}
+    done = melmill("validate", copy, "--workers", "1")
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == faults
+
+
+@pytest.mark.parametrize("form", ["parquet", "tfrecord"])
+def test_a_flipped_bit_is_found_wherever_it_is(copy, form):
+    shard = min(shards_of(copy), key=lambda shard: shard.rows)
+    store, features = Store(str(copy)), require_snapshot(Store(str(copy))).features
+    assert check_shard(shard, store=store, features=features) == []
+    file = getattr(shard, form)
+    ends = [*range(12), *range(-400, 0, 9)]
+    for position in (*ends, *range(100, file.size_bytes, file.size_bytes // 40)):
+        flip(copy / file.name, position)
+        faults = check_shard(shard, store=store, features=features)
+        assert any(fault.startswith(f"{file.name}: ") for fault in faults), position
+        flip(copy / file.name, position)
+
+
+def test_a_shard_that_the_log_does_not_know_is_named(copy):
+    (log,) = (copy / "_delta_log").glob("*.json")
+    lines = log.read_text().splitlines()
+    (name, *_) = (json.loads(line)["add"]["path"] for line in lines if '"add"' in line)
+    log.write_text("\n".join(line for line in lines if name not in line) + "\n")
+    faults = validate(Store(str(copy)), 1, lambda shards: None)
+    assert faults == [f"{name}: in the index, but not in the Delta log"]
+
+
+@pytest.fixture
+def albums(tmp_path) -> Songs:
+    """Eight recordings of four albums, in a CSV table."""
+    (tmp_path / "audio").mkdir()
+    lines = ["uri,album,track,gain,live"]
+    for i in range(8):
+        write_audio(tmp_path / "audio" / f"{i}.wav", noise(3, 16_000, i), 16_000)
+        lines.append(f"audio/{i}.wav,album {i // 2},{i},{i / 2},{'true' if i % 3 else ''}")
+    (tmp_path / "albums.csv").write_text("\n".join(lines) + "\n")
+    return Songs(tmp_path / "albums.csv")
+
+
+def test_a_csv_tables_labels_travel_and_a_group_stays_together(albums, tmp_path):
+    extract_here(albums.table, tmp_path / "dataset", "split.by=group", "split.group=album")
+    table = DeltaTable(tmp_path / "dataset").to_pyarrow_table().drop_columns(["mel"])
+    rows = sorted(table.to_pylist(), key=lambda row: row["track"])
+    for i, row in enumerate(rows):
+        assert row["album"] == f"album {i // 2}"
+        assert (row["track"], row["gain"]) == (i, i / 2)
+        assert row["live"] is (True if i % 3 else None)
+    assert len({(row["album"], row["split"]) for row in rows}) == 4
+
+
+def test_file_urls_are_the_same_as_paths(albums, tmp_path):
+    here = extract_here(albums.table, tmp_path / "by path")
+    there = extract_here(f"file://{albums.table}", f"file://{tmp_path}/by url")
+    # Not the shards: the rows' URIs are others, so these are other files.
+    assert here.totals.recordings == there.totals.recordings
+    assert here.totals.seconds == there.totals.seconds
+    by_path = DeltaTable(tmp_path / "by path").to_pyarrow_table().sort_by("track")
+    by_url = DeltaTable(tmp_path / "by url").to_pyarrow_table().sort_by("track")
+    assert by_path["mel"] == by_url["mel"]
+    assert by_path["recording_id"] == by_url["recording_id"]
+    assert by_path["split"] == by_url["split"]
+    assert validate(Store(f"file://{tmp_path}/by url"), 1, lambda shards: None) == []

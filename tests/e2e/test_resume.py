@@ -1,0 +1,337 @@
+"""Whatever is killed whenever, the same command run again ends in the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from deltalake import DeltaTable
+
+import pipelines.extract
+from tests.e2e.songs import Songs, python_command
+from tests.pipeline_runs import extract_here
+from tests.signals import noise, write_audio
+from transforms.errors import DatasetError
+from transforms.storage.summaries import ShardSummary
+
+#: What is left of a run must be gone by then; seconds were seen on a busy machine.
+ENDING_SECONDS = 30
+RUN_SECONDS = 300
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a dataset but the log, whose commits carry the time of day."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    named = ((path.relative_to(folder), path) for path in files)
+    return {str(name): path.read_bytes() for name, path in named if name.parts[0] != "_delta_log"}
+
+
+def added(folder: Path) -> list[str]:
+    """What the log's commits add to the table, in any order."""
+    commits = sorted((folder / "_delta_log").glob("*.json"))
+    actions = [json.loads(line) for log in commits for line in log.read_text().splitlines()]
+    return sorted(json.dumps(one["add"], sort_keys=True) for one in actions if "add" in one)
+
+
+def assert_same_dataset(folder: Path, undisturbed: Path) -> None:
+    found, wanted = contents(folder), contents(undisturbed)
+    assert found.keys() == wanted.keys()
+    assert [name for name in found if found[name] != wanted[name]] == []
+    assert added(folder) == added(undisturbed)
+    assert DeltaTable(folder).version() == 0
+    assert not (folder / "staging").exists()
+
+
+def receipts(folder: Path) -> list[ShardSummary]:
+    return [ShardSummary.from_json(p.read_bytes()) for p in folder.glob("staging/*/shards/*.json")]
+
+
+def finished_files(folder: Path) -> dict[str, tuple[int, int]]:
+    """Identity and time of every file of the shards that need not be made again."""
+    files = [file for one in receipts(folder) for file in (one.parquet, one.tfrecord) if file]
+    stats = {file.name: (folder / file.name).stat() for file in files}
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items()}
+
+
+def identities(folder: Path, names: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    stats = {name: (folder / name).stat() for name in names}
+    return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items()}
+
+
+class Run:
+    """The command in a session of its own, as a terminal starts it."""
+
+    def __init__(self, command: list[str], folder: Path, temporary: Path) -> None:
+        self.folder = folder
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "TMPDIR": str(temporary)},
+        )
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Wait until something is so in mid-run."""
+        while not condition():
+            assert self.process.poll() is None, self.process.communicate()
+            time.sleep(0.002)
+
+    def wait_for_shards(self, number: int) -> None:
+        self.wait_until(lambda: len(list(self.folder.glob("staging/*/shards/*.json"))) >= number)
+
+    def children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def workers(self) -> list[psutil.Process]:
+        return [p for p in self.children() if "sdk_worker_main" in _last_argument(p)]
+
+    def decoders(self) -> list[psutil.Process]:
+        return [p for p in self.children() if "m.serve()" in " ".join(_arguments(p))]
+
+    def signal(self, number: int, *, group: bool) -> list[psutil.Process]:
+        """Send a signal to the launcher or to all; give those who must end now."""
+        everyone = self.children()
+        (os.killpg if group else os.kill)(self.process.pid, number)
+        return everyone
+
+    def finish(self) -> tuple[int, str, str]:
+        said, complained = self.process.communicate(timeout=RUN_SECONDS)
+        return self.process.returncode, said, complained
+
+
+def _arguments(process: psutil.Process) -> list[str]:
+    with suppress(psutil.NoSuchProcess):
+        return process.cmdline()
+    return []
+
+
+def _last_argument(process: psutil.Process) -> str:
+    # Not the shell between, whose last argument is a whole command line.
+    last = (_arguments(process) or [""])[-1]
+    return "" if " " in last else last
+
+
+@contextmanager
+def launched(songs: Songs, folder: Path, patch: str = "") -> Iterator[Run]:
+    temporary = folder.parent / "tmp"
+    temporary.mkdir(exist_ok=True)
+    run = Run(python_command(*songs.command(folder), "--quiet", patch=patch), folder, temporary)
+    try:
+        yield run
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(run.process.pid, signal.SIGKILL)
+        run.process.communicate()
+
+
+def assert_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=ENDING_SECONDS)
+    assert alive == []
+
+
+def assert_nothing_to_see(folder: Path) -> None:
+    assert not (folder / "_delta_log").exists()
+    assert not (folder / "README.md").exists()
+
+
+def resume(songs: Songs, folder: Path) -> str:
+    with launched(songs, folder) as run:
+        status, said, complained = run.finish()
+    assert status == 0, complained
+    assert complained == ""
+    return said
+
+
+@pytest.mark.parametrize(
+    ("shards", "group"),
+    [
+        pytest.param(0, True, id="everything, before any shard", marks=pytest.mark.slow),
+        pytest.param(1, True, id="everything, after one shard", marks=pytest.mark.slow),
+        pytest.param(6, False, id="the launcher alone, after half of the shards"),
+    ],
+)
+def test_a_run_killed_in_mid_run_is_resumed(songs, dataset, tmp_path, shards, group):
+    folder = tmp_path / "dataset"
+    with launched(songs, folder) as run:
+        run.wait_until((folder / "staging").exists)
+        run.wait_for_shards(shards)
+        others = run.signal(signal.SIGKILL, group=group)
+        assert_gone(others)
+    assert_nothing_to_see(folder)
+    kept = finished_files(folder)
+    assert len(kept) >= 2 * shards
+    resume(songs, folder)
+    assert_same_dataset(folder, dataset)
+    assert identities(folder, kept) == kept
+
+
+KILL = "os.kill(os.getpid(), 9)"
+
+
+@pytest.mark.parametrize(
+    ("patch", "committed"),
+    [
+        pytest.param(f"extract._read_outcome = lambda job: {KILL}", False, id="shards, no commit"),
+        pytest.param(f"extract.write_card = lambda *of: {KILL}", True, id="commit, no card"),
+        pytest.param(
+            f"import transforms.storage.card as card; card.statistics = lambda totals: {KILL}",
+            True,
+            id="half a card",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            f"extract.Store.remove = lambda self, folder: {KILL}",
+            True,
+            id="card, and staging left",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_launcher_killed_between_two_steps_is_resumed(songs, dataset, tmp_path, patch, committed):
+    folder = tmp_path / "dataset"
+    with launched(songs, folder, patch) as run:
+        assert run.finish()[0] == -signal.SIGKILL
+    kept = finished_files(folder)
+    assert {name for name in contents(dataset) if "/part-" in name} == kept.keys()
+    if committed:
+        assert added(folder) == added(dataset)
+    else:
+        assert_nothing_to_see(folder)
+    said = resume(songs, folder)
+    assert said.startswith("Nothing to do" if committed else "Committed version 0")
+    assert_same_dataset(folder, dataset)
+    assert identities(folder, kept) == kept
+
+
+def test_a_run_outlives_a_killed_worker(songs, dataset, tmp_path):
+    folder = tmp_path / "dataset"
+    with launched(songs, folder) as run:
+        run.wait_for_shards(1)
+        others = run.children()
+        run.workers()[0].kill()
+        kept = finished_files(folder)
+        status, said, complained = run.finish()
+        assert_gone(others)
+    assert status == 0, complained
+    assert said.startswith("Committed version 0")
+    assert "a worker process ended with status" in complained
+    assert "starting again" in complained
+    assert "Traceback" not in complained
+    assert_same_dataset(folder, dataset)
+    assert identities(folder, kept) == kept
+
+
+def kill_decoding(run: Run, song: str) -> bool:
+    """Kill a decoder if it is reading a song right now."""
+    for decoder in run.decoders():
+        with suppress(psutil.NoSuchProcess):
+            decoder.suspend()  # so that it is still reading when it is killed
+            if any(file.path.endswith(song) for file in decoder.open_files()):
+                decoder.kill()
+                return True
+            decoder.resume()
+    return False
+
+
+def test_a_killed_decoder_costs_no_recording(songs, dataset, tmp_path):
+    folder = tmp_path / "dataset"
+    with launched(songs, folder) as run:
+        run.wait_for_shards(1)
+        run.wait_until(lambda: kill_decoding(run, ""))
+        status, _, complained = run.finish()
+    assert status == 0, complained
+    assert complained == ""
+    assert_same_dataset(folder, dataset)
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        pytest.param(True, id="control-C"),
+        pytest.param(False, id="kill -INT", marks=pytest.mark.slow),
+    ],
+)
+def test_an_interrupted_run_says_so_and_leaves_no_process(songs, tmp_path, group):
+    folder = tmp_path / "dataset"
+    with launched(songs, folder) as run:
+        run.wait_for_shards(1)
+        others = run.signal(signal.SIGINT, group=group)
+        status, said, complained = run.finish()
+        assert_gone(others)
+    assert status == 130
+    assert said == ""
+    assert complained == (
+        "melmill: interrupted; the same command goes on from the finished shards\n"
+    )
+    assert_nothing_to_see(folder)
+    assert receipts(folder)
+
+
+def test_two_equal_commands_at_once_make_one_dataset(songs, dataset, tmp_path):
+    folder = tmp_path / "dataset"
+    with launched(songs, folder) as one, launched(songs, folder) as other:
+        ends = [run.finish() for run in (one, other)]
+    assert 0 in [status for status, _, _ in ends]
+    for status, said, complained in ends:
+        assert "Traceback" not in complained
+        assert status in (0, 2), complained
+        assert said or "another run committed" in complained
+    assert_same_dataset(folder, dataset)
+
+
+@pytest.fixture
+def hum(tmp_path) -> Path:
+    (tmp_path / "audio").mkdir()
+    return write_audio(tmp_path / "audio" / "hum.wav", noise(4, 22_050), 22_050).parent
+
+
+def test_a_rival_that_commits_the_same_first_leaves_nothing_to_do(hum, tmp_path, monkeypatch):
+    real = pipelines.extract.commit
+
+    def commit_twice(*arguments):
+        real(*arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(pipelines.extract, "commit", commit_twice)
+    extraction = extract_here(hum, tmp_path / "dataset")
+    assert not extraction.committed
+    assert extraction.snapshot.version == 0
+    assert not (tmp_path / "dataset" / "staging").exists()
+
+
+def test_a_rival_that_commits_something_else_first_wins(hum, tmp_path, monkeypatch):
+    real = pipelines.extract.commit
+
+    def commit_after_another(*arguments):
+        monkeypatch.setattr(pipelines.extract, "commit", real)
+        extract_here(hum, tmp_path / "dataset", "chunk.seconds=2")
+        return real(*arguments)
+
+    monkeypatch.setattr(pipelines.extract, "commit", commit_after_another)
+    with pytest.raises(DatasetError, match="another run committed version 0"):
+        extract_here(hum, tmp_path / "dataset")
+    assert DeltaTable(tmp_path / "dataset").to_pyarrow_table().num_rows == 2
+
+
+def test_a_rival_that_takes_the_staging_away_is_named(hum, tmp_path, monkeypatch):
+    real = pipelines.extract._read_outcome
+
+    def read_after_another(job):
+        monkeypatch.setattr(pipelines.extract, "_read_outcome", real)
+        extract_here(hum, tmp_path / "dataset")
+        return real(job)
+
+    monkeypatch.setattr(pipelines.extract, "_read_outcome", read_after_another)
+    with pytest.raises(DatasetError, match="another run committed version 0"):
+        extract_here(hum, tmp_path / "dataset")
+    assert not (tmp_path / "dataset" / "staging").exists()

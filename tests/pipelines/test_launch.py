@@ -1,0 +1,198 @@
+"""Launching: users read their own errors, and a lost worker costs one more attempt."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import psutil
+import pytest
+
+from pipelines import launch
+from pipelines.launch import LostWorkerError, run_pipeline
+from pipelines.options import pipeline_options
+from transforms.errors import CatalogueError, Cause, DatasetError, RecordingError, Stage, UserError
+
+# What Beam makes of an error in a worker.
+BEAMS = """Traceback (most recent call last):
+  File "apache_beam/runners/common.py", line 1498, in process
+  File "/x/transforms/catalogue.py", line 45, in only_one
+    raise CatalogueError(duplicate_message(first, others[0]))
+transforms.errors.{error} [while running 'ReadCatalogue/CheckUnique-ptransform-72']
+
+During handling of the above exception, another exception occurred:
+
+Traceback (most recent call last):
+  File "apache_beam/runners/common.py", line 1563, in reraise
+transforms.errors.{error} [while running 'ReadCatalogue/CheckUnique-ptransform-72']
+"""
+
+
+def plain(error: str) -> Exception:
+    return launch._plain(RuntimeError(BEAMS.format(error=error)))
+
+
+def test_a_users_error_is_found_in_beams_text() -> None:
+    found = plain("CatalogueError: songs.csv line 2 and songs.csv line 4 both name a.wav")
+    assert type(found) is CatalogueError
+    assert str(found) == "songs.csv line 2 and songs.csv line 4 both name a.wav"
+
+
+def test_an_error_of_several_lines_is_found_whole() -> None:
+    assert str(plain("DatasetError: one\n  two: [three]")) == "one\n  two: [three]"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "RecordingError: decode: corrupt: bad",
+        "NoSuchError: what",
+        "Cause: no error at all",
+    ],
+)
+def test_an_error_that_is_nobodys_fault_stays_beams(error: str) -> None:
+    found = plain(error)
+    assert type(found) is RuntimeError
+    assert not isinstance(found, UserError)
+
+
+def test_a_programming_error_stays_itself() -> None:
+    error = RuntimeError("ValueError: shapes differ [while running 'MakeShards']")
+    assert launch._plain(error) is error
+
+
+# Real runs, in processes of their own
+
+
+def raise_it(error: Exception) -> None:
+    raise error
+
+
+def run(step: Any, argument: Any, numbers: int = 8) -> Any:
+    def build(pipeline: beam.Pipeline) -> None:
+        elements = pipeline | beam.Create(range(numbers)) | beam.Reshuffle()
+        _ = elements | "Step" >> beam.Map(step, argument)
+
+    return run_pipeline(build, pipeline_options("direct", 2, []))
+
+
+def fail(number: int, error: Exception) -> int:
+    if number == 3:
+        raise error
+    return number
+
+
+def test_a_users_error_in_a_worker_reaches_the_user() -> None:
+    with pytest.raises(DatasetError) as caught:
+        run(fail, DatasetError("cannot write\n  shard 7"))
+    assert str(caught.value) == "cannot write\n  shard 7"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("shapes differ"), RecordingError(Stage.DECODE, Cause.CORRUPT, "bad")],
+    ids=["ValueError", "RecordingError"],
+)
+def test_any_other_error_in_a_worker_is_beams(error: Exception) -> None:
+    with pytest.raises(RuntimeError, match=type(error).__name__) as caught:
+        run(fail, error)
+    assert not isinstance(caught.value, UserError)
+
+
+def die_once(number: int, folder: str) -> None:
+    """End the worker like the out-of-memory killer, the first time that 3 is seen."""
+    marker = Path(folder, "died")
+    if number == 3 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    Path(folder, str(number)).touch()
+
+
+# Beam's own threads fail when their worker is gone.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_lost_worker_neither_ends_the_run_nor_leaves_processes_behind(tmp_path: Path) -> None:
+    run(die_once, str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"died", *map(str, range(8))}
+    assert not [one for one in psutil.Process().children() if "sdk_worker" in _command(one)]
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline()) if process.status() != psutil.STATUS_ZOMBIE else ""
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def test_workers_lost_in_every_attempt_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = []
+
+    def lose(*arguments: object) -> None:
+        attempts.append(arguments)
+        raise LostWorkerError("a worker process ended with status 137")
+
+    monkeypatch.setattr(launch, "_run_once", lose)
+    with pytest.raises(LostWorkerError, match="137"):
+        run_pipeline(lambda pipeline: None, None)
+    assert len(attempts) == 3
+
+
+def test_after_a_lost_worker_the_next_attempt_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = iter([LostWorkerError("lost"), "result"])
+
+    def attempt(*arguments: object) -> object:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(launch, "_run_once", attempt)
+    assert run_pipeline(lambda pipeline: None, None) == "result"
+
+
+def test_ctrl_c_is_not_taken_for_a_lost_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(pipeline: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_pipeline(interrupt, pipeline_options("direct", 1, []))
+
+
+def test_a_lost_worker_is_noticed_by_what_its_thread_raises() -> None:
+    with pytest.raises(KeyboardInterrupt), launch._watching_workers() as lost:  # noqa: PT012
+        error = RuntimeError("Worker subprocess exited with return code 9")
+        thread = threading.Thread(target=raise_it, args=(error,))
+        thread.start()
+        thread.join()
+        time.sleep(5)
+    assert lost == ["a worker process ended with status 9"]
+
+
+def test_other_threads_errors_go_where_they_went(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: seen.append(args.exc_value))
+    with launch._watching_workers() as lost:
+        thread = threading.Thread(target=raise_it, args=(ValueError("mine"),))
+        thread.start()
+        thread.join()
+    assert lost == []
+    assert [str(error) for error in seen] == ["mine"]
+
+
+def test_what_workers_log_stays_out_of_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    with launch._quiet_workers(pipeline_options("direct", 1, [])):
+        os.write(2, b"noise")
+        print("more noise", file=sys.__stderr__, flush=True)
+    os.write(2, b"signal")
+    assert capfd.readouterr().err == "signal"
+
+
+def test_what_other_runners_log_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
+    with launch._quiet_workers(pipeline_options("flink", 0, [])):
+        os.write(2, b"job submitted")
+    assert capfd.readouterr().err == "job submitted"

@@ -1,0 +1,123 @@
+"""What is said of results: true, whole, and code that runs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines import present
+from pipelines.extract import Extraction
+from tests import signals
+from tests.pipeline_runs import extract_here
+from transforms.storage.snapshot import Snapshot
+from transforms.storage.totals import SplitContent, Totals
+
+PLAN: dict[str, Any] = {
+    "recordings": {"planned": 1000, "failed": 2, "skipped": 3},
+    "seconds": 7200.0,
+    "chunks": 2400,
+    "codec_seconds": {"flac": 7200.0},
+    "rows": {"train": 2000, "test": 400},
+    "shards": {"train": 7, "test": 1},
+    "parquet_bytes": 120_000_000,
+    "failures": {"corrupt": 2},
+    "examples": {"corrupt": [["/songs/a\nb.wav", "it is broken"]]},
+    "cpu_seconds": 100.0,
+}
+
+
+def totals() -> Totals:
+    return Totals(
+        recordings=Counter(ok=1234, failed=2, skipped=1),
+        seconds=7200.0,
+        splits={"train": SplitContent(1000, 2000, 3, 4_500_000, 500_000), "a": SplitContent(234)},
+        failures=Counter(corrupt=2),
+        examples={"corrupt": [("/songs/a\nb.wav", "it is broken")]},
+    )
+
+
+def extraction(committed: bool = True) -> Extraction:
+    return Extraction(Snapshot(3, "index", {}, "/songs", "{}"), totals(), committed, (128, 130))
+
+
+def test_a_commit_is_told_with_its_version() -> None:
+    text = present.extraction_text("out", extraction())
+    assert text.startswith("Committed version 3 of out\n")
+    assert "  1,234 recordings, 2.00 h, 2,000 rows; 1 too short for a chunk\n" in text
+    assert "  train: 1,000 recordings, 2,000 rows, 3 shards, 5.0 MB\n" in text
+
+
+def test_where_nothing_was_to_do_that_is_told() -> None:
+    text = present.extraction_text("out", extraction(committed=False))
+    assert text.startswith("Nothing to do: version 3 of out holds exactly this already\n")
+
+
+def test_failures_are_told_with_examples_on_one_line_each() -> None:
+    lines = present.failure_lines(totals())
+    assert lines == ["  2 failed: corrupt", "    '/songs/a\\nb.wav': it is broken"]
+
+
+def test_without_failures_none_are_told() -> None:
+    assert present.failure_lines(Totals()) == []
+    assert present.totals_lines(Totals()) == ["  0 recordings, 0.00 h, 0 rows"]
+
+
+def test_json_says_the_same() -> None:
+    said = json.loads(json.dumps(present.extraction_json("out", extraction())))
+    assert (said["dataset"], said["version"], said["committed"]) == ("out", 3, True)
+    assert said["recordings"] == {"ok": 1234, "failed": 2, "skipped": 1}
+    assert (said["hours"], said["rows"]) == (2.0, 2000)
+    assert said["splits"]["train"] == {
+        "recordings": 1000,
+        "rows": 2000,
+        "shards": 3,
+        "parquet_bytes": 4_500_000,
+        "tfrecord_bytes": 500_000,
+    }
+    assert list(said["splits"]) == ["a", "train"]
+
+
+def test_a_plan_is_told_with_its_cost() -> None:
+    assert present.plan_text("songs", PLAN).splitlines() == [
+        "songs: 1,000 recordings, 2.00 h, 2,400 chunks, 2,400 rows",
+        "  about 120.0 MB of Parquet in 8 shards, and 1.7 min of CPU time",
+        "  test: 400 rows, 1 shards",
+        "  train: 2,000 rows, 7 shards",
+        "  3 skipped: shorter than a chunk (chunk.short is drop)",
+        "  2 failed: corrupt",
+        "    '/songs/a\\nb.wav': it is broken",
+    ]
+
+
+def test_a_plan_of_nothing_can_be_told() -> None:
+    nothing = PLAN | {key: {} for key in ("recordings", "rows", "shards", "failures", "examples")}
+    assert "0 recordings" in present.plan_text("songs", nothing | {"chunks": 0, "seconds": 0.0})
+
+
+@pytest.mark.parametrize("formats", ["parquet", "parquet, tfrecord"])
+def test_the_code_that_is_shown_reads_the_rows(tmp_path: Path, formats: str) -> None:
+    if "tfrecord" in formats:
+        pytest.importorskip("tensorflow")
+    (tmp_path / "it's songs").mkdir()
+    signals.write_audio(tmp_path / "it's songs" / "a.wav", signals.song(3, 8000), 8000)
+    made = extract_here(
+        tmp_path / "it's songs",
+        tmp_path / "it's out",
+        "audio.sample_rate_hz=8000",
+        "chunk.seconds=1",
+        "mel.n_mels=16",
+        "mel.n_fft=512",
+        "split.fractions={train: 1}",
+        f"output.formats=[{formats}]",
+    )
+    code = present.how_to_read(str(tmp_path / "it's out"), made).partition("\n\n")[2]
+    found: dict[str, Any] = {}
+    exec("\n".join(line.strip() for line in code.splitlines()), found)
+    rows = found["mel"] if "mel" in found else np.stack([row["mel"] for row in found["data"]])
+    assert rows.shape == (3, 16, 16)
+    assert rows.dtype == np.float32

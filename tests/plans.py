@@ -1,0 +1,75 @@
+"""Recordings, plans and summaries for tests, made up from a name and a few numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.testing.test_pipeline import TestPipeline
+
+from transforms.audio.chunks import ChunkSpec
+from transforms.audio.features import FeatureSpec
+from transforms.audio.mel import MelSpec
+from transforms.errors import Cause, Stage
+from transforms.planning import PlannedRecording
+from transforms.records import AudioInfo, Failure, ProbedRecording, Recording
+from transforms.storage.naming import digest
+from transforms.storage.summaries import FileEntry, RecordingRows, ShardSummary
+
+#: One chunk is 1,000 samples, which is a second.
+FEATURES = FeatureSpec(
+    sample_rate_hz=1000, chunk=ChunkSpec(1000, 1000), mel=MelSpec(n_fft=256, n_mels=8)
+)
+
+
+def recording(name: str = "a.wav", **values: Any) -> Recording:
+    return Recording(digest(name), f"/songs/{name}", name, "1-1", 100, **values)
+
+
+def probed(
+    name: str = "a.wav", seconds: float = 10, channels: int = 1, **values: Any
+) -> ProbedRecording:
+    """A recording at 2,000 Hz."""
+    audio = AudioInfo("wav", "pcm_16", "libsndfile", 2000, channels, round(seconds * 2000))
+    return ProbedRecording(recording(name, **values), audio)
+
+
+def planned(
+    name: str = "a.wav", chunks: int = 10, rows_per_chunk: int = 1, split: str = "train"
+) -> PlannedRecording:
+    samples = chunks * FEATURES.chunk.hop
+    one = probed(name, seconds=chunks, channels=rows_per_chunk)
+    return PlannedRecording(one, split, 0, samples, chunks, rows_per_chunk)
+
+
+def failure(name: str = "a.wav", cause: Cause = Cause.CORRUPT, message: str = "bad") -> Failure:
+    one = recording(name)
+    return Failure(one.recording_id, one.uri, one.fingerprint, Stage.DECODE, cause, message)
+
+
+def summary(name: str = "s", split: str = "train", rows: int = 2, **values: Any) -> ShardSummary:
+    """A shard of two mel bands that holds `rows` rows of ``a.wav``."""
+    made = ShardSummary(
+        name=digest(name),
+        plan=digest(name),
+        split=split,
+        rows=rows,
+        parquet=FileEntry(f"split={split}/part-{digest(name)}.parquet", 1000, "0" * 64),
+        tfrecord=None,
+        recordings=(RecordingRows(digest("a.wav"), rows, -3.0),),
+        failures=(),
+        null_labels=(),
+        count=4 * rows,
+        mean=(-20.0, -30.5),
+        m2=(1.0, 0.1),
+        low=-80.0,
+        high=0.0,
+    )
+    return replace(made, **values)
+
+
+def in_memory_pipeline() -> TestPipeline:
+    """A pipeline on Beam's own runner, in this process."""
+    flags = ["--runner=FnApiRunner", "--direct_running_mode=in_memory"]
+    return TestPipeline(options=PipelineOptions(flags))
