@@ -8,7 +8,6 @@ is written last.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -83,8 +82,9 @@ def write_shard(
             report(span, 0 if is_failed else span.chunks, is_failed)
         return finished
     failures: list[Failure] = []
-    with tempfile.TemporaryDirectory(prefix="melmill-") as folder:
-        batches = _extract_rows(plan, job, decoder, Path(folder) / "spool", failures, report)
+    # In the store's scratch folder, which a later run clears even if this one is killed.
+    with job.store.scratch() as spool:
+        batches = _extract_rows(plan, job, decoder, spool, failures, report)
         summary = _write_rows(plan.name, plan.split, batches, failures, job)
     job.store.put(receipt, summary.to_json())
     return summary
