@@ -24,6 +24,7 @@ _LOST_WORKER = re.compile(r"Worker subprocess exited with return code (-?\d+)")
 #: Control-C reaches the workers too; what is to be done then, this process does.
 _INTERRUPTED = frozenset({"-2", "130"})
 _ENDING_SECONDS = 10.0
+_WAKING_SECONDS = 5.0
 _USER_ERROR = re.compile(r"transforms\.errors\.(\w+): (.*?)(?= \[while running|\n\n|\Z)", re.DOTALL)
 
 
@@ -124,20 +125,30 @@ def _watching_workers() -> Iterator[list[str]]:
             previous(args)
         elif not lost and found[1] not in _INTERRUPTED:
             lost.append(f"a worker process ended with status {found[1]}")
-            # Not interrupt_main, which does not wake a thread that waits for a lock.
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            _wake_main(heard)
 
+    heard = threading.Event()
     others = psutil.Process().children(recursive=True)
     threading.excepthook = hook
     try:
         yield lost
     except BaseException:
+        heard.set()
         threading.excepthook = _say_nothing
         end_children(others)
         _await_watchers()
         raise
     finally:
+        heard.set()
         threading.excepthook = previous
+
+
+def _wake_main(heard: threading.Event) -> None:
+    # Not interrupt_main, which does not wake a thread that waits for a lock; and more than
+    # once, because Beam's own cleaning up may wait for the lost worker too.
+    while not heard.is_set():
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        heard.wait(_WAKING_SECONDS)
 
 
 def _say_nothing(args: threading.ExceptHookArgs) -> None:

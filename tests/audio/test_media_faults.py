@@ -19,6 +19,7 @@ from tests.signals import constant, encode, noise, silence, song, write_audio
 from transforms.audio.media import MediaLimits, open_audio, probe_audio
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.storage.objects import StoredObject
+from transforms.storage.stored_file import StoredFile
 
 
 @pytest.fixture
@@ -264,6 +265,8 @@ def test_damaged_files_give_their_samples_or_a_recording_error(store, name):
 @pytest.mark.parametrize("error", [OSError(5, "I/O error"), RuntimeError("a bug")])
 def test_errors_below_a_decoder_are_not_taken_for_the_end(store, name, error, monkeypatch):
     monkeypatch.setattr("transforms.storage.patience.RETRYING.sleep", lambda seconds: None)
+    # As of a file that is not on this machine's disks.
+    monkeypatch.setattr(StoredFile, "lend_descriptor", lambda file: None)
     source = store(encode(noise(20, rate_of(name)), rate_of(name), name))
     audio = probe_audio(source)
     expected = RecordingError if isinstance(error, OSError) else RuntimeError
@@ -275,6 +278,28 @@ def test_errors_below_a_decoder_are_not_taken_for_the_end(store, name, error, mo
             list(blocks)
     if expected is RecordingError:
         assert (raised.value.stage, raised.value.cause) == (Stage.READ, Cause.STORAGE_ERROR)
+
+
+@pytest.mark.parametrize("name", ["wav", "flac", "opus", "mp3"])
+def test_a_disk_that_fails_under_a_decoder_is_not_taken_for_the_end(store, name, monkeypatch):
+    monkeypatch.setattr("transforms.storage.patience.RETRYING.sleep", lambda seconds: None)
+    data = encode(noise(20, rate_of(name)), rate_of(name), name)
+    source = store(data)
+    audio = probe_audio(source)
+    monkeypatch.setattr(io, "FileIO", _FailingDisk)
+    with open_audio(source, audio) as reader:
+        blocks = reader.blocks(0, audio.frames, 10_000)
+        next(blocks)
+        # libsndfile sees its end; whoever asks the disk why, hears of the error.
+        Path(source.uri).write_bytes(data[: len(data) // 4])
+        with pytest.raises(RecordingError) as raised:
+            list(blocks)
+    assert (raised.value.stage, raised.value.cause) == (Stage.READ, Cause.STORAGE_ERROR)
+
+
+class _FailingDisk(io.FileIO):
+    def read(self, size=-1):
+        raise OSError(5, "I/O error")
 
 
 def _raise(error: BaseException):

@@ -98,8 +98,9 @@ class SndfileStream:
         self._audio = audio
         self.position = 0
         file.seek(0)
+        descriptor = file.lend_descriptor()
         with _decoder_errors(file):
-            self._sound = _SoundFile(file)
+            self._sound = _SoundFile(file if descriptor is None else descriptor, closefd=False)
         self._require_unchanged()
 
     def _require_unchanged(self) -> None:
@@ -135,6 +136,7 @@ class SndfileStream:
             with _decoder_errors(self._file):
                 got = len(self._sound.read(out=block[count:]))
             if not got:
+                self._file.check_here()
                 break
             count += got
         self.position += count
@@ -149,6 +151,6 @@ def _decoder_errors(file: StoredFile) -> Iterator[None]:
     except soundfile.SoundFileError as error:
         file.raise_kept()
         message = getattr(error, "error_string", "") or str(error) or type(error).__name__
-        cause = Cause.TRUNCATED if file.tell() >= file.size_bytes else Cause.CORRUPT
+        cause = Cause.TRUNCATED if file.check_here() >= file.size_bytes else Cause.CORRUPT
         raise RecordingError(Stage.DECODE, cause, f"libsndfile: {message}") from error
     file.raise_kept()

@@ -204,12 +204,7 @@ class _Reader:
             return libsndfile.SndfileStream(self._file, self.audio)
         from transforms.audio import pyav  # loads FFmpeg's libraries: not for every process
 
-        stream = pyav.PyavStream(self._file, self.audio)
-        if self.audio.codec == "vorbis" and stream.starts_early:
-            # How much of such a start libsndfile leaves out, only libsndfile knows.
-            stream.close()
-            return libsndfile.SndfileStream(self._file, self.audio)
-        return stream
+        return pyav.PyavStream(self._file, self.audio)
 
     def _go_to(self, start: int) -> None:
         if start < self._stream.position:

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import scipy.fft
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
 from transforms.audio.filterbank import BandedSum, MelNorm, MelScale, mel_filterbank
@@ -36,7 +36,7 @@ from transforms.audio.windows import (
 
 __all__ = ["LogSpec", "MelExtractor", "MelSpec", "contradictions", "frame_count"]
 
-Count = Annotated[int, Ge(1)]
+Count = Annotated[int, Ge(1), Le(131_072)]
 
 
 @dataclass(frozen=True, slots=True)

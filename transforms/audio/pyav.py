@@ -104,8 +104,6 @@ class PyavStream:
         Frames read so far.
     shape
         Sample rate, and number of channels.
-    starts_early
-        Whether the stream begins before its own position 0.
     """
 
     def __init__(
@@ -128,11 +126,14 @@ class PyavStream:
         self._ready = av.AudioFifo()
         # Rate and channels are the first frame's: of HE-AAC a container knows the half.
         self.shape = (0, 0)
-        self.starts_early = False
+        self._early = 0
         self._fill(1)
         if not self._ready.samples:
             raise self._error(Cause.NO_AUDIO, "no samples decode")
         self._require_unchanged(audio)
+        if self._counted_elsewhere():
+            self._fill(self._early)
+            self._take(self._early)
 
     def _choose_stream(self) -> Any:
         streams = [s for s in self.container.streams.audio if s.codec_context is not None]
@@ -186,9 +187,10 @@ class PyavStream:
         return block
 
     def _counted_elsewhere(self) -> bool:
-        """Whether libsndfile counted the frames.
+        """Whether libsndfile counted the frames, from the stream's own positions.
 
-        It leaves out what lies behind the stream's last position; FFmpeg does not.
+        FFmpeg gives also what lies before position 0 and behind the last one. (libsndfile
+        leaves out as many samples as lie before 0, but not always those.)
         """
         return self._audio is not None and self._audio.codec == "vorbis"
 
@@ -216,7 +218,7 @@ class PyavStream:
         shape = frame.sample_rate, frame.layout.nb_channels
         if self.shape == (0, 0):
             self.shape = shape
-            self.starts_early = frame.pts is not None and frame.pts < 0
+            self._early = max(0, -round((frame.pts or 0) * frame.time_base * shape[0]))
         if shape != self.shape:
             message = f"the sound changes from {self.shape} (rate, channels) to {shape}"
             at = self.position + self._ready.samples

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from transforms.errors import DatasetError
 from transforms.storage.index import read_batches, read_index, read_shards
 from transforms.storage.moments import Moments
 from transforms.storage.store import Store
@@ -72,9 +73,11 @@ class Totals:
 
 
 def add_up(store: Store, index: str) -> Totals:
-    """Add up an index."""
+    """Add up an index; ``DatasetError`` where there is none."""
     totals = Totals()
     _add_recordings(totals, store, index)
+    if not totals.recordings:
+        raise DatasetError(f"{store.root}/index/{index} is missing or empty")
     for failure in read_index(store, index, "failures"):
         totals.failures[failure["cause"]] += 1
         examples = totals.examples.setdefault(failure["cause"], [])
