@@ -34,6 +34,8 @@ STATELESS = frozenset(
     {"pcm_u8", "pcm_s8", "pcm_16", "pcm_24", "pcm_32", "float", "double", "ulaw", "alaw"}
     | {"ima_adpcm", "ms_adpcm", "alac_16", "alac_20", "alac_24", "alac_32", "flac"}
 )
+#: Codecs of whole numbers, which are always finite.
+INTEGER = frozenset({"pcm_u8", "pcm_s8", "pcm_16", "pcm_24", "pcm_32", "ulaw", "alaw", "flac"})
 _OPUS_RATE_HZ = 48_000
 
 

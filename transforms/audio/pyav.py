@@ -204,27 +204,26 @@ class PyavStream:
 
     def _fill(self, samples: int) -> None:
         """Decode until so many samples are ready, or to the end."""
-        # Frames are small: what is done for each of them costs as much as decoding it.
+        # A frame is a fiftieth of a second: what is done for each costs like decoding it.
         with self._decoder_errors():
             while self._ready.samples < samples:
                 frame = next(self._frames, None)
                 if frame is None:
                     return
-                self._admit(frame)
+                if frame.samples:
+                    self._admit(frame)
 
     def _admit(self, frame: Any) -> None:
-        if not frame.samples:
-            return
-        shape = frame.sample_rate, frame.layout.nb_channels
-        if self.shape == (0, 0):
-            self.shape = shape
-            self._early = max(0, -round((frame.pts or 0) * frame.time_base * shape[0]))
-        if shape != self.shape:
-            message = f"the sound changes from {self.shape} (rate, channels) to {shape}"
-            at = self.position + self._ready.samples
-            raise self._error(Cause.CORRUPT, f"{message} at frame {at}")
+        if not self.shape[0]:
+            self.shape = _shape(frame)
+            self._early = max(0, -round((frame.pts or 0) * frame.time_base * frame.sample_rate))
         frame.pts = None  # else the queue would have it continue the frame before
-        self._ready.write(frame)
+        try:
+            self._ready.write(frame)
+        except ValueError as error:
+            message = f"the sound changes from {self.shape} (rate, channels) to {_shape(frame)}"
+            at = self.position + self._ready.samples
+            raise self._error(Cause.CORRUPT, f"{message} at frame {at}") from error
 
     def _take(self, samples: int) -> npt.NDArray[np.float32]:
         frame = self._ready.read(samples, partial=True) if samples else None
@@ -247,6 +246,10 @@ class PyavStream:
 
     def _error(self, cause: Cause, message: str) -> RecordingError:
         return RecordingError(self._stage, cause, self._about + message)
+
+
+def _shape(frame: Any) -> tuple[int, int]:
+    return frame.sample_rate, frame.layout.nb_channels
 
 
 def _to_float(samples: npt.NDArray[Any], frame: Any) -> npt.NDArray[np.float32]:
