@@ -1,0 +1,86 @@
+"""Baseline (b): the plain Beam and librosa pipeline that tutorials show.
+
+    python benchmarks/baseline_beam.py CATALOGUE OUTPUT [--workers N]
+
+CATALOGUE is a folder of audio, or a CSV table with a column ``uri``. One element is one
+file, then one chunk, then one spectrogram, then one row of a dictionary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+# As in baseline_pool.py: one thread a process.
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
+import apache_beam as beam
+import librosa
+import numpy as np
+import pyarrow as pa
+from apache_beam.options.pipeline_options import PipelineOptions
+from measure import audio_files
+
+RATE_HZ = 22_050
+CHUNK_SAMPLES = 3 * RATE_HZ
+SCHEMA = pa.schema(
+    [("uri", pa.string()), ("chunk_index", pa.int64()), ("mel", pa.list_(pa.float32()))]
+)
+
+
+def load(path: str) -> tuple[str, np.ndarray]:
+    """Decode a file whole."""
+    return path, librosa.load(path, sr=RATE_HZ, mono=True)[0]
+
+
+def cut(loaded: tuple[str, np.ndarray]) -> Iterator[tuple[str, int, np.ndarray]]:
+    """Cut a file into chunks."""
+    path, samples = loaded
+    for index in range(len(samples) // CHUNK_SAMPLES):
+        yield path, index, samples[index * CHUNK_SAMPLES :][:CHUNK_SAMPLES]
+
+
+def compute(chunk: tuple[str, int, np.ndarray]) -> dict[str, Any]:
+    """Compute a chunk's spectrogram with librosa's defaults; give it as a row."""
+    path, index, samples = chunk
+    mel = librosa.power_to_db(librosa.feature.melspectrogram(y=samples, sr=RATE_HZ))
+    return {"uri": path, "chunk_index": index, "mel": mel.ravel().tolist()}
+
+
+def options(workers: int) -> PipelineOptions:
+    return PipelineOptions(
+        [
+            "--runner=FnApiRunner",
+            "--direct_running_mode=multi_processing",
+            f"--direct_num_workers={workers}",
+            "--save_main_session",
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("catalogue", type=Path, help="a folder of audio, or a CSV table")
+    parser.add_argument("output", type=Path, help="folder to write to")
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    with beam.Pipeline(options=options(arguments.workers)) as pipeline:
+        _ = (
+            pipeline
+            | "NameFiles" >> beam.Create([str(path) for path in audio_files(arguments.catalogue)])
+            | "SpreadFiles" >> beam.Reshuffle()
+            | "LoadFiles" >> beam.Map(load)
+            | "CutChunks" >> beam.FlatMap(cut)
+            | "ComputeMel" >> beam.Map(compute)
+            | "WriteRows"
+            >> beam.io.WriteToParquet(
+                str(arguments.output / "rows"), SCHEMA, codec="zstd", file_name_suffix=".parquet"
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,302 @@
+"""Measures whole programs: CPU time and peak memory of a process tree, medians of rounds.
+
+A child may outlive its parent, and its CPU time would then be counted nowhere. So this
+process adopts orphans (``PR_SET_CHILD_SUBREAPER``, Linux only) and waits for them itself:
+``RUSAGE_CHILDREN`` then holds every process that a command started, however deep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import ctypes
+import os
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TypeVar
+
+import psutil
+
+T = TypeVar("T")
+
+AUDIO_SUFFIXES = frozenset({".flac", ".mp3", ".ogg", ".wav"})
+MIB = 2**20
+
+_PR_SET_CHILD_SUBREAPER = 36
+_ORPHANS_MAY_TAKE_S = 30.0
+#: What a process is called, by a word in its command line.
+_ROLES = {"sdk_worker": "worker", "isolation": "decoder", "resource_tracker": "tracker"}
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessPeak:
+    """What one process came to, as it was last seen.
+
+    Attributes
+    ----------
+    role
+        ``launcher``, ``worker``, ``decoder`` or ``child``.
+    rss_mib
+        The most memory resident, as the kernel itself noted it.
+    pss_mib
+        The most that was seen of it with shared pages divided among those who share them.
+    cpu_s
+        User and system time, its children's not included.
+    """
+
+    role: str
+    rss_mib: float
+    pss_mib: float
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a command took.
+
+    Attributes
+    ----------
+    wall_s, cpu_s
+        Time; ``cpu_s`` is user and system time of the whole tree.
+    processes
+        Peak of each process that was seen alive; empty where memory was not watched.
+    tree_mib
+        The most memory that the tree had at one moment, pages shared counted once.
+    output
+        Standard output.
+    """
+
+    wall_s: float
+    cpu_s: float
+    processes: tuple[ProcessPeak, ...]
+    tree_mib: float
+    output: str
+
+    def peaks(self) -> dict[str, float]:
+        """Give the largest resident peak of each role, in MiB."""
+        largest: dict[str, float] = {}
+        for process in self.processes:
+            largest[process.role] = max(process.rss_mib, largest.get(process.role, 0.0))
+        return largest
+
+
+@dataclass(slots=True)
+class _Watch:
+    root_pid: int
+    peaks: dict[tuple[int, float], ProcessPeak] = field(default_factory=dict)
+    tree_mib: float = 0.0
+
+    def look(self) -> None:
+        total = 0.0
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error, OSError, ValueError):
+                total += self._note(process)
+        self.tree_mib = max(self.tree_mib, total)
+
+    def _note(self, process: psutil.Process) -> float:
+        role = "launcher" if process.pid == self.root_pid else _role(process.cmdline())
+        rss = _kib(f"/proc/{process.pid}/status", "VmHWM:")
+        pss = _kib(f"/proc/{process.pid}/smaps_rollup", "Pss:")
+        key = process.pid, process.create_time()
+        known = self.peaks.get(key)
+        cpu_s = sum(process.cpu_times()[:2])
+        # A child has its parent's command line until it runs its own: the last look counts.
+        most = max(pss, known.pss_mib) if known else pss
+        self.peaks[key] = ProcessPeak(role, rss, most, cpu_s)
+        return pss
+
+
+def _role(command: Sequence[str]) -> str:
+    line = " ".join(command)
+    return next((role for word, role in _ROLES.items() if word in line), "child")
+
+
+def _kib(path: str, name: str) -> float:
+    for line in Path(path).read_text(encoding="ascii").splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) / 1024
+    raise ValueError(f"{path} has no {name}")
+
+
+def run(
+    command: Sequence[str], *, watch_s: float | None = None, allowed: Iterable[int] = (0,)
+) -> Cost:
+    """Run a command to its end, and that of everything it started.
+
+    Parameters
+    ----------
+    command
+        Program and arguments.
+    watch_s
+        Seconds between two looks at its memory; ``None`` to leave it in peace.
+    allowed
+        Exit statuses that are no failure.
+    """
+    with _adopting_orphans(), tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        before, others, started = _children_cpu_s(), _children(), time.monotonic()
+        child = subprocess.Popen(command, stdout=out, stderr=err, env=_environment())
+        watch = _Watch(child.pid)
+        _wait(child, watch, watch_s)
+        wall_s = time.monotonic() - started
+        _reap_orphans(others)
+        if child.returncode not in allowed:
+            raise RuntimeError(f"{command} ended with {child.returncode}:\n{_tail(err)}")
+        out.seek(0)
+        output = out.read().decode(errors="replace")
+    cpu_s = _children_cpu_s() - before
+    return Cost(wall_s, cpu_s, tuple(watch.peaks.values()), watch.tree_mib, output)
+
+
+def _environment() -> dict[str, str]:
+    """Let programs keep their bytecode, as they do where people use them."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+
+def _wait(child: subprocess.Popen[bytes], watch: _Watch, watch_s: float | None) -> None:
+    while True:
+        try:
+            child.wait(watch_s)
+        except subprocess.TimeoutExpired:
+            watch.look()
+        else:
+            return
+
+
+def _tail(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")[-4000:]
+
+
+@contextlib.contextmanager
+def _adopting_orphans() -> Iterator[None]:
+    prctl = ctypes.CDLL(None).prctl
+    if prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError("this kernel does not let a process adopt orphans")
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def _children() -> set[int]:
+    return {child.pid for child in psutil.Process().children()}
+
+
+def _reap_orphans(others: set[int]) -> None:
+    """Wait for what outlived its parents; after a while, kill it."""
+    deadline = time.monotonic() + _ORPHANS_MAY_TAKE_S
+    while orphans := _children() - others:
+        for pid in orphans:
+            if os.waitpid(pid, os.WNOHANG) == (0, 0) and time.monotonic() > deadline:
+                print(f"killed process {pid}, which was left over", file=sys.stderr)
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _children_cpu_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def cpu_of(function: Callable[[], T]) -> tuple[float, T]:
+    """Call a function in this process; give its CPU seconds and what it returned."""
+    started = time.process_time()
+    value = function()
+    return time.process_time() - started, value
+
+
+def interleave(rounds: int, contestants: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
+    """Measure each contestant once a round, every other round in the opposite order.
+
+    What else the machine does changes slowly: contestants of one round met the same.
+    """
+    measured: dict[str, list[T]] = {name: [] for name in contestants}
+    for number in range(rounds):
+        for name in list(contestants)[:: -1 if number % 2 else 1]:
+            measured[name].append(contestants[name]())
+    return measured
+
+
+def median(values: Iterable[float]) -> float:
+    """Give the median."""
+    return statistics.median(values)
+
+
+def spread(values: Iterable[float], digits: int = 2) -> str:
+    """Show a median, and the least and the most beside it.
+
+    >>> spread([3.0, 1.0, 2.0], digits=1)
+    '2.0 (1.0–3.0)'
+    """
+    known = sorted(values)
+    shown = f"{median(known):,.{digits}f}"
+    if len(known) == 1:
+        return shown
+    return f"{shown} ({known[0]:,.{digits}f}–{known[-1]:,.{digits}f})"
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a Markdown table."""
+    print("| " + " | ".join(header) + " |")
+    print("|" + "---|" * len(header))
+    for row in rows:
+        print("| " + " | ".join(str(cell) for cell in row) + " |", flush=True)
+
+
+def describe_machine() -> str:
+    """Say what the figures were measured on, and how busy it was."""
+    name = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+            if line.startswith("model name")
+        ),
+        "unknown processor",
+    )
+    gib = psutil.virtual_memory().total / 2**30
+    busy = psutil.getloadavg()[0]
+    return f"{os.cpu_count()} × {name}, {gib:.0f} GiB; load {busy:.1f} at the start"
+
+
+def melmill(*arguments: object) -> list[str]:
+    """Give the command line of melmill in this Python's environment."""
+    return [str(Path(sys.executable).with_name("melmill")), *map(str, arguments)]
+
+
+def script(name: str, *arguments: object) -> list[str]:
+    """Give the command line of another script of this folder."""
+    return [sys.executable, str(Path(__file__).with_name(name)), *map(str, arguments)]
+
+
+def audio_files(catalogue: str | Path) -> list[Path]:
+    """Give the audio files of a folder, or of a table with a column ``uri``, in order."""
+    catalogue = Path(catalogue)
+    if catalogue.suffix == ".csv":
+        with catalogue.open(newline="", encoding="utf-8") as file:
+            return [Path(row["uri"]) for row in csv.DictReader(file)]
+    found = catalogue.resolve().rglob("*")
+    return sorted(path for path in found if path.suffix.lower() in AUDIO_SUFFIXES)
+
+
+def write_catalogue(path: Path, files: Iterable[Path]) -> Path:
+    """Write a table of files, as melmill and the baselines read it."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["uri"])
+        writer.writerows([str(name)] for name in files)
+    return path
+
+
+def audio_seconds(files: Iterable[Path]) -> float:
+    """Add up how long files play, by their headers."""
+    import soundfile
+
+    return sum(soundfile.info(str(path)).duration for path in files)

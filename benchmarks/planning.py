@@ -1,0 +1,95 @@
+"""How planning grows with the catalogue: time and memory of ``melmill plan``.
+
+    python benchmarks/planning.py [--sizes 1000,10000,100000] [--workers 2]
+
+Each catalogue is a CSV table of distinct files, hard links to a few hundred tiny ones made
+on the fly: their headers are read one by one, as those of any others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from measure import Cost, describe_machine, melmill, print_table, run
+
+ORIGINALS = 200
+RATE_HZ = 22_050
+FILES_PER_FOLDER = 1000
+
+
+def make_originals(folder: Path) -> list[Path]:
+    """Write tiny files, WAV and FLAC in turn, of half a second to one and a half."""
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    paths = []
+    for number in range(ORIGINALS):
+        samples = rng.normal(0, 0.1, int(RATE_HZ * rng.uniform(0.5, 1.5)))
+        paths.append(folder / f"{number}.{'wav' if number % 2 else 'flac'}")
+        soundfile.write(str(paths[-1]), samples.clip(-1, 1), RATE_HZ)
+    return paths
+
+
+def make_table(folder: Path, size: int, originals: list[Path]) -> Path:
+    """Link so many files, and write the table that names them with two labels."""
+    table = folder / f"{size}.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["uri", "label", "speaker"])
+        for number in range(size):
+            original = originals[number % len(originals)]
+            place = folder / str(size) / str(number // FILES_PER_FOLDER)
+            link = place / f"{number}{original.suffix}"
+            if number % FILES_PER_FOLDER == 0:
+                place.mkdir(parents=True)
+            os.link(original, link)
+            writer.writerow([str(link), f"class-{number % 10}", number // 50])
+    return table
+
+
+def plan(table: Path, arguments: argparse.Namespace) -> Cost:
+    """Plan the extraction of a table."""
+    options = ("--quiet", "--json", "--workers", arguments.workers)
+    return run(melmill("plan", table, *options), watch_s=0.25)
+
+
+def row(size: int, cost: Cost) -> tuple[str, ...]:
+    peaks = cost.peaks()
+    each = (peaks.get(role, 0.0) for role in ("launcher", "worker", "decoder"))
+    times = f"{size:,}", f"{cost.wall_s:.1f}", f"{cost.cpu_s:.1f}"
+    return *times, *(f"{peak:,.0f}" for peak in each), f"{cost.tree_mib:,.0f}"
+
+
+HEADER = (
+    "recordings",
+    "wall s",
+    "CPU s",
+    "launcher, MiB",
+    "worker, MiB",
+    "decoder, MiB",
+    "all at once, MiB",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", default="1000,10000,100000", help="of the catalogues")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--scratch", type=Path, help="where to make the files")
+    arguments = parser.parse_args()
+    print(f"{describe_machine()}\n", flush=True)
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
+        originals = make_originals(Path(scratch) / "originals")
+        rows = []
+        for size in map(int, arguments.sizes.split(",")):
+            rows.append(row(size, plan(make_table(Path(scratch), size, originals), arguments)))
+        print_table(HEADER, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""Each stage alone, in audio-seconds per CPU-second, beside librosa where it has the same.
+
+    python benchmarks/stages.py FOLDER [--rounds 3] [--files 9] [--stages decode,mel]
+
+Decoding by soundfile alone and through melmill, for each format; resampling; mel of chunks
+of three seconds, by melmill and by librosa; encoding rows as Parquet and as TFRecord; and
+the whole of a span, in this process and in a decoder process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+# One thread a process, as melmill's own workers have.
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+
+import numpy as np
+import psutil
+from baseline_decode import BLOCK_FRAMES, decode
+from measure import audio_files, cpu_of, describe_machine, interleave, median, print_table, spread
+
+from transforms.audio.chunks import count_chunks, resampled_length
+from transforms.audio.features import FeatureSpec
+from transforms.audio.isolation import DecoderProcess
+from transforms.audio.media import open_audio
+from transforms.audio.resample import resample_stream, source_range
+from transforms.audio.spans import Span, extract_span, mel_extractor, read_chunks
+from transforms.probe import probe_object
+from transforms.records import ProbedRecording, Recording
+from transforms.storage.objects import StoredObject
+from transforms.storage.parquet import ParquetShard
+from transforms.storage.schema import RowBatch, RowSchema
+from transforms.storage.tfrecord import TFRecordShard
+
+FEATURES = FeatureSpec()
+ROW_GROUP_ROWS = 128
+MEMORY_BYTES = 1 << 30
+
+#: A stage's run: its CPU seconds.
+Run = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Song:
+    """A file, and what melmill knows of it before it decodes."""
+
+    path: Path
+
+    @cached_property
+    def source(self) -> StoredObject:
+        return StoredObject(str(self.path))
+
+    @cached_property
+    def probed(self) -> ProbedRecording:
+        audio, size_bytes, fingerprint = probe_object(self.source, "")
+        name = str(self.path)
+        return ProbedRecording(Recording(name, name, name, fingerprint, size_bytes), audio)
+
+    @property
+    def seconds(self) -> float:
+        audio = self.probed.audio
+        return audio.frames / audio.sample_rate_hz
+
+    @property
+    def span(self) -> Span:
+        audio = self.probed.audio
+        samples = resampled_length(audio.frames, audio.sample_rate_hz, FEATURES.sample_rate_hz)
+        return Span(self.probed, 0, samples, 0, count_chunks(samples, FEATURES.chunk))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Something to measure, and how many seconds of audio one run of it takes."""
+
+    name: str
+    seconds: float
+    run: Run
+
+
+def cpu_only(function: Callable[[], object]) -> float:
+    return cpu_of(function)[0]
+
+
+def decode_with_melmill(song: Song) -> None:
+    with open_audio(song.source, song.probed.audio) as reader:
+        for _ in reader.blocks(0, song.probed.audio.frames, BLOCK_FRAMES):
+            pass
+
+
+def decode_stages(songs: list[Song]) -> Iterator[Stage]:
+    for suffix in sorted({song.path.suffix for song in songs}):
+        same = [song for song in songs if song.path.suffix == suffix]
+        seconds, name = sum(song.seconds for song in same), suffix[1:].upper()
+        for who, function in (("soundfile", _soundfile), ("melmill", decode_with_melmill)):
+            run = partial(cpu_only, partial(_each, function, same))
+            yield Stage(f"decode {name}: {who}", seconds, run)
+
+
+def _soundfile(song: Song) -> None:
+    decode(song.path)
+
+
+def _each(function: Callable[[Song], object], songs: list[Song]) -> None:
+    for song in songs:
+        function(song)
+
+
+def resample_stages(songs: list[Song]) -> Iterator[Stage]:
+    rate_hz, seconds = 44_100, 300.0
+    rng = np.random.default_rng(0)
+    mono = rng.normal(0, 0.1, (int(rate_hz * seconds), 1)).astype(np.float32)
+    yield Stage("resample 44.1 kHz: melmill", seconds, partial(cpu_only, partial(_resample, mono)))
+
+
+def _resample(mono: np.ndarray) -> None:
+    wanted = len(mono) // 2
+    source = source_range(0, wanted, len(mono), 44_100, 22_050)
+    blocks = (mono[i : i + BLOCK_FRAMES] for i in range(0, len(mono), BLOCK_FRAMES))
+    for _ in resample_stream(blocks, source, wanted, 44_100, 22_050, "soxr_hq"):
+        pass
+
+
+def _some_chunks(songs: list[Song], number: int) -> np.ndarray:
+    """Decode chunks of real music: float32 [number, samples]."""
+    found: list[np.ndarray] = []
+    for song in songs:
+        for _, chunk in read_chunks(song.span, FEATURES, song.source):
+            found.append(chunk[:, 0])
+            if len(found) == number:
+                return np.stack(found)
+    return np.stack(found)
+
+
+def mel_stages(songs: list[Song]) -> Iterator[Stage]:
+    chunks = _some_chunks(songs, 100)
+    extractor = mel_extractor(FEATURES)
+    extractor(chunks[:1])
+    _librosa_mel(chunks[:1])  # compiles
+    for who, function in (("librosa", _librosa_mel), ("melmill", extractor)):
+        run = partial(cpu_only, partial(function, chunks))
+        yield Stage(f"mel of a chunk: {who}", len(chunks) * 3.0, run)
+
+
+def _librosa_mel(chunks: np.ndarray) -> None:
+    import librosa
+
+    for chunk in chunks:
+        mel = librosa.feature.melspectrogram(y=chunk, sr=FEATURES.sample_rate_hz)
+        librosa.power_to_db(mel)
+
+
+def encode_stages(songs: list[Song]) -> Iterator[Stage]:
+    mel = mel_extractor(FEATURES)(_some_chunks(songs, 4 * ROW_GROUP_ROWS))
+    schema = RowSchema(*FEATURES.shape)
+    for name, shard in (("Parquet", ParquetShard), ("TFRecord", TFRecordShard)):
+        run = partial(cpu_only, partial(_encode, shard, schema, mel))
+        yield Stage(f"encode {name}: melmill", len(mel) * 3.0, run)
+
+
+def _encode(shard: type, schema: RowSchema, mel: np.ndarray) -> None:
+    with tempfile.NamedTemporaryFile() as file, shard(Path(file.name), schema) as writer:
+        for start in range(0, len(mel), ROW_GROUP_ROWS):
+            writer.add(_batch(mel[start : start + ROW_GROUP_ROWS], start))
+
+
+def _batch(mel: np.ndarray, start: int) -> RowBatch:
+    rows = len(mel)
+    columns = {
+        "recording_id": ["0" * 32] * rows,
+        "uri": ["songs/song.flac"] * rows,
+        "chunk_index": list(range(start, start + rows)),
+        "start_sample": list(range(start, start + rows)),
+        "valid_samples": [66_150] * rows,
+        "sample_rate_hz": [22_050] * rows,
+        "peak_dbfs": [-1.0] * rows,
+        "rms_dbfs": [-12.0] * rows,
+    }
+    return RowBatch(columns, mel)
+
+
+def span_stages(songs: list[Song]) -> Iterator[Stage]:
+    seconds = sum(song.seconds for song in songs)
+    spool = Path(tempfile.mkdtemp()) / "spool"
+    decoder = DecoderProcess(MEMORY_BYTES)
+    decoder.call(600.0, extract_span, songs[0].span, FEATURES, songs[0].source, spool)
+    yield Stage(
+        "span: decoding alone", seconds, partial(cpu_only, partial(_each, _soundfile, songs))
+    )
+    yield Stage("span: this process", seconds, partial(_spans_here, songs, spool))
+    yield Stage("span: decoder process", seconds, partial(_spans_there, songs, spool, decoder))
+
+
+def _spans_here(songs: list[Song], spool: Path) -> float:
+    return cpu_only(
+        lambda: [extract_span(song.span, FEATURES, song.source, spool) for song in songs]
+    )
+
+
+def _spans_there(songs: list[Song], spool: Path, decoder: DecoderProcess) -> float:
+    child = psutil.Process(decoder._child.pid)
+    before = sum(child.cpu_times()[:2])
+    here = cpu_only(
+        lambda: [
+            decoder.call(600.0, extract_span, song.span, FEATURES, song.source, spool)
+            for song in songs
+        ]
+    )
+    return here + sum(child.cpu_times()[:2]) - before
+
+
+STAGES = {
+    "decode": decode_stages,
+    "resample": resample_stages,
+    "mel": mel_stages,
+    "encode": encode_stages,
+    "span": span_stages,
+}
+
+
+def pick_songs(folder: Path, number: int) -> list[Song]:
+    """Take evenly spaced files, probed, whose decoding gives what their header claims."""
+    files = audio_files(folder)
+    step = max(1, len(files) // number)
+    songs = [Song(path) for path in files[::step][:number]]
+    return [song for song in songs if decode(song.path) == song.probed.audio.frames]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="a folder of FLAC, MP3 and Ogg files")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--files", type=int, default=9, help="how many of them to use")
+    parser.add_argument("--stages", default=",".join(STAGES), help="some of: " + ", ".join(STAGES))
+    arguments = parser.parse_args()
+    songs = pick_songs(arguments.folder, arguments.files)
+    minutes = sum(song.seconds for song in songs) / 60
+    print(f"{describe_machine()}\n{len(songs)} files, {minutes:.0f} minutes\n")
+    for name in arguments.stages.split(","):
+        report(list(STAGES[name](songs)), arguments.rounds)
+
+
+def report(stages: list[Stage], rounds: int) -> None:
+    """Measure stages in turns; those whose names begin alike are compared with the first."""
+    measured = interleave(rounds, {stage.name: stage.run for stage in stages})
+    rates = {s.name: [s.seconds / cpu_s for cpu_s in measured[s.name]] for s in stages}
+    firsts: dict[str, list[float]] = {}
+    rows = []
+    for name, own in rates.items():
+        first = firsts.setdefault(name.split(":")[0], own)
+        ratio = median(a / b for a, b in zip(own, first, strict=True))
+        rows.append((name, spread(own, 0), "" if own is first else f"{ratio:.2f}"))
+    print_table(("stage", "audio-seconds per CPU-second", "× the first of its name"), rows)
+    print()
+
+
+if __name__ == "__main__":
+    main()
