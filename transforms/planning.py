@@ -28,7 +28,7 @@ from transforms.records import ProbedRecording, Recording
 from transforms.storage.naming import digest, fraction
 
 #: Recordings planned together, in one worker's memory.
-RECORDINGS_PER_BUCKET = 50_000
+RECORDINGS_PER_BUCKET = 10_000
 
 #: Share of float32's size that log-mels keep under zstd-3 and BYTE_STREAM_SPLIT, measured.
 _COMPRESSED_SHARE = 0.75
@@ -231,7 +231,7 @@ def _kept_together(recording: Recording, spec: SplitSpec) -> str:
 def count_buckets(totals: SplitTotals) -> int:
     """Count the buckets in which a split is planned.
 
-    >>> count_buckets(SplitTotals(recordings=50_001, rows=1))
+    >>> count_buckets(SplitTotals(recordings=10_001, rows=1))
     2
     """
     return max(1, -(-totals.recordings // RECORDINGS_PER_BUCKET))

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from tests.plans import failure, planned, summary
-from transforms.errors import Cause
+from transforms.errors import Cause, DatasetError
 from transforms.planning import PlannedRecording
 from transforms.records import Failure
 from transforms.storage.index import (
@@ -109,15 +109,15 @@ def test_the_sums_have_the_same_bits_whatever_the_order(tmp_path: Path, totals: 
 def test_without_a_split_called_train_the_first_one_counts(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     folds = [replace(SHARDS[0], split="fold1"), replace(SHARDS[1], split="fold2")]
-    write(store, folds, [], [])
+    write(store, folds, FAILED[:1], [])
     moments = add_up(store, "x").moments
     assert moments is not None
     assert moments.count == 12
 
 
-def test_nothing_adds_up_to_nothing(tmp_path: Path) -> None:
-    totals = add_up(Store(str(tmp_path)), "x")
-    assert (totals.rows, totals.failure_ratio, totals.moments) == (0, 0.0, None)
+def test_an_index_that_is_missing_is_not_an_empty_dataset(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="index/x is missing"):
+        add_up(Store(str(tmp_path)), "x")
 
 
 @pytest.mark.parametrize(

@@ -204,8 +204,8 @@ def measure_levels(samples: Samples) -> Samples:
 
     Examples
     --------
-    >>> measure_levels(np.array([[0.5, -1.0], [0.0, 0.0]], np.float32)).tolist()
-    [[0.0, -inf], [-2.0411999225616455, -inf]]
+    >>> measure_levels(np.array([[0.5, -1.0], [0.0, 0.0]], np.float32)).round(3).tolist()
+    [[0.0, -inf], [-2.0409998893737793, -inf]]
     """
     peak = np.maximum(samples.max(axis=1), -samples.min(axis=1))
     rms = np.sqrt([np.dot(row, row) / len(row) for row in samples])
