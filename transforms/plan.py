@@ -21,7 +21,7 @@ from transforms.planning import (
     plan_recording,
     row_bytes,
 )
-from transforms.probe import FAILURES, fail_recording
+from transforms.probe import FAILURES
 from transforms.records import Failure, ProbedRecording
 from transforms.storage.naming import bucket
 
@@ -60,7 +60,7 @@ class _PlanRecording(beam.DoFn):
         except RecordingError as error:
             count("recordings_failed")
             self.progress.add(failed=1)
-            yield beam.pvalue.TaggedOutput(FAILURES, fail_recording(probed.recording, error))
+            yield beam.pvalue.TaggedOutput(FAILURES, Failure.of(probed.recording, error))
         else:
             count("recordings_planned")
             count("rows_planned", planned.rows)

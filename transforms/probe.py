@@ -51,7 +51,7 @@ class _Probe(beam.DoFn):
         except RecordingError as error:
             count("recordings_failed")
             self.progress.add(listed=1, failed=1)
-            failure = fail_recording(recording, error)
+            failure = Failure.of(recording, error)
             yield beam.pvalue.TaggedOutput(FAILURES, failure)
         else:
             count("recordings_probed")
@@ -88,15 +88,3 @@ def probe_object(source: StoredObject, fingerprint: str) -> tuple[AudioInfo, int
     if not fingerprint:
         size_bytes, fingerprint = source.stat()
     return probe_audio(replace(source, size_bytes=size_bytes)), size_bytes, fingerprint
-
-
-def fail_recording(recording: Recording, error: RecordingError) -> Failure:
-    """Make the failures table's row of what went wrong with a recording."""
-    return Failure(
-        recording.recording_id,
-        recording.uri,
-        recording.fingerprint,
-        error.stage,
-        error.cause,
-        error.message,
-    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transforms.errors import Cause, Stage
+from transforms.errors import Cause, RecordingError, Stage
 
 #: A label as the catalogue's table gave it: one value, or a list of them.
 Scalar = str | int | float | bool | None
@@ -97,3 +97,15 @@ class Failure:
     stage: Stage
     cause: Cause
     message: str
+
+    @classmethod
+    def of(cls, recording: Recording, error: RecordingError) -> Failure:
+        """Say of a recording what went wrong with it."""
+        return cls(
+            recording.recording_id,
+            recording.uri,
+            recording.fingerprint,
+            error.stage,
+            error.cause,
+            error.message,
+        )

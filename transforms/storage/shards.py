@@ -167,24 +167,11 @@ def _extract_rows(
                 job.limits.timeout_s, extract_span, span, job.features, source, spool
             )
         except RecordingError as error:
-            failures.append(describe_failure(span, error))
+            failures.append(Failure.of(recording, error))
             report(span, 0, True)
             continue
         yield from _spooled(span, rows, job, spool)
         report(span, len(rows.chunk_index), False)
-
-
-def describe_failure(span: Span, error: RecordingError) -> Failure:
-    """Make the failures table's row of what went wrong with a span."""
-    recording = span.probed.recording
-    return Failure(
-        recording.recording_id,
-        recording.uri,
-        recording.fingerprint,
-        error.stage,
-        error.cause,
-        error.message,
-    )
 
 
 def _spooled(span: Span, rows: SpanRows, job: ExtractJob, spool: Path) -> Iterator[RowBatch]:
