@@ -25,6 +25,8 @@ _LOST_WORKER = re.compile(r"Worker subprocess exited with return code (-?\d+)")
 _INTERRUPTED = frozenset({"-2", "130"})
 _ENDING_SECONDS = 10.0
 _WAKING_SECONDS = 5.0
+#: Not the one of Control-C: a command that a shell started in the background ignores that.
+_LOST_SIGNAL = signal.SIGUSR1
 _USER_ERROR = re.compile(r"transforms\.errors\.(\w+): (.*?)(?= \[while running|\n\n|\Z)", re.DOTALL)
 
 
@@ -130,6 +132,7 @@ def _watching_workers() -> Iterator[list[str]]:
     heard = threading.Event()
     others = psutil.Process().children(recursive=True)
     threading.excepthook = hook
+    before = signal.signal(_LOST_SIGNAL, signal.default_int_handler)
     try:
         yield lost
     except BaseException:
@@ -141,13 +144,14 @@ def _watching_workers() -> Iterator[list[str]]:
     finally:
         heard.set()
         threading.excepthook = previous
+        signal.signal(_LOST_SIGNAL, before)
 
 
 def _wake_main(heard: threading.Event) -> None:
     # Not interrupt_main, which does not wake a thread that waits for a lock; and more than
     # once, because Beam's own cleaning up may wait for the lost worker too.
     while not heard.is_set():
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident or 0, _LOST_SIGNAL)
         heard.wait(_WAKING_SECONDS)
 
 

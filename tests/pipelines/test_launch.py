@@ -173,6 +173,15 @@ def test_a_lost_worker_is_noticed_by_what_its_thread_raises() -> None:
     assert lost == ["a worker process ended with status 9"]
 
 
+def test_a_lost_worker_is_noticed_where_control_c_is_ignored() -> None:
+    # As in a command that a shell script started in the background.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        test_a_lost_worker_is_noticed_by_what_its_thread_raises()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_other_threads_errors_go_where_they_went(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", lambda args: seen.append(args.exc_value))
