@@ -14,9 +14,6 @@ import os
 from functools import partial
 from pathlib import Path
 
-# One thread a process, as a competent user asks for: more of them slow one another down.
-os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
-
 import librosa
 import numpy as np
 import pyarrow as pa

@@ -127,7 +127,11 @@ def _kib(path: str, name: str) -> float:
 
 
 def run(
-    command: Sequence[str], *, watch_s: float | None = None, allowed: Iterable[int] = (0,)
+    command: Sequence[str],
+    *,
+    watch_s: float | None = None,
+    allowed: Iterable[int] = (0,),
+    environment: Mapping[str, str] | None = None,
 ) -> Cost:
     """Run a command to its end, and that of everything it started.
 
@@ -139,10 +143,14 @@ def run(
         Seconds between two looks at its memory; ``None`` to leave it in peace.
     allowed
         Exit statuses that are no failure.
+    environment
+        Variables to set beside those that are.
     """
     with _adopting_orphans(), tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         before, others, started = _children_cpu_s(), _children(), time.monotonic()
-        child = subprocess.Popen(command, stdout=out, stderr=err, env=_environment())
+        child = subprocess.Popen(
+            command, stdout=out, stderr=err, env=_environment(environment or {})
+        )
         watch = _Watch(child.pid)
         _wait(child, watch, watch_s)
         wall_s = time.monotonic() - started
@@ -155,9 +163,10 @@ def run(
     return Cost(wall_s, cpu_s, tuple(watch.peaks.values()), watch.tree_mib, output)
 
 
-def _environment() -> dict[str, str]:
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
     """Let programs keep their bytecode, as they do where people use them."""
-    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, **more}
 
 
 def _wait(child: subprocess.Popen[bytes], watch: _Watch, watch_s: float | None) -> None:

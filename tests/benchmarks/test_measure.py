@@ -37,7 +37,8 @@ def test_peak_memory_is_that_of_each_process(measure, tmp_path):
 
     cost = measure.run([sys.executable, str(script)], watch_s=0.05)
 
-    assert len(cost.processes) == 1
+    # Other tests' idle processes are children of this one too.
+    assert [process.role for process in cost.processes].count("launcher") == 1
     assert 100 < cost.peaks()["launcher"] < 200
 
 
