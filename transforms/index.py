@@ -50,26 +50,48 @@ class WriteIndex(beam.PTransform):
         ],
     ) -> beam.PCollection[str]:
         """Join recordings, failures and shards by recording, part by part."""
-        planned, failures, _ = found
-        everything = found | "JoinFacts" >> beam.Flatten()
-        index = beam.pvalue.AsSingleton(
-            everything
-            | "DigestFacts" >> beam.Map(fact_digest)
-            | "SumDigests" >> beam.CombineGlobally(_sum_digests)
-        )
-        parts = beam.pvalue.AsSingleton(
-            (planned, failures)
-            | "JoinRecordings" >> beam.Flatten()
-            | "CountRecordings" >> beam.combiners.Count.Globally()
-            | "CountParts" >> beam.Map(lambda number: 1 + number // RECORDINGS_PER_PART)
-        )
+        index = beam.pvalue.AsSingleton(found | "DigestFacts" >> _DigestFacts())
+        parts = beam.pvalue.AsSingleton(found[:2] | "CountParts" >> _CountParts())
         return (
-            everything
+            found
+            | "JoinFacts" >> beam.Flatten()
             | "KeyByPart" >> beam.FlatMap(key_by_part, parts)
             | "GroupByPart" >> beam.GroupByKey()
             | "WriteParts" >> beam.FlatMap(write_index_part, index, self.job)
             | "ListParts" >> beam.combiners.ToList()
             | "NameIndex" >> beam.Map(_write_outcome, index, self.job)
+        )
+
+
+class _DigestFacts(beam.PTransform):
+    """Digest everything that is known, in whatever order it comes.
+
+    Sums are made where the facts are: facts that are joined first are kept by the runner.
+    """
+
+    def expand(self, found: tuple[beam.PCollection[Any], ...]) -> beam.PCollection[int]:
+        digests = [
+            facts
+            | f"Digest{number}" >> beam.Map(fact_digest)
+            | f"Sum{number}" >> beam.CombineGlobally(_sum_digests)
+            for number, facts in enumerate(found)
+        ]
+        return digests | beam.Flatten() | "SumAll" >> beam.CombineGlobally(_sum_digests)
+
+
+class _CountParts(beam.PTransform):
+    """Find how many parts an index of so many recordings has."""
+
+    def expand(self, found: tuple[beam.PCollection[Any], ...]) -> beam.PCollection[int]:
+        numbers = [
+            facts | f"Count{number}" >> beam.combiners.Count.Globally()
+            for number, facts in enumerate(found)
+        ]
+        return (
+            numbers
+            | beam.Flatten()
+            | "CountAll" >> beam.CombineGlobally(sum)
+            | "CountParts" >> beam.Map(lambda number: 1 + number // RECORDINGS_PER_PART)
         )
 
 

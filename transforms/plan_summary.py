@@ -107,11 +107,16 @@ class SummarizePlan(beam.PTransform):
             beam.PCollection[ShardPlan],
         ],
     ) -> beam.PCollection[str]:
-        """Add up on every worker, then join the sums."""
+        """Add up each kind where it is made: only sums are joined, since a runner keeps those."""
+        add_up = _AddUp(row_bytes(self.job.features))
+        sums = [
+            facts | f"AddUp{name}" >> beam.CombineGlobally(add_up)
+            for name, facts in zip(("Recordings", "Failures", "Shards"), found, strict=True)
+        ]
         return (
-            found
-            | "JoinPlan" >> beam.Flatten()
-            | "AddUp" >> beam.CombineGlobally(_AddUp(row_bytes(self.job.features)))
+            sums
+            | "JoinSums" >> beam.Flatten()
+            | "AddSums" >> beam.CombineGlobally(_merge)
             | "WritePlan" >> beam.Map(_write_summary, self.job)
         )
 
@@ -130,13 +135,17 @@ class _AddUp(beam.CombineFn):
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[PlanSummary]) -> PlanSummary:
-        merged = PlanSummary()
-        for accumulator in accumulators:
-            merged.merge(accumulator)
-        return merged
+        return _merge(accumulators)
 
     def extract_output(self, accumulator: PlanSummary) -> PlanSummary:
         return accumulator
+
+
+def _merge(sums: Iterable[PlanSummary]) -> PlanSummary:
+    merged = PlanSummary()
+    for one in sums:
+        merged.merge(one)
+    return merged
 
 
 def _write_summary(summary: PlanSummary, job: ExtractJob) -> str:
