@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 import transforms.errors
-from pipelines.memory import return_large_blocks
+from pipelines.memory import tune_allocation
 from pipelines.options import RUNNERS
 from transforms.errors import UserError
 
@@ -55,7 +55,7 @@ def run_pipeline(build: Callable[[Any], object], options: Any) -> Any:
     LostWorkerError
         Workers were lost in every attempt.
     """
-    return_large_blocks()
+    tune_allocation()
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return _run_once(build, options)

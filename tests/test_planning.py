@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
@@ -36,6 +37,13 @@ def plan(one: ProbedRecording, max_seconds: float = DAY) -> PlannedRecording:
 
 
 # One recording
+
+
+@given(st.builds(PlannedRecording, st.builds(ProbedRecording)))
+def test_a_planned_recording_travels_whole_and_small(made: PlannedRecording) -> None:
+    pickled = pickle.dumps(made)
+    assert pickle.loads(pickled) == made
+    assert len(pickled) <= len(pickle.dumps(made.probed))
 
 
 def test_a_recording_is_counted_at_the_target_rate() -> None:

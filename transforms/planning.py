@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 
@@ -24,7 +24,7 @@ from transforms.audio.media import seeks_exactly
 from transforms.audio.resample import starts_anywhere
 from transforms.audio.spans import Span
 from transforms.errors import CatalogueError, Cause, RecordingError, Stage
-from transforms.records import ProbedRecording, Recording
+from transforms.records import AudioInfo, ProbedRecording, Recording
 from transforms.storage.naming import digest, fraction
 
 #: Recordings planned together, in one worker's memory.
@@ -107,6 +107,22 @@ class PlannedRecording:
     def rows(self) -> int:
         """Rows that the recording will have."""
         return self.chunks * self.rows_per_chunk
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle flat: nested classes' names are a third of the bytes, of millions of these."""
+        recording, audio = self.probed.recording, self.probed.audio
+        return _unpickle, (*_values(recording), *_values(audio), *_values(self)[1:])
+
+
+def _values(record: Any) -> list[Any]:
+    return [getattr(record, name) for name in record.__slots__]
+
+
+def _unpickle(*values: Any) -> PlannedRecording:
+    middle = len(Recording.__slots__)
+    end = middle + len(AudioInfo.__slots__)
+    probed = ProbedRecording(Recording(*values[:middle]), AudioInfo(*values[middle:end]))
+    return PlannedRecording(probed, *values[end:])
 
 
 @dataclass(frozen=True, slots=True)

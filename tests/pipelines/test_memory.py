@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from pipelines.memory import return_large_blocks
+from pipelines.memory import tune_allocation
 
 glibc_only = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own setting")
 
@@ -17,8 +17,8 @@ glibc_only = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc
 PROGRAM = """
 import psutil
 if {wanted}:
-    from pipelines.memory import return_large_blocks
-    return_large_blocks()
+    from pipelines.memory import tune_allocation
+    tune_allocation()
 before = psutil.Process().memory_info().rss
 one = bytearray(20 << 20)
 del one
@@ -47,5 +47,5 @@ def test_large_blocks_go_back_although_small_ones_lie_between_them() -> None:
 
 def test_an_environment_that_says_otherwise_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "1234")
-    return_large_blocks()
+    tune_allocation()
     assert os.environ["MALLOC_MMAP_THRESHOLD_"] == "1234"
