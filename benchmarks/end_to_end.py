@@ -1,12 +1,14 @@
 """End to end: CPU time per hour of audio, beside two baselines and decoding alone.
 
-    python benchmarks/end_to_end.py FOLDER [--rounds 3] [--workers 2] [--only melmill,decoding]
+    python benchmarks/end_to_end.py FOLDER [--rounds 3] [--workers 2] [--copies 1]
+        [--only melmill,decoding]
 
 Each contestant takes every fourth file of the folder, and all of them. The slope between
 the two is what an hour of audio costs; what is left at zero hours is the fixed start-up.
 
 ``pool`` and ``beam`` are the baselines as they are written, ``pool1`` and ``beam1`` the
-same with one BLAS thread a process, as only those ask for who have measured it.
+same with one BLAS thread a process, as only those ask for who have measured it. ``spread``
+is ``beam`` with a Reshuffle after the chunks are cut, as Beam's guide advises.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from measure import (
     audio_seconds,
     describe_machine,
     interleave,
+    link_copies,
     median,
     melmill,
     print_table,
@@ -37,7 +40,7 @@ from measure import (
 
 STEP = 4
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-CONTESTANTS = ("melmill", "pool", "pool1", "beam", "beam1", "decoding")
+CONTESTANTS = ("melmill", "pool", "pool1", "beam", "beam1", "spread", "decoding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,8 @@ def command(who: str, catalogue: Path, output: Path, arguments: argparse.Namespa
     workers = ("--workers", arguments.workers)
     if who == "decoding":
         return script("baseline_decode.py", catalogue)
+    if who == "spread":
+        return script("baseline_beam.py", catalogue, output, *workers, "--spread-chunks")
     if who != "melmill":
         return script(f"baseline_{who.removesuffix('1')}.py", catalogue, output, *workers)
     settings = [word for setting in arguments.set for word in ("--set", setting)]
@@ -111,9 +116,8 @@ def count_rows(output: Path) -> int:
     return sum(pq.read_metadata(path).num_rows for path in shards)
 
 
-def make_catalogues(folder: Path, scratch: Path) -> list[Catalogue]:
+def make_catalogues(files: list[Path], scratch: Path) -> list[Catalogue]:
     """Write a table of every fourth file, and one of all."""
-    files = audio_files(folder)
     return [
         Catalogue(name, write_catalogue(scratch / f"{name}.csv", some), audio_seconds(some) / 3600)
         for name, some in (("quarter", files[::STEP]), ("whole", files))
@@ -177,7 +181,8 @@ def main() -> None:
     arguments = _parse()
     names = arguments.only.split(",")
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-        catalogues = make_catalogues(arguments.folder, Path(scratch))
+        links = link_copies(audio_files(arguments.folder), arguments.copies, Path(scratch))
+        catalogues = make_catalogues(links, Path(scratch))
         hours = " and ".join(f"{catalogue.hours:.2f} h" for catalogue in catalogues)
         print(f"{describe_machine()}\n{hours}; {arguments.workers} workers\n", flush=True)
         contestants: dict[str, Callable[[], Trial]] = {
@@ -193,6 +198,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="a folder of audio, as make_songs.py writes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--copies", type=int, default=1, help="of each file in the catalogue")
     parser.add_argument("--only", default=",".join(CONTESTANTS), help="some of these")
     parser.add_argument("--set", action="append", default=[], help="for melmill: KEY=VALUE")
     parser.add_argument("--scratch", type=Path, help="where to write datasets meanwhile")

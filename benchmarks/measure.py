@@ -304,6 +304,16 @@ def write_catalogue(path: Path, files: Iterable[Path]) -> Path:
     return path
 
 
+def link_copies(files: list[Path], copies: int, folder: Path) -> list[Path]:
+    """Give each file several names, since a catalogue may name a recording once."""
+    links = []
+    for path in files:
+        for number in range(copies):
+            links.append(folder / f"{path.stem}-{number}{path.suffix}")
+            links[-1].symlink_to(path)
+    return links
+
+
 def audio_seconds(files: Iterable[Path]) -> float:
     """Add up how long files play, by their headers."""
     import soundfile

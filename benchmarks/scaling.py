@@ -19,6 +19,7 @@ from measure import (
     audio_seconds,
     describe_machine,
     interleave,
+    link_copies,
     median,
     melmill,
     print_table,
@@ -26,16 +27,6 @@ from measure import (
     spread,
     write_catalogue,
 )
-
-
-def link_copies(files: list[Path], copies: int, folder: Path) -> list[Path]:
-    """Give each file several names, since a catalogue may name a recording once."""
-    links = []
-    for path in files:
-        for number in range(copies):
-            links.append(folder / f"{path.stem}-{number}{path.suffix}")
-            links[-1].symlink_to(path)
-    return links
 
 
 def wall_s(catalogue: Path, workers: int, settings: list[str]) -> float:

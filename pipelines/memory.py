@@ -15,7 +15,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-_LARGE_BYTES = 8 << 20
+_LARGE_BYTES = 12 << 20
 _M_MMAP_THRESHOLD = -3  # <malloc.h>
 _THRESHOLD = "MALLOC_MMAP_THRESHOLD_"
 _FOR_WORKERS = {

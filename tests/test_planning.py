@@ -40,10 +40,14 @@ def plan(one: ProbedRecording, max_seconds: float = DAY) -> PlannedRecording:
 
 
 @given(st.builds(PlannedRecording, st.builds(ProbedRecording)))
-def test_a_planned_recording_travels_whole_and_small(made: PlannedRecording) -> None:
-    pickled = pickle.dumps(made)
-    assert pickle.loads(pickled) == made
-    assert len(pickled) <= len(pickle.dumps(made.probed))
+def test_a_planned_recording_travels_whole(made: PlannedRecording) -> None:
+    # NaN, which equals nothing, may be among the values.
+    assert repr(pickle.loads(pickle.dumps(made))) == repr(made)
+
+
+def test_a_planned_recording_takes_less_than_its_parts() -> None:
+    made = planned()
+    assert len(pickle.dumps(made)) < len(pickle.dumps(made.probed))
 
 
 def test_a_recording_is_counted_at_the_target_rate() -> None:

@@ -205,13 +205,12 @@ class PyavStream:
     def _fill(self, samples: int) -> None:
         """Decode until so many samples are ready, or to the end."""
         # A frame is a fiftieth of a second: what is done for each costs like decoding it.
+        missing = samples - self._ready.samples
         with self._decoder_errors():
-            while self._ready.samples < samples:
-                frame = next(self._frames, None)
-                if frame is None:
-                    return
-                if frame.samples:
+            while missing > 0 and (frame := next(self._frames, None)) is not None:
+                if count := frame.samples:
                     self._admit(frame)
+                    missing -= count
 
     def _admit(self, frame: Any) -> None:
         if not self.shape[0]:

@@ -29,7 +29,7 @@ from transforms.storage.objects import StoredObject
 Samples = npt.NDArray[np.float32]
 
 _BLOCK_SAMPLES = 1 << 16
-_BATCH_SAMPLES = 1 << 20
+_BATCH_SAMPLES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
