@@ -27,6 +27,9 @@ CORE = [
     "typer>=0.16",
 ]
 
+#: To hear and see recordings (``pipelines.notebook``).
+NOTEBOOK = ["ipython", "matplotlib>=3.9"]
+
 DEV = [
     "build",
     "datasets",
@@ -60,7 +63,8 @@ setup(
         "gcs": ["gcsfs>=2025.3"],
         "azure": ["adlfs>=2024.12"],
         "dataflow": ["apache-beam[gcp]>=2.77,<3"],
-        "dev": DEV,
+        "notebook": NOTEBOOK,
+        "dev": [*DEV, *NOTEBOOK],
     },
     entry_points={"console_scripts": ["melmill = pipelines.cli:main"]},
     classifiers=[

@@ -125,19 +125,42 @@ def read_chunks(
     (int, float32 [length, rows' channels])
         The chunk's index and its samples at the target rate.
     """
-    audio, spec = span.probed.audio, features.chunk
+    spec = features.chunk
     last = span.stop_chunk - 1
-    first_sample = span.origin_sample + chunk_start(span.first_chunk, span.samples, spec)
-    stop_sample = span.origin_sample + chunk_start(last, span.samples, spec)
-    stop_sample += valid_samples(last, span.samples, spec)
+    start = span.origin_sample + chunk_start(span.first_chunk, span.samples, spec)
+    stop = span.origin_sample + chunk_start(last, span.samples, spec)
+    stop += valid_samples(last, span.samples, spec)
+    blocks = read_samples(span.probed.audio, features, source, start, stop)
+    yield from cut_chunks(blocks, span.first_chunk, span.stop_chunk, span.samples, spec)
+
+
+def read_samples(
+    audio: AudioInfo, features: FeatureSpec, source: StoredObject, start: int, stop: int
+) -> Iterator[Samples]:
+    """Decode, mix and resample a part of a recording.
+
+    Parameters
+    ----------
+    audio
+        What the probe said of it.
+    features
+        Target rate, channels and resampler.
+    source
+        Where it is.
+    start, stop
+        Samples at the target rate, ``stop`` excluded.
+
+    Yields
+    ------
+    float32 [any, rows' channels]
+        ``stop - start`` samples in all.
+    """
     rates = audio.sample_rate_hz, features.sample_rate_hz
-    needed = source_range(first_sample, stop_sample, audio.frames, *rates)
+    needed = source_range(start, stop, audio.frames, *rates)
     with open_audio(source, audio) as reader:
         decoded = reader.blocks(needed.start, needed.stop, _block_frames(audio))
         mixed = (select_channels(block, features.channels) for block in decoded)
-        wanted = stop_sample - first_sample
-        resampled = resample_stream(mixed, needed, wanted, *rates, features.resampler)
-        yield from cut_chunks(resampled, span.first_chunk, span.stop_chunk, span.samples, spec)
+        yield from resample_stream(mixed, needed, stop - start, *rates, features.resampler)
 
 
 def _block_frames(audio: AudioInfo) -> int:

@@ -1,0 +1,152 @@
+"""What a notebook computes of a recording is what the pipeline stores of it, bit for bit."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from deltalake import DeltaTable
+
+from pipelines.config import load_config
+from pipelines.notebook import Audio, iter_chunks, load_audio, mel_spectrogram, play, plot
+from tests.pipeline_runs import extract_here
+from tests.signals import noise, song, write_audio
+from transforms.errors import ConfigError, RecordingError
+
+#: A name, a rate, a number of channels, seconds.
+RECORDINGS = (
+    ("a.wav", 44_100, 2, 7.4),
+    ("b.flac", 22_050, 2, 9.0),
+    ("c.mp3", 48_000, 2, 4.0),
+    ("d.ogg", 32_000, 2, 10.7),
+    ("e.m4a", 44_100, 2, 6.1),
+    ("f.opus", 48_000, 2, 1.2),
+)
+RECIPES = {
+    "default": (),
+    "each channel, rounded": ("audio.channels=each", "output.resolution=1/64"),
+    "overlapping, padded": (
+        *("chunk.seconds=2", "chunk.hop_seconds=0.75", "chunk.tail=pad", "chunk.short=repeat"),
+        *("mel.log.kind=log10", "mel.log.top_db=null", "mel.n_mels=40"),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("songs")
+    for seed, (name, rate, channels, seconds) in enumerate(RECORDINGS):
+        sound = song(seconds, rate, seed, channels) + noise(seconds, rate, seed, channels, 0.02)
+        write_audio(folder / name, sound, rate)
+    return folder
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_notebook_computes_the_stored_rows(folder, tmp_path, recipe):
+    # One shard a split: no recording is cut in two.
+    overrides = (*RECIPES[recipe], "output.min_shards=1")
+    extract_here(folder, tmp_path / "dataset", *overrides)
+    table = DeltaTable(tmp_path / "dataset").to_pyarrow_table().to_pylist()
+    compared = 0
+    for name, *_ in RECORDINGS:
+        audio = load_audio(folder / name, load_config(None, overrides))
+        stored = [row for row in table if row["uri"] == str(folder / name)]
+        stored.sort(key=lambda row: (row["chunk_index"], row.get("channel", 0)))
+        mel = mel_spectrogram(audio)
+        assert len(mel) == len(stored)
+        for found, row in zip(mel, stored, strict=True):
+            np.testing.assert_array_equal(found, np.array(row["mel"], np.float32))
+        chunks = [chunk for chunk in iter_chunks(audio) for _ in range(audio.samples.shape[1])]
+        for chunk, row in zip(chunks, stored, strict=True):
+            assert chunk.index == row["chunk_index"]
+            assert chunk.start_sample == row["start_sample"]
+            assert chunk.valid_samples == row["valid_samples"]
+        compared += len(stored)
+    assert compared == len(table) > 0
+
+
+def test_a_chunk_alone_has_the_features_it_has_among_others(folder):
+    audio = load_audio(folder / "b.flac")
+    each = [mel_spectrogram(chunk) for chunk in iter_chunks(audio)]
+    np.testing.assert_array_equal(np.concatenate(each), mel_spectrogram(audio))
+
+
+def test_the_samples_are_librosas(folder):
+    import librosa
+
+    audio = load_audio(folder / "a.wav")
+    wanted, rate = librosa.load(folder / "a.wav", sr=22_050)
+    assert (audio.sample_rate_hz, audio.samples.shape) == (rate, (len(wanted), 1))
+    assert audio.seconds == pytest.approx(7.4, abs=1e-4)
+    # soxr in blocks is soxr whole; librosa's mean of two channels may round once more.
+    np.testing.assert_allclose(audio.samples[:, 0], wanted, rtol=0, atol=1e-6)
+
+
+def test_a_recipe_may_be_a_file(folder, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"audio": {"sample_rate_hz": 8000}}))
+    assert load_audio(folder / "a.wav", tmp_path / "recipe.yaml").sample_rate_hz == 8000
+
+
+def test_what_is_too_short_has_no_features(folder):
+    audio = load_audio(folder / "f.opus", load_config(None, ["chunk.short=drop"]))
+    assert mel_spectrogram(audio).shape == (0, 128, 130)
+    assert len(plot(audio).axes) == 2
+
+
+def test_a_player_holds_every_channel(folder):
+    pytest.importorskip("IPython")
+    audio = load_audio(folder / "a.wav", load_config(None, ["audio.channels=each"]))
+    sound = play(audio).data
+    assert sound[:4] == b"RIFF"
+    assert int.from_bytes(sound[22:24], "little") == 2
+    assert int.from_bytes(sound[24:28], "little") == 22_050
+
+
+def test_a_plot_shows_waveform_and_spectrogram(folder, tmp_path):
+    pytest.importorskip("matplotlib")
+    audio = load_audio(folder / "b.flac")
+    wave, spectrum, scale = plot(audio).axes
+    assert len(wave.lines[0].get_xdata()) == len(audio.samples)
+    assert [image.get_array().shape for image in spectrum.images] == [(128, 130)] * 3
+    assert [image.get_extent()[0] for image in spectrum.images] == [0, 3, 6]
+    assert scale.get_ylabel() == "dB"
+    last = list(iter_chunks(audio))[-1]
+    figure = plot(last)
+    assert figure.axes[0].get_xlim() == pytest.approx((6, 9), abs=1e-3)
+    figure.savefig(tmp_path / "chunk.png")
+    assert (tmp_path / "chunk.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("function", "package", "blocked"),
+    [(play, "IPython", "IPython"), (plot, "matplotlib", "matplotlib.figure")],
+)
+def test_a_missing_package_is_named(monkeypatch, function, package, blocked):
+    monkeypatch.setitem(sys.modules, blocked, None)
+    audio = Audio("a.wav", np.zeros((100, 1), np.float32), load_config(None).features())
+    with pytest.raises(ImportError, match=rf"{package} is not installed.*melmill\[notebook\]"):
+        function(audio)
+
+
+def test_bad_input_is_named(folder, tmp_path):
+    with pytest.raises(RecordingError, match=r"nowhere\.wav"):
+        load_audio(tmp_path / "nowhere.wav")
+    (tmp_path / "text.mp3").write_text("la la la")
+    with pytest.raises(RecordingError, match="format"):
+        load_audio(tmp_path / "text.mp3")
+    (tmp_path / "bad.yaml").write_text("audio: {sample_rate: 8000}")
+    with pytest.raises(ConfigError, match="sample_rate"):
+        load_audio(folder / "a.wav", tmp_path / "bad.yaml")
+    mono = tmp_path / "mono.wav"
+    write_audio(mono, noise(1.0, 8000, 0), 8000)
+    with pytest.raises(RecordingError, match="channel"):
+        load_audio(mono, load_config(None, ["audio.channels=right"]))
+
+
+def test_a_notebook_needs_no_beam():
+    program = "import sys, pipelines.notebook; sys.exit('apache_beam' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
