@@ -9,7 +9,7 @@
 
 Everything goes through the code that the workers run, so samples and features are theirs
 bit for bit. (But where a recording that is resampled was cut over several shards: there
-each part differs from the whole by the 2.4e-7 of full scale that soxr does.)
+each part differs from the whole by up to 5e-7 of full scale.)
 """
 
 from __future__ import annotations
