@@ -30,19 +30,24 @@ CORE = [
 #: To hear and see recordings (``pipelines.notebook``).
 NOTEBOOK = ["ipython", "matplotlib>=3.9"]
 
-DEV = [
-    "build",
+#: What datasets are read with, all of them together; each reads without the others.
+LOADERS = [
     "datasets",
     "duckdb",
+    "polars",
+    "tensorflow-cpu",
+    "tensorflow-datasets",
+    "webdataset",
+]
+
+DEV = [
+    "build",
     "hypothesis",
     "mypy>=2",
     "pandas",
-    "polars",
     "pre-commit",
     "pytest",
     "ruff",
-    "tensorflow-cpu",
-    "tensorflow-datasets",
     "types-psutil",
     "types-PyYAML",
 ]
@@ -64,7 +69,8 @@ setup(
         "azure": ["adlfs>=2024.12"],
         "dataflow": ["apache-beam[gcp]>=2.77,<3"],
         "notebook": NOTEBOOK,
-        "dev": [*DEV, *NOTEBOOK],
+        "loaders": LOADERS,
+        "dev": [*DEV, *LOADERS, *NOTEBOOK],
     },
     entry_points={"console_scripts": ["melmill = pipelines.cli:main"]},
     classifiers=[

@@ -253,6 +253,50 @@ def validate(
         raise typer.Exit(Exit.FAILED)
 
 
+@app.command(context_settings=_PASS_THROUGH)
+def export(
+    context: typer.Context,
+    dataset: DatasetArgument,
+    output: Annotated[str, typer.Argument(metavar="OUTPUT", help="An empty or new folder.")],
+    format_: Annotated[
+        str,
+        typer.Option("--format", help="tfds, hf (Hugging Face), webdataset or numpy."),
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", help="The view's name; the dataset's folder's without.")
+    ] = None,
+    runner: RunnerOption = "direct",
+    workers: WorkersOption = 0,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Lay out a dataset's current snapshot as another ecosystem has it.
+
+    Files are linked where the bytes are the same, else copied or encoded anew.
+
+    \b
+    melmill export dataset/ songs-tfds/ --format tfds       # tfds.builder_from_directory
+    melmill export dataset/ songs-hf/ --format hf           # datasets.load_dataset
+    melmill export dataset/ songs-wds/ --format webdataset  # KEY.mel.npy and KEY.json in tar files
+    melmill export dataset/ songs-npy/ --format numpy       # np.load(..., mmap_mode="r")
+    """
+    from pipelines.export import default_name
+    from pipelines.export import export as run
+    from pipelines.progress import showing_progress
+    from transforms.storage.exports import ExportJob, check_format
+
+    with _reporting_errors():
+        options = _beam_options(runner, workers, context.args)
+        known = check_format(format_)
+        job = ExportJob(Store(dataset), "", Store(output), known, name or default_name(dataset))
+        with showing_progress("export", quiet) as address:
+            made = run(replace(job, progress=address), options)
+    if as_json:
+        _print_json(present.export_json(made))
+    else:
+        print(present.export_text(made))
+
+
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Made if need be.")] = Path(

@@ -47,6 +47,8 @@ def read_row_schema(store: Store) -> RowSchema:
             return read_schema(file)[0]
     except FileNotFoundError as error:
         raise DatasetError(f"{store.root}: shard {names[0]} is missing") from error
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{store.root}: shard {names[0]} is damaged: {error}") from error
 
 
 def inspection_json(root: str, inspection: Inspection) -> dict[str, Any]:

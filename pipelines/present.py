@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipelines.export import Export
     from pipelines.extract import Extraction
     from transforms.storage.totals import Totals
 
@@ -135,3 +136,38 @@ _TFRECORD = """Read it with polars.read_delta, deltalake, DuckDB, pyarrow, datas
   data = tf.data.TFRecordDataset([{output!r} + "/" + name for name in names])
   data = data.map(lambda row: tf.io.parse_single_example(row, features))
   # model.fit(data.map(lambda row: (row["mel"], ...)).batch(32))"""
+
+
+def export_json(made: Export) -> dict[str, Any]:
+    """Give a view as plain values."""
+    return {
+        "output": made.job.output.root,
+        "format": made.job.format,
+        "name": made.job.name,
+        "files": made.files,
+        "rows": made.rows,
+    }
+
+
+def export_text(made: Export) -> str:
+    """Say what was exported, and how to read it."""
+    lines = [f"{made.job.output.root}: {sum(made.rows.values()):,} rows as {made.job.format}"]
+    for split, names in made.files.items():
+        lines.append(f"  {split}: {made.rows[split]:,} rows, {len(names):,} files")
+    split, names = next(iter(made.files.items()))
+    code = _LOADING[made.job.format].format(output=made.job.output.root, split=split, file=names[0])
+    return "\n".join(lines) + "\n\n" + code
+
+
+_LOADING = {
+    "tfds": """  import tensorflow_datasets as tfds
+  data = tfds.builder_from_directory({output!r}).as_dataset(split={split!r})""",
+    "hf": """  import datasets
+  data = datasets.load_dataset({output!r}, split={split!r}).with_format("numpy")""",
+    "webdataset": """  import glob, webdataset
+  shards = sorted(glob.glob({output!r} + "/{split}-*.tar"))
+  data = webdataset.WebDataset(shards, shardshuffle=100).decode()
+  # row["mel.npy"], row["json"]""",
+    "numpy": """  import numpy as np
+  mel = np.load({output!r} + "/{file}", mmap_mode="r")   # [rows, n_mels, frames]""",
+}

@@ -51,6 +51,8 @@ class Board:
         """Say it in a line."""
         if not self.sources:
             return "starting workers"
+        if exported := self.total("exported"):
+            return f"{exported:,.0f} shards, {self.total('rows'):,.0f} rows"
         if not self.total("recordings"):
             hours = self.total("seconds_listed") / 3600
             return f"{self.total('listed'):,.0f} recordings listed, {hours:,.2f} h"

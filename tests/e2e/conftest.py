@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 
+from tests.e2e.rows import Rows, from_arrow
 from tests.e2e.songs import Songs, make_songs
 from tests.pipeline_runs import melmill
 
@@ -23,3 +26,15 @@ def dataset(songs, tmp_path_factory) -> Path:
     assert done.returncode == 0, done.stderr
     (folder.parent / "said.json").write_text(done.stdout)
     return folder
+
+
+@pytest.fixture(scope="session")
+def rows(dataset) -> Rows:
+    """Every row of the dataset, as pyarrow reads it."""
+    return from_arrow(DeltaTable(dataset).to_pyarrow_dataset().to_table())
+
+
+@pytest.fixture(scope="session")
+def tf() -> Any:
+    """TensorFlow, where it is installed."""
+    return pytest.importorskip("tensorflow")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,60 +13,26 @@ import pytest
 from deltalake import DeltaTable
 
 from pipelines.validate import check_shard, validate
+from tests.e2e.rows import (
+    CHUNK,
+    CHUNKS,
+    RATE_HZ,
+    SHAPE,
+    SPLITS,
+    Rows,
+    as_text,
+    assert_same_rows,
+    by_chunk,
+    from_arrow,
+    from_columns,
+)
 from tests.e2e.songs import LABELS, SETTINGS, SONGS, Songs
 from tests.pipeline_runs import extract_here, melmill, melmill_json
 from tests.signals import noise, write_audio
 from transforms.storage.snapshot import require_snapshot
 from transforms.storage.store import Store
 from transforms.storage.summaries import ShardSummary
-from transforms.storage.tfds import TfdsShard, TfdsSplit, dataset_info, shard_names
 from transforms.storage.totals import ordered_shards
-
-RATE_HZ, CHUNK = 22_050, 66_150
-SHAPE = (128, 130)
-#: Whole chunks of each song; a song shorter than one is padded.
-CHUNKS = {name: max(1, int(seconds // 3)) for name, _, _, seconds, _, _ in SONGS}
-SPLITS = Counter({"train": 0, "validation": 0, "test": 0})
-for _name, _, _, _, _split, _ in SONGS:
-    SPLITS[_split] += CHUNKS[_name]
-SPLIT_OF = {name: split for name, _, _, _, split, _ in SONGS}
-
-#: One row by name of song and number of chunk.
-Rows = dict[tuple[str, int], dict[str, Any]]
-
-
-def by_chunk(rows: list[dict[str, Any]]) -> Rows:
-    found = {(Path(row["uri"]).name, int(row["chunk_index"])): row for row in rows}
-    assert len(found) == len(rows)
-    return found
-
-
-def from_columns(columns: dict[str, Any], mel: np.ndarray) -> Rows:
-    """Rows of columns that have been read, and of their spectrograms."""
-    names = columns.keys() - {"mel"}
-    rows = [{name: columns[name][i] for name in names} for i in range(len(mel))]
-    return by_chunk([{**row, "mel": mel[i]} for i, row in enumerate(rows)])
-
-
-def from_arrow(table: Any) -> Rows:
-    table = table.combine_chunks()
-    values = table["mel"].chunk(0).flatten().flatten().to_numpy()
-    assert values.dtype == np.float32
-    return from_columns(table.drop_columns(["mel"]).to_pydict(), values.reshape(-1, *SHAPE))
-
-
-def assert_same_rows(found: Rows, wanted: Rows, *, but: tuple[str, ...] = ()) -> None:
-    """Exactly the same values; the labels in `but` are compared by the caller."""
-    assert found.keys() == wanted.keys()
-    for key, row in wanted.items():
-        np.testing.assert_array_equal(np.asarray(found[key]["mel"]), row["mel"])
-        names = row.keys() - {"mel", *but}
-        assert {name: found[key][name] for name in names} == {name: row[name] for name in names}
-
-
-@pytest.fixture(scope="module")
-def rows(dataset) -> Rows:
-    return from_arrow(DeltaTable(dataset).to_pyarrow_dataset().to_table())
 
 
 def test_every_chunk_has_its_row_its_split_and_its_labels(rows, songs):
@@ -156,11 +122,6 @@ def test_hugging_face_datasets_reads_the_same_splits_and_arrays(rows, dataset, t
     assert_same_rows(found, rows)
 
 
-@pytest.fixture(scope="module")
-def tf() -> Any:
-    return pytest.importorskip("tensorflow")
-
-
 def test_tensorflow_reads_the_same_records(rows, dataset, tf):
     files = json.loads((dataset / "tfrecord" / "files.json").read_text())
     scalars = {"recording_id": tf.string, "uri": tf.string, "chunk_index": tf.int64}
@@ -189,14 +150,6 @@ def plain_row(row: dict[str, Any]) -> dict[str, Any]:
     return plain | {"mel": row["mel"], "tags": list(plain["tags"])}
 
 
-def as_text(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode()
-    if isinstance(value, np.ndarray):
-        return [as_text(item) for item in value.tolist()]
-    return value
-
-
 def assert_labels_of_examples(found: Rows, wanted: Rows) -> None:
     for key, row in wanted.items():
         assert found[key]["tags"] == (row["tags"] or [])
@@ -204,41 +157,9 @@ def assert_labels_of_examples(found: Rows, wanted: Rows) -> None:
         assert found[key]["tempo"] == tempo
 
 
-def lay_out_for_tfds(dataset: Path, folder: Path) -> None:
-    """One snapshot under the names that TFDS wants."""
-    by_split: dict[str, list[TfdsShard]] = {}
-    for shard in shards_of(dataset):
-        assert shard.tfrecord is not None
-        one = TfdsShard(shard.tfrecord.name, shard.rows, shard.tfrecord.size_bytes)
-        by_split.setdefault(shard.split, []).append(one)
-    splits = [TfdsSplit(name, tuple(shards)) for name, shards in sorted(by_split.items())]
-    for split in splits:
-        for ours, theirs in shard_names("songs", split).items():
-            (folder / theirs).symlink_to(dataset / ours)
-    (folder / "dataset_info.json").write_text(json.dumps(dataset_info("songs", "1.0.0", splits)))
-    shutil.copy(dataset / "tfrecord" / "features.json", folder / "features.json")
-
-
 def shards_of(dataset: Path) -> list[ShardSummary]:
     store = Store(str(dataset))
     return list(ordered_shards(store, require_snapshot(store).index))
-
-
-def test_tensorflow_datasets_reads_the_same_splits(rows, dataset, tf, tmp_path):
-    tfds = pytest.importorskip("tensorflow_datasets")
-    lay_out_for_tfds(dataset, tmp_path)
-    builder = tfds.builder_from_directory(tmp_path)
-    found = []
-    for split, number in SPLITS.items():
-        assert builder.info.splits[split].num_examples == number
-        read = tfds.as_numpy(builder.as_dataset(split=split))
-        found += [{name: as_text(v) for name, v in row.items()} | {"split": split} for row in read]
-    found = [row | {"mel": np.float32(row["mel"])} for row in found]
-    assert_same_rows(by_chunk(found), rows, but=LABELS)
-    for key, row in by_chunk(found).items():
-        for name in {"genre", "year", "live"} - {n for n in LABELS if rows[key][n] is None}:
-            assert row[name] == rows[key][name]
-        assert row["tags"] == (rows[key]["tags"] or [])
 
 
 def test_plan_extract_inspect_and_the_rows_agree(rows, songs, dataset):
@@ -310,6 +231,15 @@ def test_every_harmed_file_is_named(copy):
     done = melmill("validate", copy, "--workers", "1")
     assert done.returncode == 1
     assert done.stdout.splitlines() == faults
+
+
+def test_inspect_names_a_damaged_shard(copy):
+    for shard in copy.glob("split=*/*.parquet"):
+        shard.write_bytes(b"")
+    done = melmill("inspect", copy)
+    assert done.returncode == 2
+    assert re.search(r"shard split=\w+/part-\w+\.parquet is damaged", done.stderr)
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("form", ["parquet", "tfrecord"])

@@ -15,7 +15,7 @@ from transforms.storage.tfds import (
     TfdsSplit,
     dataset_info,
     features,
-    shard_names,
+    shard_file,
 )
 from transforms.storage.tfrecord import TFRecordShard
 
@@ -65,17 +65,14 @@ TEST = [make_batch(3, 12)]
 
 
 def write_split(folder: Path, name: str, batches: list[RowBatch]) -> TfdsSplit:
-    """Write one shard a batch, named as melmill names them, then as TFDS does."""
+    """Write one shard a batch, named as TFDS names them."""
     shards = []
     for number, batch in enumerate(batches):
-        path = folder / f"part-{name}{number}.tfrecord"
+        path = folder / shard_file("songs", name, number, len(batches))
         with TFRecordShard(path, SCHEMA) as shard:
             shard.add(batch)
-        shards.append(TfdsShard(path.name, batch.rows, path.stat().st_size))
-    split = TfdsSplit(name, tuple(shards))
-    for ours, theirs in shard_names("songs", split).items():
-        (folder / ours).rename(folder / theirs)
-    return split
+        shards.append(TfdsShard(batch.rows, path.stat().st_size))
+    return TfdsSplit(name, tuple(shards))
 
 
 @pytest.fixture(scope="module")
@@ -195,5 +192,5 @@ def test_a_version_that_tfds_refuses_is_refused(version):
 
 
 def test_more_than_99999_shards_get_longer_numbers():
-    split = TfdsSplit("train", tuple(TfdsShard(str(i), 1, 1) for i in range(100_000)))
-    assert shard_names("songs", split)["7"] == "songs-train.tfrecord-000007-of-100000"
+    name = shard_file("songs", "train", 7, 100_000)
+    assert name == "songs-train.tfrecord-000007-of-100000"

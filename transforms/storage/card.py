@@ -68,9 +68,20 @@ def statistics(totals: Totals) -> dict[str, Any]:
     }
 
 
+def view_card(files: FileLists, snapshot: Snapshot, totals: Totals, schema: RowSchema) -> bytes:
+    """Write the card of a view in Hugging Face's own layout, with these Parquet files."""
+    about = _about(snapshot, totals, schema)
+    return (_head(files, schema) + about + _features(snapshot)).encode()
+
+
 def _card(files: FileLists, snapshot: Snapshot, totals: Totals, schema: RowSchema) -> str:
+    about = _about(snapshot, totals, schema)
+    return _head(files, schema) + about + _AFTERWARDS + _features(snapshot)
+
+
+def _head(files: FileLists, schema: RowSchema) -> str:
     head = yaml.safe_dump(_front_matter(files, schema), sort_keys=False, width=1000)
-    return f"---\n{head}---\n\n{_text(snapshot, totals, schema)}"
+    return f"---\n{head}---\n\n"
 
 
 def _front_matter(files: FileLists, schema: RowSchema) -> dict[str, Any]:
@@ -93,14 +104,13 @@ def _hf_feature(name: str, kind: str) -> dict[str, Any]:
     return {"name": name, "dtype": _HF_TYPES.get(kind, kind)}
 
 
-def _text(snapshot: Snapshot, totals: Totals, schema: RowSchema) -> str:
+def _about(snapshot: Snapshot, totals: Totals, schema: RowSchema) -> str:
     splits = "\n".join(
         f"| {name} | {content.recordings:,} | {content.rows:,} | {content.shards:,} "
         f"| {(content.parquet_bytes + content.tfrecord_bytes) / 1e6:,.1f} |"
         for name, content in sorted(totals.splits.items())
     )
-    features = json.dumps(json.loads(snapshot.features), indent=2)
-    return _TEMPLATE.format(
+    return _ABOUT.format(
         rows=totals.rows,
         hours=totals.seconds / 3600,
         n_mels=schema.n_mels,
@@ -109,11 +119,15 @@ def _text(snapshot: Snapshot, totals: Totals, schema: RowSchema) -> str:
         splits=splits,
         failed=totals.recordings["failed"],
         skipped=totals.recordings["skipped"],
-        features=features,
     )
 
 
-_TEMPLATE = """# Log-mel spectrograms of {catalogue}
+def _features(snapshot: Snapshot) -> str:
+    features = json.dumps(json.loads(snapshot.features), indent=2)
+    return f"\n## Feature configuration\n\n```json\n{features}\n```\n"
+
+
+_ABOUT = """# Log-mel spectrograms of {catalogue}
 
 {rows:,} rows from {hours:,.2f} hours of audio. `mel` is float32 [{n_mels}, {n_frames}]:
 mel bands × frames of one chunk.
@@ -122,8 +136,12 @@ mel bands × frames of one chunk.
 |---|---|---|---|---|
 {splits}
 
-{failed:,} recordings failed and {skipped:,} were too short; `index/` says which and why.
-`statistics.json` holds mean and standard deviation of each mel band.
+{failed:,} recordings failed and {skipped:,} were too short.
+"""
+
+_AFTERWARDS = """
+`index/` says which recordings failed and why. `statistics.json` holds mean and standard
+deviation of each mel band.
 
 ## How to load
 
@@ -138,11 +156,5 @@ DeltaTable("DATASET").to_pyarrow_dataset()
 
 import datasets
 datasets.load_dataset("DATASET")          # splits and shapes come from the head of this file
-```
-
-## Feature configuration
-
-```json
-{features}
 ```
 """

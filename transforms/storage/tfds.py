@@ -25,9 +25,8 @@ _DTYPES = {"float": "float32", "double": "float32", "bool": "int64"}
 
 @dataclass(frozen=True, slots=True)
 class TfdsShard:
-    """One TFRecord file of a split: where it is, how many rows and bytes it has."""
+    """One TFRecord file of a split: how many rows and bytes it has."""
 
-    filename: str
     rows: int
     size_bytes: int
 
@@ -128,17 +127,13 @@ def _split_info(split: TfdsSplit) -> Json:
     }
 
 
-def shard_names(dataset: str, split: TfdsSplit) -> dict[str, str]:
-    """Give TFDS's name for each of a split's files.
+def shard_file(dataset: str, split: str, number: int, count: int) -> str:
+    """Give TFDS's name for one of a split's files.
 
     Examples
     --------
-    >>> shard_names("birds", TfdsSplit("train", (TfdsShard("part-3f.tfrecord", 9, 900),)))
-    {'part-3f.tfrecord': 'birds-train.tfrecord-00000-of-00001'}
+    >>> shard_file("birds", "train", 0, 1)
+    'birds-train.tfrecord-00000-of-00001'
     """
-    count = len(split.shards)
     digits = max(5, len(str(count)))
-    return {
-        shard.filename: f"{dataset}-{split.name}.tfrecord-{i:0{digits}}-of-{count:0{digits}}"
-        for i, shard in enumerate(split.shards)
-    }
+    return f"{dataset}-{split}.tfrecord-{number:0{digits}}-of-{count:0{digits}}"

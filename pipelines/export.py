@@ -1,0 +1,155 @@
+"""A view of a dataset's current snapshot, in another ecosystem's own layout."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pipelines.inspect import Inspection, inspect
+from pipelines.launch import run_pipeline
+from transforms.errors import ConfigError, DatasetError
+from transforms.export import ExportShards, list_export_shards
+from transforms.storage.card import statistics, view_card
+from transforms.storage.exports import ExportJob, file_names
+from transforms.storage.tfds import TfdsShard, TfdsSplit, dataset_info
+from transforms.storage.tfds import features as tfds_features
+
+_MARK = "staging/export.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A finished view.
+
+    Attributes
+    ----------
+    job
+        What was made.
+    files
+        Names of its files by split, in order.
+    rows
+        Rows by split.
+    """
+
+    job: ExportJob
+    files: dict[str, list[str]]
+    rows: dict[str, int]
+
+
+def default_name(dataset: str) -> str:
+    """Make a name that TFDS takes of a dataset's folder.
+
+    >>> default_name("s3://bucket/my-songs/"), default_name("2024")
+    ('my_songs', 'dataset_2024')
+    """
+    folder = re.split(r"[/\\]", dataset.rstrip("/\\"))[-1]
+    name = re.sub(r"\W+", "_", folder, flags=re.ASCII).strip("_")
+    return name if re.match("[A-Za-z]", name) else f"dataset_{name}".rstrip("_")
+
+
+def export(job: ExportJob, options: Any) -> Export:
+    """Write the view; interrupted, the same call makes it whole.
+
+    Parameters
+    ----------
+    job
+        Its ``index`` is found here.
+    options
+        Beam's.
+
+    Raises
+    ------
+    DatasetError
+        There is no snapshot, a shard of it is missing or damaged, or the output holds
+        something else or cannot be written.
+    ConfigError
+        TFDS refuses the name.
+    """
+    _check_name(job)
+    inspection = inspect(job.dataset)
+    job = replace(job, index=inspection.snapshot.index)
+    _claim_output(job)
+    run_pipeline(lambda pipeline: pipeline | "ExportShards" >> ExportShards(job), options)
+    made = _list_files(job)
+    _describe(made, inspection)
+    job.output.remove("staging")
+    return made
+
+
+def _check_name(job: ExportJob) -> None:
+    try:
+        dataset_info(job.name, "1.0.0", [])
+    except ValueError as error:
+        raise ConfigError(f"--name {job.name}: {error}") from None
+
+
+def _claim_output(job: ExportJob) -> None:
+    """See that the folder is empty, or holds what an interrupted export of the same left."""
+    store = job.output
+    mark = json.dumps({"index": job.index, "format": job.format, "name": job.name}).encode()
+    try:
+        if store.size(_MARK) is not None and store.read(_MARK) == mark:
+            return
+        if (found := next(store.names(), None)) is not None:
+            raise DatasetError(
+                f"output {store.root}: holds something else ({found}); "
+                "choose an empty or new folder"
+            )
+        store.put(_MARK, mark)
+    except OSError as error:
+        raise DatasetError(f"output {store.root}: cannot be written: {error}") from error
+
+
+def _list_files(job: ExportJob) -> Export:
+    files: defaultdict[str, list[str]] = defaultdict(list)
+    rows: defaultdict[str, int] = defaultdict(int)
+    for shard in list_export_shards(job):
+        files[shard.split] += file_names(shard, job)
+        rows[shard.split] += shard.rows
+    return Export(job, dict(sorted(files.items())), dict(sorted(rows.items())))
+
+
+def _describe(made: Export, inspection: Inspection) -> None:
+    """Write what makes the files a dataset, last."""
+    job, schema = made.job, inspection.schema
+    if job.format == "hf":
+        card = view_card(made.files, inspection.snapshot, inspection.totals, schema)
+        job.output.put("README.md", card)
+    elif job.format == "tfds":
+        job.output.put("features.json", _json(tfds_features(schema)))
+        job.output.put("dataset_info.json", _json(_tfds_info(made, inspection)))
+    else:
+        about = {
+            "name": job.name,
+            "shape": [schema.n_mels, schema.n_frames],
+            "dtype": "float32",
+            "columns": schema.columns(),
+            "splits": {
+                split: {"rows": made.rows[split], "files": names}
+                for split, names in made.files.items()
+            },
+            "statistics": statistics(inspection.totals),
+        }
+        job.output.put("dataset.json", _json(about))
+
+
+def _tfds_info(made: Export, inspection: Inspection) -> Any:
+    splits: defaultdict[str, list[TfdsShard]] = defaultdict(list)
+    for shard in list_export_shards(made.job):
+        (name,) = file_names(shard, made.job)
+        size = made.job.output.size(name)
+        if size is None:
+            raise DatasetError(f"output {made.job.output.root}: {name} has gone meanwhile")
+        splits[shard.split].append(TfdsShard(shard.rows, size))
+    # Another snapshot is another version, which TFDS keeps apart.
+    version = f"1.0.{inspection.snapshot.version}"
+    described = [TfdsSplit(split, tuple(splits[split])) for split in sorted(splits)]
+    about = f"Log-mel spectrograms of {inspection.snapshot.catalogue}"
+    return dataset_info(made.job.name, version, described, description=about)
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,230 @@
+"""A view in another ecosystem's layout holds the same rows, as its own readers read them."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.export import default_name
+from tests.e2e.rows import SHAPE, SPLITS, Rows, as_text, assert_same_rows, by_chunk, from_columns
+from tests.e2e.songs import LABELS, SETTINGS
+from tests.pipeline_runs import extract_here, melmill, melmill_json
+
+FORMATS = ("tfds", "hf", "webdataset", "numpy")
+
+
+@pytest.fixture(scope="module")
+def views(dataset, tmp_path_factory) -> Path:
+    """Every view, made by the real command."""
+    folder = tmp_path_factory.mktemp("views")
+    for form in FORMATS:
+        said = melmill_json("export", dataset, folder / form, "--format", form, "--workers", "1")
+        assert said["rows"] == SPLITS
+        assert not (folder / form / "staging").exists()
+    return folder
+
+
+def split_of(name: str) -> str:
+    return Path(name).name.split("-")[0]
+
+
+def test_tensorflow_datasets_reads_the_same_splits(rows, views, tf):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    builder = tfds.builder_from_directory(views / "tfds")
+    assert builder.info.name == "dataset"
+    found = []
+    for split, number in SPLITS.items():
+        assert builder.info.splits[split].num_examples == number
+        read = tfds.as_numpy(builder.as_dataset(split=split))
+        found += [{name: as_text(v) for name, v in row.items()} | {"split": split} for row in read]
+    found = [row | {"mel": np.float32(row["mel"])} for row in found]
+    assert_same_rows(by_chunk(found), rows, but=LABELS)
+    for key, row in by_chunk(found).items():
+        for name in {"genre", "year", "live"} - {n for n in LABELS if rows[key][n] is None}:
+            assert row[name] == rows[key][name]
+        assert row["tags"] == (rows[key]["tags"] or [])
+    half = tfds.as_numpy(builder.as_dataset(split="train[:50%]"))
+    assert len(list(half)) == round(SPLITS["train"] / 2)
+
+
+def read_hugging_face(loaded: Any) -> Rows:
+    found: Rows = {}
+    for split, part in loaded.items():
+        mel = part.with_format("numpy")[:]["mel"]
+        assert mel.dtype == np.float32
+        columns = part.remove_columns("mel")[:] | {"split": [split] * len(mel)}
+        found |= from_columns(columns, mel)
+    return found
+
+
+def test_hugging_face_reads_the_same_splits_whole_and_as_a_stream(rows, views, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    names = sorted(path.name for path in (views / "hf" / "data").iterdir())
+    assert all(name.split("-of-")[1].startswith("0000") for name in names)
+    loaded = datasets.load_dataset(str(views / "hf"), cache_dir=str(tmp_path))
+    assert loaded["train"].features["mel"] == datasets.Array2D(SHAPE, "float32")
+    assert_same_rows(read_hugging_face(loaded), rows)
+    streamed = datasets.load_dataset(str(views / "hf"), streaming=True)
+    for split, number in SPLITS.items():
+        read = list(streamed[split])
+        assert len(read) == number
+        for row in read:
+            wanted = rows[Path(row["uri"]).name, row["chunk_index"]]
+            np.testing.assert_array_equal(np.float32(row["mel"]), wanted["mel"])
+
+
+def test_a_view_in_the_same_bytes_takes_no_space(dataset, views):
+    for shard in (views / "hf" / "data").iterdir():
+        assert shard.stat().st_nlink == 2
+    for shard in (views / "tfds").glob("*.tfrecord-*"):
+        assert shard.stat().st_nlink == 2
+
+
+def test_numpy_maps_the_same_rows_into_memory(rows, views):
+    about = json.loads((views / "numpy" / "dataset.json").read_text())
+    found = []
+    for split, content in about["splits"].items():
+        arrays = [name for name in content["files"] if name.endswith(".npy")]
+        for name in arrays:
+            mel = np.load(views / "numpy" / name, mmap_mode="r")
+            assert isinstance(mel, np.memmap)
+            text = (views / "numpy" / name.replace(".mel.npy", ".jsonl")).read_text("utf-8")
+            lines = [json.loads(line) for line in text.splitlines()]
+            assert len(lines) == len(mel)
+            found += [
+                row | {"mel": one, "split": split} for row, one in zip(lines, mel, strict=True)
+            ]
+        assert {split_of(name) for name in arrays} == {split}
+    assert_same_rows(by_chunk(found), rows)
+
+
+def test_webdataset_tars_hold_the_same_rows(rows, views):
+    found = []
+    for path in sorted((views / "webdataset").glob("*.tar")):
+        with tarfile.open(path) as tar:
+            parts = {member.name: tar.extractfile(member) for member in tar}
+        # Of one row, one after the other: that is how WebDataset tells rows apart.
+        keys = [name.split(".", 1) for name in parts]
+        assert [key for key, _ in keys[::2]] == [key for key, _ in keys[1::2]]
+        with tarfile.open(path) as tar:
+            for key in dict.fromkeys(key for key, _ in keys):
+                row = json.loads(tar.extractfile(f"{key}.json").read())
+                mel = np.load(io.BytesIO(tar.extractfile(f"{key}.mel.npy").read()))
+                found.append(row | {"mel": mel, "split": split_of(path.name)})
+    assert_same_rows(by_chunk(found), rows)
+
+
+def test_webdataset_reads_the_same_rows(rows, views):
+    webdataset = pytest.importorskip("webdataset")
+    for split, number in SPLITS.items():
+        urls = sorted(str(path) for path in (views / "webdataset").glob(f"{split}-*.tar"))
+        read = list(webdataset.WebDataset(urls, shardshuffle=False).decode())
+        assert len(read) == number
+        for row in read:
+            wanted = rows[Path(row["json"]["uri"]).name, row["json"]["chunk_index"]]
+            assert row["mel.npy"].dtype == np.float32
+            np.testing.assert_array_equal(row["mel.npy"], wanted["mel"])
+            assert row["json"]["genre"] == wanted["genre"]
+
+
+def test_exporting_twice_gives_the_same_bytes(dataset, views, tmp_path):
+    for form in ("webdataset", "numpy"):
+        done = melmill("export", dataset, tmp_path / form, "--format", form, "--name", "dataset")
+        assert done.returncode == 0, done.stderr
+        first, second = (
+            {path.name: path.read_bytes() for path in (folder / form).iterdir()}
+            for folder in (views, tmp_path)
+        )
+        assert first == second
+
+
+@pytest.fixture
+def copy(dataset, tmp_path) -> Path:
+    return shutil.copytree(dataset, tmp_path / "copy")
+
+
+def test_without_twins_tfrecords_are_encoded_anew(songs, views, tmp_path):
+    settings = [value for value in SETTINGS if "=" in value and "formats" not in value]
+    extract_here(songs.table, tmp_path / "dataset", *settings)
+    assert not (tmp_path / "dataset" / "tfrecord").exists()
+    melmill_json("export", tmp_path / "dataset", tmp_path / "view", "--format", "tfds")
+    wanted = {path.name: path.read_bytes() for path in (views / "tfds").iterdir()}
+    assert wanted == {path.name: path.read_bytes() for path in (tmp_path / "view").iterdir()}
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_missing_shard_is_named_and_the_view_is_not_described(copy, tmp_path, form):
+    kind = "tfrecord/train/*.tfrecord" if form == "tfds" else "split=train/*.parquet"
+    gone = sorted(copy.glob(kind))[0]
+    gone.unlink()
+    done = melmill("export", copy, tmp_path / "view", "--format", form, "--workers", "1")
+    assert done.returncode == 2, done.stderr
+    assert f"shard {gone.relative_to(copy)} is missing" in done.stderr
+    described = ("README.md", "dataset_info.json", "dataset.json")
+    assert not any((tmp_path / "view" / name).exists() for name in described)
+    # The same command makes it whole, once the shard is there again.
+    gone.write_bytes(b"")
+    assert melmill("export", copy, tmp_path / "view", "--format", form).returncode == 2
+
+
+def test_a_damaged_shard_is_named(copy, tmp_path):
+    shard = sorted(copy.glob("split=train/*.parquet"))[0]
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    done = melmill("export", copy, tmp_path / "view", "--format", "numpy", "--workers", "1")
+    assert done.returncode == 2, done.stderr
+    assert f"shard {shard.relative_to(copy)} is damaged" in done.stderr
+
+
+def test_bad_usage_is_told_before_anything_starts(dataset, tmp_path):
+    view = tmp_path / "view"
+    done = melmill("export", dataset, view, "--format", "zip")
+    assert done.returncode == 2
+    assert "--format zip: unknown; allowed: tfds, hf, webdataset, numpy" in done.stderr
+    done = melmill("export", dataset, view, "--format", "tfds", "--name", "my songs")
+    assert done.returncode == 2
+    assert "--name my songs" in done.stderr
+    done = melmill("export", tmp_path / "nothing", view, "--format", "hf")
+    assert done.returncode == 2
+    assert "holds no dataset" in done.stderr
+    assert not view.exists()
+    view.mkdir()
+    (view / "thesis.doc").write_text("mine")
+    done = melmill("export", dataset, view, "--format", "hf")
+    assert done.returncode == 2
+    assert "holds something else (thesis.doc)" in done.stderr
+    assert [path.name for path in view.iterdir()] == ["thesis.doc"]
+
+
+def test_an_interrupted_export_is_gone_on_with(dataset, views, tmp_path):
+    view = tmp_path / "view"
+    done = melmill("export", dataset, view, "--format", "numpy", "--name", "dataset")
+    assert done.returncode == 0, done.stderr
+    # What a killed run leaves: its mark, and some of its files.
+    (view / "dataset.json").unlink()
+    sorted(view.glob("*.npy"))[0].unlink()
+    index = next((dataset / "index").iterdir()).name
+    mark = {"index": index, "format": "numpy", "name": "dataset"}
+    (view / "staging").mkdir()
+    (view / "staging" / "export.json").write_text(json.dumps(mark))
+    done = melmill("export", dataset, view, "--format", "numpy", "--name", "dataset")
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in view.iterdir()) == sorted(
+        p.name for p in (views / "numpy").iterdir()
+    )
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("a/my-songs", "my_songs"), ("s3://b/2024/", "dataset_2024"), ("ä/ü", "dataset"), ("x", "x")],
+)
+def test_a_view_is_called_as_its_datasets_folder(folder, name):
+    assert default_name(folder) == name

@@ -1,0 +1,229 @@
+"""Views of a snapshot in the layouts that other tools expect, shard by shard.
+
+A view's file is a pure function of one shard, so making it twice does no harm. Where the
+bytes are the shard's own it is a link on a local disk, else a copy; otherwise the rows are
+encoded anew. What describes the view is written last, by the launcher.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import shutil
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal, cast, get_args
+
+import numpy as np
+
+from transforms.errors import ConfigError, DatasetError
+from transforms.storage.parquet import read_rows, read_schema
+from transforms.storage.schema import RowBatch, RowSchema
+from transforms.storage.store import Store
+from transforms.storage.summaries import FileEntry
+from transforms.storage.tfds import shard_file
+from transforms.storage.tfrecord import TFRecordShard
+
+#: What a view is made for.
+ExportFormat = Literal["tfds", "hf", "webdataset", "numpy"]
+
+
+def check_format(name: str) -> ExportFormat:
+    """Give a format's name back; ``ConfigError`` where there is none of that name."""
+    for known in get_args(ExportFormat):
+        if name == known:
+            return cast(ExportFormat, known)
+    allowed = ", ".join(get_args(ExportFormat))
+    raise ConfigError(f"--format {name}: unknown; allowed: {allowed}")
+
+
+@dataclass(frozen=True, slots=True)
+class ExportShard:
+    """One shard of a snapshot, and which of its split it becomes.
+
+    Attributes
+    ----------
+    number, count
+        Its place among the split's shards, from 0, and how many there are.
+    """
+
+    split: str
+    number: int
+    count: int
+    rows: int
+    parquet: FileEntry
+    tfrecord: FileEntry | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportJob:
+    """Which snapshot becomes which view.
+
+    Attributes
+    ----------
+    dataset, index
+        The snapshot.
+    output
+        The view's folder.
+    format, name
+        The layout, and what the view is called in it.
+    """
+
+    dataset: Store
+    index: str
+    output: Store
+    format: ExportFormat
+    name: str
+    progress: str = ""
+
+
+def file_names(shard: ExportShard, job: ExportJob) -> list[str]:
+    """Name the files that a shard becomes, relative to the view.
+
+    Examples
+    --------
+    >>> shard = ExportShard("train", 1, 12, 9, FileEntry("a", 1, ""), None)
+    >>> file_names(shard, ExportJob(Store("a"), "", Store("b"), "hf", "songs"))
+    ['data/train-00001-of-00012.parquet']
+    """
+    if job.format == "tfds":
+        return [shard_file(job.name, shard.split, shard.number, shard.count)]
+    digits = max(5, len(str(shard.count)))
+    stem = f"{shard.split}-{shard.number:0{digits}}-of-{shard.count:0{digits}}"
+    return {
+        "hf": [f"data/{stem}.parquet"],
+        "webdataset": [f"{stem}.tar"],
+        "numpy": [f"{stem}.mel.npy", f"{stem}.jsonl"],
+    }[job.format]
+
+
+def export_shard(shard: ExportShard, job: ExportJob) -> list[str]:
+    """Write what one shard becomes; give the names of the files.
+
+    Raises
+    ------
+    DatasetError
+        The shard is missing or damaged, or the view cannot be written.
+    """
+    names = file_names(shard, job)
+    if job.format == "hf":
+        _link(shard.parquet, names[0], job)
+    elif job.format == "tfds" and shard.tfrecord is not None:
+        _link(shard.tfrecord, names[0], job)
+    else:
+        _encode(shard, names, job)
+    return names
+
+
+def _link(file: FileEntry, name: str, job: ExportJob) -> None:
+    found = job.dataset.size(file.name)
+    if found != file.size_bytes:
+        said = "is missing" if found is None else f"has {found} bytes, not {file.size_bytes}"
+        raise DatasetError(f"{job.dataset.root}: shard {file.name} {said}")
+    with job.output.scratch() as path:
+        if not (job.dataset.is_local and job.output.is_local and _hard_link(file, path, job)):
+            with job.dataset.open(file.name) as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+        job.output.publish(path, name)
+
+
+def _hard_link(file: FileEntry, path: Path, job: ExportJob) -> bool:
+    # Another disk, or one without hard links: copied instead, and errors come up there.
+    with suppress(OSError):
+        os.link(job.dataset.path(file.name), path)
+        return True
+    return False
+
+
+def _encode(shard: ExportShard, names: list[str], job: ExportJob) -> None:
+    writers: dict[str, Callable[..., None]] = {
+        "tfds": _write_tfrecord,
+        "webdataset": _write_tar,
+        "numpy": _write_numpy,
+    }
+    with _reading(shard, job) as file:
+        schema, _ = read_schema(file)
+    with ExitStack() as stack:
+        paths = [stack.enter_context(job.output.scratch()) for _ in names]
+        writers[job.format](schema, shard.rows, _batches(shard, job), *paths)
+        for path, name in zip(paths, names, strict=True):
+            job.output.publish(path, name)
+
+
+@contextmanager
+def _reading(shard: ExportShard, job: ExportJob) -> Iterator[IO[bytes]]:
+    name = shard.parquet.name
+    try:
+        with job.dataset.open(name) as file:
+            yield file
+    except FileNotFoundError as error:
+        raise DatasetError(f"{job.dataset.root}: shard {name} is missing") from error
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{job.dataset.root}: shard {name} is damaged: {error}") from error
+
+
+def _batches(shard: ExportShard, job: ExportJob) -> Iterator[RowBatch]:
+    with _reading(shard, job) as file:
+        yield from read_rows(file)
+
+
+def _write_tfrecord(schema: RowSchema, rows: int, batches: Iterator[RowBatch], path: Path) -> None:
+    with TFRecordShard(path, schema) as writer:
+        for batch in batches:
+            writer.add(batch)
+
+
+def _write_numpy(
+    schema: RowSchema, rows: int, batches: Iterator[RowBatch], mel_path: Path, rows_path: Path
+) -> None:
+    """Write ``mel`` as one array, which maps into memory, and the rest as JSON lines."""
+    shape = rows, schema.n_mels, schema.n_frames
+    with mel_path.open("wb") as mel, rows_path.open("w", encoding="utf-8") as lines:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(mel, header)
+        for batch in batches:
+            mel.write(np.ascontiguousarray(batch.mel, "<f4").data)
+            lines.writelines(f"{_json(row)}\n" for row in _plain_rows(batch))
+
+
+def _write_tar(schema: RowSchema, rows: int, batches: Iterator[RowBatch], path: Path) -> None:
+    """Write a WebDataset shard: ``KEY.mel.npy`` and ``KEY.json`` of each row."""
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for batch in batches:
+            for row, mel in zip(_plain_rows(batch), batch.mel, strict=True):
+                key = f"{row['recording_id']}-{row['chunk_index']:06}"
+                key += f"-{row['channel']}" if schema.per_channel else ""
+                array = io.BytesIO()
+                np.lib.format.write_array(array, mel, allow_pickle=False)
+                _add(tar, f"{key}.mel.npy", array.getvalue())
+                _add(tar, f"{key}.json", _json(row).encode())
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    # The entry's time stays 0: the same shard is the same file.
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def _plain_rows(batch: RowBatch) -> Iterator[dict[str, Any]]:
+    columns = {
+        name: values.tolist() if isinstance(values, np.ndarray) else values
+        for name, values in batch.columns.items()
+    }
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, values, strict=True))
+
+
+def _json(row: dict[str, Any]) -> str:
+    # JSON has no infinity, which is the level of digital silence, nor NaN: null.
+    finite = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+    return json.dumps(finite, ensure_ascii=False)
