@@ -13,21 +13,31 @@ from pipelines.memory import tune_allocation
 
 glibc_only = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own setting")
 
-#: Frees blocks in an order that leaves small ones between them, and says what is kept.
+#: Frees blocks that have small ones between them, and says what is kept. Asks the C library
+#: itself: where Python's own objects lie differs from version to version.
 PROGRAM = """
+import ctypes
 import psutil
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+def take(size):
+    block = libc.malloc(size)
+    ctypes.memset(block, 1, size)
+    return block
 if {wanted}:
     from pipelines.memory import tune_allocation
     tune_allocation()
+libc.free(take(30 << 20))
 before = psutil.Process().memory_info().rss
-one = bytearray(30 << 20)
-del one
-large, small = [], []
+large = []
 for _ in range(10):
-    large.append(bytearray(20 << 20))
-    large[-1][::4096] = bytes(len(large[-1]) // 4096)
-    small.append(bytearray(100_000))
-del large
+    large.append(take(20 << 20))
+    for _ in range(20):
+        libc.malloc(100_000)
+for block in large:
+    libc.free(block)
 print((psutil.Process().memory_info().rss - before) >> 20)
 """
 

@@ -1,0 +1,178 @@
+"""A dataset's current snapshot, opened to train on.
+
+    from pipelines.dataset import Dataset
+
+    songs = Dataset("dataset/")
+    songs.rows, songs.shape, songs.columns, songs.statistics
+    songs.as_arrow("train")                          # pyarrow.dataset.Dataset
+    songs.as_tf("train", ["mel", "genre"])           # tf.data.Dataset of dictionaries
+
+Thin over public libraries, and a snapshot stays what it was: its files never change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow.dataset
+
+from pipelines.inspect import inspect
+from transforms.errors import DatasetError
+from transforms.storage.card import list_files, statistics
+from transforms.storage.columns import is_label
+from transforms.storage.naming import join_uri
+from transforms.storage.snapshot import open_table
+from transforms.storage.store import Store
+from transforms.storage.totals import ordered_shards
+
+
+class Dataset:
+    """The snapshot that is current when this is made.
+
+    Parameters
+    ----------
+    path
+        The dataset's folder: a local path, or any URL that fsspec and delta-rs open.
+    storage_options
+        For both of them.
+
+    Attributes
+    ----------
+    version
+        Of the Delta table.
+    configuration
+        The recipe that it was made with.
+    shape
+        ``(n_mels, frames)`` of each row's ``mel``, float32.
+    columns
+        Type of every other column, by name.
+    rows
+        Number of rows by split.
+    statistics
+        Mean and standard deviation of each mel band, and the least and the largest value,
+        over the training split.
+
+    Raises
+    ------
+    DatasetError
+        There is no snapshot (nothing was committed, or not yet), or it lacks a part.
+    """
+
+    def __init__(
+        self, path: str | Path, storage_options: Mapping[str, object] | None = None
+    ) -> None:
+        """Open the snapshot."""
+        self._store = Store(str(path), tuple((storage_options or {}).items()))
+        inspection = inspect(self._store)
+        schema = inspection.schema
+        self._snapshot = inspection.snapshot
+        self.version: int = self._snapshot.version
+        self.configuration: dict[str, Any] = self._snapshot.configuration
+        self.shape: tuple[int, int] = (schema.n_mels, schema.n_frames)
+        self.columns: dict[str, str] = schema.columns()
+        self.rows: dict[str, int] = {
+            name: content.rows for name, content in sorted(inspection.totals.splits.items())
+        }
+        self.statistics: dict[str, Any] = statistics(inspection.totals)
+
+    def files(self, split: str, form: Literal["parquet", "tfrecord"] = "parquet") -> list[str]:
+        """Name a split's files, as this machine or fsspec opens them.
+
+        Raises
+        ------
+        DatasetError
+            There is no such split, or it has no such files.
+        """
+        self._require_split(split)
+        parquet, tfrecord = list_files(self._store, self._snapshot)
+        names = (parquet if form == "parquet" else tfrecord).get(split, [])
+        if not names:
+            raise DatasetError(
+                f"{self._store.root}: holds no {form} files; extract it with "
+                f"--set 'output.formats=[parquet,tfrecord]', or export it"
+            )
+        return [join_uri(self._store.root.rstrip("/"), name) for name in names]
+
+    def as_arrow(self, split: str | None = None) -> Any:
+        """Open a split, or everything, as ``pyarrow.dataset.Dataset``."""
+        table = open_table(self._store, self.version)
+        if table is None:
+            raise DatasetError(f"{self._store.root} has gone meanwhile")
+        opened = table.to_pyarrow_dataset()
+        if split is None:
+            return opened
+        self._require_split(split)
+        return opened.filter(pyarrow.dataset.field("split") == split)
+
+    def as_tf(self, split: str, columns: Sequence[str] | None = None) -> Any:
+        """Open a split's TFRecord files as ``tf.data.Dataset``.
+
+        Rows come as dictionaries, in the order of the files: a seeded shuffle of
+        recordings, though chunks of one stand together. ``shuffle``, ``batch`` and
+        ``prefetch`` are yours.
+
+        Parameters
+        ----------
+        split
+            One of :attr:`rows`.
+        columns
+            Which columns; ``None`` for ``mel`` and every label that each row has.
+            ``mel`` is float32 [n_mels, frames], a list label a vector, all else scalars;
+            floats are float32, integers and booleans int64, as TFRecord has them.
+
+        Raises
+        ------
+        DatasetError
+            No such split or column, no TFRecord files, or a label that some rows lack.
+        """
+        import tensorflow as tf
+
+        files = self.files(split, "tfrecord")
+        features = self._example_features(split, columns, tf)
+        records = tf.data.Dataset.from_tensor_slices(files).interleave(
+            tf.data.TFRecordDataset, cycle_length=1
+        )
+        return records.map(
+            lambda record: tf.io.parse_single_example(record, features),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+
+    def _require_split(self, split: str) -> None:
+        if split not in self.rows:
+            known = ", ".join(self.rows)
+            raise DatasetError(f"{self._store.root}: no split {split!r}; there are: {known}")
+
+    def _example_features(
+        self, split: str, columns: Sequence[str] | None, tf: Any
+    ) -> dict[str, Any]:
+        lacking = {
+            name
+            for shard in ordered_shards(self._store, self._snapshot.index)
+            if shard.split == split
+            for name in shard.null_labels
+        }
+        labels = [name for name in self.columns if is_label(name) and name not in lacking]
+        wanted = ["mel", *labels] if columns is None else list(columns)
+        known = ["mel", *self.columns]
+        if unknown := [name for name in wanted if name not in known]:
+            some = ", ".join(known)
+            raise DatasetError(f"{self._store.root}: no column {unknown[0]!r}; there are: {some}")
+        if absent := [name for name in wanted if name in lacking]:
+            raise DatasetError(
+                f"{self._store.root}: label {absent[0]!r} has no value in some rows of {split}, "
+                "which a tensor cannot say; leave it out, or take those rows from as_arrow()"
+            )
+        return {name: self._example_feature(name, tf) for name in wanted}
+
+    def _example_feature(self, name: str, tf: Any) -> Any:
+        if name == "mel":
+            return tf.io.FixedLenFeature(self.shape, tf.float32)
+        kind = self.columns[name]
+        scalar = kind.removeprefix("list<").removesuffix(">")
+        dtype = {"string": tf.string, "float": tf.float32, "double": tf.float32}
+        tensor = dtype.get(scalar, tf.int64)
+        if kind.startswith("list<"):
+            return tf.io.RaggedFeature(tensor)
+        return tf.io.FixedLenFeature([], tensor)

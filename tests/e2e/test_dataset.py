@@ -1,0 +1,111 @@
+"""A snapshot opened in Python: the same rows, in arrays of the declared types."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.dataset import Dataset
+from tests.e2e.rows import SHAPE, SPLITS, as_text, assert_same_rows, by_chunk, from_arrow
+from tests.pipeline_runs import extract_here
+from transforms.errors import DatasetError
+
+CORE = ("recording_id", "uri", "chunk_index", "start_sample", "valid_samples", "sample_rate_hz")
+
+
+@pytest.fixture(scope="module")
+def opened(dataset) -> Dataset:
+    return Dataset(dataset)
+
+
+def test_it_says_what_it_holds(opened, dataset):
+    assert opened.rows == SPLITS
+    assert opened.shape == SHAPE
+    assert opened.version == 0
+    assert opened.columns["genre"] == "string"
+    assert opened.columns["tags"] == "list<string>"
+    assert opened.configuration["chunk"]["seconds"] == 3
+    assert opened.statistics == json.loads((dataset / "statistics.json").read_text())
+
+
+def test_arrow_gives_every_row_or_a_splits(opened, rows):
+    assert_same_rows(from_arrow(opened.as_arrow().to_table()), rows)
+    for split in SPLITS:
+        wanted = {key: row for key, row in rows.items() if row["split"] == split}
+        assert_same_rows(from_arrow(opened.as_arrow(split).to_table()), wanted)
+
+
+def test_files_are_those_of_the_snapshot(opened, dataset):
+    for form, folder in (("parquet", "split=train"), ("tfrecord", "tfrecord/train")):
+        names = [Path(name) for name in opened.files("train", form)]
+        assert sorted(names) == sorted((dataset / folder).iterdir())
+
+
+def test_tensorflow_gets_the_exact_values(opened, rows, tf):
+    names = ["mel", *CORE, "peak_dbfs", "genre"]
+    found = []
+    # One of the training songs has no genre.
+    for split, columns in {"train": names[:-1], "test": names}.items():
+        data = opened.as_tf(split, columns)
+        assert data.element_spec["mel"].shape == SHAPE
+        read = list(data.as_numpy_iterator())
+        assert len(read) == SPLITS[split]
+        found += [{name: as_text(v) for name, v in row.items() if name != "mel"} for row in read]
+        for row, text in zip(read, found[-len(read) :], strict=True):
+            wanted = rows[Path(text["uri"]).name, int(text["chunk_index"])]
+            assert row["mel"].dtype == np.float32
+            np.testing.assert_array_equal(row["mel"], wanted["mel"])
+            assert {name: text[name] for name in columns[1:]} == {n: wanted[n] for n in columns[1:]}
+    wanted = [row for row in rows.values() if row["split"] in ("train", "test")]
+    assert by_chunk([row | {"split": ""} for row in found]).keys() == by_chunk(wanted).keys()
+
+
+def test_every_label_that_all_rows_have_comes_by_itself(opened, tf):
+    assert set(opened.as_tf("test").element_spec) == {"mel", "genre"}
+
+
+def test_it_shuffles_batches_and_prefetches(opened, tf):
+    data = opened.as_tf("train", ["mel"]).shuffle(64, seed=1).batch(4, drop_remainder=True)
+    shapes = {batch["mel"].shape for batch in data.prefetch(1).as_numpy_iterator()}
+    assert shapes == {(4, *SHAPE)}
+
+
+@pytest.mark.parametrize(
+    ("split", "columns", "message"),
+    [
+        ("dev", None, "no split 'dev'; there are: test, train, validation"),
+        ("train", ["mel", "gender"], "no column 'gender'; there are: mel, recording_id"),
+        ("train", ["mel", "year"], "label 'year' has no value in some rows of train"),
+    ],
+)
+def test_what_is_not_there_is_told(opened, tf, split, columns, message):
+    with pytest.raises(DatasetError, match=message):
+        opened.as_tf(split, columns)
+
+
+def test_without_tfrecord_it_says_how_to_have_it(songs, tmp_path, tf):
+    extract_here(songs.path("a.wav"), tmp_path / "dataset")
+    opened = Dataset(tmp_path / "dataset")
+    (split,) = opened.rows
+    with pytest.raises(DatasetError, match=r"no tfrecord files; extract it with --set"):
+        opened.as_tf(split)
+
+
+def test_a_dataset_in_the_making_is_none(dataset, tmp_path):
+    copy = shutil.copytree(dataset, tmp_path / "copy")
+    shutil.rmtree(copy / "_delta_log")
+    with pytest.raises(DatasetError, match="nothing was committed there"):
+        Dataset(copy)
+    with pytest.raises(DatasetError, match="nothing was committed there"):
+        Dataset(tmp_path / "nowhere")
+
+
+def test_opening_needs_no_beam():
+    program = "import sys, pipelines.dataset; sys.exit('apache_beam' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
