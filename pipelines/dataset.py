@@ -6,6 +6,7 @@
     songs.rows, songs.shape, songs.columns, songs.statistics
     songs.as_arrow("train")                          # pyarrow.dataset.Dataset
     songs.as_tf("train", ["mel", "genre"])           # tf.data.Dataset of dictionaries
+    songs.as_torch("train", ["mel", "genre"])        # torch IterableDataset of dictionaries
 
 Thin over public libraries, and a snapshot stays what it was: its files never change.
 """
@@ -130,7 +131,7 @@ class Dataset:
         import tensorflow as tf
 
         files = self.files(split, "tfrecord")
-        features = self._example_features(split, columns, tf)
+        features = {name: self._example_feature(name, tf) for name in self._choose(split, columns)}
         records = tf.data.Dataset.from_tensor_slices(files).interleave(
             tf.data.TFRecordDataset, cycle_length=1
         )
@@ -139,32 +140,74 @@ class Dataset:
             num_parallel_calls=tf.data.AUTOTUNE,
         )
 
+    def as_torch(
+        self,
+        split: str,
+        columns: Sequence[str] | None = None,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> Any:
+        """Open a split as a ``torch.utils.data.IterableDataset`` of dictionaries.
+
+        Hand it to ``DataLoader(rows, batch_size=64, num_workers=4)``: all workers of all
+        ranks together read each row once. ``rows.set_epoch(n)`` changes the order of files.
+
+        Parameters
+        ----------
+        split
+            One of :attr:`rows`.
+        columns
+            Which columns; ``None`` for ``mel`` and every label that each row has, but for
+            lists, which PyTorch's own ``collate`` cannot stack. ``mel`` is a float32 tensor
+            [n_mels, frames], all else plain Python values, which ``collate`` makes tensors
+            of (int64, float64, bool) or, of strings, lists.
+        rank, world_size
+            Which of the processes that train together this one is.
+
+        Raises
+        ------
+        DatasetError
+            No such split or column, or a label that some rows lack.
+        """
+        from pipelines.torch_rows import SplitRows
+
+        self._require_split(split)
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank {rank} is not within 0 to {world_size - 1}")
+        chosen = self._choose(split, columns, lists=False)
+        names = list_files(self._store, self._snapshot)[0][split]
+        return SplitRows(self._store, names, chosen, rank, world_size)
+
     def _require_split(self, split: str) -> None:
         if split not in self.rows:
             known = ", ".join(self.rows)
             raise DatasetError(f"{self._store.root}: no split {split!r}; there are: {known}")
 
-    def _example_features(
-        self, split: str, columns: Sequence[str] | None, tf: Any
-    ) -> dict[str, Any]:
+    def _choose(
+        self, split: str, columns: Sequence[str] | None, *, lists: bool = True
+    ) -> list[str]:
+        """See that every row has the columns wanted; by default ``mel`` and all such labels."""
         lacking = {
             name
             for shard in ordered_shards(self._store, self._snapshot.index)
             if shard.split == split
             for name in shard.null_labels
         }
-        labels = [name for name in self.columns if is_label(name) and name not in lacking]
-        wanted = ["mel", *labels] if columns is None else list(columns)
+        if columns is None:
+            kinds = {name: kind for name, kind in self.columns.items() if is_label(name)}
+            fit = (name for name, kind in kinds.items() if lists or not kind.startswith("list<"))
+            return ["mel", *(name for name in fit if name not in lacking)]
         known = ["mel", *self.columns]
-        if unknown := [name for name in wanted if name not in known]:
+        if unknown := [name for name in columns if name not in known]:
             some = ", ".join(known)
             raise DatasetError(f"{self._store.root}: no column {unknown[0]!r}; there are: {some}")
-        if absent := [name for name in wanted if name in lacking]:
+        if absent := [name for name in columns if name in lacking]:
             raise DatasetError(
                 f"{self._store.root}: label {absent[0]!r} has no value in some rows of {split}, "
                 "which a tensor cannot say; leave it out, or take those rows from as_arrow()"
             )
-        return {name: self._example_feature(name, tf) for name in wanted}
+        return list(columns)
 
     def _example_feature(self, name: str, tf: Any) -> Any:
         if name == "mel":

@@ -165,9 +165,25 @@ def read_rows(source: str | Path | IO[bytes]) -> Iterator[RowBatch]:
         If a page's checksum is wrong (pyarrow's words), or reading failed.
     """
     with pq.ParquetFile(source, page_checksum_verification=True) as file:
-        schema = RowSchema.from_arrow(file.schema_arrow)
         for index in range(file.num_row_groups):
-            yield _to_batch(file.read_row_group(index), schema, f"row group {index}")
+            yield _read_group(file, index)
+
+
+def count_row_groups(source: str | Path | IO[bytes]) -> int:
+    """Count the row groups of a shard."""
+    number: int = pq.read_metadata(source).num_row_groups
+    return number
+
+
+def read_batch(source: str | Path | IO[bytes], index: int) -> RowBatch:
+    """Read one row group of a shard; see :func:`read_rows`."""
+    with pq.ParquetFile(source, page_checksum_verification=True) as file:
+        return _read_group(file, index)
+
+
+def _read_group(file: Any, index: int) -> RowBatch:
+    schema = RowSchema.from_arrow(file.schema_arrow)
+    return _to_batch(file.read_row_group(index), schema, f"row group {index}")
 
 
 def _to_batch(table: Any, schema: RowSchema, where: str) -> RowBatch:

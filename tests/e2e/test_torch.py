@@ -1,0 +1,90 @@
+"""PyTorch's DataLoader over a snapshot. Not among what the tests install: torch from PyPI is
+6 GB with its CUDA libraries. ``pip install torch``, then ``scripts/test tests/e2e/test_torch.py``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.dataset import Dataset
+from tests.e2e.rows import SHAPE, SPLITS
+from transforms.errors import DatasetError
+
+torch = pytest.importorskip("torch")
+from torch.utils.data import DataLoader  # noqa: E402 - after it is known to be there
+
+KEY = ["uri", "chunk_index"]
+
+
+@pytest.fixture(scope="module")
+def opened(dataset) -> Dataset:
+    return Dataset(dataset)
+
+
+def keys(batches) -> list[tuple[str, int]]:
+    return [
+        (Path(uri).name, int(index))
+        for batch in batches
+        for uri, index in zip(batch["uri"], batch["chunk_index"], strict=True)
+    ]
+
+
+def wanted(rows, split) -> Counter:
+    return Counter(key for key, row in rows.items() if row["split"] == split)
+
+
+def test_batches_hold_the_exact_values(opened, rows):
+    for split, number in SPLITS.items():
+        names = ["mel", *KEY, "peak_dbfs"]
+        batches = list(DataLoader(opened.as_torch(split, names), batch_size=5))
+        assert sum(len(batch["mel"]) for batch in batches) == number
+        for batch in batches:
+            assert batch["mel"].dtype == torch.float32
+            assert batch["chunk_index"].dtype == torch.int64
+            assert batch["mel"].shape[1:] == SHAPE
+            for i, key in enumerate(keys([batch])):
+                np.testing.assert_array_equal(batch["mel"][i].numpy(), rows[key]["mel"])
+                assert float(batch["peak_dbfs"][i]) == pytest.approx(rows[key]["peak_dbfs"])
+
+
+@pytest.mark.parametrize("workers", [0, 2, 3])
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_no_row_comes_twice_and_none_is_missing(opened, rows, workers, world_size):
+    # From fewer readers than files to more than row groups.
+    found = Counter()
+    for rank in range(world_size):
+        part = opened.as_torch("train", KEY, rank=rank, world_size=world_size)
+        found += Counter(keys(DataLoader(part, batch_size=4, num_workers=workers)))
+    assert found == wanted(rows, "train")
+
+
+def test_an_epoch_has_an_order_of_its_own(opened, rows):
+    part = opened.as_torch("train", KEY)
+    orders = []
+    for epoch in (0, 1, 2, 1):
+        part.set_epoch(epoch)
+        orders.append(keys(DataLoader(part, batch_size=8)))
+    assert orders[1] == orders[3]
+    assert len({tuple(order) for order in orders}) == 3
+    assert {frozenset(Counter(order).items()) for order in orders} == {
+        frozenset(wanted(rows, "train").items())
+    }
+
+
+def test_labels_that_every_row_has_come_by_themselves(opened):
+    (batch,) = DataLoader(opened.as_torch("test"), batch_size=1000)
+    assert set(batch) == {"mel", "genre"}
+    assert set(batch["genre"]) == {"rock", "folk"}
+
+
+def test_what_is_not_there_is_told(opened):
+    with pytest.raises(DatasetError, match="no split 'dev'"):
+        opened.as_torch("dev")
+    with pytest.raises(DatasetError, match="label 'year' has no value"):
+        opened.as_torch("train", ["mel", "year"])
+    with pytest.raises(ValueError, match="rank 2"):
+        opened.as_torch("train", rank=2, world_size=2)
