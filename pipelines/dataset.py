@@ -91,9 +91,11 @@ class Dataset:
         names = (parquet if form == "parquet" else tfrecord).get(split, [])
         if not names:
             raise DatasetError(
-                f"{self._store.root}: holds no {form} files; extract it with "
-                f"--set 'output.formats=[parquet,tfrecord]', or export it"
+                f"{self._store.root}: not every shard has a {form} file; extract it with "
+                "--set 'output.formats=[parquet,tfrecord]', or export it"
             )
+        if self._store.is_local:
+            return [self._store.path(name) for name in names]
         return [join_uri(self._store.root.rstrip("/"), name) for name in names]
 
     def as_arrow(self, split: str | None = None) -> Any:
@@ -130,6 +132,11 @@ class Dataset:
         """
         import tensorflow as tf
 
+        if not self._store.is_local and not self._store.root.startswith("gs://"):
+            raise DatasetError(
+                f"{self._store.root}: TensorFlow reads local files and gs://; "
+                "copy the dataset, or take its rows from as_arrow()"
+            )
         files = self.files(split, "tfrecord")
         features = {name: self._example_feature(name, tf) for name in self._choose(split, columns)}
         records = tf.data.Dataset.from_tensor_slices(files).interleave(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from transforms.errors import ConfigError, DatasetError
 from transforms.export import ExportShards, list_export_shards
 from transforms.storage.card import statistics, view_card
 from transforms.storage.exports import ExportJob, file_names
+from transforms.storage.store import Store
 from transforms.storage.tfds import TfdsShard, TfdsSplit, dataset_info
 from transforms.storage.tfds import features as tfds_features
 
@@ -51,7 +53,7 @@ def default_name(dataset: str) -> str:
 
 
 def export(job: ExportJob, options: Any) -> Export:
-    """Write the view; interrupted, the same call makes it whole.
+    """Write the view; interrupted, the same call makes it whole, of the same snapshot.
 
     Parameters
     ----------
@@ -68,7 +70,8 @@ def export(job: ExportJob, options: Any) -> Export:
     ConfigError
         TFDS refuses the name.
     """
-    _check_name(job)
+    if job.format == "tfds":
+        _check_name(job)
     inspection = inspect(job.dataset)
     job = replace(job, index=inspection.snapshot.index)
     _claim_output(job)
@@ -91,9 +94,14 @@ def _claim_output(job: ExportJob) -> None:
     store = job.output
     mark = json.dumps({"index": job.index, "format": job.format, "name": job.name}).encode()
     try:
-        if store.size(_MARK) is not None and store.read(_MARK) == mark:
-            return
-        if (found := next(store.names(), None)) is not None:
+        if store.size(_MARK) is not None:
+            if store.read(_MARK) == mark:
+                return
+            raise DatasetError(
+                f"output {store.root}: holds an unfinished export of another snapshot, or under "
+                "another name or format; remove the folder, or choose another"
+            )
+        if (found := next(_foreign(store), None)) is not None:
             raise DatasetError(
                 f"output {store.root}: holds something else ({found}); "
                 "choose an empty or new folder"
@@ -101,6 +109,11 @@ def _claim_output(job: ExportJob) -> None:
         store.put(_MARK, mark)
     except OSError as error:
         raise DatasetError(f"output {store.root}: cannot be written: {error}") from error
+
+
+def _foreign(store: Store) -> Iterator[str]:
+    # Of a run that was killed before it left its mark.
+    return (name for name in store.names() if not name.startswith("staging/"))
 
 
 def _list_files(job: ExportJob) -> Export:

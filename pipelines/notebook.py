@@ -166,7 +166,9 @@ def play(audio: Audio) -> Any:
     except ImportError as error:
         raise ImportError(_MISSING.format(name="IPython")) from error
     player: Any = display.Audio  # untyped
-    return player(audio.samples.T, rate=audio.sample_rate_hz)
+    silent = not audio.samples.any()  # IPython would divide by zero
+    samples = audio.samples.T if len(audio.samples) else np.zeros((1, 1), np.float32)
+    return player(samples, rate=audio.sample_rate_hz, normalize=not silent)
 
 
 def plot(audio: Audio) -> Any:
@@ -186,7 +188,9 @@ def plot(audio: Audio) -> Any:
     wave.plot(seconds, audio.samples, linewidth=0.5)
     wave.set(ylabel="sample, full scale is 1", title=Path(audio.uri).name)
     image = _draw_chunks(spectrum, audio)
-    spectrum.set(xlabel="s", ylabel="mel band", xlim=(seconds[0], seconds[-1]))
+    spectrum.set(xlabel="s", ylabel="mel band")
+    if len(seconds) > 1:
+        spectrum.set(xlim=(seconds[0], seconds[-1]))
     if image is not None:
         figure.colorbar(image, ax=spectrum, label=_UNITS[audio.features.mel.log.kind])
     return figure

@@ -18,9 +18,10 @@ from transforms.storage.store import Store
 class SplitRows(IterableDataset[dict[str, Any]]):
     """Rows as dictionaries; each once among all workers of all ranks.
 
-    They divide whole files while there are enough of them, since that is what disks and
-    stores read well; else row groups. Some may get a few rows more than others, which
-    distributed training must bear (``torch.distributed.algorithms.join``).
+    Each takes as many whole files as all can have, since that is what disks and stores
+    read well; the files left over are divided by row groups. Files and row groups are not
+    all equally long, so some get more rows than others, and of a small split perhaps none:
+    distributed training must bear that (``torch.distributed.algorithms.join``).
 
     Parameters
     ----------
@@ -39,11 +40,12 @@ class SplitRows(IterableDataset[dict[str, Any]]):
         super().__init__()
         self._store, self._names, self._columns = store, names, columns
         self._rank, self._world_size = rank, world_size
-        self._epoch = 0
+        # Shared, so that workers that are kept from one epoch to the next hear of it.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
         """Read the files in another order, the same for all who read together."""
-        self._epoch = epoch
+        self._epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Read this worker's share."""
@@ -58,19 +60,19 @@ class SplitRows(IterableDataset[dict[str, Any]]):
 
     def _batches(self, number: int, readers: int) -> Iterator[RowBatch]:
         names = self._order()
-        if len(names) >= readers:
-            for name in names[number::readers]:
-                with self._store.open(name) as file:
-                    yield from read_rows(file)
-            return
-        for name, group in islice(self._groups(names), number, None, readers):
+        whole = len(names) // readers * readers
+        for name in names[:whole][number::readers]:
+            with self._store.open(name) as file:
+                yield from read_rows(file)
+        for name, group in islice(self._groups(names[whole:]), number, None, readers):
             with self._store.open(name) as file:
                 yield read_batch(file, group)
 
     def _order(self) -> list[str]:
-        if not self._epoch:
+        epoch = int(self._epoch)
+        if not epoch:
             return self._names
-        order = np.random.default_rng(self._epoch).permutation(len(self._names))
+        order = np.random.default_rng(epoch).permutation(len(self._names))
         return [self._names[i] for i in order]
 
     def _groups(self, names: list[str]) -> Iterator[tuple[str, int]]:

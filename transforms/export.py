@@ -34,7 +34,7 @@ class ExportShards(beam.PTransform):
 
 
 def list_export_shards(job: ExportJob) -> Iterator[ExportShard]:
-    """Number the snapshot's shards within their splits, by name."""
+    """Number the snapshot's shards within their splits, in the order of its index."""
     counts: Counter[str] = Counter()
     for shard in ordered_shards(job.dataset, job.index):
         counts[shard.split] += 1

@@ -8,13 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
 from pipelines.dataset import Dataset
 from tests.e2e.rows import SHAPE, SPLITS, as_text, assert_same_rows, by_chunk, from_arrow
 from tests.pipeline_runs import extract_here
+from tests.signals import noise, write_audio
 from transforms.errors import DatasetError
+from transforms.storage.store import Store
 
 CORE = ("recording_id", "uri", "chunk_index", "start_sample", "valid_samples", "sample_rate_hz")
 
@@ -93,7 +96,7 @@ def test_without_tfrecord_it_says_how_to_have_it(songs, tmp_path, tf):
     extract_here(songs.path("a.wav"), tmp_path / "dataset")
     opened = Dataset(tmp_path / "dataset")
     (split,) = opened.rows
-    with pytest.raises(DatasetError, match=r"no tfrecord files; extract it with --set"):
+    with pytest.raises(DatasetError, match=r"not every shard has a tfrecord file; extract it"):
         opened.as_tf(split)
 
 
@@ -109,3 +112,28 @@ def test_a_dataset_in_the_making_is_none(dataset, tmp_path):
 def test_opening_needs_no_beam():
     program = "import sys, pipelines.dataset; sys.exit('apache_beam' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_part_of_the_twins_is_none(tmp_path, tf):
+    (tmp_path / "songs").mkdir()
+    for seed in range(6):
+        write_audio(tmp_path / "songs" / f"{seed}.wav", noise(3.0, 8000, seed), 8000)
+    settings = ["split.fractions={train: 1}", "output.formats=[parquet,tfrecord]"]
+    extract_here(tmp_path / "songs", tmp_path / "dataset", *settings)
+    assert len(list(Dataset(tmp_path / "dataset").as_tf("train"))) == 6
+    # Old shards keep their twins, and new ones get none.
+    write_audio(tmp_path / "songs" / "new.wav", noise(3.0, 8000, 9), 8000)
+    extract_here(tmp_path / "songs", tmp_path / "dataset", settings[0], overwrite=True)
+    opened = Dataset(tmp_path / "dataset")
+    assert opened.rows == {"train": 7}
+    with pytest.raises(DatasetError, match="not every shard has a tfrecord file"):
+        opened.as_tf("train")
+    assert json.loads((tmp_path / "dataset" / "tfrecord" / "files.json").read_text()) == {}
+
+
+def test_tensorflow_is_not_sent_where_it_cannot_go(dataset, tf):
+    fsspec.filesystem("memory").put(str(dataset), "/moved", recursive=True)
+    opened = Dataset(dataset)
+    opened._store = Store("memory://moved")
+    with pytest.raises(DatasetError, match="TensorFlow reads local files and gs://"):
+        opened.as_tf("train")

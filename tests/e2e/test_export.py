@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,12 @@ from pipelines.export import default_name
 from tests.e2e.rows import SHAPE, SPLITS, Rows, as_text, assert_same_rows, by_chunk, from_columns
 from tests.e2e.songs import LABELS, SETTINGS
 from tests.pipeline_runs import extract_here, melmill, melmill_json
+from transforms.errors import DatasetError
+from transforms.export import list_export_shards
+from transforms.storage import exports
+from transforms.storage.exports import ExportJob, export_shard
+from transforms.storage.snapshot import require_snapshot
+from transforms.storage.store import Store
 
 FORMATS = ("tfds", "hf", "webdataset", "numpy")
 
@@ -228,3 +236,56 @@ def test_an_interrupted_export_is_gone_on_with(dataset, views, tmp_path):
 )
 def test_a_view_is_called_as_its_datasets_folder(folder, name):
     assert default_name(folder) == name
+
+
+def test_shards_that_are_symbolic_links_are_followed(copy, tmp_path):
+    away = tmp_path / "away"
+    away.mkdir()
+    for shard in copy.glob("split=*/*.parquet"):
+        shard.rename(away / shard.name)
+        shard.symlink_to(f"../../away/{shard.name}")
+    done = melmill("export", copy, tmp_path / "view", "--format", "hf", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    files = list((tmp_path / "view" / "data").iterdir())
+    assert len(files) == len(list(away.iterdir()))
+    assert not any(path.is_symlink() for path in files)
+
+
+def test_a_shard_with_other_rows_than_the_index_says_is_named(dataset, tmp_path):
+    store = Store(str(dataset))
+    index = require_snapshot(store).index
+    job = ExportJob(store, index, Store(str(tmp_path / "view")), "numpy", "songs")
+    shard = next(list_export_shards(job))
+    more = replace(shard, rows=shard.rows + 1)
+    with pytest.raises(DatasetError, match=f"{shard.parquet.name} is damaged: {shard.rows} rows"):
+        export_shard(more, job)
+    bytes_more = replace(shard.parquet, size_bytes=shard.parquet.size_bytes + 1)
+    with pytest.raises(DatasetError, match=f"has {shard.parquet.size_bytes} bytes, not"):
+        export_shard(replace(shard, parquet=bytes_more), job)
+    assert not any(path.is_file() for path in (tmp_path / "view").rglob("*"))
+
+
+def test_json_has_no_infinity_anywhere():
+    row = {"level": float("-inf"), "list": [1.5, float("nan"), None], "text": "NaN", "n": 1}
+    plain = {"level": None, "list": [1.5, None, None], "text": "NaN", "n": 1}
+    assert json.loads(exports._json(row)) == plain
+
+
+def test_an_unfinished_export_of_something_else_is_told(dataset, tmp_path):
+    view = tmp_path / "view"
+    (view / "staging" / "scratch").mkdir(parents=True)
+    (view / "staging" / "scratch" / "0123").write_bytes(b"left by a killed run")
+    assert melmill("export", dataset, view, "--format", "hf").returncode == 0
+    (view / "README.md").unlink()
+    (view / "staging").mkdir()
+    (view / "staging" / "export.json").write_text("{}")
+    done = melmill("export", dataset, view, "--format", "hf")
+    assert done.returncode == 2
+    assert "holds an unfinished export of another snapshot" in done.stderr
+
+
+def test_a_views_card_counts_its_own_bytes(views):
+    card = (views / "hf" / "README.md").read_text("utf-8")
+    for split in SPLITS:
+        size = sum(path.stat().st_size for path in (views / "hf" / "data").glob(f"{split}-*"))
+        assert re.search(rf"^\| {split} \|.*\| {size / 1e6:.1f} \|$", card, re.MULTILINE)

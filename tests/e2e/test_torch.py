@@ -75,6 +75,14 @@ def test_an_epoch_has_an_order_of_its_own(opened, rows):
     }
 
 
+def test_workers_that_are_kept_hear_of_the_epoch(opened):
+    part = opened.as_torch("train", KEY)
+    loader = DataLoader(part, batch_size=8, num_workers=2, persistent_workers=True)
+    first = keys(loader)
+    part.set_epoch(1)
+    assert keys(loader) != first
+
+
 def test_labels_that_every_row_has_come_by_themselves(opened):
     (batch,) = DataLoader(opened.as_torch("test"), batch_size=1000)
     assert set(batch) == {"mel", "genre"}

@@ -121,6 +121,15 @@ def test_a_plot_shows_waveform_and_spectrogram(folder, tmp_path):
     assert (tmp_path / "chunk.png").stat().st_size > 1000
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("samples", [0, 1, 22_050])
+def test_silence_and_nothing_play_and_plot(samples):
+    pytest.importorskip("IPython")
+    audio = Audio("a.wav", np.zeros((samples, 1), np.float32), load_config(None).features())
+    assert play(audio).data[:4] == b"RIFF"
+    assert len(plot(audio).axes) >= 2
+
+
 @pytest.mark.parametrize(
     ("function", "package", "blocked"),
     [(play, "IPython", "IPython"), (plot, "matplotlib", "matplotlib.figure")],

@@ -31,17 +31,24 @@ def write_card(store: Store, snapshot: Snapshot, totals: Totals, schema: RowSche
     store.put("statistics.json", _to_json(statistics(totals)))
     if tfrecord:
         store.put("tfrecord/features.json", _to_json(tfds_features(schema)))
+    if tfrecord or store.size("tfrecord/files.json") is not None:
         store.put("tfrecord/files.json", _to_json(tfrecord))
 
 
 def list_files(store: Store, snapshot: Snapshot) -> tuple[FileLists, FileLists]:
-    """Name the snapshot's Parquet files, and its TFRecord files, of each split."""
+    """Name the snapshot's Parquet files, and its TFRecord files, of each split.
+
+    No TFRecord files at all where a shard has none: what is left would be a part of the rows.
+    """
     parquet: FileLists = {}
     tfrecord: FileLists = {}
     for shard in read_shards(store, snapshot.index):
         for lists, file in ((parquet, shard.parquet), (tfrecord, shard.tfrecord)):
             if file:
                 lists.setdefault(shard.split, []).append(file.name)
+    twins = {split: len(names) for split, names in tfrecord.items()}
+    if twins != {split: len(names) for split, names in parquet.items()}:
+        tfrecord = {}
     return _sorted(parquet), _sorted(tfrecord)
 
 
@@ -70,7 +77,7 @@ def statistics(totals: Totals) -> dict[str, Any]:
 
 def view_card(files: FileLists, snapshot: Snapshot, totals: Totals, schema: RowSchema) -> bytes:
     """Write the card of a view in Hugging Face's own layout, with these Parquet files."""
-    about = _about(snapshot, totals, schema)
+    about = _about(snapshot, totals, schema, twins=False)
     return (_head(files, schema) + about + _features(snapshot)).encode()
 
 
@@ -104,10 +111,10 @@ def _hf_feature(name: str, kind: str) -> dict[str, Any]:
     return {"name": name, "dtype": _HF_TYPES.get(kind, kind)}
 
 
-def _about(snapshot: Snapshot, totals: Totals, schema: RowSchema) -> str:
+def _about(snapshot: Snapshot, totals: Totals, schema: RowSchema, *, twins: bool = True) -> str:
     splits = "\n".join(
         f"| {name} | {content.recordings:,} | {content.rows:,} | {content.shards:,} "
-        f"| {(content.parquet_bytes + content.tfrecord_bytes) / 1e6:,.1f} |"
+        f"| {(content.parquet_bytes + twins * content.tfrecord_bytes) / 1e6:,.1f} |"
         for name, content in sorted(totals.splits.items())
     )
     return _ABOUT.format(

@@ -121,21 +121,30 @@ def export_shard(shard: ExportShard, job: ExportJob) -> list[str]:
 
 
 def _link(file: FileEntry, name: str, job: ExportJob) -> None:
-    found = job.dataset.size(file.name)
+    _require_whole(file, job)
+    with job.output.scratch() as path:
+        if not (job.dataset.is_local and job.output.is_local and _hard_link(file, path, job)):
+            with _reading(file, job) as source, path.open("wb") as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+        job.output.publish(path, name)
+
+
+def _require_whole(file: FileEntry, job: ExportJob) -> None:
+    try:
+        found = job.dataset.size(file.name)
+    except OSError as error:
+        message = f"{job.dataset.root}: shard {file.name} cannot be read: {error}"
+        raise DatasetError(message) from error
     if found != file.size_bytes:
         said = "is missing" if found is None else f"has {found} bytes, not {file.size_bytes}"
         raise DatasetError(f"{job.dataset.root}: shard {file.name} {said}")
-    with job.output.scratch() as path:
-        if not (job.dataset.is_local and job.output.is_local and _hard_link(file, path, job)):
-            with job.dataset.open(file.name) as source, path.open("wb") as target:
-                shutil.copyfileobj(source, target, 1 << 20)
-        job.output.publish(path, name)
 
 
 def _hard_link(file: FileEntry, path: Path, job: ExportJob) -> bool:
     # Another disk, or one without hard links: copied instead, and errors come up there.
     with suppress(OSError):
-        os.link(job.dataset.path(file.name), path)
+        # What a symbolic link leads to: the link itself may lead elsewhere from here.
+        os.link(os.path.realpath(job.dataset.path(file.name)), path)
         return True
     return False
 
@@ -146,7 +155,8 @@ def _encode(shard: ExportShard, names: list[str], job: ExportJob) -> None:
         "webdataset": _write_tar,
         "numpy": _write_numpy,
     }
-    with _reading(shard, job) as file:
+    _require_whole(shard.parquet, job)
+    with _reading(shard.parquet, job) as file:
         schema, _ = read_schema(file)
     with ExitStack() as stack:
         paths = [stack.enter_context(job.output.scratch()) for _ in names]
@@ -156,20 +166,25 @@ def _encode(shard: ExportShard, names: list[str], job: ExportJob) -> None:
 
 
 @contextmanager
-def _reading(shard: ExportShard, job: ExportJob) -> Iterator[IO[bytes]]:
-    name = shard.parquet.name
+def _reading(file: FileEntry, job: ExportJob) -> Iterator[IO[bytes]]:
     try:
-        with job.dataset.open(name) as file:
-            yield file
+        with job.dataset.open(file.name) as opened:
+            yield opened
     except FileNotFoundError as error:
-        raise DatasetError(f"{job.dataset.root}: shard {name} is missing") from error
+        raise DatasetError(f"{job.dataset.root}: shard {file.name} is missing") from error
     except (OSError, ValueError) as error:
-        raise DatasetError(f"{job.dataset.root}: shard {name} is damaged: {error}") from error
+        message = f"{job.dataset.root}: shard {file.name} is damaged: {error}"
+        raise DatasetError(message) from error
 
 
 def _batches(shard: ExportShard, job: ExportJob) -> Iterator[RowBatch]:
-    with _reading(shard, job) as file:
-        yield from read_rows(file)
+    rows = 0
+    with _reading(shard.parquet, job) as file:
+        for batch in read_rows(file):
+            rows += batch.rows
+            yield batch
+        if rows != shard.rows:
+            raise ValueError(f"{rows} rows, and {shard.rows} were written")
 
 
 def _write_tfrecord(schema: RowSchema, rows: int, batches: Iterator[RowBatch], path: Path) -> None:
@@ -221,9 +236,12 @@ def _plain_rows(batch: RowBatch) -> Iterator[dict[str, Any]]:
 
 
 def _json(row: dict[str, Any]) -> str:
-    # JSON has no infinity, which is the level of digital silence, nor NaN: null.
-    finite = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in row.items()
-    }
-    return json.dumps(finite, ensure_ascii=False)
+    finite = {name: _finite(value) for name, value in row.items()}
+    return json.dumps(finite, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """Give ``None`` for infinity, the level of digital silence, and NaN: JSON has neither."""
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
