@@ -260,6 +260,25 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None
         print("| " + " | ".join(str(cell) for cell in row) + " |", flush=True)
 
 
+COST_HEADER = (
+    "catalogue",
+    "wall s",
+    "CPU s",
+    "launcher, MiB",
+    "worker, MiB",
+    "decoder, MiB",
+    "all at once, MiB",
+)
+
+
+def cost_row(name: str, cost: Cost) -> tuple[str, ...]:
+    """Give a table's row of what a catalogue took, under :data:`COST_HEADER`."""
+    peaks = cost.peaks()
+    each = (peaks.get(role, 0.0) for role in ("launcher", "worker", "decoder"))
+    times = f"{cost.wall_s:.1f}", f"{cost.cpu_s:.1f}"
+    return name, *times, *(f"{peak:,.0f}" for peak in each), f"{cost.tree_mib:,.0f}"
+
+
 def describe_machine() -> str:
     """Say what the figures were measured on, and how busy it was."""
     name = next(

@@ -17,7 +17,7 @@ from pathlib import Path
 import av
 import numpy as np
 import soundfile
-from measure import Cost, describe_machine, melmill, print_table, run
+from measure import COST_HEADER, Cost, cost_row, describe_machine, melmill, print_table, run
 
 RATE_HZ = 44_100
 LOOP_SECONDS = 60
@@ -118,33 +118,14 @@ def measure_format(name: str, arguments: argparse.Namespace) -> Iterator[tuple[s
             path = Path(folder) / f"long.{name}"
             WRITERS[name](path, minutes)
             length = f"{minutes / 60:g} h" if minutes > 1 else "1 min"
-            yield describe(f"{name.upper()}, {length}", path, arguments)
+            yield cost_row(f"{name.upper()}, {length}", extract(path, arguments))
 
 
 def measure_tiny(arguments: argparse.Namespace) -> Iterator[tuple[str, ...]]:
     """Measure many tiny files."""
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
         write_tiny(Path(folder), arguments.tiny)
-        yield describe(f"{arguments.tiny:,} tiny files", Path(folder), arguments)
-
-
-def describe(name: str, catalogue: Path, arguments: argparse.Namespace) -> tuple[str, ...]:
-    cost = extract(catalogue, arguments)
-    peaks = cost.peaks()
-    each = (peaks.get(role, 0.0) for role in ("launcher", "worker", "decoder"))
-    times = f"{cost.wall_s:.0f}", f"{cost.cpu_s:.0f}"
-    return name, *times, *(f"{peak:,.0f}" for peak in each), f"{cost.tree_mib:,.0f}"
-
-
-HEADER = (
-    "catalogue",
-    "wall s",
-    "CPU s",
-    "launcher, MiB",
-    "worker, MiB",
-    "decoder, MiB",
-    "all at once, MiB",
-)
+        yield cost_row(f"{arguments.tiny:,} tiny files", extract(Path(folder), arguments))
 
 
 def main() -> None:
@@ -157,7 +138,7 @@ def main() -> None:
             print("  ".join(row), flush=True)
             rows.append(row)
     print()
-    print_table(HEADER, rows)
+    print_table(COST_HEADER, rows)
 
 
 def _parse() -> argparse.Namespace:

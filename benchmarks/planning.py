@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from measure import Cost, describe_machine, melmill, print_table, run
+from measure import COST_HEADER, Cost, cost_row, describe_machine, melmill, print_table, run
 
 ORIGINALS = 200
 RATE_HZ = 22_050
@@ -58,24 +58,6 @@ def plan(table: Path, arguments: argparse.Namespace) -> Cost:
     return run(melmill("plan", table, *options), watch_s=0.25)
 
 
-def row(size: int, cost: Cost) -> tuple[str, ...]:
-    peaks = cost.peaks()
-    each = (peaks.get(role, 0.0) for role in ("launcher", "worker", "decoder"))
-    times = f"{size:,}", f"{cost.wall_s:.1f}", f"{cost.cpu_s:.1f}"
-    return *times, *(f"{peak:,.0f}" for peak in each), f"{cost.tree_mib:,.0f}"
-
-
-HEADER = (
-    "recordings",
-    "wall s",
-    "CPU s",
-    "launcher, MiB",
-    "worker, MiB",
-    "decoder, MiB",
-    "all at once, MiB",
-)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="1000,10000,100000", help="of the catalogues")
@@ -87,8 +69,9 @@ def main() -> None:
         originals = make_originals(Path(scratch) / "originals")
         rows = []
         for size in map(int, arguments.sizes.split(",")):
-            rows.append(row(size, plan(make_table(Path(scratch), size, originals), arguments)))
-        print_table(HEADER, rows)
+            table = make_table(Path(scratch), size, originals)
+            rows.append(cost_row(f"{size:,} recordings", plan(table, arguments)))
+        print_table(COST_HEADER, rows)
 
 
 if __name__ == "__main__":

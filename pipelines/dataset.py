@@ -14,6 +14,7 @@ Thin over public libraries, and a snapshot stays what it was: its files never ch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ import pyarrow.dataset
 
 from pipelines.inspect import inspect
 from transforms.errors import DatasetError
-from transforms.storage.card import list_files, statistics
+from transforms.storage.card import FileLists, list_files, statistics
 from transforms.storage.columns import is_label
 from transforms.storage.naming import join_uri
 from transforms.storage.snapshot import open_table
@@ -87,7 +88,7 @@ class Dataset:
             There is no such split, or it has no such files.
         """
         self._require_split(split)
-        parquet, tfrecord = list_files(self._store, self._snapshot)
+        parquet, tfrecord = self._files
         names = (parquet if form == "parquet" else tfrecord).get(split, [])
         if not names:
             raise DatasetError(
@@ -183,8 +184,12 @@ class Dataset:
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not within 0 to {world_size - 1}")
         chosen = self._choose(split, columns, lists=False)
-        names = list_files(self._store, self._snapshot)[0][split]
-        return SplitRows(self._store, names, chosen, rank, world_size)
+        parquet, _ = self._files
+        return SplitRows(self._store, parquet[split], chosen, rank, world_size)
+
+    @cached_property
+    def _files(self) -> tuple[FileLists, FileLists]:
+        return list_files(self._store, self._snapshot)
 
     def _require_split(self, split: str) -> None:
         if split not in self.rows:

@@ -13,8 +13,8 @@ from pipelines.inspect import Inspection, inspect
 from pipelines.launch import run_pipeline
 from transforms.errors import ConfigError, DatasetError
 from transforms.export import ExportShards, list_export_shards
-from transforms.storage.card import statistics, view_card
-from transforms.storage.exports import ExportJob, file_names
+from transforms.storage.card import statistics, to_json, view_card
+from transforms.storage.exports import ExportJob, ExportShard, file_names
 from transforms.storage.store import Store
 from transforms.storage.tfds import TfdsShard, TfdsSplit, dataset_info
 from transforms.storage.tfds import features as tfds_features
@@ -76,8 +76,9 @@ def export(job: ExportJob, options: Any) -> Export:
     job = replace(job, index=inspection.snapshot.index)
     _claim_output(job)
     run_pipeline(lambda pipeline: pipeline | "ExportShards" >> ExportShards(job), options)
-    made = _list_files(job)
-    _describe(made, inspection)
+    shards = list(list_export_shards(job))
+    made = _sum_up(job, shards)
+    _describe(made, shards, inspection)
     job.output.remove("staging")
     return made
 
@@ -116,24 +117,24 @@ def _foreign(store: Store) -> Iterator[str]:
     return (name for name in store.names() if not name.startswith("staging/"))
 
 
-def _list_files(job: ExportJob) -> Export:
+def _sum_up(job: ExportJob, shards: list[ExportShard]) -> Export:
     files: defaultdict[str, list[str]] = defaultdict(list)
     rows: defaultdict[str, int] = defaultdict(int)
-    for shard in list_export_shards(job):
+    for shard in shards:
         files[shard.split] += file_names(shard, job)
         rows[shard.split] += shard.rows
     return Export(job, dict(sorted(files.items())), dict(sorted(rows.items())))
 
 
-def _describe(made: Export, inspection: Inspection) -> None:
+def _describe(made: Export, shards: list[ExportShard], inspection: Inspection) -> None:
     """Write what makes the files a dataset, last."""
     job, schema = made.job, inspection.schema
     if job.format == "hf":
         card = view_card(made.files, inspection.snapshot, inspection.totals, schema)
         job.output.put("README.md", card)
     elif job.format == "tfds":
-        job.output.put("features.json", _json(tfds_features(schema)))
-        job.output.put("dataset_info.json", _json(_tfds_info(made, inspection)))
+        job.output.put("features.json", to_json(tfds_features(schema)))
+        job.output.put("dataset_info.json", to_json(_tfds_info(job, shards, inspection)))
     else:
         about = {
             "name": job.name,
@@ -146,23 +147,19 @@ def _describe(made: Export, inspection: Inspection) -> None:
             },
             "statistics": statistics(inspection.totals),
         }
-        job.output.put("dataset.json", _json(about))
+        job.output.put("dataset.json", to_json(about))
 
 
-def _tfds_info(made: Export, inspection: Inspection) -> Any:
+def _tfds_info(job: ExportJob, shards: list[ExportShard], inspection: Inspection) -> Any:
     splits: defaultdict[str, list[TfdsShard]] = defaultdict(list)
-    for shard in list_export_shards(made.job):
-        (name,) = file_names(shard, made.job)
-        size = made.job.output.size(name)
+    for shard in shards:
+        (name,) = file_names(shard, job)
+        size = job.output.size(name)
         if size is None:
-            raise DatasetError(f"output {made.job.output.root}: {name} has gone meanwhile")
+            raise DatasetError(f"output {job.output.root}: {name} has gone meanwhile")
         splits[shard.split].append(TfdsShard(shard.rows, size))
     # Another snapshot is another version, which TFDS keeps apart.
     version = f"1.0.{inspection.snapshot.version}"
     described = [TfdsSplit(split, tuple(splits[split])) for split in sorted(splits)]
     about = f"Log-mel spectrograms of {inspection.snapshot.catalogue}"
-    return dataset_info(made.job.name, version, described, description=about)
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
+    return dataset_info(job.name, version, described, description=about)

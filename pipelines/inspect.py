@@ -42,13 +42,8 @@ def read_row_schema(store: Store) -> RowSchema:
     names = [name for name, _, _ in table_files(table)] if table else []
     if not names:
         raise DatasetError(f"{store.root}: the current snapshot holds no shard")
-    try:
-        with store.open(names[0]) as file:
-            return read_schema(file)[0]
-    except FileNotFoundError as error:
-        raise DatasetError(f"{store.root}: shard {names[0]} is missing") from error
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{store.root}: shard {names[0]} is damaged: {error}") from error
+    with store.reading_shard(names[0]) as file:
+        return read_schema(file)[0]
 
 
 def inspection_json(root: str, inspection: Inspection) -> dict[str, Any]:

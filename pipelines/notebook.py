@@ -148,12 +148,16 @@ def mel_spectrogram(audio: Audio) -> Samples:
         A row for each chunk, or for each channel of each chunk; none of a recording that
         is too short. In the unit of ``mel.log.kind``.
     """
-    chunks = [audio] if isinstance(audio, Chunk) else list(iter_chunks(audio))
+    chunks = _chunks_of(audio)
     if not chunks:
         return np.empty((0, *audio.features.shape), np.float32)
     mel = mel_extractor(audio.features)(np.concatenate([chunk.samples.T for chunk in chunks]))
     round_to_resolution(mel, audio.features.resolution)
     return mel
+
+
+def _chunks_of(audio: Audio) -> list[Chunk]:
+    return [audio] if isinstance(audio, Chunk) else list(iter_chunks(audio))
 
 
 def play(audio: Audio) -> Any:
@@ -200,13 +204,12 @@ _UNITS = {"db": "dB", "ln": "ln", "log10": "log10", "none": "power or amplitude"
 
 
 def _draw_chunks(axes: Any, audio: Audio) -> Any:
-    chunks = [audio] if isinstance(audio, Chunk) else list(iter_chunks(audio))
     mel = mel_spectrogram(audio)[:: audio.samples.shape[1]]
+    limits = {"vmin": mel.min(initial=np.inf), "vmax": mel.max(initial=-np.inf)}
     image = None
-    for chunk, bands in zip(chunks, mel, strict=True):
+    for chunk, bands in zip(_chunks_of(audio), mel, strict=True):
         start = chunk.start_sample / audio.sample_rate_hz
         extent = (start, start + chunk.seconds, 0, len(bands))
-        limits = {"vmin": mel.min(), "vmax": mel.max()}
         image = axes.imshow(bands, origin="lower", aspect="auto", extent=extent, **limits)
         axes.axvline(start, color="white", linewidth=0.5, alpha=0.4)
     return image

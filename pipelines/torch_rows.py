@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from transforms.storage.parquet import count_row_groups, read_batch, read_rows
+from transforms.storage.parquet import count_row_groups, read_rows
 from transforms.storage.schema import RowBatch
 from transforms.storage.store import Store
 
@@ -64,9 +63,12 @@ class SplitRows(IterableDataset[dict[str, Any]]):
         for name in names[:whole][number::readers]:
             with self._store.open(name) as file:
                 yield from read_rows(file)
-        for name, group in islice(self._groups(names[whole:]), number, None, readers):
+        before = 0
+        for name in names[whole:]:
             with self._store.open(name) as file:
-                yield read_batch(file, group)
+                groups = count_row_groups(file)
+                yield from read_rows(file, range((number - before) % readers, groups, readers))
+            before += groups
 
     def _order(self) -> list[str]:
         epoch = int(self._epoch)
@@ -74,12 +76,6 @@ class SplitRows(IterableDataset[dict[str, Any]]):
             return self._names
         order = np.random.default_rng(epoch).permutation(len(self._names))
         return [self._names[i] for i in order]
-
-    def _groups(self, names: list[str]) -> Iterator[tuple[str, int]]:
-        for name in names:
-            with self._store.open(name) as file:
-                number = count_row_groups(file)
-            yield from ((name, group) for group in range(number))
 
     def _rows(self, batch: RowBatch) -> Iterator[dict[str, Any]]:
         others = [name for name in self._columns if name != "mel"]

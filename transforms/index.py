@@ -10,6 +10,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from transforms.combine import CombineEach
 from transforms.job import ExtractJob
 from transforms.planning import PlannedRecording
 from transforms.records import Failure
@@ -50,8 +51,18 @@ class WriteIndex(beam.PTransform):
         ],
     ) -> beam.PCollection[str]:
         """Join recordings, failures and shards by recording, part by part."""
-        index = beam.pvalue.AsSingleton(found | "DigestFacts" >> _DigestFacts())
-        parts = beam.pvalue.AsSingleton(found[:2] | "CountParts" >> _CountParts())
+        digests = tuple(
+            facts | f"Digest{number}" >> beam.Map(fact_digest) for number, facts in enumerate(found)
+        )
+        index = beam.pvalue.AsSingleton(
+            digests | "SumDigests" >> CombineEach(_sum_digests, _sum_digests)
+        )
+        planned, failures, _ = found
+        parts = beam.pvalue.AsSingleton(
+            (planned, failures)
+            | "CountRecordings" >> CombineEach(beam.combiners.CountCombineFn(), sum)
+            | "CountParts" >> beam.Map(lambda number: 1 + number // RECORDINGS_PER_PART)
+        )
         return (
             found
             | "JoinFacts" >> beam.Flatten()
@@ -60,38 +71,6 @@ class WriteIndex(beam.PTransform):
             | "WriteParts" >> beam.FlatMap(write_index_part, index, self.job)
             | "ListParts" >> beam.combiners.ToList()
             | "NameIndex" >> beam.Map(_write_outcome, index, self.job)
-        )
-
-
-class _DigestFacts(beam.PTransform):
-    """Digest everything that is known, in whatever order it comes.
-
-    Sums are made where the facts are: facts that are joined first are kept by the runner.
-    """
-
-    def expand(self, found: tuple[beam.PCollection[Any], ...]) -> beam.PCollection[int]:
-        digests = [
-            facts
-            | f"Digest{number}" >> beam.Map(fact_digest)
-            | f"Sum{number}" >> beam.CombineGlobally(_sum_digests)
-            for number, facts in enumerate(found)
-        ]
-        return digests | beam.Flatten() | "SumAll" >> beam.CombineGlobally(_sum_digests)
-
-
-class _CountParts(beam.PTransform):
-    """Find how many parts an index of so many recordings has."""
-
-    def expand(self, found: tuple[beam.PCollection[Any], ...]) -> beam.PCollection[int]:
-        numbers = [
-            facts | f"Count{number}" >> beam.combiners.Count.Globally()
-            for number, facts in enumerate(found)
-        ]
-        return (
-            numbers
-            | beam.Flatten()
-            | "CountAll" >> beam.CombineGlobally(sum)
-            | "CountParts" >> beam.Map(lambda number: 1 + number // RECORDINGS_PER_PART)
         )
 
 

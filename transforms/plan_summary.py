@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 
 import apache_beam as beam
 
+from transforms.combine import CombineEach
 from transforms.job import ExtractJob
 from transforms.planning import PlannedRecording, ShardPlan, row_bytes
 from transforms.records import Failure
@@ -107,16 +108,10 @@ class SummarizePlan(beam.PTransform):
             beam.PCollection[ShardPlan],
         ],
     ) -> beam.PCollection[str]:
-        """Add up each kind where it is made: only sums are joined, since a runner keeps those."""
-        add_up = _AddUp(row_bytes(self.job.features))
-        sums = [
-            facts | f"AddUp{name}" >> beam.CombineGlobally(add_up)
-            for name, facts in zip(("Recordings", "Failures", "Shards"), found, strict=True)
-        ]
+        """Add up on every worker, then join the sums."""
         return (
-            sums
-            | "JoinSums" >> beam.Flatten()
-            | "AddSums" >> beam.CombineGlobally(_merge)
+            found
+            | "AddUp" >> CombineEach(_AddUp(row_bytes(self.job.features)), _merge)
             | "WritePlan" >> beam.Map(_write_summary, self.job)
         )
 

@@ -9,13 +9,19 @@ import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from pipelines.export import default_name
-from tests.e2e.rows import SHAPE, SPLITS, Rows, as_text, assert_same_rows, by_chunk, from_columns
+from tests.e2e.rows import (
+    SHAPE,
+    SPLITS,
+    as_text,
+    assert_same_rows,
+    by_chunk,
+    read_hugging_face,
+)
 from tests.e2e.songs import LABELS, SETTINGS
 from tests.pipeline_runs import extract_here, melmill, melmill_json
 from transforms.errors import DatasetError
@@ -60,16 +66,6 @@ def test_tensorflow_datasets_reads_the_same_splits(rows, views, tf):
         assert row["tags"] == (rows[key]["tags"] or [])
     half = tfds.as_numpy(builder.as_dataset(split="train[:50%]"))
     assert len(list(half)) == round(SPLITS["train"] / 2)
-
-
-def read_hugging_face(loaded: Any) -> Rows:
-    found: Rows = {}
-    for split, part in loaded.items():
-        mel = part.with_format("numpy")[:]["mel"]
-        assert mel.dtype == np.float32
-        columns = part.remove_columns("mel")[:] | {"split": [split] * len(mel)}
-        found |= from_columns(columns, mel)
-    return found
 
 
 def test_hugging_face_reads_the_same_splits_whole_and_as_a_stream(rows, views, tmp_path):

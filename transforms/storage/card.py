@@ -28,11 +28,11 @@ def write_card(store: Store, snapshot: Snapshot, totals: Totals, schema: RowSche
     """Write ``README.md``, ``statistics.json`` and, for TFRecord, its features and file lists."""
     parquet, tfrecord = list_files(store, snapshot)
     store.put("README.md", _card(parquet, snapshot, totals, schema).encode())
-    store.put("statistics.json", _to_json(statistics(totals)))
+    store.put("statistics.json", to_json(statistics(totals)))
     if tfrecord:
-        store.put("tfrecord/features.json", _to_json(tfds_features(schema)))
+        store.put("tfrecord/features.json", to_json(tfds_features(schema)))
     if tfrecord or store.size("tfrecord/files.json") is not None:
-        store.put("tfrecord/files.json", _to_json(tfrecord))
+        store.put("tfrecord/files.json", to_json(tfrecord))
 
 
 def list_files(store: Store, snapshot: Snapshot) -> tuple[FileLists, FileLists]:
@@ -56,7 +56,8 @@ def _sorted(lists: FileLists) -> FileLists:
     return {split: sorted(lists[split]) for split in sorted(lists)}
 
 
-def _to_json(value: Any) -> bytes:
+def to_json(value: Any) -> bytes:
+    """Write a small file of a dataset or a view that people may read, too."""
     return (json.dumps(value, indent=1) + "\n").encode()
 
 

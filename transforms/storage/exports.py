@@ -14,14 +14,15 @@ import os
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
 from transforms.errors import ConfigError, DatasetError
+from transforms.storage.naming import shard_number
 from transforms.storage.parquet import read_rows, read_schema
 from transforms.storage.schema import RowBatch, RowSchema
 from transforms.storage.store import Store
@@ -35,11 +36,10 @@ ExportFormat = Literal["tfds", "hf", "webdataset", "numpy"]
 
 def check_format(name: str) -> ExportFormat:
     """Give a format's name back; ``ConfigError`` where there is none of that name."""
-    for known in get_args(ExportFormat):
-        if name == known:
-            return cast(ExportFormat, known)
-    allowed = ", ".join(get_args(ExportFormat))
-    raise ConfigError(f"--format {name}: unknown; allowed: {allowed}")
+    allowed = get_args(ExportFormat)
+    if name not in allowed:
+        raise ConfigError(f"--format {name}: unknown; allowed: {', '.join(allowed)}")
+    return cast(ExportFormat, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,7 @@ def file_names(shard: ExportShard, job: ExportJob) -> list[str]:
     """
     if job.format == "tfds":
         return [shard_file(job.name, shard.split, shard.number, shard.count)]
-    digits = max(5, len(str(shard.count)))
-    stem = f"{shard.split}-{shard.number:0{digits}}-of-{shard.count:0{digits}}"
+    stem = f"{shard.split}-{shard_number(shard.number, shard.count)}"
     return {
         "hf": [f"data/{stem}.parquet"],
         "webdataset": [f"{stem}.tar"],
@@ -124,7 +123,7 @@ def _link(file: FileEntry, name: str, job: ExportJob) -> None:
     _require_whole(file, job)
     with job.output.scratch() as path:
         if not (job.dataset.is_local and job.output.is_local and _hard_link(file, path, job)):
-            with _reading(file, job) as source, path.open("wb") as target:
+            with job.dataset.reading_shard(file.name) as source, path.open("wb") as target:
                 shutil.copyfileobj(source, target, 1 << 20)
         job.output.publish(path, name)
 
@@ -156,7 +155,7 @@ def _encode(shard: ExportShard, names: list[str], job: ExportJob) -> None:
         "numpy": _write_numpy,
     }
     _require_whole(shard.parquet, job)
-    with _reading(shard.parquet, job) as file:
+    with job.dataset.reading_shard(shard.parquet.name) as file:
         schema, _ = read_schema(file)
     with ExitStack() as stack:
         paths = [stack.enter_context(job.output.scratch()) for _ in names]
@@ -165,21 +164,9 @@ def _encode(shard: ExportShard, names: list[str], job: ExportJob) -> None:
             job.output.publish(path, name)
 
 
-@contextmanager
-def _reading(file: FileEntry, job: ExportJob) -> Iterator[IO[bytes]]:
-    try:
-        with job.dataset.open(file.name) as opened:
-            yield opened
-    except FileNotFoundError as error:
-        raise DatasetError(f"{job.dataset.root}: shard {file.name} is missing") from error
-    except (OSError, ValueError) as error:
-        message = f"{job.dataset.root}: shard {file.name} is damaged: {error}"
-        raise DatasetError(message) from error
-
-
 def _batches(shard: ExportShard, job: ExportJob) -> Iterator[RowBatch]:
     rows = 0
-    with _reading(shard.parquet, job) as file:
+    with job.dataset.reading_shard(shard.parquet.name) as file:
         for batch in read_rows(file):
             rows += batch.rows
             yield batch

@@ -62,6 +62,16 @@ def fraction(*parts: str | bytes) -> float:
     return (int(digest(*parts), 16) >> (8 * _DIGEST_BYTES - 53)) / (1 << 53)
 
 
+def shard_number(number: int, count: int) -> str:
+    """Number one of so many shards, as TFDS and Hugging Face do.
+
+    >>> shard_number(7, 12), shard_number(7, 100_000)
+    ('00007-of-00012', '000007-of-100000')
+    """
+    digits = max(5, len(str(count)))
+    return f"{number:0{digits}}-of-{count:0{digits}}"
+
+
 def bucket(key: str, n: int) -> int:
     """Map a key to one of ``n`` buckets, uniformly.
 

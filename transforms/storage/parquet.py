@@ -7,7 +7,7 @@ that is made twice is the same file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -144,13 +144,23 @@ def read_schema(source: str | Path | IO[bytes]) -> tuple[RowSchema, dict[str, st
     return schema, {key: value for key, value in found.items() if key not in own}
 
 
-def read_rows(source: str | Path | IO[bytes]) -> Iterator[RowBatch]:
+def count_row_groups(source: str | Path | IO[bytes]) -> int:
+    """Count the row groups of a shard."""
+    number: int = pq.read_metadata(source).num_row_groups
+    return number
+
+
+def read_rows(
+    source: str | Path | IO[bytes], groups: Iterable[int] | None = None
+) -> Iterator[RowBatch]:
     """Read a shard, a row group at a time.
 
     Parameters
     ----------
     source
         A local path, or a seekable binary file.
+    groups
+        Which row groups, from 0; ``None`` for all.
 
     Yields
     ------
@@ -165,25 +175,9 @@ def read_rows(source: str | Path | IO[bytes]) -> Iterator[RowBatch]:
         If a page's checksum is wrong (pyarrow's words), or reading failed.
     """
     with pq.ParquetFile(source, page_checksum_verification=True) as file:
-        for index in range(file.num_row_groups):
-            yield _read_group(file, index)
-
-
-def count_row_groups(source: str | Path | IO[bytes]) -> int:
-    """Count the row groups of a shard."""
-    number: int = pq.read_metadata(source).num_row_groups
-    return number
-
-
-def read_batch(source: str | Path | IO[bytes], index: int) -> RowBatch:
-    """Read one row group of a shard; see :func:`read_rows`."""
-    with pq.ParquetFile(source, page_checksum_verification=True) as file:
-        return _read_group(file, index)
-
-
-def _read_group(file: Any, index: int) -> RowBatch:
-    schema = RowSchema.from_arrow(file.schema_arrow)
-    return _to_batch(file.read_row_group(index), schema, f"row group {index}")
+        schema = RowSchema.from_arrow(file.schema_arrow)
+        for index in range(file.num_row_groups) if groups is None else groups:
+            yield _to_batch(file.read_row_group(index), schema, f"row group {index}")
 
 
 def _to_batch(table: Any, schema: RowSchema, where: str) -> RowBatch:

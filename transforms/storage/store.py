@@ -78,6 +78,23 @@ class Store:
         opened: IO[bytes] = self.filesystem()[0].open(self.path(name), "rb")
         return opened
 
+    @contextmanager
+    def reading_shard(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a shard to read, and name it in whatever goes wrong with it.
+
+        Raises
+        ------
+        DatasetError
+            It is missing, or damaged: what reads it raised ``OSError`` or ``ValueError``.
+        """
+        try:
+            with self.open(name) as file:
+                yield file
+        except FileNotFoundError as error:
+            raise DatasetError(f"{self.root}: shard {name} is missing") from error
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"{self.root}: shard {name} is damaged: {error}") from error
+
     def read(self, name: str) -> bytes:
         """Read a whole small file; ``FileNotFoundError`` where there is none."""
         content: bytes = self.filesystem()[0].cat_file(self.path(name))

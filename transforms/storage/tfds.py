@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from transforms.storage.naming import shard_number
 from transforms.storage.schema import RowSchema
 
 Json = dict[str, Any]
@@ -135,5 +136,4 @@ def shard_file(dataset: str, split: str, number: int, count: int) -> str:
     >>> shard_file("birds", "train", 0, 1)
     'birds-train.tfrecord-00000-of-00001'
     """
-    digits = max(5, len(str(count)))
-    return f"{dataset}-{split}.tfrecord-{number:0{digits}}-of-{count:0{digits}}"
+    return f"{dataset}-{split}.tfrecord-{shard_number(number, count)}"
