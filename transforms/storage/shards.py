@@ -8,6 +8,8 @@ is written last.
 from __future__ import annotations
 
 import hashlib
+import math
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -27,7 +29,7 @@ from transforms.storage.moments import Moments
 from transforms.storage.naming import digest
 from transforms.storage.objects import StoredObject
 from transforms.storage.parquet import ParquetShard, read_rows
-from transforms.storage.schema import RowBatch, round_to_resolution
+from transforms.storage.schema import Float32Array, RowBatch, round_to_resolution
 from transforms.storage.summaries import FileEntry, RecordingRows, ShardSummary
 from transforms.storage.tfrecord import TFRecordShard
 
@@ -36,6 +38,8 @@ Report = Callable[[Span, int, bool], None]
 
 #: However many rows a row group should have, its spectrograms take no more than this.
 _ROW_GROUP_BYTES = 32 * 2**20
+#: Spectrograms are read back from the decoder process in parts of this size.
+_READ_BYTES = 2**20
 
 
 @dataclass(slots=True)
@@ -176,7 +180,7 @@ def _extract_rows(
 
 def _spooled(span: Span, rows: SpanRows, job: ExtractJob, spool: Path) -> Iterator[RowBatch]:
     shape = job.features.shape
-    size = row_group_rows(job)
+    size = max(1, _READ_BYTES // (4 * math.prod(shape)))
     with spool.open("rb") as file:
         for start in range(0, len(rows.chunk_index), size):
             part = slice(start, min(start + size, len(rows.chunk_index)))
@@ -212,31 +216,30 @@ def row_group_rows(job: ExtractJob) -> int:
 
 
 def regroup(batches: Iterable[RowBatch], size: int) -> Iterator[RowBatch]:
-    """Join and divide batches so that each but the last has so many rows."""
-    held: list[RowBatch] = []
+    """Join and divide batches so that each but the last has so many rows.
+
+    They share one buffer: each is to be used before the next is asked for. Memory taken anew
+    for every row group would lie in other places each time, and a worker grow with its shard.
+    """
+    group: Float32Array | None = None
+    columns: defaultdict[str, list[Any]] = defaultdict(list)
+    filled = 0
     for batch in batches:
+        if group is None:
+            group = np.empty((size, *batch.mel.shape[1:]), np.float32)
         start = 0
         while start < batch.rows:
-            stop = min(batch.rows, start + size - sum(part.rows for part in held))
-            held.append(_part(batch, start, stop))
-            start = stop
-            if sum(part.rows for part in held) == size:
-                yield _join(held)
-                held = []
-    if held:
-        yield _join(held)
-
-
-def _part(batch: RowBatch, start: int, stop: int) -> RowBatch:
-    columns = {name: values[start:stop] for name, values in batch.columns.items()}
-    return RowBatch(columns, batch.mel[start:stop])
-
-
-def _join(parts: list[RowBatch]) -> RowBatch:
-    columns = {
-        name: [value for part in parts for value in part.columns[name]] for name in parts[0].columns
-    }
-    return RowBatch(columns, np.concatenate([part.mel for part in parts]))
+            stop = min(batch.rows, start + size - filled)
+            group[filled : filled + stop - start] = batch.mel[start:stop]
+            for name, values in batch.columns.items():
+                columns[name] += values[start:stop]
+            filled, start = filled + stop - start, stop
+            if filled == size:
+                yield RowBatch(dict(columns), group)
+                columns.clear()
+                filled = 0
+    if group is not None and filled:
+        yield RowBatch(dict(columns), group[:filled])
 
 
 def _write_rows(
