@@ -100,11 +100,14 @@ class Dataset:
         return [join_uri(self._store.root.rstrip("/"), name) for name in names]
 
     def as_arrow(self, split: str | None = None) -> Any:
-        """Open a split, or everything, as ``pyarrow.dataset.Dataset``."""
+        """Open a split, or everything, as ``pyarrow.dataset.Dataset``.
+
+        Pages' checksums are verified: a damaged shard is an ``OSError`` as it is read.
+        """
         table = open_table(self._store, self.version)
         if table is None:
             raise DatasetError(f"{self._store.root} has gone meanwhile")
-        opened = table.to_pyarrow_dataset()
+        opened = _verifying(table.to_pyarrow_dataset())
         if split is None:
             return opened
         self._require_split(split)
@@ -231,3 +234,14 @@ class Dataset:
         if kind.startswith("list<"):
             return tf.io.RaggedFeature(tensor)
         return tf.io.FixedLenFeature([], tensor)
+
+
+def _verifying(opened: Any) -> Any:
+    """Give a dataset of Parquet files as one that verifies their pages' checksums."""
+    scan = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
+    form = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=scan)
+    fragments = [
+        form.make_fragment(part.path, opened.filesystem, part.partition_expression)
+        for part in opened.get_fragments()
+    ]
+    return pyarrow.dataset.FileSystemDataset(fragments, opened.schema, form, opened.filesystem)

@@ -47,7 +47,7 @@ class SplitRows(IterableDataset[dict[str, Any]]):
         self._epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Read this worker's share."""
+        """Read this worker's share; ``DatasetError`` names a shard that cannot be read."""
         for batch in self._batches(*self._place()):
             yield from self._rows(batch)
 
@@ -61,11 +61,11 @@ class SplitRows(IterableDataset[dict[str, Any]]):
         names = self._order()
         whole = len(names) // readers * readers
         for name in names[:whole][number::readers]:
-            with self._store.open(name) as file:
+            with self._store.reading_shard(name) as file:
                 yield from read_rows(file)
         before = 0
         for name in names[whole:]:
-            with self._store.open(name) as file:
+            with self._store.reading_shard(name) as file:
                 groups = count_row_groups(file)
                 yield from read_rows(file, range((number - before) % readers, groups, readers))
             before += groups

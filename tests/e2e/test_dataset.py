@@ -137,3 +137,14 @@ def test_tensorflow_is_not_sent_where_it_cannot_go(dataset, tf):
     opened._store = Store("memory://moved")
     with pytest.raises(DatasetError, match="TensorFlow reads local files and gs://"):
         opened.as_tf("train")
+
+
+def test_a_flipped_byte_is_noticed_as_it_is_read(dataset, tmp_path):
+    opened = Dataset(shutil.copytree(dataset, tmp_path / "copy"))
+    shard = Path(opened.files("train")[0])
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(OSError, match="CRC"):
+        opened.as_arrow("train").to_table()
+    assert opened.as_arrow("test").to_table().num_rows == SPLITS["test"]

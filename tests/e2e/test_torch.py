@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -96,3 +97,16 @@ def test_what_is_not_there_is_told(opened):
         opened.as_torch("train", ["mel", "year"])
     with pytest.raises(ValueError, match="rank 2"):
         opened.as_torch("train", rank=2, world_size=2)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_or_missing_shard_is_named(dataset, tmp_path, workers):
+    opened = Dataset(shutil.copytree(dataset, tmp_path / "copy"))
+    damaged, missing = Path(opened.files("train")[0]), Path(opened.files("test")[0])
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    missing.unlink()
+    for split, shard, said in (("train", damaged, "is damaged"), ("test", missing, "is missing")):
+        with pytest.raises(DatasetError, match=f"{shard.name} {said}"):
+            list(DataLoader(opened.as_torch(split), batch_size=None, num_workers=workers))

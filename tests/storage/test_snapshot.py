@@ -215,3 +215,14 @@ def test_a_checkpoint_does_not_hide_the_snapshot(store: Store) -> None:
         commit(store, after(store, version), [ONE, TWO][version % 2 :], SCHEMA)
     DeltaTable(store.root).create_checkpoint()
     assert require_snapshot(store) == after(store, 3)
+
+
+def test_a_snapshot_of_a_newer_format_is_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as newer:
+        newer.setattr(snapshots, "FORMAT", snapshots.FORMAT + 1)
+        commit(store, NONE, [ONE], SCHEMA)
+        assert read_snapshot(store) == replace(NONE, version=0)
+    with pytest.raises(DatasetError, match=r"by a newer melmill, in format 2, and .* format 1"):
+        read_snapshot(store)

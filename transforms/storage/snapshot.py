@@ -24,6 +24,9 @@ from transforms.storage.summaries import FileEntry, ShardSummary
 _KEY = "melmill"
 _APPLICATION = "melmill"
 
+#: What a commit's metadata and its index look like; raised where older readers would misread it.
+FORMAT = 1
+
 #: Shards carry no time of their making: the same shard is the same action.
 _NO_TIME = 0
 
@@ -85,7 +88,7 @@ def read_snapshot(store: Store) -> Snapshot | None:
     Raises
     ------
     DatasetError
-        There is a Delta table, but none of ours.
+        There is a Delta table, but none of ours, or one that a newer melmill made.
     """
     table = open_table(store)
     if table is None:
@@ -93,8 +96,17 @@ def read_snapshot(store: Store) -> Snapshot | None:
     for commit in table.history():
         if (text := commit.get(_KEY)) is not None:
             # The table's version, not the commit's: another tool may have tidied up since.
-            return Snapshot(version=table.version(), **json.loads(text))
+            return _parse(store, json.loads(text), table.version())
     raise DatasetError(f"{store.root} is a Delta table, but not one that melmill made")
+
+
+def _parse(store: Store, said: dict[str, Any], version: int) -> Snapshot:
+    if (form := said.pop("format", FORMAT)) != FORMAT:
+        raise DatasetError(
+            f"{store.root}: version {version} was committed by a newer melmill, in format {form}, "
+            f"and this one reads format {FORMAT}; install the newer one"
+        )
+    return Snapshot(version=version, **said)
 
 
 def require_snapshot(store: Store) -> Snapshot:
@@ -207,6 +219,7 @@ def _write(
 
 def _properties(snapshot: Snapshot) -> CommitProperties:
     said = {
+        "format": FORMAT,
         "index": snapshot.index,
         "configuration": snapshot.configuration,
         "catalogue": snapshot.catalogue,
