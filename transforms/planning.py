@@ -8,6 +8,7 @@ that is already there need not be made again, and one made twice is the same fil
 from __future__ import annotations
 
 import heapq
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -205,6 +206,12 @@ def _segment(recording: Recording, samples: int, rate_hz: int) -> tuple[int, int
 def assign_split(recording: Recording, spec: SplitSpec) -> str:
     """Find the split of a recording, from nothing but itself, its group and the seed.
 
+    So it stays where it is while the catalogue grows. Splits race for it, each with an
+    exponential time of its own, divided by its share: when shares change, a recording moves
+    from one split to another only if the other's share grew in proportion to the first's, and
+    no rule that knows no earlier division moves fewer in the worst case (Bavarian et al.,
+    "Optimality of Correlated Sampling Strategies", 2020).
+
     >>> whole = Recording("id", "/a/song.wav", "song.wav")
     >>> assign_split(whole, SplitSpec(fractions=(("train", 1.0),)))
     'train'
@@ -218,13 +225,13 @@ def assign_split(recording: Recording, spec: SplitSpec) -> str:
         if recording.split is None:
             raise CatalogueError(f"{recording.origin}: split: no value, and split.by is catalogue")
         return _named_by_catalogue(recording, recording.split)
-    position = fraction("split", str(spec.seed), _kept_together(recording, spec))
-    reached = 0.0
-    for name, share in spec.fractions:
-        reached += share
-        if position < reached:
-            return name
-    return spec.fractions[-1][0]
+    kept = _kept_together(recording, spec)
+
+    def arrival(pair: tuple[str, float]) -> float:
+        name, share = pair
+        return -math.log1p(-fraction("split", str(spec.seed), name, kept)) / share
+
+    return min(spec.fractions, key=arrival)[0]
 
 
 def _named_by_catalogue(recording: Recording, name: str) -> str:
