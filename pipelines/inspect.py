@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transforms.errors import DatasetError
-from transforms.storage.card import statistics
+from transforms.storage.card import band_statistics, statistics
 from transforms.storage.parquet import read_schema
 from transforms.storage.schema import RowSchema
 from transforms.storage.snapshot import Snapshot, open_table, require_snapshot, table_files
@@ -77,7 +77,7 @@ def inspection_text(root: str, inspection: Inspection) -> str:
         f"{root}, version {snapshot.version}, made from {snapshot.catalogue}",
         *totals_lines(inspection.totals),
         f"  mel: float32 [{schema.n_mels}, {schema.n_frames}]; {columns}",
-        f"  {_statistics_line(statistics(inspection.totals))}",
+        f"  {_statistics_line(band_statistics(inspection.totals))}",
         "  configuration:",
     ]
     for section, values in snapshot.configuration.items():

@@ -54,6 +54,8 @@ def extraction_text(output: str, extraction: Extraction) -> str:
 
 def totals_lines(totals: Totals) -> list[str]:
     """Say what a snapshot holds, a line a thing."""
+    from transforms.storage.card import balance_lines, label_balance
+
     number = totals.recordings
     lines = [
         f"  {number['ok']:,} recordings, {totals.seconds / 3600:,.2f} h, {totals.rows:,} rows"
@@ -65,6 +67,7 @@ def totals_lines(totals: Totals) -> list[str]:
             f"  {name}: {content.recordings:,} recordings, {content.rows:,} rows, "
             f"{content.shards:,} shards, {megabytes:,.1f} MB"
         )
+    lines += [f"  {line}" for line in balance_lines(label_balance(totals))]
     return lines + failure_lines(totals)
 
 

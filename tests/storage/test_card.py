@@ -13,7 +13,7 @@ import yaml
 from pipelines.extract import Extraction
 from tests import signals
 from tests.pipeline_runs import extract_here
-from transforms.storage.card import list_files, statistics, write_card
+from transforms.storage.card import band_statistics, list_files, statistics, write_card
 from transforms.storage.schema import LabelColumn, RowSchema
 from transforms.storage.snapshot import require_snapshot
 from transforms.storage.store import Store
@@ -120,7 +120,8 @@ def test_statistics_are_those_of_the_training_rows(
 
 
 def test_nothing_has_no_statistics() -> None:
-    assert statistics(Totals()) == {}
+    assert band_statistics(Totals()) == {}
+    assert statistics(Totals()) == {"splits": {}, "balance": {}}
 
 
 def test_tfrecord_files_are_listed_by_split(dataset: tuple[Store, Extraction]) -> None:

@@ -7,19 +7,24 @@ The card is derived from a snapshot and can be written again at any time.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
+from transforms.storage.distribution import DURATION_EDGES_S, LEVEL_EDGES_DBFS, balance
 from transforms.storage.index import read_shards
 from transforms.storage.schema import RowSchema
 from transforms.storage.snapshot import Snapshot
 from transforms.storage.store import Store
 from transforms.storage.tfds import features as tfds_features
-from transforms.storage.totals import Totals, training_split
+from transforms.storage.totals import SplitContent, Totals, training_split
 
 #: Names of files, relative to the dataset, by split.
 FileLists = dict[str, list[str]]
+
+#: Classes that a line names.
+_SHOWN = 3
 
 _HF_TYPES = {"double": "float64", "float": "float32"}
 
@@ -62,6 +67,21 @@ def to_json(value: Any) -> bytes:
 
 
 def statistics(totals: Totals) -> dict[str, Any]:
+    """Give what normalisation needs, and how rows are distributed.
+
+    Returns
+    -------
+    dict
+        :func:`band_statistics`, and ``splits``: of each, ``recordings``, ``rows``,
+        ``seconds``, histograms ``seconds_histogram`` of its recordings and ``peak_dbfs``
+        and ``rms_dbfs`` of its rows, ``labels`` (``value``, ``rows`` and ``recordings`` of
+        each class; ``null`` where there are too many) and ``balance`` of all splits.
+    """
+    splits = {name: _split_statistics(split) for name, split in sorted(totals.splits.items())}
+    return {**band_statistics(totals), "splits": splits, "balance": label_balance(totals)}
+
+
+def band_statistics(totals: Totals) -> dict[str, Any]:
     """Give mean and standard deviation of each mel band over the training split."""
     moments = totals.moments
     if moments is None:
@@ -74,6 +94,34 @@ def statistics(totals: Totals) -> dict[str, Any]:
         "min": moments.low,
         "max": moments.high,
     }
+
+
+def label_balance(totals: Totals) -> dict[str, dict[str, Any]]:
+    """Compare the classes of the splits; see :func:`~transforms.storage.distribution.balance`."""
+    splits = sorted(totals.splits.items())
+    return balance({name: content.distribution for name, content in splits})
+
+
+def _split_statistics(content: SplitContent) -> dict[str, Any]:
+    distribution = content.distribution
+    labels: dict[str, Any] = dict.fromkeys(distribution.many)
+    for entry in sorted(distribution.classes, key=lambda entry: -entry.rows):
+        said = {"value": entry.value, "rows": entry.rows, "recordings": entry.recordings}
+        labels.setdefault(entry.column, []).append(said)
+    return {
+        "recordings": content.recordings,
+        "rows": content.rows,
+        "seconds": content.seconds,
+        "seconds_histogram": _histogram(DURATION_EDGES_S, content.durations.tolist()),
+        "peak_dbfs": _histogram(LEVEL_EDGES_DBFS, distribution.peak_dbfs),
+        "rms_dbfs": _histogram(LEVEL_EDGES_DBFS, distribution.rms_dbfs),
+        "labels": labels,
+    }
+
+
+def _histogram(edges: Sequence[int], counts: Sequence[int]) -> dict[str, list[int]]:
+    """Bins are open at both ends: one count more than there are edges."""
+    return {"edges": list(edges), "counts": list(counts)}
 
 
 def view_card(files: FileLists, snapshot: Snapshot, totals: Totals, schema: RowSchema) -> bytes:
@@ -127,7 +175,32 @@ def _about(snapshot: Snapshot, totals: Totals, schema: RowSchema, *, twins: bool
         splits=splits,
         failed=totals.recordings["failed"],
         skipped=totals.recordings["skipped"],
+        labels=_labels(totals),
     )
+
+
+def _labels(totals: Totals) -> str:
+    lines = [f"- {line}\n" for line in balance_lines(label_balance(totals))]
+    return "\n## Labels\n\n" + "".join(lines) if lines else ""
+
+
+def balance_lines(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Say how evenly each label's classes are divided among the splits."""
+    for column, one in found.items():
+        most = one["largest_difference"]
+        line = (
+            f"{column}: {one['classes']:,} classes; shares differ by at most "
+            f"{100 * abs(most['share'] - most['overall']):.1f} points ({_class(most['value'])}: "
+            f"{most['share']:.1%} of {most['split']}, {most['overall']:.1%} of all)"
+        )
+        for split, values in one["missing"].items():
+            some = ", ".join(_class(value) for value in values[:_SHOWN])
+            line += f"; {split} lacks {len(values):,}: {some}{', …' * (len(values) > _SHOWN)}"
+        yield line
+
+
+def _class(value: object) -> str:
+    return "no value" if value is None else str(value)
 
 
 def _features(snapshot: Snapshot) -> str:
@@ -145,7 +218,7 @@ mel bands × frames of one chunk.
 {splits}
 
 {failed:,} recordings failed and {skipped:,} were too short.
-"""
+{labels}"""
 
 _AFTERWARDS = """
 `index/` says which recordings failed and why. `statistics.json` holds mean and standard

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,12 +24,13 @@ from transforms.errors import RecordingError
 from transforms.job import ExtractJob
 from transforms.planning import ShardPlan
 from transforms.records import Failure
+from transforms.storage.distribution import DistributionCounter
 from transforms.storage.index import known_shards
 from transforms.storage.moments import Moments
 from transforms.storage.naming import digest
 from transforms.storage.objects import StoredObject
 from transforms.storage.parquet import ParquetShard, read_rows
-from transforms.storage.schema import Float32Array, RowBatch, round_to_resolution
+from transforms.storage.schema import Float32Array, LabelColumn, RowBatch, round_to_resolution
 from transforms.storage.summaries import FileEntry, RecordingRows, ShardSummary
 from transforms.storage.tfrecord import TFRecordShard
 
@@ -50,8 +51,9 @@ class Tally:
     moments: Moments | None = None
     recordings: dict[str, RecordingRows] = field(default_factory=dict)
     null_labels: set[str] = field(default_factory=set)
+    distribution: DistributionCounter = field(default_factory=DistributionCounter)
 
-    def count(self, batch: RowBatch, labels: Iterable[str]) -> None:
+    def count(self, batch: RowBatch, labels: Sequence[LabelColumn]) -> None:
         """Take a row group into account."""
         moments = Moments.of(batch.mel)
         self.rows += batch.rows
@@ -62,7 +64,8 @@ class Tally:
             rows, peak = (known.rows, known.peak_dbfs) if known else (0, float("-inf"))
             latest = RecordingRows(recording_id, rows + 1, max(peak, float(peak_dbfs)))
             self.recordings[recording_id] = latest
-        self.null_labels |= {name for name in labels if None in batch.columns[name]}
+        self.null_labels |= {label.name for label in labels if None in batch.columns[label.name]}
+        self.distribution.count(batch, labels)
 
 
 def write_shard(
@@ -249,7 +252,7 @@ def _write_rows(
     failures: list[Failure],
     job: ExtractJob,
 ) -> ShardSummary:
-    tally, labels = Tally(), [label.name for label in job.schema.labels]
+    tally = Tally()
     metadata = {"melmill.features": job.features.canonical(), "melmill.shard": name}
     with ExitStack() as stack:
         paths = {form: stack.enter_context(job.store.scratch()) for form in job.writer.formats}
@@ -260,7 +263,7 @@ def _write_rows(
         for batch in regroup(batches, row_group_rows(job)):
             for writer in writers:
                 writer.add(batch)
-            tally.count(batch, labels)
+            tally.count(batch, job.schema.labels)
         for writer in writers:
             writer.close()
         files = _publish(paths, name, split, job) if tally.rows else {}
@@ -314,4 +317,5 @@ def _summary(
         m2=tuple(moments.m2.tolist()),
         low=moments.low,
         high=moments.high,
+        distribution=tally.distribution.total(),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
@@ -47,6 +47,8 @@ class Snapshot:
         Where its recordings come from.
     features
         The feature configuration's canonical JSON.
+    statistics
+        Mean and standard deviation of each mel band over the training split.
     """
 
     version: int
@@ -54,6 +56,7 @@ class Snapshot:
     configuration: dict[str, Any]
     catalogue: str
     features: str
+    statistics: dict[str, Any] = field(default_factory=dict)
 
 
 def open_table(store: Store, version: int | None = None) -> DeltaTable | None:
@@ -224,6 +227,7 @@ def _properties(snapshot: Snapshot) -> CommitProperties:
         "configuration": snapshot.configuration,
         "catalogue": snapshot.catalogue,
         "features": snapshot.features,
+        "statistics": snapshot.statistics,
     }
     return CommitProperties(
         custom_metadata={_KEY: json.dumps(said, sort_keys=True)},

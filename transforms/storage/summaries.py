@@ -10,7 +10,10 @@ import numpy as np
 
 from transforms.errors import TRANSIENT_CAUSES
 from transforms.records import Failure
+from transforms.storage.distribution import Distribution
 from transforms.storage.moments import Moments
+
+_NOTHING = Distribution()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class ShardSummary:
         Label columns in which some row has no value.
     count, mean, m2, low, high
         Its :class:`~transforms.storage.moments.Moments`.
+    distribution
+        Of its rows.
     """
 
     name: str
@@ -77,6 +82,7 @@ class ShardSummary:
     m2: tuple[float, ...]
     low: float
     high: float
+    distribution: Distribution = _NOTHING
 
     @property
     def moments(self) -> Moments:

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from transforms.errors import DatasetError
+from transforms.storage.distribution import (
+    DURATION_EDGES_S,
+    Distribution,
+    DistributionCounter,
+    histogram,
+)
 from transforms.storage.index import read_batches, read_index, read_shards
 from transforms.storage.moments import Moments
 from transforms.storage.store import Store
@@ -18,13 +27,37 @@ _EXAMPLES = 3
 
 @dataclass(slots=True)
 class SplitContent:
-    """What one split holds."""
+    """What one split holds.
+
+    Attributes
+    ----------
+    recordings, rows, shards, parquet_bytes, tfrecord_bytes
+        How much.
+    seconds
+        Length of its recordings.
+    durations
+        Recordings in each bin between :data:`~transforms.storage.distribution.DURATION_EDGES_S`.
+    distribution
+        Of its rows.
+    """
 
     recordings: int = 0
     rows: int = 0
     shards: int = 0
     parquet_bytes: int = 0
     tfrecord_bytes: int = 0
+    seconds: float = 0.0
+    durations: npt.NDArray[np.int64] = field(
+        default_factory=lambda: histogram((), DURATION_EDGES_S), repr=False, compare=False
+    )
+    counter: DistributionCounter = field(
+        default_factory=DistributionCounter, repr=False, compare=False
+    )
+
+    @property
+    def distribution(self) -> Distribution:
+        """Of its rows."""
+        return self.counter.total()
 
 
 @dataclass(slots=True)
@@ -97,11 +130,17 @@ def ordered_shards(store: Store, index: str) -> Iterator[ShardSummary]:
 def _add_recordings(totals: Totals, store: Store, index: str) -> None:
     for batch in read_batches(store, index, "recordings", ["status", "split", "seconds"]):
         columns = (batch.column(name).to_pylist() for name in ("status", "split", "seconds"))
+        durations: defaultdict[str, list[float]] = defaultdict(list)
         for status, split, seconds in zip(*columns, strict=True):
             totals.recordings[status] += 1
             if status == "ok":
                 totals.seconds += seconds
-                totals.split(split).recordings += 1
+                durations[split].append(seconds)
+        for split, found in durations.items():
+            content = totals.split(split)
+            content.recordings += len(found)
+            content.seconds += sum(found)
+            content.durations += histogram(found, DURATION_EDGES_S)
 
 
 def _add_shard(totals: Totals, shard: ShardSummary) -> None:
@@ -110,6 +149,7 @@ def _add_shard(totals: Totals, shard: ShardSummary) -> None:
     content.shards += 1
     content.parquet_bytes += shard.parquet.size_bytes if shard.parquet else 0
     content.tfrecord_bytes += shard.tfrecord.size_bytes if shard.tfrecord else 0
+    content.counter.add(shard.distribution)
     totals.null_labels |= set(shard.null_labels)
 
 
