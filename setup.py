@@ -30,10 +30,16 @@ CORE = [
 #: To hear and see recordings (``pipelines.notebook``).
 NOTEBOOK = ["ipython", "matplotlib>=3.9"]
 
+#: To write and to read ArrayRecord, the format of grain.
+ARRAY_RECORD = "array_record>=0.8"
+
 #: What datasets are read with, all of them together; each reads without the others.
 LOADERS = [
+    ARRAY_RECORD,
     "datasets",
     "duckdb",
+    "grain",
+    "mlcroissant",
     "polars",
     "tensorflow-cpu",
     "tensorflow-datasets",
@@ -68,6 +74,7 @@ setup(
         "gcs": ["gcsfs>=2025.3"],
         "azure": ["adlfs>=2024.12"],
         "dataflow": ["apache-beam[gcp]>=2.77,<3"],
+        "arrayrecord": [ARRAY_RECORD],
         "notebook": NOTEBOOK,
         "loaders": LOADERS,
         "dev": [*DEV, *LOADERS, *NOTEBOOK],

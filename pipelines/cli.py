@@ -260,11 +260,19 @@ def export(
     output: Annotated[str, typer.Argument(metavar="OUTPUT", help="An empty or new folder.")],
     format_: Annotated[
         str,
-        typer.Option("--format", help="tfds, hf (Hugging Face), webdataset or numpy."),
+        typer.Option("--format", help="tfds, hf (Hugging Face), webdataset, arrayrecord or numpy."),
     ],
     name: Annotated[
         str | None, typer.Option("--name", help="The view's name; the dataset's folder's without.")
     ] = None,
+    normalize: Annotated[
+        str,
+        typer.Option(
+            "--normalize",
+            help="Bring each mel band to mean 0 and deviation 1 over the training split (global), "
+            "the chunk (per_chunk) or the recording (per_recording).",
+        ),
+    ] = "none",
     runner: RunnerOption = "direct",
     workers: WorkersOption = 0,
     as_json: JsonOption = False,
@@ -278,17 +286,20 @@ def export(
     melmill export dataset/ songs-tfds/ --format tfds       # tfds.builder_from_directory
     melmill export dataset/ songs-hf/ --format hf           # datasets.load_dataset
     melmill export dataset/ songs-wds/ --format webdataset  # KEY.mel.npy and KEY.json in tar files
+    melmill export dataset/ songs-grain/ --format arrayrecord --normalize global
     melmill export dataset/ songs-npy/ --format numpy       # np.load(..., mmap_mode="r")
     """
     from pipelines.export import default_name
     from pipelines.export import export as run
     from pipelines.progress import showing_progress
     from transforms.storage.exports import ExportJob, check_format
+    from transforms.storage.normalization import check_normalization
 
     with _reporting_errors():
         options = _beam_options(runner, workers, context.args)
-        known = check_format(format_)
-        job = ExportJob(Store(dataset), "", Store(output), known, name or default_name(dataset))
+        known, asked = check_format(format_), check_normalization(normalize)
+        named = name or default_name(dataset)
+        job = ExportJob(Store(dataset), "", Store(output), known, named, asked)
         with showing_progress("export", quiet) as address:
             made = run(replace(job, progress=address), options)
     if as_json:

@@ -13,8 +13,15 @@ from pipelines.inspect import Inspection, inspect
 from pipelines.launch import run_pipeline
 from transforms.errors import ConfigError, DatasetError
 from transforms.export import ExportShards, list_export_shards
-from transforms.storage.card import statistics, to_json, view_card
-from transforms.storage.exports import ExportJob, ExportShard, file_names
+from transforms.storage.card import band_statistics, statistics, to_json, view_card
+from transforms.storage.croissant import croissant
+from transforms.storage.exports import (
+    TFDS_FORMATS,
+    ExportJob,
+    ExportShard,
+    array_record_module,
+    file_names,
+)
 from transforms.storage.store import Store
 from transforms.storage.tfds import TfdsShard, TfdsSplit, dataset_info
 from transforms.storage.tfds import features as tfds_features
@@ -68,12 +75,16 @@ def export(job: ExportJob, options: Any) -> Export:
         There is no snapshot, a shard of it is missing or damaged, or the output holds
         something else or cannot be written.
     ConfigError
-        TFDS refuses the name.
+        TFDS refuses the name, or ArrayRecord's library is not installed.
     """
-    if job.format == "tfds":
+    if job.format in TFDS_FORMATS:
         _check_name(job)
+    if job.format == "arrayrecord":
+        array_record_module()
     inspection = inspect(job.dataset)
     job = replace(job, index=inspection.snapshot.index)
+    if job.normalize == "global":
+        job = _with_band_statistics(job, inspection)
     _claim_output(job)
     run_pipeline(lambda pipeline: pipeline | "ExportShards" >> ExportShards(job), options)
     shards = list(list_export_shards(job))
@@ -81,6 +92,11 @@ def export(job: ExportJob, options: Any) -> Export:
     _describe(made, shards, inspection)
     job.output.remove("staging")
     return made
+
+
+def _with_band_statistics(job: ExportJob, inspection: Inspection) -> ExportJob:
+    bands = band_statistics(inspection.totals)
+    return replace(job, mean=tuple(bands["mean"]), std=tuple(bands["std"]))
 
 
 def _check_name(job: ExportJob) -> None:
@@ -93,14 +109,15 @@ def _check_name(job: ExportJob) -> None:
 def _claim_output(job: ExportJob) -> None:
     """See that the folder is empty, or holds what an interrupted export of the same left."""
     store = job.output
-    mark = json.dumps({"index": job.index, "format": job.format, "name": job.name}).encode()
+    asked = {"format": job.format, "name": job.name, "normalize": job.normalize}
+    mark = json.dumps({"index": job.index, **asked}).encode()
     try:
         if store.size(_MARK) is not None:
             if store.read(_MARK) == mark:
                 return
             raise DatasetError(
                 f"output {store.root}: holds an unfinished export of another snapshot, or under "
-                "another name or format; remove the folder, or choose another"
+                "another name, format or normalisation; remove the folder, or choose another"
             )
         if (found := next(_foreign(store), None)) is not None:
             raise DatasetError(
@@ -130,16 +147,22 @@ def _describe(made: Export, shards: list[ExportShard], inspection: Inspection) -
     """Write what makes the files a dataset, last."""
     job, schema = made.job, inspection.schema
     if job.format == "hf":
-        card = view_card(made.files, inspection.snapshot, inspection.totals, schema)
+        card = view_card(made.files, inspection.snapshot, inspection.totals, schema, job.normalize)
+        about = croissant(
+            job.name, _version(inspection), _description(job, inspection), made.files, schema
+        )
+        job.output.put("croissant.json", to_json(about))
         job.output.put("README.md", card)
-    elif job.format == "tfds":
-        job.output.put("features.json", to_json(tfds_features(schema)))
+    elif job.format in TFDS_FORMATS:
+        found = tfds_features(schema, TFDS_FORMATS[job.format])
+        job.output.put("features.json", to_json(found))
         job.output.put("dataset_info.json", to_json(_tfds_info(job, shards, inspection)))
     else:
         about = {
             "name": job.name,
             "shape": [schema.n_mels, schema.n_frames],
             "dtype": "float32",
+            "normalize": job.normalize,
             "columns": schema.columns(),
             "splits": {
                 split: {"rows": made.rows[split], "files": names}
@@ -158,8 +181,17 @@ def _tfds_info(job: ExportJob, shards: list[ExportShard], inspection: Inspection
         if size is None:
             raise DatasetError(f"output {job.output.root}: {name} has gone meanwhile")
         splits[shard.split].append(TfdsShard(shard.rows, size))
-    # Another snapshot is another version, which TFDS keeps apart.
-    version = f"1.0.{inspection.snapshot.version}"
     described = [TfdsSplit(split, tuple(splits[split])) for split in sorted(splits)]
-    about = f"Log-mel spectrograms of {inspection.snapshot.catalogue}"
-    return dataset_info(job.name, version, described, description=about)
+    about, form = _description(job, inspection), TFDS_FORMATS[job.format]
+    version = _version(inspection)
+    return dataset_info(job.name, version, described, description=about, file_format=form)
+
+
+def _version(inspection: Inspection) -> str:
+    # Another snapshot is another version, which TFDS keeps apart.
+    return f"1.0.{inspection.snapshot.version}"
+
+
+def _description(job: ExportJob, inspection: Inspection) -> str:
+    said = f"Log-mel spectrograms of {inspection.snapshot.catalogue}"
+    return said if job.normalize == "none" else f"{said}; normalised: {job.normalize}"

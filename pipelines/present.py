@@ -171,6 +171,8 @@ _LOADING = {
   shards = sorted(glob.glob({output!r} + "/{split}-*.tar"))
   data = webdataset.WebDataset(shards, shardshuffle=100).decode()
   # row["mel.npy"], row["json"]""",
+    "arrayrecord": """  import tensorflow_datasets as tfds   # rows by number, for grain or PyTorch
+  data = tfds.builder_from_directory({output!r}).as_data_source(split={split!r})""",
     "numpy": """  import numpy as np
   mel = np.load({output!r} + "/{file}", mmap_mode="r")   # [rows, n_mels, frames]""",
 }

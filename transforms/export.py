@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import itemgetter
+from typing import Any
 
 import apache_beam as beam
 
 from transforms.metrics import Progress, count
-from transforms.storage.exports import ExportJob, ExportShard, export_shard
+from transforms.storage.exports import ExportJob, ExportShard, export_shard, measure_shared
+from transforms.storage.index import read_batches
+from transforms.storage.moments import Moments
 from transforms.storage.totals import ordered_shards
 
 
@@ -24,12 +29,28 @@ class ExportShards(beam.PTransform):
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[str]:
         """Number the shards of each split, then write them on all workers."""
-        return (
-            pipeline
-            | "NameView" >> beam.Create([self.job])
+        named = pipeline | "NameView" >> beam.Create([self.job])
+        shards = (
+            named
             | "ListShards" >> beam.FlatMap(list_export_shards)
             | "SpreadShards" >> beam.Reshuffle()
-            | "WriteFiles" >> beam.ParDo(_ExportShard(self.job))
+        )
+        if self.job.normalize != "per_recording":
+            return shards | "WriteFiles" >> beam.ParDo(_ExportShard(self.job))
+        # What lies in one shard is measured where it is written.
+        parted = beam.pvalue.AsSingleton(
+            named
+            | "ListParted" >> beam.FlatMap(list_parted_recordings)
+            | "GatherParted" >> beam.CombineGlobally(_gather)
+        )
+        moments = (
+            shards
+            | "MeasureParts" >> beam.FlatMap(_measure_parts, self.job, parted)
+            | "GroupParts" >> beam.GroupByKey()
+            | "MergeParts" >> beam.MapTuple(_merge_parts)
+        )
+        return shards | "WriteFiles" >> beam.ParDo(
+            _ExportShard(self.job), beam.pvalue.AsDict(moments)
         )
 
 
@@ -48,6 +69,35 @@ def list_export_shards(job: ExportJob) -> Iterator[ExportShard]:
             yield ExportShard(shard.split, number, count_of, shard.rows, *entries)
 
 
+def list_parted_recordings(job: ExportJob) -> Iterator[str]:
+    """Name the recordings that were cut over several shards: no more than there are shards."""
+    for batch in read_batches(job.dataset, job.index, "recordings", ["recording_id", "shards"]):
+        columns = (batch.column(name).to_pylist() for name in ("recording_id", "shards"))
+        for name, shards in zip(*columns, strict=True):
+            if len(shards) > 1:
+                yield name
+
+
+def _gather(names: Iterable[Any]) -> frozenset[str]:
+    found: set[str] = set()
+    for name in names:
+        found |= {name} if isinstance(name, str) else name
+    return frozenset(found)
+
+
+def _measure_parts(
+    shard: ExportShard, job: ExportJob, parted: frozenset[str]
+) -> Iterator[tuple[str, tuple[str, Moments]]]:
+    for name, moments in measure_shared(shard, job, parted).items():
+        yield name, (shard.parquet.name, moments)
+
+
+def _merge_parts(recording_id: str, parts: Iterable[tuple[str, Moments]]) -> tuple[str, Moments]:
+    # Always in the same order, so that sums have the same bits.
+    ordered = sorted(parts, key=itemgetter(0))
+    return recording_id, reduce(Moments.merge, (moments for _, moments in ordered))
+
+
 class _ExportShard(beam.DoFn):
     def __init__(self, job: ExportJob) -> None:
         self.job = job
@@ -55,8 +105,10 @@ class _ExportShard(beam.DoFn):
     def setup(self) -> None:
         self.progress = Progress(self.job.progress)
 
-    def process(self, shard: ExportShard) -> Iterator[str]:
-        yield from export_shard(shard, self.job)
+    def process(
+        self, shard: ExportShard, shared: Mapping[str, Moments] | None = None
+    ) -> Iterator[str]:
+        yield from export_shard(shard, self.job, shared)
         count("shards_exported")
         self.progress.add(exported=1, rows=shard.rows)
 

@@ -30,8 +30,9 @@ from transforms.storage import exports
 from transforms.storage.exports import ExportJob, export_shard
 from transforms.storage.snapshot import require_snapshot
 from transforms.storage.store import Store
+from transforms.storage.tf_example import parse_example
 
-FORMATS = ("tfds", "hf", "webdataset", "numpy")
+FORMATS = ("tfds", "hf", "webdataset", "arrayrecord", "numpy")
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +139,52 @@ def test_webdataset_reads_the_same_rows(rows, views):
             assert row["json"]["genre"] == wanted["genre"]
 
 
+def test_grain_reads_the_same_rows_by_number(rows, views):
+    sources = pytest.importorskip("grain.sources")
+    for split, number in SPLITS.items():
+        names = sorted(map(str, (views / "arrayrecord").glob(f"*-{split}.array_record-*")))
+        source = sources.ArrayRecordDataSource(names)
+        assert len(source) == number
+        for i in reversed(range(number)):
+            row = parse_example(source[i])
+            wanted = rows[Path(row["uri"][0].decode()).name, row["chunk_index"][0]]
+            np.testing.assert_array_equal(row["mel"], wanted["mel"].ravel())
+
+
+def test_tensorflow_datasets_gives_array_records_by_number(rows, views, tf):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    builder = tfds.builder_from_directory(views / "arrayrecord")
+    for split, number in SPLITS.items():
+        source = builder.as_data_source(split=split)
+        assert len(source) == number
+        for i in reversed(range(number)):
+            row = {name: as_text(value) for name, value in source[i].items() if name != "mel"}
+            wanted = rows[Path(row["uri"]).name, row["chunk_index"]]
+            mel = source[i]["mel"]
+            assert mel.dtype == np.float32
+            np.testing.assert_array_equal(mel, wanted["mel"])
+            assert (row["tags"] or []) == (wanted["tags"] or [])
+            assert row["genre"] == wanted["genre"]
+
+
+def test_croissant_is_valid_and_reads_every_row(rows, views):
+    mlcroissant = pytest.importorskip("mlcroissant")
+    opened = mlcroissant.Dataset(jsonld=views / "hf" / "croissant.json")
+    assert not opened.metadata.issues.errors
+    for split, number in SPLITS.items():
+        read = list(opened.records(split))
+        assert len(read) == number
+        for row in read:
+            plain = {name.removeprefix(f"{split}/"): as_text(row[name]) for name in row}
+            wanted = rows[Path(plain["uri"]).name, plain["chunk_index"]]
+            np.testing.assert_array_equal(plain["mel"], wanted["mel"])
+            assert plain["start_sample"] == wanted["start_sample"]
+            if wanted["genre"] is not None:
+                assert plain["genre"] == wanted["genre"]
+
+
 def test_exporting_twice_gives_the_same_bytes(dataset, views, tmp_path):
-    for form in ("webdataset", "numpy"):
+    for form in ("webdataset", "arrayrecord", "numpy"):
         done = melmill("export", dataset, tmp_path / form, "--format", form, "--name", "dataset")
         assert done.returncode == 0, done.stderr
         first, second = (
@@ -171,7 +216,7 @@ def test_a_missing_shard_is_named_and_the_view_is_not_described(copy, tmp_path, 
     done = melmill("export", copy, tmp_path / "view", "--format", form, "--workers", "1")
     assert done.returncode == 2, done.stderr
     assert f"shard {gone.relative_to(copy)} is missing" in done.stderr
-    described = ("README.md", "dataset_info.json", "dataset.json")
+    described = ("README.md", "croissant.json", "dataset_info.json", "dataset.json")
     assert not any((tmp_path / "view" / name).exists() for name in described)
     # The same command makes it whole, once the shard is there again.
     gone.write_bytes(b"")
@@ -192,7 +237,7 @@ def test_bad_usage_is_told_before_anything_starts(dataset, tmp_path):
     view = tmp_path / "view"
     done = melmill("export", dataset, view, "--format", "zip")
     assert done.returncode == 2
-    assert "--format zip: unknown; allowed: tfds, hf, webdataset, numpy" in done.stderr
+    assert "--format zip: unknown; allowed: tfds, hf, webdataset, arrayrecord, numpy" in done.stderr
     done = melmill("export", dataset, view, "--format", "tfds", "--name", "my songs")
     assert done.returncode == 2
     assert "--name my songs" in done.stderr
@@ -216,7 +261,7 @@ def test_an_interrupted_export_is_gone_on_with(dataset, views, tmp_path):
     (view / "dataset.json").unlink()
     sorted(view.glob("*.npy"))[0].unlink()
     index = next((dataset / "index").iterdir()).name
-    mark = {"index": index, "format": "numpy", "name": "dataset"}
+    mark = {"index": index, "format": "numpy", "name": "dataset", "normalize": "none"}
     (view / "staging").mkdir()
     (view / "staging" / "export.json").write_text(json.dumps(mark))
     done = melmill("export", dataset, view, "--format", "numpy", "--name", "dataset")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from pipelines.memory import FOR_WORKERS, tune_allocation
@@ -56,7 +57,7 @@ zero = {"string": "x", "int32": 0, "int64": 0, "float": 0.0}
 batch = RowBatch({name: [zero[kind]] * len(mel) for name, kind in kinds.items()}, mel)
 seen = []
 with ParquetShard("shard.parquet", RowSchema(n_mels=128, n_frames=130)) as shard:
-    for group in regroup((batch for _ in range(8 * 40)), 128):
+    for group in regroup((batch for _ in range(8 * 100)), 128):
         shard.add(group)
         seen.append(psutil.Process().memory_info().rss)
 print((seen[-1] - seen[4]) >> 20)
@@ -82,7 +83,9 @@ def test_an_environment_that_says_otherwise_is_left_alone(monkeypatch: pytest.Mo
     assert os.environ["MALLOC_MMAP_THRESHOLD_"] == "1234"
 
 
-@glibc_only
+@pytest.mark.skipif(
+    "jemalloc" not in pa.supported_memory_backends(), reason="pyarrow without jemalloc"
+)
 def test_a_worker_does_not_grow_with_its_shard(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -93,5 +96,5 @@ def test_a_worker_does_not_grow_with_its_shard(
     done = subprocess.run(
         [sys.executable, "-c", SHARD], cwd=tmp_path, check=True, capture_output=True
     )
-    # A row group of 8 MiB, 40 times; with larger blocks kept on the heap it was 35 to 66.
-    assert int(done.stdout) < 16
+    # A row group of 8 MiB, a hundred times; with Arrow on glibc's heap it was 23 to 170.
+    assert int(done.stdout) < 10

@@ -124,9 +124,13 @@ def _histogram(edges: Sequence[int], counts: Sequence[int]) -> dict[str, list[in
     return {"edges": list(edges), "counts": list(counts)}
 
 
-def view_card(files: FileLists, snapshot: Snapshot, totals: Totals, schema: RowSchema) -> bytes:
+def view_card(
+    files: FileLists, snapshot: Snapshot, totals: Totals, schema: RowSchema, normalize: str
+) -> bytes:
     """Write the card of a view in Hugging Face's own layout, with these Parquet files."""
     about = _about(snapshot, totals, schema, twins=False)
+    if normalize != "none":
+        about += f"\n`mel` is normalised: {normalize}, each band to mean 0 and deviation 1.\n"
     return (_head(files, schema) + about + _features(snapshot)).encode()
 
 

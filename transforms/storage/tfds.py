@@ -1,4 +1,4 @@
-"""What TensorFlow Datasets must find beside TFRecord shards to read them.
+"""What TensorFlow Datasets must find beside TFRecord or ArrayRecord shards to read them.
 
 TFDS opens a directory that holds ``features.json``, ``dataset_info.json`` and numbered
 shards. The two documents and the numbered names are made here, as plain values, without
@@ -10,12 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from transforms.storage.naming import shard_number
 from transforms.storage.schema import RowSchema
 
 Json = dict[str, Any]
+
+FileFormat = Literal["tfrecord", "array_record"]
 
 _CLASSES = "tensorflow_datasets.core.features"
 
@@ -26,7 +28,7 @@ _DTYPES = {"float": "float32", "double": "float32", "bool": "int64"}
 
 @dataclass(frozen=True, slots=True)
 class TfdsShard:
-    """One TFRecord file of a split: how many rows and bytes it has."""
+    """One file of a split: how many rows and bytes it has."""
 
     rows: int
     size_bytes: int
@@ -40,23 +42,29 @@ class TfdsSplit:
     shards: tuple[TfdsShard, ...]
 
 
-def features(schema: RowSchema) -> Json:
+def features(schema: RowSchema, file_format: FileFormat = "tfrecord") -> Json:
     """Give the content of ``features.json``.
 
     Parameters
     ----------
     schema
         The dataset's columns.
+    file_format
+        What the shards are.
 
     Returns
     -------
     dict
         ``mel`` as a float32 tensor [n_mels, n_frames], core columns as scalars, scalar
         labels as optional scalars (TFDS gives a null as ``""``, the smallest int64 or the
-        smallest float32), list labels as sequences (a null is an empty one).
+        smallest float32), list labels as sequences (a null is an empty one); from
+        ArrayRecord a null is ``None``.
     """
+    labels = {label.name for label in schema.labels}
     columns = {
-        name: _feature(kind, optional=name in {label.name for label in schema.labels})
+        name: _list_in_array_record(kind)
+        if kind.startswith("list<") and file_format == "array_record"
+        else _feature(kind, optional=name in labels)
         for name, kind in schema.columns().items()
     }
     mel = _tensor("tensor_feature.Tensor", "float32", shape=(schema.n_mels, schema.n_frames))
@@ -76,6 +84,12 @@ def _feature(kind: str, *, optional: bool) -> Json:
     return _tensor("scalar.Scalar", _DTYPES.get(kind, kind), optional=optional)
 
 
+def _list_in_array_record(kind: str) -> Json:
+    # Without TensorFlow, TFDS fails where a sequence is empty.
+    scalar = kind[5:-1]
+    return _tensor("tensor_feature.Tensor", _DTYPES.get(scalar, scalar), shape=(-1,))
+
+
 def _tensor(cls: str, dtype: str, *, shape: tuple[int, ...] = (), optional: bool = False) -> Json:
     dimensions: Json = {"dimensions": [str(n) for n in shape]} if shape else {}
     tensor: Json = {"dtype": dtype, "encoding": "none", "shape": dimensions}
@@ -85,7 +99,12 @@ def _tensor(cls: str, dtype: str, *, shape: tuple[int, ...] = (), optional: bool
 
 
 def dataset_info(
-    name: str, version: str, splits: Iterable[TfdsSplit], *, description: str = ""
+    name: str,
+    version: str,
+    splits: Iterable[TfdsSplit],
+    *,
+    description: str = "",
+    file_format: FileFormat = "tfrecord",
 ) -> Json:
     """Give the content of ``dataset_info.json``.
 
@@ -99,6 +118,8 @@ def dataset_info(
         All splits; one without rows is left out, because TFDS cannot open it.
     description
         For people.
+    file_format
+        What the shards are.
 
     Raises
     ------
@@ -113,7 +134,7 @@ def dataset_info(
         "name": name,
         "version": version,
         "description": description,
-        "fileFormat": "tfrecord",
+        "fileFormat": file_format,
         "splits": [_split_info(split) for split in splits if split.shards],
     }
 
@@ -128,7 +149,9 @@ def _split_info(split: TfdsSplit) -> Json:
     }
 
 
-def shard_file(dataset: str, split: str, number: int, count: int) -> str:
+def shard_file(
+    dataset: str, split: str, number: int, count: int, file_format: FileFormat = "tfrecord"
+) -> str:
     """Give TFDS's name for one of a split's files.
 
     Examples
@@ -136,4 +159,4 @@ def shard_file(dataset: str, split: str, number: int, count: int) -> str:
     >>> shard_file("birds", "train", 0, 1)
     'birds-train.tfrecord-00000-of-00001'
     """
-    return f"{dataset}-{split}.tfrecord-{shard_number(number, count)}"
+    return f"{dataset}-{split}.{file_format}-{shard_number(number, count)}"
