@@ -49,6 +49,8 @@ LOADERS = [
 DEV = [
     "build",
     "hypothesis",
+    # The example notebooks.
+    *("ipykernel", "nbclient", "nbformat", "transformers"),
     "mypy>=2",
     "pandas",
     "pre-commit",

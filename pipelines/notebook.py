@@ -14,6 +14,7 @@ each part differs from the whole by up to 5e-7 of full scale.)
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,11 +182,7 @@ def plot(audio: Audio) -> Any:
     Of a recording its chunks side by side, of the first channel, with a line where each
     begins. Time is in seconds from the start of the recording.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(_MISSING.format(name="matplotlib")) from error
-    figure = Figure(figsize=(10, 5), layout="constrained")
+    figure = _picture(figsize=(10, 5), layout="constrained")
     wave, spectrum = figure.subplots(2, sharex=True)
     first = audio.start_sample if isinstance(audio, Chunk) else 0
     seconds = (first + np.arange(len(audio.samples))) / audio.sample_rate_hz
@@ -198,6 +195,22 @@ def plot(audio: Audio) -> Any:
     if image is not None:
         figure.colorbar(image, ax=spectrum, label=_UNITS[audio.features.mel.log.kind])
     return figure
+
+
+def _picture(**options: Any) -> Any:
+    """Make a figure that a notebook shows, whether or not pyplot was ever imported there."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(_MISSING.format(name="matplotlib")) from error
+
+    class Picture(Figure):
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png")
+            return buffer.getvalue()
+
+    return Picture(**options)
 
 
 _UNITS = {"db": "dB", "ln": "ln", "log10": "log10", "none": "power or amplitude"}

@@ -109,6 +109,7 @@ def test_a_player_holds_every_channel(folder):
 def test_a_plot_shows_waveform_and_spectrogram(folder, tmp_path):
     pytest.importorskip("matplotlib")
     audio = load_audio(folder / "b.flac")
+    assert plot(audio)._repr_png_().startswith(b"\x89PNG")
     wave, spectrum, scale = plot(audio).axes
     assert len(wave.lines[0].get_xdata()) == len(audio.samples)
     assert [image.get_array().shape for image in spectrum.images] == [(128, 130)] * 3

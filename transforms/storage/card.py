@@ -23,6 +23,8 @@ from transforms.storage.totals import SplitContent, Totals, training_split
 #: Names of files, relative to the dataset, by split.
 FileLists = dict[str, list[str]]
 
+#: More classes than this are for ``statistics.json``.
+_FEW = 20
 #: Classes that a line names.
 _SHOWN = 3
 
@@ -189,8 +191,10 @@ def _labels(totals: Totals) -> str:
 
 
 def balance_lines(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Say how evenly each label's classes are divided among the splits."""
+    """Say how evenly the classes of labels with a few of them are divided among the splits."""
     for column, one in found.items():
+        if one["classes"] > _FEW:
+            continue
         most = one["largest_difference"]
         line = (
             f"{column}: {one['classes']:,} classes; shares differ by at most "
