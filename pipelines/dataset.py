@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow.dataset
+import pyarrow.fs
 
 from pipelines.inspect import inspect
 from transforms.errors import DatasetError
@@ -99,15 +100,21 @@ class Dataset:
             return [self._store.path(name) for name in names]
         return [join_uri(self._store.root.rstrip("/"), name) for name in names]
 
-    def as_arrow(self, split: str | None = None) -> Any:
+    def as_arrow(self, split: str | None = None, *, verify: bool = True) -> Any:
         """Open a split, or everything, as ``pyarrow.dataset.Dataset``.
 
-        Pages' checksums are verified: a damaged shard is an ``OSError`` as it is read.
+        Parameters
+        ----------
+        split
+            One of :attr:`rows`; ``None`` for all of them.
+        verify
+            Whether pages' checksums are verified, which costs about an eighth: a damaged
+            shard is an ``OSError`` as it is read. Without, it may go unnoticed.
         """
         table = open_table(self._store, self.version)
         if table is None:
             raise DatasetError(f"{self._store.root} has gone meanwhile")
-        opened = _verifying(table.to_pyarrow_dataset())
+        opened = self._reopen(table.to_pyarrow_dataset(), verify)
         if split is None:
             return opened
         self._require_split(split)
@@ -117,7 +124,8 @@ class Dataset:
         """Open a split's TFRecord files as ``tf.data.Dataset``.
 
         Rows come as dictionaries, in the order of the files: a seeded shuffle of
-        recordings, though chunks of one stand together. ``shuffle``, ``batch`` and
+        recordings, though chunks of one stand together. Their number is known to it, and
+        fewer or more of them are an error as they are read. ``shuffle``, ``batch`` and
         ``prefetch`` are yours.
 
         Parameters
@@ -143,10 +151,10 @@ class Dataset:
             )
         files = self.files(split, "tfrecord")
         features = {name: self._example_feature(name, tf) for name in self._choose(split, columns)}
-        records = tf.data.Dataset.from_tensor_slices(files).interleave(
-            tf.data.TFRecordDataset, cycle_length=1
-        )
-        return records.map(
+        # Counted before they are parsed: behind it, tf.data could not fuse parsing and batching.
+        records = tf.data.TFRecordDataset(files)
+        counted = records.apply(tf.data.experimental.assert_cardinality(self.rows[split]))
+        return counted.map(
             lambda record: tf.io.parse_single_example(record, features),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
@@ -158,6 +166,7 @@ class Dataset:
         *,
         rank: int = 0,
         world_size: int = 1,
+        verify: bool = True,
     ) -> Any:
         """Open a split as a ``torch.utils.data.IterableDataset`` of dictionaries.
 
@@ -175,24 +184,41 @@ class Dataset:
             of (int64, float64, bool) or, of strings, lists.
         rank, world_size
             Which of the processes that train together this one is.
+        verify
+            As in :meth:`as_arrow`; a shard that cannot be read is named.
 
         Raises
         ------
         DatasetError
             No such split or column, or a label that some rows lack.
         """
-        from pipelines.torch_rows import SplitRows
+        from pipelines.torch_rows import Share, SplitRows
 
         self._require_split(split)
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not within 0 to {world_size - 1}")
         chosen = self._choose(split, columns, lists=False)
         parquet, _ = self._files
-        return SplitRows(self._store, parquet[split], chosen, rank, world_size)
+        share = Share(rank, world_size)
+        return SplitRows(self._store, parquet[split], chosen, share, verify)
 
     @cached_property
     def _files(self) -> tuple[FileLists, FileLists]:
         return list_files(self._store, self._snapshot)
+
+    def _reopen(self, opened: Any, verify: bool) -> Any:
+        """Give delta-rs's dataset as one that verifies, and reads local files by Arrow itself."""
+        filesystem = opened.filesystem
+        if self._store.is_local:
+            root = self._store.filesystem()[1]
+            filesystem = pyarrow.fs.SubTreeFileSystem(root, pyarrow.fs.LocalFileSystem())
+        scan = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=verify)
+        form = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=scan)
+        fragments = [
+            form.make_fragment(part.path, filesystem, part.partition_expression)
+            for part in opened.get_fragments()
+        ]
+        return pyarrow.dataset.FileSystemDataset(fragments, opened.schema, form, filesystem)
 
     def _require_split(self, split: str) -> None:
         if split not in self.rows:
@@ -234,14 +260,3 @@ class Dataset:
         if kind.startswith("list<"):
             return tf.io.RaggedFeature(tensor)
         return tf.io.FixedLenFeature([], tensor)
-
-
-def _verifying(opened: Any) -> Any:
-    """Give a dataset of Parquet files as one that verifies their pages' checksums."""
-    scan = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
-    form = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=scan)
-    fragments = [
-        form.make_fragment(part.path, opened.filesystem, part.partition_expression)
-        for part in opened.get_fragments()
-    ]
-    return pyarrow.dataset.FileSystemDataset(fragments, opened.schema, form, opened.filesystem)

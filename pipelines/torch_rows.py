@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -12,6 +13,14 @@ from torch.utils.data import IterableDataset, get_worker_info
 from transforms.storage.parquet import count_row_groups, read_rows
 from transforms.storage.schema import RowBatch
 from transforms.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Which of the processes that train together one is."""
+
+    rank: int
+    world_size: int
 
 
 class SplitRows(IterableDataset[dict[str, Any]]):
@@ -28,17 +37,19 @@ class SplitRows(IterableDataset[dict[str, Any]]):
         The files.
     columns
         Which columns of theirs.
-    rank, world_size
-        Which of the processes that train together this one is.
+    share
+        Whose rows these are.
+    verify
+        Whether pages' checksums are verified.
     """
 
     def __init__(
-        self, store: Store, names: list[str], columns: list[str], rank: int, world_size: int
+        self, store: Store, names: list[str], columns: list[str], share: Share, verify: bool
     ) -> None:
         """Read nothing yet."""
         super().__init__()
         self._store, self._names, self._columns = store, names, columns
-        self._rank, self._world_size = rank, world_size
+        self._share, self._verify = share, verify
         # Shared, so that workers that are kept from one epoch to the next hear of it.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -55,20 +66,24 @@ class SplitRows(IterableDataset[dict[str, Any]]):
         """Which reader this is, and of how many."""
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        return self._rank * workers + worker, self._world_size * workers
+        return self._share.rank * workers + worker, self._share.world_size * workers
 
     def _batches(self, number: int, readers: int) -> Iterator[RowBatch]:
         names = self._order()
         whole = len(names) // readers * readers
         for name in names[:whole][number::readers]:
             with self._store.reading_shard(name) as file:
-                yield from read_rows(file)
+                yield from self._read(file)
         before = 0
         for name in names[whole:]:
             with self._store.reading_shard(name) as file:
                 groups = count_row_groups(file)
-                yield from read_rows(file, range((number - before) % readers, groups, readers))
+                mine = range((number - before) % readers, groups, readers)
+                yield from self._read(file, mine)
             before += groups
+
+    def _read(self, file: IO[bytes], groups: range | None = None) -> Iterator[RowBatch]:
+        return read_rows(file, groups, columns=self._columns, verify=self._verify)
 
     def _order(self) -> list[str]:
         epoch = int(self._epoch)

@@ -57,6 +57,7 @@ def test_tensorflow_gets_the_exact_values(opened, rows, tf):
     for split, columns in {"train": names[:-1], "test": names}.items():
         data = opened.as_tf(split, columns)
         assert data.element_spec["mel"].shape == SHAPE
+        assert data.cardinality() == SPLITS[split]
         read = list(data.as_numpy_iterator())
         assert len(read) == SPLITS[split]
         found += [{name: as_text(v) for name, v in row.items() if name != "mel"} for row in read]

@@ -16,7 +16,7 @@ from tests.e2e.rows import SHAPE, SPLITS
 from transforms.errors import DatasetError
 
 torch = pytest.importorskip("torch")
-from torch.utils.data import DataLoader  # noqa: E402 - after it is known to be there
+from torch.utils.data import DataLoader, default_collate  # noqa: E402 - after it is there
 
 KEY = ["uri", "chunk_index"]
 
@@ -110,3 +110,19 @@ def test_a_damaged_or_missing_shard_is_named(dataset, tmp_path, workers):
     for split, shard, said in (("train", damaged, "is damaged"), ("test", missing, "is missing")):
         with pytest.raises(DatasetError, match=f"{shard.name} {said}"):
             list(DataLoader(opened.as_torch(split), batch_size=None, num_workers=workers))
+
+
+def test_normalised_at_load_time_bands_have_mean_0_and_deviation_1(opened):
+    mean, std = (torch.tensor(opened.statistics[name])[:, None] for name in ("mean", "std"))
+    loader = DataLoader(
+        opened.as_torch("train", ["mel"]),
+        batch_size=7,
+        collate_fn=lambda batch: default_collate(
+            [{**row, "mel": (row["mel"] - mean) / std} for row in batch]
+        ),
+    )
+    mel = torch.cat([batch["mel"] for batch in loader]).double()
+    assert mel.shape == (SPLITS["train"], *SHAPE)
+    # Each value is off by the rounding of up to 80 dB in float32, divided by a dB or more.
+    np.testing.assert_allclose(mel.mean(dim=(0, 2)), 0, atol=3e-5)
+    np.testing.assert_allclose(mel.std(dim=(0, 2), correction=0), 1, atol=3e-5)

@@ -7,7 +7,7 @@ that is made twice is the same file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -151,7 +151,11 @@ def count_row_groups(source: str | Path | IO[bytes]) -> int:
 
 
 def read_rows(
-    source: str | Path | IO[bytes], groups: Iterable[int] | None = None
+    source: str | Path | IO[bytes],
+    groups: Iterable[int] | None = None,
+    *,
+    columns: Collection[str] | None = None,
+    verify: bool = True,
 ) -> Iterator[RowBatch]:
     """Read a shard, a row group at a time.
 
@@ -161,6 +165,10 @@ def read_rows(
         A local path, or a seekable binary file.
     groups
         Which row groups, from 0; ``None`` for all.
+    columns
+        Which columns beside ``mel``; ``None`` for all.
+    verify
+        Whether pages' checksums are verified.
 
     Yields
     ------
@@ -174,18 +182,23 @@ def read_rows(
     OSError
         If a page's checksum is wrong (pyarrow's words), or reading failed.
     """
-    with pq.ParquetFile(source, page_checksum_verification=True) as file:
+    with pq.ParquetFile(source, page_checksum_verification=verify) as file:
         schema = RowSchema.from_arrow(file.schema_arrow)
+        kinds = schema.columns()
+        chosen = {name: kinds[name] for name in kinds if columns is None or name in columns}
         for index in range(file.num_row_groups) if groups is None else groups:
-            yield _to_batch(file.read_row_group(index), schema, f"row group {index}")
+            table = file.read_row_group(index, [*chosen, "mel"])
+            yield _to_batch(table, chosen, schema, f"row group {index}")
 
 
-def _to_batch(table: Any, schema: RowSchema, where: str) -> RowBatch:
-    columns = {
-        name: _values(table.column(name).combine_chunks(), kind)
-        for name, kind in schema.columns().items()
-    }
+def _to_batch(table: Any, kinds: Mapping[str, str], schema: RowSchema, where: str) -> RowBatch:
+    columns = {name: _values(_one_array(table.column(name)), kind) for name, kind in kinds.items()}
     return RowBatch(columns, _mel_array(table.column("mel"), schema, where))
+
+
+def _one_array(column: Any) -> Any:
+    # combine_chunks copies, also where there is but one.
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _values(array: Any, kind: str) -> Any:
@@ -194,7 +207,7 @@ def _values(array: Any, kind: str) -> Any:
 
 
 def _mel_array(column: Any, schema: RowSchema, where: str) -> Float32Array:
-    rows = column.combine_chunks()
+    rows = _one_array(column)
     bins = _elements(rows, schema.n_mels, where)
     values = _elements(bins, schema.n_frames, where)
     if values.null_count:
