@@ -21,7 +21,7 @@ from transforms.job import ExtractJob
 from transforms.plan import PlanRecordings, PlanShards
 from transforms.probe import ProbeRecordings
 from transforms.shards import WriteShards
-from transforms.storage.card import band_statistics, write_card
+from transforms.storage.card import brief_statistics, write_card
 from transforms.storage.catalogue import (
     Catalogue,
     catalogue_parts,
@@ -149,7 +149,7 @@ def extract(
         configuration=configuration,
         catalogue=job.catalogue.uri,
         features=job.features.canonical(),
-        statistics=band_statistics(totals),
+        statistics=brief_statistics(totals),
     )
     # Limits are no part of what a dataset holds.
     same = current is not None and current.index == index

@@ -11,6 +11,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from deltalake import DeltaTable
 
 from pipelines.dataset import Dataset
 from tests.e2e.rows import SHAPE, SPLITS, as_text, assert_same_rows, by_chunk, from_arrow
@@ -35,6 +36,18 @@ def test_it_says_what_it_holds(opened, dataset):
     assert opened.columns["tags"] == "list<string>"
     assert opened.configuration["chunk"]["seconds"] == 3
     assert opened.statistics == json.loads((dataset / "statistics.json").read_text())
+
+
+def test_the_commit_itself_holds_the_statistics(opened, dataset):
+    said = json.loads(DeltaTable(dataset).history(1)[0]["melmill"])["statistics"]
+    assert {key: said[key] for key in ("mean", "std", "min", "max")}.items() <= (
+        opened.statistics.items()
+    )
+    assert said["balance"] == opened.statistics["balance"]
+    for split, whole in opened.statistics["splits"].items():
+        brief = said["splits"][split]
+        assert brief["labels"]["genre"] == whole["labels"]["genre"]
+        assert {**brief, "labels": None} == {**whole, "labels": None}
 
 
 def test_arrow_gives_every_row_or_a_splits(opened, rows):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -151,10 +150,3 @@ def test_hugging_face_at_load_time_equals_the_second_pass(opened, dataset, baked
     loaded = loaded.map(lambda row: {"mel": (row["mel"] - mean) / std})
     for key, row in read_hugging_face(loaded).items():
         np.testing.assert_array_equal(row["mel"], baked[key]["mel"])
-
-
-def test_the_commit_itself_has_the_bands_statistics(dataset, opened):
-    from deltalake import DeltaTable
-
-    said = json.loads(DeltaTable(dataset).history(1)[0]["melmill"])["statistics"]
-    assert said.items() <= opened.statistics.items()

@@ -13,11 +13,18 @@ import yaml
 from pipelines.extract import Extraction
 from tests import signals
 from tests.pipeline_runs import extract_here
-from transforms.storage.card import band_statistics, list_files, statistics, write_card
+from transforms.storage.card import (
+    band_statistics,
+    brief_statistics,
+    list_files,
+    statistics,
+    write_card,
+)
+from transforms.storage.distribution import ClassCount, Distribution
 from transforms.storage.schema import LabelColumn, RowSchema
 from transforms.storage.snapshot import require_snapshot
 from transforms.storage.store import Store
-from transforms.storage.totals import Totals
+from transforms.storage.totals import SplitContent, Totals
 
 SPLITS = {"train": "abc", "fold_1": "de"}
 
@@ -122,6 +129,17 @@ def test_statistics_are_those_of_the_training_rows(
 def test_nothing_has_no_statistics() -> None:
     assert band_statistics(Totals()) == {}
     assert statistics(Totals()) == {"splits": {}, "balance": {}}
+
+
+def test_a_commit_leaves_out_labels_of_many_classes() -> None:
+    classes = [ClassCount("title", str(number), 1, 1) for number in range(21)]
+    classes += [ClassCount("key", key, 10, 10) for key in "CD"]
+    split = SplitContent()
+    split.counter.add(Distribution(classes=tuple(classes)))
+    whole, brief = (say(Totals(splits={"train": split})) for say in (statistics, brief_statistics))
+    assert set(whole["balance"]) == {"title", "key"}
+    assert set(brief["balance"]) == set(brief["splits"]["train"]["labels"]) == {"key"}
+    assert len(brief["splits"]["train"]["labels"]["key"]) == 2
 
 
 def test_tfrecord_files_are_listed_by_split(dataset: tuple[Store, Extraction]) -> None:

@@ -23,7 +23,7 @@ from transforms.storage.totals import SplitContent, Totals, training_split
 #: Names of files, relative to the dataset, by split.
 FileLists = dict[str, list[str]]
 
-#: More classes than this are for ``statistics.json``.
+#: A label's classes are told one by one, and kept in the commit, up to this many.
 _FEW = 20
 #: Classes that a line names.
 _SHOWN = 3
@@ -81,6 +81,20 @@ def statistics(totals: Totals) -> dict[str, Any]:
     """
     splits = {name: _split_statistics(split) for name, split in sorted(totals.splits.items())}
     return {**band_statistics(totals), "splits": splits, "balance": label_balance(totals)}
+
+
+def brief_statistics(totals: Totals) -> dict[str, Any]:
+    """Give the :func:`statistics` that a commit holds: without labels of more than a few classes.
+
+    Every reader of a Delta table reads its commits.
+    """
+    found = statistics(totals)
+    labels = [name for name, one in found["balance"].items() if one["classes"] <= _FEW]
+    splits = {
+        name: {**split, "labels": {label: split["labels"].get(label) for label in labels}}
+        for name, split in found["splits"].items()
+    }
+    return {**found, "splits": splits, "balance": {name: found["balance"][name] for name in labels}}
 
 
 def band_statistics(totals: Totals) -> dict[str, Any]:

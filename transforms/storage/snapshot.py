@@ -48,7 +48,7 @@ class Snapshot:
     features
         The feature configuration's canonical JSON.
     statistics
-        Mean and standard deviation of each mel band over the training split.
+        Of its mel bands and rows; see :func:`~transforms.storage.card.brief_statistics`.
     """
 
     version: int
