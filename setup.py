@@ -34,6 +34,8 @@ NOTEBOOK = ["ipython", "matplotlib>=3.9"]
 ARRAY_RECORD = "array_record>=0.8"
 
 #: What datasets are read with, all of them together; each reads without the others.
+S3, GCS, AZURE = "s3fs>=2025.3", "gcsfs>=2025.3", "adlfs>=2024.12"
+
 LOADERS = [
     ARRAY_RECORD,
     "datasets",
@@ -47,6 +49,7 @@ LOADERS = [
 ]
 
 DEV = [
+    *(S3, GCS, AZURE),
     "build",
     "hypothesis",
     # The example notebooks.
@@ -72,9 +75,9 @@ setup(
     packages=find_packages(include=["pipelines", "pipelines.*", "transforms", "transforms.*"]),
     install_requires=CORE,
     extras_require={
-        "s3": ["s3fs>=2025.3"],
-        "gcs": ["gcsfs>=2025.3"],
-        "azure": ["adlfs>=2024.12"],
+        "s3": [S3],
+        "gcs": [GCS],
+        "azure": [AZURE],
         "dataflow": ["apache-beam[gcp]>=2.77,<3"],
         "arrayrecord": [ARRAY_RECORD],
         "notebook": NOTEBOOK,

@@ -71,6 +71,15 @@ SetOption = Annotated[
     list[str],
     typer.Option("--set", metavar="KEY=VALUE", help="Change one key: --set chunk.seconds=5."),
 ]
+StorageOption = Annotated[
+    list[str],
+    typer.Option(
+        "--storage-option",
+        metavar="KEY=VALUE",
+        help="What fsspec opens the dataset's store with, beside what the environment says: "
+        "--storage-option endpoint_url=http://localhost:9000",
+    ),
+]
 RunnerOption = Annotated[
     str, typer.Option("--runner", help="direct (this machine), flink, dataflow or prism.")
 ]
@@ -80,6 +89,12 @@ WorkersOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+
+def _store(root: str, settings: list[str], option: str = "--storage-option") -> Store:
+    from pipelines.config import read_storage_options
+
+    return Store(root, read_storage_options(option, settings))
 
 
 @contextlib.contextmanager
@@ -124,6 +139,14 @@ def extract(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a dataset made of something else.")
     ] = False,
+    single_writer: Annotated[
+        bool,
+        typer.Option(
+            "--unsafe-single-writer",
+            help="For object stores that let two runs overwrite each other's commits: warrant "
+            "that there is only this one.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -140,7 +163,8 @@ def extract(
     with _reporting_errors():
         recipe = _load_recipe(config, set_)
         options = _beam_options(runner, workers, context.args)
-        _extract(recipe, catalogue, output, options, overwrite=overwrite, show=(as_json, quiet))
+        how = {"overwrite": overwrite, "single_writer": single_writer}
+        _extract(recipe, catalogue, output, options, show=(as_json, quiet), **how)
 
 
 def _load_recipe(config: str | None, overrides: list[str]) -> Config:
@@ -168,8 +192,8 @@ def _extract(
     output: str,
     options: Any,
     *,
-    overwrite: bool,
     show: tuple[bool, bool],
+    **how: bool,
 ) -> None:
     from pipelines.extract import extract as run
     from pipelines.progress import showing_progress
@@ -178,7 +202,7 @@ def _extract(
     job = _make_job(recipe, catalogue, output)
     with showing_progress("extract", quiet) as address:
         job = replace(job, progress=address)
-        extraction = run(job, recipe.as_dict(), options, overwrite=overwrite)
+        extraction = run(job, recipe.as_dict(), options, **how)
     if as_json:
         _print_json(present.extraction_json(output, extraction))
     else:
@@ -219,13 +243,17 @@ def plan(
 
 
 @app.command()
-def inspect(dataset: DatasetArgument, as_json: JsonOption = False) -> None:
+def inspect(
+    dataset: DatasetArgument,
+    storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
+    as_json: JsonOption = False,
+) -> None:
     """Say what a dataset's current snapshot holds."""
     from pipelines.inspect import inspect as run
     from pipelines.inspect import inspection_json, inspection_text
 
     with _reporting_errors():
-        inspection = run(Store(dataset))
+        inspection = run(_store(dataset, storage_option))
     if as_json:
         _print_json(inspection_json(dataset, inspection))
     else:
@@ -236,6 +264,7 @@ def inspect(dataset: DatasetArgument, as_json: JsonOption = False) -> None:
 def validate(
     dataset: DatasetArgument,
     workers: Annotated[int, typer.Option("--workers", min=0, help="0: one a core.")] = 0,
+    storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -244,7 +273,7 @@ def validate(
     from pipelines.validate import validate as run
 
     with _reporting_errors(), counting("validate", "shards", quiet) as report:
-        faults = run(Store(dataset), workers or os.cpu_count() or 1, report)
+        faults = run(_store(dataset, storage_option), workers or os.cpu_count() or 1, report)
     if as_json:
         _print_json({"dataset": dataset, "faults": faults})
     else:
@@ -273,6 +302,11 @@ def export(
             "the chunk (per_chunk) or the recording (per_recording).",
         ),
     ] = "none",
+    storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
+    output_storage_option: Annotated[
+        list[str],
+        typer.Option("--output-storage-option", metavar="KEY=VALUE", help="The same for OUTPUT."),
+    ] = [],  # noqa: B006 - typer reads the default
     runner: RunnerOption = "direct",
     workers: WorkersOption = 0,
     as_json: JsonOption = False,
@@ -299,7 +333,9 @@ def export(
         options = _beam_options(runner, workers, context.args)
         known, asked = check_format(format_), check_normalization(normalize)
         named = name or default_name(dataset)
-        job = ExportJob(Store(dataset), "", Store(output), known, named, asked)
+        source = _store(dataset, storage_option)
+        target = _store(output, output_storage_option, "--output-storage-option")
+        job = ExportJob(source, "", target, known, named, asked)
         with showing_progress("export", quiet) as address:
             made = run(replace(job, progress=address), options)
     if as_json:
@@ -326,7 +362,7 @@ def demo(
         options = _beam_options("direct", 0, [])
         show = (as_json, quiet)
         output = str(folder / "dataset")
-        _extract(recipe, str(catalogue), output, options, overwrite=False, show=show)
+        _extract(recipe, str(catalogue), output, options, show=show)
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ from transforms.errors import ConfigError
 from transforms.job import Format, Limits, WriterSpec
 from transforms.planning import ShardSpec, SplitSpec, check_split_name
 from transforms.storage.catalogue import DEFAULT_EXTENSIONS
+from transforms.storage.filesystems import StorageOptions
 
 Raw = dict[str, Any]
 Fault = tuple[str, object, str]
@@ -257,19 +258,34 @@ def read_yaml(path: str | Path) -> Raw:
     return raw or {}
 
 
-def _apply(raw: Raw, override: str) -> None:
+def read_storage_options(option: str, settings: Sequence[str]) -> StorageOptions:
+    """Read ``key=value`` settings of a command-line option, as of ``output.storage_options``.
+
+    Raises
+    ------
+    ConfigError
+        One is none.
+    """
+    raw: Raw = {}
+    for setting in settings:
+        _apply(raw, setting, option)
+    return tuple(raw.items())
+
+
+def _apply(raw: Raw, override: str, option: str = "--set") -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {override}: write it as section.key=value")
+        form = "section.key=value" if option == "--set" else "key=value"
+        raise ConfigError(f"{option} {override}: write it as {form}")
     try:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not YAML: {error}") from error
+        raise ConfigError(f"{option} {override}: the value is not YAML: {error}") from error
     *sections, name = key.split(".")
     for section in sections:
         raw = raw.setdefault(section, {})
         if not isinstance(raw, dict):
-            raise ConfigError(f"--set {override}: {section} is no section")
+            raise ConfigError(f"{option} {override}: {section} is no section")
     raw[name] = value
 
 

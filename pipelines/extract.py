@@ -29,6 +29,8 @@ from transforms.storage.catalogue import (
     nothing_found_message,
     open_catalogue,
 )
+from transforms.storage.endpoints import require_reachable
+from transforms.storage.exclusive import require_exclusive_commits
 from transforms.storage.index import read_shards
 from transforms.storage.shards import remove_withdrawn
 from transforms.storage.snapshot import Snapshot, commit, read_snapshot, require_snapshot
@@ -89,10 +91,12 @@ def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
 
 def resolve_catalogue(uri: str, config: Config) -> Catalogue:
     """Find the catalogue, and see that it is not empty, before any worker starts."""
+    storage_options = tuple(config.catalogue.storage_options.items())
+    require_reachable(uri, storage_options, CatalogueError)
     catalogue = open_catalogue(
         uri,
         extensions=config.catalogue.extensions,
-        storage_options=tuple(config.catalogue.storage_options.items()),
+        storage_options=storage_options,
         label_types=config.catalogue.label_types,
     )
     _check_group(catalogue, config)
@@ -113,7 +117,12 @@ def _check_group(catalogue: Catalogue, config: Config) -> None:
 
 
 def extract(
-    job: ExtractJob, configuration: dict[str, Any], options: Any, *, overwrite: bool = False
+    job: ExtractJob,
+    configuration: dict[str, Any],
+    options: Any,
+    *,
+    overwrite: bool = False,
+    single_writer: bool = False,
 ) -> Extraction:
     """Make the dataset, or go on making it where an earlier run was interrupted.
 
@@ -127,6 +136,9 @@ def extract(
         Beam's.
     overwrite
         Whether a dataset made of something else may be replaced.
+    single_writer
+        Whether the user warrants that no other run writes there meanwhile: then the output's
+        store need not keep two runs from making the same commit.
 
     Raises
     ------
@@ -136,6 +148,8 @@ def extract(
         Nothing was committed.
     """
     current = check_output(job, configuration, overwrite)
+    if not single_writer:
+        require_exclusive_commits(job.store, job.staging)
     if current is not None:
         job = replace(job, known_index=current.index)
     with _naming_rivals(job, current):
@@ -212,6 +226,7 @@ def check_output(
         It holds something else, or cannot be written.
     """
     store = job.store
+    require_reachable(store.root, store.storage_options, DatasetError)
     try:
         _check_folder(store)
         current = read_snapshot(store)
@@ -250,23 +265,25 @@ _UNREADABLE = re.compile(r"[#?\[\]\\]|[\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 def _check_folder(store: Store) -> None:
     if not store.root:
         raise DatasetError("the output has no name; name a folder")
-    if not store.is_local:
-        return
-    folder = Path(store.path(""))
-    if found := _UNREADABLE.search(str(folder)):
-        raise DatasetError(
-            f"output {store.root!r}: {found[0]!r} cannot be in the path of a Delta table; "
-            "choose another name"
-        )
-    if folder.exists() and not folder.is_dir():
-        raise DatasetError(f"output {store.root}: is a file; a dataset is a folder")
-    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if store.is_local:
+        _check_path(Path(store.path("")))
+    names = store.top_names()
     foreign = {name for name in names - _OURS if not name.startswith("split=")}
-    if foreign and not (folder / "_delta_log").exists():
+    if foreign and "_delta_log" not in names:
         some = ", ".join(sorted(foreign)[:3])
         raise DatasetError(
             f"output {store.root}: holds something else ({some}); choose an empty or new folder"
         )
+
+
+def _check_path(folder: Path) -> None:
+    if found := _UNREADABLE.search(str(folder)):
+        raise DatasetError(
+            f"output {str(folder)!r}: {found[0]!r} cannot be in the path of a Delta table; "
+            "choose another name"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise DatasetError(f"output {folder}: is a file; a dataset is a folder")
 
 
 def _read_outcome(job: ExtractJob) -> str:

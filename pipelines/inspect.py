@@ -8,6 +8,7 @@ from typing import Any
 
 from transforms.errors import DatasetError
 from transforms.storage.card import band_statistics, statistics
+from transforms.storage.endpoints import require_reachable
 from transforms.storage.parquet import read_schema
 from transforms.storage.schema import RowSchema
 from transforms.storage.snapshot import Snapshot, open_table, require_snapshot, table_files
@@ -32,6 +33,7 @@ def inspect(store: Store) -> Inspection:
     DatasetError
         There is none, or it lacks a part.
     """
+    require_reachable(store.root, store.storage_options, DatasetError)
     snapshot = require_snapshot(store)
     return Inspection(snapshot, add_up(store, snapshot.index), read_row_schema(store))
 

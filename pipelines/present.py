@@ -118,7 +118,8 @@ def how_to_read(output: str, extraction: Extraction) -> str:
 
     split = training_split(extraction.totals.splits)
     content = extraction.totals.splits[split or "train"]
-    if content.tfrecord_bytes:
+    # Python's open and TensorFlow's read no object store.
+    if content.tfrecord_bytes and "://" not in output:
         return _TFRECORD.format(output=output, split=split, shape=extraction.shape)
     return _PARQUET.format(output=output, split=split, shape=extraction.shape)
 

@@ -10,31 +10,49 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 
-from transforms.errors import CatalogueError
+from transforms.errors import CatalogueError, UserError
+from transforms.storage.patience import explain, is_store_error
 
 #: Options of a store, as pairs: a mapping that can travel and be compared.
 StorageOptions = tuple[tuple[str, Any], ...]
 
+#: What is to be installed for a URL's scheme.
+_EXTRAS = {
+    **dict.fromkeys(("s3", "s3a"), "s3"),
+    **dict.fromkeys(("gs", "gcs"), "gcs"),
+    **dict.fromkeys(("abfs", "abfss", "az", "adl"), "azure"),
+}
 
-def open_filesystem(uri: str, options: StorageOptions) -> tuple[Any, str]:
+
+def open_filesystem(
+    uri: str, options: StorageOptions, error: type[UserError] = CatalogueError
+) -> tuple[Any, str]:
     """Find the filesystem of an absolute path or URL, and the path in it.
 
     Listings are never cached: a run sees what is there now.
 
     Raises
     ------
-    CatalogueError
-        If the URL's scheme is unknown, or what it needs is not installed.
+    UserError
+        Of the kind `error`: the URL's scheme is unknown, what it needs is not installed, or
+        the options do not suit it.
     """
     if "://" not in uri:
         # Not url_to_fs: a plain path may hold "::", which is a chain to it.
-        return fsspec.filesystem("file", use_listings_cache=False), uri
+        filesystem = fsspec.filesystem("file", **{"use_listings_cache": False, **dict(options)})
+        return filesystem, filesystem._strip_protocol(uri)
     # In a chain the option would reach one filesystem of several, and not each knows it.
     fresh = {} if "::" in uri else {"use_listings_cache": False}
     try:
         filesystem, path = fsspec.url_to_fs(uri, **fresh, **dict(options))
-    except (ValueError, ImportError) as error:
-        raise CatalogueError(f"{uri} cannot be opened: {error}") from error
+    except ImportError as missing:
+        extra = _EXTRAS.get(uri.partition("://")[0].lower())
+        hint = f"; pip install 'melmill[{extra}]'" if extra else ""
+        raise error(f"{uri} cannot be opened: {missing}{hint}") from missing
+    except Exception as wrong:
+        if not isinstance(wrong, (ValueError, TypeError)) and not is_store_error(wrong):
+            raise
+        raise error(f"{uri} cannot be opened: {explain(wrong)}") from wrong
     return filesystem, path
 
 
@@ -45,9 +63,10 @@ def reading(uri: str) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise CatalogueError(f"{uri} does not exist") from error
-    except PermissionError as error:
-        raise CatalogueError(f"{uri} cannot be read: permission denied") from error
     except UnicodeDecodeError as error:
         raise CatalogueError(f"{uri} is not UTF-8 text ({error}); save it as UTF-8") from error
-    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
-        raise CatalogueError(f"{uri} cannot be read: {error}") from error
+    except Exception as error:
+        damaged = isinstance(error, (EOFError, zlib.error, pa.ArrowInvalid))
+        if not damaged and not is_store_error(error):
+            raise
+        raise CatalogueError(f"{uri} cannot be read: {explain(error)}") from error

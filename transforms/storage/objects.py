@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from transforms.errors import UserError
+from transforms.storage.filesystems import open_filesystem
 from transforms.storage.patience import patiently
 from transforms.storage.stored_file import StoredFile
 
@@ -111,17 +112,7 @@ class StoredObject:
         return file
 
     def _filesystem(self) -> tuple[Any, str]:
-        import fsspec
-
-        # A listing kept from the launcher's start would hide that an object changed.
-        options = {} if "::" in self.uri else {"use_listings_cache": False}
-        try:
-            filesystem, path = fsspec.core.url_to_fs(
-                self.uri, **options, **dict(self.storage_options)
-            )
-        except (ImportError, ValueError) as error:
-            raise UserError(f"cannot open {self.uri!r}: {error}") from error
-        return filesystem, path
+        return open_filesystem(self.uri, self.storage_options, UserError)
 
 
 def local_details(path: str) -> dict[str, int]:

@@ -7,7 +7,7 @@ libraries below fsspec. Anything else is a programming error and passes through.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import tenacity
@@ -17,18 +17,41 @@ from transforms.errors import Cause, RecordingError, Stage
 _Result = TypeVar("_Result")
 
 _NOT_FOUND = (FileNotFoundError, NotADirectoryError)
-_LASTING = (*_NOT_FOUND, PermissionError, IsADirectoryError)
+_LASTING = (*_NOT_FOUND, FileExistsError, PermissionError, IsADirectoryError)
 _LASTING_ERRNOS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ESPIPE})
 _FORBIDDEN_STATUSES = frozenset({401, 403})
+#: What a store says when it is asked too often, or too slow itself.
+_TRANSIENT_STATUSES = frozenset({408, 425, 429})
+#: Precondition failed, and AWS's word for two such requests at the same moment.
+_CONFLICTS = frozenset({409, 412})
 #: The clients below fsspec, whose exceptions need not be kin of OSError.
 _CLIENTS = frozenset(
     {"adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google"}
     | {"huggingface_hub", "httpx", "obstore", "paramiko", "requests", "s3fs", "urllib3"}
 )
+#: Their exceptions of a user without credentials, by name: not every client is installed.
+_NO_CREDENTIALS = frozenset(
+    {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}
+    | {"ProfileNotFound", "TokenRetrievalError", "UnauthorizedSSOTokenError"}
+    | {"DefaultCredentialsError", "RefreshError", "CredentialUnavailableError"}
+)
+
+
+def insist(ask: Callable[[], _Result]) -> _Result:
+    """Ask a store for something, again and again while it fails for a moment.
+
+    What it fails with in the end, or lastingly, is raised as it is.
+    """
+    try:
+        return ask()
+    except Exception as error:
+        if not is_transient(error):
+            raise
+    return RETRYING(ask)
 
 
 def patiently(ask: Callable[[], _Result]) -> _Result:
-    """Ask a store for something, again and again while it fails for a moment.
+    """Insist on something that a recording's bytes depend on.
 
     Raises
     ------
@@ -36,15 +59,7 @@ def patiently(ask: Callable[[], _Result]) -> _Result:
         Stage ``read``, when it fails lastingly or too often.
     """
     try:
-        return ask()
-    except Exception as error:
-        if not is_store_error(error):
-            raise
-        first = error
-    if not is_transient(first):
-        raise describe_store_error(first) from first
-    try:
-        return RETRYING(ask)
+        return insist(ask)
     except Exception as error:
         if not is_store_error(error):
             raise
@@ -71,15 +86,24 @@ def is_transient(error: BaseException) -> bool:
     >>> is_transient(ConnectionResetError()), is_transient(FileNotFoundError())
     (True, False)
     """
-    lasting = isinstance(error, _LASTING) or getattr(error, "errno", None) in _LASTING_ERRNOS
-    return is_store_error(error) and not lasting and not _is_forbidden(error)
+    if not is_store_error(error) or isinstance(error, _LASTING):
+        return False
+    if getattr(error, "errno", None) in _LASTING_ERRNOS or _lacks_credentials(error):
+        return False
+    status = _status(error)
+    return status is None or status >= 500 or status in _TRANSIENT_STATUSES
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether a file was not created because it exists, or is being created by somebody."""
+    return isinstance(error, FileExistsError) or _status(error) in _CONFLICTS
 
 
 def describe_store_error(error: BaseException) -> RecordingError:
     """Say in the project's words what went wrong with a store."""
     if isinstance(error, _NOT_FOUND):
         cause = Cause.NOT_FOUND
-    elif isinstance(error, PermissionError) or _is_forbidden(error):
+    elif _is_forbidden(error):
         cause = Cause.PERMISSION_DENIED
     else:
         cause = Cause.STORAGE_ERROR
@@ -88,9 +112,66 @@ def describe_store_error(error: BaseException) -> RecordingError:
     return RecordingError(Stage.READ, cause, f"{type(error).__name__}: {said}")
 
 
+def explain(error: BaseException) -> str:
+    """Say what went wrong with a store, and what to do where its user can do something.
+
+    Examples
+    --------
+    >>> explain(PermissionError("Forbidden"))
+    'permission denied (Forbidden); check the credentials and what they allow'
+    """
+    said = str(error).strip().partition("\n")[0]
+    if _lacks_credentials(error):
+        return f"no credentials ({said}); give them as the store's own tools take them"
+    if not _is_forbidden(error):
+        return said or type(error).__name__
+    if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM):
+        return "permission denied"  # a local file's
+    if code := _code(error):
+        said = said if code in said else f"{code}: {said}"
+    what = "the credentials have expired" if "Expired" in said else "permission denied"
+    return f"{what} ({said}); check the credentials and what they allow"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Give an exception and what it was made from: s3fs makes its own of botocore's."""
+    at: BaseException | None = error
+    while at is not None:
+        yield at
+        at = at.__cause__
+
+
+def _lacks_credentials(error: BaseException) -> bool:
+    return any(kind.__name__ in _NO_CREDENTIALS for kind in type(error).__mro__)
+
+
 def _is_forbidden(error: BaseException) -> bool:
-    status = getattr(error, "status", None) or getattr(error, "code", None)
-    return isinstance(status, int) and status in _FORBIDDEN_STATUSES
+    return isinstance(error, PermissionError) or _status(error) in _FORBIDDEN_STATUSES
+
+
+def _status(error: BaseException) -> int | None:
+    """Find the HTTP status that a client's exception carries, under whatever name."""
+    for one in _chain(error):
+        response = getattr(one, "response", None)
+        known = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+        for status in (
+            known.get("HTTPStatusCode"),
+            *(getattr(one, name, None) for name in ("status", "status_code", "code")),
+        ):
+            if isinstance(status, int):
+                return status
+    return None
+
+
+def _code(error: BaseException) -> str:
+    """Find the store's own word for an error."""
+    for one in _chain(error):
+        response = getattr(one, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+        if word := getattr(one, "error_code", None):
+            return str(getattr(word, "value", word))
+    return ""
 
 
 #: The attempts after the first: up to half a second, then one, then two later.

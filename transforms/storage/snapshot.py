@@ -18,6 +18,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from transforms.errors import DatasetError
+from transforms.storage.endpoints import delta_options
 from transforms.storage.store import Store
 from transforms.storage.summaries import FileEntry, ShardSummary
 
@@ -74,6 +75,9 @@ def open_table(store: Store, version: int | None = None) -> DeltaTable | None:
     except DeltaError as error:
         said = str(error).partition("\n")[0]
         raise DatasetError(f"{store.root}: the Delta log cannot be read: {said}") from error
+    except OSError as error:
+        said = _last_leaf(error)
+        raise DatasetError(f"{store.root}: the Delta log cannot be read: {said}") from error
 
 
 def _table_uri(store: Store) -> str:
@@ -81,8 +85,7 @@ def _table_uri(store: Store) -> str:
 
 
 def _options(store: Store) -> dict[str, str] | None:
-    options = {key: str(value) for key, value in store.storage_options}
-    return options or None
+    return delta_options(store.filesystem()[0]) or None
 
 
 def read_snapshot(store: Store) -> Snapshot | None:
@@ -169,12 +172,15 @@ def commit(store: Store, snapshot: Snapshot, shards: list[ShardSummary], schema:
             raise DatasetError(message) from error
         raise
     except OSError as error:
-        # The library's message is a tree, whose last leaf says what it was.
-        said = str(error).strip().splitlines()[-1].lstrip("\x1b[0123456789m ↳")
         raise DatasetError(
-            f"cannot commit to {store.root}: {said}; what is finished there stays, "
+            f"cannot commit to {store.root}: {_last_leaf(error)}; what is finished there stays, "
             "and the same command goes on from it"
         ) from error
+
+
+def _last_leaf(error: OSError) -> str:
+    """Say what it was: delta-rs's messages are trees."""
+    return str(error).strip().splitlines()[-1].lstrip("\x1b[0123456789m ↳")
 
 
 def _check_version(store: Store, table: DeltaTable | None, expected: int) -> None:

@@ -12,18 +12,19 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from transforms.errors import DatasetError
+from transforms.storage.filesystems import StorageOptions, open_filesystem
+from transforms.storage.patience import explain, insist, is_conflict, is_store_error
 
-StorageOptions = tuple[tuple[str, object], ...]
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +54,7 @@ class Store:
         DatasetError
             The URL's scheme is unknown, or what it needs is not installed.
         """
-        options = dict(self.storage_options)
-        if "://" not in self.root:
-            # Not url_to_fs: a plain path may hold "::", which is a chain to it.
-            filesystem = fsspec.filesystem("file", **options)
-            return filesystem, filesystem._strip_protocol(self.root).rstrip("/")
-        try:
-            filesystem, path = fsspec.url_to_fs(self.root, **options)
-        except (ValueError, ImportError) as error:
-            raise DatasetError(f"{self.root} cannot be opened: {error}") from error
+        filesystem, path = open_filesystem(self.root, self.storage_options, DatasetError)
         return filesystem, path.rstrip("/")
 
     @property
@@ -75,7 +68,7 @@ class Store:
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file to read."""
-        opened: IO[bytes] = self.filesystem()[0].open(self.path(name), "rb")
+        opened: IO[bytes] = self._ask(lambda: self.filesystem()[0].open(self.path(name), "rb"))
         return opened
 
     @contextmanager
@@ -97,13 +90,14 @@ class Store:
 
     def read(self, name: str) -> bytes:
         """Read a whole small file; ``FileNotFoundError`` where there is none."""
-        content: bytes = self.filesystem()[0].cat_file(self.path(name))
+        content: bytes = self._ask(lambda: self.filesystem()[0].cat_file(self.path(name)))
         return content
 
     def size(self, name: str) -> int | None:
         """Bytes of a file; ``None`` where there is none."""
         try:
-            return int(self.filesystem()[0].info(self.path(name))["size"])
+            info = self._ask(lambda: self.filesystem()[0].info(self.path(name)))
+            return int(info["size"])
         except FileNotFoundError:
             return None
 
@@ -112,6 +106,17 @@ class Store:
         with self.scratch() as path:
             path.write_bytes(content)
             self.publish(path, name)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a small file unless it exists; tells whether it did."""
+        filesystem, _ = self.filesystem()
+        try:
+            self._ask(lambda: filesystem.pipe_file(self.path(name), content, mode="create"))
+        except (FileExistsError, DatasetError) as error:
+            if not is_conflict(error.__cause__ or error):
+                raise
+            return False
+        return True
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -145,7 +150,7 @@ class Store:
         """Put a finished scratch file under its name, at once and whole."""
         filesystem, _ = self.filesystem()
         if not self.is_local:
-            filesystem.put_file(str(path), self.path(name))
+            self._ask(lambda: filesystem.put_file(str(path), self.path(name)))
             return
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -156,10 +161,37 @@ class Store:
     def names(self, folder: str = "") -> Iterator[str]:
         """List the files below a folder, as names relative to the store's root."""
         filesystem, root = self.filesystem()
-        if not filesystem.exists(f"{root}/{folder}".rstrip("/")):
-            return
-        for path in filesystem.find(f"{root}/{folder}".rstrip("/")):
+        # Of a folder that is not there, nothing is found.
+        for path in self._ask(lambda: filesystem.find(f"{root}/{folder}".rstrip("/"))):
             yield path[len(root) + 1 :]
+
+    def top_names(self) -> set[str]:
+        """Name the files and folders that lie in the folder itself."""
+        filesystem, root = self.filesystem()
+        try:
+            found = self._ask(lambda: filesystem.ls(root, detail=False))
+        except FileNotFoundError:
+            return set()
+        return {path.rstrip("/")[len(root) + 1 :] for path in found} - {""}
+
+    def _ask(self, ask: Callable[[], _Result]) -> _Result:
+        """Insist on something where the store is remote.
+
+        Raises
+        ------
+        DatasetError
+            It failed lastingly or too often, but for ``FileNotFoundError``.
+        """
+        if self.is_local:
+            return ask()
+        try:
+            return insist(ask)
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            if not is_store_error(error):
+                raise
+            raise DatasetError(f"{self.root}: {explain(error)}") from error
 
     def remove(self, folder: str) -> None:
         """Remove a folder and all it holds, and the folder it is in if nothing else is.
@@ -174,4 +206,4 @@ class Store:
             return
         filesystem, _ = self.filesystem()
         with contextlib.suppress(FileNotFoundError):
-            filesystem.rm(path, recursive=True)
+            self._ask(lambda: filesystem.rm(path, recursive=True))

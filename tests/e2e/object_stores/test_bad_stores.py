@@ -1,0 +1,148 @@
+"""What is wrong with a store, or with how it is reached, is said within seconds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.object_stores.conftest import upload
+from tests.e2e.object_stores.gateway import Fault, Gateway
+from tests.e2e.object_stores.servers import AZURE_KEY, Place, azure_connection, free_port
+from tests.signals import song, write_audio
+
+#: Of a command that starts no worker; starting Python and its libraries is most of it.
+SECONDS = 30.0
+
+
+@pytest.fixture
+def songs(tmp_path: Path) -> Path:
+    (tmp_path / "songs").mkdir()
+    write_audio(tmp_path / "songs" / "a.wav", song(4, 8000, 0), 8000)
+    return tmp_path / "songs"
+
+
+def refusal(*arguments: str | Path, environment: dict[str, str], patch: str = "") -> str:
+    """Run the command, which must end by itself, with status 2, in plain words and soon."""
+    hidden = ("AWS_", "AZURE_", "GOOGLE_")
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
+    home = {"HOME": "/nonexistent", "AWS_EC2_METADATA_DISABLED": "true", "NO_GCE_CHECK": "true"}
+    start = f"{patch}; from pipelines.cli import main; main()"
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", start, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=clean | home | environment,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - began < SECONDS
+    return done.stderr
+
+
+@pytest.fixture
+def filled(place: Place, songs: Path) -> Place:
+    upload(place, songs, "songs")
+    return place
+
+
+def test_a_bucket_that_is_not_there(filled: Place, songs: Path) -> None:
+    nowhere = filled.root[:-4] + "gone"
+    said = refusal("extract", f"{nowhere}/songs", "out", environment=filled.environment)
+    assert f"{nowhere}/songs does not exist" in said
+    said = refusal("extract", songs, f"{nowhere}/out", environment=filled.environment)
+    assert f"output {nowhere}/out" in said
+    assert "exist" in said or "No such container" in said
+    said = refusal("inspect", f"{nowhere}/out", environment=filled.environment)
+    assert f"{nowhere}/out" in said
+
+
+def test_a_server_that_is_not_there(place: Place, songs: Path) -> None:
+    nobody = place.through(f"http://127.0.0.1:{free_port()}")
+    for arguments in (
+        ("extract", f"{place.root}/songs", "out"),
+        ("extract", songs, f"{place.root}/out"),
+        ("inspect", f"{place.root}/out"),
+    ):
+        said = refusal(*arguments, environment=nobody.environment)
+        assert f"no answer from {nobody.endpoint}" in said
+        assert "check the endpoint" in said
+
+
+@pytest.mark.parametrize("store", ["s3", "azure"])  # fake-gcs-server asks for no credentials
+def test_wrong_credentials(store: str, filled: Place, songs: Path) -> None:
+    if filled.kind != store:
+        pytest.skip("another store's turn")
+    key = azure_connection(filled.endpoint, AZURE_KEY.replace("Eby8", "Aby8"))
+    wrong = {"AWS_SECRET_ACCESS_KEY": "wrong"}, {"AZURE_STORAGE_CONNECTION_STRING": key}
+    environment = filled.environment | wrong[store == "azure"]
+    for arguments in (
+        ("extract", f"{filled.root}/songs", "out"),
+        ("extract", songs, f"{filled.root}/out"),
+        ("inspect", f"{filled.root}/out"),
+    ):
+        said = refusal(*arguments, environment=environment)
+        assert "permission denied" in said
+        assert "check the credentials" in said
+
+
+def test_no_credentials(s3: Place, songs: Path) -> None:
+    environment = {"AWS_ENDPOINT_URL": s3.endpoint}
+    for arguments in (("extract", f"{s3.root}/songs", "out"), ("extract", songs, f"{s3.root}/o")):
+        said = refusal(*arguments, environment=environment)
+        assert "no credentials" in said
+        assert "Unable to locate credentials" in said
+
+
+def test_another_region(s3: Place, songs: Path) -> None:
+    # MinIO takes any region where none was configured; this one was started without.
+    environment = s3.environment | {"AWS_DEFAULT_REGION": "not a region"}
+    assert "region" in refusal("extract", songs, f"{s3.root}/out", environment=environment)
+
+
+@pytest.fixture
+def refusing(filled: Place, gateway: Gateway) -> tuple[Place, Gateway]:
+    return filled.through(gateway.endpoint), gateway
+
+
+def test_an_output_that_may_only_be_read(refusing: tuple[Place, Gateway], songs: Path) -> None:
+    place, gateway = refusing
+    denied = Fault("status", 403, "AccessDenied")
+    gateway.fault = lambda method, path: denied if method in ("PUT", "POST") else None
+    said = refusal("extract", songs, f"{place.root}/out", environment=place.environment)
+    assert "permission denied" in said
+    assert f"{place.root}/out" in said
+
+
+def test_credentials_that_have_expired(refusing: tuple[Place, Gateway], songs: Path) -> None:
+    place, gateway = refusing
+    codes = {"s3": (400, "ExpiredToken"), "azure": (403, "AuthenticationFailed"), "gcs": (401, "x")}
+    gateway.fault = lambda method, path: Fault("status", *codes[place.kind])
+    said = refusal("extract", songs, f"{place.root}/out", environment=place.environment)
+    assert "have expired" in said if place.kind == "s3" else "permission denied" in said
+    assert "check the credentials" in said
+
+
+@pytest.mark.parametrize(
+    ("scheme", "package", "extra"),
+    [
+        ("s3", "s3fs", "s3"),
+        ("gs", "gcsfs", "gcs"),
+        ("abfs", "adlfs", "azure"),
+    ],
+)
+def test_a_store_whose_package_is_not_installed(
+    scheme: str, package: str, extra: str, songs: Path
+) -> None:
+    patch = f"import sys; sys.modules[{package!r}] = None"
+    for arguments in (
+        ("extract", f"{scheme}://b/songs", "o"),
+        ("extract", songs, f"{scheme}://b/o"),
+    ):
+        assert f"pip install 'melmill[{extra}]'" in refusal(*arguments, environment={}, patch=patch)

@@ -1,0 +1,101 @@
+"""Commits on object stores: of many at once one wins, and a store that lets two win is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from tests.e2e.object_stores.gateway import Gateway
+from tests.e2e.object_stores.servers import Place
+from tests.plans import summary
+from transforms.errors import DatasetError
+from transforms.storage.exclusive import require_exclusive_commits
+from transforms.storage.snapshot import Snapshot, commit, open_table, read_snapshot, table_files
+from transforms.storage.store import Store
+
+RUNS = 8
+SCHEMA = pa.schema([("a", pa.int64()), ("split", pa.string())])
+
+#: One process of a race: waits for a line, then commits a shard of its own name.
+RACER = """
+import json, sys
+from tests.e2e.object_stores.test_commits import commit_one
+from transforms.storage.store import Store
+root, options, version, name = json.loads(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+print(commit_one(Store(root, tuple(options.items())), version, name))
+"""
+
+
+def commit_one(store: Store, version: int, name: str) -> str:
+    """Commit one shard over a version; gives who won, or what the loser is told."""
+    snapshot = Snapshot(version, name, {}, "catalogue", "features", {})
+    try:
+        return f"won {commit(store, snapshot, [summary(name)], SCHEMA)}"
+    except DatasetError as error:
+        return str(error)
+
+
+def race(store: Store, version: int) -> list[str]:
+    options = dict(store.storage_options)
+    racers = []
+    for number in range(RUNS):
+        told = json.dumps([store.root, options, version, f"v{version}-{number}"])
+        racer = subprocess.Popen(
+            [sys.executable, "-c", RACER, told],
+            cwd=Path(__file__).parents[3],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        racers.append(racer)
+    assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * RUNS
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    return [racer.communicate(timeout=60)[0].strip() for racer in racers]
+
+
+def test_of_eight_runs_exactly_one_commits(place: Place) -> None:
+    store = place.store("dataset")
+    for version in (-1, 0):  # making the table, and adding to it
+        said = race(store, version)
+        winners = [n for n, words in enumerate(said) if words == f"won {version + 1}"]
+        assert len(winners) == 1, said
+        losers = [words for n, words in enumerate(said) if n not in winners]
+        assert all("another run committed" in words for words in losers), said
+
+        snapshot = read_snapshot(store)
+        assert snapshot is not None
+        assert (snapshot.version, snapshot.index) == (version + 1, f"v{version}-{winners[0]}")
+        (file,) = table_files(open_table(store))
+        won = summary(f"v{version}-{winners[0]}").parquet
+        assert won is not None
+        assert file[0] == won.name
+
+
+def test_a_store_that_lets_one_commit_win_is_accepted(place: Place) -> None:
+    store = place.store("dataset")
+    require_exclusive_commits(store, "staging/run")
+    assert list(store.names()) == []
+
+
+def test_a_store_that_ignores_the_condition_is_refused(place: Place, gateway: Gateway) -> None:
+    filesystem = place.filesystem()
+
+    def make_room(path: str) -> None:
+        name = path[path.index(place.bucket) :]
+        if filesystem.exists(name):
+            filesystem.rm_file(name)
+
+    gateway.make_room = make_room
+    store = place.through(gateway.endpoint).store("dataset")
+    with pytest.raises(DatasetError, match=r"ignores the condition.*--unsafe-single-writer"):
+        require_exclusive_commits(store, "staging/run")
+    assert list(store.names()) == []

@@ -1,0 +1,91 @@
+"""The same command on every store, by what the environment says, gives the local rows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.dataset import Dataset
+from tests.e2e.object_stores.conftest import new_place, upload
+from tests.e2e.object_stores.servers import KINDS, Place
+from tests.e2e.rows import Rows, assert_same_rows, from_arrow
+from tests.e2e.songs import SETTINGS, Songs
+from tests.pipeline_runs import melmill
+
+#: Its names are the store's own, and so is the order that follows from them.
+OWN = ("uri",)
+
+
+def run(*arguments: str | Path, places: tuple[Place, ...], status: int = 0) -> Any:
+    """Run the command with the environment that users of these stores have."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "AZURE_"))}
+    for place in places:
+        environment |= place.environment
+    done = melmill(*arguments, env=environment)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+@pytest.mark.parametrize(("source", "target"), [*zip(KINDS, KINDS, strict=True), ("s3", "azure")])
+def test_a_catalogue_and_a_dataset_on_any_store(
+    source: str, target: str, endpoints: dict[str, str], songs: Songs, rows: Rows, tmp_path: Path
+) -> None:
+    places = (new_place(source, endpoints), new_place(target, endpoints))
+    upload(places[0], songs.table.parent, "music")
+    output = f"{places[1].root}/sets/dataset"
+    command = ("extract", f"{places[0].root}/music/songs.jsonl", output, *SETTINGS)
+    assert "Committed version 0" in run(*command, places=places).stdout
+
+    opened = Dataset(output, places[1].options)
+    found = from_arrow(opened.as_arrow().to_table())
+    assert_same_rows(found, rows, but=OWN)
+    assert {row["uri"] for row in found.values()} == {
+        f"{places[0].root}/music/audio/{name}" for name, _ in found
+    }
+    folder = places[1].store("sets/dataset").top_names()
+    assert folder == {
+        *("README.md", "_delta_log", "index", "split=test", "split=train", "split=validation"),
+        *("statistics.json", "tfrecord"),
+    }
+
+    assert "12 recordings" in run("inspect", output, places=places).stdout
+    assert "is whole" in run("validate", output, places=places).stdout
+    again = run(*command, places=places)
+    assert "already" in again.stdout
+    view = tmp_path / "view"
+    run("export", output, view, "--format", "hf", places=places)
+    assert len(list(view.glob("data/*.parquet"))) == sum(map(len, map(opened.files, opened.rows)))
+
+
+def test_options_say_what_the_environment_does_not(place: Place, songs: Songs) -> None:
+    upload(place, songs.table.parent / "audio", "audio")
+    settings = [
+        f"--set={section}.storage_options.{name}={value}"
+        for section in ("catalogue", "output")
+        for name, value in place.options.items()
+    ]
+    options = [f"--storage-option={name}={value}" for name, value in place.options.items()]
+    output = f"{place.root}/dataset"
+    run("extract", f"{place.root}/audio/*.flac", output, *settings, places=())
+    assert "2 recordings" in run("inspect", output, *options, places=()).stdout
+    assert "is whole" in run("validate", output, *options, places=()).stdout
+    to = [option.replace("--storage", "--output-storage") for option in options]
+    view = f"{place.root}/view"
+    run("export", output, view, "--format", "numpy", *options, *to, places=())
+    assert "dataset.json" in place.store("view").top_names()
+    # No secret is kept with the dataset.
+    assert not any(
+        str(value) in place.store("dataset").read(name).decode(errors="replace")
+        for name in place.store("dataset").names()
+        for value in place.options.values()
+        if value != "anon"
+    )
+
+
+def test_a_folder_that_holds_something_else_is_refused(place: Place, songs: Songs) -> None:
+    upload(place, songs.table.parent / "audio", "audio")
+    done = run("extract", songs.table, f"{place.root}/audio", places=(place,), status=2)
+    assert "holds something else" in done.stderr
