@@ -370,4 +370,7 @@ def main() -> None:
     # Beam says on import that it lacks what only Dataflow needs.
     logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    # Stores' clients log what they then raise, with their whole stack.
+    for client in ("gcsfs", "google", "azure", "botocore", "aiobotocore"):
+        logging.getLogger(client).setLevel(logging.CRITICAL)
     app()

@@ -229,8 +229,8 @@ def check_output(
     require_reachable(store.root, store.storage_options, DatasetError)
     try:
         _check_folder(store)
-        current = read_snapshot(store)
         store.put(f"{job.staging}/started", b"")
+        current = read_snapshot(store)
     except OSError as error:
         raise DatasetError(f"output {store.root}: cannot be written: {error}") from error
     if current is None or overwrite:

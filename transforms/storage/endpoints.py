@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from transforms.errors import UserError
 from transforms.storage.filesystems import StorageOptions, open_filesystem
+from transforms.storage.patience import explain, is_store_error
 
 _CONNECT_SECONDS = 5.0
 _AMAZON = (".amazonaws.com", ".amazonaws.com.cn")
@@ -32,7 +33,12 @@ def require_reachable(uri: str, options: StorageOptions, error: type[UserError])
     if "://" not in uri or "::" in uri:
         return
     filesystem, _ = open_filesystem(uri, options, error)
-    endpoint = urlsplit(endpoint_of(filesystem) or "")
+    try:
+        endpoint = urlsplit(endpoint_of(filesystem) or "")
+    except Exception as wrong:
+        if not is_store_error(wrong):
+            raise
+        raise error(f"{uri} cannot be opened: {explain(wrong)}") from wrong
     if not endpoint.hostname or _is_proxied(endpoint.scheme, endpoint.hostname):
         return
     address = (endpoint.hostname, endpoint.port or _PORTS[endpoint.scheme])

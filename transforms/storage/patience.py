@@ -91,6 +91,8 @@ def is_transient(error: BaseException) -> bool:
     if getattr(error, "errno", None) in _LASTING_ERRNOS or _lacks_credentials(error):
         return False
     status = _status(error)
+    if _is_forbidden(error):
+        return False
     return status is None or status >= 500 or status in _TRANSIENT_STATUSES
 
 
@@ -146,7 +148,9 @@ def _lacks_credentials(error: BaseException) -> bool:
 
 
 def _is_forbidden(error: BaseException) -> bool:
-    return isinstance(error, PermissionError) or _status(error) in _FORBIDDEN_STATUSES
+    # gcsfs has neither a class nor a status for it.
+    by_word = type(error) is OSError and str(error).startswith("Forbidden: ")
+    return by_word or isinstance(error, PermissionError) or _status(error) in _FORBIDDEN_STATUSES
 
 
 def _status(error: BaseException) -> int | None:

@@ -8,6 +8,7 @@ before it or the one after it.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -117,7 +118,8 @@ def _parse(store: Store, said: dict[str, Any], version: int) -> Snapshot:
 
 def require_snapshot(store: Store) -> Snapshot:
     """Read the current snapshot, or say that there is none."""
-    snapshot = read_snapshot(store)
+    # Asked first, since a store's refusal is clearer from fsspec's clients than from Delta's.
+    snapshot = read_snapshot(store) if "_delta_log" in store.top_names() else None
     if snapshot is None:
         raise DatasetError(f"{store.root} holds no dataset: nothing was committed there")
     return snapshot
@@ -179,8 +181,11 @@ def commit(store: Store, snapshot: Snapshot, shards: list[ShardSummary], schema:
 
 
 def _last_leaf(error: OSError) -> str:
-    """Say what it was: delta-rs's messages are trees."""
-    return str(error).strip().splitlines()[-1].lstrip("\x1b[0123456789m ↳")
+    """Say what it was: delta-rs's messages are trees, and a store's own words are XML."""
+    text = str(error)
+    if found := re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)(\n|</Message>)", text, re.DOTALL):
+        return f"{found[1]}: {found[2]}"
+    return text.strip().splitlines()[-1].lstrip("\x1b[0123456789m ↳")
 
 
 def _check_version(store: Store, table: DeltaTable | None, expected: int) -> None:

@@ -150,7 +150,10 @@ class Store:
         """Put a finished scratch file under its name, at once and whole."""
         filesystem, _ = self.filesystem()
         if not self.is_local:
-            self._ask(lambda: filesystem.put_file(str(path), self.path(name)))
+            try:
+                self._ask(lambda: filesystem.put_file(str(path), self.path(name)))
+            except FileNotFoundError as error:
+                raise DatasetError(f"{self.root}: there is no such bucket") from error
             return
         with path.open("rb") as file:
             os.fsync(file.fileno())

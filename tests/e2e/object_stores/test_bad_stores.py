@@ -26,7 +26,7 @@ def songs(tmp_path: Path) -> Path:
     return tmp_path / "songs"
 
 
-def refusal(*arguments: str | Path, environment: dict[str, str], patch: str = "") -> str:
+def refusal(*arguments: str | Path, environment: dict[str, str], patch: str = "pass") -> str:
     """Run the command, which must end by itself, with status 2, in plain words and soon."""
     hidden = ("AWS_", "AZURE_", "GOOGLE_")
     clean = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
@@ -57,8 +57,7 @@ def test_a_bucket_that_is_not_there(filled: Place, songs: Path) -> None:
     said = refusal("extract", f"{nowhere}/songs", "out", environment=filled.environment)
     assert f"{nowhere}/songs does not exist" in said
     said = refusal("extract", songs, f"{nowhere}/out", environment=filled.environment)
-    assert f"output {nowhere}/out" in said
-    assert "exist" in said or "No such container" in said
+    assert f"{nowhere}/out: there is no such bucket" in said
     said = refusal("inspect", f"{nowhere}/out", environment=filled.environment)
     assert f"{nowhere}/out" in said
 
@@ -75,13 +74,12 @@ def test_a_server_that_is_not_there(place: Place, songs: Path) -> None:
         assert "check the endpoint" in said
 
 
-@pytest.mark.parametrize("store", ["s3", "azure"])  # fake-gcs-server asks for no credentials
-def test_wrong_credentials(store: str, filled: Place, songs: Path) -> None:
-    if filled.kind != store:
-        pytest.skip("another store's turn")
+# fake-gcs-server asks for no credentials.
+@pytest.mark.parametrize("place", ["s3", "azure"], indirect=True)
+def test_wrong_credentials(filled: Place, songs: Path) -> None:
     key = azure_connection(filled.endpoint, AZURE_KEY.replace("Eby8", "Aby8"))
     wrong = {"AWS_SECRET_ACCESS_KEY": "wrong"}, {"AZURE_STORAGE_CONNECTION_STRING": key}
-    environment = filled.environment | wrong[store == "azure"]
+    environment = filled.environment | wrong[filled.kind == "azure"]
     for arguments in (
         ("extract", f"{filled.root}/songs", "out"),
         ("extract", songs, f"{filled.root}/out"),
@@ -101,7 +99,7 @@ def test_no_credentials(s3: Place, songs: Path) -> None:
 
 
 def test_another_region(s3: Place, songs: Path) -> None:
-    # MinIO takes any region where none was configured; this one was started without.
+    # MinIO takes any region where none was configured, as here; so this is none at all.
     environment = s3.environment | {"AWS_DEFAULT_REGION": "not a region"}
     assert "region" in refusal("extract", songs, f"{s3.root}/out", environment=environment)
 
