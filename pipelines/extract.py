@@ -228,9 +228,9 @@ def check_output(
     store = job.store
     require_reachable(store.root, store.storage_options, DatasetError)
     try:
-        _check_folder(store)
+        # Where there is no table, a refusal of the store is clearer from what writes a file.
+        current = read_snapshot(store) if _check_folder(store) else None
         store.put(f"{job.staging}/started", b"")
-        current = read_snapshot(store)
     except OSError as error:
         raise DatasetError(f"output {store.root}: cannot be written: {error}") from error
     if current is None or overwrite:
@@ -262,7 +262,8 @@ _OURS = frozenset({"_delta_log", "index", "staging", "tfrecord", "README.md", "s
 _UNREADABLE = re.compile(r"[#?\[\]\\]|[\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 
 
-def _check_folder(store: Store) -> None:
+def _check_folder(store: Store) -> bool:
+    """See that the output is a folder for a dataset; tell whether it holds a Delta table."""
     if not store.root:
         raise DatasetError("the output has no name; name a folder")
     if store.is_local:
@@ -274,6 +275,7 @@ def _check_folder(store: Store) -> None:
         raise DatasetError(
             f"output {store.root}: holds something else ({some}); choose an empty or new folder"
         )
+    return "_delta_log" in names
 
 
 def _check_path(folder: Path) -> None:

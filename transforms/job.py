@@ -7,8 +7,10 @@ from typing import Literal
 
 from transforms.audio.features import FeatureSpec
 from transforms.planning import ShardSpec, SplitSpec
+from transforms.records import Recording
 from transforms.storage.catalogue import Catalogue
 from transforms.storage.naming import digest
+from transforms.storage.objects import StoredObject
 from transforms.storage.schema import RowSchema
 from transforms.storage.store import Store
 
@@ -92,3 +94,8 @@ class ExtractJob:
     def staging(self) -> str:
         """Folder of the run's working files in the dataset."""
         return f"staging/{self.run_id}"
+
+    def source(self, recording: Recording) -> StoredObject:
+        """Say where a recording is, in the version that was listed or probed."""
+        options = self.catalogue.storage_options
+        return StoredObject(recording.uri, recording.size_bytes, options, recording.fingerprint)

@@ -68,11 +68,9 @@ def probe_recording(
     recording: Recording, job: ExtractJob, decoder: DecoderProcess
 ) -> ProbedRecording:
     """Read a recording's header in a decoder process; ``RecordingError`` if it cannot be."""
-    source = StoredObject(recording.uri, recording.size_bytes, job.catalogue.storage_options)
+    source = job.source(recording)
     try:
-        audio, size_bytes, fingerprint = decoder.call(
-            job.limits.timeout_s, probe_object, source, recording.fingerprint
-        )
+        audio, size_bytes, fingerprint = decoder.call(job.limits.timeout_s, probe_object, source)
     except RecordingError as error:
         if error.stage is Stage.READ:
             raise
@@ -82,9 +80,9 @@ def probe_recording(
     return ProbedRecording(seen, audio)
 
 
-def probe_object(source: StoredObject, fingerprint: str) -> tuple[AudioInfo, int, str]:
+def probe_object(source: StoredObject) -> tuple[AudioInfo, int, str]:
     """Read an object's header, its size and its fingerprint where the listing gave none."""
-    size_bytes = source.size_bytes
-    if not fingerprint:
+    if not source.fingerprint:
         size_bytes, fingerprint = source.stat()
-    return probe_audio(replace(source, size_bytes=size_bytes)), size_bytes, fingerprint
+        source = replace(source, size_bytes=size_bytes, fingerprint=fingerprint)
+    return probe_audio(source), source.size_bytes, source.fingerprint

@@ -149,7 +149,9 @@ def seeks_exactly(audio: AudioInfo) -> bool:
 
 
 @contextmanager
-def open_audio(source: StoredObject, audio: AudioInfo) -> Iterator[AudioReader]:
+def open_audio(
+    source: StoredObject, audio: AudioInfo, stop: int | None = None
+) -> Iterator[AudioReader]:
     """Open a recording to decode it, by the decoder that probed it.
 
     Parameters
@@ -158,6 +160,8 @@ def open_audio(source: StoredObject, audio: AudioInfo) -> Iterator[AudioReader]:
         The recording.
     audio
         What :func:`probe_audio` said of it.
+    stop
+        The frame at which reading will end; ``None`` for the recording's end.
 
     Yields
     ------
@@ -168,7 +172,8 @@ def open_audio(source: StoredObject, audio: AudioInfo) -> Iterator[AudioReader]:
     RecordingError
         Stage ``read``: the store. Stage ``decode``: the recording.
     """
-    with source.open() as file, closing(_Reader(file, audio)) as reader:
+    share = 1.0 if stop is None else stop / audio.frames
+    with source.open(share=share) as file, closing(_Reader(file, audio)) as reader:
         yield reader
 
 

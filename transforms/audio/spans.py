@@ -6,7 +6,7 @@ depend on where the recording was divided into spans.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -80,7 +80,13 @@ class SpanRows:
     rms_dbfs: npt.NDArray[np.float32]
 
 
-def extract_span(span: Span, features: FeatureSpec, source: StoredObject, spool: Path) -> SpanRows:
+def extract_span(
+    span: Span,
+    features: FeatureSpec,
+    source: StoredObject,
+    spool: Path,
+    upcoming: Sequence[StoredObject] = (),
+) -> SpanRows:
     """Compute a span's rows, and write their spectrograms to a file of raw numbers.
 
     Parameters
@@ -93,6 +99,8 @@ def extract_span(span: Span, features: FeatureSpec, source: StoredObject, spool:
         Where the recording is.
     spool
         Overwritten with float32 [rows, n_mels, frames], in C order.
+    upcoming
+        What will be asked for next: fetched meanwhile, as far as it is small.
 
     Returns
     -------
@@ -106,6 +114,8 @@ def extract_span(span: Span, features: FeatureSpec, source: StoredObject, spool:
     DatasetError
         The spool cannot be written.
     """
+    for one in upcoming:
+        one.prefetch()
     try:
         with spool.open("wb") as file:
             rows = _write_rows(span, features, read_chunks(span, features, source), file)
@@ -157,7 +167,7 @@ def read_samples(
     """
     rates = audio.sample_rate_hz, features.sample_rate_hz
     needed = source_range(start, stop, audio.frames, *rates)
-    with open_audio(source, audio) as reader:
+    with open_audio(source, audio, needed.stop) as reader:
         decoded = reader.blocks(needed.start, needed.stop, _block_frames(audio))
         mixed = (select_channels(block, features.channels) for block in decoded)
         yield from resample_stream(mixed, needed, stop - start, *rates, features.resampler)
@@ -244,6 +254,8 @@ def mel_extractor(features: FeatureSpec) -> MelExtractor:
 
 
 def _check_unchanged(span: Span, source: StoredObject) -> None:
+    if source.holds_version:
+        return
     _, fingerprint = source.stat()
     if fingerprint != span.probed.recording.fingerprint:
         message = f"was {span.probed.recording.fingerprint} when probed, now {fingerprint}"

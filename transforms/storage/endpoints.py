@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from transforms.errors import UserError
-from transforms.storage.filesystems import StorageOptions, open_filesystem
+from transforms.storage.filesystems import StorageOptions, open_filesystem, protocol_of
 from transforms.storage.patience import explain, is_store_error
 
 _CONNECT_SECONDS = 5.0
@@ -57,7 +57,7 @@ def _is_proxied(scheme: str, host: str) -> bool:
 
 def endpoint_of(filesystem: Any) -> str | None:
     """Give the URL of the server that a filesystem asks; ``None`` where that is not known."""
-    match _protocol(filesystem):
+    match protocol_of(filesystem):
         case "s3":
             filesystem.connect()
             return str(filesystem.s3.meta.endpoint_url)
@@ -74,14 +74,8 @@ def delta_options(filesystem: Any) -> dict[str, str]:
     Credentials that expire are those of this moment: ask again for each table that is opened.
     """
     makers = {"s3": _s3, "gs": _gcs, "abfs": _azure}
-    maker = makers.get(_protocol(filesystem))
+    maker = makers.get(protocol_of(filesystem))
     return maker(filesystem) if maker else {}
-
-
-def _protocol(filesystem: Any) -> str:
-    protocol = filesystem.protocol
-    first = protocol if isinstance(protocol, str) else protocol[0]
-    return {"gcs": "gs", "s3a": "s3", "az": "abfs", "abfss": "abfs"}.get(first, first)
 
 
 def _s3(filesystem: Any) -> dict[str, str]:

@@ -56,6 +56,13 @@ def open_filesystem(
     return filesystem, path
 
 
+def protocol_of(filesystem: Any) -> str:
+    """Give the first name of a filesystem's protocol: ``s3``, ``gs``, ``abfs``, ``file``…"""
+    protocol = filesystem.protocol
+    first = protocol if isinstance(protocol, str) else protocol[0]
+    return {"gcs": "gs", "s3a": "s3", "az": "abfs", "abfss": "abfs"}.get(first, first)
+
+
 @contextmanager
 def reading(uri: str) -> Iterator[None]:
     """Turn what goes wrong with a store, or with a file's bytes, into a ``CatalogueError``."""

@@ -15,17 +15,28 @@ import re
 import stat as stat_modes
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from transforms.errors import UserError
-from transforms.storage.filesystems import open_filesystem
 from transforms.storage.patience import patiently
+from transforms.storage.read_ahead import (
+    SMALLEST_BYTES,
+    WHOLE_BYTES,
+    Prefetched,
+    ReadAheadFile,
+    ReadRange,
+)
 from transforms.storage.stored_file import StoredFile
 
-#: One block of the cache in front of a remote object, and one request to its store.
+#: Of stores that are not asked for a version: a block of the cache, and one request.
 REMOTE_BLOCK_BYTES = 2**20
 #: Blocks kept for one open remote object.
 REMOTE_BLOCKS = 16
+
+#: Of a small object of which more than this share is read, all is fetched.
+_MOST = 0.5
+_PREFETCHED = Prefetched(most=4)
 
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::.*://)", re.DOTALL)
 _LOCAL_SCHEME = re.compile(r"(file|local)://", re.IGNORECASE)
@@ -44,6 +55,8 @@ class StoredObject:
         The size that a listing gave it; ``-1`` where not known.
     storage_options
         ``(name, value)`` pairs for the fsspec filesystem.
+    fingerprint
+        The version that is meant; ``""`` for whichever is there.
 
     Examples
     --------
@@ -58,6 +71,7 @@ class StoredObject:
     uri: str
     size_bytes: int = -1
     storage_options: tuple[tuple[str, object], ...] = ()
+    fingerprint: str = ""
 
     @property
     def local_path(self) -> str | None:
@@ -66,8 +80,14 @@ class StoredObject:
             return self.uri[scheme.end() :]
         return None if _REMOTE.match(self.uri) else self.uri
 
-    def open(self) -> StoredFile:
+    def open(self, *, share: float | None = None) -> StoredFile:
         """Open for reading.
+
+        Parameters
+        ----------
+        share
+            How much of it, from its start, is to be read on and on: 1.0 for all of it.
+            ``None`` where a few places are.
 
         Returns
         -------
@@ -81,7 +101,17 @@ class StoredObject:
         UserError
             The filesystem's package is not installed, or no such URL scheme is known.
         """
-        return StoredFile(patiently(self._open_once))
+        return StoredFile(patiently(lambda: self._open_once(share)))
+
+    @property
+    def holds_version(self) -> bool:
+        """Whether what is read is of the version that the fingerprint names, or an error."""
+        return self._range_reader() is not None
+
+    def prefetch(self) -> None:
+        """Begin to fetch a small remote object, which will be opened and read whole soon."""
+        if 0 < self.size_bytes <= WHOLE_BYTES and (read := self._range_reader()) is not None:
+            _PREFETCHED.fetch((self.uri, self.fingerprint), read, self.size_bytes)
 
     def stat(self) -> tuple[int, str]:
         """Ask the store for the object's size in bytes and its :func:`fingerprint_of`."""
@@ -95,10 +125,27 @@ class StoredObject:
         details: Mapping[str, Any] = filesystem.info(path)
         return details
 
-    def _open_once(self) -> Any:
+    def _range_reader(self) -> ReadRange | None:
+        if self.local_path is not None:
+            return None
+        from transforms.storage.ranges import range_reader  # loads fsspec: not for local files
+
+        return range_reader(*self._filesystem(), self.fingerprint)
+
+    def _read_ahead(self, read: ReadRange, share: float | None) -> ReadAheadFile:
+        expected = round((share or 0) * self.size_bytes) + SMALLEST_BYTES
+        whole = None
+        if share and share > _MOST and self.size_bytes <= WHOLE_BYTES:
+            begun = _PREFETCHED.take((self.uri, self.fingerprint))
+            whole = begun.result if begun else partial(read, 0, self.size_bytes)
+        return ReadAheadFile(read, self.size_bytes, expected, whole)
+
+    def _open_once(self, share: float | None) -> Any:
         if (path := self.local_path) is not None:
             local_details(path)
             return io.FileIO(path)
+        if self.size_bytes > 0 and (read := self._range_reader()) is not None:
+            return self._read_ahead(read, share)
         filesystem, path = self._filesystem()
         file = filesystem.open(
             path,
@@ -112,6 +159,8 @@ class StoredObject:
         return file
 
     def _filesystem(self) -> tuple[Any, str]:
+        from transforms.storage.filesystems import open_filesystem  # the same
+
         return open_filesystem(self.uri, self.storage_options, UserError)
 
 

@@ -107,6 +107,8 @@ def describe_store_error(error: BaseException) -> RecordingError:
         cause = Cause.NOT_FOUND
     elif _is_forbidden(error):
         cause = Cause.PERMISSION_DENIED
+    elif is_conflict(error):
+        cause = Cause.CHANGED
     else:
         cause = Cause.STORAGE_ERROR
     # Not str(error): it repeats the path, which need not even be encodable.

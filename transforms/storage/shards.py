@@ -23,12 +23,11 @@ from transforms.audio.spans import Span, SpanRows, extract_span
 from transforms.errors import RecordingError
 from transforms.job import ExtractJob
 from transforms.planning import ShardPlan
-from transforms.records import Failure
+from transforms.records import Failure, Recording
 from transforms.storage.distribution import DistributionCounter
 from transforms.storage.index import known_shards
 from transforms.storage.moments import Moments
 from transforms.storage.naming import digest
-from transforms.storage.objects import StoredObject
 from transforms.storage.parquet import ParquetShard, read_rows
 from transforms.storage.schema import Float32Array, LabelColumn, RowBatch, round_to_resolution
 from transforms.storage.summaries import FileEntry, RecordingRows, ShardSummary
@@ -41,6 +40,8 @@ Report = Callable[[Span, int, bool], None]
 _ROW_GROUP_BYTES = 32 * 2**20
 #: Spectrograms are read back from the decoder process in parts of this size.
 _READ_BYTES = 2**20
+#: Recordings that are fetched while the one before them is decoded.
+_UPCOMING = 3
 
 
 @dataclass(slots=True)
@@ -165,20 +166,28 @@ def _extract_rows(
     failures: list[Failure],
     report: Report,
 ) -> Iterator[RowBatch]:
-    for span in plan.spans:
-        recording = span.probed.recording
-        options = job.catalogue.storage_options
-        source = StoredObject(recording.uri, recording.size_bytes, options)
+    for number, span in enumerate(plan.spans):
+        following = plan.spans[number + 1 : number + 1 + _UPCOMING]
+        upcoming = [job.source(r) for r in _wholes(following)]
+        source = job.source(span.probed.recording)
         try:
             rows = decoder.call(
-                job.limits.timeout_s, extract_span, span, job.features, source, spool
+                job.limits.timeout_s, extract_span, span, job.features, source, spool, upcoming
             )
         except RecordingError as error:
-            failures.append(Failure.of(recording, error))
+            failures.append(Failure.of(span.probed.recording, error))
             report(span, 0, True)
             continue
         yield from _spooled(span, rows, job, spool)
         report(span, len(rows.chunk_index), False)
+
+
+def _wholes(spans: Sequence[Span]) -> Iterator[Recording]:
+    """Give the recordings that are read from their start to their end, as far as is known."""
+    for span in spans:
+        recording = span.probed.recording
+        if span.first_chunk == 0 and recording.start_seconds is recording.end_seconds is None:
+            yield recording
 
 
 def _spooled(span: Span, rows: SpanRows, job: ExtractJob, spool: Path) -> Iterator[RowBatch]:
