@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import apache_beam as beam
@@ -14,9 +14,12 @@ from transforms.errors import RecordingError, Stage
 from transforms.job import ExtractJob
 from transforms.metrics import Progress, count
 from transforms.records import AudioInfo, Failure, ProbedRecording, Recording
-from transforms.storage.objects import StoredObject
+from transforms.storage.objects import MOST_HEADERS, StoredObject
 
 FAILURES = "failures"
+
+#: Recordings that are handed on together, so that it is known which are upcoming.
+_TOGETHER = 64
 
 
 @dataclass(eq=False)
@@ -31,8 +34,13 @@ class ProbeRecordings(beam.PTransform):
 
     def expand(self, recordings: beam.PCollection[Recording]) -> beam.pvalue.DoOutputsTuple:
         """Probe in a decoder process of each worker."""
+        batched = beam.BatchElements(min_batch_size=_TOGETHER, max_batch_size=_TOGETHER)
         probe = beam.ParDo(_Probe(self.job))
-        return recordings | "ReadHeaders" >> probe.with_outputs(FAILURES, main="recordings")
+        return (
+            recordings
+            | "BatchRecordings" >> batched
+            | "ReadHeaders" >> probe.with_outputs(FAILURES, main="recordings")
+        )
 
 
 class _Probe(beam.DoFn):
@@ -45,19 +53,26 @@ class _Probe(beam.DoFn):
     def start_bundle(self) -> None:
         self.decoder = borrow_decoder(self.job.limits.memory_bytes)
 
-    def process(self, recording: Recording) -> Iterator[ProbedRecording | beam.pvalue.TaggedOutput]:
+    def process(
+        self, recordings: list[Recording]
+    ) -> Iterator[ProbedRecording | beam.pvalue.TaggedOutput]:
+        for number, recording in enumerate(recordings):
+            upcoming = recordings[number + 1 : number + 1 + MOST_HEADERS]
+            yield self._probe(recording, upcoming)
+
+    def _probe(
+        self, recording: Recording, upcoming: list[Recording]
+    ) -> ProbedRecording | beam.pvalue.TaggedOutput:
         try:
-            probed = probe_recording(recording, self.job, self.decoder)
+            probed = probe_recording(recording, self.job, self.decoder, upcoming)
         except RecordingError as error:
             count("recordings_failed")
             self.progress.add(listed=1, failed=1)
-            failure = Failure.of(recording, error)
-            yield beam.pvalue.TaggedOutput(FAILURES, failure)
-        else:
-            count("recordings_probed")
-            audio = probed.audio
-            self.progress.add(listed=1, seconds_listed=audio.frames / audio.sample_rate_hz)
-            yield probed
+            return beam.pvalue.TaggedOutput(FAILURES, Failure.of(recording, error))
+        count("recordings_probed")
+        audio = probed.audio
+        self.progress.add(listed=1, seconds_listed=audio.frames / audio.sample_rate_hz)
+        return probed
 
     def finish_bundle(self) -> None:
         self.progress.tell()
@@ -65,9 +80,15 @@ class _Probe(beam.DoFn):
 
 
 def probe_recording(
-    recording: Recording, job: ExtractJob, decoder: DecoderProcess
+    recording: Recording,
+    job: ExtractJob,
+    decoder: DecoderProcess,
+    upcoming: Sequence[Recording] = (),
 ) -> ProbedRecording:
-    """Read a recording's header in a decoder process; ``RecordingError`` if it cannot be."""
+    """Read a recording's header in a decoder process; ``RecordingError`` if it cannot be.
+
+    The headers of those that are upcoming are fetched meanwhile, where they are remote.
+    """
     source = job.source(recording)
     try:
         audio, size_bytes, fingerprint = decoder.call(job.limits.timeout_s, probe_object, source)
@@ -80,8 +101,12 @@ def probe_recording(
     return ProbedRecording(seen, audio)
 
 
-def probe_object(source: StoredObject) -> tuple[AudioInfo, int, str]:
+def probe_object(
+    source: StoredObject, upcoming: Sequence[StoredObject] = ()
+) -> tuple[AudioInfo, int, str]:
     """Read an object's header, its size and its fingerprint where the listing gave none."""
+    for one in upcoming:
+        one.prefetch_header()
     if not source.fingerprint:
         size_bytes, fingerprint = source.stat()
         source = replace(source, size_bytes=size_bytes, fingerprint=fingerprint)

@@ -117,6 +117,16 @@ def test_a_whole_object_is_one_request_and_the_next_try_is_by_windows():
     assert again.asked == [(0, 2**20)]
 
 
+def test_a_first_window_serves_what_it_holds_and_no_more():
+    store = Store()
+    file = ReadAheadFile(store.read, SIZE, SIZE, lambda: CONTENT[:SMALLEST_BYTES])
+    file.seek(2 * SMALLEST_BYTES)
+    assert file.read(10) == CONTENT[2 * SMALLEST_BYTES :][:10]
+    file = ReadAheadFile(store.read, SIZE, SIZE, lambda: CONTENT[:SMALLEST_BYTES])
+    assert read_fully(file, 2**20) == CONTENT[: 2**20]
+    assert (0, SMALLEST_BYTES) not in store.asked
+
+
 def test_what_is_fetched_before_it_is_opened_is_fetched_once_and_bounded():
     store, prefetched = Store(), Prefetched(most=2)
     for name in ("a", "a", "b", "c"):

@@ -150,7 +150,7 @@ def seeks_exactly(audio: AudioInfo) -> bool:
 
 @contextmanager
 def open_audio(
-    source: StoredObject, audio: AudioInfo, stop: int | None = None
+    source: StoredObject, audio: AudioInfo, start: int = 0, stop: int | None = None
 ) -> Iterator[AudioReader]:
     """Open a recording to decode it, by the decoder that probed it.
 
@@ -160,8 +160,8 @@ def open_audio(
         The recording.
     audio
         What :func:`probe_audio` said of it.
-    stop
-        The frame at which reading will end; ``None`` for the recording's end.
+    start, stop
+        The frames that will be read; ``None`` for the recording's end.
 
     Yields
     ------
@@ -173,7 +173,11 @@ def open_audio(
         Stage ``read``: the store. Stage ``decode``: the recording.
     """
     share = 1.0 if stop is None else stop / audio.frames
-    with source.open(share=share) as file, closing(_Reader(file, audio)) as reader:
+    from_start = start == 0 or not seeks_exactly(audio)
+    with (
+        source.open(share=share, from_start=from_start) as file,
+        closing(_Reader(file, audio)) as reader,
+    ):
         yield reader
 
 

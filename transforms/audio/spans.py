@@ -100,7 +100,7 @@ def extract_span(
     spool
         Overwritten with float32 [rows, n_mels, frames], in C order.
     upcoming
-        What will be asked for next: fetched meanwhile, as far as it is small.
+        What will be read from its start next: fetched meanwhile, where it is remote.
 
     Returns
     -------
@@ -167,7 +167,7 @@ def read_samples(
     """
     rates = audio.sample_rate_hz, features.sample_rate_hz
     needed = source_range(start, stop, audio.frames, *rates)
-    with open_audio(source, audio, needed.stop) as reader:
+    with open_audio(source, audio, needed.start, needed.stop) as reader:
         decoded = reader.blocks(needed.start, needed.stop, _block_frames(audio))
         mixed = (select_channels(block, features.channels) for block in decoded)
         yield from resample_stream(mixed, needed, stop - start, *rates, features.resampler)

@@ -13,7 +13,7 @@ import io
 import os
 import re
 import stat as stat_modes
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,8 +21,8 @@ from typing import Any
 from transforms.errors import UserError
 from transforms.storage.patience import patiently
 from transforms.storage.read_ahead import (
+    FIRST_BYTES,
     SMALLEST_BYTES,
-    WHOLE_BYTES,
     Prefetched,
     ReadAheadFile,
     ReadRange,
@@ -34,9 +34,10 @@ REMOTE_BLOCK_BYTES = 2**20
 #: Blocks kept for one open remote object.
 REMOTE_BLOCKS = 16
 
-#: Of a small object of which more than this share is read, all is fetched.
-_MOST = 0.5
+#: Headers that are fetched before they are read.
+MOST_HEADERS = 8
 _PREFETCHED = Prefetched(most=4)
+_HEADERS = Prefetched(most=MOST_HEADERS + 1)
 
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::.*://)", re.DOTALL)
 _LOCAL_SCHEME = re.compile(r"(file|local)://", re.IGNORECASE)
@@ -80,14 +81,16 @@ class StoredObject:
             return self.uri[scheme.end() :]
         return None if _REMOTE.match(self.uri) else self.uri
 
-    def open(self, *, share: float | None = None) -> StoredFile:
+    def open(self, *, share: float = 0.0, from_start: bool = False) -> StoredFile:
         """Open for reading.
 
         Parameters
         ----------
         share
-            How much of it, from its start, is to be read on and on: 1.0 for all of it.
-            ``None`` where a few places are.
+            Where reading is likely to end, as a share of the object: 0.0 where a few places
+            are read, 1.0 where it is read to its end.
+        from_start
+            Whether it is read on and on from its start.
 
         Returns
         -------
@@ -101,7 +104,7 @@ class StoredObject:
         UserError
             The filesystem's package is not installed, or no such URL scheme is known.
         """
-        return StoredFile(patiently(lambda: self._open_once(share)))
+        return StoredFile(patiently(lambda: self._open_once(share, from_start)))
 
     @property
     def holds_version(self) -> bool:
@@ -109,9 +112,16 @@ class StoredObject:
         return self._range_reader() is not None
 
     def prefetch(self) -> None:
-        """Begin to fetch a small remote object, which will be opened and read whole soon."""
-        if 0 < self.size_bytes <= WHOLE_BYTES and (read := self._range_reader()) is not None:
-            _PREFETCHED.fetch((self.uri, self.fingerprint), read, self.size_bytes)
+        """Begin to fetch a remote object, which will be opened and read from its start soon."""
+        if self.size_bytes > 0 and (read := self._range_reader()) is not None:
+            size = min(self.size_bytes, FIRST_BYTES)
+            _PREFETCHED.fetch((self.uri, self.fingerprint), read, size)
+
+    def prefetch_header(self) -> None:
+        """Begin to fetch the start of a remote object, which will be opened soon."""
+        if self.size_bytes > 0 and (read := self._range_reader()) is not None:
+            size = min(self.size_bytes, SMALLEST_BYTES)
+            _HEADERS.fetch((self.uri, self.fingerprint), read, size)
 
     def stat(self) -> tuple[int, str]:
         """Ask the store for the object's size in bytes and its :func:`fingerprint_of`."""
@@ -132,20 +142,20 @@ class StoredObject:
 
         return range_reader(*self._filesystem(), self.fingerprint)
 
-    def _read_ahead(self, read: ReadRange, share: float | None) -> ReadAheadFile:
-        expected = round((share or 0) * self.size_bytes) + SMALLEST_BYTES
-        whole = None
-        if share and share > _MOST and self.size_bytes <= WHOLE_BYTES:
-            begun = _PREFETCHED.take((self.uri, self.fingerprint))
-            whole = begun.result if begun else partial(read, 0, self.size_bytes)
-        return ReadAheadFile(read, self.size_bytes, expected, whole)
+    def _read_ahead(self, read: ReadRange, share: float, from_start: bool) -> ReadAheadFile:
+        expected = min(self.size_bytes, round(share * self.size_bytes) + SMALLEST_BYTES)
+        begun = (_PREFETCHED if from_start else _HEADERS).take((self.uri, self.fingerprint))
+        first: Callable[[], bytes] | None = begun.result if begun else None
+        if from_start and first is None:
+            first = partial(read, 0, min(expected, FIRST_BYTES))
+        return ReadAheadFile(read, self.size_bytes, expected, first)
 
-    def _open_once(self, share: float | None) -> Any:
+    def _open_once(self, share: float, from_start: bool) -> Any:
         if (path := self.local_path) is not None:
             local_details(path)
             return io.FileIO(path)
         if self.size_bytes > 0 and (read := self._range_reader()) is not None:
-            return self._read_ahead(read, share)
+            return self._read_ahead(read, share, from_start)
         filesystem, path = self._filesystem()
         file = filesystem.open(
             path,

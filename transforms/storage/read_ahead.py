@@ -19,8 +19,8 @@ ReadRange = Callable[[int, int], bytes]
 SMALLEST_BYTES = 2**18
 #: Of any window: a request of 6 ms of CPU is then a hundredth of decoding.
 LARGEST_BYTES = 2**22
-#: An object of so many bytes is read whole by one request, where it is read on and on.
-WHOLE_BYTES = 2**23
+#: Of a first window, where it is known that reading goes on from there: all of most recordings.
+FIRST_BYTES = 2**23
 _WINDOWS = 4
 _FETCHING = ThreadPoolExecutor(max_workers=8, thread_name_prefix="read-ahead")
 
@@ -38,8 +38,9 @@ class ReadAheadFile(io.RawIOBase):
         The object's size.
     expected_stop
         Where reading is likely to end: nothing behind it is fetched ahead.
-    whole
-        Gives the object's content, where it is to be fetched at once.
+    first
+        Gives the object's first window. The one behind it is fetched ahead at once if this one
+        is larger than a header.
     """
 
     def __init__(
@@ -47,12 +48,12 @@ class ReadAheadFile(io.RawIOBase):
         read: ReadRange,
         size_bytes: int,
         expected_stop: int,
-        whole: Callable[[], bytes] | None = None,
+        first: Callable[[], bytes] | None = None,
     ) -> None:
         self._read = read
         self._size, self._position = size_bytes, 0
         self._expected = min(size_bytes, expected_stop)
-        self._whole = whole
+        self._first = first
         self._windows: OrderedDict[int, bytes] = OrderedDict()
         self._ahead: tuple[int, Future[bytes]] | None = None
         self._run_start = self._run_stop = -1
@@ -95,9 +96,9 @@ class ReadAheadFile(io.RawIOBase):
         return start, content
 
     def _fetch(self, position: int) -> tuple[int, bytes]:
-        whole, self._whole = self._whole, None
-        if whole is not None:
-            return 0, whole()
+        first, self._first = self._first, None
+        if first is not None and position < len(content := first()):
+            return 0, content
         ahead, self._ahead = self._ahead, None
         if ahead is not None and ahead[0] == position:
             return position, ahead[1].result()
@@ -109,8 +110,9 @@ class ReadAheadFile(io.RawIOBase):
         if start != self._run_stop:
             self._run_start = start
         self._run_stop = stop
-        # One window alone may be a header, or a step of a search.
-        if self._run_start == start or stop >= self._expected:
+        # One small window alone may be a header, or a step of a search.
+        alone = self._run_start == start and stop - start <= SMALLEST_BYTES
+        if alone or stop >= self._expected:
             return
         following = self._stop(stop, min(self._run_stop - self._run_start, LARGEST_BYTES))
         self._ahead = stop, _FETCHING.submit(self._read, stop, following)
@@ -123,7 +125,7 @@ class ReadAheadFile(io.RawIOBase):
 
 
 class Prefetched:
-    """Whole small objects that are fetched before they are opened; a few at a time.
+    """Objects, or their first bytes, that are fetched before they are opened; a few at a time.
 
     Objects that are never opened make room for later ones.
     """

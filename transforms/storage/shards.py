@@ -168,7 +168,7 @@ def _extract_rows(
 ) -> Iterator[RowBatch]:
     for number, span in enumerate(plan.spans):
         following = plan.spans[number + 1 : number + 1 + _UPCOMING]
-        upcoming = [job.source(r) for r in _wholes(following)]
+        upcoming = [job.source(r) for r in _from_start(following)]
         source = job.source(span.probed.recording)
         try:
             rows = decoder.call(
@@ -182,12 +182,11 @@ def _extract_rows(
         report(span, len(rows.chunk_index), False)
 
 
-def _wholes(spans: Sequence[Span]) -> Iterator[Recording]:
-    """Give the recordings that are read from their start to their end, as far as is known."""
+def _from_start(spans: Sequence[Span]) -> Iterator[Recording]:
+    """Give the recordings that are read from their start on."""
     for span in spans:
-        recording = span.probed.recording
-        if span.first_chunk == 0 and recording.start_seconds is recording.end_seconds is None:
-            yield recording
+        if span.first_chunk == 0 and span.origin_sample == 0:
+            yield span.probed.recording
 
 
 def _spooled(span: Span, rows: SpanRows, job: ExtractJob, spool: Path) -> Iterator[RowBatch]:

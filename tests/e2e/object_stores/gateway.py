@@ -103,8 +103,8 @@ class Gateway:
             return self._remember(request, _refusal(fault))
         if fault and fault.kind in ("reset", "stall"):
             await asyncio.sleep(fault.seconds)
-            self._remember(request, web.Response(status=0))
             _abort(request)
+            return self._remember(request, web.Response(status=500))
         status, headers, content = await self._forward(request, body)
         if fault and fault.kind == "half":
             return await self._half(request, status, headers, content)
@@ -214,9 +214,9 @@ def gateway_to(target: str) -> Iterator[Gateway]:
 
 
 @contextmanager
-def process_to(target: str) -> Iterator[str]:
+def process_to(target: str, latency_s: float = 0.0) -> Iterator[str]:
     """Run a gateway in a process of its own: Delta's client keeps this one's threads waiting."""
-    command = [sys.executable, "-m", "tests.e2e.object_stores.gateway", target]
+    command = [sys.executable, "-m", "tests.e2e.object_stores.gateway", target, f"{latency_s}"]
     root = Path(__file__).parents[3]
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)
     try:
@@ -229,5 +229,6 @@ def process_to(target: str) -> Iterator[str]:
 
 if __name__ == "__main__":
     with gateway_to(sys.argv[1]) as started:
+        started.latency_s = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
         print(started.endpoint, flush=True)
         threading.Event().wait()

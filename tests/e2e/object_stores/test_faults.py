@@ -1,0 +1,147 @@
+"""A store that fails now and then costs time and nothing else; one that fails for good is named."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.dataset import Dataset
+from tests.e2e.object_stores.conftest import new_place, upload
+from tests.e2e.object_stores.gateway import Fault, Gateway, gateway_to
+from tests.e2e.object_stores.servers import Place
+from tests.pipeline_runs import melmill
+from tests.signals import song, write_audio
+from transforms.errors import Cause, DatasetError, RecordingError
+from transforms.storage.objects import StoredObject
+from transforms.storage.store import Store
+
+#: What passes if one waits.
+PASSING = (
+    Fault("status", 500, "InternalError"),
+    Fault("status", 503, "SlowDown"),
+    Fault("reset"),
+    Fault("half"),
+)
+SHARE = 0.05
+SONGS = 24
+
+
+class Chance:
+    """A fault in one of twenty requests, of each kind in turn; seeded, but for the order."""
+
+    def __init__(self) -> None:
+        self._random, self._lock = random.Random(0), threading.Lock()
+        self.made: Counter[str] = Counter()
+
+    def __call__(self, method: str, path: str) -> Fault | None:
+        with self._lock:
+            if self._random.random() >= SHARE:
+                return None
+            fault = PASSING[self.made.total() % len(PASSING)]
+            self.made[f"{fault.kind} {fault.status}"] += 1
+            return fault
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("songs")
+    for number in range(SONGS):
+        suffix = ("wav", "flac", "ogg")[number % 3]
+        write_audio(folder / f"{number:02d}.{suffix}", song(5, 22_050, number), 22_050)
+    return folder
+
+
+# Azure's client waits 15 seconds before it asks again, Google's for some.
+SLOW_GCS, SLOW_AZURE = (pytest.param(kind, marks=pytest.mark.slow) for kind in ("gcs", "azure"))
+
+
+@pytest.fixture(params=["s3", "gcs", SLOW_AZURE])
+def faulty(
+    request: pytest.FixtureRequest, endpoints: dict[str, str], songs: Path
+) -> Iterator[tuple[Place, Gateway]]:
+    """A bucket with songs, behind a gateway."""
+    place = new_place(request.param, endpoints)
+    upload(place, songs, "songs")
+    with gateway_to(place.endpoint) as gateway:
+        yield place.through(gateway.endpoint), gateway
+
+
+def extract(place: Place, output: str) -> None:
+    sections = ("catalogue", "output")
+    settings = [
+        f"--set={section}.storage_options.{name}={value}"
+        for section in sections
+        for name, value in place.options.items()
+    ]
+    more = ("--set=output.formats=[parquet,tfrecord]", "--workers=2")
+    done = melmill("extract", f"{place.root}/songs", f"{place.root}/{output}", *settings, *more)
+    assert done.returncode == 0, done.stderr
+
+
+def content(store: Store) -> dict[str, bytes]:
+    """Every file of a dataset that does not say when it was made."""
+    names = [name for name in store.names() if not name.startswith("_delta_log/")]
+    return {name: store.read(name) for name in names}
+
+
+def test_one_fault_in_twenty_requests_changes_no_byte(faulty: tuple[Place, Gateway]) -> None:
+    place, gateway = faulty
+    extract(place, "undisturbed")
+    chance = Chance()
+    gateway.fault = chance
+    extract(place, "disturbed")
+    gateway.fault = lambda method, path: None
+    assert chance.made.total() >= 5
+    wanted, found = (content(place.store(name)) for name in ("undisturbed", "disturbed"))
+    assert found.keys() == wanted.keys()
+    differing = [name for name in wanted if found[name] != wanted[name]]
+    # The card tells where the dataset lies.
+    assert [name for name in differing if name != "README.md"] == []
+    # Not through the gateway, which shares this process with Delta's client.
+    direct = place.through(gateway.target)
+    assert Dataset(f"{place.root}/disturbed", direct.options).version == 0
+
+
+@pytest.mark.parametrize("faulty", ["s3", SLOW_GCS, SLOW_AZURE], indirect=True)
+@pytest.mark.parametrize("fault", PASSING, ids=lambda fault: f"{fault.kind} {fault.status}")
+def test_each_fault_passes(faulty: tuple[Place, Gateway], fault: Fault) -> None:
+    place, gateway = faulty
+    left = [2]
+
+    def fail_twice(method: str, path: str) -> Fault | None:
+        left[0] -= 1
+        return fault if left[0] >= 0 else None
+
+    store = place.store("folder")
+    for ask in (
+        lambda: store.put("a.bin", b"content"),
+        lambda: store.size("a.bin"),
+        lambda: store.read("a.bin"),
+        lambda: list(store.names()),
+    ):
+        left[0] = 2
+        gateway.fault = fail_twice
+        ask()
+        # Half of an answer that has no body is all of it.
+        assert left[0] < (2 if fault.kind == "half" else 0)
+    gateway.fault = lambda method, path: None
+    assert store.read("a.bin") == b"content"
+
+
+def test_what_does_not_pass_is_said_at_once_and_once(faulty: tuple[Place, Gateway]) -> None:
+    place, gateway = faulty
+    source = StoredObject(f"{place.root}/songs/00.wav", -1, tuple(place.options.items()))
+    gateway.fault = lambda method, path: Fault("status", 403, "AccessDenied")
+    gateway.asked.clear()
+    with pytest.raises(RecordingError) as found:
+        source.stat()
+    assert found.value.cause is Cause.PERMISSION_DENIED
+    with pytest.raises(DatasetError, match="permission denied"):
+        place.store("folder").read("a.bin")
+    # Some clients look at the container, or at the folder, too.
+    assert len(gateway.asked) <= 6
