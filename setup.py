@@ -1,8 +1,11 @@
 """melmill: audio catalogues into log-mel training data, on Apache Beam."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+_VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 
 #: What every worker needs.
 CORE = [
@@ -65,7 +68,7 @@ DEV = [
 
 setup(
     name="melmill",
-    version="0.1.0",
+    version=_VERSION.findall(Path("transforms/__init__.py").read_text(encoding="utf-8"))[0],
     description="Turns large audio catalogues into log-mel training data, on Apache Beam.",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

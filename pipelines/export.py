@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import apache_beam as beam
+
 from pipelines.inspect import Inspection, inspect
-from pipelines.launch import run_pipeline
+from pipelines.launch import run_job
 from transforms.errors import ConfigError, DatasetError
 from transforms.export import ExportShards, list_export_shards
 from transforms.storage.card import band_statistics, statistics, to_json, view_card
@@ -25,6 +27,7 @@ from transforms.storage.exports import (
 from transforms.storage.store import Store
 from transforms.storage.tfds import TfdsShard, TfdsSplit, dataset_info
 from transforms.storage.tfds import features as tfds_features
+from transforms.workers import CheckWorkers
 
 _MARK = "staging/export.json"
 
@@ -86,12 +89,18 @@ def export(job: ExportJob, options: Any) -> Export:
     if job.normalize == "global":
         job = _with_band_statistics(job, inspection)
     _claim_output(job)
-    run_pipeline(lambda pipeline: pipeline | "ExportShards" >> ExportShards(job), options)
+    run_job(build_pipeline, job, options)
     shards = list(list_export_shards(job))
     made = _sum_up(job, shards)
     _describe(made, shards, inspection)
     job.output.remove("staging")
     return made
+
+
+def build_pipeline(pipeline: beam.Pipeline, job: ExportJob) -> None:
+    """Lay out the only stage there is."""
+    start = pipeline | "CheckWorkers" >> CheckWorkers()
+    _ = start | "ExportShards" >> ExportShards(job)
 
 
 def _with_band_statistics(job: ExportJob, inspection: Inspection) -> ExportJob:

@@ -7,13 +7,15 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 
 from pipelines.config import Config
-from pipelines.launch import run_pipeline
+from pipelines.counters import RunMetrics
+from pipelines.launch import run_job
 from transforms.catalogue import ReadCatalogue
 from transforms.errors import CatalogueError, DatasetError
 from transforms.index import WriteIndex
@@ -36,6 +38,7 @@ from transforms.storage.shards import remove_withdrawn
 from transforms.storage.snapshot import Snapshot, commit, read_snapshot, require_snapshot
 from transforms.storage.store import Store
 from transforms.storage.totals import Totals, add_up, ordered_shards
+from transforms.workers import CheckWorkers
 
 
 class TooManyFailuresError(Exception):
@@ -56,17 +59,21 @@ class Extraction:
         Whether this run made it; otherwise it was there already, the very same.
     shape
         ``(n_mels, frames)`` of each row.
+    metrics
+        What the run counted.
     """
 
     snapshot: Snapshot
     totals: Totals
     committed: bool
     shape: tuple[int, int]
+    metrics: RunMetrics
 
 
 def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
     """Lay out the whole path of the data: every stage of it is a word here."""
-    listed = pipeline | "ReadCatalogue" >> ReadCatalogue(job.catalogue)
+    start = pipeline | "CheckWorkers" >> CheckWorkers()
+    listed = start | "ReadCatalogue" >> ReadCatalogue(job.catalogue)
     probed = listed | "ProbeRecordings" >> ProbeRecordings(job)
     planned = probed.recordings | "PlanRecordings" >> PlanRecordings(job)
     failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
@@ -153,7 +160,7 @@ def extract(
     if current is not None:
         job = replace(job, known_index=current.index)
     with _naming_rivals(job, current):
-        run_pipeline(lambda pipeline: build_pipeline(pipeline, job), options)
+        metrics = run_job(build_pipeline, job, options, partial(_count_finished, job))
         index = _read_outcome(job)
     totals = add_up(job.store, index)
     _check_failures(totals, job, index)
@@ -172,7 +179,11 @@ def extract(
     write_card(job.store, snapshot, totals, job.schema)
     remove_withdrawn(job, {shard.name for shard in read_shards(job.store, index)})
     job.store.remove(job.staging)
-    return Extraction(snapshot, totals, committed, job.features.shape)
+    return Extraction(snapshot, totals, committed, job.features.shape, metrics)
+
+
+def _count_finished(job: ExtractJob) -> int:
+    return sum(1 for _ in job.store.names(f"{job.staging}/shards"))
 
 
 @contextlib.contextmanager
@@ -289,7 +300,14 @@ def _check_path(folder: Path) -> None:
 
 
 def _read_outcome(job: ExtractJob) -> str:
-    index: str = json.loads(job.store.read(f"{job.staging}/outcome.json"))["index"]
+    try:
+        index: str = json.loads(job.store.read(f"{job.staging}/outcome.json"))["index"]
+    except FileNotFoundError as error:
+        raise DatasetError(
+            f"output {job.store.root}: the run has ended, and what it made is not there: workers "
+            "on other machines have written to their own disks; use an object store, or a folder "
+            "that all machines share"
+        ) from error
     return index
 
 

@@ -11,14 +11,22 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 
 import transforms.errors
+from pipelines.counters import RunMetrics, run_metrics, watching
 from pipelines.memory import tune_allocation
 from pipelines.options import RUNNERS
 from transforms.errors import UserError
+
+if TYPE_CHECKING:
+    from transforms.job import ExtractJob
+    from transforms.storage.exports import ExportJob
 
 _ATTEMPTS = 3
 _LOST_WORKER = re.compile(r"Worker subprocess exited with return code (-?\d+)")
@@ -31,11 +39,76 @@ _LOST_SIGNAL = signal.SIGUSR1
 _USER_ERROR = re.compile(r"transforms\.errors\.(\w+): (.*?)(?= \[while running|\n\n|\Z)", re.DOTALL)
 
 
+class RunnerError(UserError):
+    """The runner, or its workers, are not set up for this."""
+
+
+#: What is wrong with a cluster, by what is found in an error of it.
+_ADVICE = (
+    (
+        re.compile(r"No module named '(?:pipelines|transforms)\b"),
+        "the workers have no melmill; give it to them with --setup_file=./setup.py (from its "
+        "source folder), or with an image in which it is installed (README, Runners)",
+    ),
+    (
+        re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'"),
+        "the workers have no Python package {}; give it to them with --setup_file=./setup.py, "
+        "or with an image in which melmill is installed (README, Runners)",
+    ),
+    (
+        re.compile(r"InvalidClassException|serialVersionUID|class incompatible"),
+        "the job server and the Flink cluster are of different versions of Flink; start the job "
+        "server for the cluster's version, or name the cluster with --flink_master instead of "
+        "--job_endpoint: then the right one is used",
+    ),
+)
+
+
 class LostWorkerError(Exception):
     """A worker process of the direct runner ended in mid-run."""
 
 
-def run_pipeline(build: Callable[[Any], object], options: Any) -> Any:
+Job = TypeVar("Job", "ExtractJob", "ExportJob")
+
+
+def run_job(
+    build: Callable[[Any, Job], object],
+    job: Job,
+    options: Any,
+    finished: Callable[[], int] = int,
+) -> RunMetrics:
+    """Run a job's pipeline to its end, and show meanwhile how far it is.
+
+    Workers on this machine tell the display themselves; of others, the runner is asked.
+
+    Parameters
+    ----------
+    build
+        Applies the transforms to the pipeline that it is given.
+    job
+        Its ``progress`` is where the display listens.
+    options
+        Beam's.
+    finished
+        Counts the finished shards in the store, for runners that count nothing meanwhile.
+
+    Returns
+    -------
+    RunMetrics
+        What was counted.
+    """
+    if runs_here(options):
+        return run_metrics(run_pipeline(lambda pipeline: build(pipeline, job), options))
+    quiet = replace(job, progress="")
+    watch = partial(watching, address=job.progress, finished=finished)
+    return run_metrics(run_pipeline(lambda pipeline: build(pipeline, quiet), options, watch))
+
+
+def run_pipeline(
+    build: Callable[[Any], object],
+    options: Any,
+    watch: Callable[[Any], AbstractContextManager[None]] = contextlib.nullcontext,
+) -> Any:
     """Run a pipeline to its end, again if a local worker process is lost.
 
     Every step may be repeated, and finished shards are found again, so another attempt
@@ -47,6 +120,8 @@ def run_pipeline(build: Callable[[Any], object], options: Any) -> Any:
         Applies the transforms to the pipeline that it is given.
     options
         Beam's.
+    watch
+        Gets Beam's result while the pipeline runs on other machines.
 
     Raises
     ------
@@ -58,7 +133,7 @@ def run_pipeline(build: Callable[[Any], object], options: Any) -> Any:
     tune_allocation()
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            return _run_once(build, options)
+            return _run_once(build, options, watch)
         except LostWorkerError as error:
             if attempt == _ATTEMPTS:
                 raise
@@ -66,16 +141,24 @@ def run_pipeline(build: Callable[[Any], object], options: Any) -> Any:
     raise AssertionError("unreachable")
 
 
-def _run_once(build: Callable[[Any], object], options: Any) -> Any:
+def _run_once(
+    build: Callable[[Any], object],
+    options: Any,
+    watch: Callable[[Any], AbstractContextManager[None]],
+) -> Any:
     import apache_beam as beam
 
     with _quiet_workers(options), _watching_workers() as lost:
+        result = None
         try:
             pipeline = beam.Pipeline(options=options)
             build(pipeline)
             result = pipeline.run()
-            result.wait_until_finish()
+            with watch(result):
+                result.wait_until_finish()
         except KeyboardInterrupt:
+            if result is not None and not runs_here(options):
+                result.cancel()
             if lost:
                 raise LostWorkerError(lost[0]) from None
             raise
@@ -86,10 +169,18 @@ def _run_once(build: Callable[[Any], object], options: Any) -> Any:
     return result
 
 
+def runs_here(options: Any) -> bool:
+    """Whether the workers are this process's children."""
+    return bool(options.get_all_options()["runner"] == RUNNERS["direct"])
+
+
 def _plain(error: RuntimeError) -> Exception:
     """Find the user's error in what Beam makes of it."""
-    if found := _USER_ERROR.findall(str(error)):
-        name, message = found[-1]
+    for said, advice in _ADVICE:
+        if found := said.search(str(error)):
+            return RunnerError(advice.format(*found.groups()))
+    if errors := _USER_ERROR.findall(str(error)):
+        name, message = errors[-1]
         kind = getattr(transforms.errors, name, Exception)
         if issubclass(kind, UserError):
             return kind(message.strip())
@@ -102,7 +193,7 @@ def _quiet_workers(options: Any) -> Iterator[None]:
 
     They inherit this process's standard error, and say many lines about each other.
     """
-    if options.get_all_options()["runner"] != RUNNERS["direct"]:
+    if not runs_here(options):
         yield
         return
     sys.stderr.flush()

@@ -11,18 +11,20 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines.calibration import seconds_per_audio_second
-from pipelines.launch import run_pipeline
+from pipelines.launch import run_job
 from transforms.catalogue import ReadCatalogue
 from transforms.job import ExtractJob
 from transforms.plan import PlanRecordings, PlanShards
 from transforms.plan_summary import SummarizePlan
 from transforms.probe import ProbeRecordings
 from transforms.storage.store import Store
+from transforms.workers import CheckWorkers
 
 
 def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
     """Lay out the path of the data up to the plan."""
-    listed = pipeline | "ReadCatalogue" >> ReadCatalogue(job.catalogue)
+    start = pipeline | "CheckWorkers" >> CheckWorkers()
+    listed = start | "ReadCatalogue" >> ReadCatalogue(job.catalogue)
     probed = listed | "ProbeRecordings" >> ProbeRecordings(job)
     planned = probed.recordings | "PlanRecordings" >> PlanRecordings(job)
     failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
@@ -49,7 +51,7 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="melmill-plan-") as folder:
         local = job.store.is_local
         job = replace(job, store=Store(folder)) if local else job
-        run_pipeline(lambda pipeline: build_pipeline(pipeline, job), options)
+        run_job(build_pipeline, job, options)
         text = job.store.read(f"{job.staging}/plan.json")
         if not local:
             job.store.remove(job.staging)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipelines.counters import RunMetrics
     from pipelines.export import Export
     from pipelines.extract import Extraction
     from transforms.storage.totals import Totals
@@ -38,6 +39,7 @@ def extraction_json(output: str, extraction: Extraction) -> dict[str, Any]:
         "index": extraction.snapshot.index,
         "committed": extraction.committed,
         **totals_json(extraction.totals),
+        "metrics": extraction.metrics.to_json(),
     }
 
 
@@ -49,7 +51,29 @@ def extraction_text(output: str, extraction: Extraction) -> str:
         if extraction.committed
         else f"Nothing to do: version {version} of {output} holds exactly this already"
     )
-    return "\n".join([head, *totals_lines(extraction.totals), "", how_to_read(output, extraction)])
+    lines = [*totals_lines(extraction.totals), *metrics_lines(extraction.metrics)]
+    return "\n".join([head, *lines, "", how_to_read(output, extraction)])
+
+
+_STAGES = ("probe", "decode", "features", "write")
+
+
+def metrics_lines(metrics: RunMetrics) -> list[str]:
+    """Say what this run did, which is less than the snapshot holds where it was resumed."""
+    count = metrics.counters
+    if not count.get("shards_written"):
+        return []
+    took = (
+        f"{stage} {_duration(spread.sum / 1000)}"
+        for stage in _STAGES
+        if (spread := metrics.distributions.get(f"{stage}_ms")) is not None
+    )
+    reused = f", {count['shards_reused']:,} reused" if count.get("shards_reused") else ""
+    return [
+        f"  this run: {count.get('audio_ms_extracted', 0) / 3.6e6:,.2f} h of audio "
+        f"({count.get('bytes_in', 0) / 1e6:,.1f} MB) into {count['shards_written']:,} shards "
+        f"({count.get('bytes_out', 0) / 1e6:,.1f} MB){reused}; {', '.join(took)}"
+    ]
 
 
 def totals_lines(totals: Totals) -> list[str]:
@@ -104,9 +128,11 @@ def plan_text(catalogue: str, plan: dict[str, Any]) -> str:
 def _duration(seconds: float) -> str:
     """Write a duration as people say it.
 
-    >>> _duration(12.3), _duration(150), _duration(7300)
-    ('12 s', '2.5 min', '2.0 h')
+    >>> _duration(0.42), _duration(12.3), _duration(150), _duration(7300)
+    ('0.4 s', '12 s', '2.5 min', '2.0 h')
     """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

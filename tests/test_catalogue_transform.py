@@ -16,7 +16,7 @@ from transforms.storage.catalogue import open_catalogue
 
 def read(uri: Path, expected: list[str]) -> None:
     with in_memory_pipeline() as pipeline:
-        recordings = pipeline | ReadCatalogue(open_catalogue(str(uri)))
+        recordings = pipeline | beam.Create([""]) | ReadCatalogue(open_catalogue(str(uri)))
         names = recordings | beam.Map(lambda one: one.relative_uri)
         assert_that(names, equal_to(expected))
 

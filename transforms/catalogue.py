@@ -18,6 +18,7 @@ from transforms.storage.tables import duplicate_message
 class ReadCatalogue(beam.PTransform):
     """List every recording of a catalogue, once.
 
+    In goes one element, whatever it is (see :class:`~transforms.workers.CheckWorkers`).
     Out come :class:`~transforms.records.Recording`, spread over the workers. A catalogue
     that cannot be listed whole, or that names a recording twice, fails the run
     (:class:`~transforms.errors.CatalogueError`). A retry lists again.
@@ -25,11 +26,11 @@ class ReadCatalogue(beam.PTransform):
 
     catalogue: Catalogue
 
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[Recording]:
+    def expand(self, start: beam.PCollection[str]) -> beam.PCollection[Recording]:
         """List the parts of the catalogue, then what is in each."""
         return (
-            pipeline
-            | "NameCatalogue" >> beam.Create([self.catalogue])
+            start
+            | "NameCatalogue" >> beam.Map(lambda _, catalogue: catalogue, self.catalogue)
             | "ListParts" >> beam.FlatMap(catalogue_parts)
             | "SpreadParts" >> beam.Reshuffle()
             | "ListRecordings" >> beam.FlatMap(lambda part, of: list_part(of, part), self.catalogue)

@@ -22,14 +22,15 @@ from transforms.storage.totals import ordered_shards
 class ExportShards(beam.PTransform):
     """Write what each shard of a snapshot becomes.
 
+    In goes one element, whatever it is (see :class:`~transforms.workers.CheckWorkers`).
     Out come the names of the files. A retry writes the same files again.
     """
 
     job: ExportJob
 
-    def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[str]:
+    def expand(self, start: beam.PCollection[str]) -> beam.PCollection[str]:
         """Number the shards of each split, then write them on all workers."""
-        named = pipeline | "NameView" >> beam.Create([self.job])
+        named = start | "NameView" >> beam.Map(lambda _, job: job, self.job)
         shards = (
             named
             | "ListShards" >> beam.FlatMap(list_export_shards)
@@ -110,6 +111,7 @@ class _ExportShard(beam.DoFn):
     ) -> Iterator[str]:
         yield from export_shard(shard, self.job, shared)
         count("shards_exported")
+        count("rows_exported", shard.rows)
         self.progress.add(exported=1, rows=shard.rows)
 
     def finish_bundle(self) -> None:

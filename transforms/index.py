@@ -63,10 +63,14 @@ class WriteIndex(beam.PTransform):
             | "CountRecordings" >> CombineEach(beam.combiners.CountCombineFn(), sum)
             | "CountParts" >> beam.Map(lambda number: 1 + number // RECORDINGS_PER_PART)
         )
+        # Each by itself, then joined: Flink's fusion (Beam 2.70) refuses a Flatten before them.
+        keyed = tuple(
+            facts | f"KeyByPart{number}" >> beam.FlatMap(key_by_part, parts)
+            for number, facts in enumerate(found)
+        )
         return (
-            found
+            keyed
             | "JoinFacts" >> beam.Flatten()
-            | "KeyByPart" >> beam.FlatMap(key_by_part, parts)
             | "GroupByPart" >> beam.GroupByKey()
             | "WriteParts" >> beam.FlatMap(write_index_part, index, self.job)
             | "ListParts" >> beam.combiners.ToList()

@@ -1,8 +1,15 @@
-"""What is counted while a run goes on: Beam's counters, and datagrams to a live display.
+"""What is counted while a run goes on: Beam's metrics, and datagrams to a live display.
 
-The counters are the record, with the same names on every runner. The datagrams are for a
-launcher that waits on the same machine: losing one does no harm, since each carries a
-worker's totals so far.
+The metrics are the record, with the same names on every runner; work that a runner repeats is
+counted each time. The datagrams are for a launcher that waits on the same machine: losing one
+does no harm, since each carries a worker's totals so far.
+
+Counters: ``recordings_listed``, ``_probed``, ``_planned``, ``_extracted``, ``_failed`` (before any
+shard); ``audio_ms_probed``, ``_planned``, ``_extracted``; ``rows_planned``, ``_written``,
+``_exported``; ``shards_written``, ``_reused``, ``_exported``; ``spans_failed``;
+``failures_CAUSE``; ``bytes_in`` (encoded audio that was decoded) and ``bytes_out`` (of shards).
+Distributions, in milliseconds: ``probe_ms`` of a recording; ``decode_ms`` and ``features_ms`` of a
+span; ``write_ms`` of a shard.
 """
 
 from __future__ import annotations
@@ -23,6 +30,16 @@ _SECONDS_BETWEEN = 0.2
 def count(name: str, number: int = 1) -> None:
     """Add to one of the run's counters."""
     Metrics.counter(NAMESPACE, name).inc(number)
+
+
+def observe_ms(name: str, seconds: float) -> None:
+    """Add a duration to one of the run's distributions, in milliseconds."""
+    Metrics.distribution(NAMESPACE, name).update(round(1000 * seconds))
+
+
+def count_failure(cause: str) -> None:
+    """Count a failure by its cause."""
+    count(f"failures_{cause}")
 
 
 @dataclass(eq=False)
@@ -52,7 +69,7 @@ class Progress:
     def tell(self) -> None:
         """Send the totals."""
         if not self.address:
-            return
+            return  # nobody listens: the launcher is elsewhere, and asks for the counters
         self._socket = self._socket or socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         host, port = self.address.rsplit(":", 1)
         message = {"source": f"{os.getpid()}:{id(self)}", "totals": self.totals}

@@ -10,7 +10,7 @@ import apache_beam as beam
 
 from transforms.errors import RecordingError
 from transforms.job import ExtractJob
-from transforms.metrics import Progress, count
+from transforms.metrics import Progress, count, count_failure
 from transforms.planning import (
     PlannedRecording,
     ShardPlan,
@@ -59,12 +59,14 @@ class _PlanRecording(beam.DoFn):
             planned = plan_recording(probed, job.features, job.split, job.limits.max_seconds)
         except RecordingError as error:
             count("recordings_failed")
+            count_failure(error.cause)
             self.progress.add(failed=1)
             yield beam.pvalue.TaggedOutput(FAILURES, Failure.of(probed.recording, error))
         else:
             count("recordings_planned")
             count("rows_planned", planned.rows)
             seconds = planned.samples / job.features.sample_rate_hz if planned.rows else 0.0
+            count("audio_ms_planned", round(1000 * seconds))
             self.progress.add(planned=1, rows_planned=planned.rows, seconds_planned=seconds)
             yield planned
 

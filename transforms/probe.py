@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from transforms.audio.media import probe_audio
 from transforms.decoding import borrow_decoder, return_decoder
 from transforms.errors import RecordingError, Stage
 from transforms.job import ExtractJob
-from transforms.metrics import Progress, count
+from transforms.metrics import Progress, count, count_failure, observe_ms
 from transforms.records import AudioInfo, Failure, ProbedRecording, Recording
 from transforms.storage.objects import MOST_HEADERS, StoredObject
 
@@ -63,15 +64,19 @@ class _Probe(beam.DoFn):
     def _probe(
         self, recording: Recording, upcoming: list[Recording]
     ) -> ProbedRecording | beam.pvalue.TaggedOutput:
+        started = time.perf_counter()
         try:
             probed = probe_recording(recording, self.job, self.decoder, upcoming)
         except RecordingError as error:
             count("recordings_failed")
+            count_failure(error.cause)
             self.progress.add(listed=1, failed=1)
             return beam.pvalue.TaggedOutput(FAILURES, Failure.of(recording, error))
+        observe_ms("probe_ms", time.perf_counter() - started)
         count("recordings_probed")
-        audio = probed.audio
-        self.progress.add(listed=1, seconds_listed=audio.frames / audio.sample_rate_hz)
+        seconds = probed.audio.frames / probed.audio.sample_rate_hz
+        count("audio_ms_probed", round(1000 * seconds))
+        self.progress.add(listed=1, seconds_listed=seconds)
         return probed
 
     def finish_bundle(self) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import apache_beam as beam
 
 from transforms.audio.chunks import count_chunks
-from transforms.audio.spans import Span
 from transforms.decoding import borrow_decoder, return_decoder
 from transforms.job import ExtractJob
-from transforms.metrics import Progress, count
+from transforms.metrics import Progress, count, count_failure, observe_ms
 from transforms.planning import ShardPlan
-from transforms.storage.shards import withdraw_recordings, write_shard
+from transforms.storage.shards import SpanOutcome, withdraw_recordings, write_shard
 from transforms.storage.summaries import ShardSummary
 
 INCOMPLETE = "incomplete"
@@ -53,9 +53,17 @@ class _WriteShard(beam.DoFn):
         self.decoder = borrow_decoder(self.job.limits.memory_bytes)
 
     def process(self, plan: ShardPlan) -> Iterator[ShardSummary | beam.pvalue.TaggedOutput]:
+        self.made = False
+        self.span_seconds, started = 0.0, time.perf_counter()
         summary = write_shard(plan, self.job, self.decoder, self._report)
-        count("shards_written")
-        count("rows_written", summary.rows)
+        if self.made:
+            count("shards_written")
+            count("rows_written", summary.rows)
+            files = (summary.parquet, summary.tfrecord)
+            count("bytes_out", sum(file.size_bytes for file in files if file is not None))
+            observe_ms("write_ms", time.perf_counter() - started - self.span_seconds)
+        else:
+            count("shards_reused")
         self.progress.add(shards=1)
         yield summary
         for recording_id in find_incomplete(plan, summary, self.job):
@@ -65,17 +73,37 @@ class _WriteShard(beam.DoFn):
         self.progress.tell()
         return_decoder(self.job.limits.memory_bytes, self.decoder)
 
-    def _report(self, span: Span, rows: int, failed: bool) -> None:
-        hop, rate_hz = self.job.features.chunk.hop, self.job.features.sample_rate_hz
-        share = span.chunks / count_chunks(span.samples, self.job.features.chunk)
-        if failed:
+    def _report(self, outcome: SpanOutcome) -> None:
+        span, chunk = outcome.span, self.job.features.chunk
+        chunks = count_chunks(span.samples, chunk)
+        share = span.chunks / chunks
+        samples = min(span.samples * share, span.chunks * chunk.hop)
+        seconds = samples / self.job.features.sample_rate_hz
+        if not outcome.reused:
+            self._count_made(outcome, seconds)
+        if outcome.failed:
             count("spans_failed")
+            count_failure(outcome.failed)
+        elif span.stop_chunk == chunks:
+            count("recordings_extracted")
         self.progress.add(
-            rows=rows,
-            failed=share if failed else 0,
+            rows=outcome.rows,
+            failed=share if outcome.failed else 0,
             recordings=share,
-            seconds=min(span.samples * share, span.chunks * hop) / rate_hz,
+            seconds=seconds,
         )
+
+    def _count_made(self, outcome: SpanOutcome, seconds: float) -> None:
+        self.made = True
+        self.span_seconds += outcome.decode_seconds + outcome.features_seconds
+        if outcome.failed:
+            return
+        count("audio_ms_extracted", round(1000 * seconds))
+        audio, size_bytes = outcome.span.probed.audio, outcome.span.probed.recording.size_bytes
+        whole_seconds = audio.frames / audio.sample_rate_hz
+        count("bytes_in", round(size_bytes * min(1.0, seconds / whole_seconds)))
+        observe_ms("decode_ms", outcome.decode_seconds)
+        observe_ms("features_ms", outcome.features_seconds)
 
 
 def find_incomplete(plan: ShardPlan, summary: ShardSummary, job: ExtractJob) -> Iterator[str]:

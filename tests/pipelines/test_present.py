@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pipelines import present
+from pipelines.counters import Distribution, RunMetrics
 from pipelines.extract import Extraction
 from tests import signals
 from tests.pipeline_runs import extract_here
@@ -41,8 +42,25 @@ def totals() -> Totals:
     )
 
 
+METRICS = RunMetrics(
+    {
+        "audio_ms_extracted": 1_800_000,
+        "bytes_in": 12_500_000,
+        "bytes_out": 5_000_000,
+        "shards_written": 2,
+        "shards_reused": 1,
+    },
+    {
+        "probe_ms": Distribution(10, 200, 10, 30),
+        "decode_ms": Distribution(10, 12_000, 10, 3000),
+        "write_ms": Distribution(2, 150_000, 10, 3000),
+    },
+)
+
+
 def extraction(committed: bool = True) -> Extraction:
-    return Extraction(Snapshot(3, "index", {}, "/songs", "{}"), totals(), committed, (128, 130))
+    snapshot = Snapshot(3, "index", {}, "/songs", "{}")
+    return Extraction(snapshot, totals(), committed, (128, 130), METRICS)
 
 
 def test_a_commit_is_told_with_its_version() -> None:
@@ -50,6 +68,10 @@ def test_a_commit_is_told_with_its_version() -> None:
     assert text.startswith("Committed version 3 of out\n")
     assert "  1,234 recordings, 2.00 h, 2,000 rows; 1 too short for a chunk\n" in text
     assert "  train: 1,000 recordings, 2,000 rows, 3 shards, 5.0 MB\n" in text
+    assert (
+        "  this run: 0.50 h of audio (12.5 MB) into 2 shards (5.0 MB), 1 reused; "
+        "probe 0.2 s, decode 12 s, write 2.5 min\n"
+    ) in text
 
 
 def test_where_nothing_was_to_do_that_is_told() -> None:
@@ -80,6 +102,8 @@ def test_json_says_the_same() -> None:
         "tfrecord_bytes": 500_000,
     }
     assert list(said["splits"]) == ["a", "train"]
+    assert said["metrics"]["counters"]["shards_reused"] == 1
+    assert said["metrics"]["distributions"]["decode_ms"]["sum"] == 12_000
 
 
 def test_a_plan_is_told_with_its_cost() -> None:

@@ -15,7 +15,6 @@ from pipelines.validate import check_shard, validate
 from tests import signals
 from tests.pipeline_runs import extract_here, make_test_job
 from transforms.audio.isolation import DecoderProcess
-from transforms.audio.spans import Span
 from transforms.errors import Cause, DatasetError
 from transforms.job import ExtractJob
 from transforms.planning import PlannedRecording, ShardPlan, pack_shards, plan_recording
@@ -25,7 +24,13 @@ from transforms.storage.catalogue import catalogue_parts, list_part
 from transforms.storage.index import read_index
 from transforms.storage.parquet import read_rows
 from transforms.storage.schema import RowBatch
-from transforms.storage.shards import read_receipt, regroup, withdraw_recordings, write_shard
+from transforms.storage.shards import (
+    SpanOutcome,
+    read_receipt,
+    regroup,
+    withdraw_recordings,
+    write_shard,
+)
 from transforms.storage.store import Store
 from transforms.storage.summaries import ShardSummary
 
@@ -59,7 +64,7 @@ def write_long_song_with_a_broken_end(path: Path) -> Path:
     return path
 
 
-def ignore(span: Span, rows: int, failed: bool) -> None:
+def ignore(outcome: SpanOutcome) -> None:
     pass
 
 
@@ -113,7 +118,7 @@ def test_a_finished_shard_is_not_decoded_again(
     first = write_shard(plan, job, decoder, ignore)
     no_decoder: DecoderProcess = None  # type: ignore[assignment] - none is to be asked
     reported: list[int] = []
-    again = write_shard(plan, job, no_decoder, lambda span, rows, failed: reported.append(rows))
+    again = write_shard(plan, job, no_decoder, lambda outcome: reported.append(outcome.rows))
     assert again == first
     assert sum(reported) == first.rows
 

@@ -6,8 +6,9 @@ depend on where the recording was divided into spans.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -70,6 +71,8 @@ class SpanRows:
         From the start of the recording, at the target rate.
     peak_dbfs, rms_dbfs : float32
         Of the chunk's samples at the target rate; −inf for digital silence.
+    decode_seconds, features_seconds : float
+        What reading, decoding and resampling took, and what computing the features took.
     """
 
     chunk_index: npt.NDArray[np.int32]
@@ -78,6 +81,8 @@ class SpanRows:
     valid_samples: npt.NDArray[np.int32]
     peak_dbfs: npt.NDArray[np.float32]
     rms_dbfs: npt.NDArray[np.float32]
+    decode_seconds: float = 0.0
+    features_seconds: float = 0.0
 
 
 def extract_span(
@@ -184,15 +189,23 @@ def _write_rows(
     per_batch = max(1, _BATCH_SAMPLES // features.chunk.length)
     levels = []
     channels = count_channels(span.probed.audio.channels, features.channels)
+    started, decode_seconds = time.perf_counter(), 0.0
+    asked = started
     while batch := list(islice(chunks, per_batch)):
+        decode_seconds += time.perf_counter() - asked
         samples = np.concatenate([chunk.T for _, chunk in batch])
         with np.errstate(over="ignore", invalid="ignore"):
             mel = extractor(samples)
         _require_finite(mel, samples, batch[0][0], channels)
         file.write(mel.data)
         levels.append(measure_levels(samples))
+        asked = time.perf_counter()
+    ended = time.perf_counter()
+    decode_seconds += ended - asked
     peak_dbfs, rms_dbfs = np.concatenate(levels, axis=1)
-    return _rows(span, features, channels, peak_dbfs, rms_dbfs)
+    rows = _rows(span, features, channels, peak_dbfs, rms_dbfs)
+    features_seconds = ended - started - decode_seconds
+    return replace(rows, decode_seconds=decode_seconds, features_seconds=features_seconds)
 
 
 def _require_finite(mel: Samples, samples: Samples, first_chunk: int, channels: int) -> None:

@@ -16,13 +16,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from transforms.errors import CatalogueError
 from transforms.records import Recording
 from transforms.storage.columns import LabelColumn
-from transforms.storage.filesystems import StorageOptions
+from transforms.storage.filesystems import StorageOptions, absolute_path
 from transforms.storage.listing import (
     DirectoryPart,
     Listing,
@@ -168,8 +167,7 @@ def _absolute(uri: str) -> str:
     if "://" in uri:
         head, chained = split_chain(uri)
         return re.sub(r"(?<![:/])/+$", "", head) + chained
-    path = Path(uri)
-    return str((path.expanduser() if uri.startswith("~/") else path).absolute())
+    return absolute_path(uri)
 
 
 def _parent(uri: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -54,6 +55,16 @@ def open_filesystem(
             raise
         raise error(f"{uri} cannot be opened: {explain(wrong)}") from wrong
     return filesystem, path
+
+
+def absolute_path(path: str) -> str:
+    """Make a local path one that workers elsewhere understand, too.
+
+    >>> absolute_path("/data/../songs")
+    '/data/../songs'
+    """
+    named = Path(path)
+    return str((named.expanduser() if path.startswith("~/") else named).absolute())
 
 
 def protocol_of(filesystem: Any) -> str:

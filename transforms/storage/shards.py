@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -33,8 +34,35 @@ from transforms.storage.schema import Float32Array, LabelColumn, RowBatch, round
 from transforms.storage.summaries import FileEntry, RecordingRows, ShardSummary
 from transforms.storage.tfrecord import TFRecordShard
 
-#: Called after each span with it, its rows, and whether it failed.
-Report = Callable[[Span, int, bool], None]
+
+@dataclass(frozen=True, slots=True)
+class SpanOutcome:
+    """What became of a span.
+
+    Attributes
+    ----------
+    span
+        Which.
+    rows
+        That it gave; 0 where it failed.
+    failed
+        The cause; ``""`` where it did not.
+    reused
+        Whether that was known already, from a finished shard.
+    decode_seconds, features_seconds
+        What it took.
+    """
+
+    span: Span
+    rows: int
+    failed: str = ""
+    reused: bool = False
+    decode_seconds: float = 0.0
+    features_seconds: float = 0.0
+
+
+#: Called after each span.
+Report = Callable[[SpanOutcome], None]
 
 #: However many rows a row group should have, its spectrograms take no more than this.
 _ROW_GROUP_BYTES = 32 * 2**20
@@ -84,10 +112,10 @@ def write_shard(
     if finished is None or not is_whole(finished, job):
         finished = read_receipt(job, receipt)
     if finished is not None:
-        failed = {failure.recording_id for failure in finished.failures}
+        failed = {failure.recording_id: failure.cause for failure in finished.failures}
         for span in plan.spans:
-            is_failed = span.probed.recording.recording_id in failed
-            report(span, 0 if is_failed else span.chunks, is_failed)
+            cause = failed.get(span.probed.recording.recording_id, "")
+            report(SpanOutcome(span, 0 if cause else span.chunks, cause, reused=True))
         return finished
     failures: list[Failure] = []
     # In the store's scratch folder, which a later run clears even if this one is killed.
@@ -170,16 +198,19 @@ def _extract_rows(
         following = plan.spans[number + 1 : number + 1 + _UPCOMING]
         upcoming = [job.source(r) for r in _from_start(following)]
         source = job.source(span.probed.recording)
+        started = time.perf_counter()
         try:
             rows = decoder.call(
                 job.limits.timeout_s, extract_span, span, job.features, source, spool, upcoming
             )
         except RecordingError as error:
             failures.append(Failure.of(span.probed.recording, error))
-            report(span, 0, True)
+            took_seconds = time.perf_counter() - started
+            report(SpanOutcome(span, 0, error.cause, decode_seconds=took_seconds))
             continue
         yield from _spooled(span, rows, job, spool)
-        report(span, len(rows.chunk_index), False)
+        took = rows.decode_seconds, rows.features_seconds
+        report(SpanOutcome(span, len(rows.chunk_index), "", False, *took))
 
 
 def _from_start(spans: Sequence[Span]) -> Iterator[Recording]:

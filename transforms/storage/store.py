@@ -21,10 +21,19 @@ from typing import IO, Any, TypeVar
 from fsspec.implementations.local import LocalFileSystem
 
 from transforms.errors import DatasetError
-from transforms.storage.filesystems import StorageOptions, open_filesystem
+from transforms.storage.filesystems import StorageOptions, absolute_path, open_filesystem
 from transforms.storage.patience import explain, insist, is_conflict, is_store_error
 
 _Result = TypeVar("_Result")
+
+
+def absolute_uri(root: str) -> str:
+    """Make a folder's name one that means the same in every process.
+
+    >>> absolute_uri("s3://bucket/songs"), absolute_uri("")
+    ('s3://bucket/songs', '')
+    """
+    return root if not root or "://" in root else absolute_path(root)
 
 
 @dataclass(frozen=True, slots=True)

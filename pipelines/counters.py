@@ -1,0 +1,131 @@
+"""What a run counted, as its runner tells it: at the end, and meanwhile as far as it does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from transforms.metrics import NAMESPACE, Progress
+
+_SECONDS_BETWEEN = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Durations of one kind, in milliseconds."""
+
+    count: int
+    sum: int
+    min: int
+    max: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunMetrics:
+    """Beam's metrics of a run, added up over its steps; :mod:`transforms.metrics` names them.
+
+    A runner that does work twice counts it twice.
+    """
+
+    counters: dict[str, int] = field(default_factory=dict)
+    distributions: dict[str, Distribution] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give them as plain values, in alphabetical order."""
+        spread = {
+            name: {"count": one.count, "sum": one.sum, "min": one.min, "max": one.max}
+            for name, one in sorted(self.distributions.items())
+        }
+        return {"counters": dict(sorted(self.counters.items())), "distributions": spread}
+
+
+def run_metrics(result: Any) -> RunMetrics:
+    """Ask a runner what was counted so far."""
+    from apache_beam.metrics import MetricsFilter
+
+    # Portable runners' results keep their first answer.
+    result._metrics = None
+    found = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))
+    counters: dict[str, int] = {}
+    for metric in found["counters"]:
+        name = metric.key.metric.name
+        counters[name] = counters.get(name, 0) + _latest(metric)
+    distributions: dict[str, Distribution] = {}
+    for metric in found["distributions"]:
+        name, value = metric.key.metric.name, _latest(metric)
+        one = Distribution(value.count, value.sum, value.min, value.max)
+        distributions[name] = _merge(distributions[name], one) if name in distributions else one
+    return RunMetrics(counters, distributions)
+
+
+def _latest(metric: Any) -> Any:
+    return metric.attempted if metric.committed is None else metric.committed
+
+
+def _merge(one: Distribution, other: Distribution) -> Distribution:
+    return Distribution(
+        one.count + other.count,
+        one.sum + other.sum,
+        min(one.min, other.min),
+        max(one.max, other.max),
+    )
+
+
+#: What the display calls the counters.
+_SHOWN = {
+    "listed": "recordings_probed",
+    "planned": "recordings_planned",
+    "recordings": "recordings_extracted",
+    "rows": "rows_written",
+    "exported": "shards_exported",
+}
+
+
+def display_totals(counters: Mapping[str, int]) -> dict[str, float]:
+    """Say what the display shows of a run's counters.
+
+    >>> display_totals({"recordings_probed": 3, "audio_ms_probed": 60_000})["seconds_listed"]
+    60.0
+    """
+    totals: dict[str, float] = {shown: counters.get(name, 0) for shown, name in _SHOWN.items()}
+    totals["rows"] += counters.get("rows_exported", 0)
+    totals["failed"] = counters.get("recordings_failed", 0) + counters.get("spans_failed", 0)
+    for shown, stage in (("_listed", "probed"), ("_planned", "planned"), ("", "extracted")):
+        totals[f"seconds{shown}"] = counters.get(f"audio_ms_{stage}", 0) / 1000
+    return totals
+
+
+@contextmanager
+def watching(result: Any, address: str, finished: Callable[[], int]) -> Iterator[None]:
+    """Tell the display how far a run on other machines is, while the block runs.
+
+    Parameters
+    ----------
+    result
+        Beam's.
+    address
+        Where the display listens.
+    finished
+        Counts the finished shards: all there is where a runner counts nothing before the end.
+    """
+    ended = threading.Event()
+    arguments = result, Progress(address), finished, ended
+    thread = threading.Thread(target=_tell, args=arguments, name="watch-run", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _tell(
+    result: Any, progress: Progress, finished: Callable[[], int], ended: threading.Event
+) -> None:
+    while not ended.wait(_SECONDS_BETWEEN):
+        counters = run_metrics(result).counters
+        progress.totals = display_totals(counters) if counters else {"shards": finished()}
+        progress.tell()

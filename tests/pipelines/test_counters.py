@@ -1,0 +1,81 @@
+"""What a run counted, and what the display shows of it meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines.counters import Distribution, display_totals, run_metrics, watching
+from pipelines.progress import Board, showing_progress
+from transforms.metrics import count, observe_ms
+
+HERE = PipelineOptions(["--runner=FnApiRunner", "--direct_running_mode=in_memory"])
+
+
+def measured(number: int) -> Iterator[int]:
+    count("rows_written", number)
+    observe_ms("write_ms", number / 1000)
+    yield number
+
+
+def run(*steps: tuple[str, list[int]]) -> Any:
+    pipeline = beam.Pipeline(options=HERE)
+    for label, numbers in steps:
+        _ = pipeline | f"Make{label}" >> beam.Create(numbers) | label >> beam.FlatMap(measured)
+    result = pipeline.run()
+    result.wait_until_finish()
+    return result
+
+
+def test_what_several_steps_count_is_added_up() -> None:
+    found = run_metrics(run(("One", [1, 2, 3]), ("Two", [10, 20])))
+    assert found.counters == {"rows_written": 36}
+    assert found.distributions == {"write_ms": Distribution(count=5, sum=36, min=1, max=20)}
+
+
+def test_they_are_plain_values_in_json() -> None:
+    assert run_metrics(run(("One", [1, 2]))).to_json() == {
+        "counters": {"rows_written": 3},
+        "distributions": {"write_ms": {"count": 2, "sum": 3, "min": 1, "max": 2}},
+    }
+
+
+def test_counters_make_the_line_that_workers_here_make() -> None:
+    board = Board()
+    board.sources["runner"] = display_totals(
+        {
+            "recordings_probed": 10,
+            "recordings_planned": 9,
+            "recordings_failed": 1,
+            "recordings_extracted": 4,
+            "rows_written": 120,
+            "audio_ms_probed": 7_200_000,
+            "audio_ms_planned": 7_200_000,
+            "audio_ms_extracted": 3_600_000,
+        }
+    )
+    assert board.describe().startswith("4/9 recordings, 1.00/2.00 h, 120 rows, ")
+    assert board.share == 0.5
+
+
+class Silent:
+    """The result of a runner that counts nothing before the end."""
+
+    def metrics(self) -> Any:
+        return run().metrics()
+
+
+def test_finished_shards_are_shown_where_a_runner_counts_nothing(
+    monkeypatch: Any, capfd: Any
+) -> None:
+    monkeypatch.setattr("pipelines.counters._SECONDS_BETWEEN", 0.05)
+    with (
+        showing_progress("extract") as address,
+        watching(Silent(), address=address, finished=lambda: 7),
+    ):
+        time.sleep(3)
+    assert "extract: 7 shards finished" in capfd.readouterr().err
