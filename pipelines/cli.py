@@ -17,7 +17,7 @@ import typer
 
 from pipelines import present
 from transforms.errors import UserError
-from transforms.storage.store import Store
+from transforms.storage.store import Store, absolute_uri
 
 if TYPE_CHECKING:
     from pipelines.config import Config
@@ -81,7 +81,16 @@ StorageOption = Annotated[
     ),
 ]
 RunnerOption = Annotated[
-    str, typer.Option("--runner", help="direct (this machine), flink, dataflow or prism.")
+    str | None,
+    typer.Option("--runner", help="direct (this machine; the default), flink, dataflow or prism."),
+]
+RunnerConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        "--runner-config",
+        metavar="FILE",
+        help="Beam's options for a runner, in YAML: configs/runners/flink-local.yaml",
+    ),
 ]
 WorkersOption = Annotated[
     int,
@@ -94,7 +103,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 def _store(root: str, settings: list[str], option: str = "--storage-option") -> Store:
     from pipelines.config import read_storage_options
 
-    return Store(root, read_storage_options(option, settings))
+    return Store(absolute_uri(root), read_storage_options(option, settings))
 
 
 @contextlib.contextmanager
@@ -134,7 +143,8 @@ def extract(
     output: OutputArgument,
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer reads the default, nobody changes it
-    runner: RunnerOption = "direct",
+    runner: RunnerOption = None,
+    runner_config: RunnerConfigOption = None,
     workers: WorkersOption = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a dataset made of something else.")
@@ -162,7 +172,7 @@ def extract(
     """
     with _reporting_errors():
         recipe = _load_recipe(config, set_)
-        options = _beam_options(runner, workers, context.args)
+        options = _beam_options(runner, workers, context.args, runner_config)
         how = {"overwrite": overwrite, "single_writer": single_writer}
         _extract(recipe, catalogue, output, options, show=(as_json, quiet), **how)
 
@@ -173,16 +183,16 @@ def _load_recipe(config: str | None, overrides: list[str]) -> Config:
     return load_config(config, overrides)
 
 
-def _beam_options(runner: str, workers: int, others: list[str]) -> Any:
+def _beam_options(runner: str | None, workers: int, others: list[str], recipe: str | None) -> Any:
     from pipelines.options import pipeline_options
 
-    return pipeline_options(runner, workers, others)
+    return pipeline_options(runner, workers, others, recipe)
 
 
 def _make_job(recipe: Config, catalogue: str, output: str) -> ExtractJob:
     from pipelines.extract import make_job, resolve_catalogue
 
-    store = Store(output, tuple(recipe.output.storage_options.items()))
+    store = Store(absolute_uri(output), tuple(recipe.output.storage_options.items()))
     return make_job(recipe, resolve_catalogue(catalogue, recipe), store)
 
 
@@ -221,7 +231,8 @@ def plan(
     ] = ".",
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer reads the default, nobody changes it
-    runner: RunnerOption = "direct",
+    runner: RunnerOption = None,
+    runner_config: RunnerConfigOption = None,
     workers: WorkersOption = 0,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -232,7 +243,7 @@ def plan(
 
     with _reporting_errors():
         recipe = _load_recipe(config, set_)
-        options = _beam_options(runner, workers, context.args)
+        options = _beam_options(runner, workers, context.args, runner_config)
         job = _make_job(recipe, catalogue, output)
         with showing_progress("plan", quiet) as address:
             planned = run(replace(job, progress=address), options)
@@ -307,7 +318,8 @@ def export(
         list[str],
         typer.Option("--output-storage-option", metavar="KEY=VALUE", help="The same for OUTPUT."),
     ] = [],  # noqa: B006 - typer reads the default
-    runner: RunnerOption = "direct",
+    runner: RunnerOption = None,
+    runner_config: RunnerConfigOption = None,
     workers: WorkersOption = 0,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -330,7 +342,7 @@ def export(
     from transforms.storage.normalization import check_normalization
 
     with _reporting_errors():
-        options = _beam_options(runner, workers, context.args)
+        options = _beam_options(runner, workers, context.args, runner_config)
         known, asked = check_format(format_), check_normalization(normalize)
         named = name or default_name(dataset)
         source = _store(dataset, storage_option)
@@ -359,7 +371,7 @@ def demo(
     with _reporting_errors():
         recipe = _load_recipe(None, ["output.formats=[parquet,tfrecord]"])
         catalogue = make_demo_catalogue(folder / "songs", songs=songs)
-        options = _beam_options("direct", 0, [])
+        options = _beam_options("direct", 0, [], None)
         show = (as_json, quiet)
         output = str(folder / "dataset")
         _extract(recipe, str(catalogue), output, options, show=show)

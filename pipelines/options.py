@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Sequence
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from pipelines.flink import settle_flink
 from transforms.errors import ConfigError
 
 #: Names people use, and Beam's.
@@ -17,37 +23,132 @@ RUNNERS = {
     "prism": "PrismRunner",
 }
 
-LOCAL = frozenset({"direct"})
 
-
-def pipeline_options(runner: str, workers: int, beam_options: Sequence[str]) -> Any:
-    """Make Beam's options.
+def pipeline_options(
+    runner: str | None,
+    workers: int = 0,
+    beam_options: Sequence[str] = (),
+    recipe: str | None = None,
+) -> Any:
+    """Make Beam's options, and see that what they name is there.
 
     Parameters
     ----------
     runner
-        One of :data:`RUNNERS`.
+        One of :data:`RUNNERS`; ``None`` for the recipe's, or else ``direct``.
     workers
         Worker processes of the direct runner; 0 for one on each core.
     beam_options
-        What Beam is told besides, as on its own command line.
+        What Beam is told besides, as on its own command line. They overrule the recipe.
+    recipe
+        A YAML file of such options, and which ``runner`` they are for.
 
     Raises
     ------
     ConfigError
-        Unknown runner, or an option that neither we nor Beam know.
+        Unknown runner, an option that neither we nor Beam know or that has no such value, no
+        cluster where the options say, or one of another version.
     """
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    recipe_runner, recipe_flags = read_recipe(recipe) if recipe else (None, [])
+    runner = runner if runner is not None else recipe_runner or "direct"
     if runner not in RUNNERS:
         raise ConfigError(f"--runner {runner}: unknown; allowed: {', '.join(RUNNERS)}")
-    _check_known(beam_options)
-    flags = [f"--runner={RUNNERS[runner]}", *beam_options]
-    if runner in LOCAL:
-        # Named outright: plain DirectRunner first tries to download another runner.
-        flags += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
-        flags += ["--default_sdk_harness_log_level=WARNING"]
-    return PipelineOptions(flags)
+    flags = [*recipe_flags, *beam_options]
+    _check_known(flags)
+    options = PipelineOptions([f"--runner={RUNNERS[runner]}", *_OWN[runner](workers), *flags])
+    if settle := _SETTLE.get(runner):
+        settle(options, flags)
+    return options
+
+
+def _direct(workers: int) -> list[str]:
+    # The runner is named outright: plain DirectRunner first tries to download another one.
+    return [
+        "--direct_running_mode=multi_processing",
+        f"--direct_num_workers={workers}",
+        "--default_sdk_harness_log_level=WARNING",
+    ]
+
+
+def _nothing(workers: int) -> list[str]:
+    return []
+
+
+_OWN: dict[str, Callable[[int], list[str]]] = {
+    "direct": _direct,
+    "flink": _nothing,
+    "dataflow": _nothing,
+    "prism": _nothing,
+}
+
+
+def _settle_prism(options: Any, flags: Sequence[str]) -> None:
+    """Use the Prism that the user has; Beam would download one."""
+    from apache_beam.options.pipeline_options import PortableOptions, PrismRunnerOptions
+
+    prism = options.view_as(PrismRunnerOptions)
+    if prism.prism_location or options.view_as(PortableOptions).job_endpoint:
+        return
+    prism.prism_location = shutil.which("prism")
+    if prism.prism_location is None:
+        from apache_beam.version import __version__
+
+        raise ConfigError(
+            "--runner prism: there is no program prism on PATH; --prism_location says where it "
+            "is, and it comes from: "
+            f"go install github.com/apache/beam/sdks/v2/go/cmd/prism@v{__version__}"
+        )
+
+
+_SETTLE: dict[str, Callable[[Any, Sequence[str]], None]] = {
+    "flink": settle_flink,
+    "prism": _settle_prism,
+}
+
+
+def read_recipe(path: str) -> tuple[str | None, list[str]]:
+    """Read a recipe: the runner that it names, and Beam's options as on its command line.
+
+    Raises
+    ------
+    ConfigError
+        There is no such file, it is not YAML, or not a mapping of names to values.
+    """
+    try:
+        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--runner-config {path}: cannot be read: {error}") from error
+    if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
+        raise ConfigError(f"--runner-config {path}: not a mapping of Beam's options to values")
+    runner = settings.pop("runner", None)
+    if runner is not None and runner not in RUNNERS:
+        allowed = ", ".join(RUNNERS)
+        raise ConfigError(f"--runner-config {path}: runner: {runner!r}: allowed: {allowed}")
+    flags = [flag for name, value in settings.items() for flag in _as_flags(name, value)]
+    try:
+        _check_known(flags)
+    except ConfigError as error:
+        raise ConfigError(f"--runner-config {path}: {error}") from None
+    return runner, flags
+
+
+def _as_flags(name: str, value: Any) -> Iterator[str]:
+    """Write a setting as on Beam's command line.
+
+    >>> list(_as_flags("experiments", ["one", "two"]))
+    ['--experiments=one', '--experiments=two']
+    >>> list(_as_flags("environment_config", {"command": "beam-boot"}))
+    ['--environment_config={"command": "beam-boot"}']
+    """
+    if isinstance(value, list):
+        for one in value:
+            yield from _as_flags(name, one)
+    elif value is True:
+        yield f"--{name}"
+    elif value is not None and value is not False:
+        yield f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"
 
 
 def _check_known(beam_options: Sequence[str]) -> None:
@@ -64,7 +165,11 @@ def _check_known(beam_options: Sequence[str]) -> None:
 def _all_options() -> argparse.ArgumentParser:
     from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
-    parser: argparse.ArgumentParser = _BeamArgumentParser(allow_abbrev=False, add_help=False)
+    class Parser(_BeamArgumentParser):
+        def error(self, message: str) -> Any:
+            raise ConfigError(message.removeprefix("argument "))
+
+    parser: argparse.ArgumentParser = Parser(allow_abbrev=False, add_help=False)
     for options in PipelineOptions.__subclasses__():
         if hasattr(options, "_add_argparse_args"):
             options._add_argparse_args(parser)

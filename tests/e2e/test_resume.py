@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 from deltalake import DeltaTable
 
 import pipelines.extract
+from tests.e2e.comparing import added, assert_same_dataset, contents
 from tests.e2e.songs import Songs, python_command
 from tests.pipeline_runs import extract_here
 from tests.signals import noise, write_audio
@@ -25,29 +25,6 @@ from transforms.storage.summaries import ShardSummary
 #: What is left of a run must be gone by then; seconds were seen on a busy machine.
 ENDING_SECONDS = 30
 RUN_SECONDS = 300
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a dataset but the log, whose commits carry the time of day."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    named = ((path.relative_to(folder), path) for path in files)
-    return {str(name): path.read_bytes() for name, path in named if name.parts[0] != "_delta_log"}
-
-
-def added(folder: Path) -> list[str]:
-    """What the log's commits add to the table, in any order."""
-    commits = sorted((folder / "_delta_log").glob("*.json"))
-    actions = [json.loads(line) for log in commits for line in log.read_text().splitlines()]
-    return sorted(json.dumps(one["add"], sort_keys=True) for one in actions if "add" in one)
-
-
-def assert_same_dataset(folder: Path, undisturbed: Path) -> None:
-    found, wanted = contents(folder), contents(undisturbed)
-    assert found.keys() == wanted.keys()
-    assert [name for name in found if found[name] != wanted[name]] == []
-    assert added(folder) == added(undisturbed)
-    assert DeltaTable(folder).version() == 0
-    assert not (folder / "staging").exists()
 
 
 def receipts(folder: Path) -> list[ShardSummary]:

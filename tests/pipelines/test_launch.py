@@ -62,6 +62,25 @@ def test_an_error_that_is_nobodys_fault_stays_beams(error: str) -> None:
     assert not isinstance(found, UserError)
 
 
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("ModuleNotFoundError: No module named 'transforms' [while", "the workers have no melmill"),
+        ("ModuleNotFoundError: No module named 'transforms.job'", "the workers have no melmill"),
+        ("ModuleNotFoundError: No module named 'soxr'", "the workers have no Python package soxr;"),
+        (
+            "java.io.InvalidClassException: org.apache.flink.X; local class incompatible: stream "
+            "classdesc serialVersionUID = 1, local class serialVersionUID = 2",
+            "are of different versions of Flink",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_cluster_is_said_with_what_to_do(said: str, advice: str) -> None:
+    found = launch._plain(RuntimeError(f"Pipeline x failed in state FAILED: {said}"))
+    assert isinstance(found, UserError)
+    assert advice in str(found)
+
+
 def test_a_programming_error_stays_itself() -> None:
     error = RuntimeError("ValueError: shapes differ [while running 'MakeShards']")
     assert launch._plain(error) is error
@@ -202,6 +221,6 @@ def test_what_workers_log_stays_out_of_the_terminal(capfd: pytest.CaptureFixture
 
 
 def test_what_other_runners_log_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
-    with launch._quiet_workers(pipeline_options("flink", 0, [])):
+    with launch._quiet_workers(pipeline_options("dataflow", 0, [])):
         os.write(2, b"job submitted")
     assert capfd.readouterr().err == "job submitted"

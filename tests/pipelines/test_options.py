@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from apache_beam.options.pipeline_options import (
     DirectOptions,
     GoogleCloudOptions,
+    PortableOptions,
+    PrismRunnerOptions,
     SetupOptions,
     StandardOptions,
 )
 
-from pipelines.options import RUNNERS, pipeline_options
+from pipelines.options import RUNNERS, pipeline_options, read_recipe
 from transforms.errors import ConfigError
+
+WHERE = {"flink": ["--flink_master=[local]"], "prism": ["--prism_location=/usr/bin/prism"]}
 
 
 @pytest.mark.parametrize(("name", "beams"), RUNNERS.items())
 def test_runners_are_known_by_short_names(name: str, beams: str) -> None:
-    assert pipeline_options(name, 0, []).view_as(StandardOptions).runner == beams
+    options = pipeline_options(name, 0, WHERE.get(name, []))
+    assert options.view_as(StandardOptions).runner == beams
+
+
+def test_without_a_name_it_is_this_machine() -> None:
+    assert pipeline_options(None).view_as(StandardOptions).runner == RUNNERS["direct"]
+
+
+def test_prism_is_not_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match=r"no program prism on PATH; --prism_location .* go inst"):
+        pipeline_options("prism")
+    prism = tmp_path / "prism"
+    prism.touch(mode=0o755)
+    found = pipeline_options("prism").view_as(PrismRunnerOptions)
+    assert found.prism_location == str(prism)
 
 
 @pytest.mark.parametrize("name", ["spark", "DirectRunner", ""])
@@ -33,7 +54,7 @@ def test_the_direct_runner_works_in_processes(workers: int) -> None:
 
 
 def test_other_runners_are_told_nothing_of_processes() -> None:
-    options = pipeline_options("flink", 3, []).view_as(DirectOptions)
+    options = pipeline_options("dataflow", 3, []).view_as(DirectOptions)
     assert options.direct_running_mode != "multi_processing"
 
 
@@ -70,3 +91,71 @@ def test_an_option_like_no_other_is_refused(given: str) -> None:
 def test_abbreviations_are_not_guessed() -> None:
     with pytest.raises(ConfigError, match="--regi"):
         pipeline_options("dataflow", 0, ["--regi=europe-west1"])
+
+
+# Recipes
+
+RECIPES = sorted((Path(__file__).parents[2] / "configs/runners").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_our_own_recipes_can_be_read(recipe: Path) -> None:
+    runner, _ = read_recipe(str(recipe))
+    assert runner in RUNNERS
+
+
+def written(folder: Path, text: str) -> str:
+    recipe = folder / "runner.yaml"
+    recipe.write_text(text)
+    return str(recipe)
+
+
+def test_a_recipe_says_what_the_command_line_would(tmp_path: Path) -> None:
+    recipe = written(
+        tmp_path,
+        "runner: dataflow\nregion: europe-west1\nexperiments: [one, two]\nnum_workers: 3\n"
+        "environment_config: {command: beam-boot}\nno_use_public_ips: true\nupdate: false\n",
+    )
+    assert read_recipe(recipe) == (
+        "dataflow",
+        [
+            "--region=europe-west1",
+            "--experiments=one",
+            "--experiments=two",
+            "--num_workers=3",
+            '--environment_config={"command": "beam-boot"}',
+            "--no_use_public_ips",
+        ],
+    )
+    options = pipeline_options(None, 0, ["--region=us-east1"], recipe)
+    assert options.view_as(StandardOptions).runner == "DataflowRunner"
+    assert options.view_as(GoogleCloudOptions).region == "us-east1"
+    assert options.view_as(PortableOptions).environment_config == '{"command": "beam-boot"}'
+
+
+def test_the_command_line_names_the_runner_over_a_recipe(tmp_path: Path) -> None:
+    recipe = written(tmp_path, "runner: dataflow\nparallelism: 3\n")
+    options = pipeline_options("direct", 1, [], recipe)
+    assert options.view_as(StandardOptions).runner == RUNNERS["direct"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("runner: spark\n", r"runner: 'spark': allowed: direct, flink, dataflow, prism"),
+        ("- region\n", r"not a mapping of Beam's options to values"),
+        ("", r"not a mapping"),
+        ("region: [", r"cannot be read: "),
+        ("regoin: x\n", r"--regoin=x: neither melmill nor Beam .* did you mean --region\?"),
+        ("parallelism: many\n", r"--parallelism: invalid int value: 'many'"),
+    ],
+)
+def test_a_bad_recipe_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
+    recipe = written(tmp_path, text)
+    with pytest.raises(ConfigError, match=rf"^--runner-config {recipe}: .*{message}"):
+        pipeline_options(None, 0, [], recipe)
+
+
+def test_a_recipe_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--runner-config .*none.yaml: cannot be read"):
+        pipeline_options(None, 0, [], str(tmp_path / "none.yaml"))

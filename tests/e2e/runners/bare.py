@@ -1,0 +1,22 @@
+"""A Python environment with all that melmill needs, and no melmill."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+
+def make_bare_environment(folder: Path) -> Path:
+    """Make it of this interpreter's packages; gives its interpreter."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    # What is installed in there by a .pth file, as this checkout is, does not come along.
+    packages = folder / f"lib/{version}/site-packages/packages.pth"
+    packages.write_text(sysconfig.get_path("purelib") + "\n")
+    python = folder / "bin/python"
+    wanted = "import apache_beam, transforms"
+    lacks = subprocess.run([python, "-c", wanted], capture_output=True, cwd=folder)
+    assert b"No module named 'transforms'" in lacks.stderr
+    return python

@@ -1,0 +1,190 @@
+"""On a real Flink cluster: the same bytes as on this machine alone, whatever is killed."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.comparing import assert_same_dataset
+from tests.e2e.rows import Rows
+from tests.e2e.runners.flink import RECIPE, RUN_SECONDS, Flink, kill_hard, said_json
+from tests.e2e.songs import Songs
+from tests.pipeline_runs import melmill, melmill_json
+from tests.signals import noise, write_audio
+
+ON_FLINK = ("--runner-config", str(RECIPE))
+#: Workers stay from stage to stage, which saves two seconds for each; one that dies stays, too.
+QUICKLY = (*ON_FLINK, "--environment_cache_millis=60000")
+
+
+def test_flink_makes_the_same_bytes(
+    flink: Flink, songs: Songs, dataset: Path, tmp_path: Path
+) -> None:
+    done = flink.melmill(*songs.command(tmp_path / "dataset"), *QUICKLY, "--json")
+    said = said_json(done)
+    assert_same_dataset(tmp_path / "dataset", dataset)
+    # What is counted has the same names, and without accidents the same numbers.
+    assert "shards finished" in done.stderr or "starting workers" in done.stderr
+    local = melmill_json(*songs.command(tmp_path / "local"))["metrics"]
+    assert said["metrics"]["counters"] == local["counters"]
+    spread = {name: one["count"] for name, one in said["metrics"]["distributions"].items()}
+    assert spread == {name: one["count"] for name, one in local["distributions"].items()}
+
+
+def test_both_taskmanagers_work(flink: Flink) -> None:
+    # Of the run before: without a reshuffle and a parallelism one of them does everything.
+    for number in (1, 2):
+        log = (flink.folder / f"log/taskmanager-{number}.log").read_text()
+        assert "WriteShards/MakeShards" in log
+
+
+def test_plan_and_export_run_there_too(
+    flink: Flink, songs: Songs, dataset: Path, rows: Rows, tmp_path: Path
+) -> None:
+    planned = said_json(
+        flink.melmill("plan", str(songs.table), str(tmp_path / "plan"), *QUICKLY, "--json")
+    )
+    assert planned["recordings"] == {"planned": 12}
+    view = str(tmp_path / "view")
+    made = flink.melmill("export", str(dataset), view, "--format", "numpy", *QUICKLY, "--json")
+    assert sum(said_json(made)["rows"].values()) == len(rows)
+
+
+def test_a_bad_recording_is_a_failure_there_too(flink: Flink, tmp_path: Path) -> None:
+    folder = tmp_path / "songs"
+    folder.mkdir()
+    for number in range(3):
+        write_audio(folder / f"{number}.wav", noise(4, 22_050, number), 22_050)
+    (folder / "bad.wav").write_bytes(b"RIFF of nothing")
+    arguments = ("extract", str(folder), str(tmp_path / "dataset"))
+    more = ("--set", "limits.max_failure_ratio=0.5", "--json")
+    said = said_json(flink.melmill(*arguments, *QUICKLY, *more), allowed=[3])
+    assert said["recordings"] == {"ok": 3, "failed": 1}
+    assert sum(said["failures"].values()) == 1
+    (cause,) = said["failures"]
+    assert said["metrics"]["counters"][f"failures_{cause}"] == 1
+
+
+# Killed in mid-run
+
+
+@pytest.fixture(scope="module")
+def long_songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Enough to do that something can be killed meanwhile."""
+    folder = tmp_path_factory.mktemp("long")
+    for number in range(16):
+        write_audio(folder / f"{number}.wav", noise(60, 44_100, number), 44_100)
+    return folder
+
+
+LONG = ("--set", "chunk.hop_seconds=0.25", "--set", "output.min_shards=60")
+
+
+@pytest.fixture(scope="module")
+def long_dataset(long_songs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made on this machine."""
+    folder = tmp_path_factory.mktemp("local") / "dataset"
+    done = melmill("extract", long_songs, folder, *LONG)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def kill_taskmanager(flink: Flink) -> None:
+    kill_hard(flink.pid("taskmanager-2"))
+
+
+def kill_python_worker(flink: Flink) -> None:
+    kill_hard(flink.python_workers()[0].pid)
+
+
+@pytest.mark.parametrize("kill", [kill_python_worker, kill_taskmanager])
+def test_the_job_finishes_with_every_row_once(
+    flink: Flink,
+    kill: Callable[[Flink], Any],
+    long_songs: Path,
+    long_dataset: Path,
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "dataset"
+    command = flink.command("extract", str(long_songs), str(folder), *LONG, *ON_FLINK)
+    with subprocess.Popen(
+        command, env=flink.environment, stdout=-1, stderr=subprocess.STDOUT, text=True
+    ) as run:
+        while len(list(folder.glob("staging/*/shards/*.json"))) < 5:
+            assert run.poll() is None, run.communicate()
+            time.sleep(0.01)
+        kill(flink)
+        finished = len(list(folder.glob("staging/*/shards/*.json")))
+        assert finished < 50, "too late to kill anything"
+        said, _ = run.communicate(timeout=RUN_SECONDS)
+    assert run.returncode == 0, said + flink.logs()
+    assert_same_dataset(folder, long_dataset)
+    whole = melmill("validate", folder)
+    assert whole.returncode == 0, whole.stdout
+    if kill is kill_taskmanager:
+        (flink.folder / "taskmanager-2.pid").unlink()
+        assert flink.script("add-taskmanager").returncode == 0
+
+
+# What is wrong with a cluster
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--runner=flink", "--job_endpoint=localhost:9"],
+            "--job_endpoint localhost:9: no job server answers there",
+        ),
+        (
+            ["--runner=flink", "--flink_master=localhost:9"],
+            "--flink_master localhost:9: no Flink answers there",
+        ),
+        (["--runner=flink"], "--runner flink: where is it?"),
+        (["--runner=flink", "--job_endpoint=8099"], "--job_endpoint 8099: not HOST:PORT"),
+        (
+            ["--runner=flink", "--flink_master=localhost:8099"],
+            "--flink_master localhost:8099: no Flink answers there",
+        ),
+        (
+            ["--runner=flink", "--flink_master=localhost:8081", "--flink_version=2.0"],
+            "--flink_version 2.0: the cluster at localhost:8081 is Flink 1.19.0; leave the option "
+            "out, or say 1.19",
+        ),
+    ],
+)
+def test_no_such_cluster_is_said_within_seconds(
+    flink: Flink, songs: Songs, tmp_path: Path, options: list[str], message: str
+) -> None:
+    started = time.monotonic()
+    done = flink.melmill("extract", str(songs.table), str(tmp_path / "dataset"), *options)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"melmill: {message}")
+    assert time.monotonic() - started < 20
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_a_job_server_of_another_flink_is_refused(
+    flink: Flink, songs: Songs, tmp_path: Path
+) -> None:
+    jar = tmp_path / "job-server.jar"
+    with zipfile.ZipFile(jar, "w") as archive:
+        archive.writestr(".flink-runtime.version.properties", "#\nproject.version=1.17.2\n")
+    done = flink.melmill(
+        "extract",
+        str(songs.table),
+        str(tmp_path / "dataset"),
+        "--runner=flink",
+        "--flink_master=localhost:8081",
+        f"--flink_job_server_jar={jar}",
+    )
+    assert done.returncode == 2
+    assert "built with Flink 1.17.2, and the cluster at localhost:8081 is Flink 1.19.0" in (
+        done.stderr
+    )
