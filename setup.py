@@ -55,6 +55,7 @@ DEV = [
     *(S3, GCS, AZURE),
     "build",
     "hypothesis",
+    "jsonschema",
     # The example notebooks.
     *("ipykernel", "nbclient", "nbformat", "transformers"),
     "mypy>=2",

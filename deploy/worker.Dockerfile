@@ -1,0 +1,10 @@
+# Python workers with melmill in them, for Flink and for Dataflow:
+#   docker build -f deploy/worker.Dockerfile -t melmill-worker:0.1.0 .
+# The Beam version is the launcher's: setup.py allows several, `pip show apache-beam` tells.
+FROM apache/beam_python3.11_sdk:2.77.0
+COPY setup.py pyproject.toml README.md LICENSE /opt/melmill/
+COPY pipelines /opt/melmill/pipelines
+COPY transforms /opt/melmill/transforms
+RUN pip install --no-cache-dir "/opt/melmill[s3,gcs,azure]"
+# One thread each, since there is a process on every core.
+ENV OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1
