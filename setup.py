@@ -39,6 +39,9 @@ ARRAY_RECORD = "array_record>=0.8"
 #: What datasets are read with, all of them together; each reads without the others.
 S3, GCS, AZURE = "s3fs>=2025.3", "gcsfs>=2025.3", "adlfs>=2024.12"
 
+#: Submits jobs, and reads what they say; workers come with it.
+DATAFLOW = "apache-beam[gcp]>=2.77,<3"
+
 LOADERS = [
     ARRAY_RECORD,
     "datasets",
@@ -53,6 +56,7 @@ LOADERS = [
 
 DEV = [
     *(S3, GCS, AZURE),
+    DATAFLOW,
     "build",
     "hypothesis",
     "jsonschema",
@@ -82,7 +86,7 @@ setup(
         "s3": [S3],
         "gcs": [GCS],
         "azure": [AZURE],
-        "dataflow": ["apache-beam[gcp]>=2.77,<3"],
+        "dataflow": [DATAFLOW],
         "arrayrecord": [ARRAY_RECORD],
         "notebook": NOTEBOOK,
         "loaders": LOADERS,

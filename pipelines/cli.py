@@ -108,8 +108,8 @@ def _store(root: str, settings: list[str], option: str = "--storage-option") -> 
 
 @contextlib.contextmanager
 def _reporting_errors() -> Iterator[None]:
-    from pipelines.extract import TooManyFailuresError
-    from pipelines.launch import LostWorkerError, end_children
+    from pipelines.finish import TooManyFailuresError
+    from pipelines.launch import LostWorkerError, NothingSubmittedError, end_children
 
     try:
         yield
@@ -122,6 +122,9 @@ def _reporting_errors() -> Iterator[None]:
     except LostWorkerError as error:
         _complain(f"{error}, again and again; the same command goes on from the finished shards")
         raise typer.Exit(Exit.FAILED) from None
+    except NothingSubmittedError as outcome:
+        print(outcome)
+        raise typer.Exit(Exit.SUCCESS) from None
     except KeyboardInterrupt:
         end_children()
         _complain("interrupted; the same command goes on from the finished shards")

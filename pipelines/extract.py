@@ -15,7 +15,8 @@ import apache_beam as beam
 
 from pipelines.config import Config
 from pipelines.counters import RunMetrics
-from pipelines.launch import run_job
+from pipelines.finish import commit_index, finish
+from pipelines.launch import is_dry_run, makes_template, run_job
 from transforms.catalogue import ReadCatalogue
 from transforms.errors import CatalogueError, DatasetError
 from transforms.index import WriteIndex
@@ -23,7 +24,6 @@ from transforms.job import ExtractJob
 from transforms.plan import PlanRecordings, PlanShards
 from transforms.probe import ProbeRecordings
 from transforms.shards import WriteShards
-from transforms.storage.card import brief_statistics, write_card
 from transforms.storage.catalogue import (
     Catalogue,
     catalogue_parts,
@@ -33,16 +33,10 @@ from transforms.storage.catalogue import (
 )
 from transforms.storage.endpoints import require_reachable
 from transforms.storage.exclusive import require_exclusive_commits
-from transforms.storage.index import read_shards
-from transforms.storage.shards import remove_withdrawn
-from transforms.storage.snapshot import Snapshot, commit, read_snapshot, require_snapshot
+from transforms.storage.snapshot import Snapshot, read_snapshot
 from transforms.storage.store import Store
-from transforms.storage.totals import Totals, add_up, ordered_shards
+from transforms.storage.totals import Totals
 from transforms.workers import CheckWorkers
-
-
-class TooManyFailuresError(Exception):
-    """More recordings failed than ``limits.max_failure_ratio`` allows; nothing is committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +64,11 @@ class Extraction:
     metrics: RunMetrics
 
 
-def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
-    """Lay out the whole path of the data: every stage of it is a word here."""
+def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection[str]:
+    """Lay out the whole path of the data: every stage of it is a word here.
+
+    Out comes the index's name, for the commit.
+    """
     start = pipeline | "CheckWorkers" >> CheckWorkers()
     listed = start | "ReadCatalogue" >> ReadCatalogue(job.catalogue)
     probed = listed | "ProbeRecordings" >> ProbeRecordings(job)
@@ -79,7 +76,15 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
     failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
     plans = (planned.recordings, failures) | "PlanShards" >> PlanShards(job)
     shards = plans | "WriteShards" >> WriteShards(job)
-    _ = (planned.recordings, failures, shards) | "WriteIndex" >> WriteIndex(job)
+    return (planned.recordings, failures, shards) | "WriteIndex" >> WriteIndex(job)
+
+
+def build_committing_pipeline(
+    pipeline: beam.Pipeline, job: ExtractJob, *, configuration: dict[str, Any]
+) -> None:
+    """Lay out the path up to the commit, for where no launcher waits for the end."""
+    index = build_pipeline(pipeline, job)
+    _ = index | "CommitSnapshot" >> beam.Map(commit_index, job, configuration)
 
 
 def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
@@ -153,33 +158,23 @@ def extract(
         Something that its message says how to change.
     TooManyFailuresError
         Nothing was committed.
+    NothingSubmittedError
+        It was a dry run, or a template was made, whose jobs commit by themselves.
     """
     current = check_output(job, configuration, overwrite)
     if not single_writer:
         require_exclusive_commits(job.store, job.staging)
     if current is not None:
         job = replace(job, known_index=current.index)
+    if makes_template(options):
+        run_job(partial(build_committing_pipeline, configuration=configuration), job, options)
+    if is_dry_run(options):
+        job.store.remove(f"{job.staging}/{_STARTED}")
     with _naming_rivals(job, current):
         metrics = run_job(build_pipeline, job, options, partial(_count_finished, job))
         index = _read_outcome(job)
-    totals = add_up(job.store, index)
-    _check_failures(totals, job, index)
-    snapshot = Snapshot(
-        version=current.version if current else -1,
-        index=index,
-        configuration=configuration,
-        catalogue=job.catalogue.uri,
-        features=job.features.canonical(),
-        statistics=brief_statistics(totals),
-    )
-    # Limits are no part of what a dataset holds.
-    same = current is not None and current.index == index
-    committed = not same and _commit(job, snapshot)
-    snapshot = require_snapshot(job.store)
-    write_card(job.store, snapshot, totals, job.schema)
-    remove_withdrawn(job, {shard.name for shard in read_shards(job.store, index)})
-    job.store.remove(job.staging)
-    return Extraction(snapshot, totals, committed, job.features.shape, metrics)
+    finished = finish(job, configuration, current, index)
+    return Extraction(*finished, job.features.shape, metrics)
 
 
 def _count_finished(job: ExtractJob) -> int:
@@ -206,26 +201,6 @@ def _naming_rivals(job: ExtractJob, current: Snapshot | None) -> Iterator[None]:
         ) from error
 
 
-def _commit(job: ExtractJob, snapshot: Snapshot) -> bool:
-    """Commit a snapshot; false where another run has committed the very same meanwhile."""
-    shards = list(ordered_shards(job.store, snapshot.index))
-    try:
-        commit(job.store, snapshot, shards, table_schema(job))
-    except DatasetError:
-        found = read_snapshot(job.store)
-        if found is None or replace(found, version=snapshot.version) != snapshot:
-            raise
-        return False
-    return True
-
-
-def table_schema(job: ExtractJob) -> Any:
-    """Schema of the Delta table: the rows', and the partition column."""
-    import pyarrow as pa
-
-    return job.schema.arrow().append(pa.field("split", pa.string())).remove_metadata()
-
-
 def check_output(
     job: ExtractJob, configuration: dict[str, Any], overwrite: bool = False
 ) -> Snapshot | None:
@@ -241,7 +216,7 @@ def check_output(
     try:
         # Where there is no table, a refusal of the store is clearer from what writes a file.
         current = read_snapshot(store) if _check_folder(store) else None
-        store.put(f"{job.staging}/started", b"")
+        store.put(f"{job.staging}/{_STARTED}", b"")
     except OSError as error:
         raise DatasetError(f"output {store.root}: cannot be written: {error}") from error
     if current is None or overwrite:
@@ -265,6 +240,9 @@ def _differences(
         if current.configuration.get(section) != configuration.get(section):
             yield f"configuration of {section}"
 
+
+#: Written to see whether it can be.
+_STARTED = "started"
 
 _OURS = frozenset({"_delta_log", "index", "staging", "tfrecord", "README.md", "statistics.json"})
 
@@ -309,19 +287,3 @@ def _read_outcome(job: ExtractJob) -> str:
             "that all machines share"
         ) from error
     return index
-
-
-def _check_failures(totals: Totals, job: ExtractJob, index: str) -> None:
-    allowed = job.limits.max_failure_ratio
-    if totals.failure_ratio > allowed:
-        raise TooManyFailuresError(
-            f"{totals.recordings['failed']:,} of {totals.recordings.total():,} recordings failed "
-            f"({totals.failure_ratio:.1%}, and limits.max_failure_ratio allows {allowed:.1%}); "
-            f"nothing was committed. Every failure is in {job.store.root}/index/{index}/"
-        )
-    if not totals.rows:
-        raise TooManyFailuresError(
-            f"no recording gives any row: {totals.recordings['failed']:,} failed, "
-            f"{totals.recordings['skipped']:,} were shorter than a chunk (chunk.short is drop); "
-            f"nothing was committed. Every failure is in {job.store.root}/index/{index}/"
-        )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import psutil
 
@@ -64,6 +64,10 @@ _ADVICE = (
 )
 
 
+class NothingSubmittedError(Exception):
+    """No job runs, and none was to: the options asked for a check, or for a template."""
+
+
 class LostWorkerError(Exception):
     """A worker process of the direct runner ended in mid-run."""
 
@@ -96,10 +100,17 @@ def run_job(
     -------
     RunMetrics
         What was counted.
+
+    Raises
+    ------
+    NothingSubmittedError
+        It was a dry run, or a template was made.
     """
     if runs_here(options):
         return run_metrics(run_pipeline(lambda pipeline: build(pipeline, job), options))
     quiet = replace(job, progress="")
+    if makes_template(options) or is_dry_run(options):
+        return _prepare_only(lambda pipeline: build(pipeline, quiet), options)
     watch = partial(watching, address=job.progress, finished=finished)
     return run_metrics(run_pipeline(lambda pipeline: build(pipeline, quiet), options, watch))
 
@@ -162,11 +173,44 @@ def _run_once(
             if lost:
                 raise LostWorkerError(lost[0]) from None
             raise
-        except RuntimeError as error:
-            if lost:
+        except Exception as error:
+            # Each runner has a class of its own for what went wrong on a worker.
+            if lost and isinstance(error, RuntimeError):
                 raise LostWorkerError(lost[0]) from error
-            raise _plain(error) from error
+            if (plain := _plain(error)) is error:
+                raise
+            raise plain from error
     return result
+
+
+def _prepare_only(build: Callable[[Any], object], options: Any) -> NoReturn:
+    import apache_beam as beam
+
+    pipeline = beam.Pipeline(options=options)
+    build(pipeline)
+    pipeline.run()
+    if is_dry_run(options):
+        message = "dry run: the pipeline and its options are in order; nothing was submitted"
+    else:
+        message = f"wrote the template {_template(options)}; the jobs made of it commit themselves"
+    raise NothingSubmittedError(message)
+
+
+def is_dry_run(options: Any) -> bool:
+    """Whether Dataflow's runner is to check the options and no more."""
+    known = options.get_all_options()
+    return bool(known["runner"] == RUNNERS["dataflow"] and known["dry_run"])
+
+
+def makes_template(options: Any) -> bool:
+    """Whether Dataflow's runner is to write a job to a file, and somebody else submits it."""
+    known = options.get_all_options()
+    return bool(known["runner"] == RUNNERS["dataflow"] and _template(options))
+
+
+def _template(options: Any) -> str | None:
+    found: str | None = options.get_all_options()["template_location"]
+    return found
 
 
 def runs_here(options: Any) -> bool:
@@ -174,7 +218,7 @@ def runs_here(options: Any) -> bool:
     return bool(options.get_all_options()["runner"] == RUNNERS["direct"])
 
 
-def _plain(error: RuntimeError) -> Exception:
+def _plain(error: Exception) -> Exception:
     """Find the user's error in what Beam makes of it."""
     for said, advice in _ADVICE:
         if found := said.search(str(error)):

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from pipelines.dataflow import settle_dataflow
 from pipelines.flink import settle_flink
 from transforms.errors import ConfigError
 
@@ -72,6 +73,12 @@ def _direct(workers: int) -> list[str]:
     ]
 
 
+def _dataflow(workers: int) -> list[str]:
+    # The service starts a Python process on each core, of twelve threads: each would make a
+    # shard, and have a decoder process. With two one writes while the other's decoder works.
+    return ["--number_of_worker_harness_threads=2"]
+
+
 def _nothing(workers: int) -> list[str]:
     return []
 
@@ -79,7 +86,7 @@ def _nothing(workers: int) -> list[str]:
 _OWN: dict[str, Callable[[int], list[str]]] = {
     "direct": _direct,
     "flink": _nothing,
-    "dataflow": _nothing,
+    "dataflow": _dataflow,
     "prism": _nothing,
 }
 
@@ -104,6 +111,7 @@ def _settle_prism(options: Any, flags: Sequence[str]) -> None:
 
 _SETTLE: dict[str, Callable[[Any, Sequence[str]], None]] = {
     "flink": settle_flink,
+    "dataflow": settle_dataflow,
     "prism": _settle_prism,
 }
 

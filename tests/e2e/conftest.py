@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from deltalake import DeltaTable
 
+from tests.e2e.object_stores.gateway import process_to
+from tests.e2e.object_stores.servers import KINDS, Place, installed, new_place, serving
 from tests.e2e.rows import Rows, from_arrow
 from tests.e2e.songs import Songs, make_songs
 from tests.pipeline_runs import melmill
+
+# gcsfs asks Google's own servers what kind of bucket an emulator's is, for a minute.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +46,25 @@ def rows(dataset) -> Rows:
 def tf() -> Any:
     """TensorFlow, where it is installed."""
     return pytest.importorskip("tensorflow")
+
+
+@pytest.fixture(scope="session")
+def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The URL of each server; that of Google's protocol through a gateway, see there."""
+    programs = installed()
+    if programs is None:
+        message = "no servers of object stores: run scripts/object-stores install"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    folder = tmp_path_factory.mktemp("servers")
+    with ExitStack() as stack:
+        found = {k: stack.enter_context(serving(k, programs, folder / k)) for k in KINDS}
+        found["gcs"] = stack.enter_context(process_to(found["gcs"]))
+        yield found
+
+
+@pytest.fixture
+def gcs(endpoints: dict[str, str]) -> Place:
+    """A new bucket on the server of Google's protocol."""
+    return new_place("gcs", endpoints)

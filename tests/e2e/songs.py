@@ -66,8 +66,9 @@ def make_songs(folder: Path) -> Songs:
 
 
 def python_command(*arguments: str, patch: str = "") -> list[str]:
-    """The command as a process; `patch` is run in it first, where ``extract`` is a module."""
+    """The command as a process; `patch` is run in it first, where our modules have short names."""
     if not patch:
         return [sys.executable, "-m", "pipelines", *arguments]
-    code = f"import os, pipelines.cli, pipelines.extract as extract; {patch}; pipelines.cli.main()"
+    names = "import os, pipelines.cli, pipelines.extract as extract, pipelines.finish as finish"
+    code = f"{names}; {patch}; pipelines.cli.main()"
     return [sys.executable, "-c", code, *arguments]

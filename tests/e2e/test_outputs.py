@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from pipelines.extract import TooManyFailuresError, check_output
+from pipelines.extract import check_output
+from pipelines.finish import TooManyFailuresError
 from pipelines.present import extraction_text
 from pipelines.validate import check_shard
 from tests import signals
@@ -369,11 +370,11 @@ def test_a_disk_that_fills_up_is_the_users_error_and_is_gone_on_from(
 def test_a_disk_that_is_full_at_the_commit_commits_nothing(
     songs: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pipelines.extract
+    import pipelines.finish
 
     enlarge(small_disk)
     output = small_disk / "out"
-    commit = pipelines.extract.commit
+    commit = pipelines.finish.commit
 
     def commit_on_a_full_disk(*arguments: object) -> int:
         with (small_disk / "filler").open("wb", buffering=0) as filler:
@@ -381,7 +382,7 @@ def test_a_disk_that_is_full_at_the_commit_commits_nothing(
                 pass
         return commit(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipelines.extract, "commit", commit_on_a_full_disk)
+    monkeypatch.setattr(pipelines.finish, "commit", commit_on_a_full_disk)
     with pytest.raises(DatasetError, match=r"cannot commit to .*: No space left on device"):
         extract_here(songs, output, *QUICK)
     assert not DeltaTable.is_deltatable(str(output))

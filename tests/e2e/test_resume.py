@@ -15,6 +15,7 @@ import pytest
 from deltalake import DeltaTable
 
 import pipelines.extract
+import pipelines.finish
 from tests.e2e.comparing import added, assert_same_dataset, contents
 from tests.e2e.songs import Songs, python_command
 from tests.pipeline_runs import extract_here
@@ -159,7 +160,7 @@ KILL = "os.kill(os.getpid(), 9)"
     ("patch", "committed"),
     [
         pytest.param(f"extract._read_outcome = lambda job: {KILL}", False, id="shards, no commit"),
-        pytest.param(f"extract.write_card = lambda *of: {KILL}", True, id="commit, no card"),
+        pytest.param(f"finish.write_card = lambda *of: {KILL}", True, id="commit, no card"),
         pytest.param(
             f"import transforms.storage.card as card; card.statistics = lambda totals: {KILL}",
             True,
@@ -273,13 +274,13 @@ def hum(tmp_path) -> Path:
 
 
 def test_a_rival_that_commits_the_same_first_leaves_nothing_to_do(hum, tmp_path, monkeypatch):
-    real = pipelines.extract.commit
+    real = pipelines.finish.commit
 
     def commit_twice(*arguments):
         real(*arguments)
         return real(*arguments)
 
-    monkeypatch.setattr(pipelines.extract, "commit", commit_twice)
+    monkeypatch.setattr(pipelines.finish, "commit", commit_twice)
     extraction = extract_here(hum, tmp_path / "dataset")
     assert not extraction.committed
     assert extraction.snapshot.version == 0
@@ -287,14 +288,14 @@ def test_a_rival_that_commits_the_same_first_leaves_nothing_to_do(hum, tmp_path,
 
 
 def test_a_rival_that_commits_something_else_first_wins(hum, tmp_path, monkeypatch):
-    real = pipelines.extract.commit
+    real = pipelines.finish.commit
 
     def commit_after_another(*arguments):
-        monkeypatch.setattr(pipelines.extract, "commit", real)
+        monkeypatch.setattr(pipelines.finish, "commit", real)
         extract_here(hum, tmp_path / "dataset", "chunk.seconds=2")
         return real(*arguments)
 
-    monkeypatch.setattr(pipelines.extract, "commit", commit_after_another)
+    monkeypatch.setattr(pipelines.finish, "commit", commit_after_another)
     with pytest.raises(DatasetError, match="another run committed version 0"):
         extract_here(hum, tmp_path / "dataset")
     assert DeltaTable(tmp_path / "dataset").to_pyarrow_table().num_rows == 2

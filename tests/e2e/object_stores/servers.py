@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,6 +91,13 @@ class Place:
     def through(self, endpoint: str) -> Place:
         """The same bucket, reached by another address."""
         return Place(self.kind, endpoint, self.bucket)
+
+
+def new_place(kind: str, endpoints: dict[str, str]) -> Place:
+    """Make a bucket."""
+    place = Place(kind, endpoints[kind], f"bucket-{uuid.uuid4().hex[:12]}")
+    place.filesystem().mkdir(place.bucket)
+    return place
 
 
 def azure_connection(endpoint: str, key: str = AZURE_KEY) -> str:

@@ -1,0 +1,186 @@
+"""Submitted to Dataflow by its real client, and carried out as the service would."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.e2e.object_stores.servers import Place
+from tests.e2e.runners.dataflow_service import DONE, FAILED, Service, dataflow_service
+from tests.e2e.runners.flink import ROOT, said_json
+from tests.e2e.songs import SETTINGS, Songs
+
+
+@pytest.fixture(scope="module")
+def service(
+    endpoints: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    with dataflow_service(endpoints["gcs"], tmp_path_factory.mktemp("dataflow")) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def setup_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our source folder, as a user has it; building leaves files in it."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pipelines", "transforms"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    return source / "setup.py"
+
+
+def assert_same_rows(place: Place, undisturbed: Path, fetched: Path) -> None:
+    """The rows are those of the local dataset but for where the recordings were."""
+    place.filesystem().get(f"{place.bucket}/dataset", str(fetched), recursive=True)
+    found, wanted = (
+        pl.read_delta(str(folder)).with_columns(pl.col("uri").str.split("/").list.last())
+        for folder in (fetched, undisturbed)
+    )
+    order = ["uri", "chunk_index"]
+    columns = [name for name in wanted.columns if name != "recording_id"]
+    assert found.select(columns).sort(order).equals(wanted.select(columns).sort(order))
+    assert not (fetched / "staging").exists()
+
+
+def run(
+    service: Service,
+    place: Place,
+    *arguments: str,
+    program: tuple[str, ...] = ("-m", "pipelines"),
+) -> subprocess.CompletedProcess[str]:
+    """Run the real command, beside the stand-in and a server of Cloud Storage's API."""
+    told = {**place.environment, **service.environment}
+    environment = {**os.environ, **told}
+    del environment["NO_GCE_CHECK"]
+    command = [sys.executable, *program, *arguments, *service.options]
+    command += [f"--temp_location={place.root}/tmp"]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def upload(songs: Songs, place: Place) -> str:
+    store = place.filesystem()
+    store.put(str(songs.table.parent), f"{place.bucket}/catalogue", recursive=True)
+    return f"{place.root}/catalogue/{songs.table.name}"
+
+
+def test_the_staged_package_makes_the_dataset(
+    service: Service, gcs: Place, songs: Songs, dataset: Path, setup_file: Path, tmp_path: Path
+) -> None:
+    catalogue = upload(songs, gcs)
+    arguments = songs.command(f"{gcs.root}/dataset")
+    arguments[1] = catalogue
+    done = run(service, gcs, *arguments, f"--setup_file={setup_file}", "--json")
+    said = said_json(done)
+    job = list(service.jobs.values())[-1]
+    assert job.state == DONE
+    assert any("workflow.tar.gz" in one["messageText"] for one in job.messages)
+    assert said["metrics"]["counters"]["rows_written"] == said["rows"]
+    assert_same_rows(gcs, dataset, tmp_path / "fetched")
+
+
+def test_the_job_asks_for_workers_that_suit_the_work(service: Service) -> None:
+    job = list(service.jobs.values())[-1]
+    # One Python process on each core; each makes two shards at a time.
+    assert job.options["number_of_worker_harness_threads"] == 2
+
+
+def test_without_the_staged_package_the_workers_are_named_as_the_cause(
+    service: Service, gcs: Place, songs: Songs
+) -> None:
+    arguments = songs.command(f"{gcs.root}/dataset")
+    arguments[1] = upload(songs, gcs)
+    done = run(service, gcs, *arguments, "--quiet")
+    assert list(service.jobs.values())[-1].state == FAILED
+    assert done.returncode == 2
+    assert "melmill: the workers have no melmill; give it to them with --setup_file" in done.stderr
+
+
+def test_a_dry_run_checks_the_options_and_submits_nothing(
+    service: Service, gcs: Place, songs: Songs
+) -> None:
+    before = len(service.jobs)
+    arguments = songs.command(f"{gcs.root}/dataset")
+    arguments[1] = upload(songs, gcs)
+    done = run(service, gcs, *arguments, "--dry_run=True")
+    assert done.returncode == 0, done.stderr
+    assert "nothing was submitted" in done.stdout
+    assert len(service.jobs) == before
+    assert gcs.store("dataset").top_names() == set()
+
+
+def test_a_templates_job_commits_by_itself(
+    service: Service, gcs: Place, songs: Songs, dataset: Path, setup_file: Path, tmp_path: Path
+) -> None:
+    template = f"{gcs.root}/templates/job.json"
+    output = f"{gcs.root}/dataset"
+    arguments = [f"--catalogue={upload(songs, gcs)}", f"--output={output}"]
+    arguments += [f"--settings={';'.join(SETTINGS[1:6:2])}", f"--setup_file={setup_file}"]
+    program = (str(ROOT / "deploy/dataflow/main.py"),)
+    done = run(service, gcs, *arguments, f"--template_location={template}", program=program)
+    assert done.returncode == 0, done.stderr
+    assert f"wrote the template {template}" in done.stdout
+    # Nobody waits for the job that the service makes of it.
+    job = service.create(json.loads(gcs.filesystem().cat_file(template)))
+    deadline = time.monotonic() + 120
+    while job.state not in (DONE, FAILED) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert job.state == DONE, job.messages
+    assert_same_rows(gcs, dataset, tmp_path / "fetched")
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [("--project", "--project"), ("--region", "--region"), ("--temp_location", "--temp_location")],
+)
+def test_what_dataflow_needs_is_asked_for_at_once(
+    songs: Songs, tmp_path: Path, missing: str, message: str
+) -> None:
+    given = {
+        "--project": "project",
+        "--region": "europe-west1",
+        "--temp_location": "gs://bucket/tmp",
+    }
+    options = [f"{name}={value}" for name, value in given.items() if name != missing]
+    command = [sys.executable, "-m", "pipelines", *songs.command(tmp_path / "dataset")]
+    done = subprocess.run(
+        [*command, "--runner=dataflow", *options], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"melmill: --runner dataflow: {message}")
+
+
+def test_no_credentials_are_said_within_seconds(songs: Songs, tmp_path: Path) -> None:
+    nobody = {
+        "HOME": str(tmp_path),
+        "CLOUDSDK_CONFIG": str(tmp_path),
+        # Nobody answers there, as on a machine outside of Google's.
+        "GCE_METADATA_HOST": "127.0.0.1:9",
+        "GCE_METADATA_IP": "127.0.0.1:9",
+    }
+    environment = {**os.environ, **nobody}
+    environment.pop("GOOGLE_APPLICATION_CREDENTIALS", None)
+    command = [sys.executable, "-m", "pipelines", *songs.command(tmp_path / "dataset")]
+    command += ["--runner=dataflow", "--project=project", "--region=europe-west1"]
+    started = time.monotonic()
+    done = subprocess.run(
+        [*command, "--temp_location=gs://bucket/tmp"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no credentials for Google Cloud were found; run: gcloud auth" in done.stderr
+    assert time.monotonic() - started < 20

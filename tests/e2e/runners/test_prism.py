@@ -1,0 +1,36 @@
+"""On Beam's Prism runner, the real program: the same bytes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.e2e.comparing import assert_same_dataset
+from tests.e2e.runners.flink import ROOT, RUN_SECONDS, has_namespaces, said_json
+from tests.e2e.songs import Songs
+from tests.pipeline_runs import melmill_json
+
+RECIPE = ROOT / "configs/runners/prism.yaml"
+#: Prism listens on every interface: it gets a network with nothing but loopback.
+ALONE = ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "--net"]
+ALONE += ["sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+
+
+def test_prism_makes_the_same_bytes(
+    beam_programs: Path, songs: Songs, dataset: Path, tmp_path: Path
+) -> None:
+    arguments = [*songs.command(tmp_path / "dataset"), "--runner-config", str(RECIPE), "--json"]
+    done = subprocess.run(
+        [*(ALONE if has_namespaces() else []), sys.executable, "-m", "pipelines", *arguments],
+        env={**os.environ, "PATH": f"{beam_programs}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=RUN_SECONDS,
+    )
+    said = said_json(done)
+    assert_same_dataset(tmp_path / "dataset", dataset)
+    local = melmill_json(*songs.command(tmp_path / "local"))
+    assert said["metrics"]["counters"] == local["metrics"]["counters"]
