@@ -22,6 +22,7 @@ import transforms.errors
 from pipelines.counters import RunMetrics, run_metrics, watching
 from pipelines.memory import tune_allocation
 from pipelines.options import RUNNERS
+from transforms.audio.isolation import ONE_THREAD
 from transforms.errors import UserError
 
 if TYPE_CHECKING:
@@ -142,6 +143,8 @@ def run_pipeline(
         Workers were lost in every attempt.
     """
     tune_allocation()
+    for name, number in ONE_THREAD.items():
+        os.environ.setdefault(name, number)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             return _run_once(build, options, watch)

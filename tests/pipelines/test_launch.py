@@ -107,6 +107,19 @@ def fail(number: int, error: Exception) -> int:
     return number
 
 
+def tell_threads(number: int, names: list[str]) -> int:
+    raise DatasetError(" ".join(os.environ.get(name, "none") for name in names))
+
+
+def test_a_worker_has_one_thread_of_blas(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")  # what the user says stays
+    with pytest.raises(DatasetError, match=r"^1 1 3$"):
+        run(tell_threads, names)
+
+
 def test_a_users_error_in_a_worker_reaches_the_user() -> None:
     with pytest.raises(DatasetError) as caught:
         run(fail, DatasetError("cannot write\n  shard 7"))
@@ -221,6 +234,6 @@ def test_what_workers_log_stays_out_of_the_terminal(capfd: pytest.CaptureFixture
 
 
 def test_what_other_runners_log_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
-    with launch._quiet_workers(pipeline_options("dataflow", 0, [])):
+    with launch._quiet_workers(pipeline_options("flink", 0, ["--flink_master=[local]"])):
         os.write(2, b"job submitted")
     assert capfd.readouterr().err == "job submitted"

@@ -17,7 +17,18 @@ from apache_beam.options.pipeline_options import (
 from pipelines.options import RUNNERS, pipeline_options, read_recipe
 from transforms.errors import ConfigError
 
-WHERE = {"flink": ["--flink_master=[local]"], "prism": ["--prism_location=/usr/bin/prism"]}
+LOCAL_FLINK = "--flink_master=[local]"
+#: What each runner is to be told before it can be asked for.
+WHERE = {
+    "flink": [LOCAL_FLINK],
+    "prism": ["--prism_location=/usr/bin/prism"],
+    "dataflow": [
+        "--dry_run=True",
+        "--project=project",
+        "--region=europe-west1",
+        "--temp_location=gs://bucket/tmp",
+    ],
+}
 
 
 @pytest.mark.parametrize(("name", "beams"), RUNNERS.items())
@@ -54,13 +65,13 @@ def test_the_direct_runner_works_in_processes(workers: int) -> None:
 
 
 def test_other_runners_are_told_nothing_of_processes() -> None:
-    options = pipeline_options("dataflow", 3, []).view_as(DirectOptions)
+    options = pipeline_options("flink", 3, [LOCAL_FLINK]).view_as(DirectOptions)
     assert options.direct_running_mode != "multi_processing"
 
 
 def test_beams_options_pass_through() -> None:
     given = ["--region=europe-west1", "--temp_location", "gs://x/tmp", "--setup_file=./setup.py"]
-    options = pipeline_options("dataflow", 0, given)
+    options = pipeline_options("flink", 0, [LOCAL_FLINK, *given])
     cloud = options.view_as(GoogleCloudOptions)
     assert (cloud.region, cloud.temp_location) == ("europe-west1", "gs://x/tmp")
     assert options.view_as(SetupOptions).setup_file == "./setup.py"
@@ -113,12 +124,14 @@ def written(folder: Path, text: str) -> str:
 def test_a_recipe_says_what_the_command_line_would(tmp_path: Path) -> None:
     recipe = written(
         tmp_path,
-        "runner: dataflow\nregion: europe-west1\nexperiments: [one, two]\nnum_workers: 3\n"
+        "runner: flink\nflink_master: '[local]'\nregion: europe-west1\n"
+        "experiments: [one, two]\nnum_workers: 3\n"
         "environment_config: {command: beam-boot}\nno_use_public_ips: true\nupdate: false\n",
     )
     assert read_recipe(recipe) == (
-        "dataflow",
+        "flink",
         [
+            LOCAL_FLINK,
             "--region=europe-west1",
             "--experiments=one",
             "--experiments=two",
@@ -128,7 +141,7 @@ def test_a_recipe_says_what_the_command_line_would(tmp_path: Path) -> None:
         ],
     )
     options = pipeline_options(None, 0, ["--region=us-east1"], recipe)
-    assert options.view_as(StandardOptions).runner == "DataflowRunner"
+    assert options.view_as(StandardOptions).runner == "FlinkRunner"
     assert options.view_as(GoogleCloudOptions).region == "us-east1"
     assert options.view_as(PortableOptions).environment_config == '{"command": "beam-boot"}'
 

@@ -34,7 +34,7 @@ T = TypeVar("T")
 #: costs a fiftieth of decoding. Both numbers in bytes.
 _KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": f"{64 << 20}", "MALLOC_MMAP_THRESHOLD_": f"{16 << 20}"}
 #: One thread a process: many workers share a machine, and each has all its work to do.
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _START_SECONDS = 120.0
 _END_SECONDS = 1.0
 _MAX_STDERR_BYTES = 1 << 20
@@ -128,7 +128,7 @@ class DecoderProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env={**os.environ, **_KEEP_MEMORY, **_ONE_THREAD},
+            env={**os.environ, **_KEEP_MEMORY, **ONE_THREAD},
         )
         self._child = child
         try:
