@@ -11,6 +11,7 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines.calibration import seconds_per_audio_second
+from pipelines.costs import estimate_costs
 from pipelines.launch import run_job
 from transforms.catalogue import ReadCatalogue
 from transforms.job import ExtractJob
@@ -46,7 +47,8 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
     -------
     dict
         The plan's :class:`~transforms.plan_summary.PlanSummary` as plain values, and
-        ``cpu_seconds``, from a short calibration on this machine.
+        ``cpu_seconds``, from a short calibration on this machine; ``costs`` on others
+        (:func:`~pipelines.costs.estimate_costs`).
     """
     with tempfile.TemporaryDirectory(prefix="melmill-plan-") as folder:
         local = job.store.is_local
@@ -58,4 +60,6 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
         summary: dict[str, Any] = json.loads(text)
         costs = seconds_per_audio_second(summary["codec_seconds"], job.features, Path(folder))
     cpu = sum(costs[codec] * seconds for codec, seconds in summary["codec_seconds"].items())
-    return {**summary, "cpu_seconds": cpu}
+    planned = summary["recordings"].get("planned", 0)
+    costs_usd = estimate_costs(cpu, summary["seconds"], planned)
+    return {**summary, "cpu_seconds": cpu, "costs": costs_usd}

@@ -114,6 +114,7 @@ def plan_text(catalogue: str, plan: dict[str, Any]) -> str:
         f"  about {plan['parquet_bytes'] / 1e6:,.1f} MB of Parquet in "
         f"{sum(plan['shards'].values()):,} shards, "
         f"and {_duration(plan['cpu_seconds'])} of CPU time",
+        f"  {_costs(plan['costs'])}",
     ]
     for split, of_split in sorted(plan["rows"].items()):
         lines.append(f"  {split}: {of_split:,} rows, {plan['shards'].get(split, 0):,} shards")
@@ -123,6 +124,19 @@ def plan_text(catalogue: str, plan: dict[str, Any]) -> str:
         lines.append(f"  {failed:,} failed: {cause}")
         lines += [f"    {uri!r}: {message}" for uri, message in plan["examples"][cause]]
     return "\n".join(lines)
+
+
+def _costs(costs: dict[str, Any]) -> str:
+    """Say what it costs to rent machines for it.
+
+    >>> _costs({"dataflow": {"usd": 12.3, "usd_per_1000_hours": 0.128}})
+    'about $12.30 on dataflow ($0.13 for 1,000 h); list prices, storage and requests not included'
+    """
+    each = (
+        f"${cost['usd']:,.2f} on {name} (${cost['usd_per_1000_hours']:,.2f} for 1,000 h)"
+        for name, cost in costs.items()
+    )
+    return f"about {', '.join(each)}; list prices, storage and requests not included"
 
 
 def _duration(seconds: float) -> str:

@@ -29,6 +29,7 @@ PLAN: dict[str, Any] = {
     "failures": {"corrupt": 2},
     "examples": {"corrupt": [["/songs/a\nb.wav", "it is broken"]]},
     "cpu_seconds": 100.0,
+    "costs": {"dataflow": {"usd": 0.02, "usd_per_1000_hours": 0.128}},
 }
 
 
@@ -110,6 +111,8 @@ def test_a_plan_is_told_with_its_cost() -> None:
     assert present.plan_text("songs", PLAN).splitlines() == [
         "songs: 1,000 recordings, 2.00 h, 2,400 chunks, 2,400 rows",
         "  about 120.0 MB of Parquet in 8 shards, and 1.7 min of CPU time",
+        "  about $0.02 on dataflow ($0.13 for 1,000 h); list prices, storage and requests not "
+        "included",
         "  test: 400 rows, 1 shards",
         "  train: 2,000 rows, 7 shards",
         "  3 skipped: shorter than a chunk (chunk.short is drop)",

@@ -25,6 +25,14 @@ _EXTRAS = {
 }
 
 
+#: How long a store may keep silent before it is asked again, in seconds; s3fs has 15 by itself,
+#: others wait for minutes or for ever.
+SILENCE_SECONDS = 60
+_GOOGLE = {"requests_timeout": SILENCE_SECONDS}
+_AZURE = {"read_timeout": SILENCE_SECONDS, "connection_timeout": 10}
+_PATIENCE = {"gs": _GOOGLE, "gcs": _GOOGLE, "abfs": _AZURE, "abfss": _AZURE, "az": _AZURE}
+
+
 def open_filesystem(
     uri: str, options: StorageOptions, error: type[UserError] = CatalogueError
 ) -> tuple[Any, str]:
@@ -43,9 +51,11 @@ def open_filesystem(
         filesystem = fsspec.filesystem("file", **{"use_listings_cache": False, **dict(options)})
         return filesystem, filesystem._strip_protocol(uri)
     # In a chain the option would reach one filesystem of several, and not each knows it.
-    fresh = {} if "::" in uri else {"use_listings_cache": False}
+    alone = "::" not in uri
+    patience = _PATIENCE.get(uri.partition("://")[0].lower(), {}) if alone else {}
+    fresh = {"use_listings_cache": False} if alone else {}
     try:
-        filesystem, path = fsspec.url_to_fs(uri, **fresh, **dict(options))
+        filesystem, path = fsspec.url_to_fs(uri, **{**fresh, **patience, **dict(options)})
     except ImportError as missing:
         extra = _EXTRAS.get(uri.partition("://")[0].lower())
         hint = f"; pip install 'melmill[{extra}]'" if extra else ""

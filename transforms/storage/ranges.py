@@ -83,9 +83,10 @@ def _azure(filesystem: Any, path: str, etag: str) -> ReadRange:
     container, name, _ = filesystem.split_path(path)
     blob = filesystem.service_client.get_blob_client(container, name)
     version = {"etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
+    patience = filesystem._timeout_kwargs
 
     async def download(start: int, stop: int) -> bytes:
-        stream = await blob.download_blob(offset=start, length=stop - start, **version)
+        stream = await blob.download_blob(offset=start, length=stop - start, **version, **patience)
         content: bytes = await stream.readall()
         return content
 

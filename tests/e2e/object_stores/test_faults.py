@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,8 @@ from tests.e2e.object_stores.servers import Place
 from tests.pipeline_runs import melmill
 from tests.signals import song, write_audio
 from transforms.errors import Cause, DatasetError, RecordingError
-from transforms.storage.objects import StoredObject
+from transforms.storage.filesystems import SILENCE_SECONDS, open_filesystem
+from transforms.storage.objects import StoredObject, fingerprint_of
 from transforms.storage.store import Store
 
 #: What passes if one waits.
@@ -131,6 +133,56 @@ def test_each_fault_passes(faulty: tuple[Place, Gateway], fault: Fault) -> None:
         assert left[0] < (2 if fault.kind == "half" else 0)
     gateway.fault = lambda method, path: None
     assert store.read("a.bin") == b"content"
+
+
+#: What makes each client wait two seconds for an answer, not a minute.
+HASTY = {
+    "s3": {"config_kwargs": {"read_timeout": 2}},
+    "gcs": {"requests_timeout": 2},
+    "azure": {"read_timeout": 2},
+}
+
+
+@pytest.mark.parametrize("faulty", ["s3", "gcs", SLOW_AZURE], indirect=True)
+def test_a_request_that_is_never_answered_is_made_again(faulty: tuple[Place, Gateway]) -> None:
+    place, gateway = faulty
+    stalled: list[str] = []
+
+    def stall_once(method: str, path: str) -> Fault | None:
+        if stalled or method != "GET":
+            return None
+        stalled.append(path)
+        return Fault("stall", seconds=600)
+
+    options = {**place.options, **HASTY[place.kind]}
+    store = Store(f"{place.root}/folder", tuple(options.items()))
+    store.put("a.bin", b"content" * 1000)
+    gateway.fault = stall_once
+    started = time.monotonic()
+    assert store.read("a.bin") == b"content" * 1000
+    details = place.filesystem().info(f"{place.bucket}/folder/a.bin")
+    stalled.clear()
+    source = StoredObject(
+        f"{place.root}/folder/a.bin", 7000, tuple(options.items()), fingerprint_of(details)
+    )
+    with source.open() as file:
+        assert file.read() == b"content" * 1000
+    assert stalled
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("gs://bucket/folder", "requests_timeout"),
+        ("abfs://folder@account.dfs.core.windows.net/x", "_timeout_kwargs"),
+    ],
+)
+def test_no_client_waits_for_ever(url: str, name: str) -> None:
+    options = (("token", "anon"),) if url.startswith("gs") else (("anon", True),)
+    filesystem, _ = open_filesystem(url, options)
+    told = getattr(filesystem, name)
+    assert (told["read_timeout"] if isinstance(told, dict) else told) == SILENCE_SECONDS
 
 
 def test_what_does_not_pass_is_said_at_once_and_once(faulty: tuple[Place, Gateway]) -> None:
