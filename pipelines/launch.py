@@ -57,7 +57,8 @@ _ADVICE = (
         "or with an image in which melmill is installed (README, Runners)",
     ),
     (
-        re.compile(r"InvalidClassException|serialVersionUID|class incompatible"),
+        # Said by Flink 1.20 to a job server for 1.19; the other is what Java says of a class.
+        re.compile(r"Failed to deserialize JobGraph|java\.io\.InvalidClassException"),
         "the job server and the Flink cluster are of different versions of Flink; start the job "
         "server for the cluster's version, or name the cluster with --flink_master instead of "
         "--job_endpoint: then the right one is used",

@@ -69,8 +69,11 @@ def test_an_error_that_is_nobodys_fault_stays_beams(error: str) -> None:
         ("ModuleNotFoundError: No module named 'transforms.job'", "the workers have no melmill"),
         ("ModuleNotFoundError: No module named 'soxr'", "the workers have no Python package soxr;"),
         (
-            "java.io.InvalidClassException: org.apache.flink.X; local class incompatible: stream "
-            "classdesc serialVersionUID = 1, local class serialVersionUID = 2",
+            # As Flink 1.20.1 answered a job server for 1.19.
+            "org.apache.flink.runtime.rest.util.RestClientException: [org.apache.flink.runtime."
+            "rest.handler.RestHandlerException: Failed to deserialize JobGraph.\n\tat org.apache"
+            "\nCaused by: java.lang.ClassNotFoundException: org.apache.flink.runtime.jobgraph."
+            "RestoreMode",
             "are of different versions of Flink",
         ),
     ],
