@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import shutil
 import subprocess
 import zipfile
@@ -122,3 +123,29 @@ def test_images_are_of_the_versions_that_work_together(manifest: Any) -> None:
     assert known.get_all_options()["flink_version"] is not None
     assert f"@v{beam}" in (ROOT / "configs/runners/prism.yaml").read_text()
     assert f"beam=v{beam}" in (ROOT / "scripts/beam-programs").read_text()
+
+
+def test_flink_finds_heap_enough_for_each_slot(manifest: Any, tmp_path: Path) -> None:
+    """By Flink's own division of a TaskManager's memory."""
+    where = subprocess.run(
+        [ROOT / "scripts/flink-cluster", "where"], capture_output=True, text=True, check=True
+    )
+    jar = Path(where.stdout.strip())
+    if not jar.exists():
+        if os.environ.get("CI"):
+            pytest.fail("no Flink: run scripts/flink-cluster install")
+        pytest.skip("no Flink: run scripts/flink-cluster install")
+    spec = manifest["spec"]
+    settings = {
+        **spec["flinkConfiguration"],
+        "taskmanager.memory.process.size": spec["taskManager"]["resource"]["memory"],
+        "taskmanager.cpu.cores": "1.0",
+    }
+    lines = [f"{name}: {value}\n" for name, value in settings.items()]
+    (tmp_path / "flink-conf.yaml").write_text("".join(lines))
+    program = "org.apache.flink.runtime.util.bash.BashJavaUtils"
+    command = ["java", "-cp", str(jar), program, "GET_TM_RESOURCE_PARAMS", "--configDir", tmp_path]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (heap,) = re.findall(r"-Xmx(\d+)", said)
+    slots = int(spec["flinkConfiguration"]["taskmanager.numberOfTaskSlots"])
+    assert int(heap) >= slots * 1.5e9
