@@ -1,11 +1,23 @@
-"""A Python environment with all that melmill needs, and no melmill."""
+"""A Python environment with all that melmill needs, and no melmill; its source, to be staged."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+
+
+def copy_source(folder: Path) -> Path:
+    """Copy our source folder, since building leaves files in it; gives its ``setup.py``."""
+    for name in ("pipelines", "transforms"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    return folder / "setup.py"
 
 
 def make_bare_environment(folder: Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import polars as pl
 import pytest
 
 from tests.e2e.object_stores.servers import Place
+from tests.e2e.runners.bare import copy_source
 from tests.e2e.runners.dataflow_service import DONE, FAILED, Service, dataflow_service
 from tests.e2e.runners.flink import ROOT, said_json
 from tests.e2e.songs import SETTINGS, Songs
@@ -30,13 +30,7 @@ def service(
 
 @pytest.fixture(scope="module")
 def setup_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Our source folder, as a user has it; building leaves files in it."""
-    source = tmp_path_factory.mktemp("source")
-    for name in ("pipelines", "transforms"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    return source / "setup.py"
+    return copy_source(tmp_path_factory.mktemp("source"))
 
 
 def assert_same_rows(place: Place, undisturbed: Path, fetched: Path) -> None:

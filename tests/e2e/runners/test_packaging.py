@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.comparing import assert_same_dataset
-from tests.e2e.runners.bare import make_bare_environment
-from tests.e2e.runners.flink import RECIPE, ROOT, Flink
+from tests.e2e.runners.bare import copy_source, make_bare_environment
+from tests.e2e.runners.flink import RECIPE, Flink
 from tests.e2e.songs import Songs
 
 
@@ -45,11 +44,7 @@ def test_a_setup_file_brings_it_to_them(
 ) -> None:
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("pipelines", "transforms"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    setup = f"--setup_file={source / 'setup.py'}"
+    setup = f"--setup_file={copy_source(source)}"
     done = flink.melmill(*songs.command(tmp_path / "dataset"), *bare_options, setup)
     assert done.returncode == 0, done.stderr
     assert_same_dataset(tmp_path / "dataset", dataset)
