@@ -231,7 +231,7 @@ def plan(
     output: Annotated[
         str,
         typer.Argument(metavar="[OUTPUT]", help="Needed where workers are not on this machine."),
-    ] = ".",
+    ] = "",
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer reads the default, nobody changes it
     runner: RunnerOption = None,

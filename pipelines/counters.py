@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 from transforms.metrics import NAMESPACE, Progress
 
 _SECONDS_BETWEEN = 5.0
+_LOG = logging.getLogger("melmill")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,15 @@ def run_metrics(result: Any) -> RunMetrics:
         one = Distribution(value.count, value.sum, value.min, value.max)
         distributions[name] = _merge(distributions[name], one) if name in distributions else one
     return RunMetrics(counters, distributions)
+
+
+def final_metrics(result: Any) -> RunMetrics:
+    """Ask at the end of a run, whose work is not to be lost because the runner cannot say."""
+    try:
+        return run_metrics(result)
+    except Exception as error:  # noqa: BLE001 - each runner's client has errors of its own
+        _LOG.warning("the runner does not say what it counted: %s", error)
+        return RunMetrics()
 
 
 def _latest(metric: Any) -> Any:
@@ -126,6 +137,10 @@ def _tell(
     result: Any, progress: Progress, finished: Callable[[], int], ended: threading.Event
 ) -> None:
     while not ended.wait(_SECONDS_BETWEEN):
-        counters = run_metrics(result).counters
-        progress.totals = display_totals(counters) if counters else {"shards": finished()}
+        try:
+            counters = run_metrics(result).counters
+            progress.totals = display_totals(counters) if counters else {"shards": finished()}
+        except Exception as error:  # noqa: BLE001 - the display alone depends on it
+            _LOG.warning("no news of the run: %s", error)
+            continue
         progress.tell()

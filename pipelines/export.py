@@ -12,7 +12,7 @@ from typing import Any
 import apache_beam as beam
 
 from pipelines.inspect import Inspection, inspect
-from pipelines.launch import run_job
+from pipelines.launch import is_dry_run, run_job
 from transforms.errors import ConfigError, DatasetError
 from transforms.export import ExportShards, list_export_shards
 from transforms.storage.card import band_statistics, statistics, to_json, view_card
@@ -88,7 +88,8 @@ def export(job: ExportJob, options: Any) -> Export:
     job = replace(job, index=inspection.snapshot.index)
     if job.normalize == "global":
         job = _with_band_statistics(job, inspection)
-    _claim_output(job)
+    if not is_dry_run(options):
+        _claim_output(job)
     run_job(build_pipeline, job, options)
     shards = list(list_export_shards(job))
     made = _sum_up(job, shards)
@@ -99,7 +100,8 @@ def export(job: ExportJob, options: Any) -> Export:
 
 def build_pipeline(pipeline: beam.Pipeline, job: ExportJob) -> None:
     """Lay out the only stage there is."""
-    start = pipeline | "CheckWorkers" >> CheckWorkers()
+    stores = tuple((one.root, one.storage_options) for one in (job.dataset, job.output))
+    start = pipeline | "CheckWorkers" >> CheckWorkers(stores)
     _ = start | "ExportShards" >> ExportShards(job)
 
 

@@ -16,7 +16,7 @@ import apache_beam as beam
 from pipelines.config import Config
 from pipelines.counters import RunMetrics
 from pipelines.finish import commit_index, finish
-from pipelines.launch import is_dry_run, makes_template, run_job
+from pipelines.launch import is_dry_run, makes_template, not_shared, run_job, write_template
 from transforms.catalogue import ReadCatalogue
 from transforms.errors import CatalogueError, DatasetError
 from transforms.index import WriteIndex
@@ -69,7 +69,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection
 
     Out comes the index's name, for the commit.
     """
-    start = pipeline | "CheckWorkers" >> CheckWorkers()
+    start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores)
     listed = start | "ReadCatalogue" >> ReadCatalogue(job.catalogue)
     probed = listed | "ProbeRecordings" >> ProbeRecordings(job)
     planned = probed.recordings | "PlanRecordings" >> PlanRecordings(job)
@@ -80,11 +80,11 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection
 
 
 def build_committing_pipeline(
-    pipeline: beam.Pipeline, job: ExtractJob, *, configuration: dict[str, Any]
+    pipeline: beam.Pipeline, job: ExtractJob, *, configuration: dict[str, Any], began_with: int
 ) -> None:
     """Lay out the path up to the commit, for where no launcher waits for the end."""
     index = build_pipeline(pipeline, job)
-    _ = index | "CommitSnapshot" >> beam.Map(commit_index, job, configuration)
+    _ = index | "CommitSnapshot" >> beam.Map(commit_index, job, configuration, began_with)
 
 
 def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
@@ -167,7 +167,11 @@ def extract(
     if current is not None:
         job = replace(job, known_index=current.index)
     if makes_template(options):
-        run_job(partial(build_committing_pipeline, configuration=configuration), job, options)
+        began_with = current.version if current else -1
+        build = partial(
+            build_committing_pipeline, configuration=configuration, began_with=began_with
+        )
+        write_template(build, job, options)
     if is_dry_run(options):
         job.store.remove(f"{job.staging}/{_STARTED}")
     with _naming_rivals(job, current):
@@ -281,9 +285,5 @@ def _read_outcome(job: ExtractJob) -> str:
     try:
         index: str = json.loads(job.store.read(f"{job.staging}/outcome.json"))["index"]
     except FileNotFoundError as error:
-        raise DatasetError(
-            f"output {job.store.root}: the run has ended, and what it made is not there: workers "
-            "on other machines have written to their own disks; use an object store, or a folder "
-            "that all machines share"
-        ) from error
+        raise not_shared(job.store.root) from error
     return index

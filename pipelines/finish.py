@@ -68,9 +68,24 @@ def finish(
     return snapshot, totals, committed
 
 
-def commit_index(index: str, job: ExtractJob, configuration: dict[str, Any]) -> int:
-    """Finish on a worker; gives the snapshot's version. A retry finds it committed."""
-    snapshot, _, _ = finish(job, configuration, read_snapshot(job.store), index)
+def commit_index(
+    index: str, job: ExtractJob, configuration: dict[str, Any], began_with: int
+) -> int:
+    """Finish on a worker; gives the snapshot's version. A retry finds it committed.
+
+    Raises
+    ------
+    DatasetError
+        The dataset is not in the version that the job began with: -1 for none.
+    """
+    current = read_snapshot(job.store)
+    version = current.version if current else -1
+    if version != began_with and (current is None or current.index != index):
+        raise DatasetError(
+            f"{job.store.root}: was at version {began_with} when this job was described, and is at "
+            f"{version} now; nothing was committed"
+        )
+    snapshot, _, _ = finish(job, configuration, current, index)
     return snapshot.version
 
 

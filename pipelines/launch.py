@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import psutil
 
 import transforms.errors
-from pipelines.counters import RunMetrics, run_metrics, watching
+from pipelines.counters import RunMetrics, final_metrics, watching
 from pipelines.memory import tune_allocation
 from pipelines.options import RUNNERS
 from transforms.audio.isolation import ONE_THREAD
-from transforms.errors import UserError
+from transforms.errors import ConfigError, DatasetError, UserError
 
 if TYPE_CHECKING:
     from transforms.job import ExtractJob
@@ -106,15 +106,22 @@ def run_job(
     Raises
     ------
     NothingSubmittedError
-        It was a dry run, or a template was made.
+        It was a dry run.
+    ConfigError
+        A template was asked for.
     """
     if runs_here(options):
-        return run_metrics(run_pipeline(lambda pipeline: build(pipeline, job), options))
+        return final_metrics(run_pipeline(lambda pipeline: build(pipeline, job), options))
     quiet = replace(job, progress="")
-    if makes_template(options) or is_dry_run(options):
-        return _prepare_only(lambda pipeline: build(pipeline, quiet), options)
+    if makes_template(options):
+        raise ConfigError("--template_location: only extract makes templates")
+    if is_dry_run(options):
+        _prepare(lambda pipeline: build(pipeline, quiet), options)
+        raise NothingSubmittedError(
+            "dry run: the pipeline and its options are in order; nothing was submitted"
+        )
     watch = partial(watching, address=job.progress, finished=finished)
-    return run_metrics(run_pipeline(lambda pipeline: build(pipeline, quiet), options, watch))
+    return final_metrics(run_pipeline(lambda pipeline: build(pipeline, quiet), options, watch))
 
 
 def run_pipeline(
@@ -161,14 +168,11 @@ def _run_once(
     options: Any,
     watch: Callable[[Any], AbstractContextManager[None]],
 ) -> Any:
-    import apache_beam as beam
-
     with _quiet_workers(options), _watching_workers() as lost:
         result = None
         try:
-            pipeline = beam.Pipeline(options=options)
-            build(pipeline)
-            result = pipeline.run()
+            result = _prepare(build, options)
+            _say_where(result, options)
             with watch(result):
                 result.wait_until_finish()
         except KeyboardInterrupt:
@@ -187,17 +191,29 @@ def _run_once(
     return result
 
 
-def _prepare_only(build: Callable[[Any], object], options: Any) -> NoReturn:
+def write_template(build: Callable[[Any, Job], object], job: Job, options: Any) -> NoReturn:
+    """Write a template of a job that commits by itself; raises ``NothingSubmittedError``."""
+    _prepare(lambda pipeline: build(pipeline, replace(job, progress="")), options)
+    raise NothingSubmittedError(
+        f"wrote the template {_template(options)}; the jobs made of it commit by themselves"
+    )
+
+
+def _prepare(build: Callable[[Any], object], options: Any) -> Any:
     import apache_beam as beam
 
     pipeline = beam.Pipeline(options=options)
     build(pipeline)
-    pipeline.run()
-    if is_dry_run(options):
-        message = "dry run: the pipeline and its options are in order; nothing was submitted"
-    else:
-        message = f"wrote the template {_template(options)}; the jobs made of it commit themselves"
-    raise NothingSubmittedError(message)
+    return pipeline.run()
+
+
+def _say_where(result: Any, options: Any) -> None:
+    """Say which job it is that Dataflow runs, and bills, whatever becomes of this process."""
+    known = options.get_all_options()
+    if known["runner"] == RUNNERS["dataflow"]:
+        place = f"{known['region']}/{result.job_id()}?project={known['project']}"
+        url = f"https://console.cloud.google.com/dataflow/jobs/{place}"
+        print(f"melmill: Dataflow job {result.job_id()}: {url}", file=sys.stderr)
 
 
 def is_dry_run(options: Any) -> bool:
@@ -217,6 +233,15 @@ def _template(options: Any) -> str | None:
     return found
 
 
+def not_shared(root: str) -> DatasetError:
+    """Say that workers have written to another disk than this process reads from."""
+    return DatasetError(
+        f"output {root}: the run has ended, and what it made is not there: workers on other "
+        "machines have written to their own disks; use an object store, or a folder that all "
+        "machines share"
+    )
+
+
 def runs_here(options: Any) -> bool:
     """Whether the workers are this process's children."""
     return bool(options.get_all_options()["runner"] == RUNNERS["direct"])
@@ -224,14 +249,14 @@ def runs_here(options: Any) -> bool:
 
 def _plain(error: Exception) -> Exception:
     """Find the user's error in what Beam makes of it."""
-    for said, advice in _ADVICE:
-        if found := said.search(str(error)):
-            return RunnerError(advice.format(*found.groups()))
     if errors := _USER_ERROR.findall(str(error)):
         name, message = errors[-1]
         kind = getattr(transforms.errors, name, Exception)
         if issubclass(kind, UserError):
             return kind(message.strip())
+    for said, advice in _ADVICE:
+        if found := said.search(str(error)):
+            return RunnerError(advice.format(*found.groups()))
     return error
 
 

@@ -149,14 +149,29 @@ def _as_flags(name: str, value: Any) -> Iterator[str]:
     ['--experiments=one', '--experiments=two']
     >>> list(_as_flags("environment_config", {"command": "beam-boot"}))
     ['--environment_config={"command": "beam-boot"}']
+    >>> list(_as_flags("use_public_ips", False)), list(_as_flags("dry_run", True))
+    (['--no_use_public_ips'], ['--dry_run=True'])
     """
     if isinstance(value, list):
         for one in value:
             yield from _as_flags(name, one)
-    elif value is True:
-        yield f"--{name}"
-    elif value is not None and value is not False:
+    elif isinstance(value, bool):
+        yield from _switch(name, value)
+    elif value is not None:
         yield f"--{name}={json.dumps(value) if isinstance(value, dict) else value}"
+
+
+def _switch(name: str, value: bool) -> Iterator[str]:
+    """Find the option that means yes, or no, where Beam has one for each."""
+    actions = [a for a in _all_options()._actions if a.option_strings]
+    named = [a for a in actions if f"--{name}" in a.option_strings]
+    if named and named[0].nargs != 0:
+        yield f"--{name}={value}"
+    elif value or not named:
+        yield f"--{name}"
+    else:
+        opposite = [a for a in actions if a.dest == named[0].dest and a.const is not named[0].const]
+        yield from (a.option_strings[0] for a in opposite)
 
 
 def _check_known(beam_options: Sequence[str]) -> None:

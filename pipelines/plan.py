@@ -12,8 +12,9 @@ import apache_beam as beam
 
 from pipelines.calibration import seconds_per_audio_second
 from pipelines.costs import estimate_costs
-from pipelines.launch import run_job
+from pipelines.launch import not_shared, run_job, runs_here
 from transforms.catalogue import ReadCatalogue
+from transforms.errors import ConfigError
 from transforms.job import ExtractJob
 from transforms.plan import PlanRecordings, PlanShards
 from transforms.plan_summary import SummarizePlan
@@ -24,7 +25,7 @@ from transforms.workers import CheckWorkers
 
 def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
     """Lay out the path of the data up to the plan."""
-    start = pipeline | "CheckWorkers" >> CheckWorkers()
+    start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores)
     listed = start | "ReadCatalogue" >> ReadCatalogue(job.catalogue)
     probed = listed | "ProbeRecordings" >> ProbeRecordings(job)
     planned = probed.recordings | "PlanRecordings" >> PlanRecordings(job)
@@ -39,9 +40,14 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
     Parameters
     ----------
     job
-        The extraction. Where its store is a local disk, nothing is written there.
+        The extraction. Its store is used only where workers are on other machines.
     options
         Beam's.
+
+    Raises
+    ------
+    ConfigError
+        Workers are elsewhere, and no store is named for the plan.
 
     Returns
     -------
@@ -50,12 +56,17 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
         ``cpu_seconds``, from a short calibration on this machine; ``costs`` on others
         (:func:`~pipelines.costs.estimate_costs`).
     """
+    here = runs_here(options)
+    if not here and not job.store.root:
+        raise ConfigError("melmill plan: name an OUTPUT, where workers elsewhere leave the plan")
     with tempfile.TemporaryDirectory(prefix="melmill-plan-") as folder:
-        local = job.store.is_local
-        job = replace(job, store=Store(folder)) if local else job
+        job = replace(job, store=Store(folder)) if here else job
         run_job(build_pipeline, job, options)
-        text = job.store.read(f"{job.staging}/plan.json")
-        if not local:
+        try:
+            text = job.store.read(f"{job.staging}/plan.json")
+        except FileNotFoundError as error:
+            raise not_shared(job.store.root) from error
+        if not here:
             job.store.remove(job.staging)
         summary: dict[str, Any] = json.loads(text)
         costs = seconds_per_audio_second(summary["codec_seconds"], job.features, Path(folder))

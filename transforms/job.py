@@ -9,6 +9,7 @@ from transforms.audio.features import FeatureSpec
 from transforms.planning import ShardSpec, SplitSpec
 from transforms.records import Recording
 from transforms.storage.catalogue import Catalogue
+from transforms.storage.filesystems import StorageOptions
 from transforms.storage.naming import digest
 from transforms.storage.objects import StoredObject
 from transforms.storage.schema import RowSchema
@@ -71,6 +72,12 @@ class ExtractJob:
     limits: Limits
     known_index: str = ""
     progress: str = ""
+
+    @property
+    def stores(self) -> tuple[tuple[str, StorageOptions], ...]:
+        """URLs of all that is read and written, each with its store's options."""
+        catalogue = self.catalogue.uri, self.catalogue.storage_options
+        return catalogue, (self.store.root, self.store.storage_options)
 
     @property
     def schema(self) -> RowSchema:

@@ -6,6 +6,7 @@ for its answer without end. So the first step is made of nothing but Beam's and 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pkgutil import resolve_name
 
@@ -14,17 +15,20 @@ import apache_beam as beam
 import transforms
 import transforms.shards  # the worker that imports this module has what all others import
 from transforms.errors import ConfigError
+from transforms.storage.filesystems import StorageOptions, open_filesystem
 
 VERSION = transforms.__version__
 
 
 @dataclass(eq=False)
 class CheckWorkers(beam.PTransform):
-    """Import this package on a worker.
+    """Import this package on a worker, and the clients of the stores that will be needed.
 
     Out comes the version, once, for a first step of ours to begin with. Fails where the package,
     or one that it needs, is missing, and where its version is not the launcher's.
     """
+
+    stores: tuple[tuple[str, StorageOptions], ...]
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[str]:
         """Import it in a stage of its own."""
@@ -34,7 +38,24 @@ class CheckWorkers(beam.PTransform):
             | "ImportPackage" >> beam.Map(resolve_name)
             | "EndStage" >> beam.Reshuffle()
             | "CompareVersions" >> beam.Map(require_version, VERSION)
+            | "OpenStores" >> beam.Map(open_stores, self.stores)
         )
+
+
+def open_stores(version: str, stores: Iterable[tuple[str, StorageOptions]]) -> str:
+    """Open each store's filesystem, which asks it nothing; gives the version back.
+
+    Raises
+    ------
+    ConfigError
+        A store's client is not installed here.
+    """
+    for uri, options in stores:
+        try:
+            open_filesystem(uri, options, ConfigError)
+        except ConfigError as error:
+            raise ConfigError(f"on a worker: {error}") from error
+    return version
 
 
 def require_version(found: str, wanted: str) -> str:

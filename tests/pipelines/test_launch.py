@@ -84,6 +84,14 @@ def test_what_is_wrong_with_a_cluster_is_said_with_what_to_do(said: str, advice:
     assert advice in str(found)
 
 
+def test_our_own_words_come_before_advice() -> None:
+    said = (
+        "ModuleNotFoundError: No module named 's3fs'\n\nThe above exception was the direct cause\n"
+        + BEAMS.format(error="ConfigError: on a worker: s3://b needs pip install 'melmill[s3]'")
+    )
+    assert str(launch._plain(RuntimeError(said))).startswith("on a worker: s3://b needs")
+
+
 def test_a_programming_error_stays_itself() -> None:
     error = RuntimeError("ValueError: shapes differ [while running 'MakeShards']")
     assert launch._plain(error) is error

@@ -65,15 +65,20 @@ class Flink:
             timeout=RUN_SECONDS,
         )
 
+    def ask(self, path: str) -> Any:
+        """Ask Flink's REST API."""
+        told = self.script("run", "curl", "-s", f"http://127.0.0.1:8081/{path}")
+        return json.loads(told.stdout)
+
     def pid(self, name: str) -> int:
         """Process of a part of the cluster."""
-        return int((self.folder / f"{name}.pid").read_text())
+        return int((self.folder / f"{name}.pid").read_text().split()[0])
 
     def python_workers(self) -> list[psutil.Process]:
         """Beam's Python processes on all TaskManagers."""
         found = []
         for file in self.folder.glob("taskmanager-*.pid"):
-            manager = psutil.Process(int(file.read_text()))
+            manager = psutil.Process(self.pid(file.stem))
             for process in manager.children(recursive=True):
                 if process.cmdline()[-1:] == ["apache_beam.runners.worker.sdk_worker_main"]:
                     found.append(process)

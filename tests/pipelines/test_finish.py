@@ -1,0 +1,37 @@
+"""A commit that no launcher waits for: done by the job's last step, which may be repeated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import load_config
+from pipelines.finish import commit_index
+from tests.pipeline_runs import extract_here, make_test_job
+from tests.signals import noise, write_audio
+from transforms.errors import DatasetError
+
+CONFIGURATION = load_config(None, ()).as_dict()
+
+
+@pytest.fixture
+def songs(tmp_path: Path) -> Path:
+    folder = tmp_path / "songs"
+    folder.mkdir()
+    write_audio(folder / "a.wav", noise(4, 22_050, 0), 22_050)
+    return folder
+
+
+def test_a_repeated_step_finds_its_own_commit(songs: Path, tmp_path: Path) -> None:
+    made = extract_here(songs, tmp_path / "set").snapshot
+    job = make_test_job(songs, tmp_path / "set")
+    assert commit_index(made.index, job, CONFIGURATION, began_with=-1) == made.version
+
+
+def test_another_runs_commit_is_not_replaced(songs: Path, tmp_path: Path) -> None:
+    made = extract_here(songs, tmp_path / "set").snapshot
+    job = make_test_job(songs, tmp_path / "set")
+    with pytest.raises(DatasetError, match=r"was at version -1 .* is at 0 now; nothing was commit"):
+        commit_index("0" * 32, job, CONFIGURATION, began_with=-1)
+    assert extract_here(songs, tmp_path / "set").snapshot == made
