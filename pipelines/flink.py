@@ -20,7 +20,10 @@ from transforms.errors import ConfigError
 _SECONDS = 5.0
 #: In a job server's jar: which Flink is in it. Flink itself reads it there.
 _PROPERTIES = ".flink-runtime.version.properties"
-_START = "scripts/flink-cluster start, or Flink's operator (deploy/flink), starts one"
+_START = (
+    "scripts/flink-cluster start, or Flink's operator (deploy/flink), starts one; "
+    "scripts/flink-cluster run COMMAND enters the former's network"
+)
 #: Those that Beam starts itself, in the launcher.
 _EMBEDDED = "[local]"
 
