@@ -73,6 +73,20 @@ def test_a_commit_replaces_what_was_there(store: Store) -> None:
     assert read_snapshot(store) == after(store, 1)
 
 
+def test_a_log_that_breaks_off_is_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(store, NONE, [ONE], SCHEMA)
+    real, failures = DeltaTable.__init__, [OSError("end of file before message length reached")]
+
+    def break_off(self: DeltaTable, *of: object, **named: object) -> None:
+        if failures:
+            raise failures.pop()
+        real(self, *of, **named)
+
+    monkeypatch.setattr(DeltaTable, "__init__", break_off)
+    assert require_snapshot(store).version == 0
+    assert not failures
+
+
 def test_adds_and_removes_are_one_commit(store: Store) -> None:
     commit(store, NONE, [ONE, TWO], SCHEMA)
     commit(store, after(store, 0), [TWO, THREE], SCHEMA)

@@ -20,6 +20,7 @@ from deltalake.transaction import AddAction, RemoveAction, create_table_with_add
 
 from transforms.errors import DatasetError
 from transforms.storage.endpoints import delta_options
+from transforms.storage.patience import insist
 from transforms.storage.store import Store
 from transforms.storage.summaries import FileEntry, ShardSummary
 
@@ -70,7 +71,9 @@ def open_table(store: Store, version: int | None = None) -> DeltaTable | None:
         Its log is damaged.
     """
     try:
-        return DeltaTable(_table_uri(store), version=version, storage_options=_options(store))
+        place, options = _table_uri(store), _options(store)
+        # Of an answer that breaks off, Delta's own client does not ask again.
+        return insist(lambda: DeltaTable(place, version=version, storage_options=options))
     except TableNotFoundError:
         return None
     except DeltaError as error:
@@ -100,7 +103,7 @@ def read_snapshot(store: Store) -> Snapshot | None:
     table = open_table(store)
     if table is None:
         return None
-    for commit in table.history():
+    for commit in insist(table.history):
         if (text := commit.get(_KEY)) is not None:
             # The table's version, not the commit's: another tool may have tidied up since.
             return _parse(store, json.loads(text), table.version())

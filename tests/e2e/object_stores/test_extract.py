@@ -29,12 +29,14 @@ def run(*arguments: str | Path, places: tuple[Place, ...], status: int = 0) -> A
     return done
 
 
-MIXED = pytest.param("gcs", "s3", marks=pytest.mark.slow)
+# From S3 to S3 goes the test of faults, from Google's store to itself that of Dataflow.
+MORE = [
+    pytest.param(source, target, marks=pytest.mark.slow)
+    for source, target in (("s3", "s3"), ("gcs", "s3"))
+]
 
 
-@pytest.mark.parametrize(
-    ("source", "target"), [("s3", "s3"), ("s3", "azure"), ("azure", "gcs"), MIXED]
-)
+@pytest.mark.parametrize(("source", "target"), [("s3", "azure"), ("azure", "gcs"), *MORE])
 def test_a_catalogue_and_a_dataset_on_any_store(
     source: str, target: str, endpoints: dict[str, str], songs: Songs, rows: Rows, tmp_path: Path
 ) -> None:
@@ -65,6 +67,10 @@ def test_a_catalogue_and_a_dataset_on_any_store(
     assert len(list(view.glob("data/*.parquet"))) == sum(map(len, map(opened.files, opened.rows)))
 
 
+SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("gcs", "azure")]
+
+
+@pytest.mark.parametrize("place", ["s3", *SLOW], indirect=True)
 def test_options_say_what_the_environment_does_not(place: Place, songs: Songs) -> None:
     upload(place, songs.table.parent / "audio", "audio")
     settings = [
