@@ -1,9 +1,10 @@
 """What an extraction would cost on rented machines: measured CPU seconds times list prices.
 
-Prices are Google's list prices for us-central1 without discounts, as published in 2025:
-https://cloud.google.com/dataflow/pricing (batch worker: vCPU, memory, standard disk, shuffle) and
-https://cloud.google.com/compute/all-pricing (E2 family). They are not asked for at run time; what
-is in the plan's JSON allows to reckon with others. Storage, requests and traffic come on top.
+Prices are Google's list prices for us-central1 without discounts, as they stood in 2025; look them
+up before you rely on them: https://cloud.google.com/dataflow/pricing (batch worker: vCPU, memory,
+standard disk, shuffle) and https://cloud.google.com/compute/all-pricing (E2 family). They are not
+asked for at run time; what is in the plan's JSON allows to reckon with others. Storage, requests
+and traffic come on top.
 """
 
 from __future__ import annotations
