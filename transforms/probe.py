@@ -95,8 +95,12 @@ def probe_recording(
     The headers of those that are upcoming are fetched meanwhile, where they are remote.
     """
     source = job.source(recording)
+    # Local ones would only be carried over to the decoder process and back.
+    remote = [one for one in map(job.source, upcoming) if one.local_path is None]
     try:
-        audio, size_bytes, fingerprint = decoder.call(job.limits.timeout_s, probe_object, source)
+        audio, size_bytes, fingerprint = decoder.call(
+            job.limits.timeout_s, probe_object, source, remote
+        )
     except RecordingError as error:
         if error.stage is Stage.READ:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,12 @@ import soundfile
 from tests.e2e.object_stores.conftest import new_place
 from tests.e2e.object_stores.gateway import Gateway, gateway_to
 from tests.e2e.object_stores.servers import KINDS, Place
-from tests.pipeline_runs import melmill_json
+from tests.pipeline_runs import make_test_job, melmill_json
 from tests.signals import noise, song, write_audio
+from transforms.audio.isolation import DecoderProcess
 from transforms.audio.media import open_audio, probe_audio
 from transforms.errors import Cause, RecordingError
+from transforms.probe import probe_recording
 from transforms.storage.catalogue import catalogue_parts, list_part, open_catalogue
 from transforms.storage.objects import StoredObject
 
@@ -91,6 +94,35 @@ def test_a_small_file_is_one_request(counted: tuple[Place, Gateway], tmp_path: P
     with open_audio(source, audio) as reader:
         assert sum(map(len, reader.blocks(0, audio.frames, RATE))) == 30 * RATE
     assert len(gateway.asked) == 1
+
+
+def test_upcoming_headers_are_fetched_while_one_is_read(
+    counted: tuple[Place, Gateway], tmp_path: Path
+) -> None:
+    place, gateway = counted
+    for number in range(3):
+        write_audio(tmp_path / f"{number}.flac", song(4, RATE, number), RATE)
+        content = (tmp_path / f"{number}.flac").read_bytes()
+        place.filesystem().pipe_file(f"{place.bucket}/songs/{number}.flac", content)
+    settings = [f"catalogue.storage_options.{k}={v}" for k, v in place.options.items()]
+    job = make_test_job(f"{place.root}/songs", tmp_path / "out", *settings)
+    first, *upcoming = sorted(
+        (one for part in catalogue_parts(job.catalogue) for one in list_part(job.catalogue, part)),
+        key=lambda recording: recording.uri,
+    )
+    gateway.asked.clear()
+    decoder = DecoderProcess(job.limits.memory_bytes)
+    try:
+        probe_recording(first, job, decoder, upcoming)
+        probe_recording(upcoming[0], job, decoder, upcoming[1:])
+        deadline = time.monotonic() + 10
+        while not gateway.reads("2.flac") and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        decoder.close()
+    # Of the last one, too, which nobody has asked for yet.
+    for number in range(3):
+        assert [one.method for one in gateway.reads(f"{number}.flac")] == ["GET"]
 
 
 def test_another_version_is_not_read(counted: tuple[Place, Gateway], tmp_path: Path) -> None:
