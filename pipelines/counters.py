@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from transforms.metrics import NAMESPACE, Progress
@@ -37,10 +37,7 @@ class RunMetrics:
 
     def to_json(self) -> dict[str, Any]:
         """Give them as plain values, in alphabetical order."""
-        spread = {
-            name: {"count": one.count, "sum": one.sum, "min": one.min, "max": one.max}
-            for name, one in sorted(self.distributions.items())
-        }
+        spread = {name: asdict(one) for name, one in sorted(self.distributions.items())}
         return {"counters": dict(sorted(self.counters.items())), "distributions": spread}
 
 

@@ -209,8 +209,8 @@ def _prepare(build: Callable[[Any], object], options: Any) -> Any:
 
 def _say_where(result: Any, options: Any) -> None:
     """Say which job it is that Dataflow runs, and bills, whatever becomes of this process."""
-    known = options.get_all_options()
-    if known["runner"] == RUNNERS["dataflow"]:
+    if _runs_on(options, "dataflow"):
+        known = options.get_all_options()
         place = f"{known['region']}/{result.job_id()}?project={known['project']}"
         url = f"https://console.cloud.google.com/dataflow/jobs/{place}"
         print(f"melmill: Dataflow job {result.job_id()}: {url}", file=sys.stderr)
@@ -218,14 +218,13 @@ def _say_where(result: Any, options: Any) -> None:
 
 def is_dry_run(options: Any) -> bool:
     """Whether Dataflow's runner is to check the options and no more."""
-    known = options.get_all_options()
-    return bool(known["runner"] == RUNNERS["dataflow"] and known["dry_run"])
+    return _runs_on(options, "dataflow") and bool(options.get_all_options()["dry_run"])
 
 
 def makes_template(options: Any) -> bool:
     """Whether Dataflow's runner is to write a job to a file, and somebody else submits it."""
-    known = options.get_all_options()
-    return bool(known["runner"] == RUNNERS["dataflow"] and _template(options))
+    asked = _runs_on(options, "dataflow") and _template(options)
+    return bool(asked) and not is_dry_run(options)
 
 
 def _template(options: Any) -> str | None:
@@ -244,7 +243,11 @@ def not_shared(root: str) -> DatasetError:
 
 def runs_here(options: Any) -> bool:
     """Whether the workers are this process's children."""
-    return bool(options.get_all_options()["runner"] == RUNNERS["direct"])
+    return _runs_on(options, "direct")
+
+
+def _runs_on(options: Any, runner: str) -> bool:
+    return bool(options.get_all_options()["runner"] == RUNNERS[runner])
 
 
 def _plain(error: Exception) -> Exception:

@@ -7,6 +7,7 @@ import difflib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,10 @@ def pipeline_options(
     runner = runner if runner is not None else recipe_runner or "direct"
     if runner not in RUNNERS:
         raise ConfigError(f"--runner {runner}: unknown; allowed: {', '.join(RUNNERS)}")
+    _check_known(beam_options)
     flags = [*recipe_flags, *beam_options]
-    _check_known(flags)
-    options = PipelineOptions([f"--runner={RUNNERS[runner]}", *_OWN[runner](workers), *flags])
+    own = _OWN[runner](workers) if runner in _OWN else []
+    options = PipelineOptions([f"--runner={RUNNERS[runner]}", *own, *flags])
     if settle := _SETTLE.get(runner):
         settle(options, flags)
     return options
@@ -79,15 +81,9 @@ def _dataflow(workers: int) -> list[str]:
     return ["--number_of_worker_harness_threads=2"]
 
 
-def _nothing(workers: int) -> list[str]:
-    return []
-
-
 _OWN: dict[str, Callable[[int], list[str]]] = {
     "direct": _direct,
-    "flink": _nothing,
     "dataflow": _dataflow,
-    "prism": _nothing,
 }
 
 
@@ -185,6 +181,7 @@ def _check_known(beam_options: Sequence[str]) -> None:
     raise ConfigError(f"{' '.join(unknown)}: neither melmill nor Beam knows this option{hint}")
 
 
+@cache
 def _all_options() -> argparse.ArgumentParser:
     from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 

@@ -41,9 +41,6 @@ class Board:
         # A copy, since another thread may be hearing of a new worker.
         return sum(totals.get(name, 0) for totals in list(self.sources.values()))
 
-    def _names(self) -> set[str]:
-        return {name for totals in list(self.sources.values()) for name in totals}
-
     @property
     def share(self) -> float:
         """How much of the planned audio is done, from 0 to 1."""
@@ -56,7 +53,8 @@ class Board:
             return "starting workers"
         if exported := self.total("exported"):
             return f"{exported:,.0f} shards, {self.total('rows'):,.0f} rows"
-        if not self.total("listed") and "shards" in self._names():
+        counted = list(self.sources.values())
+        if not self.total("listed") and any("shards" in totals for totals in counted):
             return f"{self.total('shards'):,.0f} shards finished"
         if not self.total("recordings"):
             hours = self.total("seconds_listed") / 3600

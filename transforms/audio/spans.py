@@ -189,22 +189,19 @@ def _write_rows(
     per_batch = max(1, _BATCH_SAMPLES // features.chunk.length)
     levels = []
     channels = count_channels(span.probed.audio.channels, features.channels)
-    started, decode_seconds = time.perf_counter(), 0.0
-    asked = started
+    started, features_seconds = time.perf_counter(), 0.0
     while batch := list(islice(chunks, per_batch)):
-        decode_seconds += time.perf_counter() - asked
+        decoded = time.perf_counter()
         samples = np.concatenate([chunk.T for _, chunk in batch])
         with np.errstate(over="ignore", invalid="ignore"):
             mel = extractor(samples)
         _require_finite(mel, samples, batch[0][0], channels)
         file.write(mel.data)
         levels.append(measure_levels(samples))
-        asked = time.perf_counter()
-    ended = time.perf_counter()
-    decode_seconds += ended - asked
+        features_seconds += time.perf_counter() - decoded
+    decode_seconds = time.perf_counter() - started - features_seconds
     peak_dbfs, rms_dbfs = np.concatenate(levels, axis=1)
     rows = _rows(span, features, channels, peak_dbfs, rms_dbfs)
-    features_seconds = ended - started - decode_seconds
     return replace(rows, decode_seconds=decode_seconds, features_seconds=features_seconds)
 
 
