@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import os
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines import present
-from transforms.errors import UserError
+from pipelines import present, present_versions
+from pipelines.cli_common import (
+    PASS_THROUGH,
+    CatalogueArgument,
+    ConfigOption,
+    DatasetArgument,
+    Exit,
+    JsonOption,
+    OutputArgument,
+    QuietOption,
+    RunnerConfigOption,
+    RunnerOption,
+    SetOption,
+    SingleWriterOption,
+    StorageOption,
+    WorkersOption,
+    app,
+    beam_options,
+    open_store,
+    print_json,
+    reporting_errors,
+)
 from transforms.storage.store import Store, absolute_uri
 
 if TYPE_CHECKING:
@@ -24,122 +39,7 @@ if TYPE_CHECKING:
     from transforms.job import ExtractJob
 
 
-class Exit(IntEnum):
-    """What the command's exit status means."""
-
-    SUCCESS = 0
-    FAILED = 1
-    USAGE = 2
-    PARTIAL = 3
-
-
-_EPILOG = (
-    "Exit status: 0 success; 3 partial: committed, but some recordings failed (fewer than "
-    "limits.max_failure_ratio); 1 failed: nothing was committed, the same command goes on "
-    "where it stopped; 2 bad usage, configuration, catalogue or output: change something first."
-)
-
-app = typer.Typer(
-    name="melmill",
-    help="Turn audio catalogues into log-mel training data.",
-    epilog=_EPILOG,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-_PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
-
-CatalogueArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="CATALOGUE",
-        help="Where the audio is: a directory (searched through), a glob, an audio file, or a "
-        "table (.csv, .jsonl, .parquet) with a column 'uri'. A local path or any fsspec URL.",
-    ),
-]
-OutputArgument = Annotated[
-    str, typer.Argument(metavar="OUTPUT", help="The dataset's folder: a new one, or its own.")
-]
-DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="A dataset's folder.")]
-ConfigOption = Annotated[
-    str | None,
-    typer.Option("--config", metavar="FILE", help="Recipe in YAML; librosa's defaults without."),
-]
-SetOption = Annotated[
-    list[str],
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one key: --set chunk.seconds=5."),
-]
-StorageOption = Annotated[
-    list[str],
-    typer.Option(
-        "--storage-option",
-        metavar="KEY=VALUE",
-        help="What fsspec opens the dataset's store with, beside what the environment says: "
-        "--storage-option endpoint_url=http://localhost:9000",
-    ),
-]
-RunnerOption = Annotated[
-    str | None,
-    typer.Option("--runner", help="direct (this machine; the default), flink, dataflow or prism."),
-]
-RunnerConfigOption = Annotated[
-    str | None,
-    typer.Option(
-        "--runner-config",
-        metavar="FILE",
-        help="Beam's options for a runner, in YAML: configs/runners/flink-local.yaml",
-    ),
-]
-WorkersOption = Annotated[
-    int,
-    typer.Option("--workers", min=0, help="Worker processes of --runner direct; 0: one a core."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
-
-
-def _store(root: str, settings: list[str], option: str = "--storage-option") -> Store:
-    from pipelines.config import read_storage_options
-
-    return Store(absolute_uri(root), read_storage_options(option, settings))
-
-
-@contextlib.contextmanager
-def _reporting_errors() -> Iterator[None]:
-    from pipelines.finish import TooManyFailuresError
-    from pipelines.launch import LostWorkerError, NothingSubmittedError, end_children
-
-    try:
-        yield
-    except UserError as error:
-        _complain(str(error))
-        raise typer.Exit(Exit.USAGE) from None
-    except TooManyFailuresError as error:
-        _complain(str(error))
-        raise typer.Exit(Exit.FAILED) from None
-    except LostWorkerError as error:
-        _complain(f"{error}, again and again; the same command goes on from the finished shards")
-        raise typer.Exit(Exit.FAILED) from None
-    except NothingSubmittedError as outcome:
-        print(outcome)
-        raise typer.Exit(Exit.SUCCESS) from None
-    except KeyboardInterrupt:
-        end_children()
-        _complain("interrupted; the same command goes on from the finished shards")
-        raise typer.Exit(130) from None
-
-
-def _complain(message: str) -> None:
-    print(f"melmill: {message}", file=sys.stderr)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1))
-
-
-@app.command(context_settings=_PASS_THROUGH)
+@app.command(context_settings=PASS_THROUGH)
 def extract(
     context: typer.Context,
     catalogue: CatalogueArgument,
@@ -152,14 +52,7 @@ def extract(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a dataset made of something else.")
     ] = False,
-    single_writer: Annotated[
-        bool,
-        typer.Option(
-            "--unsafe-single-writer",
-            help="For object stores that let two runs overwrite each other's commits: warrant "
-            "that there is only this one.",
-        ),
-    ] = False,
+    single_writer: SingleWriterOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -173,9 +66,9 @@ def extract(
     melmill extract songs.csv dataset/ --set chunk.seconds=5 --set output.formats=[parquet,tfrecord]
     melmill extract 's3://bucket/songs/**/*.flac' s3://bucket/dataset --config configs/librosa.yaml
     """
-    with _reporting_errors():
+    with reporting_errors():
         recipe = _load_recipe(config, set_)
-        options = _beam_options(runner, workers, context.args, runner_config)
+        options = beam_options(runner, workers, context.args, runner_config)
         how = {"overwrite": overwrite, "single_writer": single_writer}
         _extract(recipe, catalogue, output, options, show=(as_json, quiet), **how)
 
@@ -184,12 +77,6 @@ def _load_recipe(config: str | None, overrides: list[str]) -> Config:
     from pipelines.config import load_config
 
     return load_config(config, overrides)
-
-
-def _beam_options(runner: str | None, workers: int, others: list[str], recipe: str | None) -> Any:
-    from pipelines.options import pipeline_options
-
-    return pipeline_options(runner, workers, others, recipe)
 
 
 def _make_job(recipe: Config, catalogue: str, output: str) -> ExtractJob:
@@ -217,14 +104,120 @@ def _extract(
         job = replace(job, progress=address)
         extraction = run(job, recipe.as_dict(), options, **how)
     if as_json:
-        _print_json(present.extraction_json(output, extraction))
+        print_json(present.extraction_json(output, extraction))
     else:
         print(present.extraction_text(output, extraction))
     if extraction.totals.recordings["failed"]:
         raise typer.Exit(Exit.PARTIAL)
 
 
-@app.command(context_settings=_PASS_THROUGH)
+@app.command(context_settings=PASS_THROUGH)
+def refresh(
+    context: typer.Context,
+    catalogue: CatalogueArgument,
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="A dataset's folder, or a new one.")
+    ],
+    config: Annotated[
+        str | None,
+        typer.Option("--config", metavar="FILE", help="Another recipe than the dataset's own."),
+    ] = None,
+    set_: SetOption = [],  # noqa: B006 - typer reads the default, nobody changes it
+    runner: RunnerOption = None,
+    runner_config: RunnerConfigOption = None,
+    workers: WorkersOption = 0,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would be done, and do nothing.")
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Try all that failed once more, whatever the cause."),
+    ] = False,
+    single_writer: SingleWriterOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Bring a dataset up to date with its catalogue: only the change is computed.
+
+    Recordings that are new, that changed, or whose failure may pass are extracted; rows of those
+    that are gone leave; all others are carried over. One commit makes it the next snapshot; with
+    nothing to do there is none. Without --config the recipe is the dataset's own.
+
+    \b
+    melmill refresh songs/ dataset/ --plan
+    melmill refresh songs/ dataset/
+    melmill refresh songs.csv dataset/ --set split.seed=1
+    """
+    with reporting_errors():
+        recipe = recipe_for(dataset, config, set_)
+        options = beam_options(runner, workers, context.args, runner_config)
+        job = _make_job(recipe, catalogue, dataset)
+        job = replace(job, refresh=replace(recipe.refresh.spec(), retry_failed=retry_failed))
+        how = {"single_writer": single_writer}
+        run = _plan_refresh if plan else _refresh
+        run(job, recipe, dataset, options, show=(as_json, quiet), **how)
+
+
+def recipe_for(dataset: str, config: str | None, overrides: list[str]) -> Config:
+    """Read the recipe that is asked for, or the one that a dataset was made with."""
+    from pipelines.config import load_config
+    from transforms.storage.snapshot import read_snapshot
+
+    asked = load_config(config, overrides)
+    if config is not None:
+        return asked
+    store = Store(absolute_uri(dataset), tuple(asked.output.storage_options.items()))
+    current = read_snapshot(store) if "_delta_log" in store.top_names() else None
+    return load_config(None, overrides, current.configuration if current else None)
+
+
+def _refresh(
+    job: ExtractJob,
+    recipe: Config,
+    dataset: str,
+    options: Any,
+    *,
+    show: tuple[bool, bool],
+    single_writer: bool,
+) -> None:
+    from pipelines.progress import showing_progress
+    from pipelines.refresh import refresh as run
+
+    as_json, quiet = show
+    with showing_progress("refresh", quiet) as address:
+        job = replace(job, progress=address)
+        made = run(job, recipe.as_dict(), options, single_writer=single_writer)
+    if as_json:
+        print_json(present_versions.refresh_json(dataset, made))
+    else:
+        print(present_versions.refresh_text(dataset, made))
+    # Those that failed before and were not tried again are no news.
+    if made.totals.recordings["failed"] > made.difference.get("waiting", 0):
+        raise typer.Exit(Exit.PARTIAL)
+
+
+def _plan_refresh(
+    job: ExtractJob,
+    recipe: Config,
+    dataset: str,
+    options: Any,
+    *,
+    show: tuple[bool, bool],
+    single_writer: bool,
+) -> None:
+    from pipelines.progress import showing_progress
+    from pipelines.refresh import plan_refresh as run
+
+    as_json, quiet = show
+    with showing_progress("plan", quiet) as address:
+        planned = run(replace(job, progress=address), recipe.as_dict(), options)
+    if as_json:
+        print_json({"dataset": dataset, **planned})
+    else:
+        print(present_versions.refresh_plan_text(dataset, planned))
+
+
+@app.command(context_settings=PASS_THROUGH)
 def plan(
     context: typer.Context,
     catalogue: CatalogueArgument,
@@ -244,14 +237,14 @@ def plan(
     from pipelines.plan import plan as run
     from pipelines.progress import showing_progress
 
-    with _reporting_errors():
+    with reporting_errors():
         recipe = _load_recipe(config, set_)
-        options = _beam_options(runner, workers, context.args, runner_config)
+        options = beam_options(runner, workers, context.args, runner_config)
         job = _make_job(recipe, catalogue, output)
         with showing_progress("plan", quiet) as address:
             planned = run(replace(job, progress=address), options)
     if as_json:
-        _print_json(planned)
+        print_json(planned)
     else:
         print(present.plan_text(catalogue, planned))
 
@@ -266,10 +259,10 @@ def inspect(
     from pipelines.inspect import inspect as run
     from pipelines.inspect import inspection_json, inspection_text
 
-    with _reporting_errors():
-        inspection = run(_store(dataset, storage_option))
+    with reporting_errors():
+        inspection = run(open_store(dataset, storage_option))
     if as_json:
-        _print_json(inspection_json(dataset, inspection))
+        print_json(inspection_json(dataset, inspection))
     else:
         print(inspection_text(dataset, inspection))
 
@@ -286,17 +279,17 @@ def validate(
     from pipelines.progress import counting
     from pipelines.validate import validate as run
 
-    with _reporting_errors(), counting("validate", "shards", quiet) as report:
-        faults = run(_store(dataset, storage_option), workers or os.cpu_count() or 1, report)
+    with reporting_errors(), counting("validate", "shards", quiet) as report:
+        faults = run(open_store(dataset, storage_option), workers or os.cpu_count() or 1, report)
     if as_json:
-        _print_json({"dataset": dataset, "faults": faults})
+        print_json({"dataset": dataset, "faults": faults})
     else:
         print("\n".join(faults) if faults else f"{dataset} is whole")
     if faults:
         raise typer.Exit(Exit.FAILED)
 
 
-@app.command(context_settings=_PASS_THROUGH)
+@app.command(context_settings=PASS_THROUGH)
 def export(
     context: typer.Context,
     dataset: DatasetArgument,
@@ -344,17 +337,17 @@ def export(
     from transforms.storage.exports import ExportJob, check_format
     from transforms.storage.normalization import check_normalization
 
-    with _reporting_errors():
-        options = _beam_options(runner, workers, context.args, runner_config)
+    with reporting_errors():
+        options = beam_options(runner, workers, context.args, runner_config)
         known, asked = check_format(format_), check_normalization(normalize)
         named = name or default_name(dataset)
-        source = _store(dataset, storage_option)
-        target = _store(output, output_storage_option, "--output-storage-option")
+        source = open_store(dataset, storage_option)
+        target = open_store(output, output_storage_option, "--output-storage-option")
         job = ExportJob(source, "", target, known, named, asked)
         with showing_progress("export", quiet) as address:
             made = run(replace(job, progress=address), options)
     if as_json:
-        _print_json(present.export_json(made))
+        print_json(present.export_json(made))
     else:
         print(present.export_text(made))
 
@@ -371,10 +364,10 @@ def demo(
     """Synthesise a few songs in six formats, with labels, and extract them."""
     from pipelines.demo import make_demo_catalogue
 
-    with _reporting_errors():
+    with reporting_errors():
         recipe = _load_recipe(None, ["output.formats=[parquet,tfrecord]"])
         catalogue = make_demo_catalogue(folder / "songs", songs=songs)
-        options = _beam_options("direct", 0, [], None)
+        options = beam_options("direct", 0, [], None)
         show = (as_json, quiet)
         output = str(folder / "dataset")
         _extract(recipe, str(catalogue), output, options, show=show)
@@ -382,6 +375,8 @@ def demo(
 
 def main() -> None:
     """Run the command line."""
+    import pipelines.cli_versions  # noqa: F401 - adds its commands
+
     # Beam says on import that it lacks what only Dataflow needs.
     logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
     logging.getLogger("apache_beam").setLevel(logging.ERROR)

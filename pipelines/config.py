@@ -7,6 +7,7 @@ the DSP code takes.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import re
@@ -35,7 +36,7 @@ from transforms.audio.logarithm import LogSpec
 from transforms.audio.mel import MelSpec, contradictions
 from transforms.audio.resample import Quality
 from transforms.errors import ConfigError
-from transforms.job import Format, Limits, WriterSpec
+from transforms.job import Format, Limits, RefreshSpec, WriterSpec
 from transforms.planning import ShardSpec, SplitSpec, check_split_name
 from transforms.storage.catalogue import DEFAULT_EXTENSIONS
 from transforms.storage.filesystems import StorageOptions
@@ -158,6 +159,25 @@ class LimitsConfig(_Section):
         )
 
 
+class RefreshConfig(_Section):
+    """How far one refresh may go."""
+
+    max_removed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.2
+    max_attempts: Annotated[int, Field(ge=1, le=1000)] = 5
+
+    def spec(self) -> RefreshSpec:
+        """Give the same as the workers take it."""
+        return RefreshSpec(self.max_removed_ratio, self.max_attempts)
+
+
+class RetentionConfig(_Section):
+    """What ``melmill gc`` keeps."""
+
+    keep_snapshots: Annotated[int, Field(ge=1, le=100_000)] = 10
+    keep_days: Annotated[float, Field(ge=0, le=36_500)] = 0
+    grace_hours: Annotated[float, Field(ge=0, le=87_600)] = 168
+
+
 class Config(_Section):
     """A whole recipe."""
 
@@ -168,6 +188,8 @@ class Config(_Section):
     output: OutputConfig = OutputConfig()
     catalogue: CatalogueConfig = CatalogueConfig()
     limits: LimitsConfig = LimitsConfig()
+    refresh: RefreshConfig = RefreshConfig()
+    retention: RetentionConfig = RetentionConfig()
 
     def features(self) -> FeatureSpec:
         """Give what a row's values depend on."""
@@ -187,22 +209,26 @@ class Config(_Section):
         return self.model_dump(mode="json", exclude=hidden)
 
 
-def load_config(path: str | Path | None, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: str | Path | None, overrides: Sequence[str] = (), stored: Raw | None = None
+) -> Config:
     """Read a recipe, apply ``--set`` overrides, and check all of it.
 
     Parameters
     ----------
     path
-        YAML file; ``None`` for the defaults, which are librosa's.
+        YAML file; ``None`` for what is stored, or the defaults, which are librosa's.
     overrides
         ``section.key=value``, the value in YAML.
+    stored
+        What a dataset was made with.
 
     Raises
     ------
     ConfigError
         With every fault, one a line.
     """
-    raw = read_yaml(path) if path else {}
+    raw = read_yaml(path) if path else copy.deepcopy(stored or {})
     for override in overrides:
         _apply(raw, override)
     config, faults = check(raw)

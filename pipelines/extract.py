@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,8 +14,8 @@ import apache_beam as beam
 
 from pipelines.config import Config
 from pipelines.counters import RunMetrics
-from pipelines.finish import commit_index, finish
-from pipelines.launch import is_dry_run, makes_template, not_shared, run_job, write_template
+from pipelines.finish import STARTED, begin, commit_index, finish, require_outcome
+from pipelines.launch import is_dry_run, makes_template, run_job, write_template
 from transforms.catalogue import ReadCatalogue
 from transforms.errors import CatalogueError, DatasetError
 from transforms.index import WriteIndex
@@ -70,7 +69,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection
     Out comes the index's name, for the commit.
     """
     start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores)
-    listed = start | "ReadCatalogue" >> ReadCatalogue(job.catalogue)
+    listed = start | "ReadCatalogue" >> ReadCatalogue(job.catalogue, job.taken_down)
     probed = listed | "ProbeRecordings" >> ProbeRecordings(job)
     planned = probed.recordings | "PlanRecordings" >> PlanRecordings(job)
     failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
@@ -165,7 +164,8 @@ def extract(
     if not single_writer:
         require_exclusive_commits(job.store, job.staging)
     if current is not None:
-        job = replace(job, known_index=current.index)
+        erased = frozenset(one.recording_id for one in current.taken_down)
+        job = replace(job, known_index=current.index, taken_down=erased)
     if makes_template(options):
         began_with = current.version if current else -1
         build = partial(
@@ -173,15 +173,16 @@ def extract(
         )
         write_template(build, job, options)
     if is_dry_run(options):
-        job.store.remove(f"{job.staging}/{_STARTED}")
+        job.store.remove(f"{job.staging}/{STARTED}")
     with _naming_rivals(job, current):
-        metrics = run_job(build_pipeline, job, options, partial(_count_finished, job))
-        index = _read_outcome(job)
-    finished = finish(job, configuration, current, index)
+        metrics = run_job(build_pipeline, job, options, partial(count_finished, job))
+        outcome = require_outcome(job)
+    finished = finish(job, configuration, current, outcome)
     return Extraction(*finished, job.features.shape, metrics)
 
 
-def _count_finished(job: ExtractJob) -> int:
+def count_finished(job: ExtractJob) -> int:
+    """Count the shards that a run has finished so far."""
     return sum(1 for _ in job.store.names(f"{job.staging}/shards"))
 
 
@@ -219,8 +220,8 @@ def check_output(
     require_reachable(store.root, store.storage_options, DatasetError)
     try:
         # Where there is no table, a refusal of the store is clearer from what writes a file.
-        current = read_snapshot(store) if _check_folder(store) else None
-        store.put(f"{job.staging}/{_STARTED}", b"")
+        current = read_snapshot(store) if check_folder(store) else None
+        begin(job)
     except OSError as error:
         raise DatasetError(f"output {store.root}: cannot be written: {error}") from error
     if current is None or overwrite:
@@ -245,9 +246,6 @@ def _differences(
             yield f"configuration of {section}"
 
 
-#: Written to see whether it can be.
-_STARTED = "started"
-
 _OURS = frozenset({"_delta_log", "index", "staging", "tfrecord", "README.md", "statistics.json"})
 
 
@@ -255,7 +253,7 @@ _OURS = frozenset({"_delta_log", "index", "staging", "tfrecord", "README.md", "s
 _UNREADABLE = re.compile(r"[#?\[\]\\]|[\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 
 
-def _check_folder(store: Store) -> bool:
+def check_folder(store: Store) -> bool:
     """See that the output is a folder for a dataset; tell whether it holds a Delta table."""
     if not store.root:
         raise DatasetError("the output has no name; name a folder")
@@ -279,11 +277,3 @@ def _check_path(folder: Path) -> None:
         )
     if folder.exists() and not folder.is_dir():
         raise DatasetError(f"output {folder}: is a file; a dataset is a folder")
-
-
-def _read_outcome(job: ExtractJob) -> str:
-    try:
-        index: str = json.loads(job.store.read(f"{job.staging}/outcome.json"))["index"]
-    except FileNotFoundError as error:
-        raise not_shared(job.store.root) from error
-    return index

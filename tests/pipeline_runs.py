@@ -8,13 +8,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines.cli import recipe_for
 from pipelines.config import load_config
 from pipelines.extract import Extraction, extract, make_job, resolve_catalogue
+from pipelines.refresh import Refresh, refresh
 from transforms.job import ExtractJob
 from transforms.storage.store import Store
 
@@ -31,8 +34,22 @@ def extract_here(
     """Extract in this process, on Beam's in-memory runner: a second instead of ten."""
     recipe = load_config(None, overrides)
     job = make_job(recipe, resolve_catalogue(str(catalogue), recipe), Store(str(output)))
-    options = PipelineOptions(["--runner=FnApiRunner", "--direct_running_mode=in_memory"])
-    return extract(job, recipe.as_dict(), options, overwrite=overwrite)
+    return extract(job, recipe.as_dict(), here(), overwrite=overwrite)
+
+
+def here() -> PipelineOptions:
+    """Beam's in-memory runner, in this process."""
+    return PipelineOptions(["--runner=FnApiRunner", "--direct_running_mode=in_memory"])
+
+
+def refresh_here(
+    catalogue: Path | str, output: Path | str, *overrides: str, retry_failed: bool = False
+) -> Refresh:
+    """Refresh in this process, as ``melmill refresh`` without ``--config``."""
+    recipe = recipe_for(str(output), None, list(overrides))
+    job = make_job(recipe, resolve_catalogue(str(catalogue), recipe), Store(str(output)))
+    job = replace(job, refresh=replace(recipe.refresh.spec(), retry_failed=retry_failed))
+    return refresh(job, recipe.as_dict(), here())
 
 
 def melmill(*arguments: Path | str, **kwargs: Any) -> subprocess.CompletedProcess[str]:

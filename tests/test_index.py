@@ -129,7 +129,7 @@ def write(
         )
         _ = found | WriteIndex(job)
     outcome = json.loads(job.store.read(f"{job.staging}/outcome.json"))
-    assert sorted(job.store.names("index")) == outcome["parts"]
+    assert sorted(job.store.names("index")) == outcome["files"]
     return outcome["index"]
 
 

@@ -22,9 +22,17 @@ class ReadCatalogue(beam.PTransform):
     Out come :class:`~transforms.records.Recording`, spread over the workers. A catalogue
     that cannot be listed whole, or that names a recording twice, fails the run
     (:class:`~transforms.errors.CatalogueError`). A retry lists again.
+
+    Attributes
+    ----------
+    catalogue
+        The catalogue.
+    taken_down
+        Recordings that are passed over.
     """
 
     catalogue: Catalogue
+    taken_down: frozenset[str] = frozenset()
 
     def expand(self, start: beam.PCollection[str]) -> beam.PCollection[Recording]:
         """List the parts of the catalogue, then what is in each."""
@@ -37,6 +45,7 @@ class ReadCatalogue(beam.PTransform):
             | "KeyByRecording" >> beam.Map(lambda recording: (recording.recording_id, recording))
             | "GroupByRecording" >> beam.GroupByKey()
             | "CheckUnique" >> beam.FlatMap(only_one)
+            | "PassOverTakenDown" >> beam.Filter(_stays, self.taken_down)
         )
 
 
@@ -47,3 +56,7 @@ def only_one(group: tuple[str, Iterable[Recording]]) -> Iterator[Recording]:
         raise CatalogueError(duplicate_message(first, others[0]))
     count("recordings_listed")
     yield first
+
+
+def _stays(recording: Recording, taken_down: frozenset[str]) -> bool:
+    return recording.recording_id not in taken_down

@@ -92,3 +92,7 @@ class CatalogueError(UserError):
 
 class DatasetError(UserError):
     """The dataset is not what the command needs it to be."""
+
+
+class ConflictError(DatasetError):
+    """Another run committed to the dataset meanwhile; nothing of this one was."""

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from transforms.combine import CombineEach
+from transforms.diff import Decision
+from transforms.diffing import Attempts, Dropped, Relabelled
 from transforms.job import ExtractJob
 from transforms.planning import PlannedRecording
 from transforms.records import Failure
@@ -18,50 +23,70 @@ from transforms.storage.index import (
     RECORDINGS_PER_PART,
     failed_row,
     failure_row,
+    read_part,
     recording_row,
     shard_row,
     write_part,
 )
 from transforms.storage.naming import bucket, digest
+from transforms.storage.rewriting import Replaced, Rewritten
 from transforms.storage.summaries import ShardSummary
 
-Facts = Mapping[str, Iterable[Any]]
-
 _MODULUS = 1 << 128
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What the snapshot before has in one part of its index, and no fact speaks of."""
+
+    parts: int
+    part: int
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A recording some of whose rows lie in another shard now."""
+
+    recording_id: str
+    replaced: tuple[str, ...]
+    shard: str
 
 
 @dataclass(eq=False)
 class WriteIndex(beam.PTransform):
     """Write the index of what a run found and made, and name it for the launcher.
 
-    In go the planned recordings, the failures before any shard, and the shards' summaries.
-    The index is written to ``index/DIGEST``, the digest being that of everything in it, so
-    a retry writes the same files again; then ``outcome.json`` in the run's staging folder
-    names it. Out comes that name, once.
+    In go collections of facts: planned recordings, failures before any shard, the shards'
+    summaries; in a refresh, what differs from the snapshot before, of which all that no fact
+    speaks of is carried over. The index is written to ``index/DIGEST``, the digest being that of
+    everything in it, so a retry writes the same files again; then ``outcome.json`` in the run's
+    staging folder names it. Out comes that name, once.
+
+    Attributes
+    ----------
+    job
+        The run.
+    decision
+        Of a refresh; where there is nothing to do, the index stays the snapshot's.
     """
 
     job: ExtractJob
+    decision: beam.PCollection[Decision] | None = None
 
-    def expand(
-        self,
-        found: tuple[
-            beam.PCollection[PlannedRecording],
-            beam.PCollection[Failure],
-            beam.PCollection[ShardSummary],
-        ],
-    ) -> beam.PCollection[str]:
+    def expand(self, found: tuple[beam.PCollection[Any], ...]) -> beam.PCollection[str]:
         """Join recordings, failures and shards by recording, part by part."""
+        parts = beam.pvalue.AsSingleton(self._count_parts(found))
+        outcome = None
+        if self.decision is not None:
+            outcome = beam.pvalue.AsSingleton(self.decision)
+            found = (*found, self.decision | "CarryParts" >> beam.FlatMap(_carry))
         digests = tuple(
             facts | f"Digest{number}" >> beam.Map(fact_digest) for number, facts in enumerate(found)
         )
         index = beam.pvalue.AsSingleton(
-            digests | "SumDigests" >> CombineEach(_sum_digests, _sum_digests)
-        )
-        planned, failures, _ = found
-        parts = beam.pvalue.AsSingleton(
-            (planned, failures)
-            | "CountRecordings" >> CombineEach(beam.combiners.CountCombineFn(), sum)
-            | "CountParts" >> beam.Map(lambda number: 1 + number // RECORDINGS_PER_PART)
+            digests
+            | "SumDigests" >> CombineEach(_sum_digests, _sum_digests)
+            | "AddBase" >> beam.Map(_add_base, self.job, outcome)
         )
         # Each by itself, then joined: Flink's fusion (Beam 2.70) refuses a Flatten before them.
         keyed = tuple(
@@ -74,14 +99,37 @@ class WriteIndex(beam.PTransform):
             | "GroupByPart" >> beam.GroupByKey()
             | "WriteParts" >> beam.FlatMap(write_index_part, index, self.job)
             | "ListParts" >> beam.combiners.ToList()
-            | "NameIndex" >> beam.Map(_write_outcome, index, self.job)
+            | "NameIndex" >> beam.Map(_write_outcome, index, parts, self.job, outcome)
+        )
+
+    def _count_parts(self, found: tuple[beam.PCollection[Any], ...]) -> beam.PCollection[int]:
+        if self.decision is not None:
+            return self.decision | "TakeParts" >> beam.Map(lambda decision: decision.parts)
+        return (
+            found[:2]
+            | "CountRecordings" >> CombineEach(beam.combiners.CountCombineFn(), sum)
+            | "CountParts" >> beam.Map(lambda number: 1 + number // RECORDINGS_PER_PART)
         )
 
 
-def fact_digest(fact: PlannedRecording | Failure | ShardSummary) -> int:
+def _carry(decision: Decision) -> Iterator[Carried]:
+    if decision.todo:
+        yield from (Carried(decision.parts, part) for part in range(decision.parts))
+
+
+def fact_digest(fact: Any) -> int:
     """Digest one thing known of the run, as a number that adds up in any order."""
     text = fact.to_json() if isinstance(fact, ShardSummary) else repr(fact)
     return int(digest(type(fact).__name__, text), 16)
+
+
+def _add_base(number: int, job: ExtractJob, decision: Decision | None) -> int:
+    """Take into account what the facts are told of."""
+    if job.base is None or decision is None:
+        return number
+    if not decision.todo:
+        return int(job.base.index, 16)
+    return (number + int(digest("base", job.base.index), 16)) % _MODULUS
 
 
 def _sum_digests(numbers: Iterable[int]) -> int:
@@ -97,40 +145,118 @@ def index_name(number: int) -> str:
     return f"{number:032x}"
 
 
-def key_by_part(
-    fact: PlannedRecording | Failure | ShardSummary, parts: int
-) -> Iterator[tuple[tuple[str, int], Any]]:
+def key_by_part(fact: Any, parts: int) -> Iterator[tuple[tuple[str, int], Any]]:
     """Send what concerns a recording to the recording's part, and a shard to the shard's."""
     if isinstance(fact, PlannedRecording):
         yield ("recordings", bucket(fact.probed.recording.recording_id, parts)), fact
-    elif isinstance(fact, Failure):
-        yield ("recordings", bucket(fact.recording_id, parts)), fact
-    else:
+    elif isinstance(fact, ShardSummary):
         yield ("shards", bucket(fact.name, parts)), fact
         for held in fact.recordings:
             entry = held.recording_id, (fact.name, held.rows, held.peak_dbfs)
             yield ("recordings", bucket(held.recording_id, parts)), entry
         for failure in fact.failures:
             yield ("recordings", bucket(failure.recording_id, parts)), failure
+    elif isinstance(fact, Rewritten):
+        yield ("shards", bucket(fact.summary.name, parts)), fact.summary
+        for held in fact.summary.recordings:
+            moved = Moved(held.recording_id, fact.replaced, fact.summary.name)
+            yield ("recordings", bucket(held.recording_id, parts)), moved
+    elif isinstance(fact, Replaced):
+        yield ("shards", bucket(fact.shard, parts)), fact
+    elif isinstance(fact, Carried):
+        yield ("shards", fact.part), fact
+        yield ("recordings", fact.part), fact
+    else:
+        yield ("recordings", bucket(fact.recording_id, parts)), fact
 
 
 def write_index_part(
     group: tuple[tuple[str, int], Iterable[Any]], index: int, job: ExtractJob
 ) -> Iterator[str]:
     """Write one part of the index; give the names of its files."""
-    (kind, part), facts = group
-    folder = index_name(index)
+    (kind, part), facts = group[0], list(group[1])
+    before = _Before(job, facts)
     if kind == "shards":
-        tables = {"shards": ([shard_row(summary) for summary in facts], "name")}
+        summaries = [shard_row(fact) for fact in facts if isinstance(fact, ShardSummary)]
+        replaced = {fact.shard for fact in facts if isinstance(fact, Replaced)}
+        tables = {"shards": (summaries, before.read("shards", replaced))}
     else:
         recordings, failures = join_recordings(facts, job.features.digest())
+        dropped = {fact.recording_id for fact in facts if isinstance(fact, Dropped)}
+        updated = update_recordings(facts, partial(before.find, "recordings"))
+        gone = dropped | {row["recording_id"] for row in updated}
         tables = {
-            "recordings": (recordings, "recording_id"),
-            "failures": (failures, "recording_id"),
+            "recordings": (recordings + updated, before.read("recordings", gone)),
+            "failures": (failures, before.read("failures", dropped)),
         }
-    for table, (rows, key) in tables.items():
-        if name := write_part(job.store, folder, table, part, rows, key):
+    for table, (rows, carried) in tables.items():
+        if name := write_part(job.store, index_name(index), table, part, rows, carried):
             yield name
+
+
+class _Before:
+    """One part of the index of the snapshot before, where something of it is carried over."""
+
+    def __init__(self, job: ExtractJob, facts: Iterable[Any]) -> None:
+        self.store, self.base = job.store, job.base
+        self.carried = next((fact for fact in facts if isinstance(fact, Carried)), None)
+
+    def read(self, kind: str, without: Collection[str]) -> pa.Table | None:
+        """Read the rows of a table, but for some; ``None`` where none is carried over."""
+        table = self._read(kind)
+        if table is None:
+            return None
+        return table.filter(pc.invert(_is_in(table, without)))
+
+    def find(self, kind: str, names: Collection[str]) -> list[dict[str, Any]]:
+        """Read some rows of a table."""
+        table = self._read(kind) if names else None
+        return [] if table is None else table.filter(_is_in(table, names)).to_pylist()
+
+    def _read(self, kind: str) -> pa.Table | None:
+        base, carried = self.base, self.carried
+        if base is None or carried is None or not base.same_features:
+            return None
+        table = read_part(self.store, base.index, kind, carried.part % base.parts)
+        if carried.parts == base.parts:
+            return table
+        mine = [bucket(name, carried.parts) == carried.part for name in table[0].to_pylist()]
+        return table.filter(pa.array(mine, pa.bool_()))
+
+
+def _is_in(table: pa.Table, names: Collection[str]) -> Any:
+    return pc.is_in(table[0], value_set=pa.array(sorted(names), pa.string()))
+
+
+def update_recordings(
+    facts: Iterable[Any], find: Callable[[Collection[str]], list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Say of recordings whose rows are carried over what is another now.
+
+    Parameters
+    ----------
+    facts
+        All of one part.
+    find
+        Gives the rows that the index before has of some recordings.
+    """
+    relabelled: dict[str, Relabelled] = {}
+    moved: defaultdict[str, list[Moved]] = defaultdict(list)
+    for fact in facts:
+        if isinstance(fact, Relabelled):
+            relabelled[fact.recording_id] = fact
+        elif isinstance(fact, Moved):
+            moved[fact.recording_id].append(fact)
+    rows = find(relabelled.keys() | moved.keys())
+    for row in rows:
+        name = row["recording_id"]
+        if change := relabelled.get(name):
+            said = {"uri": change.uri, "split": change.split}
+            row.update(said, labels_digest=change.labels_digest)
+        gone = {shard for one in moved[name] for shard in one.replaced}
+        kept = {shard for shard in row["shards"] if shard not in gone}
+        row["shards"] = sorted(kept | {one.shard for one in moved[name]})
+    return rows
 
 
 def join_recordings(
@@ -145,13 +271,16 @@ def join_recordings(
     """
     planned: dict[str, PlannedRecording] = {}
     failed: dict[str, Failure] = {}
+    tried: dict[str, int] = {}
     held: defaultdict[str, list[tuple[str, int, float]]] = defaultdict(list)
     for fact in facts:
         if isinstance(fact, PlannedRecording):
             planned[fact.probed.recording.recording_id] = fact
         elif isinstance(fact, Failure):
             failed[fact.recording_id] = min(fact, failed.get(fact.recording_id, fact), key=repr)
-        else:
+        elif isinstance(fact, Attempts):
+            tried[fact.recording_id] = fact.attempts
+        elif isinstance(fact, tuple):
             held[fact[0]].append(fact[1])
     recordings = [
         recording_row(one, held[name], features_digest)
@@ -161,11 +290,36 @@ def join_recordings(
     recordings += [
         failed_row(failure, planned.get(name), features_digest) for name, failure in failed.items()
     ]
-    return recordings, [failure_row(failure) for failure in failed.values()]
+    failures = [failure_row(one, 1 + tried.get(name, 0)) for name, one in failed.items()]
+    return recordings, failures
 
 
-def _write_outcome(parts: list[str], index: int, job: ExtractJob) -> str:
+def write_index(facts: Iterable[Any], job: ExtractJob) -> str:
+    """Write an index in this process: what a few facts say of the snapshot that a job starts from.
+
+    One part of it is in memory at a time. Gives the index's name.
+    """
+    base = job.base
+    if base is None:
+        raise ValueError("facts are told of a snapshot")
+    every = [*facts, *(Carried(base.parts, part) for part in range(base.parts))]
+    number = _sum_digests(fact_digest(fact) for fact in every)
+    number = (number + int(digest("base", base.index), 16)) % _MODULUS
+    groups: defaultdict[tuple[str, int], list[Any]] = defaultdict(list)
+    for fact in every:
+        for key, said in key_by_part(fact, base.parts):
+            groups[key].append(said)
+    for group in sorted(groups.items()):
+        list(write_index_part(group, number, job))
+    return index_name(number)
+
+
+def _write_outcome(
+    files: list[str], index: int, parts: int, job: ExtractJob, decision: Decision | None
+) -> str:
     name = index_name(index)
-    outcome = {"index": name, "parts": sorted(parts)}
+    outcome: dict[str, Any] = {"index": name, "parts": parts, "files": sorted(files)}
+    if decision is not None:
+        outcome |= {"todo": decision.todo, "difference": decision.difference.to_json()}
     job.store.put(f"{job.staging}/outcome.json", json.dumps(outcome).encode())
     return name

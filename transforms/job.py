@@ -60,8 +60,62 @@ class WriterSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RefreshSpec:
+    """How far a refresh may go.
+
+    Attributes
+    ----------
+    max_removed_ratio
+        Share of a snapshot's recordings that one refresh may remove.
+    max_attempts
+        How often a recording is tried whose failure may pass.
+    retry_failed
+        Whether all that failed are tried once more, whatever the cause.
+    """
+
+    max_removed_ratio: float = 0.2
+    max_attempts: int = 5
+    retry_failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The snapshot that a refresh starts from.
+
+    Attributes
+    ----------
+    version, index, parts, listed_ms
+        See :class:`~transforms.storage.snapshot.Snapshot`.
+    same_features
+        Whether its rows hold what the job would compute; else all are computed again.
+    same_files
+        Whether its shards are laid out as the job writes them; else all are written anew.
+    same_split
+        Whether it was divided as the job divides; else each recording's split is drawn again.
+    max_seconds
+        Longest recording that it took.
+    configured
+        Whether its whole configuration is the job's.
+    """
+
+    version: int
+    index: str
+    parts: int
+    listed_ms: int
+    same_features: bool = True
+    same_files: bool = True
+    same_split: bool = True
+    max_seconds: float = 0.0
+    configured: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class ExtractJob:
-    """What is extracted from where to where, and how."""
+    """What is extracted from where to where, and how.
+
+    ``known_index`` names the snapshot whose shards may be taken as they are; ``base`` is the one
+    that a refresh starts from; ``taken_down`` are recordings that stay away.
+    """
 
     catalogue: Catalogue
     store: Store
@@ -72,6 +126,9 @@ class ExtractJob:
     limits: Limits
     known_index: str = ""
     progress: str = ""
+    base: Base | None = None
+    refresh: RefreshSpec = RefreshSpec()
+    taken_down: frozenset[str] = frozenset()
 
     @property
     def stores(self) -> tuple[tuple[str, StorageOptions], ...]:
@@ -92,9 +149,20 @@ class ExtractJob:
         return repr((self.schema, self.writer.row_group_rows, self.writer.compression_level))
 
     @property
+    def shard_key(self) -> str:
+        """What goes into the names of the job's shards, beside their rows.
+
+        A refresh gives others to the same rows than every other run but its own repetitions: so
+        one that was overtaken can remove what it made.
+        """
+        if self.base is None:
+            return self.writer_key
+        return repr((self.writer_key, self.base.version, self.base.index))
+
+    @property
     def run_id(self) -> str:
         """The same for the same command: an interrupted run is found by it, and resumed."""
-        parts = (self.catalogue, self.split, self.shards, self.writer_key, self.writer.formats)
+        parts = (self.catalogue, self.split, self.shards, self.shard_key, self.writer.formats)
         return digest(self.features.digest(), *(repr(part) for part in parts))[:16]
 
     @property

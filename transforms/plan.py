@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import apache_beam as beam
 
+from transforms.diff import Decision
+from transforms.diffing import Difference
 from transforms.errors import RecordingError
 from transforms.job import ExtractJob
 from transforms.metrics import Progress, count, count_failure
@@ -26,6 +29,9 @@ from transforms.records import Failure, ProbedRecording
 from transforms.storage.naming import bucket
 
 Totals = Mapping[str, SplitTotals]
+
+#: What an extraction, which starts from no snapshot, carries over.
+_NOTHING = Difference()
 
 
 @dataclass(eq=False)
@@ -81,9 +87,17 @@ class PlanShards(beam.PTransform):
     Out come :class:`~transforms.planning.ShardPlan`, the same for the same recordings in
     whatever order they come; and none at all where so many recordings failed already that
     the run will not be committed. Only these small records are grouped, never audio.
+
+    Attributes
+    ----------
+    job
+        The run.
+    decision
+        Of a refresh: what is carried over belongs to the same dataset.
     """
 
     job: ExtractJob
+    decision: beam.PCollection[Decision] | None = None
 
     def expand(
         self,
@@ -94,6 +108,10 @@ class PlanShards(beam.PTransform):
         failed = beam.pvalue.AsSingleton(
             failures | "CountFailures" >> beam.combiners.Count.Globally()
         )
+        carried: Any = _NOTHING
+        if self.decision is not None:
+            differences = self.decision | "TakeCarried" >> beam.Map(lambda one: one.difference)
+            carried = beam.pvalue.AsSingleton(differences)
         totals = beam.pvalue.AsDict(
             recordings
             | "CountRows" >> beam.Map(lambda r: (r.split, SplitTotals(1, r.rows)))
@@ -103,7 +121,7 @@ class PlanShards(beam.PTransform):
             recordings
             | "KeyByBucket" >> beam.Map(_key_by_bucket, totals)
             | "GroupByBucket" >> beam.GroupByKey()
-            | "PackShards" >> beam.FlatMap(pack_bucket, totals, failed, self.job)
+            | "PackShards" >> beam.FlatMap(pack_bucket, totals, failed, self.job, carried)
         )
 
 
@@ -124,18 +142,21 @@ def pack_bucket(
     totals: Totals,
     failed: int,
     job: ExtractJob,
+    carried: Difference = _NOTHING,
 ) -> Iterator[ShardPlan]:
     """Pack one bucket's recordings into its share of the split's shards."""
     (split, _), recordings = group[0], list(group[1])
     rows = sum(planned.rows for planned in recordings)
+    failed += carried.carried_failures
     listed = failed + sum(total.recordings for total in totals.values())
+    listed += carried.carried_recordings
     # The very comparison that is made before the commit: a product would round otherwise.
     if not rows or failed / listed > job.limits.max_failure_ratio:
         return
-    all_rows = sum(total.rows for total in totals.values())
+    all_rows = sum(total.rows for total in totals.values()) + carried.carried_rows
     shards = count_shards(totals[split], all_rows, row_bytes(job.features), job.shards)
     number = ceil(shards * rows / totals[split].rows)
     full_rows = job.shards.target_bytes // row_bytes(job.features)
     yield from pack_shards(
-        recordings, number, job.features, job.shards.seed, job.writer_key, full_rows
+        recordings, number, job.features, job.shards.seed, job.shard_key, full_rows
     )

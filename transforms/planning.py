@@ -349,8 +349,13 @@ def _cut(planned: PlannedRecording, capacity: int, seed: int) -> Iterator[_Piece
     borders = [planned.chunks * i // number for i in range(number + 1)]
     for first, stop in pairwise(borders):
         span = Span(planned.probed, planned.origin_sample, planned.samples, first, stop)
-        order = fraction("order", str(seed), planned.probed.recording.recording_id, str(first))
+        order = order_of(seed, planned.probed.recording.recording_id, first)
         yield _Piece(order, span.chunks * planned.rows_per_chunk, planned.split, span)
+
+
+def order_of(seed: int, recording_id: str, first_chunk: int) -> float:
+    """Give a piece of a recording its place among the others of a shard."""
+    return fraction("order", str(seed), recording_id, str(first_chunk))
 
 
 def _deal(pieces: list[_Piece], shards: int) -> list[list[_Piece]]:

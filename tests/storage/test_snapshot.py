@@ -238,5 +238,5 @@ def test_a_snapshot_of_a_newer_format_is_refused(
         newer.setattr(snapshots, "FORMAT", snapshots.FORMAT + 1)
         commit(store, NONE, [ONE], SCHEMA)
         assert read_snapshot(store) == replace(NONE, version=0)
-    with pytest.raises(DatasetError, match=r"by a newer melmill, in format 2, and .* format 1"):
+    with pytest.raises(DatasetError, match=r"by a newer melmill, in format 3, and .* format 2"):
         read_snapshot(store)

@@ -48,9 +48,9 @@ def write(
 ) -> None:
     rows = [recording_row(song, [("s", song.rows, 0.0)], "f") for song in songs]
     rows += [failed_row(one, None, "f") for one in failures]
-    write_part(store, "x", "recordings", 0, rows, "recording_id")
-    write_part(store, "x", "failures", 0, [failure_row(one) for one in failures], "recording_id")
-    write_part(store, "x", "shards", 0, [shard_row(shard) for shard in shards], "name")
+    write_part(store, "x", "recordings", 0, rows)
+    write_part(store, "x", "failures", 0, [failure_row(one) for one in failures])
+    write_part(store, "x", "shards", 0, [shard_row(shard) for shard in shards])
 
 
 @pytest.fixture

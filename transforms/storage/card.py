@@ -42,6 +42,14 @@ def write_card(store: Store, snapshot: Snapshot, totals: Totals, schema: RowSche
         store.put("tfrecord/files.json", to_json(tfrecord))
 
 
+def card_is_of(store: Store, snapshot: Snapshot) -> bool:
+    """Whether the dataset's card describes a snapshot, and not one before it."""
+    try:
+        return _SNAPSHOT.format(index=snapshot.index) in store.read("README.md").decode()
+    except FileNotFoundError:
+        return False
+
+
 def list_files(store: Store, snapshot: Snapshot) -> tuple[FileLists, FileLists]:
     """Name the snapshot's Parquet files, and its TFRecord files, of each split.
 
@@ -150,9 +158,26 @@ def view_card(
     return (_head(files, schema) + about + _features(snapshot)).encode()
 
 
+def past_card(
+    store: Store, snapshot: Snapshot, totals: Totals, schema: RowSchema
+) -> tuple[bytes, dict[str, FileLists]]:
+    """Write the card of a snapshot that need not be the current one, and list its files.
+
+    Both name files by where they lie, not relative to the card.
+    """
+    root = store.path("") if store.is_local else f"{store.root}/"
+    parquet, tfrecord = (
+        {split: [root + name for name in names] for split, names in lists.items()}
+        for lists in list_files(store, snapshot)
+    )
+    card = _head(parquet, schema) + _about(snapshot, totals, schema) + _features(snapshot)
+    return card.encode(), {"parquet": parquet, "tfrecord": tfrecord}
+
+
 def _card(files: FileLists, snapshot: Snapshot, totals: Totals, schema: RowSchema) -> str:
     about = _about(snapshot, totals, schema)
-    return _head(files, schema) + about + _AFTERWARDS + _features(snapshot)
+    said = _SNAPSHOT.format(index=snapshot.index)
+    return _head(files, schema) + about + _AFTERWARDS + _features(snapshot) + said
 
 
 def _head(files: FileLists, schema: RowSchema) -> str:
@@ -229,6 +254,12 @@ def _features(snapshot: Snapshot) -> str:
     features = json.dumps(json.loads(snapshot.features), indent=2)
     return f"\n## Feature configuration\n\n```json\n{features}\n```\n"
 
+
+_SNAPSHOT = """
+## Snapshot
+
+Index `index/{index}`.
+"""
 
 _ABOUT = """# Log-mel spectrograms of {catalogue}
 

@@ -6,6 +6,7 @@ index is never changed, and a snapshot names the one that belongs to it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms.planning import PlannedRecording
-from transforms.records import Failure
+from transforms.records import Failure, Recording
 from transforms.storage.naming import digest
 from transforms.storage.store import Store
 from transforms.storage.summaries import ShardSummary
@@ -32,6 +33,7 @@ RECORDINGS = pa.schema(
         "feature_key": pa.string(),
         "status": pa.string(),
         "split": pa.string(),
+        "labels_digest": pa.string(),
         "container": pa.string(),
         "codec": pa.string(),
         "decoder": pa.string(),
@@ -49,8 +51,10 @@ RECORDINGS = pa.schema(
 
 FAILURES = pa.schema(
     {
-        name: pa.string()
-        for name in ("recording_id", "uri", "fingerprint", "stage", "cause", "message")
+        **dict.fromkeys(
+            ("recording_id", "uri", "fingerprint", "stage", "cause", "message"), pa.string()
+        ),
+        "attempts": pa.int32(),
     }
 )
 
@@ -64,6 +68,20 @@ SHARDS = pa.schema(
         "summary": pa.binary(),
     }
 )
+
+
+_SCHEMAS = {"recordings": RECORDINGS, "failures": FAILURES, "shards": SHARDS}
+
+
+def labels_digest(recording: Recording) -> str:
+    """Name what the catalogue's table says of a recording; ``""`` where it says nothing.
+
+    >>> labels_digest(Recording("id", "/a.wav", "a.wav"))
+    ''
+    """
+    if not recording.labels and recording.split is None:
+        return ""
+    return digest(repr(recording.labels), repr(recording.split))
 
 
 def recording_row(
@@ -89,6 +107,7 @@ def recording_row(
         "feature_key": digest(recording.fingerprint, features_digest),
         "status": "ok" if planned.rows else "skipped",
         "split": planned.split,
+        "labels_digest": labels_digest(recording),
         "container": audio.container,
         "codec": audio.codec,
         "decoder": audio.decoder,
@@ -120,9 +139,9 @@ def failed_row(
     }
 
 
-def failure_row(failure: Failure) -> dict[str, Any]:
-    """Describe a failure."""
-    return {name: str(value) for name, value in asdict(failure).items()}
+def failure_row(failure: Failure, attempts: int = 1) -> dict[str, Any]:
+    """Describe a failure, and how often the recording was tried."""
+    return {name: str(value) for name, value in asdict(failure).items()} | {"attempts": attempts}
 
 
 def shard_row(summary: ShardSummary) -> dict[str, Any]:
@@ -138,18 +157,73 @@ def shard_row(summary: ShardSummary) -> dict[str, Any]:
 
 
 def write_part(
-    store: Store, index: str, kind: str, part: int, rows: list[dict[str, Any]], key: str
+    store: Store,
+    index: str,
+    kind: str,
+    part: int,
+    rows: list[dict[str, Any]],
+    carried: pa.Table | None = None,
 ) -> str | None:
-    """Write one part of one of the index's tables, sorted by its key; give its name."""
-    if not rows:
+    """Write one part of one of the index's tables, sorted by its key; give its name.
+
+    Parameters
+    ----------
+    store, index, kind, part
+        Where: see :func:`part_name`.
+    rows
+        New ones.
+    carried
+        Others, from another index.
+    """
+    schema = _SCHEMAS[kind]
+    table = pa.Table.from_pylist(rows, schema=schema)
+    if carried is not None:
+        table = pa.concat_tables([carried, table])
+    if not table.num_rows:
         return None
-    schema = {"recordings": RECORDINGS, "failures": FAILURES, "shards": SHARDS}[kind]
-    table = pa.Table.from_pylist(sorted(rows, key=lambda row: str(row[key])), schema=schema)
-    name = f"index/{index}/{kind}-{part:05d}.parquet"
+    name = part_name(index, kind, part)
     with store.scratch() as path:
-        pq.write_table(table, path, compression="zstd")
+        pq.write_table(table.sort_by(schema.names[0]), path, compression="zstd")
         store.publish(path, name)
     return name
+
+
+def part_name(index: str, kind: str, part: int) -> str:
+    """Name one part of one of an index's tables: ``recordings``, ``failures`` or ``shards``.
+
+    >>> part_name("5f", "shards", 3)
+    'index/5f/shards-00003.parquet'
+    """
+    return f"index/{index}/{kind}-{part:05d}.parquet"
+
+
+def read_part(
+    store: Store, index: str, kind: str, part: int, columns: list[str] | None = None
+) -> pa.Table:
+    """Read one part of one of an index's tables: a bounded number of rows.
+
+    It is empty where nothing belongs into it. Columns that an older index lacks are null.
+    """
+    schema = _SCHEMAS[kind]
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns])
+    try:
+        with store.open(part_name(index, kind, part)) as file, pq.ParquetFile(file) as table:
+            there = [name for name in schema.names if name in table.schema_arrow.names]
+            found = table.read(columns=there)
+    except FileNotFoundError:
+        return schema.empty_table()
+    for field in schema:
+        if field.name not in there:
+            found = found.append_column(field, pa.nulls(found.num_rows, field.type))
+    return found.select(schema.names).cast(schema)
+
+
+def count_parts(store: Store, index: str) -> int:
+    """Count the parts of an index by the names of its files, where that was not recorded."""
+    names = store.names(f"index/{index}")
+    numbers = re.findall(r"recordings-(\d+)", " ".join(names))
+    return 1 + max(map(int, numbers), default=0)
 
 
 def read_index(

@@ -31,6 +31,7 @@ from transforms.storage.moments import Moments
 from transforms.storage.naming import digest
 from transforms.storage.parquet import ParquetShard, read_rows
 from transforms.storage.schema import Float32Array, LabelColumn, RowBatch, round_to_resolution
+from transforms.storage.store import Store
 from transforms.storage.summaries import FileEntry, RecordingRows, ShardSummary
 from transforms.storage.tfrecord import TFRecordShard
 
@@ -159,15 +160,53 @@ def withdraw_recordings(
     if not gone or summary.parquet is None:
         return summary
     name = digest("withdrawn", summary.name, *sorted(gone))
+    kept = (without(batch, gone) for batch in read_shard(job.store, summary))
+    return write_again(name, summary.split, kept, job, summary.plan, summary.failures)
+
+
+def write_again(
+    name: str,
+    split: str,
+    batches: Iterable[RowBatch],
+    job: ExtractJob,
+    plan: str = "",
+    failures: Iterable[Failure] = (),
+) -> ShardSummary:
+    """Write a shard of rows that are there already, unless it is.
+
+    Parameters
+    ----------
+    name, split
+        The shard's.
+    batches
+        Its rows; asked for only if they are needed.
+    job
+        What it belongs to.
+    plan
+        That it came of; its own name without.
+    failures
+        Recordings of its plan that it holds nothing of.
+    """
     receipt = f"{job.staging}/shards/{name}.json"
     if (finished := read_receipt(job, receipt)) is not None:
         return finished
-    with job.store.open(summary.parquet.name) as file:
-        kept = (_without(batch, gone) for batch in read_rows(file))
-        rewritten = _write_rows(name, summary.split, kept, list(summary.failures), job)
-    rewritten = replace(rewritten, plan=summary.plan)
-    job.store.put(receipt, rewritten.to_json())
-    return rewritten
+    summary = _write_rows(name, split, batches, list(failures), job)
+    summary = replace(summary, plan=plan or name)
+    job.store.put(receipt, summary.to_json())
+    return summary
+
+
+def read_shard(store: Store, summary: ShardSummary) -> Iterator[RowBatch]:
+    """Read a shard's rows, a row group at a time.
+
+    Raises
+    ------
+    DatasetError
+        It is missing or damaged.
+    """
+    if summary.parquet is not None:
+        with store.reading_shard(summary.parquet.name) as file:
+            yield from read_rows(file)
 
 
 def remove_withdrawn(job: ExtractJob, kept: Collection[str]) -> None:
@@ -180,7 +219,8 @@ def remove_withdrawn(job: ExtractJob, kept: Collection[str]) -> None:
                     job.store.remove(file.name)
 
 
-def _without(batch: RowBatch, gone: Collection[str]) -> RowBatch:
+def without(batch: RowBatch, gone: Collection[str]) -> RowBatch:
+    """Leave some recordings' rows out of a batch."""
     keep = [i for i, name in enumerate(batch.columns["recording_id"]) if name not in gone]
     columns = {name: [values[i] for i in keep] for name, values in batch.columns.items()}
     return RowBatch(columns, batch.mel[keep])

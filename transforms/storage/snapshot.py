@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
-from transforms.errors import DatasetError
+from transforms.errors import ConflictError, DatasetError
 from transforms.storage.endpoints import delta_options
 from transforms.storage.patience import insist
 from transforms.storage.store import Store
@@ -28,10 +28,20 @@ _KEY = "melmill"
 _APPLICATION = "melmill"
 
 #: What a commit's metadata and its index look like; raised where older readers would misread it.
-FORMAT = 1
+#: The first lacked what a refresh goes by, and can be read.
+FORMAT = 2
 
 #: Shards carry no time of their making: the same shard is the same action.
 _NO_TIME = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TakenDown:
+    """A recording that was erased from the dataset: which, and when (UTC, ISO 8601)."""
+
+    recording_id: str
+    uri: str
+    time: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,18 @@ class Snapshot:
         The feature configuration's canonical JSON.
     statistics
         Of its mel bands and rows; see :func:`~transforms.storage.card.brief_statistics`.
+    operation
+        The command that committed it.
+    parts
+        Into how many parts the index's recordings are divided; 0 where that was not recorded.
+    listed_ms
+        When the listing of the catalogue began that it rests on; milliseconds since 1970.
+    dataset_version
+        Counts the schemas: raised whenever the columns or the shape of ``mel`` change.
+    taken_down
+        Recordings that were erased, and stay away whatever the catalogue says.
+    replaced
+        Of a takedown: the index that each earlier snapshot's became.
     """
 
     version: int
@@ -60,6 +82,32 @@ class Snapshot:
     catalogue: str
     features: str
     statistics: dict[str, Any] = field(default_factory=dict)
+    operation: str = "extract"
+    parts: int = 0
+    listed_ms: int = 0
+    dataset_version: int = 1
+    taken_down: tuple[TakenDown, ...] = ()
+    replaced: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A snapshot of a dataset's history.
+
+    Attributes
+    ----------
+    snapshot
+        As it was committed, but for what was erased since: its ``version`` is its own commit's,
+        its ``index`` the one that describes it now.
+    committed_ms
+        When it was committed; milliseconds since 1970.
+    kept
+        Whether it is still there: ``gc`` removes old ones.
+    """
+
+    snapshot: Snapshot
+    committed_ms: int
+    kept: bool
 
 
 def open_table(store: Store, version: int | None = None) -> DeltaTable | None:
@@ -111,12 +159,68 @@ def read_snapshot(store: Store) -> Snapshot | None:
 
 
 def _parse(store: Store, said: dict[str, Any], version: int) -> Snapshot:
-    if (form := said.pop("format", FORMAT)) != FORMAT:
+    if (form := said.pop("format", FORMAT)) > FORMAT:
         raise DatasetError(
             f"{store.root}: version {version} was committed by a newer melmill, in format {form}, "
             f"and this one reads format {FORMAT}; install the newer one"
         )
-    return Snapshot(version=version, **said)
+    taken_down = tuple(TakenDown(**one) for one in said.pop("taken_down", ()))
+    return Snapshot(version=version, taken_down=taken_down, **said)
+
+
+def read_history(store: Store) -> list[Past]:
+    """Read all snapshots that were ever committed, the latest first.
+
+    Raises
+    ------
+    DatasetError
+        There is none, or the log cannot be read.
+    """
+    require_snapshot(store)
+    indexes = {name.split("/")[1] for name in store.names("index")}
+    table = open_table(store)
+    replaced: dict[str, str] = {}
+    history = []
+    for said in insist(table.history) if table else ():
+        if (text := said.get(_KEY)) is None:
+            continue
+        snapshot = _parse(store, json.loads(text), said["version"])
+        history.append(_past(snapshot, said["timestamp"], replaced, indexes))
+        for before, after in snapshot.replaced.items():
+            replaced.setdefault(before, replaced.get(after, after))
+    return history
+
+
+def _past(
+    snapshot: Snapshot,
+    committed_ms: int,
+    replaced: Mapping[str, str],
+    indexes: Collection[str],
+) -> Past:
+    if (index := replaced.get(snapshot.index)) is not None:
+        # What the commit says of its rows is not true any more.
+        snapshot = replace(snapshot, index=index, statistics={})
+    return Past(snapshot, committed_ms, snapshot.index in indexes)
+
+
+def require_past(store: Store, version: int) -> Past:
+    """Read one kept snapshot, or say which there are.
+
+    Raises
+    ------
+    DatasetError
+        There is no such version, or it is no longer kept.
+    """
+    history = read_history(store)
+    kept = [past.snapshot.version for past in history if past.kept]
+    # Between two of ours, another tool may have committed something that changed no row.
+    found = next((past for past in history if past.snapshot.version <= version), None)
+    latest = open_table(store)
+    if found is None or not found.kept or latest is None or version > latest.version():
+        some = ", ".join(map(str, kept[:20])) + (", …" if len(kept) > 20 else "")
+        was = "is no longer kept" if found and not found.kept else "is not in its history"
+        raise DatasetError(f"{store.root}: version {version} {was}; kept: {some}")
+    return found
 
 
 def require_snapshot(store: Store) -> Snapshot:
@@ -137,7 +241,7 @@ def table_files(table: DeltaTable) -> Iterator[tuple[str, int, str]]:
     yield from zip(names, sizes, splits, strict=True)
 
 
-def commit(store: Store, snapshot: Snapshot, shards: list[ShardSummary], schema: Any) -> int:
+def commit(store: Store, snapshot: Snapshot, shards: Iterable[ShardSummary], schema: Any) -> int:
     """Make the shards the dataset's content, in one commit, and give its version.
 
     Parameters
@@ -154,16 +258,19 @@ def commit(store: Store, snapshot: Snapshot, shards: list[ShardSummary], schema:
     Raises
     ------
     DatasetError
+        The store refused.
+    ConflictError
         Another run has committed since ``snapshot.version``.
     """
     table = open_table(store)
     present = {name: (size, split) for name, size, split in table_files(table)} if table else {}
-    wanted = {shard.parquet.name: shard for shard in shards if shard.parquet}
-    actions: list[AddAction | RemoveAction] = [
-        _add(shard, shard.parquet)
-        for name, shard in wanted.items()
-        if name not in present and shard.parquet
-    ]
+    wanted: set[str] = set()
+    actions: list[AddAction | RemoveAction] = []
+    for shard in shards:
+        if shard.parquet:
+            wanted.add(shard.parquet.name)
+            if shard.parquet.name not in present:
+                actions.append(_add(shard, shard.parquet))
     actions += [
         _remove(name, size, split) for name, (size, split) in present.items() if name not in wanted
     ]
@@ -174,7 +281,7 @@ def commit(store: Store, snapshot: Snapshot, shards: list[ShardSummary], schema:
         # That another run has just made the table is an error without a class of its own.
         if isinstance(error, CommitFailedError) or (table is None and open_table(store)):
             message = f"another run committed to {store.root} meanwhile: {error}"
-            raise DatasetError(message) from error
+            raise ConflictError(message) from error
         raise
     except OSError as error:
         raise DatasetError(
@@ -194,7 +301,7 @@ def _last_leaf(error: OSError) -> str:
 def _check_version(store: Store, table: DeltaTable | None, expected: int) -> None:
     found = -1 if table is None else table.version()
     if found != expected:
-        raise DatasetError(
+        raise ConflictError(
             f"another run committed version {found} to {store.root} while this one was "
             f"working from version {expected}; nothing of this run was committed"
         )
@@ -215,6 +322,8 @@ def _write(
             [action for action in actions if isinstance(action, AddAction)],
             mode="error",
             partition_by=["split"],
+            # Commits say what a snapshot is: Delta would drop the old ones after a month.
+            configuration={"delta.enableExpiredLogCleanup": "false"},
             storage_options=_options(store),
             commit_properties=properties,
         )
@@ -235,14 +344,8 @@ def _write(
 
 
 def _properties(snapshot: Snapshot) -> CommitProperties:
-    said = {
-        "format": FORMAT,
-        "index": snapshot.index,
-        "configuration": snapshot.configuration,
-        "catalogue": snapshot.catalogue,
-        "features": snapshot.features,
-        "statistics": snapshot.statistics,
-    }
+    said = {"format": FORMAT, **asdict(snapshot)}
+    del said["version"]
     return CommitProperties(
         custom_metadata={_KEY: json.dumps(said, sort_keys=True)},
         # No retry over another run's commit, and a transaction that makes two runs conflict:

@@ -12,9 +12,10 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -34,6 +35,42 @@ def absolute_uri(root: str) -> str:
     ('s3://bucket/songs', '')
     """
     return root if not root or "://" in root else absolute_path(root)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFile:
+    """A file in a store.
+
+    Attributes
+    ----------
+    name
+        Relative to the store's root.
+    size_bytes
+        Of its content.
+    modified_ms
+        When it was written; milliseconds since 1970, ``None`` where the store does not say.
+    """
+
+    name: str
+    size_bytes: int
+    modified_ms: int | None
+
+
+_MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "created")
+
+
+def _modified_ms(details: Mapping[str, Any]) -> int | None:
+    """Read the time of modification out of what an fsspec filesystem says of a file.
+
+    >>> _modified_ms({"mtime": 1.5}), _modified_ms({"updated": "1970-01-01T00:00:02Z"})
+    (1500, 2000)
+    """
+    value = next((details[key] for key in _MODIFIED if details.get(key)), None)
+    if isinstance(value, str):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, datetime):
+        value = value.timestamp()
+    return None if value is None else round(1000 * value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +214,13 @@ class Store:
         for path in self._ask(lambda: filesystem.find(f"{root}/{folder}".rstrip("/"))):
             yield path[len(root) + 1 :]
 
+    def files(self, folder: str = "") -> Iterator[StoreFile]:
+        """List the files below a folder, with what their store says of them."""
+        filesystem, root = self.filesystem()
+        found = self._ask(lambda: filesystem.find(f"{root}/{folder}".rstrip("/"), detail=True))
+        for path, details in found.items():
+            yield StoreFile(path[len(root) + 1 :], int(details["size"]), _modified_ms(details))
+
     def top_names(self) -> set[str]:
         """Name the files and folders that lie in the folder itself."""
         filesystem, root = self.filesystem()
@@ -205,13 +249,15 @@ class Store:
                 raise
             raise DatasetError(f"{self.root}: {explain(error)}") from error
 
-    def remove(self, folder: str) -> None:
-        """Remove a folder and all it holds, and the folder it is in if nothing else is.
+    def remove(self, name: str) -> None:
+        """Remove a file, or a folder and all it holds, and the folder it is in if nothing else is.
 
         Others may be writing there, or removing it too: what they do is left alone.
         """
-        path = self.path(folder)
+        path = self.path(name)
         if self.is_local:
+            with contextlib.suppress(OSError):
+                Path(path).unlink()
             shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(OSError):
                 Path(path).parent.rmdir()

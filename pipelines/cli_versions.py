@@ -1,0 +1,212 @@
+"""Commands for a dataset's snapshots over time."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines import present_versions
+from pipelines.cli_common import (
+    PASS_THROUGH,
+    DatasetArgument,
+    JsonOption,
+    QuietOption,
+    RunnerConfigOption,
+    RunnerOption,
+    SingleWriterOption,
+    StorageOption,
+    WorkersOption,
+    app,
+    beam_options,
+    open_store,
+    print_json,
+    reporting_errors,
+)
+
+VersionArgument = Annotated[
+    int, typer.Argument(metavar="VERSION", min=0, help="As melmill history names it.")
+]
+
+
+@app.command()
+def history(
+    dataset: DatasetArgument,
+    storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
+    as_json: JsonOption = False,
+) -> None:
+    """List a dataset's snapshots, the latest first."""
+    from pipelines.versions import history as run
+
+    with reporting_errors():
+        found = run(open_store(dataset, storage_option))
+    if as_json:
+        print_json({"dataset": dataset, "snapshots": found})
+    else:
+        print(present_versions.history_text(found))
+
+
+@app.command()
+def diff(
+    dataset: DatasetArgument,
+    before: Annotated[int, typer.Argument(metavar="A", min=0, help="A version.")],
+    after: Annotated[int, typer.Argument(metavar="B", min=0, help="Another version.")],
+    every: Annotated[
+        bool,
+        typer.Option("--list", help="Name every recording, one a line (with --json, an object)."),
+    ] = False,
+    storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
+    as_json: JsonOption = False,
+) -> None:
+    """Say which recordings and rows were added, changed and removed from one version to another."""
+    from pipelines.versions import compare, count_changes
+
+    with reporting_errors():
+        changes = compare(open_store(dataset, storage_option), before, after)
+        if every:
+            for change in changes:
+                print(present_versions.change_line(change, as_json))
+            return
+        counted = count_changes(changes)
+    if as_json:
+        print_json({"dataset": dataset, "from": before, "to": after, **counted})
+    else:
+        print(present_versions.diff_text(before, after, counted))
+
+
+@app.command()
+def rollback(
+    dataset: DatasetArgument,
+    version: VersionArgument,
+    storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
+    as_json: JsonOption = False,
+) -> None:
+    """Make what an earlier version held the dataset's content again, as a new version.
+
+    The next refresh brings it up to date again.
+    """
+    from pipelines.versions import rollback as run
+
+    with reporting_errors():
+        snapshot, totals = run(open_store(dataset, storage_option), version)
+    if as_json:
+        print_json(present_versions.snapshot_json(dataset, snapshot, totals))
+    else:
+        print(present_versions.rollback_text(dataset, version, snapshot, totals))
+
+
+@app.command()
+def checkout(
+    dataset: DatasetArgument,
+    version: VersionArgument,
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="An empty or new folder.")],
+    storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
+    as_json: JsonOption = False,
+) -> None:
+    """Write the dataset card and the list of files of a version; the dataset stays as it is.
+
+    \b
+    melmill checkout dataset/ 3 dataset-3/
+    python -c 'import datasets; datasets.load_dataset("dataset-3")'
+    """
+    from pipelines.versions import checkout as run
+
+    with reporting_errors():
+        totals = run(open_store(dataset, storage_option), version, output)
+    if as_json:
+        print_json({"dataset": dataset, "version": version, "output": str(output)})
+    else:
+        print(present_versions.checkout_text(dataset, version, output, totals))
+
+
+@app.command()
+def gc(
+    dataset: DatasetArgument,
+    keep: Annotated[
+        int | None,
+        typer.Option("--keep", min=1, help="Snapshots; retention.keep_snapshots without."),
+    ] = None,
+    keep_days: Annotated[
+        float | None, typer.Option("--keep-days", min=0, help="retention.keep_days without.")
+    ] = None,
+    grace_hours: Annotated[
+        float | None,
+        typer.Option(
+            "--grace-hours",
+            min=0,
+            help="Younger files stay, and what was current since then; retention.grace_hours "
+            "without. Less than a run takes would break it.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing.")] = False,
+    storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
+    as_json: JsonOption = False,
+) -> None:
+    """Remove what no kept snapshot needs: shards and their twins, indexes, interrupted runs."""
+    from pipelines.gc import collect
+    from pipelines.maintenance import open_snapshot, recipe_of
+
+    with reporting_errors():
+        store = open_store(dataset, storage_option)
+        asked = {"keep_snapshots": keep, "keep_days": keep_days, "grace_hours": grace_hours}
+        given = {name: value for name, value in asked.items() if value is not None}
+        retention = recipe_of(open_snapshot(store)).retention.model_copy(update=given)
+        collected = collect(store, retention, dry_run=dry_run)
+    if as_json:
+        print_json(present_versions.gc_json(dataset, collected, dry_run))
+    else:
+        print(present_versions.gc_text(dataset, collected, dry_run))
+
+
+@app.command(context_settings=PASS_THROUGH)
+def compact(
+    context: typer.Context,
+    dataset: DatasetArgument,
+    storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
+    runner: RunnerOption = None,
+    runner_config: RunnerConfigOption = None,
+    workers: WorkersOption = 0,
+    single_writer: SingleWriterOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Merge small shards into fewer, larger ones; the rows stay the same."""
+    from pipelines.compact import compact as run
+    from pipelines.progress import showing_progress
+
+    with reporting_errors():
+        options = beam_options(runner, workers, context.args, runner_config)
+        store = open_store(dataset, storage_option)
+        with showing_progress("compact", quiet) as address:
+            made = run(store, options, address=address, single_writer=single_writer)
+    if as_json:
+        print_json(present_versions.compaction_json(dataset, made))
+    else:
+        print(present_versions.compaction_text(dataset, made))
+
+
+@app.command()
+def takedown(
+    dataset: DatasetArgument,
+    uris: Annotated[
+        list[str],
+        typer.Argument(metavar="URI...", help="As the index has them; or recording_id."),
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
+    single_writer: SingleWriterOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Erase recordings from every kept snapshot, for good; refreshes leave them out from now on."""
+    from pipelines.takedown import takedown as run
+
+    with reporting_errors():
+        if not yes and sys.stdin.isatty():
+            typer.confirm(f"Erase {len(uris):,} recording(s) from {dataset} for good?", abort=True)
+        made = run(open_store(dataset, storage_option), uris, single_writer=single_writer)
+    if as_json:
+        print_json(present_versions.takedown_json(dataset, made))
+    else:
+        print(present_versions.takedown_text(dataset, made))

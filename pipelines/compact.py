@@ -1,0 +1,137 @@
+"""Small shards, as refreshes leave them, become fewer and larger; the rows stay the same."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import apache_beam as beam
+
+from pipelines.extract import count_finished
+from pipelines.finish import begin, require_outcome, table_schema
+from pipelines.launch import run_job
+from pipelines.maintenance import describe, job_of, open_snapshot
+from pipelines.refresh import discarding_the_overtaken
+from transforms.compact import MergeShards
+from transforms.diff import Decision
+from transforms.diffing import Difference
+from transforms.index import WriteIndex
+from transforms.job import ExtractJob
+from transforms.storage.exclusive import require_exclusive_commits
+from transforms.storage.index import read_index
+from transforms.storage.merging import ShardSize, plan_merges
+from transforms.storage.shards import row_group_rows
+from transforms.storage.snapshot import Snapshot, commit, require_snapshot
+from transforms.storage.store import Store
+from transforms.storage.totals import ordered_shards
+from transforms.workers import CheckWorkers
+
+#: Row groups of full size that one merge may hold at once.
+_OPEN_ROW_GROUPS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What a compaction came to.
+
+    Attributes
+    ----------
+    snapshot
+        The dataset's current snapshot.
+    committed
+        Whether this run made it; otherwise no two shards were small enough.
+    merged, shards
+        How many shards were merged, and into how many.
+    rows
+        In the dataset: as many as before.
+    """
+
+    snapshot: Snapshot
+    committed: bool
+    merged: int
+    shards: int
+    rows: int
+
+
+def build_pipeline(
+    pipeline: beam.Pipeline, job: ExtractJob, *, merges: list[tuple[str, ...]]
+) -> beam.PCollection[str]:
+    """Lay out the path of the rows. Out comes the index's name, for the commit."""
+    start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores[1:])
+    decided = start | "Decide" >> beam.Map(_decide, job)
+    named = start | "NameMerges" >> beam.FlatMap(_name_merges, merges)
+    merged = named | "MergeShards" >> MergeShards(job)
+    return (merged,) | "WriteIndex" >> WriteIndex(job, decided)
+
+
+def _decide(_: Any, job: ExtractJob) -> Decision:
+    return Decision(job.base.parts if job.base else 1, Difference(), todo=True)
+
+
+def _name_merges(_: Any, merges: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    return merges
+
+
+def compact(
+    store: Store, options: Any, *, address: str = "", single_writer: bool = False
+) -> Compaction:
+    """Merge the small shards of a dataset's current snapshot, and commit the same rows anew.
+
+    Parameters
+    ----------
+    store
+        The dataset.
+    options
+        Beam's.
+    address
+        Where a display of progress listens.
+    single_writer
+        Whether the user warrants that no other run writes there meanwhile.
+
+    Raises
+    ------
+    UserError
+        Something that its message says how to change.
+    ConflictError
+        Another run committed meanwhile; nothing of this one is left.
+    """
+    current = open_snapshot(store)
+    job = replace(job_of(store, current), progress=address)
+    job = replace(job, store=replace(store, scratch_folder=f"{job.staging}/scratch"))
+    merges = list(_plan(job, current))
+    rows = sum(shard["rows"] for shard in read_index(store, current.index, "shards", ["rows"]))
+    if not merges:
+        return Compaction(current, False, 0, 0, rows)
+    begin(job)
+    if not single_writer:
+        require_exclusive_commits(job.store, job.staging)
+    with discarding_the_overtaken(job, current):
+        build = partial(build_pipeline, merges=merges)
+        run_job(build, job, options, partial(count_finished, job))
+        index = require_outcome(job).index
+        snapshot = replace(
+            current, index=index, operation="compact", replaced={}, parts=_parts(job)
+        )
+        commit(store, snapshot, ordered_shards(store, index), table_schema(job))
+    snapshot = require_snapshot(store)
+    describe(store, snapshot, job.schema)
+    store.remove(job.staging)
+    return Compaction(snapshot, True, sum(map(len, merges)), len(merges), rows)
+
+
+def _parts(job: ExtractJob) -> int:
+    return job.base.parts if job.base else 0
+
+
+def _plan(job: ExtractJob, current: Snapshot) -> Iterator[tuple[str, ...]]:
+    by_split: defaultdict[str, list[ShardSize]] = defaultdict(list)
+    columns = ["name", "split", "rows", "parquet_bytes"]
+    for row in read_index(job.store, current.index, "shards", columns):
+        if row["rows"]:
+            by_split[row["split"]].append(ShardSize(**row))
+    open_rows = _OPEN_ROW_GROUPS * row_group_rows(job)
+    for _, shards in sorted(by_split.items()):
+        yield from plan_merges(shards, job.shards.target_bytes, open_rows)

@@ -1,0 +1,97 @@
+"""Small catalogues that change, and what a dataset holds of them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from deltalake import DeltaTable
+
+from tests.pipeline_runs import extract_here
+from tests.signals import noise, write_audio
+from transforms.storage.index import read_index
+from transforms.storage.snapshot import require_snapshot
+from transforms.storage.store import Store
+
+RATE = 4000
+
+#: A second of audio is eight tiny chunks; whatever share of the recordings may fail or go.
+SMALL = (
+    "audio.sample_rate_hz=4000",
+    "chunk.seconds=0.125",
+    "mel.n_fft=256",
+    "mel.hop_length=128",
+    "mel.n_mels=8",
+    "limits.max_failure_ratio=1",
+    "refresh.max_removed_ratio=1",
+    "output.row_group_rows=3",
+)
+
+
+def write_song(path: Path, seed: int = 0, seconds: float = 1.0) -> None:
+    """Write noise that no other seed gives."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_audio(path, noise(seconds, RATE, seed), RATE)
+
+
+def write_songs(folder: Path, number: int = 6) -> Path:
+    """Write songs of different lengths: ``0.wav``, ``1.wav`` …"""
+    for i in range(number):
+        write_song(folder / f"{i}.wav", i, 0.5 + 0.25 * i)
+    return folder
+
+
+def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Write a catalogue that labels its recordings."""
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def rows_of(dataset: Path, version: int | None = None) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    """Every row, as pyarrow reads it from the Delta table, by recording and chunk."""
+    table = DeltaTable(dataset, version=version).to_pyarrow_dataset().to_table()
+    names = sorted(set(table.column_names) - {"mel"})
+    columns = [table[name].to_pylist() for name in names]
+    mel = [np.array(one, np.float32).tobytes() for one in table["mel"].to_pylist()]
+    found = {}
+    for values, one in zip(zip(*columns, strict=True), mel, strict=True):
+        row = dict(zip(names, values, strict=True))
+        key = row["recording_id"], row["chunk_index"], row.get("channel")
+        assert key not in found, f"{key} stands twice"
+        found[key] = (*((name, str(row[name])) for name in names), one)
+    return found
+
+
+def failures_of(dataset: Path) -> dict[str, str]:
+    """Cause of every failure, by URI."""
+    store = Store(str(dataset))
+    index = require_snapshot(store).index
+    return {row["uri"]: row["cause"] for row in read_index(store, index, "failures")}
+
+
+def statuses_of(dataset: Path) -> dict[str, tuple[str, int]]:
+    """Status and rows of every recording in the index, by URI."""
+    store = Store(str(dataset))
+    index = require_snapshot(store).index
+    rows = read_index(store, index, "recordings", ["uri", "status", "rows"])
+    return {row["uri"]: (row["status"], row["rows"]) for row in rows}
+
+
+def assert_as_fresh(catalogue: Path, dataset: Path, folder: Path, *overrides: str) -> None:
+    """The dataset holds exactly what an extraction of the catalogue into a new folder gives."""
+    shutil.rmtree(folder, ignore_errors=True)
+    extract_here(catalogue, folder, *overrides)
+    found, wanted = rows_of(dataset), rows_of(folder)
+    assert found.keys() == wanted.keys()
+    assert [key for key in found if found[key] != wanted[key]] == []
+    assert failures_of(dataset) == failures_of(folder)
+    assert statuses_of(dataset) == statuses_of(folder)
+
+
+def files_of(dataset: Path) -> set[str]:
+    """Every file of a dataset but its log."""
+    found = (path.relative_to(dataset) for path in dataset.rglob("*") if path.is_file())
+    return {str(path) for path in found if path.parts[0] != "_delta_log"}

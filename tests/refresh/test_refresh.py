@@ -1,0 +1,331 @@
+"""A refresh: only the change is computed, and the dataset is what a fresh extraction would be."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+from pipelines.cli import recipe_for
+from pipelines.extract import make_job, resolve_catalogue
+from pipelines.refresh import plan_refresh
+from pipelines.validate import validate
+from tests.pipeline_runs import extract_here, here, refresh_here
+from tests.refresh.catalogues import (
+    SMALL,
+    assert_as_fresh,
+    failures_of,
+    files_of,
+    rows_of,
+    statuses_of,
+    write_song,
+    write_songs,
+    write_table,
+)
+from transforms.errors import CatalogueError, DatasetError
+from transforms.storage.store import Store
+
+COUNTED = ("new", "changed", "removed", "retried", "relabelled", "recomputed", "unchanged")
+
+
+@pytest.fixture
+def songs(tmp_path: Path) -> Path:
+    return write_songs(tmp_path / "songs")
+
+
+@pytest.fixture
+def dataset(songs: Path, tmp_path: Path) -> Path:
+    extract_here(songs, tmp_path / "set", *SMALL, "output.formats=[parquet,tfrecord]")
+    return tmp_path / "set"
+
+
+def kinds(difference: dict[str, object]) -> dict[str, object]:
+    return {kind: difference[kind] for kind in COUNTED if difference[kind]}
+
+
+def faults(dataset: Path) -> list[str]:
+    return validate(Store(str(dataset)), 1, lambda number: None)
+
+
+def test_nothing_to_do_is_no_snapshot(songs: Path, dataset: Path) -> None:
+    before = files_of(dataset)
+    made = refresh_here(songs, dataset)
+    assert (made.committed, kinds(made.difference)) == (False, {"unchanged": 6})
+    assert DeltaTable(dataset).version() == 0
+    assert files_of(dataset) == before
+
+
+def test_only_the_change_is_computed(songs: Path, dataset: Path, tmp_path: Path) -> None:
+    write_song(songs / "new.wav", 77)
+    write_song(songs / "1.wav", 78)
+    (songs / "2.wav").unlink()
+    made = refresh_here(songs, dataset)
+    assert kinds(made.difference) == {"new": 1, "changed": 1, "removed": 1, "unchanged": 4}
+    # Two headers and two recordings were read; all else was carried over.
+    counted = made.metrics.counters
+    assert (counted["recordings_probed"], counted["recordings_extracted"]) == (2, 2)
+    assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
+    assert faults(dataset) == []
+    assert DeltaTable(dataset).version() == 1
+
+
+def test_untouched_shards_stay_and_rewritten_ones_decode_nothing(
+    songs: Path, dataset: Path
+) -> None:
+    before = {name for name in files_of(dataset) if "part-" in name}
+    (songs / "2.wav").unlink()
+    made = refresh_here(songs, dataset)
+    assert "recordings_extracted" not in made.metrics.counters
+    kept = set(DeltaTable(dataset).file_uris())
+    old = {str(dataset / name) for name in before if name.endswith(".parquet")}
+    assert len(kept & old) > 0
+    assert made.metrics.counters["shards_rewritten"] == len(old - kept)
+
+
+def test_the_first_refresh_is_an_extraction(songs: Path, tmp_path: Path) -> None:
+    made = refresh_here(songs, tmp_path / "set", *SMALL)
+    assert (made.committed, made.difference["new"]) == (True, 6)
+    assert_as_fresh(songs, tmp_path / "set", tmp_path / "fresh", *SMALL)
+
+
+def test_the_dataset_remembers_its_recipe(songs: Path, dataset: Path) -> None:
+    refresh_here(songs, dataset, "chunk.seconds=0.25")
+    assert not refresh_here(songs, dataset).committed
+
+
+# Failures
+
+
+def test_a_failure_that_may_pass_is_tried_again_up_to_a_bound(songs: Path, dataset: Path) -> None:
+    (songs / "gone.wav").symlink_to(songs / "nowhere")
+    tried = [refresh_here(songs, dataset, "refresh.max_attempts=3") for _ in range(5)]
+    assert [made.committed for made in tried] == [True, True, True, False, False]
+    assert [made.difference["waiting"] for made in tried] == [0, 0, 0, 1, 1]
+    assert failures_of(dataset) == {str(songs / "gone.wav"): "not_found"}
+    write_song(songs / "mended.wav", 5)
+    (songs / "mended.wav").rename(songs / "nowhere")
+    assert kinds(refresh_here(songs, dataset).difference) == {"changed": 1, "unchanged": 6}
+    assert failures_of(dataset) == {}
+
+
+def test_a_lasting_failure_is_tried_again_only_if_asked(songs: Path, dataset: Path) -> None:
+    (songs / "bad.wav").write_bytes(b"no audio")
+    assert refresh_here(songs, dataset).committed
+    assert not refresh_here(songs, dataset).committed
+    asked = refresh_here(songs, dataset, retry_failed=True)
+    assert kinds(asked.difference) == {"retried": 1, "unchanged": 6}
+    write_song(songs / "bad.wav", 5)
+    assert kinds(refresh_here(songs, dataset).difference) == {"changed": 1, "unchanged": 6}
+
+
+def test_what_failed_fails_no_refresh_of_something_else(songs: Path, dataset: Path) -> None:
+    # One of one new recording fails: all of this run, and a seventh of the dataset.
+    limits = ("limits.max_failure_ratio=0.2",)
+    (songs / "bad.wav").write_bytes(b"no audio")
+    write_song(songs / "good.wav", 9)
+    made = refresh_here(songs, dataset, *limits)
+    assert statuses_of(dataset)[str(songs / "good.wav")] == ("ok", 8)
+    assert made.totals.recordings == {"ok": 7, "failed": 1}
+
+
+def test_a_recording_that_became_unreadable_leaves(
+    songs: Path, dataset: Path, tmp_path: Path
+) -> None:
+    (songs / "3.wav").write_bytes(b"no audio")
+    refresh_here(songs, dataset)
+    assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
+
+
+# Other configurations
+
+
+@pytest.mark.parametrize(
+    ("setting", "counted", "probed"),
+    [
+        ("mel.f_min_hz=100", {"recomputed": 6}, 0),
+        ("split.seed=5", None, 0),
+        ("output.formats=[parquet]", {"unchanged": 6}, 0),
+        ("output.compression_level=5", {"unchanged": 6}, 0),
+        ("output.row_group_rows=7", {"unchanged": 6}, 0),
+    ],
+)
+def test_only_what_depends_on_a_setting_is_done_again(
+    songs: Path,
+    dataset: Path,
+    tmp_path: Path,
+    setting: str,
+    counted: dict[str, int] | None,
+    probed: int,
+) -> None:
+    made = refresh_here(songs, dataset, setting)
+    assert made.committed
+    if counted is not None:
+        assert kinds(made.difference) == counted
+    assert made.metrics.counters.get("recordings_probed", 0) == probed
+    decoded = made.metrics.counters.get("recordings_extracted", 0)
+    assert decoded == made.difference["recomputed"]
+    assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL, setting)
+    assert faults(dataset) == []
+    assert not refresh_here(songs, dataset).committed
+
+
+def test_another_schema_starts_a_new_dataset_version(songs: Path, dataset: Path) -> None:
+    made = refresh_here(songs, dataset, "mel.n_mels=5")
+    assert (made.new_schema, made.snapshot.dataset_version) == (True, 2)
+    assert made.shape[0] == 5
+    again = refresh_here(songs, dataset, "output.compression_level=2")
+    assert (again.new_schema, again.snapshot.dataset_version) == (False, 2)
+
+
+def test_a_shorter_limit_removes_what_is_too_long_and_a_longer_one_brings_it_back(
+    songs: Path, dataset: Path, tmp_path: Path
+) -> None:
+    limit = f"limits.max_duration_hours={1.1 / 3600}"
+    assert kinds(refresh_here(songs, dataset, limit).difference)["recomputed"] == 3
+    assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL, limit)
+    back = refresh_here(songs, dataset, "limits.max_duration_hours=1")
+    assert kinds(back.difference) == {"retried": 3, "unchanged": 3}
+    assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
+
+
+def test_a_newer_extractor_computes_everything_again(
+    songs: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transforms.audio.features.EXTRACTOR_VERSION", 99)
+    made = refresh_here(songs, dataset)
+    assert kinds(made.difference) == {"recomputed": 6}
+    assert '"extractor_version":99' in made.snapshot.features
+
+
+# Labels
+
+
+@pytest.fixture
+def table(songs: Path) -> Path:
+    return write_table(songs / "songs.jsonl", [label(i, "rock") for i in range(4)])
+
+
+def label(number: int, genre: str, **more: object) -> dict[str, object]:
+    return {"uri": f"{number}.wav", "genre": genre, **more}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [label(0, "jazz"), *(label(i, "rock") for i in range(1, 4))],
+        [label(0, "rock", split="mine"), *(label(i, "rock") for i in range(1, 4))],
+        [label(i, "rock", year=1970 + i) for i in range(4)],
+        [{"uri": f"{i}.wav"} for i in range(4)],
+        [label(i, 7) for i in range(4)],  # type: ignore[arg-type]
+    ],
+    ids=["a label", "a split", "another column", "a column less", "another type"],
+)
+def test_other_labels_decode_nothing(
+    table: Path, tmp_path: Path, rows: list[dict[str, object]]
+) -> None:
+    extract_here(table, tmp_path / "set", *SMALL)
+    write_table(table, rows)
+    made = refresh_here(table, tmp_path / "set")
+    assert made.committed
+    assert "recordings_extracted" not in made.metrics.counters
+    assert_as_fresh(table, tmp_path / "set", tmp_path / "fresh", *SMALL)
+    assert not refresh_here(table, tmp_path / "set").committed
+
+
+def test_a_catalogue_that_moved_is_the_same(songs: Path, dataset: Path, tmp_path: Path) -> None:
+    songs.rename(tmp_path / "elsewhere")
+    made = refresh_here(tmp_path / "elsewhere", dataset)
+    assert kinds(made.difference) == {"relabelled": 6}
+    assert_as_fresh(tmp_path / "elsewhere", dataset, tmp_path / "fresh", *SMALL)
+
+
+# Safety
+
+
+def test_too_many_removals_stop(songs: Path, dataset: Path) -> None:
+    for i in range(2):
+        (songs / f"{i}.wav").unlink()
+    said = r"lacks 2 of the 6 recordings of version 0 \(33\.3%.*max_removed_ratio allows 20\.0%"
+    with pytest.raises(DatasetError, match=said):
+        refresh_here(songs, dataset, "refresh.max_removed_ratio=0.2")
+    assert DeltaTable(dataset).version() == 0
+
+
+def test_an_empty_catalogue_does_not_empty_the_dataset(songs: Path, dataset: Path) -> None:
+    for path in songs.iterdir():
+        path.unlink()
+    with pytest.raises(CatalogueError, match="holds no files"):
+        refresh_here(songs, dataset)
+    assert len(rows_of(dataset)) > 0
+
+
+def test_a_renamed_file_is_computed_again(songs: Path, dataset: Path, tmp_path: Path) -> None:
+    (songs / "2.wav").rename(songs / "two.wav")
+    made = refresh_here(songs, dataset)
+    assert kinds(made.difference) == {"new": 1, "removed": 1, "unchanged": 5}
+    assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
+
+
+@pytest.mark.parametrize("year", [1999, 2150])
+def test_times_that_cannot_be_do_no_harm(
+    songs: Path, dataset: Path, tmp_path: Path, year: int
+) -> None:
+    seconds = (year - 1970) * 31_556_952
+    os.utime(songs / "2.wav", (seconds, seconds))
+    assert kinds(refresh_here(songs, dataset).difference) == {"changed": 1, "unchanged": 5}
+    assert not refresh_here(songs, dataset).committed
+    assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
+
+
+def test_a_change_within_a_second_is_found_where_times_are_whole_seconds(
+    songs: Path, dataset: Path, tmp_path: Path
+) -> None:
+    # The time of the file that is extracted, and of the one that takes its place.
+    modified = int(time.time()) + 3
+    os.utime(songs / "2.wav", (modified, modified))
+    refresh_here(songs, dataset)
+    size = (songs / "2.wav").stat().st_size
+    write_song(songs / "2.wav", 99, 1.0)
+    assert (songs / "2.wav").stat().st_size == size
+    os.utime(songs / "2.wav", (modified, modified))
+    assert kinds(refresh_here(songs, dataset).difference) == {"changed": 1, "unchanged": 5}
+    assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
+
+
+def test_a_shard_that_is_missing_is_named(songs: Path, dataset: Path) -> None:
+    for path in dataset.glob("split=*/part-*"):
+        path.unlink()
+    (songs / "2.wav").unlink()
+    with pytest.raises(DatasetError, match=r"shard split=\w+/part-\w+\.parquet is missing"):
+        refresh_here(songs, dataset)
+    assert DeltaTable(dataset).version() == 0
+
+
+def test_a_card_that_a_killed_run_did_not_write_is_written(songs: Path, dataset: Path) -> None:
+    card = (dataset / "README.md").read_text()
+    (dataset / "README.md").write_text("of some snapshot before")
+    assert not refresh_here(songs, dataset).committed
+    assert (dataset / "README.md").read_text() == card
+
+
+# The plan
+
+
+def test_the_plan_is_what_is_done(songs: Path, dataset: Path) -> None:
+    write_song(songs / "new.wav", 77)
+    (songs / "bad.wav").write_bytes(b"no audio")
+    (songs / "2.wav").unlink()
+    before = files_of(dataset)
+    recipe = recipe_for(str(dataset), None, [])
+    job = make_job(recipe, resolve_catalogue(str(songs), recipe), Store(str(dataset)))
+    planned = plan_refresh(job, recipe.as_dict(), here())
+    assert files_of(dataset) == before
+    made = refresh_here(songs, dataset)
+    assert planned["difference"] == made.difference
+    assert planned["shards_rewritten"] == made.metrics.counters["shards_rewritten"]
+    assert sum(planned["made"]["rows"].values()) == made.metrics.counters["rows_written"]
+    assert planned["made"]["failures"] == {"unknown_format": 1}
+    assert sum(planned["made"]["shards"].values()) == made.metrics.counters["shards_written"]

@@ -1,0 +1,279 @@
+"""From a catalogue and a snapshot to what has to be done."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import apache_beam as beam
+
+from transforms.diffing import (
+    COLUMNS,
+    FAILURE_COLUMNS,
+    Attempts,
+    Candidate,
+    Change,
+    Difference,
+    Dropped,
+    Relabelled,
+    Touched,
+    by_identity,
+    diff_part,
+    pack_recordings,
+    unpack_recordings,
+)
+from transforms.errors import DatasetError, RecordingError
+from transforms.job import ExtractJob
+from transforms.metrics import Progress, count
+from transforms.records import ProbedRecording, Recording
+from transforms.storage.catalogue import catalogue_parts, list_part
+from transforms.storage.index import RECORDINGS_PER_PART, read_part
+from transforms.storage.naming import bucket
+
+CANDIDATES, PROBED, FACTS, TOUCHED = "candidates", "probed", "facts", "touched"
+
+#: Recordings that travel together from the listing to the comparison.
+_BLOCK = 4096
+#: Objects that a store is asked about at once.
+_ASKED = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a refresh goes on with, once the whole difference is known.
+
+    Attributes
+    ----------
+    parts
+        Into how many parts the new index's recordings are divided.
+    difference
+        What changed.
+    todo
+        Whether there is anything to do.
+    """
+
+    parts: int
+    difference: Difference
+    todo: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Collections that come out of :class:`DiffCatalogue`.
+
+    Attributes
+    ----------
+    recordings
+        Those whose headers are to be read.
+    probed
+        Those to be computed again from files that did not change.
+    facts
+        What the index has to be told.
+    touched
+        Rows that do not stay as they are.
+    decision
+        One :class:`Decision`.
+    """
+
+    recordings: beam.PCollection[Recording]
+    probed: beam.PCollection[ProbedRecording]
+    facts: beam.PCollection[Dropped | Relabelled | Attempts]
+    touched: beam.PCollection[Touched]
+    decision: beam.PCollection[Decision]
+
+
+@dataclass(eq=False)
+class DiffCatalogue(beam.PTransform):
+    """List the catalogue, and compare it with the snapshot that the job starts from.
+
+    In goes one element, whatever it is. Listing and index are compared part by part, each on
+    one worker; nothing is handed on before all parts are known, and the removal of too many
+    recordings fails the run (:class:`~transforms.errors.DatasetError`).
+    """
+
+    job: ExtractJob
+
+    def expand(self, start: beam.PCollection[str]) -> Differences:
+        """List in blocks, deal them out, compare."""
+        blocks = (
+            start
+            | "NameCatalogue" >> beam.Map(lambda _, catalogue: catalogue, self.job.catalogue)
+            | "ListParts" >> beam.FlatMap(catalogue_parts)
+            | "SpreadParts" >> beam.Reshuffle()
+            | "ListRecordings" >> beam.ParDo(_List(self.job))
+        )
+        parts = (
+            blocks
+            | "CountListed" >> beam.Map(lambda block: block[0])
+            | "SumListed" >> beam.CombineGlobally(sum)
+            | "CountParts" >> beam.Map(_count_parts, self.job)
+        )
+        number = beam.pvalue.AsSingleton(parts)
+        dealt = blocks | "DealRecordings" >> beam.FlatMap(_deal, number)
+        # Also those that nothing was listed of: what they held was removed.
+        every = parts | "NameParts" >> beam.FlatMap(lambda parts: [(n, b"") for n in range(parts)])
+        compared = (
+            (dealt, every)
+            | "JoinParts" >> beam.Flatten()
+            | "GroupByPart" >> beam.GroupByKey()
+            | "CompareParts"
+            >> beam.ParDo(_Compare(self.job), number).with_outputs(
+                CANDIDATES, PROBED, FACTS, TOUCHED, main="differences"
+            )
+        )
+        decision = (
+            compared["differences"]
+            | "SumDifferences" >> beam.CombineGlobally(_SumDifferences())
+            | "Decide" >> beam.Map(decide, number, self.job)
+        )
+        decided = beam.pvalue.AsSingleton(decision)
+        candidates, probed, facts, touched = (
+            compared[tag] | f"Await{tag.title()}" >> beam.Map(_after, decided)
+            for tag in (CANDIDATES, PROBED, FACTS, TOUCHED)
+        )
+        return Differences(candidates, probed, facts, touched, decision)
+
+
+class _List(beam.DoFn):
+    """Lists a part in blocks, and asks for the fingerprints that its listing did not tell."""
+
+    def __init__(self, job: ExtractJob) -> None:
+        self.job = job
+
+    def setup(self) -> None:
+        self.progress = Progress(self.job.progress)
+
+    def process(self, part: Any) -> Iterator[tuple[int, bytes]]:
+        listed = list_part(self.job.catalogue, part)
+        with ThreadPoolExecutor(_ASKED) as threads:
+            while block := list(islice(listed, _BLOCK)):
+                if not all(recording.fingerprint for recording in block):
+                    block = list(threads.map(self._ask, block))
+                count("recordings_listed", len(block))
+                self.progress.add(listed=len(block))
+                yield len(block), pack_recordings(block)
+
+    def finish_bundle(self) -> None:
+        self.progress.tell()
+
+    def _ask(self, recording: Recording) -> Recording:
+        if recording.fingerprint:
+            return recording
+        try:
+            size_bytes, fingerprint = self.job.source(recording).stat()
+        except RecordingError:
+            # Reading its header will fail the same way, and be recorded.
+            return recording
+        return replace(recording, size_bytes=size_bytes, fingerprint=fingerprint)
+
+
+def _count_parts(listed: int, job: ExtractJob) -> int:
+    """Find how many parts are right for a catalogue: a multiple of how many there were."""
+    base = job.base.parts if job.base else 1
+    return base * max(1, -(-listed // (2 * RECORDINGS_PER_PART * base)))
+
+
+def _deal(block: tuple[int, bytes], parts: int) -> Iterator[tuple[int, bytes]]:
+    dealt: defaultdict[int, list[Recording]] = defaultdict(list)
+    for recording in unpack_recordings(block[1]):
+        dealt[bucket(recording.recording_id, parts)].append(recording)
+    for part, recordings in dealt.items():
+        yield part, pack_recordings(recordings)
+
+
+class _Compare(beam.DoFn):
+    def __init__(self, job: ExtractJob) -> None:
+        self.job = job
+
+    def process(
+        self, group: tuple[int, Iterable[bytes]], parts: int
+    ) -> Iterator[Difference | beam.pvalue.TaggedOutput]:
+        part, blocks = group
+        listed = by_identity(one for block in blocks if block for one in unpack_recordings(block))
+        known, failures = _read_known(self.job, part, parts)
+        difference = Difference()
+        for change in diff_part(listed, known, failures, self.job, difference):
+            yield _tagged(change)
+        yield difference
+
+
+def _tagged(change: Change) -> beam.pvalue.TaggedOutput:
+    if isinstance(change, Touched):
+        return beam.pvalue.TaggedOutput(TOUCHED, change)
+    if not isinstance(change, Candidate):
+        return beam.pvalue.TaggedOutput(FACTS, change)
+    if change.audio is None:
+        return beam.pvalue.TaggedOutput(CANDIDATES, change.recording)
+    return beam.pvalue.TaggedOutput(PROBED, ProbedRecording(change.recording, change.audio))
+
+
+def _read_known(
+    job: ExtractJob, part: int, parts: int
+) -> tuple[Iterator[dict[str, Any]], dict[str, tuple[str, int]]]:
+    """Read what the snapshot's index has of a part; it may be divided into fewer."""
+    base = job.base
+    if base is None:
+        raise ValueError("a refresh starts from a snapshot")
+    where = job.store, base.index
+    rows = read_part(*where, "recordings", part % base.parts, COLUMNS)
+    failed = read_part(*where, "failures", part % base.parts, FAILURE_COLUMNS)
+    failures = {
+        row["recording_id"]: (row["cause"], row["attempts"] or 1) for row in failed.to_pylist()
+    }
+    known = (
+        row
+        for batch in rows.to_batches(_BLOCK)
+        for row in batch.to_pylist(maps_as_pydicts="strict")
+        if parts == base.parts or bucket(row["recording_id"], parts) == part
+    )
+    return known, failures
+
+
+class _SumDifferences(beam.CombineFn):
+    def create_accumulator(self) -> Difference:
+        return Difference()
+
+    def add_input(self, total: Difference, part: Difference) -> Difference:
+        total.merge(part)
+        return total
+
+    def merge_accumulators(self, totals: Iterable[Difference]) -> Difference:
+        merged = Difference()
+        for total in totals:
+            merged.merge(total)
+        return merged
+
+    def extract_output(self, total: Difference) -> Difference:
+        return total
+
+
+def decide(difference: Difference, parts: int, job: ExtractJob) -> Decision:
+    """Say whether a refresh goes on.
+
+    Raises
+    ------
+    DatasetError
+        It would remove too much.
+    """
+    base, allowed = job.base, job.refresh.max_removed_ratio
+    removed, known = difference.counts["removed"], difference.counts["known"]
+    if base is None:
+        raise ValueError("a refresh starts from a snapshot")
+    if difference.removed_ratio > allowed:
+        some = ", ".join(difference.examples["removed"][:3]) + ", …" * (removed > 3)
+        raise DatasetError(
+            f"{job.catalogue.uri} lacks {removed:,} of the {known:,} recordings of version "
+            f"{base.version} ({difference.removed_ratio:.1%}; {some}), and "
+            f"refresh.max_removed_ratio allows {allowed:.1%}; nothing was changed. If they are "
+            f"meant to go: --set refresh.max_removed_ratio=1"
+        )
+    todo = not (difference.is_nothing and base.same_files and base.configured)
+    return Decision(parts, difference, todo)
+
+
+def _after(change: Any, decision: Decision) -> Any:
+    return change
