@@ -70,10 +70,12 @@ def collect(
     expired = [p.snapshot.version for p in history if p.snapshot.version not in versions]
     young_ms = now_ms - retention.grace_hours * _HOUR_MS
     garbage = list(_garbage(store, kept, young_ms))
+    # Indexes first: a snapshot whose index is gone is known to be no longer kept.
+    garbage.sort(key=lambda file: (not file.name.startswith("index/"), file.name))
     if require_snapshot(store).version != current.version:
         raise DatasetError(f"{store.root}: another run committed just now; run gc again")
     if not dry_run:
-        remove_all(store, [file.name for file in garbage])
+        remove_all(store, (file.name for file in garbage))
     size_bytes = sum(file.size_bytes for file in garbage)
     return Collected(sorted(versions), sorted(expired), [f.name for f in garbage], size_bytes)
 
@@ -103,7 +105,6 @@ def _garbage(store: Store, kept: Iterable[Past], young_ms: float) -> Iterator[St
     in_use = {_folder(file) for file in staging if _is_young(file, young_ms)}
     needed = {name for index in sorted(indexes) for name in _shard_names(store, index)}
     needed |= {name for file in staging if _folder(file) in in_use for name in _made(store, file)}
-    # Indexes first: a snapshot whose index is gone is known to be no longer kept.
     for file in store.files("index"):
         if file.name.split("/")[1] not in indexes and not _is_young(file, young_ms):
             yield file
@@ -145,4 +146,6 @@ def _unneeded(files: Iterable[StoreFile], needed: set[str], young_ms: float) -> 
 def remove_all(store: Store, names: Iterable[str]) -> None:
     """Remove files; those that somebody else removes meanwhile are no matter."""
     for name in names:
-        store.remove(name)
+        # An index, or a run's staging folder, goes as a whole.
+        whole = name.startswith(("index/", "staging/"))
+        store.remove("/".join(name.split("/")[:2]) if whole else name)

@@ -25,7 +25,7 @@ from pipelines.finish import (
 )
 from pipelines.launch import is_dry_run, makes_template, not_shared, run_job
 from transforms.diff import Decision, DiffCatalogue
-from transforms.errors import ConfigError, ConflictError, DatasetError
+from transforms.errors import Cause, ConfigError, ConflictError, DatasetError
 from transforms.index import WriteIndex
 from transforms.job import Base, ExtractJob
 from transforms.plan import PlanRecordings, PlanShards
@@ -40,6 +40,9 @@ from transforms.storage.index import count_parts
 from transforms.storage.snapshot import Snapshot, open_table, read_snapshot
 from transforms.storage.totals import Totals, add_up
 from transforms.workers import CheckWorkers
+
+#: How often recordings are read that change while they are read.
+_PASSES = 3
 
 #: Keys of the recipe's section ``output`` that a shard's bytes depend on.
 _FILES = ("formats", "row_group_rows", "compression_level")
@@ -167,6 +170,9 @@ def refresh(
 ) -> Refresh:
     """Bring a dataset up to date with its catalogue; make it where there is none yet.
 
+    Recordings that change while they are read are read again, in another pass over what is
+    left to do: each pass ends in a snapshot.
+
     Parameters
     ----------
     job
@@ -189,6 +195,19 @@ def refresh(
     """
     if makes_template(options):
         raise ConfigError("--template_location: only extract makes templates")
+    made = _pass(job, configuration, options, single_writer)
+    for _ in range(1, _PASSES):
+        if not (made.committed and made.totals.failures[Cause.CHANGED]):
+            break
+        again = _pass(job, configuration, options, single_writer)
+        # What was done is what the first pass had to do.
+        made = replace(made, snapshot=again.snapshot, totals=again.totals)
+    return made
+
+
+def _pass(
+    job: ExtractJob, configuration: dict[str, Any], options: Any, single_writer: bool
+) -> Refresh:
     current = read_current(job)
     if current is None:
         return _first(job, configuration, options, single_writer=single_writer)

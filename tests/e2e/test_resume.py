@@ -159,7 +159,9 @@ KILL = "os.kill(os.getpid(), 9)"
 @pytest.mark.parametrize(
     ("patch", "committed"),
     [
-        pytest.param(f"extract._read_outcome = lambda job: {KILL}", False, id="shards, no commit"),
+        pytest.param(
+            f"extract.require_outcome = lambda job: {KILL}", False, id="shards, no commit"
+        ),
         pytest.param(f"finish.write_card = lambda *of: {KILL}", True, id="commit, no card"),
         pytest.param(
             f"import transforms.storage.card as card; card.statistics = lambda totals: {KILL}",
@@ -302,14 +304,14 @@ def test_a_rival_that_commits_something_else_first_wins(hum, tmp_path, monkeypat
 
 
 def test_a_rival_that_takes_the_staging_away_is_named(hum, tmp_path, monkeypatch):
-    real = pipelines.extract._read_outcome
+    real = pipelines.extract.require_outcome
 
     def read_after_another(job):
-        monkeypatch.setattr(pipelines.extract, "_read_outcome", real)
+        monkeypatch.setattr(pipelines.extract, "require_outcome", real)
         extract_here(hum, tmp_path / "dataset")
         return real(job)
 
-    monkeypatch.setattr(pipelines.extract, "_read_outcome", read_after_another)
+    monkeypatch.setattr(pipelines.extract, "require_outcome", read_after_another)
     with pytest.raises(DatasetError, match="another run committed version 0"):
         extract_here(hum, tmp_path / "dataset")
     assert not (tmp_path / "dataset" / "staging").exists()

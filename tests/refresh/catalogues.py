@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 
 from tests.pipeline_runs import extract_here
 from tests.signals import noise, write_audio
-from transforms.storage.index import read_index
+from transforms.storage.index import read_index, read_shards
 from transforms.storage.snapshot import require_snapshot
 from transforms.storage.store import Store
 
@@ -89,6 +89,15 @@ def assert_as_fresh(catalogue: Path, dataset: Path, folder: Path, *overrides: st
     assert [key for key in found if found[key] != wanted[key]] == []
     assert failures_of(dataset) == failures_of(folder)
     assert statuses_of(dataset) == statuses_of(folder)
+
+
+def needed_files(dataset: Path) -> set[str]:
+    """The files of the current snapshot."""
+    store = Store(str(dataset))
+    index = require_snapshot(store).index
+    shards = [(one.parquet, one.tfrecord) for one in read_shards(store, index)]
+    named = {file.name for twins in shards for file in twins if file}
+    return named | set(store.names(f"index/{index}")) | {"README.md", "statistics.json"}
 
 
 def files_of(dataset: Path) -> set[str]:

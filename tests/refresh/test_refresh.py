@@ -235,6 +235,16 @@ def test_other_labels_decode_nothing(
     assert not refresh_here(table, tmp_path / "set").committed
 
 
+def test_labels_of_every_type_are_carried_over(songs: Path, tmp_path: Path) -> None:
+    labels = {"year": 1971, "tempo": 120.5, "live": True, "tags": ["a", "b"], "codes": [1, 2]}
+    rows = [label(i, "rock", **labels) for i in range(4)]
+    table = write_table(songs / "songs.jsonl", rows)
+    extract_here(table, tmp_path / "set", *SMALL, "split.fractions={train: 1.0}")
+    write_table(table, rows[1:])
+    refresh_here(table, tmp_path / "set")
+    assert_as_fresh(table, tmp_path / "set", tmp_path / "f", *SMALL, "split.fractions={train: 1.0}")
+
+
 def test_a_catalogue_that_moved_is_the_same(songs: Path, dataset: Path, tmp_path: Path) -> None:
     songs.rename(tmp_path / "elsewhere")
     made = refresh_here(tmp_path / "elsewhere", dataset)

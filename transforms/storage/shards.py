@@ -206,7 +206,15 @@ def read_shard(store: Store, summary: ShardSummary) -> Iterator[RowBatch]:
     """
     if summary.parquet is not None:
         with store.reading_shard(summary.parquet.name) as file:
-            yield from read_rows(file)
+            for batch in read_rows(file):
+                # Python's own values, as they were when the rows were made.
+                columns = {name: _as_list(values) for name, values in batch.columns.items()}
+                yield RowBatch(columns, batch.mel)
+
+
+def _as_list(values: Any) -> list[Any]:
+    listed: list[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    return listed
 
 
 def remove_withdrawn(job: ExtractJob, kept: Collection[str]) -> None:

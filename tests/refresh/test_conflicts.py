@@ -1,0 +1,117 @@
+"""Two runs at once: one commits, the other says so and leaves nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from deltalake import DeltaTable
+
+import pipelines.compact
+import pipelines.refresh
+from pipelines.cli_common import Exit
+from pipelines.compact import compact
+from pipelines.config import RetentionConfig
+from pipelines.gc import collect
+from pipelines.takedown import takedown
+from tests.pipeline_runs import extract_here, here, refresh_here
+from tests.refresh.catalogues import (
+    SMALL,
+    assert_as_fresh,
+    files_of,
+    needed_files,
+    rows_of,
+    write_song,
+    write_songs,
+)
+from transforms.errors import ConflictError
+from transforms.storage.store import Store
+
+
+@pytest.fixture
+def songs(tmp_path: Path) -> Path:
+    return write_songs(tmp_path / "songs", 4)
+
+
+@pytest.fixture
+def dataset(songs: Path, tmp_path: Path) -> Path:
+    extract_here(songs, tmp_path / "set", *SMALL)
+    return tmp_path / "set"
+
+
+def overtaken(module: object, monkeypatch: pytest.MonkeyPatch, rival: Callable[[], object]) -> None:
+    """Let another run commit when the next one of a module has done everything but that."""
+    real = module.require_outcome  # type: ignore[attr-defined]
+
+    def require_outcome(job: object) -> object:
+        monkeypatch.undo()
+        rival()
+        return real(job)
+
+    monkeypatch.setattr(module, "require_outcome", require_outcome)
+
+
+@pytest.mark.parametrize("settings", [(), ("split.seed=5",)], ids=["the same", "something else"])
+def test_the_overtaken_refresh_leaves_nothing(
+    songs: Path,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: tuple[str, ...],
+) -> None:
+    (songs / "0.wav").unlink()
+    write_song(songs / "new.wav", 50)
+    before = files_of(dataset)
+    overtaken(pipelines.refresh, monkeypatch, lambda: refresh_here(songs, dataset, *settings))
+    with pytest.raises(ConflictError, match="another run committed version 1"):
+        refresh_here(songs, dataset)
+    assert DeltaTable(dataset).version() == 1
+    assert files_of(dataset) == before | needed_files(dataset)
+    assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL, *settings)
+
+
+def test_the_overtaken_compaction_leaves_nothing(
+    songs: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (songs / "0.wav").unlink()
+    before = files_of(dataset)
+    overtaken(pipelines.compact, monkeypatch, lambda: refresh_here(songs, dataset))
+    with pytest.raises(ConflictError):
+        compact(Store(str(dataset)), here())
+    assert files_of(dataset) == before | needed_files(dataset)
+
+
+def test_a_refresh_that_a_takedown_overtook_brings_nothing_back(
+    songs: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_song(songs / "0.wav", 50)
+    erased = str(songs / "0.wav")
+
+    overtaken(pipelines.refresh, monkeypatch, lambda: takedown(Store(str(dataset)), [erased]))
+    with pytest.raises(ConflictError):
+        refresh_here(songs, dataset)
+    refresh_here(songs, dataset)
+    assert erased not in {dict(row[:-1])["uri"] for row in rows_of(dataset).values()}
+
+
+def test_two_commands_at_once(songs: Path, dataset: Path, tmp_path: Path) -> None:
+    write_song(songs / "new.wav", 50)
+    write_song(songs / "1.wav", 51)
+    command = [sys.executable, "-m", "pipelines", "refresh", str(songs), str(dataset), "--quiet"]
+    both = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [run.communicate() for run in both]
+    statuses = sorted(run.returncode for run in both)
+    # The second may find the first's commit before it begins.
+    assert statuses in ([Exit.SUCCESS, Exit.CONFLICT], [Exit.SUCCESS, Exit.SUCCESS]), said
+    assert DeltaTable(dataset).version() == 1
+    assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
+    before = files_of(dataset)
+    assert not any(name.startswith("staging") for name in before)
+    collect(Store(str(dataset)), RetentionConfig(keep_snapshots=2, grace_hours=0))
+    assert files_of(dataset) == before

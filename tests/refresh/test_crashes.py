@@ -1,0 +1,135 @@
+"""A refresh that ends in mid-run, at whatever moment: nothing of it is seen, the next finishes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import RetentionConfig
+from pipelines.gc import collect
+from pipelines.validate import validate
+from tests.pipeline_runs import extract_here, refresh_here
+from tests.refresh.catalogues import (
+    SMALL,
+    assert_as_fresh,
+    files_of,
+    rows_of,
+    write_song,
+    write_songs,
+)
+from tests.refresh.machine import killed_at
+from transforms.storage.snapshot import require_snapshot
+from transforms.storage.store import Store
+
+
+@pytest.fixture
+def songs(tmp_path: Path) -> Path:
+    return write_songs(tmp_path / "songs", 5)
+
+
+@pytest.fixture
+def dataset(songs: Path, tmp_path: Path) -> Path:
+    extract_here(songs, tmp_path / "set", *SMALL, "output.formats=[parquet,tfrecord]")
+    write_song(songs / "new.wav", 50)
+    write_song(songs / "1.wav", 51)
+    (songs / "2.wav").unlink()
+    return tmp_path / "set"
+
+
+def assert_finished(songs: Path, dataset: Path, folder: Path) -> None:
+    """The next run does what is left to do, and no file is left that nobody needs."""
+    refresh_here(songs, dataset)
+    assert_as_fresh(songs, dataset, folder, *SMALL, "output.formats=[parquet,tfrecord]")
+    store = Store(str(dataset))
+    assert validate(store, 1, lambda number: None) == []
+    collect(store, RetentionConfig(keep_snapshots=1, grace_hours=0))
+    shards = {name.partition("part-")[2].partition(".")[0] for name in files_of(dataset)} - {""}
+    twins = [name for name in files_of(dataset) if "part-" in name]
+    assert len(twins) == 2 * len(shards)
+    assert not any(name.startswith("staging") for name in files_of(dataset))
+    indexes = {name.split("/")[1] for name in files_of(dataset) if name.startswith("index")}
+    assert indexes == {require_snapshot(store).index}
+
+
+MORE = [pytest.param(write, marks=pytest.mark.slow) for write in range(26) if write % 6 != 3]
+
+
+@pytest.mark.parametrize("write", [3, 9, 15, 21, *MORE])
+def test_killed_at_a_write(songs: Path, dataset: Path, tmp_path: Path, write: int) -> None:
+    before, version = rows_of(dataset), require_snapshot(Store(str(dataset))).version
+    with killed_at(write):
+        refresh_here(songs, dataset)
+    if require_snapshot(Store(str(dataset))).version == version:
+        assert rows_of(dataset) == before
+    assert_finished(songs, dataset, tmp_path / "fresh")
+
+
+LATER = [pytest.param(tenths, marks=pytest.mark.slow) for tenths in range(16, 80, 4)]
+
+
+@pytest.mark.parametrize("tenths", [35, 50, *LATER])
+def test_killed_after_a_while(songs: Path, dataset: Path, tmp_path: Path, tenths: int) -> None:
+    command = [sys.executable, "-m", "pipelines", "refresh", str(songs), str(dataset), "--quiet"]
+    before, version = rows_of(dataset), require_snapshot(Store(str(dataset))).version
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as run:
+        time.sleep(tenths / 10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(run.pid, signal.SIGKILL)
+    if require_snapshot(Store(str(dataset))).version == version:
+        assert rows_of(dataset) == before
+    assert_finished(songs, dataset, tmp_path / "fresh")
+
+
+def test_finished_shards_are_not_made_again(
+    songs: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The index is the first that is written when all shards are there.
+    def killed(*_: object, **__: object) -> None:
+        raise RuntimeError("the machine went down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transforms.index.write_part", killed)
+        with pytest.raises(RuntimeError):
+            refresh_here(songs, dataset)
+    made = refresh_here(songs, dataset)
+    assert made.committed
+    assert "shards_written" not in made.metrics.counters
+    assert made.metrics.counters["shards_reused"] > 0
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(
+    songs: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transforms.audio import spans
+
+    real, changed = spans.read_chunks, []
+
+    def change(span: object, features: object, source: object) -> object:
+        if not changed and str(songs / "new.wav") == source.uri:  # type: ignore[attr-defined]
+            changed.append(source)
+            write_song(songs / "new.wav", 52)
+        return real(span, features, source)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(spans, "read_chunks", change)
+    monkeypatch.setattr("transforms.shards.borrow_decoder", lambda _: _InThisProcess())
+    monkeypatch.setattr("transforms.shards.return_decoder", lambda *_: None)
+    refresh_here(songs, dataset)
+    assert changed
+    monkeypatch.undo()
+    assert_as_fresh(songs, dataset, tmp_path / "f", *SMALL, "output.formats=[parquet,tfrecord]")
+
+
+class _InThisProcess:
+    """A decoder process that is none, so that what it runs can be patched."""
+
+    def call(self, _: float, function: object, *arguments: object) -> object:
+        return function(*arguments)  # type: ignore[operator]

@@ -1,0 +1,418 @@
+"""Snapshots over time: listed, compared, gone back to, thinned out, erased from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.compact import compact
+from pipelines.config import RetentionConfig
+from pipelines.gc import choose, collect
+from pipelines.takedown import takedown
+from pipelines.validate import validate
+from pipelines.versions import checkout, compare, count_changes, history, rollback
+from tests.pipeline_runs import extract_here, here, melmill, melmill_json, refresh_here
+from tests.refresh.catalogues import (
+    SMALL,
+    assert_as_fresh,
+    files_of,
+    needed_files,
+    rows_of,
+    statuses_of,
+    write_song,
+    write_songs,
+)
+from transforms.errors import DatasetError
+from transforms.storage.merging import ShardSize, plan_merges
+from transforms.storage.snapshot import Past, Snapshot, require_snapshot
+from transforms.storage.store import Store
+
+DAY_MS = 86_400_000
+TWINS = "output.formats=[parquet,tfrecord]"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three versions: six songs; one more, one less, one changed; six times a second more."""
+    folder = tmp_path_factory.mktemp("versions")
+    songs = write_songs(folder / "songs")
+    extract_here(songs, folder / "set", *SMALL, TWINS)
+    write_song(songs / "new.wav", 77)
+    write_song(songs / "1.wav", 78)
+    (songs / "2.wav").unlink()
+    refresh_here(songs, folder / "set")
+    refresh_here(songs, folder / "set", "mel.n_mels=5")
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy; the songs lie where they lay, since the index says where."""
+    shutil.copytree(made / "set", tmp_path / "set")
+    shutil.copytree(made / "songs", tmp_path / "songs", copy_function=shutil.copy2)
+    return tmp_path
+
+
+@pytest.fixture
+def store(folder: Path) -> Store:
+    return Store(str(folder / "set"))
+
+
+def whole(store: Store) -> bool:
+    return validate(store, 1, lambda number: None) == []
+
+
+# history, diff
+
+
+def test_the_history_tells_what_was_done(store: Store) -> None:
+    told = [(one["version"], one["operation"], one["recordings"]) for one in history(store)]
+    assert told == [(2, "refresh", 6), (1, "refresh", 6), (0, "extract", 6)]
+    assert [one["dataset_version"] for one in history(store)] == [2, 1, 1]
+    assert all(one["kept"] for one in history(store))
+
+
+def test_the_difference_names_recordings_and_counts_rows(store: Store, made: Path) -> None:
+    changes = {Path(one.uri).name: one for one in compare(store, 0, 1)}
+    assert {name: one.kind for name, one in changes.items()} == {
+        "new.wav": "added",
+        "1.wav": "changed",
+        "2.wav": "removed",
+    }
+    assert (changes["2.wav"].rows_before, changes["2.wav"].rows_after) == (8, 0)
+    counted = count_changes(compare(store, 0, 1))
+    assert counted["recordings"] == {"added": 1, "changed": 1, "removed": 1}
+    assert counted["rows"] == {"added": 8, "changed": 8, "removed": 8}
+    assert count_changes(compare(store, 1, 0))["recordings"]["added"] == 1
+    assert list(compare(store, 1, 1)) == []
+    assert {one.kind for one in compare(store, 1, 2)} == {"changed"}
+
+
+def test_versions_that_are_not_there_are_named(store: Store) -> None:
+    for version in (3, 99):
+        with pytest.raises(DatasetError, match=f"version {version} is not in its.*kept: 2, 1, 0"):
+            list(compare(store, version, 0))
+
+
+# rollback, checkout
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_a_rollback_holds_what_was_held(store: Store, folder: Path, version: int) -> None:
+    wanted = rows_of(folder / "set", version)
+    snapshot, _ = rollback(store, version)
+    assert (snapshot.version, snapshot.operation) == (3, "rollback")
+    assert rows_of(folder / "set") == wanted
+    assert whole(store)
+
+
+def test_a_rollback_to_the_current_version_does_nothing(store: Store) -> None:
+    assert rollback(store, 2)[0].version == 2
+
+
+def test_a_rollback_is_refreshed_again(store: Store, folder: Path) -> None:
+    rollback(store, 0)
+    refresh_here(folder / "songs", folder / "set")
+    assert_as_fresh(folder / "songs", folder / "set", folder / "fresh", *SMALL)
+
+
+def test_a_rollback_to_what_lacks_a_shard_is_refused(store: Store, folder: Path) -> None:
+    old = {path for path, _ in _files(folder / "set", 0)} - {
+        p for p, _ in _files(folder / "set", 2)
+    }
+    (folder / "set" / min(old)).unlink()
+    with pytest.raises(DatasetError, match=f"shard {min(old)} is missing"):
+        rollback(store, 0)
+    assert DeltaTable(folder / "set").version() == 2
+
+
+def _files(dataset: Path, version: int) -> list[tuple[str, int]]:
+    actions = DeltaTable(dataset, version=version).get_add_actions(flatten=True)
+    return list(zip(*(actions.column(n).to_pylist() for n in ("path", "size_bytes")), strict=True))
+
+
+def test_a_checkout_is_read_by_datasets(store: Store, folder: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    checkout(store, 0, folder / "old")
+    loaded = datasets.load_dataset(str(folder / "old"), cache_dir=str(folder / "cache"))
+    ids = {(row["recording_id"], row["chunk_index"]) for part in loaded.values() for row in part}
+    assert ids == {key[:2] for key in rows_of(folder / "set", 0)}
+    files = json.loads((folder / "old" / "files.json").read_text())
+    assert all(
+        Path(name).is_file() for form in files.values() for one in form.values() for name in one
+    )
+    with pytest.raises(DatasetError, match="is not empty"):
+        checkout(store, 1, folder / "old")
+
+
+# gc
+
+
+def past(version: int, day: float) -> Past:
+    snapshot = Snapshot(version, f"index-{version}", {}, "/songs", "{}")
+    return Past(snapshot, round(day * DAY_MS), kept=True)
+
+
+def test_what_is_kept_is_the_latest_and_what_was_current_lately() -> None:
+    days = [past(3, 30), past(2, 29), past(1, 20), past(0, 0)]
+
+    def kept(**asked: float) -> list[int]:
+        retention = RetentionConfig(**{"keep_snapshots": 1, "grace_hours": 0, **asked})  # type: ignore[arg-type]
+        return [one.snapshot.version for one in choose(days, retention, 31 * DAY_MS)]
+
+    assert kept() == [3]
+    assert kept(keep_snapshots=2) == [3, 2]
+    # Version 1 was current until day 29, version 0 until day 20.
+    assert kept(keep_days=3) == [3, 2, 1]
+    assert kept(keep_days=12) == [3, 2, 1, 0]
+    assert kept(grace_hours=24 * 3) == [3, 2, 1]
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_gc_keeps_what_it_is_told_to(store: Store, folder: Path, keep: int) -> None:
+    before = {version: rows_of(folder / "set", version) for version in range(3)}
+    collected = collect(store, RetentionConfig(keep_snapshots=keep, grace_hours=0))
+    assert collected.kept == list(range(3 - keep, 3))
+    for version in collected.kept:
+        assert rows_of(folder / "set", version) == before[version]
+    assert [one["kept"] for one in history(store)] == [True] * keep + [False] * (3 - keep)
+    if keep < 3:
+        with pytest.raises(DatasetError, match=r"version 0 is no longer kept; kept: 2"):
+            rollback(store, 0)
+    # Delta's own vacuum finds nothing more to remove.
+    vacuum = DeltaTable(folder / "set").vacuum
+    left = vacuum(0, enforce_retention_duration=False, keep_versions=collected.kept)
+    assert [name for name in left if (folder / "set" / name).exists()] == []
+
+
+def test_gc_removes_orphans_twins_indexes_and_staging(store: Store, folder: Path) -> None:
+    for name in (
+        f"split=train/part-{'0' * 32}.parquet",
+        f"tfrecord/train/part-{'0' * 32}.tfrecord",
+        f"index/{'0' * 32}/recordings-00000.parquet",
+        "staging/0123/shards/x.json",
+    ):
+        (folder / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "set" / name).write_bytes(b"left behind")
+    (folder / "set" / "mine.txt").write_text("somebody's own")
+    collect(store, RetentionConfig(keep_snapshots=1, grace_hours=0))
+    left = files_of(folder / "set") - needed_files(folder / "set")
+    assert left == {"mine.txt", "tfrecord/files.json", "tfrecord/features.json"}
+    assert not (folder / "set" / "staging").exists()
+
+
+def test_gc_leaves_the_young(store: Store, folder: Path) -> None:
+    before = files_of(folder / "set")
+    collected = collect(store, RetentionConfig(keep_snapshots=1, grace_hours=1))
+    assert (collected.files, collected.kept) == ([], [0, 1, 2])
+    assert files_of(folder / "set") == before
+
+
+def test_a_clock_that_goes_backwards_keeps_more(store: Store, folder: Path) -> None:
+    before = files_of(folder / "set")
+    yesterday = time.time_ns() // 1_000_000 - DAY_MS
+    collect(store, RetentionConfig(keep_snapshots=1, grace_hours=0), now_ms=yesterday)
+    assert files_of(folder / "set") == before
+
+
+def test_gc_leaves_what_a_running_run_has_finished(store: Store, folder: Path) -> None:
+    # An interrupted run of long ago that was begun again just now.
+    (folder / "songs" / "7.wav").write_bytes((folder / "songs" / "3.wav").read_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transforms.index.write_part", _fail)
+        with pytest.raises(RuntimeError):
+            refresh_here(folder / "songs", folder / "set")
+    made = files_of(folder / "set")
+    soon = time.time_ns() // 1_000_000 + 3_600_000
+    _age(folder / "set", 10)
+    (staging,) = (folder / "set" / "staging").iterdir()
+    (staging / "in-use").touch()
+    collect(store, RetentionConfig(keep_snapshots=3, grace_hours=24), now_ms=soon)
+    assert files_of(folder / "set") == made
+    _age(folder / "set", 10)
+    collect(store, RetentionConfig(keep_snapshots=3, grace_hours=24), now_ms=soon)
+    assert len(files_of(folder / "set")) < len(made)
+    assert not (folder / "set" / "staging").exists()
+
+
+def _fail(*_: object, **__: object) -> None:
+    raise RuntimeError("the machine went down")
+
+
+def _age(folder: Path, days: float) -> None:
+    then = time.time() - 86_400 * days
+    for path in folder.rglob("*"):
+        os.utime(path, (then, then))
+
+
+def test_a_dry_run_removes_nothing(store: Store, folder: Path) -> None:
+    before = files_of(folder / "set")
+    would = collect(store, RetentionConfig(keep_snapshots=1, grace_hours=0), dry_run=True)
+    assert files_of(folder / "set") == before
+    assert would == collect(store, RetentionConfig(keep_snapshots=1, grace_hours=0))
+
+
+# compact
+
+
+def test_a_compaction_keeps_every_row(store: Store, folder: Path) -> None:
+    refresh_here(folder / "songs", folder / "set")
+    before = rows_of(folder / "set")
+    made = compact(store, here())
+    assert made.committed
+    assert made.shards < made.merged
+    assert rows_of(folder / "set") == before
+    assert whole(store)
+    assert count_changes(compare(store, 3, 4))["recordings"] == dict.fromkeys(
+        ("added", "changed", "removed"), 0
+    )
+    assert not compact(store, here()).committed
+    assert not refresh_here(folder / "songs", folder / "set").committed
+
+
+def test_a_merged_shard_is_in_the_order_of_one_that_was_made_whole(tmp_path: Path) -> None:
+    songs = write_songs(tmp_path / "songs", 8)
+    one = ("split.fractions={train: 1.0}", "output.order_seed=3", "output.row_group_rows=128")
+    extract_here(songs, tmp_path / "many", *SMALL, *one, "output.min_shards=5")
+    extract_here(songs, tmp_path / "whole", *SMALL, *one, "output.min_shards=1")
+    compact(Store(str(tmp_path / "many")), here())
+    (merged,), (made,) = _current(tmp_path / "many"), _current(tmp_path / "whole")
+    assert _order(merged) == _order(made)
+
+
+def _current(dataset: Path) -> list[Path]:
+    return [dataset / name for name, _ in _files(dataset, DeltaTable(dataset).version())]
+
+
+def _order(path: Path) -> list[str]:
+    names: list[str] = pq.ParquetFile(path).read(["recording_id"])["recording_id"].to_pylist()
+    return list(dict.fromkeys(names))
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 300), st.integers(1, 120)), max_size=30),
+    st.integers(50, 200),
+    st.integers(1, 1000),
+)
+def test_merges_are_of_small_shards_and_no_larger_than_aimed_at(
+    sizes: list[tuple[int, int]], target: int, open_rows: int
+) -> None:
+    shards = {f"{i}": ShardSize(f"{i}", "train", *size) for i, size in enumerate(sizes)}
+    merges = list(plan_merges(list(shards.values()), target, open_rows))
+    merged = [name for merge in merges for name in merge]
+    assert len(merged) == len(set(merged))
+    for merge in merges:
+        assert len(merge) > 1
+        assert sum(shards[name].parquet_bytes for name in merge) <= target
+        assert all(2 * shards[name].parquet_bytes < target for name in merge)
+        assert sum(shards[name].rows for name in merge[:-1]) < open_rows
+
+
+# takedown
+
+
+def test_a_takedown_erases_from_every_kept_snapshot(store: Store, folder: Path) -> None:
+    uri = next(name for name in statuses_of(folder / "set") if name.endswith("/3.wav"))
+    expected = {v: _without(rows_of(folder / "set", v), uri) for v in range(3)}
+    made = takedown(store, [uri])
+    assert (made.snapshot.version, made.versions) == (3, [0, 1, 2])
+    assert rows_of(folder / "set") == expected[2]
+    assert whole(store)
+    assert _mentions(folder / "set", uri) == []
+    told = history(store)
+    assert [one["recordings"] for one in told] == [5, 5, 5, 5]
+    for version in range(2):
+        rollback(store, version)
+        assert rows_of(folder / "set") == expected[version]
+    (record,) = require_snapshot(store).taken_down
+    assert record.uri == uri
+
+
+def _without(rows: dict[tuple, tuple], uri: str) -> dict[tuple, tuple]:  # type: ignore[type-arg]
+    return {key: row for key, row in rows.items() if ("uri", uri) not in row}
+
+
+def _mentions(dataset: Path, uri: str) -> list[str]:
+    """Files that have a row of a recording, or a word of it, but for the record of it."""
+    found = []
+    for path in dataset.rglob("*"):
+        if path.suffix == ".parquet":
+            table = pq.read_table(path, partitioning=None)
+            if "uri" in table.column_names and uri in table["uri"].to_pylist():
+                found.append(path.name)
+        elif path.suffix == ".tfrecord" and uri.encode() in path.read_bytes():
+            found.append(path.name)
+    return found
+
+
+def test_what_was_taken_down_does_not_come_back(store: Store, folder: Path) -> None:
+    uri = next(name for name in statuses_of(folder / "set") if name.endswith("/3.wav"))
+    takedown(store, [uri])
+    write_song(folder / "songs" / "3.wav", 99)
+    for _ in range(2):
+        refresh_here(folder / "songs", folder / "set")
+        assert not any(name.endswith("/3.wav") for name in statuses_of(folder / "set"))
+    extract_here(folder / "songs", folder / "set", *SMALL, overwrite=True)
+    assert not any(name.endswith("/3.wav") for name in statuses_of(folder / "set"))
+
+
+def test_an_interrupted_takedown_is_finished(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = next(name for name in statuses_of(folder / "set") if name.endswith("/3.wav"))
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.takedown._erase", _fail)
+        with pytest.raises(RuntimeError):
+            takedown(store, [uri])
+    assert _mentions(folder / "set", uri) != []
+    made = takedown(store, [uri])
+    assert len(made.files) > 0
+    assert _mentions(folder / "set", uri) == []
+
+
+def test_a_takedown_of_nothing_known_erases_nothing(store: Store, folder: Path) -> None:
+    before = files_of(folder / "set")
+    with pytest.raises(DatasetError, match=r"no kept snapshot has /nowhere\.wav"):
+        takedown(store, ["/nowhere.wav"])
+    assert files_of(folder / "set") == before
+
+
+def test_orphans_are_erased_too(store: Store, folder: Path) -> None:
+    uri = next(name for name in statuses_of(folder / "set") if name.endswith("/3.wav"))
+    for path, _ in _files(folder / "set", 0):
+        orphan = (folder / "set" / path).with_name(f"part-{'1' * 31}{len(path) % 10}.parquet")
+        orphan.write_bytes((folder / "set" / path).read_bytes())
+    takedown(store, [uri])
+    assert _mentions(folder / "set", uri) == []
+
+
+# The commands
+
+
+def test_the_commands_say_it(folder: Path) -> None:
+    dataset = folder / "set"
+    told = melmill_json("history", dataset)["snapshots"]
+    assert [one["version"] for one in told] == [2, 1, 0]
+    assert "refresh" in melmill("history", dataset).stdout
+    assert melmill_json("diff", dataset, "0", "1")["recordings"]["added"] == 1
+    listed = melmill("diff", dataset, "0", "1", "--list").stdout.splitlines()
+    assert sorted(line[0] for line in listed) == ["+", "-", "~"]
+    assert "holds what version 0 held" in melmill("rollback", dataset, "0").stdout
+    assert melmill_json("compact", dataset)["committed"]
+    assert "load_dataset" in melmill("checkout", dataset, "0", folder / "old").stdout
+    would = melmill_json("gc", dataset, "--keep", "1", "--grace-hours", "0", "--dry-run")
+    assert would["expired"] == [0, 1, 2, 3]
+    assert "kept: versions 4" in melmill("gc", dataset, "--keep=1", "--grace-hours=0").stdout
+    uri = min(statuses_of(dataset))
+    assert melmill_json("takedown", dataset, uri, "--yes")["erased"][0]["uri"] == uri
+    wrong = melmill("rollback", dataset, "0")
+    assert (wrong.returncode, "is no longer kept" in wrong.stderr) == (2, True)
