@@ -24,6 +24,7 @@ CORE = [
     "tenacity>=9",
     # Of the launcher; small enough to be everywhere.
     "deltalake>=1.6,<2",
+    "prometheus-client>=0.20",
     "psutil>=6",
     "PyYAML>=6",
     "rich>=13",
@@ -58,6 +59,8 @@ DEV = [
     *(S3, GCS, AZURE),
     DATAFLOW,
     "build",
+    # What schedules in deploy/schedule are held against.
+    *("cronsim>=2.8", "google-cloud-scheduler>=2.21", "kubernetes-validate>=1.37"),
     "hypothesis",
     "jsonschema",
     # The example notebooks.

@@ -133,6 +133,14 @@ def refresh(
         bool,
         typer.Option("--retry-failed", help="Try all that failed once more, whatever the cause."),
     ] = False,
+    metrics_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--metrics-file",
+            metavar="FILE",
+            help="Write the run's metrics for Prometheus' textfile collector.",
+        ),
+    ] = None,
     single_writer: SingleWriterOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -153,9 +161,11 @@ def refresh(
         options = beam_options(runner, workers, context.args, runner_config)
         job = _make_job(recipe, catalogue, dataset)
         job = replace(job, refresh=replace(recipe.refresh.spec(), retry_failed=retry_failed))
-        how = {"single_writer": single_writer}
-        run = _plan_refresh if plan else _refresh
-        run(job, recipe, dataset, options, show=(as_json, quiet), **how)
+        show = (as_json, quiet)
+        if plan:
+            _plan_refresh(job, recipe, dataset, options, show)
+        else:
+            _refresh(job, recipe, dataset, options, show, single_writer, metrics_file)
 
 
 def recipe_for(dataset: str, config: str | None, overrides: list[str]) -> Config:
@@ -176,19 +186,23 @@ def _refresh(
     recipe: Config,
     dataset: str,
     options: Any,
-    *,
     show: tuple[bool, bool],
     single_writer: bool,
+    metrics_file: Path | None,
 ) -> None:
     from pipelines.progress import showing_progress
     from pipelines.refresh import refresh as run
+    from pipelines.runs import recording_run
 
     as_json, quiet = show
-    with showing_progress("refresh", quiet) as address:
-        job = replace(job, progress=address)
-        made = run(job, recipe.as_dict(), options, single_writer=single_writer)
+    with recording_run(job.store, job.catalogue.uri, metrics_file) as tell:
+        with showing_progress("refresh", quiet) as address:
+            watched = replace(job, progress=address)
+            made = run(watched, recipe.as_dict(), options, single_writer=single_writer)
+        said = present_versions.refresh_json(dataset, made)
+        tell(made, said)
     if as_json:
-        print_json(present_versions.refresh_json(dataset, made))
+        print_json(said)
     else:
         print(present_versions.refresh_text(dataset, made))
     # Those that failed before and were not tried again are no news.
@@ -197,13 +211,7 @@ def _refresh(
 
 
 def _plan_refresh(
-    job: ExtractJob,
-    recipe: Config,
-    dataset: str,
-    options: Any,
-    *,
-    show: tuple[bool, bool],
-    single_writer: bool,
+    job: ExtractJob, recipe: Config, dataset: str, options: Any, show: tuple[bool, bool]
 ) -> None:
     from pipelines.progress import showing_progress
     from pipelines.refresh import plan_refresh as run

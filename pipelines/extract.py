@@ -246,7 +246,9 @@ def _differences(
             yield f"configuration of {section}"
 
 
-_OURS = frozenset({"_delta_log", "index", "staging", "tfrecord", "README.md", "statistics.json"})
+_OURS = frozenset(
+    {"_delta_log", "index", "runs", "staging", "tfrecord", "README.md", "statistics.json"}
+)
 
 
 #: What the Delta library reads otherwise in a path, or not at all: it takes it for a URL.

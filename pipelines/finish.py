@@ -204,6 +204,9 @@ def commit_index(
     except FileNotFoundError:
         # Committed before, and tidied up.
         outcome = Outcome(index)
+    if not outcome.todo:
+        job.store.remove(job.staging)
+        return version
     snapshot, _, _ = finish(job, configuration, current, outcome)
     return snapshot.version
 

@@ -12,8 +12,12 @@ from collections.abc import Sequence
 
 from pipelines.cli import main as melmill
 
+#: What the template can be asked for.
+COMMANDS = ("extract", "refresh")
+
 #: Parameters of the template that are not Beam's: name, whether required, and what it is.
 PARAMETERS = {
+    "command": (False, "extract (the default), or refresh: only what changed since the last run"),
     "catalogue": (True, "Directory, glob or table of recordings: gs://bucket/songs"),
     "output": (True, "The dataset's folder: gs://bucket/dataset"),
     "settings": (False, "Keys of the recipe: chunk.seconds=5;output.formats=[parquet,tfrecord]"),
@@ -27,6 +31,8 @@ def command_line(arguments: Sequence[str]) -> list[str]:
     ['extract', 'gs://b/songs', 'gs://b/set', '--runner=dataflow', '--region=europe-west1']
     >>> command_line(["--catalogue=a", "--output=b", "--settings=mel.n_mels=64; split.seed=5"])[3:]
     ['--set=mel.n_mels=64', '--set=split.seed=5', '--runner=dataflow']
+    >>> command_line(["--command=refresh", "--catalogue=a", "--output=b"])
+    ['refresh', 'a', 'b', '--runner=dataflow']
     """
     parser = argparse.ArgumentParser(prog="melmill-template", allow_abbrev=False)
     for name, (required, text) in PARAMETERS.items():
@@ -34,7 +40,10 @@ def command_line(arguments: Sequence[str]) -> list[str]:
     known, others = parser.parse_known_args(arguments)
     settings = [f"--set={one.strip()}" for one in known.settings.split(";") if one.strip()]
     beams = [other for other in others if not other.startswith("--runner=")]
-    return ["extract", known.catalogue, known.output, *settings, "--runner=dataflow", *beams]
+    command = known.command or "extract"
+    if command not in COMMANDS:
+        parser.error(f"--command={command}: must be {' or '.join(COMMANDS)}")
+    return [command, known.catalogue, known.output, *settings, "--runner=dataflow", *beams]
 
 
 def main() -> None:

@@ -114,7 +114,7 @@ def run_job(
         return final_metrics(run_pipeline(lambda pipeline: build(pipeline, job), options))
     quiet = replace(job, progress="")
     if makes_template(options):
-        raise ConfigError("--template_location: only extract makes templates")
+        raise ConfigError("--template_location: only extract and refresh make templates")
     if is_dry_run(options):
         _prepare(lambda pipeline: build(pipeline, quiet), options)
         raise NothingSubmittedError(

@@ -18,12 +18,13 @@ from pipelines.finish import (
     Outcome,
     begin,
     changes_schema,
+    commit_index,
     discard,
     finish,
     require_outcome,
     table_schema,
 )
-from pipelines.launch import is_dry_run, makes_template, not_shared, run_job
+from pipelines.launch import is_dry_run, makes_template, not_shared, run_job, write_template
 from transforms.diff import Decision, DiffCatalogue
 from transforms.errors import Cause, ConfigError, ConflictError, DatasetError
 from transforms.index import WriteIndex
@@ -95,6 +96,14 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection
     rewritten = (diff.touched, diff.decision) | "RewriteShards" >> RewriteShards(job)
     facts = planned.recordings, failures, shards, diff.facts, rewritten
     return facts | "WriteIndex" >> WriteIndex(job, diff.decision)
+
+
+def build_committing_pipeline(
+    pipeline: beam.Pipeline, job: ExtractJob, *, configuration: dict[str, Any], began_with: int
+) -> None:
+    """Lay out the path up to the commit, for where no launcher waits for the end."""
+    index = build_pipeline(pipeline, job)
+    _ = index | "CommitSnapshot" >> beam.Map(commit_index, job, configuration, began_with)
 
 
 def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
@@ -193,8 +202,6 @@ def refresh(
     TooManyFailuresError
         Nothing was committed.
     """
-    if makes_template(options):
-        raise ConfigError("--template_location: only extract makes templates")
     made = _pass(job, configuration, options, single_writer)
     for _ in range(1, _PASSES):
         if not (made.committed and made.totals.failures[Cause.CHANGED]):
@@ -213,9 +220,15 @@ def _pass(
         return _first(job, configuration, options, single_writer=single_writer)
     job = start_from(job, current, configuration)
     new_schema = changes_schema(job)
-    _begin(job)
+    if not is_dry_run(options):
+        _begin(job)
     if not single_writer:
         require_exclusive_commits(job.store, job.staging)
+    if makes_template(options):
+        build = partial(
+            build_committing_pipeline, configuration=configuration, began_with=current.version
+        )
+        write_template(build, job, options)
     with discarding_the_overtaken(job, current):
         metrics = run_job(build_pipeline, job, options, partial(count_finished, job))
         outcome = require_outcome(job)

@@ -50,7 +50,7 @@ def tf() -> Any:
 
 @pytest.fixture(scope="session")
 def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The URL of each server; that of Google's protocol through a gateway, see there."""
+    """The URL of each server; those of Google's and Azure's through a gateway, see there."""
     programs = installed()
     if programs is None:
         message = "no servers of object stores: run scripts/object-stores install"
@@ -60,7 +60,8 @@ def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     folder = tmp_path_factory.mktemp("servers")
     with ExitStack() as stack:
         found = {k: stack.enter_context(serving(k, programs, folder / k)) for k in KINDS}
-        found["gcs"] = stack.enter_context(process_to(found["gcs"]))
+        for kind in ("gcs", "azure"):
+            found[kind] = stack.enter_context(process_to(found[kind]))
         yield found
 
 

@@ -101,6 +101,6 @@ def needed_files(dataset: Path) -> set[str]:
 
 
 def files_of(dataset: Path) -> set[str]:
-    """Every file of a dataset but its log."""
+    """Every file of a dataset but its log, and its runs' records."""
     found = (path.relative_to(dataset) for path in dataset.rglob("*") if path.is_file())
-    return {str(path) for path in found if path.parts[0] != "_delta_log"}
+    return {str(path) for path in found if path.parts[0] not in ("_delta_log", "runs")}

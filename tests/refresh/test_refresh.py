@@ -236,13 +236,14 @@ def test_other_labels_decode_nothing(
 
 
 def test_labels_of_every_type_are_carried_over(songs: Path, tmp_path: Path) -> None:
+    together = (*SMALL, "split.fractions={train: 1.0}", "output.min_shards=1")
     labels = {"year": 1971, "tempo": 120.5, "live": True, "tags": ["a", "b"], "codes": [1, 2]}
     rows = [label(i, "rock", **labels) for i in range(4)]
     table = write_table(songs / "songs.jsonl", rows)
-    extract_here(table, tmp_path / "set", *SMALL, "split.fractions={train: 1.0}")
+    extract_here(table, tmp_path / "set", *together)
     write_table(table, rows[1:])
     refresh_here(table, tmp_path / "set")
-    assert_as_fresh(table, tmp_path / "set", tmp_path / "f", *SMALL, "split.fractions={train: 1.0}")
+    assert_as_fresh(table, tmp_path / "set", tmp_path / "fresh", *together)
 
 
 def test_a_catalogue_that_moved_is_the_same(songs: Path, dataset: Path, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 It also speaks for fake-gcs-server what Delta's client asks of Google Cloud Storage: the
 upload of the XML API, ``PUT /bucket/object`` under ``x-goog-if-generation-match``, which is
-handed on as the upload of the JSON API under the same condition.
+handed on as the upload of the JSON API under the same condition. And it lets listings begin where
+Delta's client wants them to (``start-after``, on Azure ``startFrom``), which fake-gcs-server and
+Azurite overlook.
 """
 
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import re
 import subprocess
@@ -136,6 +139,9 @@ class Gateway:
         ):
             kept = [(n, v) for n, v in answer.headers.items() if n.lower() not in _OWN]
             content = await answer.read()
+            if after := _start_of_listing(request):
+                content = _listed_after(content, after)
+                kept = [(n, v) for n, v in kept if n.lower() != "content-length"]
             if method != request.method and answer.status == 200:
                 kept, content = [("ETag", f'"{json.loads(content)["etag"]}"')], b""
             return answer.status, kept, content
@@ -171,6 +177,21 @@ def _translated(method: str, path: str, headers: dict[str, str]) -> tuple[str, s
     conditions = [v for n, v in headers.items() if n.lower() == "x-goog-if-generation-match"]
     condition = f"&ifGenerationMatch={conditions[0]}" if conditions else ""
     return "POST", f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={name}{condition}"
+
+
+def _start_of_listing(request: web.Request) -> str | None:
+    google = _is_google(dict(request.headers))
+    return request.query.get("start-after" if google else "startFrom")
+
+
+def _listed_after(listing: bytes, name: str) -> bytes:
+    """Leave out of a listing what comes before a name."""
+
+    def kept(found: re.Match[bytes]) -> bytes:
+        return found[0] if html.unescape(found[2].decode()) > name else b""
+
+    entry = rb"<(Contents|Blob)><(?:Key|Name)>(.*?)</(?:Key|Name)>.*?</\1>"
+    return re.sub(entry, kept, listing, flags=re.DOTALL)
 
 
 def _refusal(fault: Fault) -> web.Response:

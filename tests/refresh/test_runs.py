@@ -1,0 +1,98 @@
+"""What a run leaves for those who watch over it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from pipelines.runs import Run, recording_run, write_metrics
+from tests.pipeline_runs import melmill
+from tests.refresh.catalogues import SMALL, write_song, write_songs
+from transforms.errors import ConfigError, ConflictError
+from transforms.storage.store import Store
+
+
+def runs(dataset: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted((dataset / "runs").iterdir())]
+
+
+def metrics(path: Path) -> dict[tuple[str, ...], float]:
+    """As Prometheus' own parser reads them: name and label's value, but for the dataset's."""
+    families = text_string_to_metric_families(path.read_text())
+    samples = [one for family in families for one in family.samples]
+    return {
+        (one.name, *(v for k, v in one.labels.items() if k != "dataset")): one.value
+        for one in samples
+    }
+
+
+def test_every_run_leaves_a_record_and_metrics(tmp_path: Path) -> None:
+    songs = write_songs(tmp_path / "songs", 3)
+    (songs / "bad.wav").write_bytes(b"no audio")
+    settings = [f"--set={one}" for one in SMALL]
+    file = tmp_path / "melmill.prom"
+    command = ("refresh", songs, tmp_path / "set", "--quiet", "--metrics-file", file)
+    assert melmill(*command, *settings).returncode == 3
+    told = metrics(file)
+    assert told[("melmill_refresh_success",)] == told[("melmill_refresh_committed",)] == 1
+    assert told[("melmill_dataset_recordings", "ok")] == 3
+    assert told[("melmill_dataset_failures", "unknown_format")] == 1
+    write_song(songs / "new.wav", 9)
+    assert melmill(*command).returncode == 0
+    assert melmill(*command).returncode == 0
+    for path in songs.iterdir():
+        if path.name != "0.wav":
+            path.unlink()
+    stopped = melmill(*command, "--set=refresh.max_removed_ratio=0.2")
+    assert stopped.returncode == 2
+    first, second, third, fourth = runs(tmp_path / "set")
+    assert [one["status"] for one in (first, second, third, fourth)] == [
+        *("committed", "committed", "unchanged", "failed")
+    ]
+    assert [one.get("version") for one in (first, second, third)] == [0, 1, 1]
+    assert second["difference"]["new"] == 1
+    assert second["failures"] == {"unknown_format": 1}
+    assert second["metrics"]["counters"]["recordings_extracted"] == 1
+    assert second["seconds"] > 0
+    assert second["started"] < second["ended"]
+    assert "max_removed_ratio" in fourth["message"]
+    told = metrics(file)
+    assert told[("melmill_refresh_success",)] == 0
+    assert ("melmill_dataset_rows",) not in told
+
+
+def test_a_conflict_is_recorded(tmp_path: Path) -> None:
+    (tmp_path / "_delta_log").mkdir()
+    with pytest.raises(ConflictError), recording_run(Store(str(tmp_path)), "/songs", None):
+        raise ConflictError("another run")
+    (run,) = runs(tmp_path)
+    assert (run["status"], run["message"]) == ("conflict", "another run")
+
+
+def test_what_is_no_dataset_gets_no_record(tmp_path: Path) -> None:
+    with pytest.raises(ConflictError), recording_run(Store(str(tmp_path)), "/songs", None):
+        raise ConflictError("another run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_programming_error_is_not_taken_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "_delta_log").mkdir()
+    with pytest.raises(KeyError), recording_run(Store(str(tmp_path)), "/songs", None):
+        raise KeyError("a bug")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_that_is_not_there_is_said_before_anything_starts(tmp_path: Path) -> None:
+    file = tmp_path / "nowhere" / "melmill.prom"
+    run = recording_run(Store(str(tmp_path)), "/songs", file)
+    with pytest.raises(ConfigError, match="there is no folder for it"):
+        run.__enter__()
+
+
+def test_a_name_with_quotes_is_written_as_prometheus_reads_it(tmp_path: Path) -> None:
+    write_metrics(Run("/songs", 'a "set"\\here', 1000, 2500), tmp_path / "m.prom")
+    assert metrics(tmp_path / "m.prom")[("melmill_refresh_duration_seconds",)] == 1.5
