@@ -137,6 +137,7 @@ class CatalogueConfig(_Section):
     """How the catalogue is read."""
 
     extensions: tuple[str, ...] = DEFAULT_EXTENSIONS
+    content_hashes: bool = False
     label_types: dict[str, str] = {}
     storage_options: dict[str, Any] = {}
 

@@ -96,6 +96,7 @@ def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
         shards=config.output.shard_spec(),
         writer=config.output.writer_spec(),
         limits=config.limits.spec(),
+        content_hashes=config.catalogue.content_hashes,
     )
     return replace(job, store=replace(store, scratch_folder=f"{job.staging}/scratch"))
 

@@ -25,7 +25,7 @@ from pipelines.finish import (
     table_schema,
 )
 from pipelines.launch import is_dry_run, makes_template, not_shared, run_job, write_template
-from transforms.diff import Decision, DiffCatalogue
+from transforms.diff import AdoptRecordings, Decision, DiffCatalogue
 from transforms.errors import Cause, ConfigError, ConflictError, DatasetError
 from transforms.index import WriteIndex
 from transforms.job import Base, ExtractJob
@@ -88,13 +88,15 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection
     start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores)
     diff = start | "DiffCatalogue" >> DiffCatalogue(job)
     probed = diff.recordings | "ProbeRecordings" >> ProbeRecordings(job)
-    known = (probed.recordings, diff.probed) | "JoinProbed" >> beam.Flatten()
+    adopted = (diff.offers, probed.recordings) | "AdoptRecordings" >> AdoptRecordings(job)
+    known = (adopted.recordings, diff.probed) | "JoinProbed" >> beam.Flatten()
     planned = known | "PlanRecordings" >> PlanRecordings(job)
     failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
     plans = (planned.recordings, failures) | "PlanShards" >> PlanShards(job, diff.decision)
     shards = plans | "WriteShards" >> WriteShards(job)
-    rewritten = (diff.touched, diff.decision) | "RewriteShards" >> RewriteShards(job)
-    facts = planned.recordings, failures, shards, diff.facts, rewritten
+    touched = (diff.touched, adopted.touched) | "JoinTouched" >> beam.Flatten()
+    rewritten = (touched, diff.decision) | "RewriteShards" >> RewriteShards(job)
+    facts = planned.recordings, failures, shards, diff.facts, adopted.facts, rewritten
     return facts | "WriteIndex" >> WriteIndex(job, diff.decision)
 
 
@@ -111,13 +113,15 @@ def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
     start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores)
     diff = start | "DiffCatalogue" >> DiffCatalogue(job)
     probed = diff.recordings | "ProbeRecordings" >> ProbeRecordings(job)
-    known = (probed.recordings, diff.probed) | "JoinProbed" >> beam.Flatten()
+    adopted = (diff.offers, probed.recordings) | "AdoptRecordings" >> AdoptRecordings(job)
+    known = (adopted.recordings, diff.probed) | "JoinProbed" >> beam.Flatten()
     planned = known | "PlanRecordings" >> PlanRecordings(job)
     failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
     plans = (planned.recordings, failures) | "PlanShards" >> PlanShards(job, diff.decision)
     _ = (planned.recordings, failures, plans) | "SummarizePlan" >> SummarizePlan(job)
     touched = beam.pvalue.AsSingleton(
-        diff.touched
+        (diff.touched, adopted.touched)
+        | "JoinTouched" >> beam.Flatten()
         | "NameShards" >> beam.Map(lambda one: one.shard)
         | "OnlyOnce" >> beam.Distinct()
         | "CountShards" >> beam.combiners.Count.Globally()

@@ -14,13 +14,16 @@ import apache_beam as beam
 from transforms.diffing import (
     COLUMNS,
     FAILURE_COLUMNS,
+    Adopted,
     Attempts,
     Candidate,
     Change,
     Difference,
     Dropped,
+    Offer,
     Relabelled,
     Touched,
+    adopt,
     by_identity,
     diff_part,
     pack_recordings,
@@ -35,6 +38,7 @@ from transforms.storage.index import RECORDINGS_PER_PART, read_part
 from transforms.storage.naming import bucket
 
 CANDIDATES, PROBED, FACTS, TOUCHED = "candidates", "probed", "facts", "touched"
+OFFERS = "offers"
 
 #: Recordings that travel together from the listing to the comparison.
 _BLOCK = 4096
@@ -75,6 +79,8 @@ class Differences:
         What the index has to be told.
     touched
         Rows that do not stay as they are.
+    offers
+        Rows that leave unless their content turns up again.
     decision
         One :class:`Decision`.
     """
@@ -83,6 +89,7 @@ class Differences:
     probed: beam.PCollection[ProbedRecording]
     facts: beam.PCollection[Dropped | Relabelled | Attempts]
     touched: beam.PCollection[Touched]
+    offers: beam.PCollection[Offer]
     decision: beam.PCollection[Decision]
 
 
@@ -122,7 +129,7 @@ class DiffCatalogue(beam.PTransform):
             | "GroupByPart" >> beam.GroupByKey()
             | "CompareParts"
             >> beam.ParDo(_Compare(self.job), number).with_outputs(
-                CANDIDATES, PROBED, FACTS, TOUCHED, main="differences"
+                CANDIDATES, PROBED, FACTS, TOUCHED, OFFERS, main="differences"
             )
         )
         decision = (
@@ -131,11 +138,11 @@ class DiffCatalogue(beam.PTransform):
             | "Decide" >> beam.Map(decide, number, self.job)
         )
         decided = beam.pvalue.AsSingleton(decision)
-        candidates, probed, facts, touched = (
+        candidates, probed, facts, touched, offers = (
             compared[tag] | f"Await{tag.title()}" >> beam.Map(_after, decided)
-            for tag in (CANDIDATES, PROBED, FACTS, TOUCHED)
+            for tag in (CANDIDATES, PROBED, FACTS, TOUCHED, OFFERS)
         )
-        return Differences(candidates, probed, facts, touched, decision)
+        return Differences(candidates, probed, facts, touched, offers, decision)
 
 
 class _List(beam.DoFn):
@@ -204,6 +211,8 @@ class _Compare(beam.DoFn):
 def _tagged(change: Change) -> beam.pvalue.TaggedOutput:
     if isinstance(change, Touched):
         return beam.pvalue.TaggedOutput(TOUCHED, change)
+    if isinstance(change, Offer):
+        return beam.pvalue.TaggedOutput(OFFERS, change)
     if not isinstance(change, Candidate):
         return beam.pvalue.TaggedOutput(FACTS, change)
     if change.audio is None:
@@ -273,6 +282,59 @@ def decide(difference: Difference, parts: int, job: ExtractJob) -> Decision:
         )
     todo = not (difference.is_nothing and base.same_files and base.configured)
     return Decision(parts, difference, todo)
+
+
+@dataclass(frozen=True, slots=True)
+class Adoptions:
+    """Collections that come out of :class:`AdoptRecordings`."""
+
+    recordings: beam.PCollection[ProbedRecording]
+    facts: beam.PCollection[Adopted | Dropped]
+    touched: beam.PCollection[Touched]
+
+
+@dataclass(eq=False)
+class AdoptRecordings(beam.PTransform):
+    """Find the content of rows that leave among recordings whose rows are to be made.
+
+    In go the offers and the probed recordings, with their contents' hashes. What is found is
+    carried over under its new name; nothing of it is decoded.
+    """
+
+    job: ExtractJob
+
+    def expand(
+        self, found: tuple[beam.PCollection[Offer], beam.PCollection[ProbedRecording]]
+    ) -> Adoptions:
+        """Join both by content."""
+        offers, probed = found
+        if not self.job.content_hashes:
+            none = offers | "NoOffers" >> beam.Filter(lambda _: False)
+            return Adoptions(probed, none, none)
+        adopted = (
+            {
+                OFFERS: offers | "KeyOffers" >> beam.Map(lambda one: (one.content_hash, one)),
+                PROBED: probed
+                | "KeyProbed" >> beam.Map(lambda one: (one.recording.content_hash, one)),
+            }
+            | "JoinContents" >> beam.CoGroupByKey()
+            | "Adopt" >> beam.FlatMap(_adopt, self.job).with_outputs(FACTS, TOUCHED, main="rest")
+        )
+        return Adoptions(adopted["rest"], adopted[FACTS], adopted[TOUCHED])
+
+
+def _adopt(
+    group: tuple[str, dict[str, Iterable[Any]]], job: ExtractJob
+) -> Iterator[ProbedRecording | beam.pvalue.TaggedOutput]:
+    for one in adopt(group[1][OFFERS], group[1][PROBED], job):
+        if isinstance(one, ProbedRecording):
+            yield one
+        elif isinstance(one, Touched):
+            yield beam.pvalue.TaggedOutput(TOUCHED, one)
+        else:
+            if isinstance(one, Adopted):
+                count("recordings_moved")
+            yield beam.pvalue.TaggedOutput(FACTS, one)
 
 
 def _after(change: Any, decision: Decision) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -17,18 +17,19 @@ from typing import Any
 
 import pyarrow as pa
 
-from transforms.errors import TRANSIENT_CAUSES, CatalogueError, Cause
+from transforms.errors import TRANSIENT_CAUSES, CatalogueError, Cause, RecordingError
 from transforms.job import Base, ExtractJob
-from transforms.planning import assign_split
-from transforms.records import AudioInfo, Recording
+from transforms.planning import assign_split, plan_recording
+from transforms.records import AudioInfo, ProbedRecording, Recording
 from transforms.storage.index import labels_digest
+from transforms.storage.naming import digest
 from transforms.storage.tables import duplicate_message
 
 #: Columns of the index's recordings that the difference rests on.
 COLUMNS = [
     *("recording_id", "uri", "fingerprint", "status", "split", "labels_digest", "rows", "shards"),
     *("container", "codec", "decoder", "size_bytes", "sample_rate_hz", "channels", "frames"),
-    *("seconds", "tags"),
+    *("seconds", "tags", "content_hash", "peak_dbfs"),
 ]
 FAILURE_COLUMNS = ["recording_id", "cause", "attempts"]
 
@@ -85,6 +86,38 @@ class Touched:
     recording_id: str
     recording: Recording | None = None
     split: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Rows that leave, unless their content is found under another name, or another time.
+
+    Attributes
+    ----------
+    content_hash
+        What they were made of.
+    row
+        What the index says of their recording.
+    """
+
+    content_hash: str
+    row: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A recording whose rows were another's, or its own before its file was touched.
+
+    Attributes
+    ----------
+    recording_id
+        The recording.
+    row
+        What the index says of it, but for shards that are written anew.
+    """
+
+    recording_id: str
+    row: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +203,7 @@ class Difference:
         return {**counts, "examples": named}
 
 
-Change = Dropped | Relabelled | Attempts | Touched | Candidate
+Change = Dropped | Relabelled | Attempts | Touched | Candidate | Offer
 
 
 def pack_recordings(recordings: list[Recording]) -> bytes:
@@ -224,14 +257,13 @@ def diff_part(
     difference
         Where it is counted.
     """
-    base = _base(job)
     for row in known:
         name = row["recording_id"]
         difference.counts["known"] += 1
         recording = listed.pop(name, None)
         if recording is None:
             difference.count("removed", row["uri"])
-            yield from _leave(row, base)
+            yield from _offer(row, job)
         elif row["status"] == "failed":
             yield from _diff_failed(recording, row, failures.get(name), job, difference)
         else:
@@ -250,7 +282,16 @@ def _base(job: ExtractJob) -> Base:
     return job.base
 
 
-def _leave(row: Mapping[str, Any], base: Base) -> Iterator[Change]:
+def _offer(row: Mapping[str, Any], job: ExtractJob) -> Iterator[Change]:
+    """Let a recording's rows leave, unless their content turns up again."""
+    base, found = _base(job), row["content_hash"]
+    if job.content_hashes and base.same_features and found and row["status"] == "ok":
+        yield Offer(found, dict(row))
+    else:
+        yield from leave(row, base)
+
+
+def leave(row: Mapping[str, Any], base: Base) -> Iterator[Dropped | Touched]:
     """Let a recording's rows leave, and what the index says of it."""
     yield Dropped(row["recording_id"])
     # Where nothing of the snapshot stays, nothing has to be told apart.
@@ -295,11 +336,11 @@ def _diff_used(
         recording.fingerprint, base.listed_ms
     ):
         difference.count("changed", row["uri"])
-        yield from _leave(row, base)
+        yield from _offer(row, job)
         yield Candidate(recording)
     elif not base.same_features or row["seconds"] > job.limits.max_seconds < base.max_seconds:
         difference.count("recomputed", row["uri"])
-        yield from _leave(row, base)
+        yield from leave(row, base)
         yield Candidate(recording, _audio(row))
     else:
         yield from _diff_labels(recording, row, job, difference)
@@ -333,6 +374,76 @@ def _audio(row: Mapping[str, Any]) -> AudioInfo:
         frames=row["frames"],
         tags=tuple(sorted(row["tags"].items())),
     )
+
+
+def adopt(
+    offers: Iterable[Offer], probed: Iterable[ProbedRecording], job: ExtractJob
+) -> Iterator[Adopted | Dropped | Touched | ProbedRecording]:
+    """Match rows that leave with recordings of the very same content.
+
+    Parameters
+    ----------
+    offers
+        All of one content.
+    probed
+        Recordings of that content whose rows are to be made.
+    job
+        The refresh.
+
+    Yields
+    ------
+    Adopted, Dropped, Touched
+        Of those that were matched, and of rows that leave all the same.
+    ProbedRecording
+        Those whose rows are to be made.
+    """
+    left = sorted(offers, key=lambda offer: str(offer.row["recording_id"]))
+    own = {offer.row["recording_id"] for offer in left}
+    # First those that are there under their own name.
+    for one in sorted(
+        probed, key=lambda p: (p.recording.recording_id not in own, p.recording.recording_id)
+    ):
+        split = _fitting_split(one, left, job)
+        if split is None:
+            yield one
+            continue
+        name = one.recording.recording_id
+        offer = next((o for o in left if o.row["recording_id"] == name), left[0])
+        left.remove(offer)
+        yield from _adopt(offer.row, one, split, job)
+    for offer in left:
+        yield from leave(offer.row, _base(job))
+
+
+def _fitting_split(probed: ProbedRecording, offers: Sequence[Offer], job: ExtractJob) -> str | None:
+    """Give the split of a recording that has the rows which are offered."""
+    try:
+        planned = plan_recording(probed, job.features, job.split, job.limits.max_seconds)
+    except RecordingError:
+        return None  # planning says so, too, and records it
+    return planned.split if offers and planned.rows == offers[0].row["rows"] else None
+
+
+def _adopt(
+    row: Mapping[str, Any], probed: ProbedRecording, split: str, job: ExtractJob
+) -> Iterator[Adopted | Dropped | Touched]:
+    recording = probed.recording
+    labels = labels_digest(recording)
+    yield Dropped(row["recording_id"])
+    said = {
+        "recording_id": recording.recording_id,
+        "uri": recording.uri,
+        "fingerprint": recording.fingerprint,
+        "feature_key": digest(recording.fingerprint, job.features.digest()),
+        "split": split,
+        "labels_digest": labels,
+        "tags": sorted(row["tags"].items()),
+    }
+    yield Adopted(recording.recording_id, {**row, **said})
+    names = ("recording_id", "uri", "split", "labels_digest")
+    if any(row[name] != said[name] for name in names):
+        for shard in row["shards"]:
+            yield Touched(shard, row["recording_id"], recording, split)
 
 
 def is_settled(fingerprint: str, listed_ms: int) -> bool:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from transforms.combine import CombineEach
 from transforms.diff import Decision
-from transforms.diffing import Attempts, Dropped, Relabelled
+from transforms.diffing import Adopted, Attempts, Dropped, Relabelled
 from transforms.job import ExtractJob
 from transforms.planning import PlannedRecording
 from transforms.records import Failure
@@ -241,13 +241,17 @@ def update_recordings(
         Gives the rows that the index before has of some recordings.
     """
     relabelled: dict[str, Relabelled] = {}
+    adopted: dict[str, dict[str, Any]] = {}
     moved: defaultdict[str, list[Moved]] = defaultdict(list)
     for fact in facts:
         if isinstance(fact, Relabelled):
             relabelled[fact.recording_id] = fact
+        elif isinstance(fact, Adopted):
+            adopted[fact.recording_id] = fact.row
         elif isinstance(fact, Moved):
             moved[fact.recording_id].append(fact)
-    rows = find(relabelled.keys() | moved.keys())
+    known = (relabelled.keys() | moved.keys()) - adopted.keys()
+    rows = [*find(known), *(dict(row) for row in adopted.values())]
     for row in rows:
         name = row["recording_id"]
         if change := relabelled.get(name):

@@ -114,7 +114,8 @@ class ExtractJob:
     """What is extracted from where to where, and how.
 
     ``known_index`` names the snapshot whose shards may be taken as they are; ``base`` is the one
-    that a refresh starts from; ``taken_down`` are recordings that stay away.
+    that a refresh starts from; ``taken_down`` are recordings that stay away; with
+    ``content_hashes`` files are also told by what is in them.
     """
 
     catalogue: Catalogue
@@ -129,6 +130,7 @@ class ExtractJob:
     base: Base | None = None
     refresh: RefreshSpec = RefreshSpec()
     taken_down: frozenset[str] = frozenset()
+    content_hashes: bool = False
 
     @property
     def stores(self) -> tuple[tuple[str, StorageOptions], ...]:

@@ -15,7 +15,7 @@ from transforms.errors import RecordingError, Stage
 from transforms.job import ExtractJob
 from transforms.metrics import Progress, count, count_failure, observe_ms
 from transforms.records import AudioInfo, Failure, ProbedRecording, Recording
-from transforms.storage.objects import MOST_HEADERS, StoredObject
+from transforms.storage.objects import MOST_HEADERS, StoredObject, hash_content
 
 FAILURES = "failures"
 
@@ -98,25 +98,40 @@ def probe_recording(
     # Local ones would only be carried over to the decoder process and back.
     remote = [one for one in map(job.source, upcoming) if one.local_path is None]
     try:
-        audio, size_bytes, fingerprint = decoder.call(
-            job.limits.timeout_s, probe_object, source, remote
+        audio, size_bytes, fingerprint, content_hash = decoder.call(
+            job.limits.timeout_s, probe_object, source, remote, _segment(recording, job)
         )
     except RecordingError as error:
         if error.stage is Stage.READ:
             raise
         # What ends a decoder process does not know what it was asked for.
         raise RecordingError(Stage.PROBE, error.cause, error.message) from error
-    seen = replace(recording, size_bytes=size_bytes, fingerprint=fingerprint)
+    seen = replace(
+        recording, size_bytes=size_bytes, fingerprint=fingerprint, content_hash=content_hash
+    )
     return ProbedRecording(seen, audio)
 
 
+def _segment(recording: Recording, job: ExtractJob) -> str | None:
+    """Say which segment of its content a recording is; ``None`` where that is not asked for."""
+    if not job.content_hashes:
+        return None
+    start, end = recording.start_seconds, recording.end_seconds
+    return "" if start is None and end is None else f"@{start}-{end}"
+
+
 def probe_object(
-    source: StoredObject, upcoming: Sequence[StoredObject] = ()
-) -> tuple[AudioInfo, int, str]:
-    """Read an object's header, its size and its fingerprint where the listing gave none."""
+    source: StoredObject, upcoming: Sequence[StoredObject] = (), segment: str | None = None
+) -> tuple[AudioInfo, int, str, str]:
+    """Read an object's header, its size and its fingerprint where the listing gave none.
+
+    With a segment (``""`` for the whole), its content's hash, too.
+    """
     for one in upcoming:
         one.prefetch_header()
     if not source.fingerprint:
         size_bytes, fingerprint = source.stat()
         source = replace(source, size_bytes=size_bytes, fingerprint=fingerprint)
-    return probe_audio(source), source.size_bytes, source.fingerprint
+    audio = probe_audio(source)
+    content_hash = "" if segment is None else hash_content(source, segment)
+    return audio, source.size_bytes, source.fingerprint, content_hash

@@ -40,6 +40,9 @@ class Recording:
         ``(column, value)`` pairs, in the order of the table's columns.
     origin
         Where the catalogue says so (``songs.csv line 7``), for messages.
+    content_hash
+        SHA-256 of the object's bytes, where the job asks for it; see
+        :func:`~transforms.storage.objects.hash_content`.
     """
 
     recording_id: str
@@ -52,6 +55,7 @@ class Recording:
     split: str | None = None
     labels: tuple[tuple[str, Label], ...] = ()
     origin: str = ""
+    content_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True)

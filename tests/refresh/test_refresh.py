@@ -340,3 +340,55 @@ def test_the_plan_is_what_is_done(songs: Path, dataset: Path) -> None:
     assert sum(planned["made"]["rows"].values()) == made.metrics.counters["rows_written"]
     assert planned["made"]["failures"] == {"unknown_format": 1}
     assert sum(planned["made"]["shards"].values()) == made.metrics.counters["shards_written"]
+
+
+# Contents
+
+
+HASHED = (*SMALL, "catalogue.content_hashes=true", "split.fractions={train: 0.5, test: 0.5}")
+
+
+@pytest.fixture
+def hashed(songs: Path, tmp_path: Path) -> Path:
+    extract_here(songs, tmp_path / "hashed", *HASHED)
+    return tmp_path / "hashed"
+
+
+def test_a_renamed_file_is_a_move_where_contents_are_hashed(
+    songs: Path, hashed: Path, tmp_path: Path
+) -> None:
+    for i in range(3):
+        (songs / f"{i}.wav").rename(songs / f"renamed {i}.wav")
+    made = refresh_here(songs, hashed)
+    assert made.metrics.counters["recordings_moved"] == 3
+    assert "recordings_extracted" not in made.metrics.counters
+    assert_as_fresh(songs, hashed, tmp_path / "fresh", *HASHED)
+    assert faults(hashed) == []
+    assert not refresh_here(songs, hashed).committed
+
+
+def test_a_file_that_was_only_touched_is_the_same(
+    songs: Path, hashed: Path, tmp_path: Path
+) -> None:
+    before = {name for name in files_of(hashed) if "part-" in name}
+    for i in range(3):
+        os.utime(songs / f"{i}.wav", (1e9 + i, 1e9 + i))
+    made = refresh_here(songs, hashed)
+    assert made.metrics.counters["recordings_moved"] == 3
+    assert {name for name in files_of(hashed) if "part-" in name} == before
+    assert_as_fresh(songs, hashed, tmp_path / "fresh", *HASHED)
+    assert not refresh_here(songs, hashed).committed
+
+
+def test_contents_that_swap_names_and_copies_are_told_apart(
+    songs: Path, hashed: Path, tmp_path: Path
+) -> None:
+    (songs / "0.wav").rename(songs / "x.wav")
+    (songs / "1.wav").rename(songs / "0.wav")
+    (songs / "x.wav").rename(songs / "1.wav")
+    (songs / "copy.wav").write_bytes((songs / "3.wav").read_bytes())
+    (songs / "4.wav").unlink()
+    write_song(songs / "5.wav", 55)
+    refresh_here(songs, hashed)
+    assert_as_fresh(songs, hashed, tmp_path / "fresh", *HASHED)
+    assert faults(hashed) == []

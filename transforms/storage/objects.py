@@ -9,6 +9,7 @@ and would swallow the exception (see :class:`~transforms.storage.stored_file.Sto
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import re
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from transforms.errors import UserError
+from transforms.errors import Cause, RecordingError, Stage, UserError
 from transforms.storage.patience import patiently
 from transforms.storage.read_ahead import (
     FIRST_BYTES,
@@ -33,6 +34,8 @@ from transforms.storage.stored_file import StoredFile
 REMOTE_BLOCK_BYTES = 2**20
 #: Blocks kept for one open remote object.
 REMOTE_BLOCKS = 16
+
+_HASHED_BYTES = 2**20
 
 #: Headers that are fetched before they are read.
 MOST_HEADERS = 8
@@ -172,6 +175,29 @@ class StoredObject:
         from transforms.storage.filesystems import open_filesystem  # the same
 
         return open_filesystem(self.uri, self.storage_options, UserError)
+
+
+def hash_content(source: StoredObject, segment: str = "") -> str:
+    """Digest an object's bytes, and which segment of it is meant.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal, and behind it the segment.
+
+    Raises
+    ------
+    RecordingError
+        It cannot be read, or changed meanwhile.
+    """
+    state = hashlib.sha256()
+    with source.open(share=1.0, from_start=True) as file:
+        while block := file.read(_HASHED_BYTES):
+            state.update(block)
+    if not source.holds_version and source.stat()[1] != source.fingerprint:
+        message = f"was {source.fingerprint} when listed, and changed while it was read"
+        raise RecordingError(Stage.READ, Cause.CHANGED, message)
+    return state.hexdigest() + segment
 
 
 def local_details(path: str) -> dict[str, int]:

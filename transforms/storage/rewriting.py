@@ -90,4 +90,7 @@ def _said(recording_id: str, changes: Mapping[str, Touched]) -> dict[str, Any]:
     """Give the columns that a recording decides itself, where it changed."""
     change = changes.get(recording_id)
     recording = change.recording if change else None
-    return {"uri": recording.uri, **dict(recording.labels)} if recording else {}
+    if recording is None:
+        return {}
+    own = {"recording_id": recording.recording_id, "uri": recording.uri}
+    return {**own, **dict(recording.labels)}

@@ -1,0 +1,232 @@
+"""What a refresh costs: comparing with a large snapshot, and work that grows with the change.
+
+    python benchmarks/refresh.py [--recordings 1000000] [--real 20000] [--workers 2]
+
+First ``melmill refresh --plan`` over a synthetic dataset: an index of so many recordings, whose
+files are there but empty, and of which a share changed, was added or was removed. Then
+``melmill refresh`` over a real dataset of tiny files, beside its extraction.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import soundfile
+from measure import COST_HEADER, Cost, cost_row, describe_machine, melmill, print_table, run
+
+from pipelines.finish import table_schema_of
+from pipelines.maintenance import row_schema
+from transforms.storage.index import RECORDINGS, SHARDS, part_name, read_shards
+from transforms.storage.naming import bucket, digest
+from transforms.storage.objects import fingerprint_of, local_details
+from transforms.storage.snapshot import commit, require_snapshot
+from transforms.storage.store import Store
+from transforms.storage.summaries import FileEntry, RecordingRows, ShardSummary
+
+SHARES = (0.0, 0.001, 0.01, 0.1)
+RECORDINGS_PER_SHARD = 100
+FILES_PER_FOLDER = 1000
+RECORDINGS_PER_PART = 50_000
+RATE_HZ = 22_050
+#: Features so small that what is measured is everything else.
+TINY = ("--set", "mel.n_mels=8", "--set", "refresh.max_removed_ratio=1")
+
+
+def name_of(number: int) -> str:
+    """Name a recording, relative to the catalogue."""
+    return f"{number // FILES_PER_FOLDER:05d}/{number:08d}.wav"
+
+
+def write_song(path: Path, seed: int) -> None:
+    """Write a third of a second of noise."""
+    samples = np.random.default_rng(seed).normal(0, 0.1, RATE_HZ // 3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(str(path), samples.clip(-1, 1), RATE_HZ)
+
+
+def make_empty_files(songs: Path, recordings: int) -> None:
+    """Make files that are never opened: nothing about them changed."""
+    for number in range(recordings):
+        path = songs / name_of(number)
+        if number % FILES_PER_FOLDER == 0:
+            path.parent.mkdir(parents=True)
+        path.touch()
+
+
+def make_synthetic(folder: Path, recordings: int) -> tuple[Path, Path]:
+    """Make a dataset whose index holds so many recordings; one shard of it is real."""
+    songs, dataset = folder / "songs", folder / "dataset"
+    write_song(songs / name_of(0), 0)
+    run(melmill("extract", songs, dataset, *TINY, "--quiet"))
+    (songs / name_of(0)).unlink()
+    (songs / name_of(0)).parent.rmdir()
+    make_empty_files(songs, recordings)
+    store = Store(str(dataset))
+    snapshot = require_snapshot(store)
+    real = next(read_shards(store, snapshot.index))
+    shards = write_index(store, songs, recordings, real)
+    schema = table_schema_of(row_schema(store, snapshot.index))
+    parts = count_parts(recordings)
+    fields = {name: getattr(snapshot, name) for name in snapshot.__slots__}
+    made = type(snapshot)(**{**fields, "index": "f" * 32, "parts": parts})
+    commit(store, made, shards, schema)
+    return songs, dataset
+
+
+def count_parts(recordings: int) -> int:
+    """Count the parts that an extraction would make."""
+    return 1 + recordings // RECORDINGS_PER_PART
+
+
+def write_index(
+    store: Store, songs: Path, recordings: int, real: ShardSummary
+) -> list[ShardSummary]:
+    """Write the index's recordings and shards, part by part."""
+    parts = count_parts(recordings)
+    rows: list[list[dict[str, object]]] = [[] for _ in range(parts)]
+    members: dict[str, list[str]] = {}
+    for number in range(recordings):
+        shard = digest("shard", str(number // RECORDINGS_PER_SHARD))
+        path = songs / name_of(number)
+        row = recording_row(path, name_of(number), shard)
+        rows[bucket(str(row["recording_id"]), parts)].append(row)
+        members.setdefault(shard, []).append(str(row["recording_id"]))
+    shards = [make_shard(store, real, name, ids) for name, ids in members.items()]
+    for part in range(parts):
+        of_part = [shard_row(shard) for shard in shards if bucket(shard.name, parts) == part]
+        for kind, schema, values in (
+            ("recordings", RECORDINGS, rows[part]),
+            ("shards", SHARDS, of_part),
+        ):
+            path = Path(store.path(part_name("f" * 32, kind, part)))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            table = pa.Table.from_pylist(values, schema=schema).sort_by(schema.names[0])
+            pq.write_table(table, path, compression="zstd")
+    return shards
+
+
+def recording_row(path: Path, name: str, shard: str) -> dict[str, object]:
+    """Describe a recording of a third of a second."""
+    details = local_details(str(path))
+    return {
+        "recording_id": digest(name),
+        "uri": str(path),
+        "fingerprint": fingerprint_of(details),
+        "feature_key": digest(name, "features"),
+        "status": "ok",
+        "split": "train",
+        "labels_digest": "",
+        "container": "wav",
+        "codec": "pcm_16",
+        "decoder": "libsndfile",
+        "size_bytes": details["size"],
+        "sample_rate_hz": RATE_HZ,
+        "channels": 1,
+        "frames": RATE_HZ // 3,
+        "seconds": 1 / 3,
+        "rows": 1,
+        "shards": [shard],
+        "peak_dbfs": -3.0,
+        "tags": [],
+    }
+
+
+def make_shard(store: Store, real: ShardSummary, name: str, ids: list[str]) -> ShardSummary:
+    """Describe a shard, and link its file to the real one's."""
+    file = f"split=train/part-{name}.parquet"
+    if real.parquet is None:
+        raise RuntimeError("the real shard has no file")
+    Path(store.path(file)).parent.mkdir(exist_ok=True)
+    os.link(store.path(real.parquet.name), store.path(file))
+    values = {field: getattr(real, field) for field in real.__slots__}
+    said = {"name": name, "plan": name, "split": "train", "rows": len(ids)}
+    files = {"parquet": FileEntry(file, real.parquet.size_bytes, "0" * 64)}
+    held = {"recordings": tuple(RecordingRows(one, 1, -3.0) for one in ids)}
+    return ShardSummary(**{**values, **said, **files, **held})
+
+
+def shard_row(summary: ShardSummary) -> dict[str, object]:
+    """Describe a shard in the index."""
+    return {
+        "name": summary.name,
+        "split": summary.split,
+        "rows": summary.rows,
+        "parquet_bytes": summary.parquet.size_bytes if summary.parquet else 0,
+        "tfrecord_bytes": 0,
+        "summary": summary.to_json(),
+    }
+
+
+def change(songs: Path, recordings: int, share: float, seed: int) -> None:
+    """Change a share of the recordings: in equal parts new, changed and removed."""
+    rng = np.random.default_rng(seed)
+    number = int(recordings * share)
+    for one in rng.choice(recordings, number, replace=False):
+        path = songs / name_of(int(one))
+        if one % 3 == 0 and path.exists():
+            path.unlink()
+        elif one % 3 == 1:
+            write_song(songs / name_of(recordings + int(one)), int(one))
+        else:
+            write_song(path, seed * recordings + int(one))
+
+
+def measure_plans(folder: Path, recordings: int, workers: int) -> list[tuple[str, ...]]:
+    """Plan refreshes of growing changes."""
+    songs, dataset = make_synthetic(folder, recordings)
+    rows, done = [], 0.0
+    for number, share in enumerate(SHARES):
+        change(songs, recordings, share - done, number)
+        done = share
+        command = melmill("refresh", songs, dataset, *TINY, "--plan", "--quiet")
+        rows.append(
+            _row(f"plan, {share:.1%}", run([*command, f"--workers={workers}"], watch_s=0.25))
+        )
+    return rows
+
+
+def measure_refreshes(folder: Path, recordings: int, workers: int) -> list[tuple[str, ...]]:
+    """Refresh after growing changes, beside an extraction of everything."""
+    songs, dataset = folder / "songs", folder / "dataset"
+    for number in range(recordings):
+        write_song(songs / name_of(number), number)
+    options = ("--quiet", f"--workers={workers}", *TINY)
+    rows = [_row("extract", run(melmill("extract", songs, dataset, *options), watch_s=0.25))]
+    for number, share in enumerate(SHARES):
+        change(songs, recordings, share, number)
+        command = melmill("refresh", songs, dataset, *options)
+        rows.append(_row(f"refresh, {share:.1%}", run(command, watch_s=0.25)))
+    return rows
+
+
+def _row(name: str, cost: Cost) -> tuple[str, ...]:
+    return cost_row(name, cost)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recordings", type=int, default=1_000_000, help="of the synthetic index")
+    parser.add_argument("--real", type=int, default=20_000, help="recordings that are extracted")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--scratch", type=Path, help="where to make the files")
+    arguments = parser.parse_args()
+    print(f"{describe_machine()}\n", flush=True)
+    for make, recordings in (
+        (measure_plans, arguments.recordings),
+        (measure_refreshes, arguments.real),
+    ):
+        if recordings:
+            with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
+                rows = make(Path(scratch), recordings, arguments.workers)
+            print(f"\n{recordings:,} recordings\n")
+            print_table(COST_HEADER, rows)
+
+
+if __name__ == "__main__":
+    main()
