@@ -94,8 +94,8 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection
     failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
     plans = (planned.recordings, failures) | "PlanShards" >> PlanShards(job, diff.decision)
     shards = plans | "WriteShards" >> WriteShards(job)
-    touched = (diff.touched, adopted.touched) | "JoinTouched" >> beam.Flatten()
-    rewritten = (touched, diff.decision) | "RewriteShards" >> RewriteShards(job)
+    touched = diff.touched, adopted.touched
+    rewritten = (*touched, diff.decision) | "RewriteShards" >> RewriteShards(job)
     facts = planned.recordings, failures, shards, diff.facts, adopted.facts, rewritten
     return facts | "WriteIndex" >> WriteIndex(job, diff.decision)
 

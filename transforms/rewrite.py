@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
 
@@ -23,22 +24,26 @@ from transforms.storage.summaries import ShardSummary
 class RewriteShards(beam.PTransform):
     """Write the snapshot's shards anew that hold rows which do not stay as they are.
 
-    In go :class:`~transforms.diffing.Touched` rows and the decision. Rows that stay are carried
-    over as they are stored. A retry finds what is finished. Fails where a shard is missing or
-    damaged.
+    In go collections of :class:`~transforms.diffing.Touched` rows, then the decision. Rows that
+    stay are carried over as they are stored. A retry finds what is finished. Fails where a shard
+    is missing or damaged.
     """
 
     job: ExtractJob
 
     def expand(
-        self, found: tuple[beam.PCollection[Touched], beam.PCollection[Decision]]
+        self, found: tuple[beam.PCollection[Any], ...]
     ) -> beam.PCollection[Replaced | Rewritten]:
         """Gather what is said of a shard, then write one shard at a time on each worker."""
-        touched, decision = found
-        keyed = touched | "KeyByPart" >> beam.Map(_key_by_part, self.job)
+        *touched, decision = found
+        # Each by itself, then joined: Flink's fusion (Beam 2.70) refuses two Flattens in a row.
+        keyed = (
+            rows | f"KeyByPart{number}" >> beam.Map(_key_by_part, self.job)
+            for number, rows in enumerate(touched)
+        )
         every = decision | "NameParts" >> beam.FlatMap(_parts_to_visit, self.job)
         return (
-            (keyed, every)
+            (*keyed, every)
             | "JoinParts" >> beam.Flatten()
             | "GroupByPart" >> beam.GroupByKey()
             | "FindShards" >> beam.FlatMap(find_shards, self.job)

@@ -100,7 +100,9 @@ class DatasetMachine(RuleBasedStateMachine):
         return write_table(self.songs / "songs.jsonl", rows)
 
     def recipe(self) -> list[str]:
-        return [*SMALL, *(f"{key}={value}" for key, value in self.settings.items())]
+        # What is not found is not looked for again and again.
+        once = "refresh.max_attempts=1"
+        return [*SMALL, once, *(f"{key}={value}" for key, value in self.settings.items())]
 
     @rule(name=NAMES, seed=SEEDS, seconds=SECONDS)
     def add(self, name: str, seed: int, seconds: float) -> None:

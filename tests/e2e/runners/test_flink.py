@@ -16,7 +16,8 @@ from tests.e2e.comparing import assert_same_dataset
 from tests.e2e.rows import Rows
 from tests.e2e.runners.flink import RECIPE, RUN_SECONDS, Flink, kill_hard, said_json
 from tests.e2e.songs import Songs
-from tests.pipeline_runs import melmill
+from tests.pipeline_runs import extract_here, melmill
+from tests.refresh.catalogues import SMALL, assert_as_fresh, write_song, write_songs
 from tests.signals import noise, write_audio
 
 ON_FLINK = ("--runner-config", str(RECIPE))
@@ -64,19 +65,24 @@ def test_plan_and_export_run_there_too(
     assert sum(said_json(made)["rows"].values()) == len(rows)
 
 
-def test_a_bad_recording_is_a_failure_there_too(flink: Flink, tmp_path: Path) -> None:
-    folder = tmp_path / "songs"
-    folder.mkdir()
-    for number in range(3):
-        write_audio(folder / f"{number}.wav", noise(4, 22_050, number), 22_050)
-    (folder / "bad.wav").write_bytes(b"RIFF of nothing")
-    arguments = ("extract", str(folder), str(tmp_path / "dataset"))
-    more = ("--set", "limits.max_failure_ratio=0.5", "--json")
-    said = said_json(flink.melmill(*arguments, *QUICKLY, *more), allowed=[3])
-    assert said["recordings"] == {"ok": 3, "failed": 1}
-    assert sum(said["failures"].values()) == 1
+def test_a_refresh_runs_there_and_a_bad_recording_is_a_failure_there_too(
+    flink: Flink, tmp_path: Path
+) -> None:
+    songs, dataset = write_songs(tmp_path / "songs"), tmp_path / "dataset"
+    extract_here(songs, dataset, *SMALL, "output.min_shards=2")
+    (songs / "bad.wav").write_bytes(b"RIFF of nothing")
+    write_song(songs / "new.wav", 60)
+    write_song(songs / "1.wav", 61)
+    (songs / "2.wav").unlink()
+    arguments = ("refresh", str(songs), str(dataset), "--json")
+    said = said_json(flink.melmill(*arguments, *QUICKLY), allowed=[3])
+    done = [said["difference"][kind] for kind in ("new", "changed", "removed", "unchanged")]
+    assert done == [2, 1, 1, 4]
+    assert said["recordings"] == {"ok": 6, "failed": 1}
     (cause,) = said["failures"]
     assert said["metrics"]["counters"][f"failures_{cause}"] == 1
+    assert said["metrics"]["counters"]["recordings_extracted"] == 2
+    assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
 
 
 # Killed in mid-run
