@@ -58,10 +58,10 @@ def assert_finished(songs: Path, dataset: Path, folder: Path) -> None:
     assert indexes == {require_snapshot(store).index}
 
 
-MORE = [pytest.param(write, marks=pytest.mark.slow) for write in range(26) if write % 6 != 3]
+MORE = [pytest.param(write, marks=pytest.mark.slow) for write in range(26) if write not in (9, 21)]
 
 
-@pytest.mark.parametrize("write", [3, 9, 15, 21, *MORE])
+@pytest.mark.parametrize("write", [9, 21, *MORE])
 def test_killed_at_a_write(songs: Path, dataset: Path, tmp_path: Path, write: int) -> None:
     before, version = rows_of(dataset), require_snapshot(Store(str(dataset))).version
     with killed_at(write):
@@ -74,7 +74,7 @@ def test_killed_at_a_write(songs: Path, dataset: Path, tmp_path: Path, write: in
 LATER = [pytest.param(tenths, marks=pytest.mark.slow) for tenths in range(16, 80, 4)]
 
 
-@pytest.mark.parametrize("tenths", [35, 50, *LATER])
+@pytest.mark.parametrize("tenths", [45, *LATER])
 def test_killed_after_a_while(songs: Path, dataset: Path, tmp_path: Path, tenths: int) -> None:
     command = [sys.executable, "-m", "pipelines", "refresh", str(songs), str(dataset), "--quiet"]
     before, version = rows_of(dataset), require_snapshot(Store(str(dataset))).version

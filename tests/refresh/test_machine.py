@@ -12,7 +12,7 @@ HEALTH = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_to
 
 
 @pytest.mark.parametrize(
-    ("examples", "steps"), [(3, 12), pytest.param(60, 25, marks=pytest.mark.slow)]
+    ("examples", "steps"), [(2, 10), pytest.param(60, 25, marks=pytest.mark.slow)]
 )
 def test_any_sequence_ends_as_a_fresh_extraction(examples: int, steps: int) -> None:
     chosen = settings(

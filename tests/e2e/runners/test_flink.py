@@ -117,7 +117,10 @@ def kill_python_worker(flink: Flink) -> None:
     kill_hard(flink.python_workers()[0].pid)
 
 
-@pytest.mark.parametrize("kill", [kill_python_worker, kill_taskmanager])
+# The harder of the two by default: with a TaskManager its Python workers go.
+@pytest.mark.parametrize(
+    "kill", [pytest.param(kill_python_worker, marks=pytest.mark.slow), kill_taskmanager]
+)
 def test_the_job_finishes_with_every_row_once(
     flink: Flink,
     kill: Callable[[Flink], Any],
