@@ -13,7 +13,7 @@ import apache_beam as beam
 from pipelines.extract import count_finished
 from pipelines.finish import begin, require_outcome, table_schema
 from pipelines.launch import run_job
-from pipelines.maintenance import describe, job_of, open_snapshot
+from pipelines.maintenance import describe, job_of, open_whole_snapshot
 from pipelines.refresh import discarding_the_overtaken
 from transforms.compact import MergeShards
 from transforms.diff import Decision
@@ -98,7 +98,7 @@ def compact(
     ConflictError
         Another run committed meanwhile; nothing of this one is left.
     """
-    current = open_snapshot(store)
+    current = open_whole_snapshot(store)
     job = replace(job_of(store, current), progress=address)
     job = replace(job, store=replace(store, scratch_folder=f"{job.staging}/scratch"))
     merges = list(_plan(job, current))

@@ -13,10 +13,10 @@ from transforms.storage.endpoints import require_reachable
 from transforms.storage.index import count_parts
 from transforms.storage.parquet import read_schema
 from transforms.storage.schema import RowSchema
-from transforms.storage.snapshot import Snapshot, require_snapshot
+from transforms.storage.snapshot import Snapshot, open_table, require_snapshot, table_files
 from transforms.storage.store import Store
 from transforms.storage.tables import Table
-from transforms.storage.totals import Totals, add_up, ordered_shards
+from transforms.storage.totals import Totals, add_up, ordered_shards, require_consistent
 
 
 def open_snapshot(store: Store) -> Snapshot:
@@ -29,6 +29,26 @@ def open_snapshot(store: Store) -> Snapshot:
     """
     require_reachable(store.root, store.storage_options, DatasetError)
     return require_snapshot(store)
+
+
+def open_whole_snapshot(store: Store) -> Snapshot:
+    """Read a dataset's current snapshot, and see that its log and its index agree.
+
+    Raises
+    ------
+    DatasetError
+        There is none, or it is damaged.
+    """
+    current = open_snapshot(store)
+    require_agreement(store, current)
+    return current
+
+
+def require_agreement(store: Store, current: Snapshot) -> None:
+    """See that the log and the index of the current snapshot agree; else ``DatasetError``."""
+    table = open_table(store)
+    files = {name for name, _, _ in table_files(table)} if table else set()
+    require_consistent(store, current.index, files)
 
 
 def recipe_of(snapshot: Snapshot) -> Config:

@@ -25,6 +25,7 @@ from pipelines.finish import (
     table_schema,
 )
 from pipelines.launch import is_dry_run, makes_template, not_shared, run_job, write_template
+from pipelines.maintenance import require_agreement
 from transforms.diff import AdoptRecordings, Decision, DiffCatalogue
 from transforms.errors import Cause, ConfigError, ConflictError, DatasetError
 from transforms.index import WriteIndex
@@ -149,6 +150,7 @@ def read_current(job: ExtractJob) -> Snapshot | None:
 
 def start_from(job: ExtractJob, current: Snapshot, configuration: dict[str, Any]) -> ExtractJob:
     """Make of an extraction the refresh that starts from a snapshot."""
+    require_agreement(job.store, current)
     before = current.configuration
     base = Base(
         version=current.version,

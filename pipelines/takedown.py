@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipelines.finish import begin, table_schema
 from pipelines.gc import remove_all
-from pipelines.maintenance import base_of, describe, job_of, open_snapshot, statistics_of
+from pipelines.maintenance import base_of, describe, job_of, open_whole_snapshot, statistics_of
 from pipelines.refresh import discarding_the_overtaken
 from transforms.diffing import Dropped, Touched
 from transforms.errors import DatasetError
@@ -94,7 +94,7 @@ def takedown(store: Store, names: Sequence[str], *, single_writer: bool = False)
     ConflictError
         Another run committed meanwhile; nothing was erased.
     """
-    current = open_snapshot(store)
+    current = open_whole_snapshot(store)
     history = [past for past in read_history(store) if past.kept]
     held = {index: find(store, index, names) for index in {p.snapshot.index for p in history}}
     uris = {known: uri for one in held.values() for known, uri in one.uris.items()}

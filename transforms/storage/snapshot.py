@@ -151,6 +151,11 @@ def read_snapshot(store: Store) -> Snapshot | None:
     table = open_table(store)
     if table is None:
         return None
+    # To Delta's library such a commit is one that changed nothing.
+    if store.size(f"_delta_log/{table.version():020d}.json") == 0:
+        raise DatasetError(
+            f"{store.root}: the Delta log is damaged: its commit {table.version()} is empty"
+        )
     for commit in insist(table.history):
         if (text := commit.get(_KEY)) is not None:
             # The table's version, not the commit's: another tool may have tidied up since.

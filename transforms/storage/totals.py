@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,6 +125,32 @@ def add_up(store: Store, index: str) -> Totals:
 def ordered_shards(store: Store, index: str) -> Iterator[ShardSummary]:
     """Read the shards with rows; always in the same order, so that sums have the same bits."""
     return (shard for shard in read_shards(store, index) if shard.rows)
+
+
+def require_consistent(store: Store, index: str, files: Collection[str]) -> int:
+    """See that an index is whole, and describes exactly these Parquet files; give its rows.
+
+    Raises
+    ------
+    DatasetError
+        It lacks a part, or the Delta log does.
+    """
+    names: set[str] = set()
+    held = said = 0
+    for row in read_index(store, index, "shards", ["name", "split", "rows"]):
+        held += row["rows"]
+        if row["rows"]:
+            names.add(f"split={row['split']}/part-{row['name']}.parquet")
+    for batch in read_batches(store, index, "recordings", ["rows"]):
+        said += sum(batch.column("rows").to_pylist())
+    if names != set(files) or held != said:
+        raise DatasetError(
+            f"{store.root}: its log names {len(files):,} shards, and index/{index}/ describes "
+            f"{len(names):,} with {held:,} rows, of recordings with {said:,}: one of them is "
+            "damaged. melmill history says which versions there are, melmill rollback goes back "
+            "to one"
+        )
+    return held
 
 
 def _add_recordings(totals: Totals, store: Store, index: str) -> None:

@@ -1,0 +1,108 @@
+"""Datasets that are damaged, foreign or too new: said, and left as they are."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import write_deltalake
+
+from pipelines.compact import compact
+from pipelines.takedown import takedown
+from pipelines.versions import rollback
+from tests.pipeline_runs import extract_here, here, refresh_here
+from tests.refresh.catalogues import SMALL, files_of, write_song, write_songs
+from transforms.errors import DatasetError
+from transforms.storage import snapshot as snapshots
+from transforms.storage.snapshot import require_snapshot
+from transforms.storage.store import Store
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of two versions, and songs of which one is not in it yet."""
+    folder = tmp_path_factory.mktemp("damaged")
+    write_songs(folder / "songs", 3)
+    extract_here(folder / "songs", folder / "set", *SMALL)
+    write_song(folder / "songs" / "new.wav", 9)
+    refresh_here(folder / "songs", folder / "set")
+    write_song(folder / "songs" / "newer.wav", 10)
+    return folder
+
+
+@pytest.fixture
+def dataset(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made / "set", tmp_path / "set")
+    return tmp_path / "set"
+
+
+def refused(made: Path, dataset: Path, said: str) -> None:
+    """Whatever would go on from this snapshot refuses to, and changes nothing."""
+    before = files_of(dataset)
+    with pytest.raises(DatasetError, match=said):
+        refresh_here(made / "songs", dataset, *SMALL)
+    store = Store(str(dataset))
+    with pytest.raises(DatasetError, match=said):
+        compact(store, here())
+    with pytest.raises(DatasetError, match=said):
+        takedown(store, [str(made / "songs" / "0.wav")])
+    assert files_of(dataset) == before
+
+
+def index_of(dataset: Path) -> Path:
+    return dataset / "index" / require_snapshot(Store(str(dataset))).index
+
+
+def test_a_commit_that_breaks_off(made: Path, dataset: Path) -> None:
+    log = dataset / "_delta_log" / f"{1:020d}.json"
+    log.write_bytes(log.read_bytes()[:200])
+    refused(made, dataset, "the Delta log cannot be read")
+
+
+def test_a_commit_that_is_empty(made: Path, dataset: Path) -> None:
+    (dataset / "_delta_log" / f"{1:020d}.json").write_bytes(b"")
+    refused(made, dataset, "its commit 1 is empty")
+
+
+def test_a_commit_that_lacks_some_of_its_lines(made: Path, dataset: Path) -> None:
+    log = dataset / "_delta_log" / f"{1:020d}.json"
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(line for line in lines if b'"add"' not in line))
+    refused(made, dataset, "one of them is damaged")
+
+
+def test_a_log_with_a_gap(made: Path, dataset: Path) -> None:
+    (dataset / "_delta_log" / f"{0:020d}.json").unlink()
+    refused(made, dataset, "the Delta log cannot be read")
+
+
+@pytest.mark.parametrize("kind", ["recordings", "shards", "*"])
+def test_an_index_that_lacks_a_part(made: Path, dataset: Path, kind: str) -> None:
+    for path in list(index_of(dataset).glob(f"{kind}-*" if kind != "*" else kind)):
+        path.unlink()
+    refused(made, dataset, "one of them is damaged")
+    # There is a way back.
+    rollback(Store(str(dataset)), 0)
+    assert refresh_here(made / "songs", dataset, *SMALL).committed
+
+
+def test_somebody_elses_table(made: Path, tmp_path: Path) -> None:
+    write_deltalake(tmp_path / "set", pa.table({"x": [1]}))
+    refused(made, tmp_path / "set", "not one that melmill made")
+
+
+def test_a_newer_melmills_dataset(
+    made: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshots, "FORMAT", snapshots.FORMAT - 1)
+    refused(made, dataset, "was committed by a newer melmill")
+
+
+def test_a_folder_of_something_else(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "thesis.txt").write_text("years of work")
+    with pytest.raises(DatasetError, match=r"holds something else \(thesis\.txt\)"):
+        refresh_here(made / "songs", tmp_path / "set", *SMALL)
+    assert files_of(tmp_path / "set") == {"thesis.txt"}
