@@ -1,0 +1,126 @@
+"""The CronJob, held against Kubernetes' schemas; its script run with each exit status."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import subprocess
+import zoneinfo
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.deploy.schedules import FOLDER, ROOT, once_a_day
+from tests.deploy.stand_ins import StandIn
+
+
+@pytest.fixture
+def cronjob() -> Any:
+    return yaml.safe_load((FOLDER / "cronjob.yaml").read_text())
+
+
+def pod_of(cronjob: Any) -> Any:
+    return cronjob["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+
+
+def versions() -> list[str]:
+    """From the one that the manifest's head names, on."""
+    (least,) = re.findall(r"\(1\.(\d+) or later\)", (FOLDER / "cronjob.yaml").read_text())
+    known = kubernetes_validate.utils.all_versions()
+    return [one for one in known if int(one.split(".")[1]) >= int(least)]
+
+
+@pytest.mark.parametrize("version", [versions()[0], versions()[-1]])
+def test_kubernetes_takes_the_cronjob(cronjob: Any, version: str) -> None:
+    kubernetes_validate.validate(cronjob, version, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("spec", "concurencyPolicy"), "Forbid"),
+        (("spec", "startingDeadlineSeconds"), "1h"),
+        (("spec", "jobTemplate", "spec", "podFailurePolicy", "rules", 0, "exitCodes"), {}),
+        (("spec", "jobTemplate", "spec", "template", "spec", "containers", 0, "envfrom"), []),
+        (("spec", "jobTemplate", "spec", "template", "spec", "containers", 0, "name"), None),
+    ],
+)
+def test_the_schema_of_kubernetes_would_refuse_a_slip(
+    cronjob: Any, path: tuple[Any, ...], value: Any
+) -> None:
+    place = slipped = copy.deepcopy(cronjob)
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(slipped, versions()[-1], strict=True)
+
+
+def test_what_the_schema_does_not_say_and_the_server_asks_for(cronjob: Any) -> None:
+    job, pod = cronjob["spec"]["jobTemplate"]["spec"], pod_of(cronjob)
+    assert pod["restartPolicy"] == "Never"  # or else no podFailurePolicy
+    (container,) = pod["containers"]
+    for rule in job["podFailurePolicy"]["rules"]:
+        assert rule["action"] in {"FailJob", "Ignore", "Count"}
+        assert ("onExitCodes" in rule) is not ("onPodConditions" in rule)
+        if codes := rule.get("onExitCodes"):
+            assert codes["containerName"] == container["name"]
+            assert codes["operator"] == "In"
+            assert 0 not in codes["values"]
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_kubernetes_runs_it_once_a_day_and_never_twice_at_once(cronjob: Any) -> None:
+    spec = cronjob["spec"]
+    assert once_a_day(spec["schedule"])
+    assert spec["timeZone"] in zoneinfo.available_timezones()
+    assert spec["concurrencyPolicy"] == "Forbid"
+    # A late start, and a run as long as it may be, are over before the next start is due.
+    longest = spec["startingDeadlineSeconds"] + spec["jobTemplate"]["spec"]["activeDeadlineSeconds"]
+    assert longest <= 24 * 3600
+
+
+def test_the_cronjob_has_the_workers_image(cronjob: Any) -> None:
+    from transforms import __version__ as ours
+
+    (container,) = pod_of(cronjob)["containers"]
+    name, _, tag = container["image"].partition(":")
+    assert (name, tag) == ("melmill-worker", ours)
+    assert f"-t {container['image']} " in (ROOT / "deploy/worker.Dockerfile").read_text()
+
+
+def after(cronjob: Any, status: int) -> str:
+    """What becomes of a job when its container ends with a status."""
+    if status == 0:
+        return "complete"
+    for rule in cronjob["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]:
+        if status in rule.get("onExitCodes", {}).get("values", []):
+            return {"FailJob": "failed", "Ignore": "again", "Count": "again, counted"}[
+                rule["action"]
+            ]
+    return "again, counted"
+
+
+@pytest.mark.parametrize(
+    ("status", "becomes"),
+    [(0, "complete"), (3, "complete"), (1, "again, counted"), (2, "failed"), (4, "again")],
+)
+def test_how_kubernetes_takes_the_end(
+    cronjob: Any, tmp_path: Path, status: int, becomes: str
+) -> None:
+    melmill = StandIn(tmp_path)
+    melmill.end_with(status)
+    (container,) = pod_of(cronjob)["containers"]
+    said = {"CATALOGUE": "s3://b/the songs", "DATASET": "s3://b/set"}
+    assert said.keys() <= {one["name"] for one in container["env"]}
+    path = f"{melmill.bin}:{os.defpath}"
+    done = subprocess.run([*container["command"], *container["args"]], env={"PATH": path, **said})
+    assert after(cronjob, done.returncode) == becomes
+    (told,) = melmill.runs()
+    assert told[:4] == ["refresh", *said.values(), "--quiet"]
+    assert told[4:] == ["--workers", container["resources"]["requests"]["cpu"]]
