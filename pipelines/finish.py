@@ -14,18 +14,20 @@ from pipelines.launch import not_shared
 from transforms.errors import DatasetError
 from transforms.job import ExtractJob
 from transforms.storage.card import brief_statistics, write_card
-from transforms.storage.index import read_shards
+from transforms.storage.index import read_index
 from transforms.storage.parquet import read_schema
 from transforms.storage.schema import RowSchema
-from transforms.storage.shards import remove_withdrawn
+from transforms.storage.shards import made_shards, remove_files
 from transforms.storage.snapshot import (
     Snapshot,
     commit,
     open_table,
+    read_history,
     read_snapshot,
     require_snapshot,
     table_files,
 )
+from transforms.storage.store import Store
 from transforms.storage.totals import Totals, add_up, ordered_shards
 
 #: Written to see whether it can be, and when it was.
@@ -122,9 +124,27 @@ def finish(
     committed = not same and _commit(job, snapshot)
     snapshot = require_snapshot(job.store)
     write_card(job.store, snapshot, totals, job.schema)
-    remove_withdrawn(job, {shard.name for shard in read_shards(job.store, index)})
+    _remove_unused(job)
     job.store.remove(job.staging)
     return snapshot, totals, committed
+
+
+def _remove_unused(job: ExtractJob) -> None:
+    """Remove shards that this run has made, and that are in no kept snapshot."""
+    current = require_snapshot(job.store)
+    held = _shard_names(job.store, current.index)
+    unused = [shard for shard in made_shards(job) if shard.name not in held]
+    if unused:
+        # The same run, done before, may have committed what an earlier snapshot still holds.
+        indexes = {past.snapshot.index for past in read_history(job.store) if past.kept}
+        held |= {name for index in indexes for name in _shard_names(job.store, index)}
+    for shard in unused:
+        if shard.name not in held:
+            remove_files(job.store, shard)
+
+
+def _shard_names(store: Store, index: str) -> set[str]:
+    return {row["name"] for row in read_index(store, index, "shards", ["name"])}
 
 
 def begin(job: ExtractJob) -> None:
@@ -167,17 +187,16 @@ def changes_schema(job: ExtractJob) -> bool:
     return (before.n_mels, before.n_frames) != job.features.shape
 
 
-def discard(job: ExtractJob, current: Snapshot) -> None:
+def discard(job: ExtractJob) -> None:
     """Remove what a run has made that was overtaken by another.
 
-    Its shards' names are its own, but for those of runs that did the very same: what the current
+    Its shards' names are its own, but for those of runs that did the very same: what a kept
     snapshot holds stays.
     """
-    kept = {shard.name for shard in read_shards(job.store, current.index)}
-    remove_withdrawn(job, kept)
+    _remove_unused(job)
     with contextlib.suppress(FileNotFoundError):
         made = read_outcome(job).index
-        if made != current.index and (job.base is None or made != job.base.index):
+        if made not in {past.snapshot.index for past in read_history(job.store)}:
             job.store.remove(f"index/{made}")
     job.store.remove(job.staging)
 

@@ -302,7 +302,7 @@ def discarding_the_overtaken(
         if found is None or found.version == current.version:
             raise
         for one in (job, *jobs):
-            discard(one, found)
+            discard(one)
         raise ConflictError(
             f"another run committed version {found.version} to {job.store.root} while this one "
             f"was working from version {current.version}; nothing of this one is left: run the "

@@ -12,6 +12,7 @@ from deltalake import DeltaTable
 
 import pipelines.compact
 import pipelines.refresh
+import transforms.shards
 from pipelines.cli_common import Exit
 from pipelines.compact import compact
 from pipelines.config import RetentionConfig
@@ -115,3 +116,24 @@ def test_two_commands_at_once(songs: Path, dataset: Path, tmp_path: Path) -> Non
     assert not any(name.startswith("staging") for name in before)
     collect(Store(str(dataset)), RetentionConfig(keep_snapshots=2, grace_hours=0))
     assert files_of(dataset) == before
+
+
+def test_the_overtaken_leaves_what_an_earlier_snapshot_holds(
+    songs: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The rival does the very same, so its shards have the same names; then all are others.
+    write_song(songs / "new.wav", 50)
+    held: dict[object, object] = {}
+    real = transforms.shards.write_shard
+
+    def write_shard(*arguments: object) -> object:
+        monkeypatch.undo()
+        refresh_here(songs, dataset)
+        held.update(rows_of(dataset))
+        refresh_here(songs, dataset, "output.compression_level=7")
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(transforms.shards, "write_shard", write_shard)
+    with pytest.raises(ConflictError):
+        refresh_here(songs, dataset)
+    assert rows_of(dataset, 1) == held

@@ -217,14 +217,17 @@ def _as_list(values: Any) -> list[Any]:
     return listed
 
 
-def remove_withdrawn(job: ExtractJob, kept: Collection[str]) -> None:
-    """Remove the files of shards that this run made and then wrote anew under other names."""
+def made_shards(job: ExtractJob) -> Iterator[ShardSummary]:
+    """Read the receipts of what a run has made so far, or an earlier attempt at it."""
     for receipt in list(job.store.names(f"{job.staging}/shards")):
-        if Path(receipt).stem not in kept:
-            summary = ShardSummary.from_json(job.store.read(receipt))
-            for file in (summary.parquet, summary.tfrecord):
-                if file is not None and job.store.size(file.name) is not None:
-                    job.store.remove(file.name)
+        yield ShardSummary.from_json(job.store.read(receipt))
+
+
+def remove_files(store: Store, summary: ShardSummary) -> None:
+    """Remove a shard's files."""
+    for file in (summary.parquet, summary.tfrecord):
+        if file is not None and store.size(file.name) is not None:
+            store.remove(file.name)
 
 
 def without(batch: RowBatch, gone: Collection[str]) -> RowBatch:
