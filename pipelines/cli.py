@@ -36,6 +36,7 @@ from transforms.storage.store import Store, absolute_uri
 
 if TYPE_CHECKING:
     from pipelines.config import Config
+    from pipelines.refresh import Refresh
     from transforms.job import ExtractJob
 
 
@@ -133,6 +134,12 @@ def refresh(
         bool,
         typer.Option("--retry-failed", help="Try all that failed once more, whatever the cause."),
     ] = False,
+    allow_removals: Annotated[
+        bool,
+        typer.Option(
+            "--allow-removals", help="This once, remove more than refresh.max_removed_ratio."
+        ),
+    ] = False,
     metrics_file: Annotated[
         Path | None,
         typer.Option(
@@ -156,16 +163,28 @@ def refresh(
     melmill refresh songs/ dataset/
     melmill refresh songs.csv dataset/ --set split.seed=1
     """
+    from pipelines.runs import recording_run
+
     with reporting_errors():
         recipe = recipe_for(dataset, config, set_)
         options = beam_options(runner, workers, context.args, runner_config)
-        job = _make_job(recipe, catalogue, dataset)
-        job = replace(job, refresh=replace(recipe.refresh.spec(), retry_failed=retry_failed))
+        spec = replace(recipe.refresh.spec(), retry_failed=retry_failed)
+        if allow_removals:
+            spec = replace(spec, max_removed_ratio=1.0)
         show = (as_json, quiet)
+
+        def make_job() -> ExtractJob:
+            return replace(_make_job(recipe, catalogue, dataset), refresh=spec)
+
         if plan:
-            _plan_refresh(job, recipe, dataset, options, show)
+            _plan_refresh(make_job(), recipe, dataset, options, show)
         else:
-            _refresh(job, recipe, dataset, options, show, single_writer, metrics_file)
+            store = Store(absolute_uri(dataset), tuple(recipe.output.storage_options.items()))
+            with recording_run(store, catalogue, metrics_file) as tell:
+                made = _refresh(make_job(), recipe, options, single_writer, quiet=quiet)
+                said = present_versions.refresh_json(dataset, made)
+                tell(made, said)
+            _say_refreshed(dataset, made, said, as_json)
 
 
 def recipe_for(dataset: str, config: str | None, overrides: list[str]) -> Config:
@@ -182,25 +201,17 @@ def recipe_for(dataset: str, config: str | None, overrides: list[str]) -> Config
 
 
 def _refresh(
-    job: ExtractJob,
-    recipe: Config,
-    dataset: str,
-    options: Any,
-    show: tuple[bool, bool],
-    single_writer: bool,
-    metrics_file: Path | None,
-) -> None:
+    job: ExtractJob, recipe: Config, options: Any, single_writer: bool, *, quiet: bool
+) -> Refresh:
     from pipelines.progress import showing_progress
     from pipelines.refresh import refresh as run
-    from pipelines.runs import recording_run
 
-    as_json, quiet = show
-    with recording_run(job.store, job.catalogue.uri, metrics_file) as tell:
-        with showing_progress("refresh", quiet) as address:
-            watched = replace(job, progress=address)
-            made = run(watched, recipe.as_dict(), options, single_writer=single_writer)
-        said = present_versions.refresh_json(dataset, made)
-        tell(made, said)
+    with showing_progress("refresh", quiet) as address:
+        job = replace(job, progress=address)
+        return run(job, recipe.as_dict(), options, single_writer=single_writer)
+
+
+def _say_refreshed(dataset: str, made: Refresh, said: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(said)
     else:

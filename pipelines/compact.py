@@ -13,7 +13,7 @@ import apache_beam as beam
 from pipelines.extract import count_finished
 from pipelines.finish import begin, require_outcome, table_schema
 from pipelines.launch import run_job
-from pipelines.maintenance import describe, job_of, open_whole_snapshot
+from pipelines.maintenance import describe, job_of, mend_card, open_whole_snapshot
 from pipelines.refresh import discarding_the_overtaken
 from transforms.compact import MergeShards
 from transforms.diff import Decision
@@ -104,6 +104,7 @@ def compact(
     merges = list(_plan(job, current))
     rows = sum(shard["rows"] for shard in read_index(store, current.index, "shards", ["rows"]))
     if not merges:
+        mend_card(store, current)
         return Compaction(current, False, 0, 0, rows)
     begin(job)
     if not single_writer:

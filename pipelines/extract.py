@@ -14,7 +14,7 @@ import apache_beam as beam
 
 from pipelines.config import Config
 from pipelines.counters import RunMetrics
-from pipelines.finish import STARTED, begin, commit_index, finish, require_outcome
+from pipelines.finish import begin, commit_index, finish, forget, require_outcome
 from pipelines.launch import is_dry_run, makes_template, run_job, write_template
 from transforms.catalogue import ReadCatalogue
 from transforms.errors import CatalogueError, DatasetError
@@ -174,7 +174,7 @@ def extract(
         )
         write_template(build, job, options)
     if is_dry_run(options):
-        job.store.remove(f"{job.staging}/{STARTED}")
+        forget(job)
     with _naming_rivals(job, current):
         metrics = run_job(build_pipeline, job, options, partial(count_finished, job))
         outcome = require_outcome(job)

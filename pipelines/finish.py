@@ -120,7 +120,7 @@ def finish(
         taken_down=current.taken_down if current else (),
     )
     # Limits are no part of what a dataset holds.
-    same = current is not None and current.index == index and not job.base
+    same = current is not None and current.index == index
     committed = not same and _commit(job, snapshot)
     snapshot = require_snapshot(job.store)
     write_card(job.store, snapshot, totals, job.schema)
@@ -147,10 +147,16 @@ def _shard_names(store: Store, index: str) -> set[str]:
     return {row["name"] for row in read_index(store, index, "shards", ["name"])}
 
 
+def forget(job: ExtractJob) -> None:
+    """Take back what :func:`begin` wrote down."""
+    for name in (_in_use(job), _began(job)):
+        job.store.remove(name)
+
+
 def begin(job: ExtractJob) -> None:
     """Write down when the run began, unless an interrupted one, which it goes on with, did."""
     # Its folder is in use from now on, whatever it held before: see melmill gc.
-    job.store.put(f"{job.staging}/in-use", b"")
+    job.store.put(_in_use(job), b"")
     if job.store.size(_began(job)) is None:
         job.store.put(_began(job), str(time.time_ns() // 1_000_000).encode())
 
@@ -160,6 +166,10 @@ def began_ms(job: ExtractJob) -> int:
     if job.store.size(_began(job)) is None:
         return 0
     return int(job.store.read(_began(job)))
+
+
+def _in_use(job: ExtractJob) -> str:
+    return f"{job.staging}/in-use"
 
 
 def _began(job: ExtractJob) -> str:
@@ -221,8 +231,10 @@ def commit_index(
     try:
         outcome = read_outcome(job)
     except FileNotFoundError:
-        # Committed before, and tidied up.
-        outcome = Outcome(index)
+        # Committed before, and tidied up, or there was nothing to do.
+        if current is not None and current.index == index:
+            return version
+        raise not_shared(job.store.root) from None
     if not outcome.todo:
         job.store.remove(job.staging)
         return version
@@ -232,7 +244,7 @@ def commit_index(
 
 def _commit(job: ExtractJob, snapshot: Snapshot) -> bool:
     """Commit a snapshot; false where another run has committed the very same meanwhile."""
-    shards = list(ordered_shards(job.store, snapshot.index))
+    shards = ordered_shards(job.store, snapshot.index)
     try:
         commit(job.store, snapshot, shards, table_schema(job))
     except DatasetError:

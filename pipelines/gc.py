@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pipelines.config import RetentionConfig
-from pipelines.maintenance import open_snapshot
+from pipelines.maintenance import mend_card, open_snapshot
 from transforms.errors import DatasetError
 from transforms.storage.index import read_index
 from transforms.storage.snapshot import Past, read_history, require_snapshot
@@ -75,6 +75,7 @@ def collect(
     if require_snapshot(store).version != current.version:
         raise DatasetError(f"{store.root}: another run committed just now; run gc again")
     if not dry_run:
+        mend_card(store, current)
         remove_all(store, (file.name for file in garbage))
     size_bytes = sum(file.size_bytes for file in garbage)
     return Collected(sorted(versions), sorted(expired), [f.name for f in garbage], size_bytes)
@@ -105,9 +106,10 @@ def _garbage(store: Store, kept: Iterable[Past], young_ms: float) -> Iterator[St
     in_use = {_folder(file) for file in staging if _is_young(file, young_ms)}
     needed = {name for index in sorted(indexes) for name in _shard_names(store, index)}
     needed |= {name for file in staging if _folder(file) in in_use for name in _made(store, file)}
-    for file in store.files("index"):
-        if file.name.split("/")[1] not in indexes and not _is_young(file, young_ms):
-            yield file
+    listed = list(store.files("index"))
+    # Of a folder that is being written anew some files may be old.
+    indexes |= {file.name.split("/")[1] for file in listed if _is_young(file, young_ms)}
+    yield from (file for file in listed if file.name.split("/")[1] not in indexes)
     for folder in sorted(name for name in store.top_names() if name.startswith("split=")):
         yield from _unneeded(store.files(folder), needed, young_ms)
     yield from _unneeded(store.files("tfrecord"), needed, young_ms)
@@ -149,3 +151,5 @@ def remove_all(store: Store, names: Iterable[str]) -> None:
         # An index, or a run's staging folder, goes as a whole.
         whole = name.startswith(("index/", "staging/"))
         store.remove("/".join(name.split("/")[:2]) if whole else name)
+        if store.size(name) is not None:
+            raise DatasetError(f"{store.root}: {name} cannot be removed; is it permitted?")

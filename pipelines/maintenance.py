@@ -7,7 +7,7 @@ from typing import Any
 from pipelines.config import Config, load_config
 from transforms.errors import DatasetError
 from transforms.job import Base, ExtractJob
-from transforms.storage.card import brief_statistics, write_card
+from transforms.storage.card import brief_statistics, card_is_of, write_card
 from transforms.storage.catalogue import Catalogue
 from transforms.storage.endpoints import require_reachable
 from transforms.storage.index import count_parts
@@ -102,6 +102,12 @@ def describe(store: Store, snapshot: Snapshot, schema: RowSchema) -> Totals:
     totals = add_up(store, snapshot.index)
     write_card(store, snapshot, totals, schema)
     return totals
+
+
+def mend_card(store: Store, snapshot: Snapshot) -> None:
+    """Write the card that a run which was killed after its commit has not written."""
+    if not card_is_of(store, snapshot):
+        describe(store, snapshot, row_schema(store, snapshot.index))
 
 
 def statistics_of(store: Store, index: str) -> dict[str, Any]:

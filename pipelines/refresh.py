@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,18 +17,20 @@ from pipelines.counters import RunMetrics
 from pipelines.extract import check_folder, count_finished, extract
 from pipelines.finish import (
     Outcome,
+    TooManyFailuresError,
     begin,
     changes_schema,
     commit_index,
     discard,
     finish,
+    read_outcome,
     require_outcome,
     table_schema,
 )
 from pipelines.launch import is_dry_run, makes_template, not_shared, run_job, write_template
 from pipelines.maintenance import require_agreement
 from transforms.diff import AdoptRecordings, Decision, DiffCatalogue
-from transforms.errors import Cause, ConfigError, ConflictError, DatasetError
+from transforms.errors import Cause, ConfigError, ConflictError, DatasetError, UserError
 from transforms.index import WriteIndex
 from transforms.job import Base, ExtractJob
 from transforms.plan import PlanRecordings, PlanShards
@@ -93,7 +96,9 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection
     known = (adopted.recordings, diff.probed) | "JoinProbed" >> beam.Flatten()
     planned = known | "PlanRecordings" >> PlanRecordings(job)
     failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
-    plans = (planned.recordings, failures) | "PlanShards" >> PlanShards(job, diff.decision)
+    plans = (planned.recordings, failures) | "PlanShards" >> PlanShards(
+        job, diff.decision, adopted.facts
+    )
     shards = plans | "WriteShards" >> WriteShards(job)
     touched = diff.touched, adopted.touched
     rewritten = (*touched, diff.decision) | "RewriteShards" >> RewriteShards(job)
@@ -118,7 +123,9 @@ def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
     known = (adopted.recordings, diff.probed) | "JoinProbed" >> beam.Flatten()
     planned = known | "PlanRecordings" >> PlanRecordings(job)
     failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
-    plans = (planned.recordings, failures) | "PlanShards" >> PlanShards(job, diff.decision)
+    plans = (planned.recordings, failures) | "PlanShards" >> PlanShards(
+        job, diff.decision, adopted.facts
+    )
     _ = (planned.recordings, failures, plans) | "SummarizePlan" >> SummarizePlan(job)
     touched = beam.pvalue.AsSingleton(
         (diff.touched, adopted.touched)
@@ -161,11 +168,16 @@ def start_from(job: ExtractJob, current: Snapshot, configuration: dict[str, Any]
         same_files=_same_files(job, before, configuration),
         same_split=before.get("split") == configuration["split"],
         max_seconds=3600 * before.get("limits", {}).get("max_duration_hours", 0.0),
-        configured=before == configuration,
+        configured=_made_with(before) == _made_with(configuration),
     )
     erased = frozenset(one.recording_id for one in current.taken_down)
     job = replace(job, base=base, taken_down=erased)
     return replace(job, store=replace(job.store, scratch_folder=f"{job.staging}/scratch"))
+
+
+def _made_with(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what no row depends on, nor whether a recording is in."""
+    return {k: v for k, v in configuration.items() if k not in ("refresh", "retention")}
 
 
 def _same_files(job: ExtractJob, before: dict[str, Any], now: dict[str, Any]) -> bool:
@@ -212,7 +224,12 @@ def refresh(
     for _ in range(1, _PASSES):
         if not (made.committed and made.totals.failures[Cause.CHANGED]):
             break
-        again = _pass(job, configuration, options, single_writer)
+        try:
+            again = _pass(job, configuration, options, single_writer)
+        except (UserError, TooManyFailuresError) as error:
+            # What is committed is committed; the next refresh tries again.
+            logging.getLogger("melmill").warning("reading changed recordings again: %s", error)
+            break
         # What was done is what the first pass had to do.
         made = replace(made, snapshot=again.snapshot, totals=again.totals)
     return made
@@ -299,7 +316,8 @@ def discarding_the_overtaken(
         yield
     except (OSError, RuntimeError, DatasetError) as error:
         found = read_snapshot(job.store)
-        if found is None or found.version == current.version:
+        overtaken = isinstance(error, ConflictError) or not _is_ours(job, found)
+        if found is None or found.version == current.version or not overtaken:
             raise
         for one in (job, *jobs):
             discard(one)
@@ -308,6 +326,14 @@ def discarding_the_overtaken(
             f"was working from version {current.version}; nothing of this one is left: run the "
             "same command again to see what is left to do"
         ) from error
+
+
+def _is_ours(job: ExtractJob, found: Snapshot | None) -> bool:
+    """Whether a snapshot is what this run has made."""
+    try:
+        return found is not None and found.index == read_outcome(job).index
+    except FileNotFoundError:
+        return False
 
 
 def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import transforms
-from pipelines.finish import TooManyFailuresError
 from pipelines.versions import iso_time
 from transforms.errors import ConfigError, ConflictError, UserError
 from transforms.storage.card import to_json
@@ -105,7 +104,7 @@ def recording_run(
 
     try:
         yield tell
-    except (UserError, TooManyFailuresError) as error:
+    except Exception as error:
         run.status = CONFLICT if isinstance(error, ConflictError) else FAILED
         run.message = str(error)
         # What went wrong is said by the error itself; a store that fails is not asked to keep it.

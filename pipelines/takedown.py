@@ -14,10 +14,18 @@ import pyarrow.parquet as pq
 
 from pipelines.finish import begin, table_schema
 from pipelines.gc import remove_all
-from pipelines.maintenance import base_of, describe, job_of, open_whole_snapshot, statistics_of
+from pipelines.maintenance import (
+    base_of,
+    describe,
+    job_of,
+    mend_card,
+    open_whole_snapshot,
+    recipe_of,
+    statistics_of,
+)
 from pipelines.refresh import discarding_the_overtaken
 from transforms.diffing import Dropped, Touched
-from transforms.errors import DatasetError
+from transforms.errors import ConfigError, DatasetError
 from transforms.index import write_index
 from transforms.job import ExtractJob
 from transforms.storage.exclusive import require_exclusive_commits
@@ -102,6 +110,7 @@ def takedown(store: Store, names: Sequence[str], *, single_writer: bool = False)
     _require_known(store, names, uris | erased_before)
     if not uris:
         # An earlier takedown may have been interrupted when it had committed.
+        mend_card(store, current)
         files = _erase(store, _replaced_indexes(history), set(erased_before))
         return Takedown(current, (), [], 0, files)
     job = _open(store, current, current)
@@ -130,7 +139,8 @@ def takedown(store: Store, names: Sequence[str], *, single_writer: bool = False)
     describe(store, committed, job.schema)
     for one in jobs:
         store.remove(one)
-    files = _erase(store, replaced, set(uris))
+    # And what an earlier one left, that was interrupted.
+    files = _erase(store, _replaced_indexes(history) | replaced, {*uris, *erased_before})
     versions = sorted(p.snapshot.version for p in history if p.snapshot.index in replaced)
     return Takedown(committed, erased, versions, held[current.index].rows, files)
 
@@ -181,12 +191,9 @@ def _without(
     A snapshot of an extractor that is no more cannot be written anew: it is no longer kept, for
     which ``""`` stands.
     """
-    try:
-        job = _open(store, snapshot, current)
-    except DatasetError:
-        if snapshot.index == current.index:
-            raise
+    if not _can_be_written(snapshot):
         return ""
+    job = _open(store, snapshot, current)
     jobs[job.staging] = job
     mine = held[snapshot.index]
     facts: list[Any] = [Dropped(recording_id) for recording_id in sorted(mine.uris)]
@@ -197,6 +204,13 @@ def _without(
     return write_index(facts, replace(job, base=base_of(store, snapshot)))
 
 
+def _can_be_written(snapshot: Snapshot) -> bool:
+    try:
+        return recipe_of(snapshot).features().canonical() == snapshot.features
+    except ConfigError:
+        return False
+
+
 def _replaced_indexes(history: Iterable[Past]) -> dict[str, str]:
     return {k: v for past in history for k, v in past.snapshot.replaced.items()}
 
@@ -204,7 +218,13 @@ def _replaced_indexes(history: Iterable[Past]) -> dict[str, str]:
 def _erase(store: Store, replaced: dict[str, str], erased: set[str]) -> list[str]:
     """Remove the old indexes, and every shard that holds some of the recordings."""
     there = {name.split("/")[1] for name in store.names("index")}
-    indexes = [name for name in replaced if name in there]
+    needed = {past.snapshot.index for past in read_history(store) if past.kept}
+    # Also of runs that were never committed.
+    indexes = [
+        name
+        for name in sorted(there - needed)
+        if name in replaced or find(store, name, erased).uris
+    ]
     files = [file for folder in indexes for file in store.names(f"index/{folder}")]
     shards = _holding(store, erased)
     # The indexes last: as long as they are there, it is known that there is more to do.
@@ -227,11 +247,16 @@ def _holding(store: Store, erased: set[str]) -> list[str]:
             shard = name.rpartition("/part-")[2].removesuffix(".parquet")
             if shard not in clean and _holds(store, name, wanted):
                 split = folder.removeprefix("split=")
-                found += [name, f"tfrecord/{split}/part-{shard}.tfrecord"]
+                # The twin first: it is found by the other one's name.
+                found += [f"tfrecord/{split}/part-{shard}.tfrecord", name]
     return [name for name in found if store.size(name) is not None]
 
 
 def _holds(store: Store, name: str, wanted: pa.Array) -> bool:
-    with store.reading_shard(name) as file:
-        ids = pq.read_table(file, columns=["recording_id"])["recording_id"]
+    try:
+        with store.reading_shard(name) as file:
+            ids = pq.read_table(file, columns=["recording_id"])["recording_id"]
+    except DatasetError:
+        # No snapshot needs it, and nobody can say what is in it.
+        return True
     return bool(pc.any(pc.is_in(ids, value_set=wanted)).as_py())

@@ -13,9 +13,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.finish import table_schema_of
-from pipelines.maintenance import describe, open_snapshot, row_schema, statistics_of
+from pipelines.maintenance import describe, mend_card, open_snapshot, row_schema, statistics_of
 from transforms.errors import DatasetError
 from transforms.storage.card import past_card, statistics, to_json
+from transforms.storage.exclusive import require_exclusive_commits
 from transforms.storage.index import count_parts, read_batches, read_part
 from transforms.storage.snapshot import (
     Past,
@@ -26,7 +27,7 @@ from transforms.storage.snapshot import (
     require_snapshot,
 )
 from transforms.storage.store import Store
-from transforms.storage.totals import Totals, add_up, ordered_shards
+from transforms.storage.totals import Totals, add_up, ordered_shards, require_consistent
 
 _COMPARED = ["recording_id", "uri", "feature_key", "status", "split", "labels_digest", "rows"]
 
@@ -170,7 +171,9 @@ def rollback(store: Store, version: int) -> tuple[Snapshot, Totals]:
     current = open_snapshot(store)
     past = require_past(store, version).snapshot
     require_shards(store, past.index)
+    require_exclusive_commits(store, "staging")
     if past.index == current.index:
+        mend_card(store, current)
         return current, add_up(store, current.index)
     schema = row_schema(store, past.index)
     columns = table_schema_of(schema)
@@ -191,11 +194,12 @@ def rollback(store: Store, version: int) -> tuple[Snapshot, Totals]:
 
 def require_shards(store: Store, index: str) -> None:
     """See that every file of a snapshot is there; ``DatasetError`` names what is missing."""
-    splits = {shard.split for shard in ordered_shards(store, index)}
-    there = {name for split in splits for name in store.names(f"split={split}")}
-    for shard in ordered_shards(store, index):
-        if shard.parquet and shard.parquet.name not in there:
-            raise DatasetError(f"{store.root}: shard {shard.parquet.name} is missing")
+    named = {shard.parquet.name for shard in ordered_shards(store, index) if shard.parquet}
+    folders = {name.partition("/")[0] for name in named}
+    missing = named - {name for folder in folders for name in store.names(folder)}
+    if missing:
+        raise DatasetError(f"{store.root}: shard {min(missing)} is missing")
+    require_consistent(store, index, named)
 
 
 def checkout(store: Store, version: int, output: Path) -> Totals:

@@ -278,7 +278,7 @@ def decide(difference: Difference, parts: int, job: ExtractJob) -> Decision:
             f"{job.catalogue.uri} lacks {removed:,} of the {known:,} recordings of version "
             f"{base.version} ({difference.removed_ratio:.1%}; {some}), and "
             f"refresh.max_removed_ratio allows {allowed:.1%}; nothing was changed. If they are "
-            f"meant to go: --set refresh.max_removed_ratio=1"
+            "meant to go: --allow-removals"
         )
     todo = not (difference.is_nothing and base.same_files and base.configured)
     return Decision(parts, difference, todo)

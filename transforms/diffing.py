@@ -10,7 +10,7 @@ from __future__ import annotations
 import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -341,7 +341,8 @@ def _diff_used(
     elif not base.same_features or row["seconds"] > job.limits.max_seconds < base.max_seconds:
         difference.count("recomputed", row["uri"])
         yield from leave(row, base)
-        yield Candidate(recording, _audio(row))
+        known = replace(recording, content_hash=row["content_hash"] or "")
+        yield Candidate(known, _audio(row))
     else:
         yield from _diff_labels(recording, row, job, difference)
 

@@ -119,8 +119,10 @@ def _carry(decision: Decision) -> Iterator[Carried]:
 
 def fact_digest(fact: Any) -> int:
     """Digest one thing known of the run, as a number that adds up in any order."""
-    text = fact.to_json() if isinstance(fact, ShardSummary) else repr(fact)
-    return int(digest(type(fact).__name__, text), 16)
+    if isinstance(fact, ShardSummary):
+        return int(digest(type(fact).__name__, fact.to_json()), 16)
+    more = fact.probed.recording.content_hash if isinstance(fact, PlannedRecording) else ""
+    return int(digest(type(fact).__name__, repr(fact) + more), 16)
 
 
 def _add_base(number: int, job: ExtractJob, decision: Decision | None) -> int:

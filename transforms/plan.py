@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
 import apache_beam as beam
 
 from transforms.diff import Decision
-from transforms.diffing import Difference
+from transforms.diffing import Adopted, Difference
 from transforms.errors import RecordingError
 from transforms.job import ExtractJob
 from transforms.metrics import Progress, count, count_failure
@@ -94,10 +94,13 @@ class PlanShards(beam.PTransform):
         The run.
     decision
         Of a refresh: what is carried over belongs to the same dataset.
+    adopted
+        Of a refresh: facts; each :class:`~transforms.diffing.Adopted` is carried over, too.
     """
 
     job: ExtractJob
     decision: beam.PCollection[Decision] | None = None
+    adopted: beam.PCollection[Any] | None = None
 
     def expand(
         self,
@@ -109,9 +112,15 @@ class PlanShards(beam.PTransform):
             failures | "CountFailures" >> beam.combiners.Count.Globally()
         )
         carried: Any = _NOTHING
-        if self.decision is not None:
-            differences = self.decision | "TakeCarried" >> beam.Map(lambda one: one.difference)
-            carried = beam.pvalue.AsSingleton(differences)
+        if self.decision is not None and self.adopted is not None:
+            number = beam.pvalue.AsSingleton(
+                self.adopted
+                | "OnlyAdopted" >> beam.Filter(lambda fact: isinstance(fact, Adopted))
+                | "CountAdopted" >> beam.combiners.Count.Globally()
+            )
+            carried = beam.pvalue.AsSingleton(
+                self.decision | "TakeCarried" >> beam.Map(_carried, number)
+            )
         totals = beam.pvalue.AsDict(
             recordings
             | "CountRows" >> beam.Map(lambda r: (r.split, SplitTotals(1, r.rows)))
@@ -123,6 +132,11 @@ class PlanShards(beam.PTransform):
             | "GroupByBucket" >> beam.GroupByKey()
             | "PackShards" >> beam.FlatMap(pack_bucket, totals, failed, self.job, carried)
         )
+
+
+def _carried(decision: Decision, adopted: int) -> Difference:
+    found = decision.difference
+    return replace(found, carried_recordings=found.carried_recordings + adopted)
 
 
 def _sum_totals(parts: Iterable[SplitTotals]) -> SplitTotals:

@@ -6,7 +6,7 @@ own rate; everything named ``*_sample`` counts samples at the target rate.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from transforms.errors import Cause, RecordingError, Stage
 
@@ -55,7 +55,8 @@ class Recording:
     split: str | None = None
     labels: tuple[tuple[str, Label], ...] = ()
     origin: str = ""
-    content_hash: str = ""
+    # Not among what a shard's name is made of: its rows do not tell it.
+    content_hash: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
+from apache_beam.testing.test_pipeline import TestPipeline
 from deltalake import DeltaTable
 
 from pipelines.cli import recipe_for
 from pipelines.extract import make_job, resolve_catalogue
-from pipelines.refresh import plan_refresh
+from pipelines.finish import begin, commit_index, read_outcome
+from pipelines.refresh import build_pipeline, plan_refresh, start_from
 from pipelines.validate import validate
 from tests.pipeline_runs import extract_here, here, refresh_here
 from tests.refresh.catalogues import (
@@ -26,6 +28,7 @@ from tests.refresh.catalogues import (
     write_table,
 )
 from transforms.errors import CatalogueError, DatasetError
+from transforms.storage.snapshot import require_snapshot
 from transforms.storage.store import Store
 
 COUNTED = ("new", "changed", "removed", "retried", "relabelled", "recomputed", "unchanged")
@@ -393,3 +396,68 @@ def test_contents_that_swap_names_and_copies_are_told_apart(
     refresh_here(songs, hashed)
     assert_as_fresh(songs, hashed, tmp_path / "fresh", *HASHED)
     assert faults(hashed) == []
+
+
+def test_adopted_recordings_count_where_failures_are_weighed(songs: Path, tmp_path: Path) -> None:
+    settings = (*HASHED, "limits.max_failure_ratio=0.25")
+    for i in range(2):
+        (songs / f"bad {i}.wav").write_bytes(b"no audio")
+    for i in range(6, 10):
+        write_song(songs / f"{i}.wav", i)
+    extract_here(songs, tmp_path / "set", *settings)
+    for path in songs.iterdir():
+        os.utime(path, (1e9, 1e9))
+    write_song(songs / "new.wav", 70)
+    refresh_here(songs, tmp_path / "set")
+    assert statuses_of(tmp_path / "set")[str(songs / "new.wav")] == ("ok", 8)
+
+
+def test_contents_stay_known_when_everything_is_computed_again(songs: Path, hashed: Path) -> None:
+    refresh_here(songs, hashed, "mel.f_min_hz=50")
+    (songs / "0.wav").rename(songs / "renamed.wav")
+    assert refresh_here(songs, hashed).metrics.counters["recordings_moved"] == 1
+
+
+def test_other_rules_for_refreshes_are_no_change_of_the_dataset(songs: Path, dataset: Path) -> None:
+    assert not refresh_here(songs, dataset, "refresh.max_attempts=9").committed
+    assert not refresh_here(songs, dataset, "retention.keep_snapshots=3").committed
+
+
+def test_a_failed_row_of_a_table_is_not_taken_for_changed(songs: Path, tmp_path: Path) -> None:
+    (songs / "bad.wav").write_bytes(b"no audio")
+    table = write_table(songs / "songs.jsonl", [{"uri": "0.wav"}, {"uri": "bad.wav"}])
+    extract_here(table, tmp_path / "set", *SMALL)
+    assert not refresh_here(table, tmp_path / "set").committed
+
+
+def test_a_commit_that_a_worker_repeats_is_made_once(
+    songs: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_song(songs / "new.wav", 70)
+    recipe = recipe_for(str(dataset), None, [])
+    job = make_job(recipe, resolve_catalogue(str(songs), recipe), Store(str(dataset)))
+    current = require_snapshot(job.store)
+    started = start_from(job, current, recipe.as_dict())
+    begin(started)
+    with TestPipeline(options=here()) as pipeline:
+        build_pipeline(pipeline, started)
+    index = read_outcome(started).index
+    for _ in range(2):
+        assert commit_index(index, started, recipe.as_dict(), began_with=0) == 1
+    assert require_snapshot(job.store).parts == 1
+
+
+def test_what_fails_after_the_commit_is_no_conflict(
+    songs: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_song(songs / "new.wav", 70)
+
+    def fail(*_: object) -> None:
+        raise DatasetError("the card cannot be written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.finish.write_card", fail)
+        with pytest.raises(DatasetError, match="the card cannot be written"):
+            refresh_here(songs, dataset)
+    assert faults(dataset) == []
+    assert not refresh_here(songs, dataset).committed

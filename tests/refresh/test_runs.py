@@ -79,11 +79,11 @@ def test_what_is_no_dataset_gets_no_record(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_programming_error_is_not_taken_for_a_run(tmp_path: Path) -> None:
+def test_a_programming_error_is_recorded_and_still_crashes(tmp_path: Path) -> None:
     (tmp_path / "_delta_log").mkdir()
     with pytest.raises(KeyError), recording_run(Store(str(tmp_path)), "/songs", None):
         raise KeyError("a bug")
-    assert not (tmp_path / "runs").exists()
+    assert [run["status"] for run in runs(tmp_path)] == ["failed"]
 
 
 def test_a_folder_that_is_not_there_is_said_before_anything_starts(tmp_path: Path) -> None:

@@ -395,6 +395,47 @@ def test_orphans_are_erased_too(store: Store, folder: Path) -> None:
     assert _mentions(folder / "set", uri) == []
 
 
+def test_an_interrupted_takedown_is_finished_by_one_of_another(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = sorted(statuses_of(folder / "set"))[:2]
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.takedown._erase", _fail)
+        with pytest.raises(RuntimeError):
+            takedown(store, [first])
+    takedown(store, [first, second])
+    assert _mentions(folder / "set", first) == _mentions(folder / "set", second) == []
+
+
+def test_indexes_that_were_never_committed_are_erased_too(store: Store, folder: Path) -> None:
+    uri = min(statuses_of(folder / "set"))
+    index = require_snapshot(store).index
+    shutil.copytree(folder / "set" / "index" / index, folder / "set" / "index" / ("1" * 32))
+    takedown(store, [uri])
+    assert _mentions(folder / "set", uri) == []
+
+
+@pytest.mark.parametrize("work", [compact, collect, takedown], ids=lambda work: work.__name__)
+def test_the_card_is_mended_by_what_comes_next(store: Store, folder: Path, work: object) -> None:
+    compact(store, here())
+    card = (folder / "set" / "README.md").read_text()
+    (folder / "set" / "README.md").write_text("of some snapshot before")
+    if work is compact:
+        compact(store, here())
+    elif work is collect:
+        collect(store, RetentionConfig(keep_snapshots=1, grace_hours=0))
+    else:
+        takedown(store, [min(statuses_of(folder / "set"))])
+        card = card.partition("# Log-mel")[0][:10]
+    assert (folder / "set" / "README.md").read_text().startswith(card)
+
+
+def test_gc_says_what_it_cannot_remove(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "remove", lambda *_: None)
+    with pytest.raises(DatasetError, match="cannot be removed"):
+        collect(store, RetentionConfig(keep_snapshots=1, grace_hours=0))
+
+
 # The commands
 
 

@@ -276,6 +276,8 @@ def commit(store: Store, snapshot: Snapshot, shards: Iterable[ShardSummary], sch
             wanted.add(shard.parquet.name)
             if shard.parquet.name not in present:
                 actions.append(_add(shard, shard.parquet))
+    if present and not wanted:
+        raise DatasetError(f"{store.root}: a commit without any shard would empty the dataset")
     actions += [
         _remove(name, size, split) for name, (size, split) in present.items() if name not in wanted
     ]
