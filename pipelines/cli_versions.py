@@ -143,17 +143,19 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing.")] = False,
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Remove what no kept snapshot needs: shards and their twins, indexes, interrupted runs."""
     from pipelines.gc import collect
     from pipelines.maintenance import open_snapshot, recipe_of
+    from pipelines.progress import counting
 
-    with reporting_errors():
+    with reporting_errors(), counting("gc", "files", quiet) as report:
         store = open_store(dataset, storage_option)
         asked = {"keep_snapshots": keep, "keep_days": keep_days, "grace_hours": grace_hours}
         given = {name: value for name, value in asked.items() if value is not None}
         retention = recipe_of(open_snapshot(store)).retention.model_copy(update=given)
-        collected = collect(store, retention, dry_run=dry_run)
+        collected = collect(store, retention, dry_run=dry_run, report=report)
     if as_json:
         print_json(present_versions.gc_json(dataset, collected, dry_run))
     else:
@@ -198,14 +200,17 @@ def takedown(
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
     single_writer: SingleWriterOption = False,
     as_json: JsonOption = False,
+    quiet: QuietOption = False,
 ) -> None:
     """Erase recordings from every kept snapshot, for good; refreshes leave them out from now on."""
+    from pipelines.progress import counting
     from pipelines.takedown import takedown as run
 
-    with reporting_errors():
-        if not yes and sys.stdin.isatty():
-            typer.confirm(f"Erase {len(uris):,} recording(s) from {dataset} for good?", abort=True)
-        made = run(open_store(dataset, storage_option), uris, single_writer=single_writer)
+    if not yes and sys.stdin.isatty():
+        typer.confirm(f"Erase {len(uris):,} recording(s) from {dataset} for good?", abort=True)
+    with reporting_errors(), counting("takedown", "indexes", quiet) as report:
+        store = open_store(dataset, storage_option)
+        made = run(store, uris, single_writer=single_writer, report=report)
     if as_json:
         print_json(present_versions.takedown_json(dataset, made))
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pipelines.config import RetentionConfig
@@ -42,7 +42,12 @@ class Collected:
 
 
 def collect(
-    store: Store, retention: RetentionConfig, *, dry_run: bool = False, now_ms: int | None = None
+    store: Store,
+    retention: RetentionConfig,
+    *,
+    dry_run: bool = False,
+    now_ms: int | None = None,
+    report: Callable[[int], None] = lambda number: None,
 ) -> Collected:
     """Remove what no kept snapshot needs.
 
@@ -56,6 +61,8 @@ def collect(
         Whether nothing is removed.
     now_ms
         Milliseconds since 1970, for tests.
+    report
+        Called with the number of files removed so far.
 
     Raises
     ------
@@ -76,7 +83,7 @@ def collect(
         raise DatasetError(f"{store.root}: another run committed just now; run gc again")
     if not dry_run:
         mend_card(store, current)
-        remove_all(store, (file.name for file in garbage))
+        remove_all(store, (file.name for file in garbage), report)
     size_bytes = sum(file.size_bytes for file in garbage)
     return Collected(sorted(versions), sorted(expired), [f.name for f in garbage], size_bytes)
 
@@ -145,9 +152,12 @@ def _unneeded(files: Iterable[StoreFile], needed: set[str], young_ms: float) -> 
             yield file
 
 
-def remove_all(store: Store, names: Iterable[str]) -> None:
+def remove_all(
+    store: Store, names: Iterable[str], report: Callable[[int], None] = lambda number: None
+) -> None:
     """Remove files; those that somebody else removes meanwhile are no matter."""
-    for name in names:
+    for number, name in enumerate(names, 1):
+        report(number)
         # An index, or a run's staging folder, goes as a whole.
         whole = name.startswith(("index/", "staging/"))
         store.remove("/".join(name.split("/")[:2]) if whole else name)

@@ -97,6 +97,8 @@ def refresh_plan_text(dataset: str, planned: dict[str, Any]) -> str:
         f"{made['parquet_bytes'] / 1e6:,.1f} MB of Parquet",
         f"  {planned['shards_rewritten']} shards would be written anew from stored rows",
     ]
+    if moved := planned["moved"]:
+        lines.append(f"  {moved:,} of the new and changed have known contents: rows carried over")
     for cause, number in sorted(made["failures"].items()):
         lines.append(f"  {number:,} would fail: {cause}")
         lines += [f"    {uri!r}: {message}" for uri, message in made["examples"][cause]]

@@ -30,6 +30,7 @@ from pipelines.finish import (
 from pipelines.launch import is_dry_run, makes_template, not_shared, run_job, write_template
 from pipelines.maintenance import require_agreement
 from transforms.diff import AdoptRecordings, Decision, DiffCatalogue
+from transforms.diffing import Adopted
 from transforms.errors import Cause, ConfigError, ConflictError, DatasetError, UserError
 from transforms.index import WriteIndex
 from transforms.job import Base, ExtractJob
@@ -134,12 +135,17 @@ def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
         | "OnlyOnce" >> beam.Distinct()
         | "CountShards" >> beam.combiners.Count.Globally()
     )
-    _ = diff.decision | "WriteDecision" >> beam.Map(_write_decision, touched, job)
+    moved = beam.pvalue.AsSingleton(
+        adopted.facts
+        | "OnlyMoved" >> beam.Filter(lambda fact: isinstance(fact, Adopted))
+        | "CountMoved" >> beam.combiners.Count.Globally()
+    )
+    _ = diff.decision | "WriteDecision" >> beam.Map(_write_decision, touched, moved, job)
 
 
-def _write_decision(decision: Decision, touched: int, job: ExtractJob) -> None:
-    said = {"difference": decision.difference.to_json(), "todo": decision.todo}
-    said["shards_rewritten"] = touched
+def _write_decision(decision: Decision, touched: int, moved: int, job: ExtractJob) -> None:
+    said: dict[str, Any] = {"difference": decision.difference.to_json(), "todo": decision.todo}
+    said |= {"shards_rewritten": touched, "moved": moved}
     job.store.put(f"{job.staging}/decision.json", json.dumps(said).encode())
 
 
@@ -343,7 +349,8 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
     -------
     dict
         ``version``, the current one; ``todo``; ``difference``: recordings by what would be done
-        with them, and examples; ``new_schema``; ``shards_rewritten``; and ``made``, the
+        with them, and examples; ``new_schema``; ``shards_rewritten``; ``moved``, how many of the
+        new and changed are carried over, since their contents are known; and ``made``, the
         :class:`~transforms.plan_summary.PlanSummary` of what would be extracted.
 
     Raises
@@ -374,6 +381,7 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
         "todo": decision["todo"],
         "difference": decision["difference"],
         "new_schema": changes_schema(job),
+        "moved": decision["moved"],
         "shards_rewritten": "all" if rewrites_all else decision["shards_rewritten"],
         "made": made,
     }

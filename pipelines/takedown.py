@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -77,7 +77,13 @@ class _Held:
     shards: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
 
 
-def takedown(store: Store, names: Sequence[str], *, single_writer: bool = False) -> Takedown:
+def takedown(
+    store: Store,
+    names: Sequence[str],
+    *,
+    single_writer: bool = False,
+    report: Callable[[int], None] = lambda number: None,
+) -> Takedown:
     """Erase recordings from every kept snapshot, and record it; they do not come back.
 
     Their rows and what the indexes say of them are removed from the store: shards that held
@@ -94,6 +100,8 @@ def takedown(store: Store, names: Sequence[str], *, single_writer: bool = False)
         URIs or ``recording_id``; a URI stands for all its segments.
     single_writer
         Whether the user warrants that no other run writes there meanwhile.
+    report
+        Called with the number of indexes written anew so far.
 
     Raises
     ------
@@ -121,9 +129,10 @@ def takedown(store: Store, names: Sequence[str], *, single_writer: bool = False)
     with discarding_the_overtaken(job, current, jobs.values()):
         now = datetime.now(UTC).isoformat(timespec="seconds")
         erased = tuple(TakenDown(known, uri, now) for known, uri in sorted(uris.items()))
-        replaced = {}
+        replaced: dict[str, str] = {}
         for snapshot in {p.snapshot.index: p.snapshot for p in reversed(history)}.values():
             if held[snapshot.index].uris:
+                report(len(replaced))
                 replaced[snapshot.index] = _without(store, snapshot, current, held, jobs)
         index = replaced.get(current.index, current.index)
         snapshot = replace(

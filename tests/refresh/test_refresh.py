@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
@@ -329,14 +331,19 @@ def test_a_card_that_a_killed_run_did_not_write_is_written(songs: Path, dataset:
 # The plan
 
 
+def plan_here(songs: Path, dataset: Path) -> dict[str, Any]:
+    recipe = recipe_for(str(dataset), None, [])
+    job = make_job(recipe, resolve_catalogue(str(songs), recipe), Store(str(dataset)))
+    job = replace(job, refresh=recipe.refresh.spec())
+    return plan_refresh(job, recipe.as_dict(), here())
+
+
 def test_the_plan_is_what_is_done(songs: Path, dataset: Path) -> None:
     write_song(songs / "new.wav", 77)
     (songs / "bad.wav").write_bytes(b"no audio")
     (songs / "2.wav").unlink()
     before = files_of(dataset)
-    recipe = recipe_for(str(dataset), None, [])
-    job = make_job(recipe, resolve_catalogue(str(songs), recipe), Store(str(dataset)))
-    planned = plan_refresh(job, recipe.as_dict(), here())
+    planned = plan_here(songs, dataset)
     assert files_of(dataset) == before
     made = refresh_here(songs, dataset)
     assert planned["difference"] == made.difference
@@ -363,8 +370,10 @@ def test_a_renamed_file_is_a_move_where_contents_are_hashed(
 ) -> None:
     for i in range(3):
         (songs / f"{i}.wav").rename(songs / f"renamed {i}.wav")
+    planned = plan_here(songs, hashed)
     made = refresh_here(songs, hashed)
-    assert made.metrics.counters["recordings_moved"] == 3
+    assert made.metrics.counters["recordings_moved"] == planned["moved"] == 3
+    assert planned["shards_rewritten"] == made.metrics.counters["shards_rewritten"]
     assert "recordings_extracted" not in made.metrics.counters
     assert_as_fresh(songs, hashed, tmp_path / "fresh", *HASHED)
     assert faults(hashed) == []
