@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from pipelines.maintenance import describe, mend_card, open_snapshot, row_schema
 from transforms.errors import DatasetError
 from transforms.storage.card import past_card, statistics, to_json
 from transforms.storage.exclusive import require_exclusive_commits
-from transforms.storage.index import count_parts, read_batches, read_part
+from transforms.storage.index import count_parts, read_part
+from transforms.storage.naming import bucket
 from transforms.storage.snapshot import (
     Past,
     Snapshot,
@@ -105,18 +107,19 @@ def compare(store: Store, before: int, after: int) -> Iterator[RecordingChange]:
 def _aligned(store: Store, a: Snapshot, b: Snapshot) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Read the same recordings of two indexes, as few at a time as their division allows."""
     sides = [(one.index, one.parts or count_parts(store, one.index)) for one in (a, b)]
-    if sides[0][1] == sides[1][1]:
-        for part in range(sides[0][1]):
-            one, other = (read_part(store, i, "recordings", part, _COMPARED) for i, _ in sides)
-            yield one, other
-    else:
-        one, other = (_whole(store, index) for index, _ in sides)
+    parts = lcm(*(number for _, number in sides))
+    for part in range(parts):
+        one, other = (_read(store, *side, part, parts) for side in sides)
         yield one, other
 
 
-def _whole(store: Store, index: str) -> pa.Table:
-    schema = pa.schema([(name, pa.string()) for name in _COMPARED[:-1]] + [("rows", pa.int64())])
-    return pa.Table.from_batches(read_batches(store, index, "recordings", _COMPARED), schema)
+def _read(store: Store, index: str, own_parts: int, part: int, parts: int) -> pa.Table:
+    """Read one of so many parts of an index that is divided into fewer, or as many."""
+    table = read_part(store, index, "recordings", part % own_parts, _COMPARED)
+    if own_parts == parts:
+        return table
+    mine = [bucket(name, parts) == part for name in table["recording_id"].to_pylist()]
+    return table.filter(pa.array(mine, pa.bool_()))
 
 
 def _compare_parts(before: pa.Table, after: pa.Table) -> Iterator[RecordingChange]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
@@ -398,31 +398,31 @@ def adopt(
     ProbedRecording
         Those whose rows are to be made.
     """
-    left = sorted(offers, key=lambda offer: str(offer.row["recording_id"]))
-    own = {offer.row["recording_id"] for offer in left}
+    ordered = sorted(offers, key=lambda offer: str(offer.row["recording_id"]))
+    left = {str(offer.row["recording_id"]): offer for offer in ordered}
+    own = set(left)
     # First those that are there under their own name.
     for one in sorted(
         probed, key=lambda p: (p.recording.recording_id not in own, p.recording.recording_id)
     ):
-        split = _fitting_split(one, left, job)
+        split = _fitting_split(one, next(iter(left.values()), None), job)
         if split is None:
             yield one
             continue
         name = one.recording.recording_id
-        offer = next((o for o in left if o.row["recording_id"] == name), left[0])
-        left.remove(offer)
+        offer = left.pop(name if name in left else next(iter(left)))
         yield from _adopt(offer.row, one, split, job)
-    for offer in left:
+    for offer in left.values():
         yield from leave(offer.row, _base(job))
 
 
-def _fitting_split(probed: ProbedRecording, offers: Sequence[Offer], job: ExtractJob) -> str | None:
+def _fitting_split(probed: ProbedRecording, offer: Offer | None, job: ExtractJob) -> str | None:
     """Give the split of a recording that has the rows which are offered."""
     try:
         planned = plan_recording(probed, job.features, job.split, job.limits.max_seconds)
     except RecordingError:
         return None  # planning says so, too, and records it
-    return planned.split if offers and planned.rows == offers[0].row["rows"] else None
+    return planned.split if offer and planned.rows == offer.row["rows"] else None
 
 
 def _adopt(

@@ -19,7 +19,15 @@ from pipelines.config import RetentionConfig
 from pipelines.gc import choose, collect
 from pipelines.takedown import takedown
 from pipelines.validate import validate
-from pipelines.versions import checkout, compare, count_changes, history, rollback
+from pipelines.versions import (
+    _aligned,
+    _compare_parts,
+    checkout,
+    compare,
+    count_changes,
+    history,
+    rollback,
+)
 from tests.pipeline_runs import extract_here, here, melmill, melmill_json, refresh_here
 from tests.refresh.catalogues import (
     SMALL,
@@ -32,7 +40,9 @@ from tests.refresh.catalogues import (
     write_songs,
 )
 from transforms.errors import DatasetError
+from transforms.storage.index import write_part
 from transforms.storage.merging import ShardSize, plan_merges
+from transforms.storage.naming import bucket, digest
 from transforms.storage.snapshot import Past, Snapshot, require_snapshot
 from transforms.storage.store import Store
 
@@ -95,6 +105,30 @@ def test_the_difference_names_recordings_and_counts_rows(store: Store, made: Pat
     assert count_changes(compare(store, 1, 0))["recordings"]["added"] == 1
     assert list(compare(store, 1, 1)) == []
     assert {one.kind for one in compare(store, 1, 2)} == {"changed"}
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 3)])
+def test_indexes_that_are_divided_differently_are_compared(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    store = Store(str(tmp_path))
+    names = [digest(str(number)) for number in range(40)]
+    for index, parts, kept in (("a", before, names[:30]), ("b", after, names[10:])):
+        for part in range(parts):
+            rows = [
+                {"recording_id": name, "uri": name, "status": "ok", "rows": 1}
+                for name in kept
+                if bucket(name, parts) == part
+            ]
+            write_part(store, index, "recordings", part, rows)
+    sides = [Snapshot(0, index, {}, "", "", parts=n) for index, n in (("a", before), ("b", after))]
+    found = [
+        (change.kind, change.uri)
+        for one, other in _aligned(store, *sides)
+        for change in _compare_parts(one, other)
+    ]
+    expected = [("removed", name) for name in names[:10]] + [("added", name) for name in names[30:]]
+    assert sorted(found) == sorted(expected)
 
 
 def test_versions_that_are_not_there_are_named(store: Store) -> None:
