@@ -13,11 +13,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from pipelines.dataset import Dataset
 from tests.e2e.object_stores.servers import Place
 from tests.e2e.runners.bare import copy_source
 from tests.e2e.runners.dataflow_service import DONE, FAILED, Service, dataflow_service
 from tests.e2e.runners.flink import ROOT, said_json
 from tests.e2e.songs import SETTINGS, Songs
+from transforms.storage.snapshot import require_snapshot
 
 
 @pytest.fixture(scope="module")
@@ -117,21 +119,36 @@ def test_a_dry_run_checks_the_options_and_submits_nothing(
 def test_a_templates_job_commits_by_itself(
     service: Service, gcs: Place, songs: Songs, dataset: Path, setup_file: Path, tmp_path: Path
 ) -> None:
+    output, table = f"{gcs.root}/dataset", upload(songs, gcs)
+    arguments = [f"--catalogue={table}", f"--output={output}", f"--setup_file={setup_file}"]
+    settings = f"--settings={';'.join(SETTINGS[1:6:2])}"
+    run_template(service, gcs, *arguments, settings)
+    assert_same_rows(gcs, dataset, tmp_path / "fetched")
+    # And a refresh, of a catalogue that lacks a song and has one of another genre.
+    lines = songs.table.read_text(encoding="utf-8").splitlines()
+    lines[0] = lines[0].replace("rock", "pop")
+    name = table.removeprefix(f"{gcs.root}/")
+    gcs.filesystem().pipe_file(f"{gcs.bucket}/{name}", "\n".join(lines[:-1]).encode())
+    run_template(service, gcs, *arguments, "--command=refresh")
+    current = require_snapshot(gcs.store("dataset"))
+    assert (current.version, current.operation) == (1, "refresh")
+    found = Dataset(output, gcs.options).as_arrow().to_table(columns=["uri", "genre"])
+    assert len(set(found["uri"].to_pylist())) == 11
+    assert "pop" in found["genre"].to_pylist()
+
+
+def run_template(service: Service, gcs: Place, *arguments: str) -> None:
+    """Have a template written, and the service make a job of it, which nobody waits for."""
     template = f"{gcs.root}/templates/job.json"
-    output = f"{gcs.root}/dataset"
-    arguments = [f"--catalogue={upload(songs, gcs)}", f"--output={output}"]
-    arguments += [f"--settings={';'.join(SETTINGS[1:6:2])}", f"--setup_file={setup_file}"]
     program = (str(ROOT / "deploy/dataflow/main.py"),)
     done = run(service, gcs, *arguments, f"--template_location={template}", program=program)
     assert done.returncode == 0, done.stderr
     assert f"wrote the template {template}" in done.stdout
-    # Nobody waits for the job that the service makes of it.
     job = service.create(json.loads(gcs.filesystem().cat_file(template)))
     deadline = time.monotonic() + 120
     while job.state not in (DONE, FAILED) and time.monotonic() < deadline:
         time.sleep(0.5)
     assert job.state == DONE, job.messages
-    assert_same_rows(gcs, dataset, tmp_path / "fetched")
 
 
 @pytest.mark.parametrize(
