@@ -68,7 +68,7 @@ def build_pipeline(
 
 
 def _decide(_: Any, job: ExtractJob) -> Decision:
-    return Decision(job.base.parts if job.base else 1, Difference(), todo=True)
+    return Decision(job.require_base().parts, Difference(), todo=True)
 
 
 def _name_merges(_: Any, merges: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -114,17 +114,13 @@ def compact(
         run_job(build, job, options, partial(count_finished, job))
         index = require_outcome(job).index
         snapshot = replace(
-            current, index=index, operation="compact", replaced={}, parts=_parts(job)
+            current, index=index, operation="compact", replaced={}, parts=job.require_base().parts
         )
         commit(store, snapshot, ordered_shards(store, index), table_schema(job))
     snapshot = require_snapshot(store)
     describe(store, snapshot, job.schema)
     store.remove(job.staging)
     return Compaction(snapshot, True, sum(map(len, merges)), len(merges), rows)
-
-
-def _parts(job: ExtractJob) -> int:
-    return job.base.parts if job.base else 0
 
 
 def _plan(job: ExtractJob, current: Snapshot) -> Iterator[tuple[str, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -78,12 +78,18 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection
     return (planned.recordings, failures, shards) | "WriteIndex" >> WriteIndex(job)
 
 
-def build_committing_pipeline(
-    pipeline: beam.Pipeline, job: ExtractJob, *, configuration: dict[str, Any], began_with: int
-) -> None:
-    """Lay out the path up to the commit, for where no launcher waits for the end."""
-    index = build_pipeline(pipeline, job)
-    _ = index | "CommitSnapshot" >> beam.Map(commit_index, job, configuration, began_with)
+def committing(
+    build: Callable[[beam.Pipeline, ExtractJob], beam.PCollection[str]],
+    configuration: dict[str, Any],
+    began_with: int,
+) -> Callable[[beam.Pipeline, ExtractJob], None]:
+    """Extend what lays out a path by the commit, for where no launcher waits for the end."""
+
+    def build_all(pipeline: beam.Pipeline, job: ExtractJob) -> None:
+        index = build(pipeline, job)
+        _ = index | "CommitSnapshot" >> beam.Map(commit_index, job, configuration, began_with)
+
+    return build_all
 
 
 def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
@@ -169,10 +175,7 @@ def extract(
         job = replace(job, known_index=current.index, taken_down=erased)
     if makes_template(options):
         began_with = current.version if current else -1
-        build = partial(
-            build_committing_pipeline, configuration=configuration, began_with=began_with
-        )
-        write_template(build, job, options)
+        write_template(committing(build_pipeline, configuration, began_with), job, options)
     if is_dry_run(options):
         forget(job)
     with _naming_rivals(job, current):

@@ -14,7 +14,7 @@ from pipelines.launch import not_shared
 from transforms.errors import DatasetError
 from transforms.job import ExtractJob
 from transforms.storage.card import brief_statistics, write_card
-from transforms.storage.index import read_index
+from transforms.storage.index import shard_names
 from transforms.storage.parquet import read_schema
 from transforms.storage.schema import RowSchema
 from transforms.storage.shards import made_shards, remove_files
@@ -27,7 +27,6 @@ from transforms.storage.snapshot import (
     require_snapshot,
     table_files,
 )
-from transforms.storage.store import Store
 from transforms.storage.totals import Totals, add_up, ordered_shards
 
 #: Written to see whether it can be, and when it was.
@@ -132,19 +131,15 @@ def finish(
 def _remove_unused(job: ExtractJob) -> None:
     """Remove shards that this run has made, and that are in no kept snapshot."""
     current = require_snapshot(job.store)
-    held = _shard_names(job.store, current.index)
+    held = set(shard_names(job.store, current.index))
     unused = [shard for shard in made_shards(job) if shard.name not in held]
     if unused:
         # The same run, done before, may have committed what an earlier snapshot still holds.
         indexes = {past.snapshot.index for past in read_history(job.store) if past.kept}
-        held |= {name for index in indexes for name in _shard_names(job.store, index)}
+        held |= {name for index in indexes for name in shard_names(job.store, index)}
     for shard in unused:
         if shard.name not in held:
             remove_files(job.store, shard)
-
-
-def _shard_names(store: Store, index: str) -> set[str]:
-    return {row["name"] for row in read_index(store, index, "shards", ["name"])}
 
 
 def forget(job: ExtractJob) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pipelines.config import RetentionConfig
 from pipelines.maintenance import mend_card, open_snapshot
 from transforms.errors import DatasetError
-from transforms.storage.index import read_index
+from transforms.storage.index import shard_names
 from transforms.storage.snapshot import Past, read_history, require_snapshot
 from transforms.storage.store import Store, StoreFile
 from transforms.storage.summaries import ShardSummary
@@ -111,7 +111,7 @@ def _garbage(store: Store, kept: Iterable[Past], young_ms: float) -> Iterator[St
     indexes = {past.snapshot.index for past in kept}
     staging = list(store.files("staging"))
     in_use = {_folder(file) for file in staging if _is_young(file, young_ms)}
-    needed = {name for index in sorted(indexes) for name in _shard_names(store, index)}
+    needed = {name for index in sorted(indexes) for name in shard_names(store, index)}
     needed |= {name for file in staging if _folder(file) in in_use for name in _made(store, file)}
     listed = list(store.files("index"))
     # Of a folder that is being written anew some files may be old.
@@ -130,10 +130,6 @@ def _folder(file: StoreFile) -> str:
 def _is_young(file: StoreFile, young_ms: float) -> bool:
     # Of a file without a time nobody knows who may need it.
     return file.modified_ms is None or file.modified_ms > young_ms
-
-
-def _shard_names(store: Store, index: str) -> Iterator[str]:
-    return (row["name"] for row in read_index(store, index, "shards", ["name"]))
 
 
 def _made(store: Store, receipt: StoreFile) -> Iterator[str]:

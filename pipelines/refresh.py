@@ -14,13 +14,12 @@ import apache_beam as beam
 from deltalake import Schema
 
 from pipelines.counters import RunMetrics
-from pipelines.extract import check_folder, count_finished, extract
+from pipelines.extract import check_folder, committing, count_finished, extract
 from pipelines.finish import (
     Outcome,
     TooManyFailuresError,
     begin,
     changes_schema,
-    commit_index,
     discard,
     finish,
     read_outcome,
@@ -29,14 +28,15 @@ from pipelines.finish import (
 )
 from pipelines.launch import is_dry_run, makes_template, not_shared, run_job, write_template
 from pipelines.maintenance import require_agreement
-from transforms.diff import AdoptRecordings, Decision, DiffCatalogue
-from transforms.diffing import Adopted
+from transforms.diff import Adoptions, AdoptRecordings, Decision, DiffCatalogue, Differences
 from transforms.errors import Cause, ConfigError, ConflictError, DatasetError, UserError
 from transforms.index import WriteIndex
 from transforms.job import Base, ExtractJob
 from transforms.plan import PlanRecordings, PlanShards
 from transforms.plan_summary import SummarizePlan
+from transforms.planning import PlannedRecording, ShardPlan
 from transforms.probe import ProbeRecordings
+from transforms.records import Failure
 from transforms.rewrite import RewriteShards
 from transforms.shards import WriteShards
 from transforms.storage.card import card_is_of, write_card
@@ -85,49 +85,51 @@ class Refresh:
     metrics: RunMetrics
 
 
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """Collections that are known before anything is decoded."""
+
+    diff: Differences
+    adopted: Adoptions
+    recordings: beam.PCollection[PlannedRecording]
+    failures: beam.PCollection[Failure]
+    plans: beam.PCollection[ShardPlan]
+
+
+def _lay_out_plan(pipeline: beam.Pipeline, job: ExtractJob) -> _Planned:
+    start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores)
+    diff = start | "DiffCatalogue" >> DiffCatalogue(job)
+    probed = diff.recordings | "ProbeRecordings" >> ProbeRecordings(job)
+    adopted = (diff.offers, probed.recordings) | "AdoptRecordings" >> AdoptRecordings(job)
+    known = (adopted.recordings, diff.probed) | "JoinProbed" >> beam.Flatten()
+    planned = known | "PlanRecordings" >> PlanRecordings(job)
+    failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
+    pack = PlanShards(job, diff.decision, adopted.number)
+    plans = (planned.recordings, failures) | "PlanShards" >> pack
+    return _Planned(diff, adopted, planned.recordings, failures, plans)
+
+
 def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection[str]:
     """Lay out the path of the data: what an extraction does, for what the snapshot lacks.
 
     Out comes the index's name, for the commit.
     """
-    start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores)
-    diff = start | "DiffCatalogue" >> DiffCatalogue(job)
-    probed = diff.recordings | "ProbeRecordings" >> ProbeRecordings(job)
-    adopted = (diff.offers, probed.recordings) | "AdoptRecordings" >> AdoptRecordings(job)
-    known = (adopted.recordings, diff.probed) | "JoinProbed" >> beam.Flatten()
-    planned = known | "PlanRecordings" >> PlanRecordings(job)
-    failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
-    plans = (planned.recordings, failures) | "PlanShards" >> PlanShards(
-        job, diff.decision, adopted.facts
-    )
-    shards = plans | "WriteShards" >> WriteShards(job)
+    planned = _lay_out_plan(pipeline, job)
+    diff, adopted = planned.diff, planned.adopted
+    shards = planned.plans | "WriteShards" >> WriteShards(job)
     touched = diff.touched, adopted.touched
     rewritten = (*touched, diff.decision) | "RewriteShards" >> RewriteShards(job)
-    facts = planned.recordings, failures, shards, diff.facts, adopted.facts, rewritten
+    found = planned.recordings, planned.failures, shards
+    facts = *found, diff.facts, adopted.facts, rewritten
     return facts | "WriteIndex" >> WriteIndex(job, diff.decision)
-
-
-def build_committing_pipeline(
-    pipeline: beam.Pipeline, job: ExtractJob, *, configuration: dict[str, Any], began_with: int
-) -> None:
-    """Lay out the path up to the commit, for where no launcher waits for the end."""
-    index = build_pipeline(pipeline, job)
-    _ = index | "CommitSnapshot" >> beam.Map(commit_index, job, configuration, began_with)
 
 
 def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
     """Lay out the same path up to where anything is decoded or written."""
-    start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores)
-    diff = start | "DiffCatalogue" >> DiffCatalogue(job)
-    probed = diff.recordings | "ProbeRecordings" >> ProbeRecordings(job)
-    adopted = (diff.offers, probed.recordings) | "AdoptRecordings" >> AdoptRecordings(job)
-    known = (adopted.recordings, diff.probed) | "JoinProbed" >> beam.Flatten()
-    planned = known | "PlanRecordings" >> PlanRecordings(job)
-    failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
-    plans = (planned.recordings, failures) | "PlanShards" >> PlanShards(
-        job, diff.decision, adopted.facts
-    )
-    _ = (planned.recordings, failures, plans) | "SummarizePlan" >> SummarizePlan(job)
+    planned = _lay_out_plan(pipeline, job)
+    diff, adopted = planned.diff, planned.adopted
+    facts = planned.recordings, planned.failures, planned.plans
+    _ = facts | "SummarizePlan" >> SummarizePlan(job)
     touched = beam.pvalue.AsSingleton(
         (diff.touched, adopted.touched)
         | "JoinTouched" >> beam.Flatten()
@@ -135,11 +137,7 @@ def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
         | "OnlyOnce" >> beam.Distinct()
         | "CountShards" >> beam.combiners.Count.Globally()
     )
-    moved = beam.pvalue.AsSingleton(
-        adopted.facts
-        | "OnlyMoved" >> beam.Filter(lambda fact: isinstance(fact, Adopted))
-        | "CountMoved" >> beam.combiners.Count.Globally()
-    )
+    moved = beam.pvalue.AsSingleton(adopted.number)
     _ = diff.decision | "WriteDecision" >> beam.Map(_write_decision, touched, moved, job)
 
 
@@ -254,10 +252,7 @@ def _pass(
     if not single_writer:
         require_exclusive_commits(job.store, job.staging)
     if makes_template(options):
-        build = partial(
-            build_committing_pipeline, configuration=configuration, began_with=current.version
-        )
-        write_template(build, job, options)
+        write_template(committing(build_pipeline, configuration, current.version), job, options)
     with discarding_the_overtaken(job, current):
         metrics = run_job(build_pipeline, job, options, partial(count_finished, job))
         outcome = require_outcome(job)

@@ -29,7 +29,7 @@ from transforms.errors import ConfigError, DatasetError
 from transforms.index import write_index
 from transforms.job import ExtractJob
 from transforms.storage.exclusive import require_exclusive_commits
-from transforms.storage.index import read_batches, read_index, read_shards
+from transforms.storage.index import read_batches, read_shards, shard_names
 from transforms.storage.rewriting import rewrite_shard
 from transforms.storage.snapshot import (
     Past,
@@ -245,11 +245,7 @@ def _holding(store: Store, erased: set[str]) -> list[str]:
     """Find the shards that hold some of the recordings, whether a snapshot names them or not."""
     wanted = pa.array(sorted(erased), pa.string())
     indexes = {past.snapshot.index for past in read_history(store) if past.kept}
-    clean = {
-        row["name"]
-        for index in sorted(indexes)
-        for row in read_index(store, index, "shards", ["name"])
-    }
+    clean = {name for index in sorted(indexes) for name in shard_names(store, index)}
     found = []
     for folder in sorted(name for name in store.top_names() if name.startswith("split=")):
         for name in store.names(folder):

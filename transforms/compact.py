@@ -59,9 +59,7 @@ class _Merge(beam.DoFn):
 
 def find_summaries(names: tuple[str, ...], job: ExtractJob) -> list[ShardSummary]:
     """Look some shards up in the index that the job starts from."""
-    base = job.base
-    if base is None:
-        raise ValueError("shards of a snapshot are merged")
+    base = job.require_base()
     found = {}
     for part in sorted({bucket(name, base.parts) for name in names}):
         table = read_part(job.store, base.index, "shards", part, ["name", "summary"])

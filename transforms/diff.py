@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -29,7 +29,7 @@ from transforms.diffing import (
     pack_recordings,
     unpack_recordings,
 )
-from transforms.errors import DatasetError, RecordingError
+from transforms.errors import DatasetError
 from transforms.job import ExtractJob
 from transforms.metrics import Progress, count
 from transforms.records import ProbedRecording, Recording
@@ -159,7 +159,7 @@ class _List(beam.DoFn):
         with ThreadPoolExecutor(_ASKED) as threads:
             while block := list(islice(listed, _BLOCK)):
                 if not all(recording.fingerprint for recording in block):
-                    block = list(threads.map(self._ask, block))
+                    block = list(threads.map(self.job.in_its_version, block))
                 count("recordings_listed", len(block))
                 self.progress.add(listed=len(block))
                 yield len(block), pack_recordings(block)
@@ -167,20 +167,10 @@ class _List(beam.DoFn):
     def finish_bundle(self) -> None:
         self.progress.tell()
 
-    def _ask(self, recording: Recording) -> Recording:
-        if recording.fingerprint:
-            return recording
-        try:
-            size_bytes, fingerprint = self.job.source(recording).stat()
-        except RecordingError:
-            # Reading its header will fail the same way, and be recorded.
-            return recording
-        return replace(recording, size_bytes=size_bytes, fingerprint=fingerprint)
-
 
 def _count_parts(listed: int, job: ExtractJob) -> int:
     """Find how many parts are right for a catalogue: a multiple of how many there were."""
-    base = job.base.parts if job.base else 1
+    base = job.require_base().parts
     return base * max(1, -(-listed // (2 * RECORDINGS_PER_PART * base)))
 
 
@@ -224,9 +214,7 @@ def _read_known(
     job: ExtractJob, part: int, parts: int
 ) -> tuple[Iterator[dict[str, Any]], dict[str, tuple[str, int]]]:
     """Read what the snapshot's index has of a part; it may be divided into fewer."""
-    base = job.base
-    if base is None:
-        raise ValueError("a refresh starts from a snapshot")
+    base = job.require_base()
     where = job.store, base.index
     rows = read_part(*where, "recordings", part % base.parts, COLUMNS)
     failed = read_part(*where, "failures", part % base.parts, FAILURE_COLUMNS)
@@ -268,10 +256,8 @@ def decide(difference: Difference, parts: int, job: ExtractJob) -> Decision:
     DatasetError
         It would remove too much.
     """
-    base, allowed = job.base, job.refresh.max_removed_ratio
+    base, allowed = job.require_base(), job.refresh.max_removed_ratio
     removed, known = difference.counts["removed"], difference.counts["known"]
-    if base is None:
-        raise ValueError("a refresh starts from a snapshot")
     if difference.removed_ratio > allowed:
         some = ", ".join(difference.examples["removed"][:3]) + ", …" * (removed > 3)
         raise DatasetError(
@@ -286,11 +272,12 @@ def decide(difference: Difference, parts: int, job: ExtractJob) -> Decision:
 
 @dataclass(frozen=True, slots=True)
 class Adoptions:
-    """Collections that come out of :class:`AdoptRecordings`."""
+    """Collections that come out of :class:`AdoptRecordings`; ``number`` is of those adopted."""
 
     recordings: beam.PCollection[ProbedRecording]
     facts: beam.PCollection[Adopted | Dropped]
     touched: beam.PCollection[Touched]
+    number: beam.PCollection[int]
 
 
 @dataclass(eq=False)
@@ -310,7 +297,7 @@ class AdoptRecordings(beam.PTransform):
         offers, probed = found
         if not self.job.content_hashes:
             none = offers | "NoOffers" >> beam.Filter(lambda _: False)
-            return Adoptions(probed, none, none)
+            return Adoptions(probed, none, none, _count_adopted(none))
         adopted = (
             {
                 OFFERS: offers | "KeyOffers" >> beam.Map(lambda one: (one.content_hash, one)),
@@ -320,7 +307,16 @@ class AdoptRecordings(beam.PTransform):
             | "JoinContents" >> beam.CoGroupByKey()
             | "Adopt" >> beam.FlatMap(_adopt, self.job).with_outputs(FACTS, TOUCHED, main="rest")
         )
-        return Adoptions(adopted["rest"], adopted[FACTS], adopted[TOUCHED])
+        number = _count_adopted(adopted[FACTS])
+        return Adoptions(adopted["rest"], adopted[FACTS], adopted[TOUCHED], number)
+
+
+def _count_adopted(facts: beam.PCollection[Any]) -> beam.PCollection[int]:
+    return (
+        facts
+        | "OnlyAdopted" >> beam.Filter(lambda fact: isinstance(fact, Adopted))
+        | "CountAdopted" >> beam.combiners.Count.Globally()
+    )
 
 
 def _adopt(

@@ -276,15 +276,9 @@ def diff_part(
             yield Candidate(recording)
 
 
-def _base(job: ExtractJob) -> Base:
-    if job.base is None:
-        raise ValueError("a refresh starts from a snapshot")
-    return job.base
-
-
 def _offer(row: Mapping[str, Any], job: ExtractJob) -> Iterator[Change]:
     """Let a recording's rows leave, unless their content turns up again."""
-    base, found = _base(job), row["content_hash"]
+    base, found = job.require_base(), row["content_hash"]
     if job.content_hashes and base.same_features and found and row["status"] == "ok":
         yield Offer(found, dict(row))
     else:
@@ -307,7 +301,7 @@ def _diff_failed(
     job: ExtractJob,
     difference: Difference,
 ) -> Iterator[Change]:
-    base, refresh = _base(job), job.refresh
+    base, refresh = job.require_base(), job.refresh
     # A failure that is missing from its table is one that was never tried.
     cause, attempts = failure or (Cause.CHANGED, 0)
     same = (recording.fingerprint, recording.uri) == (row["fingerprint"], row["uri"])
@@ -331,7 +325,7 @@ def _diff_failed(
 def _diff_used(
     recording: Recording, row: Mapping[str, Any], job: ExtractJob, difference: Difference
 ) -> Iterator[Change]:
-    base = _base(job)
+    base = job.require_base()
     if recording.fingerprint != row["fingerprint"] or not is_settled(
         recording.fingerprint, base.listed_ms
     ):
@@ -352,7 +346,7 @@ def _diff_labels(
 ) -> Iterator[Change]:
     labels = labels_digest(recording)
     # What a split is drawn from is the name, or among the labels.
-    same = _base(job).same_split and labels == row["labels_digest"]
+    same = job.require_base().same_split and labels == row["labels_digest"]
     split = row["split"] if same else assign_split(recording, job.split)
     before = row["uri"], row["split"], row["labels_digest"]
     difference.carry(row["status"], row["rows"])
@@ -413,7 +407,7 @@ def adopt(
         offer = left.pop(name if name in left else next(iter(left)))
         yield from _adopt(offer.row, one, split, job)
     for offer in left.values():
-        yield from leave(offer.row, _base(job))
+        yield from leave(offer.row, job.require_base())
 
 
 def _fitting_split(probed: ProbedRecording, offer: Offer | None, job: ExtractJob) -> str | None:

@@ -305,9 +305,7 @@ def write_index(facts: Iterable[Any], job: ExtractJob) -> str:
 
     One part of it is in memory at a time. Gives the index's name.
     """
-    base = job.base
-    if base is None:
-        raise ValueError("facts are told of a snapshot")
+    base = job.require_base()
     every = [*facts, *(Carried(base.parts, part) for part in range(base.parts))]
     number = _sum_digests(fact_digest(fact) for fact in every)
     number = (number + int(digest("base", base.index), 16)) % _MODULUS

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from transforms.audio.features import FeatureSpec
+from transforms.errors import RecordingError
 from transforms.planning import ShardSpec, SplitSpec
 from transforms.records import Recording
 from transforms.storage.catalogue import Catalogue
@@ -176,3 +177,20 @@ class ExtractJob:
         """Say where a recording is, in the version that was listed or probed."""
         options = self.catalogue.storage_options
         return StoredObject(recording.uri, recording.size_bytes, options, recording.fingerprint)
+
+    def in_its_version(self, recording: Recording) -> Recording:
+        """Tell which version of a recording is there, where its listing did not."""
+        if recording.fingerprint:
+            return recording
+        try:
+            size_bytes, fingerprint = self.source(recording).stat()
+        except RecordingError:
+            # Reading its header fails the same way, and that is recorded.
+            return recording
+        return replace(recording, size_bytes=size_bytes, fingerprint=fingerprint)
+
+    def require_base(self) -> Base:
+        """Give the snapshot that a refresh starts from; ``ValueError`` where there is none."""
+        if self.base is None:
+            raise ValueError("this job starts from no snapshot")
+        return self.base

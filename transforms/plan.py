@@ -10,7 +10,7 @@ from typing import Any
 import apache_beam as beam
 
 from transforms.diff import Decision
-from transforms.diffing import Adopted, Difference
+from transforms.diffing import Difference
 from transforms.errors import RecordingError
 from transforms.job import ExtractJob
 from transforms.metrics import Progress, count, count_failure
@@ -95,12 +95,12 @@ class PlanShards(beam.PTransform):
     decision
         Of a refresh: what is carried over belongs to the same dataset.
     adopted
-        Of a refresh: facts; each :class:`~transforms.diffing.Adopted` is carried over, too.
+        Of a refresh: how many recordings are carried over beside.
     """
 
     job: ExtractJob
     decision: beam.PCollection[Decision] | None = None
-    adopted: beam.PCollection[Any] | None = None
+    adopted: beam.PCollection[int] | None = None
 
     def expand(
         self,
@@ -113,11 +113,7 @@ class PlanShards(beam.PTransform):
         )
         carried: Any = _NOTHING
         if self.decision is not None and self.adopted is not None:
-            number = beam.pvalue.AsSingleton(
-                self.adopted
-                | "OnlyAdopted" >> beam.Filter(lambda fact: isinstance(fact, Adopted))
-                | "CountAdopted" >> beam.combiners.Count.Globally()
-            )
+            number = beam.pvalue.AsSingleton(self.adopted)
             carried = beam.pvalue.AsSingleton(
                 self.decision | "TakeCarried" >> beam.Map(_carried, number)
             )

@@ -71,7 +71,7 @@ class _Probe(beam.DoFn):
             count("recordings_failed")
             count_failure(error.cause)
             self.progress.add(listed=1, failed=1)
-            failure = Failure.of(self._as_it_is(recording), error)
+            failure = Failure.of(self.job.in_its_version(recording), error)
             return beam.pvalue.TaggedOutput(FAILURES, failure)
         observe_ms("probe_ms", time.perf_counter() - started)
         count("recordings_probed")
@@ -79,16 +79,6 @@ class _Probe(beam.DoFn):
         count("audio_ms_probed", round(1000 * seconds))
         self.progress.add(listed=1, seconds_listed=seconds)
         return probed
-
-    def _as_it_is(self, recording: Recording) -> Recording:
-        """Tell which version of a file failed, where the catalogue did not."""
-        if recording.fingerprint:
-            return recording
-        try:
-            size_bytes, fingerprint = self.job.source(recording).stat()
-        except RecordingError:
-            return recording
-        return replace(recording, size_bytes=size_bytes, fingerprint=fingerprint)
 
     def finish_bundle(self) -> None:
         self.progress.tell()

@@ -53,13 +53,14 @@ class RewriteShards(beam.PTransform):
 
 
 def _key_by_part(touched: Touched, job: ExtractJob) -> tuple[int, Touched | None]:
-    return bucket(touched.shard, job.base.parts if job.base else 1), touched
+    return bucket(touched.shard, job.require_base().parts), touched
 
 
 def _parts_to_visit(_: Decision, job: ExtractJob) -> Iterator[tuple[int, Touched | None]]:
     """Name all parts where all shards are to be written anew."""
-    if job.base and job.base.same_features and not job.base.same_files:
-        yield from ((part, None) for part in range(job.base.parts))
+    base = job.require_base()
+    if base.same_features and not base.same_files:
+        yield from ((part, None) for part in range(base.parts))
 
 
 def find_shards(
@@ -71,9 +72,7 @@ def find_shards(
     for one in said:
         if one is not None:
             touched[one.shard].append(one)
-    base = job.base
-    if base is None:
-        return
+    base = job.require_base()
     table = read_part(job.store, base.index, "shards", part, ["name", "summary"])
     for name, summary in zip(table["name"].to_pylist(), table["summary"], strict=True):
         changes = touched.pop(name, None)

@@ -252,6 +252,11 @@ def read_shards(store: Store, index: str) -> Iterator[ShardSummary]:
         yield ShardSummary.from_json(row["summary"])
 
 
+def shard_names(store: Store, index: str) -> Iterator[str]:
+    """Name the shards that an index describes."""
+    return (row["name"] for row in read_index(store, index, "shards", ["name"]))
+
+
 #: The latest snapshot asked for; by its store's text, since options need not be hashable.
 _known: dict[tuple[str, str], Mapping[str, ShardSummary]] = {}
 
