@@ -125,8 +125,7 @@ def start_from(job: ExtractJob, current: Snapshot, configuration: dict[str, Any]
         max_seconds=3600 * before.get("limits", {}).get("max_duration_hours", 0.0),
         configured=_made_with(before) == _made_with(configuration),
     )
-    erased = frozenset(one.recording_id for one in current.taken_down)
-    return in_its_staging(replace(job, base=base, taken_down=erased))
+    return in_its_staging(replace(job, base=base, taken_down=current.taken_down))
 
 
 def in_its_staging(job: ExtractJob) -> ExtractJob:

@@ -36,7 +36,7 @@ def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
         | "CountShards" >> beam.combiners.Count.Globally()
     )
     moved = beam.pvalue.AsSingleton(adopted.number)
-    _ = diff.decision | "WriteDecision" >> beam.Map(_write_decision, touched, moved, job)
+    _ = planned.decision | "WriteDecision" >> beam.Map(_write_decision, touched, moved, job)
 
 
 def _write_decision(decision: Decision, touched: int, moved: int, job: ExtractJob) -> None:
