@@ -112,7 +112,9 @@ def finish(
         leave(job)
         return current, add_up(job.store, current.index), False
     totals = add_up(job.store, outcome.index)
-    _check_failures(totals, job, outcome.index)
+    # Without any recording, a dataset that is there becomes empty, and a new one is a mistake.
+    if current is None or totals.recordings:
+        _check_failures(totals, job, outcome)
     snapshot = Snapshot(
         version=current.version if current else -1,
         index=outcome.index,
@@ -292,8 +294,8 @@ def table_schema_of(schema: RowSchema) -> Any:
     return schema.arrow().append(pa.field("split", pa.string())).remove_metadata()
 
 
-def _check_failures(totals: Totals, job: ExtractJob, index: str) -> None:
-    allowed = job.limits.max_failure_ratio
+def _check_failures(totals: Totals, job: ExtractJob, outcome: Outcome) -> None:
+    allowed, index = job.limits.max_failure_ratio, outcome.index
     if totals.failure_ratio > allowed:
         raise TooManyFailuresError(
             f"{totals.recordings['failed']:,} of {totals.recordings.total():,} recordings failed "
@@ -303,6 +305,7 @@ def _check_failures(totals: Totals, job: ExtractJob, index: str) -> None:
     if not totals.rows:
         raise TooManyFailuresError(
             f"no recording gives any row: {totals.recordings['failed']:,} failed, "
-            f"{totals.recordings['skipped']:,} were shorter than a chunk (chunk.short is drop); "
+            f"{totals.recordings['skipped']:,} were shorter than a chunk (chunk.short is drop), "
+            f"{outcome.difference.get('excluded', 0):,} were left out by catalogue.exclude; "
             f"nothing was committed. Every failure is in {job.store.root}/index/{index}/"
         )

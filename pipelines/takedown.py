@@ -19,9 +19,9 @@ from pipelines.maintenance import (
     job_of,
     mend_side_files,
     open_whole_snapshot,
-    recipe_of,
     statistics_of,
 )
+from pipelines.schemas import recipe_of
 from transforms.diffing import Dropped, Touched
 from transforms.errors import ConfigError
 from transforms.index import write_index

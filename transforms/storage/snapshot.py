@@ -19,11 +19,13 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import unquote
 
+import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from transforms.errors import ConflictError, DatasetError
+from transforms.storage.columns import LabelColumn, is_label, type_name
 from transforms.storage.endpoints import delta_options
 from transforms.storage.patience import insist
 from transforms.storage.store import Store
@@ -274,6 +276,19 @@ def table_files(table: DeltaTable) -> Iterator[tuple[str, int, str]]:
     sizes = actions.column("size_bytes").to_pylist()
     splits = actions.column("partition.split").to_pylist()
     yield from zip(names, sizes, splits, strict=True)
+
+
+def table_labels(store: Store, version: int) -> tuple[tuple[LabelColumn, ...], bool]:
+    """Read the label columns of a version of the table, and whether channels have rows each.
+
+    It is what is known of the rows of a snapshot that has none.
+    """
+    table = open_table(store, version)
+    if table is None:
+        raise DatasetError(f"{store.root}: its Delta log has gone")
+    columns = pa.schema(table.schema().to_arrow())
+    labels = (LabelColumn(f.name, type_name(f.type)) for f in columns if is_label(f.name))
+    return tuple(one for one in labels if one.name != "split"), "channel" in columns.names
 
 
 def commit(store: Store, snapshot: Snapshot, schema: Any) -> int:
