@@ -26,7 +26,7 @@ def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
     """Lay out the same path up to where anything is decoded or written."""
     planned = lay_out_plan(pipeline, job)
     diff, adopted = planned.diff, planned.adopted
-    facts = planned.recordings, planned.failures, planned.plans
+    facts = planned.recordings, planned.failures, planned.plans, planned.decision
     _ = facts | "SummarizePlan" >> SummarizePlan(job)
     touched = beam.pvalue.AsSingleton(
         (diff.touched, adopted.touched)
