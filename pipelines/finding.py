@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from pipelines.leftovers import recordings_in
+from pipelines.leftovers import recordings_in, telling
 from transforms.errors import CatalogueError, DatasetError
 from transforms.storage.catalogue import split_glob
 from transforms.storage.filesystems import absolute_path
@@ -167,13 +167,12 @@ def _uncommitted(store: Store, kept: Sequence[Past]) -> Iterator[Entry]:
     """Read what interrupted and overtaken runs left: their indexes, and shards by themselves."""
     need = needed(store, kept)
     left = [file.name for file in list_own(store) if not need.has(file.name)]
-    for name in left:
+    for name in (*telling(left), *sorted({index_of(name) for name in left} - {""})):
         try:
             if shard_of(name):
                 yield from (Entry(*one) for one in recordings_in(store, name))
-            elif index_of(name) and "/recordings-" in name:
-                index = index_of(name)
-                yield from map(_entry, read_index(store, index, "recordings", _COLUMNS[:3]))
+            else:
+                yield from map(_entry, read_index(store, name, "recordings", _COLUMNS[:3]))
         except (DatasetError, OSError, ValueError):
             continue  # what cannot be read names no recording, and is erased with the others
 

@@ -183,6 +183,8 @@ def test_a_list_that_is_missing_or_damaged_stops_everything(
             path.write_bytes(content)
         with pytest.raises(DatasetError, match="restore it from a backup"):
             read_left_out(store, require_snapshot(store).taken_down)
+    faults = validate(store, 1, lambda number: None)
+    assert any("restore it from a backup" in fault for fault in faults)
 
 
 def test_a_list_of_an_older_format_is_read(store: Store) -> None:
