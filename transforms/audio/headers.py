@@ -61,6 +61,7 @@ _READERS = (
     (((0, b".snd"), (0, b"dns.")), sized.read_au),
     (((0, b"caff"),), sized.read_caf),
     (((0, b"NIST_1A\n"),), sized.read_nist),
+    (((0, bytes.fromhex("3026b2758e66cf11")),), sized.read_asf),
     (((0, b"fLaC"),), flac.read_flac),
     (((0, b"OggS"),), ogg.read_ogg),
 )

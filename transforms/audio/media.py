@@ -142,7 +142,7 @@ def _probe(file: StoredFile, header: Header, limits: MediaLimits) -> AudioInfo:
     if header.missing and (header.frames is None or audio.frames < header.frames):
         audio = replace(audio, decoder=partial(audio.decoder))
         raise RecordingError(Stage.PROBE, Cause.TRUNCATED, header.missing, audio)
-    if header.frames is not None and audio.frames < header.frames:
+    if header.frames is not None and not header.missing and audio.frames != header.frames:
         message = f"{header.irregularity}: of {header.frames} frames, {audio.frames} decode"
         raise RecordingError(Stage.PROBE, Cause.LENGTH_MISMATCH, message)
     return audio

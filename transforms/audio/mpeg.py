@@ -234,23 +234,46 @@ class Walk:
     samples: int = 0
     hole: tuple[int, int] | None = None
 
+    def add(self, begin: int, end: int) -> None:
+        """Add a range; what follows on the last one prolongs it."""
+        if self.ranges and self.ranges[-1][1] == begin:
+            begin = self.ranges.pop()[0]
+        if end > begin:
+            self.ranges.append((begin, end))
+
 
 def walk(file: StoredFile, at: int) -> Walk:
     """Go through a file frame by frame, from the frame at byte `at`."""
     found = Walk(end=audio_end(file))
+    first = parse_frame(file.read_at(at, 4))
     while 0 <= at < found.end:
         begin = at
         while at < found.end and (frame := parse_frame(file.read_at(at, 4))):
             found.samples += frame.samples
             at = min(at + frame.size_bytes, found.end)
-        if at > begin:
-            found.ranges.append((begin, at))
-        if (behind := _skip_tag(file, at)) == at:
+        behind = min(_skip_tag(file, at), found.end)
+        if behind > at and not _holds_frame(file, at, behind, first):
+            found.add(begin, behind)  # a decoder steps over such a tag by itself
+        else:
+            found.add(begin, at)
+        if behind == at < found.end:
             behind = _find_frame(file, at, found.end)
-            if found.hole is None and 0 <= behind < found.end:
+            if found.hole is None and behind >= 0:
                 found.hole = found.samples, at
         at = behind
     return found
+
+
+def _holds_frame(file: StoredFile, at: int, end: int, like: MpegFrame | None) -> bool:
+    """Tell whether a tag holds bytes (of a picture) that look like one of the stream's frames."""
+    tag = file.read_at(at, end - at)
+    offset = tag.find(b"\xff")
+    while offset >= 0:
+        frame = parse_frame(tag[offset : offset + 4])
+        if frame and like and frame.kind == like.kind:
+            return True
+        offset = tag.find(b"\xff", offset + 1)
+    return False
 
 
 def _skip_tag(file: StoredFile, at: int) -> int:
@@ -281,7 +304,7 @@ def _find_frame(file: StoredFile, at: int, most_bytes: int) -> int:
 
 
 def _begins_stream(file: StoredFile, at: int) -> bool:
-    kinds = []
+    kinds: list[tuple[bool, int, int]] = []
     while len(kinds) < _CONVINCING and (frame := parse_frame(file.read_at(at, 4))):
         kinds.append(frame.kind)
         at += frame.size_bytes

@@ -80,7 +80,7 @@ def _check_stream(file: StoredFile, first: Page, last: Page) -> Header:
     # Decoders leave out what lies behind the last position only where the end is marked.
     page = bytearray(file.read_at(last.start, last.end - last.start))
     page[5] |= _ENDS
-    page[22:26] = struct.pack("<I", checksum(page))
+    page[22:26] = struct.pack("<I", checksum(bytes(page)))
     return Header(
         "ogg",
         irregularity=irregularity,
@@ -196,6 +196,9 @@ def tail_pages(file: StoredFile, tail_bytes: int) -> list[Page]:
         if is_page := page.end - origin > len(data) or is_intact(data[at : page.end - origin]):
             pages.append(page)
         at = data.find(_MAGIC, page.end - origin if is_page else at + 1)
+    rest = data[pages[-1].end - origin :] if pages else b""
+    if rest and _MAGIC.startswith(rest):
+        pages.append(_cut_page(pages[-1].end))
     return pages
 
 

@@ -7,7 +7,6 @@ encoders' padding is cut from some and left in others.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -44,7 +43,7 @@ _OPTIONS = {
     ),
 }
 #: Demuxers whose duration is the file's claim, not FFmpeg's estimate from the bit rate.
-_CLAIMING = frozenset({"mov", "matroska", "asf", "flac", "caf", "wav", "aiff"})
+_CLAIMING = frozenset({"mov", "matroska", "flac", "caf", "wav", "aiff"})
 #: A decode may fall this much short of the claim: durations are rounded, and padding is
 #: counted or not.
 _SLACK_SECONDS = 0.5
@@ -52,9 +51,6 @@ _SLACK_SECONDS = 0.5
 _VORBIS_SURPLUS = 8192
 #: Causes of a recording that can be read in part.
 _DAMAGE = (Cause.CORRUPT, Cause.TRUNCATED)
-#: The file properties of an ASF header, and where they are looked for.
-_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
-_ASF_HEADER_BYTES = 1 << 16
 _DEFAULT = av.stream.Disposition.default
 _COVER = av.stream.Disposition.attached_pic
 #: Full scale of integer samples, as libsndfile has it.
@@ -186,8 +182,6 @@ class PyavStream:
     def claimed_seconds(self) -> float | None:
         """The duration that the file claims, if it does."""
         kind = self.container.format.name.partition(",")[0]
-        if kind == "asf":
-            return _asf_seconds(self._file)
         if kind not in _CLAIMING:
             return None
         if self.stream.duration is not None:
@@ -323,17 +317,6 @@ def _is_junk(packet: bytes, codec: str) -> bool:
     if packet.startswith((b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")) or not any(packet):
         return True
     return codec in ("mp1", "mp2", "mp3") and mpeg.parse_frame(packet[:4]) is None
-
-
-def _asf_seconds(file: StoredFile) -> float | None:
-    """The duration that an ASF header claims, without what players wait before they begin."""
-    head = file.read_at(0, _ASF_HEADER_BYTES)
-    at = head.find(_ASF_PROPERTIES)
-    if at < 0 or len(head) < at + 92:
-        return None
-    duration_100ns, _, preroll_ms, flags = struct.unpack_from("<QQQI", head, at + 64)
-    is_live = flags & 1
-    return None if is_live or not duration_100ns else duration_100ns / 1e7 - preroll_ms / 1e3
 
 
 def _shape(frame: Any) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Containers that say how many bytes of audio they hold: WAV, RF64, W64, AIFF, AU, CAF, NIST.
+"""Containers that say how many bytes of audio they hold: WAV, RF64, W64, AIFF, AU, CAF, NIST, ASF.
 
 The size is a claim. Writers that cannot know it leave a placeholder, a 32-bit field wraps
 around at 4 GiB, and a file may end before its audio does. Where the size is wrong and the
@@ -38,6 +38,8 @@ _CHUNK_NAME = re.compile(rb"[ -~]{4}")
 _STRAY_BYTES, _STRAY_SHARE = 4096, 1 / 8
 #: Tags of MPEG audio in the ``fmt`` chunk of a WAV.
 _MPEG_TAGS = frozenset({0x50, 0x55})
+#: The name of an ASF's data object.
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,17 @@ def read_nist(file: StoredFile, start: int, magic: bytes) -> Header:
         return Header("nist", rate, channels, irregularity=irregularity)
     end = start + int(lines[1]) + int(count) * channels * width
     return Header("nist", rate, channels, end, missing=_missing("nist", end, file))
+
+
+def read_asf(file: StoredFile, start: int, magic: bytes) -> Header:
+    """Read the size of an ASF's packets; its duration may count what players wait for twice."""
+    (head_bytes,) = unpack(file, start + 16, "<Q")
+    at = start + head_bytes
+    if file.read_at(at, 16) != _ASF_DATA:
+        return Header("asf")
+    (size,) = unpack(file, at + 16, "<Q")
+    end = None if size in _PLACEHOLDERS else at + size
+    return Header("asf", data_end=end, missing="" if end is None else _missing("asf", end, file))
 
 
 def _measure(file: StoredFile, header: Header, at: int, size: int, field: _Size) -> Header:
