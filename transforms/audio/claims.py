@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.storage.stored_file import Piece, StoredFile
+
+#: Chunks looked at in search of the audio; real files have a dozen.
+_MAX_CHUNKS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +69,20 @@ def read_exactly(file: StoredFile, at: int, size: int) -> bytes:
 def unpack(file: StoredFile, at: int, form: str) -> tuple[Any, ...]:
     """Read the numbers of a header at `at`; raises like :func:`read_exactly`."""
     return struct.unpack(form, read_exactly(file, at, struct.calcsize(form)))
+
+
+def chunks(
+    file: StoredFile, at: int, head: str, padding: int = 1, counts_itself: bool = False
+) -> Iterator[tuple[bytes, int, int]]:
+    """Give the name, place and size of one chunk after another."""
+    head_bytes = struct.calcsize(head)
+    for _ in range(_MAX_CHUNKS):
+        found = file.read_at(at, head_bytes)
+        if len(found) < head_bytes:
+            return
+        name, size = struct.unpack(head, found)
+        size -= head_bytes if counts_itself else 0
+        yield name, at + head_bytes, size
+        if size < 0:
+            return
+        at += head_bytes + size + -size % padding

@@ -7,7 +7,7 @@ byte by byte, before a decoder sees the file.
 
 from __future__ import annotations
 
-from transforms.audio import flac, mpeg, ogg, sized
+from transforms.audio import envelopes, flac, mpeg, ogg, sized
 from transforms.audio.claims import Header
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.storage.stored_file import StoredFile
@@ -19,8 +19,8 @@ def read_header(file: StoredFile) -> Header:
     Parameters
     ----------
     file
-        Read in a few small ranges, whatever its size; only a chained Ogg stream is read
-        page by page.
+        Read in a few small ranges, whatever its size; only a chained Ogg stream, and an MP3
+        of which libsndfile would lose a part, are gone through to their end.
 
     Returns
     -------
@@ -48,20 +48,33 @@ def examine_header(file: StoredFile) -> Header:
     start = mpeg.skip_id3v2(file)
     magic = file.read_at(start, 16)
     for matches, read in _READERS:
-        if any(magic[at : at + len(word)] == word for at, word in matches):
+        if all(magic[at : at + len(word)] == word for at, word in matches):
             return read(file, start, magic)
     return mpeg.read_mpeg(file, start)
 
 
+#: Words that a file begins with (or holds at other places), and who reads such a file.
 _READERS = (
-    (((0, b"RIFF"),), sized.read_wave),
-    (((0, b"RF64"), (0, b"BW64")), sized.read_wave),
+    (((0, b"RIFF"), (8, b"WAVE")), sized.read_wave),
+    (((0, b"RF64"), (8, b"WAVE")), sized.read_wave),
+    (((0, b"BW64"), (8, b"WAVE")), sized.read_wave),
     (((0, b"riff\x2e\x91\xcf\x11"),), sized.read_wave64),
-    (((8, b"AIFF"), (8, b"AIFC")), sized.read_aiff),
-    (((0, b".snd"), (0, b"dns.")), sized.read_au),
+    (((0, b"FORM"), (8, b"AIFF")), sized.read_aiff),
+    (((0, b"FORM"), (8, b"AIFC")), sized.read_aiff),
+    (((0, b".snd"),), sized.read_au),
+    (((0, b"dns."),), sized.read_au),
     (((0, b"caff"),), sized.read_caf),
     (((0, b"NIST_1A\n"),), sized.read_nist),
-    (((0, bytes.fromhex("3026b2758e66cf11")),), sized.read_asf),
     (((0, b"fLaC"),), flac.read_flac),
     (((0, b"OggS"),), ogg.read_ogg),
+    (((0, bytes.fromhex("3026b2758e66cf11")),), envelopes.read_asf),
+    (((0, b"RIFF"), (8, b"AVI ")), envelopes.read_avi),
+    (((0, b"FORM"), (8, b"8SVX")), envelopes.read_iff),
+    (((0, b"FORM"), (8, b"16SV")), envelopes.read_iff),
+    (((0, b"FRM8"),), envelopes.read_dff),
+    (((0, b"DSD "),), envelopes.read_dsf),
+    (((0, b"Creative Voice F"),), envelopes.read_voc),
+    (((0, b".SoX"),), envelopes.read_sox),
+    (((0, b"XoS."),), envelopes.read_sox),
+    (((0, b"2BIT"),), envelopes.read_avr),
 )

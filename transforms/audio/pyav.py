@@ -37,13 +37,16 @@ _DECODER_ERRORS = (
 _OPTIONS = {
     "protocol_whitelist": "none",
     "format_whitelist": (
-        "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,iff,ircam,loas,"
+        "aac,ac3,aiff,amr,ape,asf,au,avi,avr,caf,dsf,dts,dtshd,eac3,flac,flv,iff,ircam,loas,"
         "matroska,mlp,mov,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,qcp,rm,shn,"
         "sox,tak,truehd,tta,voc,w64,wav,wtv,wv,xwma"
     ),
 }
 #: Demuxers whose duration is the file's claim, not FFmpeg's estimate from the bit rate.
-_CLAIMING = frozenset({"mov", "matroska", "flac", "caf", "wav", "aiff"})
+_CLAIMING = frozenset(
+    {"mov", "matroska", "flac", "caf", "wav", "aiff", "flv"}
+    | {"ape", "mpc", "mpc8", "tak", "tta", "wv"}
+)
 #: A decode may fall this much short of the claim: durations are rounded, and padding is
 #: counted or not.
 _SLACK_SECONDS = 0.5

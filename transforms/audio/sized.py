@@ -1,4 +1,4 @@
-"""Containers that say how many bytes of audio they hold: WAV, RF64, W64, AIFF, AU, CAF, NIST, ASF.
+"""Containers that say how many bytes of audio they hold: WAV, RF64, W64, AIFF, AU, CAF, NIST.
 
 The size is a claim. Writers that cannot know it leave a placeholder, a 32-bit field wraps
 around at 4 GiB, and a file may end before its audio does. Where the size is wrong and the
@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from transforms.audio.claims import Header, unpack
+from transforms.audio.claims import Header, chunks, unpack
 from transforms.audio.mpeg import audio_end
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.storage.stored_file import Piece, StoredFile
 
-#: Chunks looked at in search of the audio; real files have a dozen.
-_MAX_CHUNKS = 1000
 _ALL_ONES = 0xFFFFFFFF
 #: Sizes that writers put where they cannot know it (a pipe, a crash): no claims.
-_PLACEHOLDERS = frozenset(
+PLACEHOLDERS = frozenset(
     {0, _ALL_ONES, 0x7FFFF000, 0x80000000, 0x7FFFFFFF}
     | {2**64 - 1, 2**63 - 1, 2**63, 0x7FFFFFFFFFFFF000}
 )
@@ -38,8 +35,6 @@ _CHUNK_NAME = re.compile(rb"[ -~]{4}")
 _STRAY_BYTES, _STRAY_SHARE = 4096, 1 / 8
 #: Tags of MPEG audio in the ``fmt`` chunk of a WAV.
 _MPEG_TAGS = frozenset({0x50, 0x55})
-#: The name of an ASF's data object.
-_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +68,7 @@ def read_wave(file: StoredFile, start: int, magic: bytes) -> Header:
     """Read the header of a WAV or RF64."""
     container = "wav" if magic.startswith(b"RIFF") else "rf64"
     tag = rate = channels = wide = None
-    for name, at, size in _chunks(file, start + 12, "<4sI", padding=2):
+    for name, at, size in chunks(file, start + 12, "<4sI", padding=2):
         if name == b"fmt ":
             tag, channels, rate = unpack(file, at, "<HHI")
         elif name == b"ds64":
@@ -93,7 +88,7 @@ def read_wave(file: StoredFile, start: int, magic: bytes) -> Header:
 def read_wave64(file: StoredFile, start: int, magic: bytes) -> Header:
     """Read the header of a W64."""
     rate = channels = None
-    for name, at, size in _chunks(file, start + 40, "<16sQ", padding=8, counts_itself=True):
+    for name, at, size in chunks(file, start + 40, "<16sQ", padding=8, counts_itself=True):
         if name.startswith(b"fmt "):
             channels, rate = unpack(file, at + 2, "<HI")
         elif name.startswith(b"data"):
@@ -105,13 +100,13 @@ def read_wave64(file: StoredFile, start: int, magic: bytes) -> Header:
 def read_aiff(file: StoredFile, start: int, magic: bytes) -> Header:
     """Read the header of an AIFF or AIFF-C."""
     rate = channels = sound = None
-    for name, at, size in _chunks(file, start + 12, ">4sI", padding=2):
+    for name, at, size in chunks(file, start + 12, ">4sI", padding=2):
         if name == b"COMM":
             channels, _, _, *extended = unpack(file, at, ">HIHHQ")
             rate = _from_extended(*extended)
         elif name == b"SSND":
             sound = at, size
-        if sound and (rate is not None or sound[1] in _PLACEHOLDERS):
+        if sound and (rate is not None or sound[1] in PLACEHOLDERS):
             break
     header = Header("aiff", rate, channels)
     if sound is None:
@@ -140,7 +135,7 @@ def read_au(file: StoredFile, start: int, magic: bytes) -> Header:
 def read_caf(file: StoredFile, start: int, magic: bytes) -> Header:
     """Read the header of a CAF."""
     rate = channels = None
-    for name, at, size in _chunks(file, start + 8, ">4sq"):
+    for name, at, size in chunks(file, start + 8, ">4sq"):
         if name == b"desc":
             claimed, channels = unpack(file, at, ">d16xI")
             rate = int(claimed) if abs(claimed) < 2**63 else 0
@@ -163,29 +158,18 @@ def read_nist(file: StoredFile, start: int, magic: bytes) -> Header:
         return Header("nist", irregularity="a NIST header that lacks a field")
     channels, width, rate = map(int, numbers)
     count = fields.get("sample_count", "")
-    if not count.isdecimal() or int(count) in _PLACEHOLDERS:
+    if not count.isdecimal() or int(count) in PLACEHOLDERS:
         irregularity = "a NIST header that does not count its samples"
         return Header("nist", rate, channels, irregularity=irregularity)
     end = start + int(lines[1]) + int(count) * channels * width
-    return Header("nist", rate, channels, end, missing=_missing("nist", end, file))
-
-
-def read_asf(file: StoredFile, start: int, magic: bytes) -> Header:
-    """Read the size of an ASF's packets; its duration may count what players wait for twice."""
-    (head_bytes,) = unpack(file, start + 16, "<Q")
-    at = start + head_bytes
-    if file.read_at(at, 16) != _ASF_DATA:
-        return Header("asf")
-    (size,) = unpack(file, at + 16, "<Q")
-    end = None if size in _PLACEHOLDERS else at + size
-    return Header("asf", data_end=end, missing="" if end is None else _missing("asf", end, file))
+    return Header("nist", rate, channels, end, missing=missing_bytes("nist", end, file))
 
 
 def _measure(file: StoredFile, header: Header, at: int, size: int, field: _Size) -> Header:
     """Hold the claimed size of the audio at byte `at` against the bytes that are there."""
     container, mended = header.container, ""
     there, end = max(0, file.size_bytes - at), at + size
-    if size == 0 or (size > there and size + field.surplus in _PLACEHOLDERS):
+    if size == 0 or (size > there and size + field.surplus in PLACEHOLDERS):
         end = _trailers(file, at, field)
         what = "no audio" if size == 0 else f"the placeholder {size} for its size"
         if end > at:
@@ -194,13 +178,14 @@ def _measure(file: StoredFile, header: Header, at: int, size: int, field: _Size)
         end = _trailers(file, end, field)
         mended = f"a {container} header that declares {size} bytes, where {end - at} are"
     if not mended:
-        return replace(header, data_end=end, missing=_missing(container, end, file))
+        return replace(header, data_end=end, missing=missing_bytes(container, end, file))
     rest = field.at + struct.calcsize(field.form)
     pieces: tuple[Piece, ...] = ((0, field.at), field.pack(end - at), (rest, end))
     return replace(header, data_end=end, mended=mended, pieces=pieces)
 
 
-def _missing(container: str, end: int, file: StoredFile) -> str:
+def missing_bytes(container: str, end: int, file: StoredFile) -> str:
+    """Say which bytes are missing if the audio ends at byte `end`; ``""`` if none are."""
     if end <= file.size_bytes:
         return ""
     return (
@@ -223,7 +208,7 @@ def _is_audio_behind(file: StoredFile, at: int, end: int, field: _Size) -> bool:
     if field.head:
         position += -(end - at) % field.padding
         counts_itself = field.surplus > 0
-        for name, inside, size in _chunks(file, position, field.head, field.padding, counts_itself):
+        for name, inside, size in chunks(file, position, field.head, field.padding, counts_itself):
             if not _CHUNK_NAME.match(name) or not 0 <= size <= file.size_bytes - inside:
                 break
             if name in (b"RIFF", b"RF64", b"FORM", b"caff"):
@@ -257,20 +242,3 @@ def _trailers(file: StoredFile, at: int, field: _Size) -> int:
         if position in (len(tail), len(tail) + 1):
             return origin + found.start()
     return stop
-
-
-def _chunks(
-    file: StoredFile, at: int, head: str, padding: int = 1, counts_itself: bool = False
-) -> Iterator[tuple[bytes, int, int]]:
-    """The name, place and size of one chunk after another."""
-    head_bytes = struct.calcsize(head)
-    for _ in range(_MAX_CHUNKS):
-        found = file.read_at(at, head_bytes)
-        if len(found) < head_bytes:
-            return
-        name, size = struct.unpack(head, found)
-        size -= head_bytes if counts_itself else 0
-        yield name, at + head_bytes, size
-        if size < 0:
-            return
-        at += head_bytes + size + -size % padding
