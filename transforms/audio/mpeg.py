@@ -25,7 +25,7 @@ _KBITS: dict[tuple[bool, int], tuple[int, ...]] = {
 _RATES_HZ = (44100, 48000, 32000)
 #: Tags before and behind the audio that are skipped; real files have one or two.
 _MAX_TAGS = 16
-#: Something else before the first frame, and between two, is skipped up to this size.
+#: Zeros before the first frame are skipped up to this size.
 _MAX_JUNK_BYTES = 1 << 16
 #: Frames in a row that something else is not taken for.
 _CONVINCING = 3
@@ -156,13 +156,15 @@ def read_mpeg(file: StoredFile, start: int) -> Header:
     """
     first = start
     frame = parse_frame(file.read_at(start, 4))
-    if frame is None:
+    # What else begins otherwise may be a film, with MPEG audio inside.
+    if frame is None and not any(file.read_at(start, 4)):
         first = _find_frame(file, start, _MAX_JUNK_BYTES)
-        frame = parse_frame(file.read_at(first, 4)) if first >= 0 else None
+        if first >= 0 and not any(file.read_at(start, first - start)):
+            frame = parse_frame(file.read_at(first, 4))
     if frame is None:
         return Header()
     irregularity, missing = _check_length(file, first, frame)
-    mended = f"an MP3 behind {first - start} bytes of something else" if first > start else ""
+    mended = f"an MP3 behind {first - start} zeros" if first > start else ""
     pieces: tuple[Piece, ...] = ()
     if irregularity or mended:
         stream = walk(file, first)
