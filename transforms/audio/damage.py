@@ -41,12 +41,16 @@ def explain(file: StoredFile, audio: AudioInfo, error: RecordingError) -> Record
         ``length_mismatch`` where nothing is missing, with the whole stream as its
         ``audio``; else ``truncated`` or ``corrupt``, with the frames before the damage.
     """
-    if error.cause not in (Cause.TRUNCATED, Cause.CORRUPT) or is_partial(audio.decoder):
+    if is_partial(audio.decoder):
+        return error
+    if error.cause is Cause.LENGTH_MISMATCH and error.audio is not None:
+        return mismatch(file, audio, error.audio)
+    if error.cause not in (Cause.TRUNCATED, Cause.CORRUPT):
         return error
     second = ask_other(file, audio) if audio.codec in _IN_BOTH else None
     found = _find_damage(file, audio)
     if second is not None and (second.frames >= audio.frames or found is None):
-        return mismatch(audio, second)
+        return mismatch(file, audio, second)
     own = count_frames(file, audio)
     frames, what = (min(own, found[0]), f"; {found[1]}") if found else (own, "")
     cause = Cause.CORRUPT if found else error.cause
@@ -55,13 +59,26 @@ def explain(file: StoredFile, audio: AudioInfo, error: RecordingError) -> Record
     return RecordingError(Stage.DECODE, cause, message, remains)
 
 
-def mismatch(audio: AudioInfo, second: AudioInfo) -> RecordingError:
-    """Make the error of a recording that the other library decodes whole."""
+def mismatch(file: StoredFile, audio: AudioInfo, second: AudioInfo) -> RecordingError:
+    """Make the error of a recording that decodes to another length, and lacks nothing.
+
+    Parameters
+    ----------
+    audio
+        What its probe said.
+    second
+        What was counted since.
+    """
     message = (
-        f"{library(audio.decoder)} was to give {audio.frames} frames, "
-        f"{library(second.decoder)} gives {second.frames} and finds nothing missing"
+        f"{library(audio.decoder)} was to give {audio.frames} frames; "
+        f"{library(second.decoder)} gives {second.frames}, and finds nothing missing"
     )
-    return RecordingError(Stage.DECODE, Cause.LENGTH_MISMATCH, message, second)
+    counted: AudioInfo | None = second
+    if audio.container == "ogg":
+        frames = ogg.count_frames(file, mpeg.skip_id3v2(file))
+        if frames != second.frames:  # joined streams: neither decoder gives them as they are
+            message, counted = f"{message}; the pages count {frames}", None
+    return RecordingError(Stage.DECODE, Cause.LENGTH_MISMATCH, message, counted)
 
 
 def ask_other(file: StoredFile, audio: AudioInfo) -> AudioInfo | None:

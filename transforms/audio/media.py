@@ -272,7 +272,7 @@ class _Reader:
             return
         second = ask_other(self._file, self.audio)
         if second is not None and second.frames > self.audio.frames:
-            raise mismatch(self.audio, second)
+            raise mismatch(self._file, self.audio, second)
 
 
 def _require_finite(block: npt.NDArray[np.float32], first: int) -> None:

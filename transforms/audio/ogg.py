@@ -64,7 +64,7 @@ def read_ogg(file: StoredFile, start: int, magic: bytes) -> Header:
     if len(firsts) > 1:
         return Header("ogg", irregularity="several Ogg streams side by side")
     if last.serial != firsts[0].serial:
-        frames = _count_frames(file, start)
+        frames = count_frames(file, start)
         return Header("ogg", irregularity="a chained Ogg stream", frames=frames)
     return _check_stream(file, firsts[0], last)
 
@@ -227,16 +227,16 @@ def _first_pages(file: StoredFile, at: int) -> Iterator[Page]:
         at = page.end
 
 
-def _count_frames(file: StoredFile, at: int) -> int:
-    """Add up the parts of a chained stream."""
+def count_frames(file: StoredFile, at: int) -> int:
+    """Add up the parts of a chained stream, which may be of one serial number."""
     ends: dict[int, int] = {}
-    skipped = 0
+    frames = 0
     while page := read_page(file, at):
         if page.flags & _BEGINS:
-            skipped += _pre_skip(file.read_at(page.body, 12))
+            frames += ends.pop(page.serial, 0) - _pre_skip(file.read_at(page.body, 12))
         ends[page.serial] = max(page.granule, ends.get(page.serial, 0))
         at = page.end
-    return sum(ends.values()) - skipped
+    return frames + sum(ends.values())
 
 
 def _pre_skip(packet: bytes) -> int:
