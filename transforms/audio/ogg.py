@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transforms.audio.claims import Header
 from transforms.storage.stored_file import StoredFile
@@ -55,39 +55,40 @@ class Page:
 def read_ogg(file: StoredFile, start: int, magic: bytes) -> Header:
     """Look at the first and the last pages of a file."""
     firsts = list(_first_pages(file, start))
-    last = last_page(file)
+    *whole, last = [None, None, *_last_pages(file)]
     if not firsts or last is None:
         return Header("ogg", irregularity="an Ogg stream without whole pages")
+    missing = ""
     if last.end > file.size_bytes:
         missing = f"the last Ogg page ends at byte {last.end}, the file at byte {file.size_bytes}"
-        return Header("ogg", irregularity="an Ogg stream that is cut", missing=missing)
-    if len(firsts) > 1:
-        return Header("ogg", irregularity="several Ogg streams side by side")
+        last = whole[-1]
+    if len(firsts) > 1 or last is None:
+        irregularity = "several Ogg streams side by side" if last else "an Ogg stream that is cut"
+        return Header("ogg", irregularity=irregularity, missing=missing)
     if last.serial != firsts[0].serial:
-        frames = count_frames(file, start)
-        return Header("ogg", irregularity="a chained Ogg stream", frames=frames)
-    return _check_stream(file, firsts[0], last)
+        frames = None if missing else count_frames(file, start)
+        irregularity = "a chained Ogg stream"
+        return Header("ogg", irregularity=irregularity, frames=frames, missing=missing)
+    return replace(_check_stream(file, firsts[0], last), missing=missing)
 
 
 def _check_stream(file: StoredFile, first: Page, last: Page) -> Header:
     """Look at the ends of a file of one stream."""
     audio = _first_audio_page(file, first)
     early = _opus_start(file, first, audio) if audio else 0
-    single = audio is not None and audio.start == last.start
-    irregularity = f"an Ogg stream that begins at position {early}" if early else ""
+    header = Header(
+        "ogg",
+        irregularity=f"an Ogg stream that begins at position {early}" if early else "",
+        single_page=audio is not None and audio.start == last.start,
+    )
     if last.flags & _ENDS:
-        return Header("ogg", irregularity=irregularity, single_page=single)
+        return header
     # Decoders leave out what lies behind the last position only where the end is marked.
     page = bytearray(file.read_at(last.start, last.end - last.start))
     page[5] |= _ENDS
     page[22:26] = struct.pack("<I", checksum(bytes(page)))
-    return Header(
-        "ogg",
-        irregularity=irregularity,
-        mended="an Ogg stream whose last page is not marked as its end",
-        pieces=((0, last.start), bytes(page), (last.end, file.size_bytes)),
-        single_page=single,
-    )
+    mended = "an Ogg stream whose last page is not marked as its end"
+    return replace(header, mended=mended, pieces=((0, last.start), bytes(page)))
 
 
 def _first_audio_page(file: StoredFile, page: Page) -> Page | None:
@@ -174,11 +175,17 @@ def parse_page(data: bytes, at: int, origin: int) -> Page | None:
 
 def last_page(file: StoredFile) -> Page | None:
     """Find the last page of a file: whole, or cut by the file's end."""
+    return (_last_pages(file) or [None])[-1]
+
+
+def _last_pages(file: StoredFile) -> list[Page]:
+    """Find the last pages of a file."""
+    pages: list[Page] = []
     for tail_bytes in _TAILS_BYTES:
         pages = tail_pages(file, tail_bytes)
-        if pages and pages[-1].flags & _ENDS:
+        if pages and pages[-1].flags & _ENDS and pages[-1].end <= file.size_bytes:
             break
-    return pages[-1] if pages else None
+    return pages
 
 
 def tail_pages(file: StoredFile, tail_bytes: int) -> list[Page]:
