@@ -109,7 +109,7 @@ def probe_recording(
         if error.stage is Stage.READ:
             raise
         # What ends a decoder process does not know what it was asked for.
-        raise RecordingError(Stage.PROBE, error.cause, error.message) from error
+        raise RecordingError(Stage.PROBE, error.cause, error.message, error.audio) from error
     seen = replace(
         recording, size_bytes=size_bytes, fingerprint=fingerprint, content_hash=content_hash
     )
