@@ -14,7 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -89,7 +89,7 @@ class Store:
     """
 
     root: str
-    storage_options: StorageOptions = ()
+    storage_options: StorageOptions = field(default=(), repr=False)
     scratch_folder: str = "staging/scratch"
 
     def filesystem(self) -> tuple[Any, str]:
