@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +27,14 @@ from pipelines.finish import (
     require_outcome,
     table_schema,
 )
-from pipelines.launch import is_dry_run, makes_template, not_shared, run_job, write_template
+from pipelines.launch import (
+    is_dry_run,
+    makes_template,
+    not_shared,
+    run_job,
+    runs_here,
+    write_template,
+)
 from pipelines.maintenance import require_agreement
 from transforms.diff import Adoptions, AdoptRecordings, Decision, DiffCatalogue, Differences
 from transforms.errors import Cause, ConfigError, ConflictError, DatasetError, UserError
@@ -44,6 +52,7 @@ from transforms.storage.endpoints import require_reachable
 from transforms.storage.exclusive import require_exclusive_commits
 from transforms.storage.index import count_parts
 from transforms.storage.snapshot import Snapshot, open_table, read_snapshot
+from transforms.storage.store import Store
 from transforms.storage.totals import Totals, add_up
 from transforms.workers import CheckWorkers
 
@@ -124,12 +133,12 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection
     return facts | "WriteIndex" >> WriteIndex(job, diff.decision)
 
 
-def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
-    """Lay out the same path up to where anything is decoded or written."""
+def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob, told: ExtractJob) -> None:
+    """Lay out the same path up to where anything is decoded; the plan goes to `told`'s store."""
     planned = _lay_out_plan(pipeline, job)
     diff, adopted = planned.diff, planned.adopted
     facts = planned.recordings, planned.failures, planned.plans
-    _ = facts | "SummarizePlan" >> SummarizePlan(job)
+    _ = facts | "SummarizePlan" >> SummarizePlan(told)
     touched = beam.pvalue.AsSingleton(
         (diff.touched, adopted.touched)
         | "JoinTouched" >> beam.Flatten()
@@ -138,7 +147,7 @@ def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
         | "CountShards" >> beam.combiners.Count.Globally()
     )
     moved = beam.pvalue.AsSingleton(adopted.number)
-    _ = diff.decision | "WriteDecision" >> beam.Map(_write_decision, touched, moved, job)
+    _ = diff.decision | "WriteDecision" >> beam.Map(_write_decision, touched, moved, told)
 
 
 def _write_decision(decision: Decision, touched: int, moved: int, job: ExtractJob) -> None:
@@ -362,14 +371,17 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
     job = start_from(job, current, configuration)
     if is_dry_run(options):
         raise ConfigError("--plan is a dry run already; leave --dry_run out")
-    run_job(build_plan_pipeline, job, options)
-    try:
-        made = json.loads(job.store.read(f"{job.staging}/plan.json"))
-        decision = json.loads(job.store.read(f"{job.staging}/decision.json"))
-    except FileNotFoundError as error:
-        raise not_shared(job.store.root) from error
-    for name in ("plan.json", "decision.json"):
-        job.store.remove(f"{job.staging}/{name}")
+    with tempfile.TemporaryDirectory(prefix="melmill-plan-") as folder:
+        # A dataset that may only be read is planned, too, where the workers are here.
+        told = replace(job, store=Store(folder)) if runs_here(options) else job
+        run_job(partial(build_plan_pipeline, told=told), job, options)
+        try:
+            made = json.loads(told.store.read(f"{told.staging}/plan.json"))
+            decision = json.loads(told.store.read(f"{told.staging}/decision.json"))
+        except FileNotFoundError as error:
+            raise not_shared(job.store.root) from error
+        for name in ("plan.json", "decision.json"):
+            told.store.remove(f"{told.staging}/{name}")
     rewrites_all = job.base is not None and job.base.same_features and not job.base.same_files
     return {
         "version": current.version,
