@@ -75,9 +75,8 @@ class _Probe(beam.DoFn):
             return beam.pvalue.TaggedOutput(FAILURES, failure)
         observe_ms("probe_ms", time.perf_counter() - started)
         count("recordings_probed")
-        seconds = probed.audio.frames / probed.audio.sample_rate_hz
-        count("audio_ms_probed", round(1000 * seconds))
-        self.progress.add(listed=1, seconds_listed=seconds)
+        count("audio_ms_probed", round(1000 * probed.seconds))
+        self.progress.add(listed=1, seconds_listed=probed.seconds)
         return probed
 
     def finish_bundle(self) -> None:
