@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_ENDING_SECONDS = 10.0
+_NUDGES, _NUDGE_SECONDS = 8, 1.0
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 _SHOW_CURSOR = b"\x1b[?25h"  # of a progress bar that was not unwound
 
@@ -30,6 +30,7 @@ class Interrupted(BaseException):
 class _State:
     number: signal.Signals | None = None
     terminal: int = 2
+    nudged = False
     leaving = threading.Lock()
 
 
@@ -62,6 +63,9 @@ def ending_in_one_line() -> Iterator[None]:
 
 
 def _hear(number: int, frame: FrameType | None) -> None:
+    if _State.nudged:
+        _State.nudged = False
+        raise Interrupted
     if happened():
         _leave()
         return
@@ -75,7 +79,11 @@ def _hear(number: int, frame: FrameType | None) -> None:
 
 
 def _leave_in_time() -> None:
-    threading.Event().wait(_ENDING_SECONDS)
+    # What is unwound may wait for workers that are gone.
+    for _ in range(_NUDGES):
+        threading.Event().wait(_NUDGE_SECONDS)
+        _State.nudged = True
+        signal.pthread_kill(threading.main_thread().ident or 0, _State.number or signal.SIGINT)
     _leave()
 
 
