@@ -36,7 +36,7 @@ from transforms.storage.store import Store, absolute_uri
 
 if TYPE_CHECKING:
     from pipelines.config import Config
-    from pipelines.refresh import Refresh
+    from pipelines.extract import Extraction
     from transforms.job import ExtractJob
 
 
@@ -202,7 +202,7 @@ def recipe_for(dataset: str, config: str | None, overrides: list[str]) -> Config
 
 def _refresh(
     job: ExtractJob, recipe: Config, options: Any, single_writer: bool, *, quiet: bool
-) -> Refresh:
+) -> Extraction:
     from pipelines.progress import showing_progress
     from pipelines.refresh import refresh as run
 
@@ -211,7 +211,7 @@ def _refresh(
         return run(job, recipe.as_dict(), options, single_writer=single_writer)
 
 
-def _say_refreshed(dataset: str, made: Refresh, said: dict[str, Any], as_json: bool) -> None:
+def _say_refreshed(dataset: str, made: Extraction, said: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(said)
     else:

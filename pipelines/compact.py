@@ -10,11 +10,19 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipelines.extract import count_finished
-from pipelines.finish import begin, require_outcome, table_schema
+from pipelines.finish import (
+    begin,
+    commit_and_describe,
+    discarding_the_overtaken,
+    require_outcome,
+)
 from pipelines.launch import run_job
-from pipelines.maintenance import describe, job_of, mend_card, open_whole_snapshot
-from pipelines.refresh import discarding_the_overtaken
+from pipelines.maintenance import (
+    in_its_staging,
+    job_of,
+    mend_side_files,
+    open_whole_snapshot,
+)
 from transforms.compact import MergeShards
 from transforms.diff import Decision
 from transforms.diffing import Difference
@@ -23,10 +31,11 @@ from transforms.job import ExtractJob
 from transforms.storage.exclusive import require_exclusive_commits
 from transforms.storage.index import read_index
 from transforms.storage.merging import ShardSize, plan_merges
+from transforms.storage.receipts import count_finished
 from transforms.storage.shards import row_group_rows
-from transforms.storage.snapshot import Snapshot, commit, require_snapshot
+from transforms.storage.snapshot import Snapshot
 from transforms.storage.store import Store
-from transforms.storage.totals import ordered_shards
+from transforms.storage.totals import add_up
 from transforms.workers import CheckWorkers
 
 #: Row groups of full size that one merge may hold at once.
@@ -100,13 +109,13 @@ def compact(
     """
     current = open_whole_snapshot(store)
     job = replace(job_of(store, current), progress=address)
-    job = replace(job, store=replace(store, scratch_folder=f"{job.staging}/scratch"))
+    job = in_its_staging(job)
     merges = list(_plan(job, current))
     rows = sum(shard["rows"] for shard in read_index(store, current.index, "shards", ["rows"]))
     if not merges:
-        mend_card(store, current)
+        mend_side_files(store, current)
         return Compaction(current, False, 0, 0, rows)
-    begin(job)
+    job = begin(job)
     if not single_writer:
         require_exclusive_commits(job.store, job.staging)
     with discarding_the_overtaken(job, current):
@@ -114,12 +123,14 @@ def compact(
         run_job(build, job, options, partial(count_finished, job))
         index = require_outcome(job).index
         snapshot = replace(
-            current, index=index, operation="compact", replaced={}, parts=job.require_base().parts
+            current,
+            index=index,
+            operation="compact",
+            replaced={},
+            parts=job.require_base().parts,
+            run=job.attempt,
         )
-        commit(store, snapshot, ordered_shards(store, index), table_schema(job))
-    snapshot = require_snapshot(store)
-    describe(store, snapshot, job.schema)
-    store.remove(job.staging)
+        snapshot = commit_and_describe(job, snapshot, add_up(store, index))
     return Compaction(snapshot, True, sum(map(len, merges)), len(merges), rows)
 
 

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 
 from pipelines.config import Config
 from pipelines.counters import RunMetrics
-from pipelines.finish import begin, commit_index, finish, forget, require_outcome
+from pipelines.finish import (
+    begin,
+    changes_schema,
+    commit_index,
+    discarding_the_overtaken,
+    finish,
+    require_outcome,
+)
 from pipelines.launch import is_dry_run, makes_template, run_job, write_template
-from transforms.catalogue import ReadCatalogue
+from pipelines.maintenance import in_its_staging, mend_side_files, start_from
+from transforms.diff import Adoptions, AdoptRecordings, DiffCatalogue, Differences
 from transforms.errors import CatalogueError, DatasetError
 from transforms.index import WriteIndex
 from transforms.job import ExtractJob
 from transforms.plan import PlanRecordings, PlanShards
+from transforms.planning import PlannedRecording, ShardPlan
 from transforms.probe import ProbeRecordings
+from transforms.records import Failure
+from transforms.rewrite import RewriteShards
 from transforms.shards import WriteShards
 from transforms.storage.catalogue import (
     Catalogue,
@@ -32,6 +40,8 @@ from transforms.storage.catalogue import (
 )
 from transforms.storage.endpoints import require_reachable
 from transforms.storage.exclusive import require_exclusive_commits
+from transforms.storage.ownership import check_folder
+from transforms.storage.receipts import count_finished
 from transforms.storage.snapshot import Snapshot, read_snapshot
 from transforms.storage.store import Store
 from transforms.storage.totals import Totals
@@ -40,7 +50,7 @@ from transforms.workers import CheckWorkers
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """What an extraction came to.
+    """What an extraction, or a refresh, came to.
 
     Attributes
     ----------
@@ -49,7 +59,11 @@ class Extraction:
     totals
         What it holds.
     committed
-        Whether this run made it; otherwise it was there already, the very same.
+        Whether this run made it; otherwise there was nothing to do.
+    difference
+        Recordings by what was done with them; see :class:`~transforms.diffing.Difference`.
+    new_schema
+        Whether it started a new dataset version.
     shape
         ``(n_mels, frames)`` of each row.
     metrics
@@ -59,23 +73,50 @@ class Extraction:
     snapshot: Snapshot
     totals: Totals
     committed: bool
+    difference: dict[str, Any]
+    new_schema: bool
     shape: tuple[int, int]
     metrics: RunMetrics
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """Collections that are known before anything is decoded."""
+
+    diff: Differences
+    adopted: Adoptions
+    recordings: beam.PCollection[PlannedRecording]
+    failures: beam.PCollection[Failure]
+    plans: beam.PCollection[ShardPlan]
+
+
+def lay_out_plan(pipeline: beam.Pipeline, job: ExtractJob) -> Planned:
+    """Lay out the path of the data up to where anything is decoded."""
+    start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores)
+    diff = start | "DiffCatalogue" >> DiffCatalogue(job)
+    probed = diff.recordings | "ProbeRecordings" >> ProbeRecordings(job)
+    adopted = (diff.offers, probed.recordings) | "AdoptRecordings" >> AdoptRecordings(job)
+    known = (adopted.recordings, diff.probed) | "JoinProbed" >> beam.Flatten()
+    planned = known | "PlanRecordings" >> PlanRecordings(job)
+    failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
+    pack = PlanShards(job, diff.decision, adopted.number)
+    plans = (planned.recordings, failures) | "PlanShards" >> pack
+    return Planned(diff, adopted, planned.recordings, failures, plans)
+
+
 def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection[str]:
-    """Lay out the whole path of the data: every stage of it is a word here.
+    """Lay out the whole path of the data, for what the job's snapshot lacks of its catalogue.
 
     Out comes the index's name, for the commit.
     """
-    start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores)
-    listed = start | "ReadCatalogue" >> ReadCatalogue(job.catalogue, job.taken_down)
-    probed = listed | "ProbeRecordings" >> ProbeRecordings(job)
-    planned = probed.recordings | "PlanRecordings" >> PlanRecordings(job)
-    failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
-    plans = (planned.recordings, failures) | "PlanShards" >> PlanShards(job)
-    shards = plans | "WriteShards" >> WriteShards(job)
-    return (planned.recordings, failures, shards) | "WriteIndex" >> WriteIndex(job)
+    planned = lay_out_plan(pipeline, job)
+    diff, adopted = planned.diff, planned.adopted
+    shards = planned.plans | "WriteShards" >> WriteShards(job)
+    touched = diff.touched, adopted.touched
+    rewritten = (*touched, diff.decision) | "RewriteShards" >> RewriteShards(job)
+    found = planned.recordings, planned.failures, shards
+    facts = *found, diff.facts, adopted.facts, rewritten
+    return facts | "WriteIndex" >> WriteIndex(job, diff.decision)
 
 
 def committing(
@@ -102,9 +143,10 @@ def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
         shards=config.output.shard_spec(),
         writer=config.output.writer_spec(),
         limits=config.limits.spec(),
+        refresh=config.refresh.spec(),
         content_hashes=config.catalogue.content_hashes,
     )
-    return replace(job, store=replace(store, scratch_folder=f"{job.staging}/scratch"))
+    return in_its_staging(job)
 
 
 def resolve_catalogue(uri: str, config: Config) -> Catalogue:
@@ -142,7 +184,9 @@ def extract(
     overwrite: bool = False,
     single_writer: bool = False,
 ) -> Extraction:
-    """Make the dataset, or go on making it where an earlier run was interrupted.
+    """Make the dataset, go on where an earlier run was interrupted, or bring it up to date.
+
+    A dataset that was made of the same catalogue and recipe is refreshed.
 
     Parameters
     ----------
@@ -162,52 +206,76 @@ def extract(
     ------
     UserError
         Something that its message says how to change.
+    ConflictError
+        Another run committed meanwhile; nothing of this one is left.
     TooManyFailuresError
         Nothing was committed.
     NothingSubmittedError
         It was a dry run, or a template was made, whose jobs commit by themselves.
     """
     current = check_output(job, configuration, overwrite)
-    if not single_writer:
-        require_exclusive_commits(job.store, job.staging)
     if current is not None:
-        erased = frozenset(one.recording_id for one in current.taken_down)
-        job = replace(job, known_index=current.index, taken_down=erased)
+        if any(_differences(current, job, configuration)):
+            erased = frozenset(one.recording_id for one in current.taken_down)
+            job = replace(job, overwrites=current.version, taken_down=erased)
+        else:
+            job = start_from(job, current, configuration)
+            # Limits are no part of what a dataset holds.
+            job = replace(job, base=replace(job.require_base(), configured=True))
+    return run(job, configuration, options, current, single_writer=single_writer)
+
+
+def run(
+    job: ExtractJob,
+    configuration: dict[str, Any],
+    options: Any,
+    current: Snapshot | None,
+    *,
+    single_writer: bool = False,
+) -> Extraction:
+    """Run a job from beginning to commit; see :func:`extract`.
+
+    Parameters
+    ----------
+    current
+        The snapshot that the dataset holds; ``None`` for none.
+    """
+    job = in_its_staging(job)
+    new_schema = current is not None and changes_schema(job)
+    if not is_dry_run(options):
+        job = _begin(job, current, single_writer)
     if makes_template(options):
         began_with = current.version if current else -1
         write_template(committing(build_pipeline, configuration, began_with), job, options)
-    if is_dry_run(options):
-        forget(job)
-    with _naming_rivals(job, current):
+    with discarding_the_overtaken(job, current):
         metrics = run_job(build_pipeline, job, options, partial(count_finished, job))
         outcome = require_outcome(job)
-    finished = finish(job, configuration, current, outcome)
-    return Extraction(*finished, job.features.shape, metrics)
+        finished = finish(job, configuration, current, outcome)
+    return Extraction(*finished, outcome.difference, new_schema, job.features.shape, metrics)
 
 
-def count_finished(job: ExtractJob) -> int:
-    """Count the shards that a run has finished so far."""
-    return sum(1 for _ in job.store.names(f"{job.staging}/shards"))
-
-
-@contextlib.contextmanager
-def _naming_rivals(job: ExtractJob, current: Snapshot | None) -> Iterator[None]:
-    """Say so where a run fails because the same command, run twice, ended before it.
-
-    Both use one staging folder, and the first to commit removes it.
-    """
+def _begin(job: ExtractJob, current: Snapshot | None, single_writer: bool) -> ExtractJob:
     try:
-        yield
-    except (OSError, RuntimeError, DatasetError) as error:
-        found = read_snapshot(job.store)
-        made_of = job.catalogue.uri, job.features.canonical()
-        if found is None or found == current or (found.catalogue, found.features) != made_of:
-            raise
-        job.store.remove(job.staging)
-        raise DatasetError(
-            f"another run committed version {found.version} to {job.store.root} while this one "
-            "was working on the same; run the same command again to see what is left to do"
-        ) from error
+        job = begin(job)
+    except OSError as error:
+        raise DatasetError(f"output {job.store.root}: cannot be written: {error}") from error
+    if not single_writer:
+        require_exclusive_commits(job.store, job.staging)
+    if current is not None:
+        mend_side_files(job.store, current)
+    return job
+
+
+def read_current(job: ExtractJob) -> Snapshot | None:
+    """Read the dataset's current snapshot; ``None`` where there is none yet.
+
+    Raises
+    ------
+    DatasetError
+        The folder is not reachable, or holds something else.
+    """
+    require_reachable(job.store.root, job.store.storage_options, DatasetError)
+    return read_snapshot(job.store) if check_folder(job.store) else None
 
 
 def check_output(
@@ -218,21 +286,17 @@ def check_output(
     Raises
     ------
     DatasetError
-        It holds something else, or cannot be written.
+        It holds something else.
     """
-    store = job.store
-    require_reachable(store.root, store.storage_options, DatasetError)
     try:
-        # Where there is no table, a refusal of the store is clearer from what writes a file.
-        current = read_snapshot(store) if check_folder(store) else None
-        begin(job)
+        current = read_current(job)
     except OSError as error:
-        raise DatasetError(f"output {store.root}: cannot be written: {error}") from error
+        raise DatasetError(f"output {job.store.root}: cannot be read: {error}") from error
     if current is None or overwrite:
         return current
     if differences := list(_differences(current, job, configuration)):
         raise DatasetError(
-            f"output {store.root}: holds a dataset made from {current.catalogue} with another "
+            f"output {job.store.root}: holds a dataset made from {current.catalogue} with another "
             f"{' and another '.join(differences)}; choose another output, or --overwrite it"
         )
     return current
@@ -248,38 +312,3 @@ def _differences(
     for section in ("split", "output"):
         if current.configuration.get(section) != configuration.get(section):
             yield f"configuration of {section}"
-
-
-_OURS = frozenset(
-    {"_delta_log", "index", "runs", "staging", "tfrecord", "README.md", "statistics.json"}
-)
-
-
-#: What the Delta library reads otherwise in a path, or not at all: it takes it for a URL.
-_UNREADABLE = re.compile(r"[#?\[\]\\]|[\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
-
-
-def check_folder(store: Store) -> bool:
-    """See that the output is a folder for a dataset; tell whether it holds a Delta table."""
-    if not store.root:
-        raise DatasetError("the output has no name; name a folder")
-    if store.is_local:
-        _check_path(Path(store.path("")))
-    names = store.top_names()
-    foreign = {name for name in names - _OURS if not name.startswith("split=")}
-    if foreign and "_delta_log" not in names:
-        some = ", ".join(sorted(foreign)[:3])
-        raise DatasetError(
-            f"output {store.root}: holds something else ({some}); choose an empty or new folder"
-        )
-    return "_delta_log" in names
-
-
-def _check_path(folder: Path) -> None:
-    if found := _UNREADABLE.search(str(folder)):
-        raise DatasetError(
-            f"output {str(folder)!r}: {found[0]!r} cannot be in the path of a Delta table; "
-            "choose another name"
-        )
-    if folder.exists() and not folder.is_dir():
-        raise DatasetError(f"output {folder}: is a file; a dataset is a folder")

@@ -5,32 +5,36 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+import uuid
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from deltalake import Schema
 
 from pipelines.launch import not_shared
-from transforms.errors import DatasetError
+from transforms.errors import ConflictError, DatasetError
 from transforms.job import ExtractJob
 from transforms.storage.card import brief_statistics, write_card
 from transforms.storage.index import shard_names
+from transforms.storage.ownership import claim
 from transforms.storage.parquet import read_schema
+from transforms.storage.receipts import read_made
 from transforms.storage.schema import RowSchema
-from transforms.storage.shards import made_shards, remove_files
 from transforms.storage.snapshot import (
     Snapshot,
     commit,
+    has_columns,
     open_table,
     read_history,
     read_snapshot,
     require_snapshot,
     table_files,
 )
-from transforms.storage.totals import Totals, add_up, ordered_shards
+from transforms.storage.totals import Totals, add_up
 
-#: Written to see whether it can be, and when it was.
-STARTED = "started"
+#: Files of a run's staging folder: when it began, and which attempts at it there are.
+STARTED, _ATTEMPTS = "started", "attempts"
 
 
 class TooManyFailuresError(Exception):
@@ -77,7 +81,8 @@ def finish(
 ) -> tuple[Snapshot, Totals, bool]:
     """Commit what a run has made, describe it, and remove the run's working files.
 
-    Done again, it changes nothing.
+    Done again, it changes nothing. Once the commit is made, nothing of the run's working files is
+    needed: another run, which the commit has overtaken, may remove them.
 
     Parameters
     ----------
@@ -99,15 +104,17 @@ def finish(
     ------
     TooManyFailuresError
         Nothing was committed.
-    DatasetError
-        Another run has committed something else meanwhile.
+    ConflictError
+        Another run has committed meanwhile.
     """
-    index = outcome.index
-    totals = add_up(job.store, index)
-    _check_failures(totals, job, index)
+    if current is not None and not outcome.todo:
+        leave(job)
+        return current, add_up(job.store, current.index), False
+    totals = add_up(job.store, outcome.index)
+    _check_failures(totals, job, outcome.index)
     snapshot = Snapshot(
         version=current.version if current else -1,
-        index=index,
+        index=outcome.index,
         configuration=configuration,
         catalogue=job.catalogue.uri,
         features=job.features.canonical(),
@@ -117,43 +124,54 @@ def finish(
         listed_ms=began_ms(job),
         dataset_version=_dataset_version(job, current),
         taken_down=current.taken_down if current else (),
+        run=job.attempt,
     )
-    # Limits are no part of what a dataset holds.
-    same = current is not None and current.index == index
-    committed = not same and _commit(job, snapshot)
+    snapshot = commit_and_describe(job, snapshot, totals)
+    return snapshot, totals, True
+
+
+def commit_and_describe(job: ExtractJob, snapshot: Snapshot, totals: Totals) -> Snapshot:
+    """Commit a snapshot that a run has made, write its side files, and tidy up after the run."""
+    commit(job.store, snapshot, table_schema(job))
     snapshot = require_snapshot(job.store)
     write_card(job.store, snapshot, totals, job.schema)
-    _remove_unused(job)
-    job.store.remove(job.staging)
-    return snapshot, totals, committed
+    discard(job)
+    return snapshot
 
 
-def _remove_unused(job: ExtractJob) -> None:
-    """Remove shards that this run has made, and that are in no kept snapshot."""
-    current = require_snapshot(job.store)
-    held = set(shard_names(job.store, current.index))
-    unused = [shard for shard in made_shards(job) if shard.name not in held]
-    if unused:
-        # The same run, done before, may have committed what an earlier snapshot still holds.
+def discard(job: ExtractJob) -> None:
+    """Remove what a run has made and no kept snapshot holds, and the run's working files."""
+    made = list(read_made(job.store, job.staging))
+    if made:
         indexes = {past.snapshot.index for past in read_history(job.store) if past.kept}
-        held |= {name for index in indexes for name in shard_names(job.store, index)}
-    for shard in unused:
-        if shard.name not in held:
-            remove_files(job.store, shard)
+        shards = {name for index in indexes for name in shard_names(job.store, index)}
+        for one in made:
+            if one.index and one.index not in indexes:
+                job.store.remove(f"index/{one.index}")
+            for name in one.files if one.shard not in shards else ():
+                job.store.remove(name)
+    job.store.remove(job.staging)
 
 
-def forget(job: ExtractJob) -> None:
-    """Take back what :func:`begin` wrote down."""
-    for name in (_in_use(job), _began(job)):
-        job.store.remove(name)
+def begin(job: ExtractJob) -> ExtractJob:
+    """Write down that a run begins; give the job of this attempt at it.
 
-
-def begin(job: ExtractJob) -> None:
-    """Write down when the run began, unless an interrupted one, which it goes on with, did."""
-    # Its folder is in use from now on, whatever it held before: see melmill gc.
-    job.store.put(_in_use(job), b"")
+    When it began is what an interrupted attempt wrote down, which this one goes on with.
+    """
+    job = replace(job, attempt=f"{job.run_id}-{uuid.uuid4().hex}")
+    claim(job.store)
+    # The folder is in use from now on, whatever it held before: see melmill gc.
+    job.store.put(_attempt(job), b"")
     if job.store.size(_began(job)) is None:
         job.store.put(_began(job), str(time.time_ns() // 1_000_000).encode())
+    return job
+
+
+def leave(job: ExtractJob) -> None:
+    """End an attempt that has nothing to do: others may be working in the same folder."""
+    job.store.remove(_attempt(job))
+    if not any(True for _ in job.store.names(f"{job.staging}/{_ATTEMPTS}")):
+        discard(job)
 
 
 def began_ms(job: ExtractJob) -> int:
@@ -163,12 +181,51 @@ def began_ms(job: ExtractJob) -> int:
     return int(job.store.read(_began(job)))
 
 
-def _in_use(job: ExtractJob) -> str:
-    return f"{job.staging}/in-use"
+def _attempt(job: ExtractJob) -> str:
+    return f"{job.staging}/{_ATTEMPTS}/{job.attempt}"
 
 
 def _began(job: ExtractJob) -> str:
     return f"{job.staging}/{STARTED}"
+
+
+@contextlib.contextmanager
+def discarding_the_overtaken(
+    job: ExtractJob, current: Snapshot | None, jobs: Iterable[ExtractJob] = ()
+) -> Iterator[None]:
+    """Where another run committed meanwhile, leave nothing of this one, and say so.
+
+    Both may use one staging folder, which the first to commit removes: then this one fails at
+    whatever it needs next.
+
+    Parameters
+    ----------
+    job
+        What runs.
+    current
+        The snapshot that it started from; ``None`` where there was none.
+    jobs
+        More that have made something, looked at when it is needed.
+
+    Raises
+    ------
+    ConflictError
+        Another run committed.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, DatasetError) as error:
+        found = read_snapshot(job.store) if "_delta_log" in job.store.top_names() else None
+        before = current.version if current else -1
+        if found is None or found.version == before or found.run == job.attempt:
+            raise
+        for one in (job, *jobs):
+            discard(one)
+        raise ConflictError(
+            f"another run committed version {found.version} to {job.store.root} while this one "
+            f"was working from {f'version {before}' if current else 'an empty folder'}; nothing of "
+            "this one is left: run the same command again to see what is left to do"
+        ) from error
 
 
 def _dataset_version(job: ExtractJob, current: Snapshot | None) -> int:
@@ -182,7 +239,7 @@ def changes_schema(job: ExtractJob) -> bool:
     table = open_table(job.store)
     if table is None:
         return False
-    if Schema.from_arrow(table_schema(job)) != table.schema():
+    if not has_columns(table, Schema.from_arrow(table_schema(job))):
         return True
     name = next((name for name, _, _ in table_files(table)), None)
     if name is None:
@@ -190,20 +247,6 @@ def changes_schema(job: ExtractJob) -> bool:
     with job.store.reading_shard(name) as file:
         before, _ = read_schema(file)
     return (before.n_mels, before.n_frames) != job.features.shape
-
-
-def discard(job: ExtractJob) -> None:
-    """Remove what a run has made that was overtaken by another.
-
-    Its shards' names are its own, but for those of runs that did the very same: what a kept
-    snapshot holds stays.
-    """
-    _remove_unused(job)
-    with contextlib.suppress(FileNotFoundError):
-        made = read_outcome(job).index
-        if made not in {past.snapshot.index for past in read_history(job.store)}:
-            job.store.remove(f"index/{made}")
-    job.store.remove(job.staging)
 
 
 def commit_index(
@@ -218,7 +261,11 @@ def commit_index(
     """
     current = read_snapshot(job.store)
     version = current.version if current else -1
-    if version != began_with and (current is None or current.index != index):
+    if current is not None and current.run == job.attempt:
+        write_card(job.store, current, add_up(job.store, current.index), job.schema)
+        discard(job)
+        return version
+    if version != began_with:
         raise DatasetError(
             f"{job.store.root}: was at version {began_with} when this job was described, and is at "
             f"{version} now; nothing was committed"
@@ -226,33 +273,11 @@ def commit_index(
     try:
         outcome = read_outcome(job)
     except FileNotFoundError:
-        # Committed before, and tidied up, or there was nothing to do.
+        # There was nothing to do, and that was tidied up.
         if current is not None and current.index == index:
             return version
         raise not_shared(job.store.root) from None
-    if not outcome.todo:
-        job.store.remove(job.staging)
-        return version
-    snapshot, _, _ = finish(job, configuration, current, outcome)
-    return snapshot.version
-
-
-def _commit(job: ExtractJob, snapshot: Snapshot) -> bool:
-    """Commit a snapshot; false where another run has committed the very same meanwhile."""
-    shards = ordered_shards(job.store, snapshot.index)
-    try:
-        commit(job.store, snapshot, shards, table_schema(job))
-    except DatasetError:
-        found = read_snapshot(job.store)
-        if found is None or job.base or not _is_same(found, snapshot):
-            raise
-        return False
-    return True
-
-
-def _is_same(one: Snapshot, other: Snapshot) -> bool:
-    """Whether two runs made the same, whenever that was."""
-    return replace(one, version=0, listed_ms=0) == replace(other, version=0, listed_ms=0)
+    return finish(job, configuration, current, outcome)[0].version
 
 
 def table_schema(job: ExtractJob) -> Any:

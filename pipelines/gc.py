@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pipelines.config import RetentionConfig
-from pipelines.maintenance import mend_card, open_snapshot
+from pipelines.maintenance import mend_side_files, open_snapshot
 from transforms.errors import DatasetError
 from transforms.storage.index import shard_names
 from transforms.storage.snapshot import Past, read_history, require_snapshot
@@ -82,7 +82,7 @@ def collect(
     if require_snapshot(store).version != current.version:
         raise DatasetError(f"{store.root}: another run committed just now; run gc again")
     if not dry_run:
-        mend_card(store, current)
+        mend_side_files(store, current)
         remove_all(store, (file.name for file in garbage), report)
     size_bytes = sum(file.size_bytes for file in garbage)
     return Collected(sorted(versions), sorted(expired), [f.name for f in garbage], size_bytes)

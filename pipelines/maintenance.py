@@ -1,22 +1,35 @@
-"""What ``compact``, ``takedown`` and ``rollback`` have in common: a snapshot, opened as a job."""
+"""A snapshot, opened as what a job starts from, and its side files."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from deltalake import Schema
+
 from pipelines.config import Config, load_config
+from pipelines.finish import table_schema
 from transforms.errors import DatasetError
 from transforms.job import Base, ExtractJob
-from transforms.storage.card import brief_statistics, card_is_of, write_card
+from transforms.storage.card import brief_statistics, stale_files, write_card
 from transforms.storage.catalogue import Catalogue
 from transforms.storage.endpoints import require_reachable
 from transforms.storage.index import count_parts
 from transforms.storage.parquet import read_schema
 from transforms.storage.schema import RowSchema
-from transforms.storage.snapshot import Snapshot, open_table, require_snapshot, table_files
+from transforms.storage.snapshot import (
+    Snapshot,
+    has_columns,
+    open_table,
+    require_snapshot,
+    table_files,
+)
 from transforms.storage.store import Store
 from transforms.storage.tables import Table
 from transforms.storage.totals import Totals, add_up, ordered_shards, require_consistent
+
+#: Keys of the recipe's section ``output`` that a shard's bytes depend on.
+_FILES = ("formats", "row_group_rows", "compression_level")
 
 
 def open_snapshot(store: Store) -> Snapshot:
@@ -97,6 +110,47 @@ def base_of(store: Store, snapshot: Snapshot) -> Base:
     return Base(snapshot.version, snapshot.index, parts, snapshot.listed_ms)
 
 
+def start_from(job: ExtractJob, current: Snapshot, configuration: dict[str, Any]) -> ExtractJob:
+    """Make of an extraction the refresh that starts from a snapshot."""
+    require_agreement(job.store, current)
+    before = current.configuration
+    base = Base(
+        version=current.version,
+        index=current.index,
+        parts=current.parts or count_parts(job.store, current.index),
+        listed_ms=current.listed_ms,
+        same_features=current.features == job.features.canonical(),
+        same_files=_same_files(job, before, configuration),
+        same_split=before.get("split") == configuration["split"],
+        max_seconds=3600 * before.get("limits", {}).get("max_duration_hours", 0.0),
+        configured=_made_with(before) == _made_with(configuration),
+    )
+    erased = frozenset(one.recording_id for one in current.taken_down)
+    return in_its_staging(replace(job, base=base, taken_down=erased))
+
+
+def in_its_staging(job: ExtractJob) -> ExtractJob:
+    """Let a job write its scratch files into its own staging folder."""
+    return replace(job, store=replace(job.store, scratch_folder=f"{job.staging}/scratch"))
+
+
+def _made_with(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what no row depends on, nor whether a recording is in."""
+    return {k: v for k, v in configuration.items() if k not in ("refresh", "retention")}
+
+
+def _same_files(job: ExtractJob, before: dict[str, Any], now: dict[str, Any]) -> bool:
+    table, output = open_table(job.store), before.get("output", {})
+    if table is None or not has_columns(table, Schema.from_arrow(table_schema(job))):
+        return False
+    return all(_as_written(output, key) == _as_written(now["output"], key) for key in _FILES)
+
+
+def _as_written(output: dict[str, Any], key: str) -> Any:
+    # Parquet is written whether it is asked for or not.
+    return {*output.get(key, ()), "parquet"} if key == "formats" else output.get(key)
+
+
 def describe(store: Store, snapshot: Snapshot, schema: RowSchema) -> Totals:
     """Write the card of a snapshot that was committed."""
     totals = add_up(store, snapshot.index)
@@ -104,10 +158,14 @@ def describe(store: Store, snapshot: Snapshot, schema: RowSchema) -> Totals:
     return totals
 
 
-def mend_card(store: Store, snapshot: Snapshot) -> None:
-    """Write the card that a run which was killed after its commit has not written."""
-    if not card_is_of(store, snapshot):
-        describe(store, snapshot, row_schema(store, snapshot.index))
+def mend_side_files(store: Store, snapshot: Snapshot) -> None:
+    """Write the card and its like anew where they do not describe the current snapshot.
+
+    A run that was killed after its commit has not written them, or not all of them.
+    """
+    schema = row_schema(store, snapshot.index)
+    if stale_files(store, snapshot, schema):
+        describe(store, snapshot, schema)
 
 
 def statistics_of(store: Store, index: str) -> dict[str, Any]:

@@ -12,26 +12,19 @@ import apache_beam as beam
 
 from pipelines.calibration import seconds_per_audio_second
 from pipelines.costs import estimate_costs
+from pipelines.extract import lay_out_plan
 from pipelines.launch import not_shared, run_job, runs_here
-from transforms.catalogue import ReadCatalogue
 from transforms.errors import ConfigError
 from transforms.job import ExtractJob
-from transforms.plan import PlanRecordings, PlanShards
 from transforms.plan_summary import SummarizePlan
-from transforms.probe import ProbeRecordings
 from transforms.storage.store import Store
-from transforms.workers import CheckWorkers
 
 
 def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
     """Lay out the path of the data up to the plan."""
-    start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores)
-    listed = start | "ReadCatalogue" >> ReadCatalogue(job.catalogue)
-    probed = listed | "ProbeRecordings" >> ProbeRecordings(job)
-    planned = probed.recordings | "PlanRecordings" >> PlanRecordings(job)
-    failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
-    plans = (planned.recordings, failures) | "PlanShards" >> PlanShards(job)
-    _ = (planned.recordings, failures, plans) | "SummarizePlan" >> SummarizePlan(job)
+    planned = lay_out_plan(pipeline, job)
+    facts = planned.recordings, planned.failures, planned.plans
+    _ = facts | "SummarizePlan" >> SummarizePlan(job)
 
 
 def plan(job: ExtractJob, options: Any) -> dict[str, Any]:

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pipelines.compact import Compaction
+    from pipelines.extract import Extraction
     from pipelines.gc import Collected
-    from pipelines.refresh import Refresh
     from pipelines.takedown import Takedown
     from pipelines.versions import RecordingChange
     from transforms.storage.snapshot import Snapshot
@@ -29,7 +29,7 @@ _SAID = {
 }
 
 
-def refresh_json(dataset: str, made: Refresh) -> dict[str, Any]:
+def refresh_json(dataset: str, made: Extraction) -> dict[str, Any]:
     """Give a refresh's result as plain values."""
     return {
         "dataset": dataset,
@@ -43,7 +43,7 @@ def refresh_json(dataset: str, made: Refresh) -> dict[str, Any]:
     }
 
 
-def refresh_text(dataset: str, made: Refresh) -> str:
+def refresh_text(dataset: str, made: Extraction) -> str:
     """Say what changed, and what the dataset holds now."""
     version = made.snapshot.version
     if not made.committed:

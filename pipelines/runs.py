@@ -17,7 +17,7 @@ from transforms.storage.card import to_json
 from transforms.storage.store import Store
 
 if TYPE_CHECKING:
-    from pipelines.refresh import Refresh
+    from pipelines.extract import Extraction
 
 COMMITTED, UNCHANGED, CONFLICT, FAILED = "committed", "unchanged", "conflict", "failed"
 
@@ -78,7 +78,7 @@ class Run:
 @contextlib.contextmanager
 def recording_run(
     store: Store, catalogue: str, metrics_file: Path | None
-) -> Iterator[Callable[[Refresh, dict[str, Any]], None]]:
+) -> Iterator[Callable[[Extraction, dict[str, Any]], None]]:
     """Record the refresh that the block runs, however it ends.
 
     Parameters
@@ -99,7 +99,7 @@ def recording_run(
         raise ConfigError(f"--metrics-file {metrics_file}: there is no folder for it")
     run = Run(catalogue, store.root, _now_ms())
 
-    def tell(made: Refresh, said: dict[str, Any]) -> None:
+    def tell(made: Extraction, said: dict[str, Any]) -> None:
         run.status = COMMITTED if made.committed else UNCHANGED
         run.result = {name: value for name, value in said.items() if name != "dataset"}
 

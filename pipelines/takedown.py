@@ -12,18 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.finish import begin, table_schema
+from pipelines.finish import begin, discarding_the_overtaken, table_schema
 from pipelines.gc import remove_all
 from pipelines.maintenance import (
     base_of,
     describe,
+    in_its_staging,
     job_of,
-    mend_card,
+    mend_side_files,
     open_whole_snapshot,
     recipe_of,
     statistics_of,
 )
-from pipelines.refresh import discarding_the_overtaken
 from transforms.diffing import Dropped, Touched
 from transforms.errors import ConfigError, DatasetError
 from transforms.index import write_index
@@ -40,7 +40,6 @@ from transforms.storage.snapshot import (
     require_snapshot,
 )
 from transforms.storage.store import Store
-from transforms.storage.totals import ordered_shards
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +117,11 @@ def takedown(
     _require_known(store, names, uris | erased_before)
     if not uris:
         # An earlier takedown may have been interrupted when it had committed.
-        mend_card(store, current)
+        mend_side_files(store, current)
         files = _erase(store, _replaced_indexes(history), set(erased_before))
         return Takedown(current, (), [], 0, files)
     job = _open(store, current, current)
-    begin(job)
+    job = begin(job)
     if not single_writer:
         require_exclusive_commits(job.store, job.staging)
     jobs = {job.staging: job}
@@ -142,8 +141,9 @@ def takedown(
             statistics=statistics_of(store, index),
             taken_down=(*current.taken_down, *erased),
             replaced=replaced,
+            run=job.attempt,
         )
-        commit(store, snapshot, ordered_shards(store, index), table_schema(job))
+        commit(store, snapshot, table_schema(job))
     committed = require_snapshot(store)
     describe(store, committed, job.schema)
     for one in jobs:
@@ -157,7 +157,7 @@ def takedown(
 def _open(store: Store, snapshot: Snapshot, current: Snapshot) -> ExtractJob:
     """Give the job that writes shards of a snapshot, named after the current one."""
     job = replace(job_of(store, snapshot), base=base_of(store, current))
-    return replace(job, store=replace(store, scratch_folder=f"{job.staging}/scratch"))
+    return in_its_staging(job)
 
 
 def find(store: Store, index: str, names: Iterable[str]) -> _Held:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -12,6 +13,8 @@ from typing import IO
 
 import numpy as np
 
+from pipelines.maintenance import row_schema
+from transforms.storage.card import stale_files
 from transforms.storage.index import read_index
 from transforms.storage.parquet import read_rows, read_schema
 from transforms.storage.snapshot import Snapshot, open_table, require_snapshot, table_files
@@ -19,7 +22,7 @@ from transforms.storage.store import Store
 from transforms.storage.summaries import FileEntry, ShardSummary
 from transforms.storage.tf_example import encode_examples
 from transforms.storage.tfrecord import read_records
-from transforms.storage.totals import ordered_shards
+from transforms.storage.totals import ordered_shards, row_differences
 
 _SHARDS_IN_FLIGHT = 256
 
@@ -42,7 +45,8 @@ def validate(store: Store, workers: int, report: Callable[[int], None]) -> list[
         Every fault, each naming the file; empty where there is none.
     """
     snapshot = require_snapshot(store)
-    faults = [*_check_log(store, snapshot), *_check_recordings(store, snapshot)]
+    checks = (_check_log, _check_recordings, _check_side_files)
+    faults = [fault for check in checks for fault in check(store, snapshot)]
     context = multiprocessing.get_context("spawn")
     check = partial(check_shard, store=store, features=snapshot.features)
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
@@ -83,18 +87,20 @@ def _check_log(store: Store, snapshot: Snapshot) -> Iterator[str]:
 
 
 def _check_recordings(store: Store, snapshot: Snapshot) -> Iterator[str]:
-    columns = ["recording_id", "status", "rows"]
-    recordings = read_index(store, snapshot.index, "recordings", columns)
-    failed, rows = 0, 0
-    for recording in recordings:
-        failed += recording["status"] == "failed"
-        rows += recording["rows"]
-    written = sum(shard.rows for shard in ordered_shards(store, snapshot.index))
-    if rows != written:
-        yield f"index: its recordings have {rows} rows, its shards {written}"
+    recordings = read_index(store, snapshot.index, "recordings", ["status"])
+    failed = sum(recording["status"] == "failed" for recording in recordings)
+    yield from (f"index: {said}" for said in row_differences(store, snapshot.index))
     failures = sum(1 for _ in read_index(store, snapshot.index, "failures", ["recording_id"]))
     if failed != failures:
         yield f"index: {failed} recordings failed, and the failures table has {failures} rows"
+
+
+def _check_side_files(store: Store, snapshot: Snapshot) -> Iterator[str]:
+    for name in stale_files(store, snapshot, row_schema(store, snapshot.index)):
+        yield (
+            f"{name}: is missing, or describes another snapshot than version {snapshot.version}; "
+            "the next refresh writes it anew"
+        )
 
 
 def check_shard(shard: ShardSummary, *, store: Store, features: str) -> list[str]:
@@ -134,13 +140,22 @@ def _check_parquet(store: Store, shard: ShardSummary, features: str) -> Iterator
     if metadata.get("melmill.features") != features:
         yield f"{name}: made with another feature configuration than the snapshot's"
     rows = 0
+    held: Counter[str] = Counter()
     with store.open(name) as file:
         for batch in read_rows(file):
             if not np.isfinite(batch.mel).all():
                 yield f"{name}: mel is not finite in rows {rows} to {rows + batch.rows - 1}"
             rows += batch.rows
+            held.update(batch.columns["recording_id"])
     if rows != shard.rows:
         yield f"{name}: {rows} rows, and {shard.rows} were written"
+    said = Counter({entry.recording_id: entry.rows for entry in shard.recordings})
+    for recording_id in sorted(said.keys() | held.keys()):
+        if said[recording_id] != held[recording_id]:
+            yield (
+                f"{name}: {held[recording_id]} rows of recording {recording_id}, and the index "
+                f"says {said[recording_id]}"
+            )
 
 
 def _check_tfrecord(store: Store, shard: ShardSummary, features: str) -> Iterator[str]:

@@ -14,7 +14,13 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.finish import table_schema_of
-from pipelines.maintenance import describe, mend_card, open_snapshot, row_schema, statistics_of
+from pipelines.maintenance import (
+    describe,
+    mend_side_files,
+    open_snapshot,
+    row_schema,
+    statistics_of,
+)
 from transforms.errors import DatasetError
 from transforms.storage.card import past_card, statistics, to_json
 from transforms.storage.exclusive import require_exclusive_commits
@@ -176,7 +182,7 @@ def rollback(store: Store, version: int) -> tuple[Snapshot, Totals]:
     require_shards(store, past.index)
     require_exclusive_commits(store, "staging")
     if past.index == current.index:
-        mend_card(store, current)
+        mend_side_files(store, current)
         return current, add_up(store, current.index)
     schema = row_schema(store, past.index)
     columns = table_schema_of(schema)
@@ -190,7 +196,7 @@ def rollback(store: Store, version: int) -> tuple[Snapshot, Totals]:
         taken_down=current.taken_down,
         replaced={},
     )
-    commit(store, snapshot, ordered_shards(store, past.index), columns)
+    commit(store, snapshot, columns)
     committed = require_snapshot(store)
     return committed, describe(store, committed, schema)
 

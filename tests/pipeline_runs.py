@@ -17,7 +17,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from pipelines.cli import recipe_for
 from pipelines.config import load_config
 from pipelines.extract import Extraction, extract, make_job, resolve_catalogue
-from pipelines.refresh import Refresh, refresh
+from pipelines.refresh import refresh
 from transforms.job import ExtractJob
 from transforms.storage.store import Store
 
@@ -44,7 +44,7 @@ def here() -> PipelineOptions:
 
 def refresh_here(
     catalogue: Path | str, output: Path | str, *overrides: str, retry_failed: bool = False
-) -> Refresh:
+) -> Extraction:
     """Refresh in this process, as ``melmill refresh`` without ``--config``."""
     recipe = recipe_for(str(output), None, list(overrides))
     job = make_job(recipe, resolve_catalogue(str(catalogue), recipe), Store(str(output)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,9 @@ from transforms.audio.mel import MelSpec
 from transforms.errors import Cause, Stage
 from transforms.planning import PlannedRecording
 from transforms.records import AudioInfo, Failure, ProbedRecording, Recording
+from transforms.storage.index import recording_row, shard_row, write_part
 from transforms.storage.naming import digest
+from transforms.storage.store import Store
 from transforms.storage.summaries import FileEntry, RecordingRows, ShardSummary
 
 #: One chunk is 1,000 samples, which is a second.
@@ -57,7 +60,7 @@ def summary(name: str = "s", split: str = "train", rows: int = 2, **values: Any)
         rows=rows,
         parquet=FileEntry(f"split={split}/part-{digest(name)}.parquet", 1000, "0" * 64),
         tfrecord=None,
-        recordings=(RecordingRows(digest("a.wav"), rows, -3.0),),
+        recordings=(RecordingRows(digest("a.wav"), rows, -3.0),) if rows else (),
         failures=(),
         null_labels=(),
         count=4 * rows,
@@ -67,6 +70,22 @@ def summary(name: str = "s", split: str = "train", rows: int = 2, **values: Any)
         high=0.0,
     )
     return replace(made, **values)
+
+
+def lay_down(store: Store, index: str, *shards: ShardSummary) -> None:
+    """Put shards' files, of zeros, into a store, and the index that describes them."""
+    rows: Counter[str] = Counter()
+    for shard in shards:
+        rows.update({entry.recording_id: entry.rows for entry in shard.recordings if shard.rows})
+        for file in (shard.parquet, shard.tfrecord):
+            if file is not None:
+                store.put(file.name, bytes(file.size_bytes))
+    recordings = [
+        recording_row(planned(), (), "f") | {"recording_id": name, "rows": number, "status": "ok"}
+        for name, number in rows.items()
+    ]
+    write_part(store, index, "recordings", 0, recordings)
+    write_part(store, index, "shards", 0, [shard_row(shard) for shard in shards])
 
 
 def in_memory_pipeline() -> TestPipeline:

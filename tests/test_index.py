@@ -13,6 +13,8 @@ import pytest
 
 from tests.pipeline_runs import make_test_job
 from tests.plans import failure, in_memory_pipeline, planned, summary
+from transforms.diff import Decision
+from transforms.diffing import Difference
 from transforms.errors import Cause
 from transforms.index import WriteIndex, fact_digest, index_name, join_recordings, key_by_part
 from transforms.job import ExtractJob
@@ -45,10 +47,29 @@ def test_a_recording_without_rows_was_skipped() -> None:
 
 
 def test_a_failed_recording_holds_nothing_but_is_described() -> None:
-    (row,), (failed,) = join(planned(), failure(), held("a.wav", "s1", 7, -3.0))
+    (row,), (failed,) = join(planned(), failure())
     assert (row["status"], row["rows"], row["shards"]) == ("failed", 0, [])
     assert (row["codec"], row["frames"]) == ("pcm_16", 20_000)
     assert (failed["cause"], failed["stage"], failed["message"]) == ("corrupt", "decode", "bad")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        pytest.param([planned(), held("a.wav", "s1", 7, -3.0)], id="too few"),
+        pytest.param([planned(), held("a.wav", "s1", 11, -3.0)], id="too many"),
+        pytest.param([planned(), failure(), held("a.wav", "s1", 7, -3.0)], id="failed, and held"),
+        pytest.param([held("a.wav", "s1", 7, -3.0)], id="never planned"),
+    ],
+)
+def test_a_recording_that_is_not_held_whole_is_refused(facts: list[Any]) -> None:
+    with pytest.raises(RuntimeError, match=r"its shards hold \d+ rows, and \d+ were planned"):
+        join(*facts)
+
+
+def test_a_recording_that_was_planned_and_not_written_says_so() -> None:
+    (row,), _ = join(planned())
+    assert (row["status"], row["rows"]) == ("unwritten", 0)
 
 
 def test_a_recording_that_failed_before_it_was_planned_is_listed_too() -> None:
@@ -67,11 +88,14 @@ def test_a_recording_that_failed_in_two_spans_is_one_failure() -> None:
 
 def test_every_recording_is_joined_with_its_own() -> None:
     rows, failures = join(
-        planned("a.wav"), failure("b.wav"), planned("c.wav"), held("c.wav", "s", 5, 0.0)
+        planned("a.wav", chunks=0),
+        failure("b.wav"),
+        planned("c.wav", chunks=5),
+        held("c.wav", "s", 5, 0.0),
     )
     statuses = {row["recording_id"]: (row["status"], row["rows"]) for row in rows}
     assert statuses == {
-        digest("a.wav"): ("ok", 0),
+        digest("a.wav"): ("skipped", 0),
         digest("b.wav"): ("failed", 0),
         digest("c.wav"): ("ok", 5),
     }
@@ -79,7 +103,8 @@ def test_every_recording_is_joined_with_its_own() -> None:
 
 
 def test_another_feature_configuration_gives_another_key() -> None:
-    keys = {join_recordings([planned()], name)[0][0]["feature_key"] for name in ("one", "other")}
+    facts = [planned(chunks=0)]
+    keys = {join_recordings(facts, name)[0][0]["feature_key"] for name in ("one", "other")}
     assert len(keys) == 2
 
 
@@ -115,11 +140,16 @@ def job(tmp_path: Path) -> ExtractJob:
     return make_test_job(tmp_path / "songs", tmp_path / "output")
 
 
+def decision(parts: int) -> Decision:
+    return Decision(parts, Difference(), todo=True)
+
+
 def write(
     job: ExtractJob,
     recordings: list[PlannedRecording] = PLANNED,
     failures: list[Failure] = FAILURES,
     shards: list[ShardSummary] = SHARDS,
+    parts: int = 1,
 ) -> str:
     """Write the index; give its name, as ``outcome.json`` tells it."""
     with in_memory_pipeline() as pipeline:
@@ -127,7 +157,8 @@ def write(
             pipeline | f"Create{i}" >> beam.Create(facts, reshuffle=False)
             for i, facts in enumerate((recordings, failures, shards))
         )
-        _ = found | WriteIndex(job)
+        decided = pipeline | beam.Create([decision(parts)], reshuffle=False)
+        _ = found | WriteIndex(job, decided)
     outcome = json.loads(job.store.read(f"{job.staging}/outcome.json"))
     assert sorted(job.store.names("index")) == outcome["files"]
     return outcome["index"]
@@ -159,14 +190,11 @@ def test_the_order_does_not_matter(job: ExtractJob) -> None:
 
 def test_another_content_has_another_name(job: ExtractJob, tmp_path: Path) -> None:
     other = replace(job, store=replace(job.store, root=str(tmp_path / "other")))
-    assert write(job) != write(other, PLANNED, FAILURES, SHARDS[:2])
+    assert write(job) != write(other, PLANNED[1:], FAILURES, SHARDS[1:])
 
 
-def test_many_recordings_are_written_in_parts(
-    job: ExtractJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("transforms.index.RECORDINGS_PER_PART", 2)
-    index = write(job)
+def test_many_recordings_are_written_in_parts(job: ExtractJob) -> None:
+    index = write(job, parts=3)
     parts = [name for name in job.store.names("index") if "/recordings-" in name]
     assert len(parts) > 1
     assert len(list(read_index(job.store, index, "recordings"))) == 5

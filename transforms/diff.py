@@ -98,8 +98,10 @@ class DiffCatalogue(beam.PTransform):
     """List the catalogue, and compare it with the snapshot that the job starts from.
 
     In goes one element, whatever it is. Listing and index are compared part by part, each on
-    one worker; nothing is handed on before all parts are known, and the removal of too many
-    recordings fails the run (:class:`~transforms.errors.DatasetError`).
+    one worker; to a job that starts from no snapshot every recording is new. Nothing is handed
+    on before all parts are known. The removal of too many recordings fails the run
+    (:class:`~transforms.errors.DatasetError`), as does a recording that is listed twice
+    (:class:`~transforms.errors.CatalogueError`).
     """
 
     job: ExtractJob
@@ -112,6 +114,8 @@ class DiffCatalogue(beam.PTransform):
             | "ListParts" >> beam.FlatMap(catalogue_parts)
             | "SpreadParts" >> beam.Reshuffle()
             | "ListRecordings" >> beam.ParDo(_List(self.job))
+            # A catalogue may change: what is counted and what is compared come of one listing.
+            | "KeepListing" >> beam.Reshuffle()
         )
         parts = (
             blocks
@@ -170,7 +174,7 @@ class _List(beam.DoFn):
 
 def _count_parts(listed: int, job: ExtractJob) -> int:
     """Find how many parts are right for a catalogue: a multiple of how many there were."""
-    base = job.require_base().parts
+    base = job.base.parts if job.base else 1
     return base * max(1, -(-listed // (2 * RECORDINGS_PER_PART * base)))
 
 
@@ -214,7 +218,9 @@ def _read_known(
     job: ExtractJob, part: int, parts: int
 ) -> tuple[Iterator[dict[str, Any]], dict[str, tuple[str, int]]]:
     """Read what the snapshot's index has of a part; it may be divided into fewer."""
-    base = job.require_base()
+    base = job.base
+    if base is None:
+        return iter(()), {}
     where = job.store, base.index
     rows = read_part(*where, "recordings", part % base.parts, COLUMNS)
     failed = read_part(*where, "failures", part % base.parts, FAILURE_COLUMNS)
@@ -249,14 +255,16 @@ class _SumDifferences(beam.CombineFn):
 
 
 def decide(difference: Difference, parts: int, job: ExtractJob) -> Decision:
-    """Say whether a refresh goes on.
+    """Say whether a run goes on, and with how many parts.
 
     Raises
     ------
     DatasetError
         It would remove too much.
     """
-    base, allowed = job.require_base(), job.refresh.max_removed_ratio
+    base, allowed = job.base, job.refresh.max_removed_ratio
+    if base is None:
+        return Decision(parts, difference, todo=True)
     removed, known = difference.counts["removed"], difference.counts["known"]
     if difference.removed_ratio > allowed:
         some = ", ".join(difference.examples["removed"][:3]) + ", …" * (removed > 3)
@@ -264,7 +272,7 @@ def decide(difference: Difference, parts: int, job: ExtractJob) -> Decision:
             f"{job.catalogue.uri} lacks {removed:,} of the {known:,} recordings of version "
             f"{base.version} ({difference.removed_ratio:.1%}; {some}), and "
             f"refresh.max_removed_ratio allows {allowed:.1%}; nothing was changed. If they are "
-            "meant to go: --allow-removals"
+            "meant to go: melmill refresh --allow-removals"
         )
     todo = not (difference.is_nothing and base.same_files and base.configured)
     return Decision(parts, difference, todo)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,6 @@ from transforms.job import ExtractJob
 from transforms.planning import PlannedRecording
 from transforms.records import Failure
 from transforms.storage.index import (
-    RECORDINGS_PER_PART,
     failed_row,
     failure_row,
     read_part,
@@ -29,6 +28,7 @@ from transforms.storage.index import (
     write_part,
 )
 from transforms.storage.naming import bucket, digest
+from transforms.storage.receipts import announce_index
 from transforms.storage.rewriting import Replaced, Rewritten
 from transforms.storage.summaries import ShardSummary
 
@@ -67,19 +67,18 @@ class WriteIndex(beam.PTransform):
     job
         The run.
     decision
-        Of a refresh; where there is nothing to do, the index stays the snapshot's.
+        What the run does; with nothing to do, the index stays the snapshot's.
     """
 
     job: ExtractJob
-    decision: beam.PCollection[Decision] | None = None
+    decision: beam.PCollection[Decision]
 
     def expand(self, found: tuple[beam.PCollection[Any], ...]) -> beam.PCollection[str]:
         """Join recordings, failures and shards by recording, part by part."""
-        parts = beam.pvalue.AsSingleton(self._count_parts(found))
-        outcome = None
-        if self.decision is not None:
-            outcome = beam.pvalue.AsSingleton(self.decision)
-            found = (*found, self.decision | "CarryParts" >> beam.FlatMap(_carry))
+        counted = self.decision | "TakeParts" >> beam.Map(lambda decision: decision.parts)
+        parts = beam.pvalue.AsSingleton(counted)
+        outcome = beam.pvalue.AsSingleton(self.decision)
+        found = (*found, self.decision | "CarryParts" >> beam.FlatMap(_carry, self.job))
         digests = tuple(
             facts | f"Digest{number}" >> beam.Map(fact_digest) for number, facts in enumerate(found)
         )
@@ -102,18 +101,9 @@ class WriteIndex(beam.PTransform):
             | "NameIndex" >> beam.Map(_write_outcome, index, parts, self.job, outcome)
         )
 
-    def _count_parts(self, found: tuple[beam.PCollection[Any], ...]) -> beam.PCollection[int]:
-        if self.decision is not None:
-            return self.decision | "TakeParts" >> beam.Map(lambda decision: decision.parts)
-        return (
-            found[:2]
-            | "CountRecordings" >> CombineEach(beam.combiners.CountCombineFn(), sum)
-            | "CountParts" >> beam.Map(lambda number: 1 + number // RECORDINGS_PER_PART)
-        )
 
-
-def _carry(decision: Decision) -> Iterator[Carried]:
-    if decision.todo:
+def _carry(decision: Decision, job: ExtractJob) -> Iterator[Carried]:
+    if decision.todo and job.base is not None:
         yield from (Carried(decision.parts, part) for part in range(decision.parts))
 
 
@@ -125,9 +115,9 @@ def fact_digest(fact: Any) -> int:
     return int(digest(type(fact).__name__, repr(fact) + more), 16)
 
 
-def _add_base(number: int, job: ExtractJob, decision: Decision | None) -> int:
+def _add_base(number: int, job: ExtractJob, decision: Decision) -> int:
     """Take into account what the facts are told of."""
-    if job.base is None or decision is None:
+    if job.base is None:
         return number
     if not decision.todo:
         return int(job.base.index, 16)
@@ -178,6 +168,7 @@ def write_index_part(
     """Write one part of the index; give the names of its files."""
     (kind, part), facts = group[0], list(group[1])
     before = _Before(job, facts)
+    announce_index(job, index_name(index))
     if kind == "shards":
         summaries = [shard_row(fact) for fact in facts if isinstance(fact, ShardSummary)]
         replaced = {fact.shard for fact in facts if isinstance(fact, Replaced)}
@@ -274,6 +265,12 @@ def join_recordings(
     -------
     recordings, failures
         Rows of the index's tables. A recording that failed more than once is one failure.
+
+    Raises
+    ------
+    RuntimeError
+        Shards hold another number of a recording's rows than were planned: a commit would lose
+        or repeat some of them.
     """
     planned: dict[str, PlannedRecording] = {}
     failed: dict[str, Failure] = {}
@@ -297,7 +294,24 @@ def join_recordings(
         failed_row(failure, planned.get(name), features_digest) for name, failure in failed.items()
     ]
     failures = [failure_row(one, 1 + tried.get(name, 0)) for name, one in failed.items()]
+    _require_whole(planned, failed, held)
     return recordings, failures
+
+
+def _require_whole(
+    planned: Mapping[str, PlannedRecording],
+    failed: Collection[str],
+    held: Mapping[str, Iterable[tuple[str, int, float]]],
+) -> None:
+    for name in sorted(planned.keys() | held.keys()):
+        wanted = planned[name].rows if name in planned and name not in failed else 0
+        rows = sum(rows for _, rows, _ in held.get(name, ()))
+        if rows and rows != wanted:
+            uri = planned[name].probed.recording.uri if name in planned else name
+            raise RuntimeError(
+                f"{uri}: its shards hold {rows} rows, and {wanted} were planned; nothing was "
+                "committed"
+            )
 
 
 def write_index(facts: Iterable[Any], job: ExtractJob) -> str:
@@ -319,11 +333,10 @@ def write_index(facts: Iterable[Any], job: ExtractJob) -> str:
 
 
 def _write_outcome(
-    files: list[str], index: int, parts: int, job: ExtractJob, decision: Decision | None
+    files: list[str], index: int, parts: int, job: ExtractJob, decision: Decision
 ) -> str:
     name = index_name(index)
     outcome: dict[str, Any] = {"index": name, "parts": parts, "files": sorted(files)}
-    if decision is not None:
-        outcome |= {"todo": decision.todo, "difference": decision.difference.to_json()}
+    outcome |= {"todo": decision.todo, "difference": decision.difference.to_json()}
     job.store.put(f"{job.staging}/outcome.json", json.dumps(outcome).encode())
     return name

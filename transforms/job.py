@@ -114,9 +114,10 @@ class Base:
 class ExtractJob:
     """What is extracted from where to where, and how.
 
-    ``known_index`` names the snapshot whose shards may be taken as they are; ``base`` is the one
-    that a refresh starts from; ``taken_down`` are recordings that stay away; with
-    ``content_hashes`` files are also told by what is in them.
+    ``base`` is the snapshot that a refresh starts from; ``overwrites`` is the version of the
+    snapshot that an extraction replaces whole, −1 for none; ``attempt`` tells apart the runs that
+    work for the same end; ``taken_down`` are recordings that stay away; with ``content_hashes``
+    files are also told by what is in them.
     """
 
     catalogue: Catalogue
@@ -126,9 +127,10 @@ class ExtractJob:
     shards: ShardSpec
     writer: WriterSpec
     limits: Limits
-    known_index: str = ""
     progress: str = ""
     base: Base | None = None
+    overwrites: int = -1
+    attempt: str = ""
     refresh: RefreshSpec = RefreshSpec()
     taken_down: frozenset[str] = frozenset()
     content_hashes: bool = False
@@ -152,21 +154,17 @@ class ExtractJob:
         return repr((self.schema, self.writer.row_group_rows, self.writer.compression_level))
 
     @property
-    def shard_key(self) -> str:
-        """What goes into the names of the job's shards, beside their rows.
-
-        A refresh gives others to the same rows than every other run but its own repetitions: so
-        one that was overtaken can remove what it made.
-        """
-        if self.base is None:
-            return self.writer_key
-        return repr((self.writer_key, self.base.version, self.base.index))
-
-    @property
     def run_id(self) -> str:
-        """The same for the same command: an interrupted run is found by it, and resumed."""
-        parts = (self.catalogue, self.split, self.shards, self.shard_key, self.writer.formats)
-        return digest(self.features.digest(), *(repr(part) for part in parts))[:16]
+        """Name of the run: the same for the same command on the same snapshot.
+
+        An interrupted run is found by it, and resumed. It is part of every shard's name: no
+        other run gives a file the same name, so a run that was overtaken can remove its own.
+        """
+        start = (self.base.version, self.base.index) if self.base else (self.overwrites, "")
+        parts = (self.catalogue, self.split, self.shards, self.writer_key, *start)
+        return digest(
+            self.features.digest(), *(repr(part) for part in (*parts, self.writer.formats))
+        )[:16]
 
     @property
     def staging(self) -> str:

@@ -167,6 +167,4 @@ def pack_bucket(
     shards = count_shards(totals[split], all_rows, row_bytes(job.features), job.shards)
     number = ceil(shards * rows / totals[split].rows)
     full_rows = job.shards.target_bytes // row_bytes(job.features)
-    yield from pack_shards(
-        recordings, number, job.features, job.shards.seed, job.shard_key, full_rows
-    )
+    yield from pack_shards(recordings, number, job.features, job.shards.seed, job.run_id, full_rows)

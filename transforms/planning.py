@@ -1,8 +1,8 @@
 """The plan: which chunks of which recordings go into which shard, before any is decoded.
 
 A plan is a value. The same recordings under the same configuration give the same plan in
-whatever order they are listed, and a shard's name is the digest of its plan; so a shard
-that is already there need not be made again, and one made twice is the same file twice.
+whatever order they are listed, and a plan's name is its digest: a shard that the same run has
+made of it before need not be made again.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class ShardPlan:
     Attributes
     ----------
     name
-        Digest of all the rest, and of the feature configuration.
+        Digest of all the rest, of the feature configuration and of the run.
     split
         The split that all its rows belong to.
     spans
@@ -290,7 +290,7 @@ def pack_shards(
     shards: int,
     features: FeatureSpec,
     seed: int,
-    writer_key: str,
+    run_id: str,
     full_rows: int = 1,
 ) -> Iterator[ShardPlan]:
     """Pack one bucket's recordings into shards of nearly equal numbers of rows.
@@ -306,8 +306,8 @@ def pack_shards(
         All of one split and bucket, in any order.
     shards
         How many to make, as far as there are chunks for them.
-    features, writer_key
-        What the shard's bytes depend on beside its spans; part of its name.
+    features, run_id
+        Feature configuration and run; part of the plan's name.
     seed
         Of the order.
     full_rows
@@ -325,7 +325,7 @@ def pack_shards(
     for members in _deal(pieces, shards):
         if members:
             split, spans = members[0].split, tuple(piece.span for piece in members)
-            yield ShardPlan(name_shard(split, spans, features, writer_key), split, spans)
+            yield ShardPlan(name_plan(split, spans, features, run_id), split, spans)
 
 
 def _capacity(
@@ -374,9 +374,9 @@ def _deal(pieces: list[_Piece], shards: int) -> list[list[_Piece]]:
     return [sorted(members, key=lambda piece: piece.order) for members in dealt]
 
 
-def name_shard(split: str, spans: Iterable[Span], features: FeatureSpec, writer_key: str) -> str:
-    """Name a shard by the digest of everything that its bytes depend on."""
-    return digest(split, features.digest(), writer_key, *(_span_key(span) for span in spans))
+def name_plan(split: str, spans: Iterable[Span], features: FeatureSpec, run_id: str) -> str:
+    """Name a plan by the digest of everything that its shard's rows depend on, and of the run."""
+    return digest(split, features.digest(), run_id, *(_span_key(span) for span in spans))
 
 
 def _span_key(span: Span) -> str:

@@ -36,12 +36,20 @@ class ProbeRecordings(beam.PTransform):
     def expand(self, recordings: beam.PCollection[Recording]) -> beam.pvalue.DoOutputsTuple:
         """Probe in a decoder process of each worker."""
         batched = beam.BatchElements(min_batch_size=_TOGETHER, max_batch_size=_TOGETHER)
-        probe = beam.ParDo(_Probe(self.job))
         return (
             recordings
+            # A few tasks have compared the catalogue; all of them read headers.
+            | "SpreadRecordings" >> beam.Reshuffle()
             | "BatchRecordings" >> batched
-            | "ReadHeaders" >> probe.with_outputs(FAILURES, main="recordings")
+            | "ReadHeaders" >> beam.ParDo(_Probe(self.job))
+            # Read again, a header may fail otherwise: all uses must be of the same attempt.
+            | "KeepHeaders" >> beam.Reshuffle()
+            | "PartFailures" >> beam.ParDo(_part).with_outputs(FAILURES, main="recordings")
         )
+
+
+def _part(found: ProbedRecording | Failure) -> Iterator[ProbedRecording | beam.pvalue.TaggedOutput]:
+    yield beam.pvalue.TaggedOutput(FAILURES, found) if isinstance(found, Failure) else found
 
 
 class _Probe(beam.DoFn):
@@ -54,16 +62,12 @@ class _Probe(beam.DoFn):
     def start_bundle(self) -> None:
         self.decoder = borrow_decoder(self.job.limits.memory_bytes)
 
-    def process(
-        self, recordings: list[Recording]
-    ) -> Iterator[ProbedRecording | beam.pvalue.TaggedOutput]:
+    def process(self, recordings: list[Recording]) -> Iterator[ProbedRecording | Failure]:
         for number, recording in enumerate(recordings):
             upcoming = recordings[number + 1 : number + 1 + MOST_HEADERS]
             yield self._probe(recording, upcoming)
 
-    def _probe(
-        self, recording: Recording, upcoming: list[Recording]
-    ) -> ProbedRecording | beam.pvalue.TaggedOutput:
+    def _probe(self, recording: Recording, upcoming: list[Recording]) -> ProbedRecording | Failure:
         started = time.perf_counter()
         try:
             probed = probe_recording(recording, self.job, self.decoder, upcoming)
@@ -71,8 +75,7 @@ class _Probe(beam.DoFn):
             count("recordings_failed")
             count_failure(error.cause)
             self.progress.add(listed=1, failed=1)
-            failure = Failure.of(self.job.in_its_version(recording), error)
-            return beam.pvalue.TaggedOutput(FAILURES, failure)
+            return Failure.of(self.job.in_its_version(recording), error)
         observe_ms("probe_ms", time.perf_counter() - started)
         count("recordings_probed")
         count("audio_ms_probed", round(1000 * probed.seconds))

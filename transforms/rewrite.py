@@ -58,8 +58,8 @@ def _key_by_part(touched: Touched, job: ExtractJob) -> tuple[int, Touched | None
 
 def _parts_to_visit(_: Decision, job: ExtractJob) -> Iterator[tuple[int, Touched | None]]:
     """Name all parts where all shards are to be written anew."""
-    base = job.require_base()
-    if base.same_features and not base.same_files:
+    base = job.base
+    if base is not None and base.same_features and not base.same_files:
         yield from ((part, None) for part in range(base.parts))
 
 

@@ -16,8 +16,6 @@ from transforms.planning import ShardPlan
 from transforms.storage.shards import SpanOutcome, withdraw_recordings, write_shard
 from transforms.storage.summaries import ShardSummary
 
-INCOMPLETE = "incomplete"
-
 
 @dataclass(eq=False)
 class WriteShards(beam.PTransform):
@@ -32,14 +30,16 @@ class WriteShards(beam.PTransform):
 
     def expand(self, plans: beam.PCollection[ShardPlan]) -> beam.PCollection[ShardSummary]:
         """Make shards one at a time on each worker, then correct the few that need it."""
-        written = (
+        made = (
             plans
             | "SpreadPlans" >> beam.Reshuffle()
-            | "MakeShards"
-            >> beam.ParDo(_WriteShard(self.job)).with_outputs(INCOMPLETE, main="shards")
+            | "MakeShards" >> beam.ParDo(_WriteShard(self.job))
+            # Made again, a shard may fail otherwise: both uses must be of the same attempt.
+            | "KeepSummaries" >> beam.Reshuffle()
         )
-        failed = beam.pvalue.AsIter(written[INCOMPLETE])
-        return written["shards"] | "WithdrawRecordings" >> beam.Map(_withdraw, failed, self.job)
+        failed = beam.pvalue.AsIter(made | "TakeIncomplete" >> beam.FlatMap(lambda one: one[1]))
+        shards = made | "TakeSummaries" >> beam.Map(lambda one: one[0])
+        return shards | "WithdrawRecordings" >> beam.Map(_withdraw, failed, self.job)
 
 
 class _WriteShard(beam.DoFn):
@@ -52,7 +52,7 @@ class _WriteShard(beam.DoFn):
     def start_bundle(self) -> None:
         self.decoder = borrow_decoder(self.job.limits.memory_bytes)
 
-    def process(self, plan: ShardPlan) -> Iterator[ShardSummary | beam.pvalue.TaggedOutput]:
+    def process(self, plan: ShardPlan) -> Iterator[tuple[ShardSummary, tuple[str, ...]]]:
         self.made = False
         self.span_seconds, started = 0.0, time.perf_counter()
         summary = write_shard(plan, self.job, self.decoder, self._report)
@@ -65,9 +65,7 @@ class _WriteShard(beam.DoFn):
         else:
             count("shards_reused")
         self.progress.add(shards=1)
-        yield summary
-        for recording_id in find_incomplete(plan, summary, self.job):
-            yield beam.pvalue.TaggedOutput(INCOMPLETE, recording_id)
+        yield summary, tuple(find_incomplete(plan, summary, self.job))
 
     def finish_bundle(self) -> None:
         self.progress.tell()

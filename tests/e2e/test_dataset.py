@@ -142,7 +142,8 @@ def test_a_part_of_the_twins_is_none(tmp_path, tf):
     assert opened.rows == {"train": 7}
     with pytest.raises(DatasetError, match="not every shard has a tfrecord file"):
         opened.as_tf("train")
-    assert json.loads((tmp_path / "dataset" / "tfrecord" / "files.json").read_text()) == {}
+    listed = json.loads((tmp_path / "dataset" / "tfrecord" / "files.json").read_text())
+    assert listed.keys() == {"_index"}
 
 
 def test_tensorflow_is_not_sent_where_it_cannot_go(dataset, tf):

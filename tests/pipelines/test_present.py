@@ -61,7 +61,7 @@ METRICS = RunMetrics(
 
 def extraction(committed: bool = True) -> Extraction:
     snapshot = Snapshot(3, "index", {}, "/songs", "{}")
-    return Extraction(snapshot, totals(), committed, (128, 130), METRICS)
+    return Extraction(snapshot, totals(), committed, {}, False, (128, 130), METRICS)
 
 
 def test_a_commit_is_told_with_its_version() -> None:

@@ -11,7 +11,7 @@ import pytest
 from deltalake import DeltaTable
 
 import pipelines.compact
-import pipelines.refresh
+import pipelines.extract
 import transforms.shards
 from pipelines.cli_common import Exit
 from pipelines.compact import compact
@@ -66,7 +66,7 @@ def test_the_overtaken_refresh_leaves_nothing(
     (songs / "0.wav").unlink()
     write_song(songs / "new.wav", 50)
     before = files_of(dataset)
-    overtaken(pipelines.refresh, monkeypatch, lambda: refresh_here(songs, dataset, *settings))
+    overtaken(pipelines.extract, monkeypatch, lambda: refresh_here(songs, dataset, *settings))
     with pytest.raises(ConflictError, match="another run committed version 1"):
         refresh_here(songs, dataset)
     assert DeltaTable(dataset).version() == 1
@@ -91,7 +91,7 @@ def test_a_refresh_that_a_takedown_overtook_brings_nothing_back(
     write_song(songs / "0.wav", 50)
     erased = str(songs / "0.wav")
 
-    overtaken(pipelines.refresh, monkeypatch, lambda: takedown(Store(str(dataset)), [erased]))
+    overtaken(pipelines.extract, monkeypatch, lambda: takedown(Store(str(dataset)), [erased]))
     with pytest.raises(ConflictError):
         refresh_here(songs, dataset)
     refresh_here(songs, dataset)

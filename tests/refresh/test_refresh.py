@@ -13,9 +13,10 @@ from apache_beam.testing.test_pipeline import TestPipeline
 from deltalake import DeltaTable
 
 from pipelines.cli import recipe_for
-from pipelines.extract import make_job, resolve_catalogue
+from pipelines.extract import build_pipeline, make_job, resolve_catalogue
 from pipelines.finish import begin, commit_index, read_outcome
-from pipelines.refresh import build_pipeline, plan_refresh, start_from
+from pipelines.maintenance import start_from
+from pipelines.refresh import plan_refresh
 from pipelines.validate import validate
 from tests.pipeline_runs import extract_here, here, refresh_here
 from tests.refresh.catalogues import (

@@ -145,6 +145,7 @@ def test_a_commit_leaves_out_labels_of_many_classes() -> None:
 def test_tfrecord_files_are_listed_by_split(dataset: tuple[Store, Extraction]) -> None:
     store, _ = dataset
     listed = json.loads(store.read("tfrecord/files.json"))
+    assert listed.pop("_index") == require_snapshot(store).index
     assert set(listed) == set(SPLITS)
     assert all(store.size(name) for names in listed.values() for name in names)
     assert store.size("tfrecord/features.json")

@@ -16,7 +16,7 @@ from transforms.storage.index import (
     SHARDS,
     failed_row,
     failure_row,
-    known_shards,
+    is_indexed,
     read_index,
     read_shards,
     recording_row,
@@ -93,23 +93,14 @@ def test_shards_come_back_as_they_were(store: Store) -> None:
     shards = {summary("one"), summary("other", rows=0, parquet=None, failures=(failure(),))}
     write_part(store, "x", "shards", 0, [shard_row(shard) for shard in shards])
     assert set(read_shards(store, "x")) == shards
-    assert known_shards(store, "x") == {shard.name: shard for shard in shards}
 
 
-def test_without_an_index_no_shard_is_known(store: Store) -> None:
-    assert known_shards(store, "") == {}
-
-
-def test_stores_with_nested_options_can_be_asked_for_their_shards(store: Store) -> None:
-    # As s3fs takes them: {"client_kwargs": {"endpoint_url": ...}}.
-    nested = replace(store, storage_options=(("client_kwargs", {"endpoint_url": "x"}),))
-    assert known_shards(nested, "") == {}
-
-
-def test_another_index_is_not_mistaken_for_one_seen_before(store: Store) -> None:
+def test_a_shard_is_known_from_any_index(store: Store) -> None:
     for index in ("x", "y"):
         write_part(store, index, "shards", 0, [shard_row(summary(index))])
-    assert known_shards(store, "x").keys() != known_shards(store, "y").keys()
+    assert is_indexed(store, summary("x").name)
+    assert is_indexed(store, summary("y").name)
+    assert not is_indexed(store, summary("z").name)
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,10 @@ from transforms.shards import find_incomplete
 from transforms.storage.catalogue import catalogue_parts, list_part
 from transforms.storage.index import read_index
 from transforms.storage.parquet import read_rows
+from transforms.storage.receipts import read_receipt
 from transforms.storage.schema import RowBatch
 from transforms.storage.shards import (
     SpanOutcome,
-    read_receipt,
     regroup,
     withdraw_recordings,
     write_shard,
@@ -77,7 +77,7 @@ def plan_all(job: ExtractJob, decoder: DecoderProcess) -> list[PlannedRecording]
 
 def plan_shards(job: ExtractJob, decoder: DecoderProcess, shards: int) -> list[ShardPlan]:
     recordings = plan_all(job, decoder)
-    return list(pack_shards(recordings, shards, job.features, 0, job.writer_key))
+    return list(pack_shards(recordings, shards, job.features, 0, job.run_id))
 
 
 def rows_of(summary: ShardSummary, job: ExtractJob) -> list[tuple[object, ...]]:
@@ -300,7 +300,7 @@ def test_a_shard_from_which_all_is_withdrawn_has_no_file(
     summary = write_shard(plan, job, decoder, ignore)
     empty = withdraw_recordings(summary, {r.recording_id for r in summary.recordings}, job)
     assert (empty.rows, empty.parquet, empty.tfrecord) == (0, None, None)
-    assert read_receipt(job, f"{job.staging}/shards/{empty.name}.json") == empty
+    assert read_receipt(job, empty.plan) == empty
 
 
 def test_a_recording_is_in_a_dataset_whole_or_not_at_all(songs: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,12 +11,11 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from tests.plans import summary
+from tests.plans import lay_down, summary
 from transforms.errors import DatasetError
 from transforms.storage import snapshot as snapshots
 from transforms.storage.snapshot import (
     Snapshot,
-    commit,
     open_table,
     read_snapshot,
     require_snapshot,
@@ -32,6 +32,14 @@ ONE, TWO, THREE = summary("one"), summary("two", split="test"), summary("three",
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path))
+
+
+def commit(
+    store: Store, snapshot: Snapshot, shards: Iterable[ShardSummary], schema: pa.Schema
+) -> int:
+    """Commit an index that describes these shards, whose files are there."""
+    lay_down(store, snapshot.index, *shards)
+    return snapshots.commit(store, snapshot, schema)
 
 
 def files(store: Store) -> set[tuple[str, int, str]]:
@@ -63,14 +71,14 @@ def test_nothing_committed_is_no_snapshot(store: Store) -> None:
 def test_the_first_commit_makes_the_table(store: Store) -> None:
     assert commit(store, NONE, [ONE, TWO], SCHEMA) == 0
     assert files(store) == entries(ONE, TWO)
-    assert read_snapshot(store) == replace(NONE, version=0)
+    assert read_snapshot(store) == replace(NONE, version=0, rows=ONE.rows + TWO.rows)
 
 
 def test_a_commit_replaces_what_was_there(store: Store) -> None:
     commit(store, NONE, [ONE, TWO], SCHEMA)
     assert commit(store, after(store, 0), [TWO, THREE], SCHEMA) == 1
     assert files(store) == entries(TWO, THREE)
-    assert read_snapshot(store) == after(store, 1)
+    assert read_snapshot(store) == replace(after(store, 1), rows=TWO.rows + THREE.rows)
 
 
 def test_a_log_that_breaks_off_is_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +236,7 @@ def test_a_checkpoint_does_not_hide_the_snapshot(store: Store) -> None:
     for version in range(3):
         commit(store, after(store, version), [ONE, TWO][version % 2 :], SCHEMA)
     DeltaTable(store.root).create_checkpoint()
-    assert require_snapshot(store) == after(store, 3)
+    assert require_snapshot(store) == replace(after(store, 3), rows=ONE.rows + TWO.rows)
 
 
 def test_a_snapshot_of_a_newer_format_is_refused(
@@ -237,6 +245,6 @@ def test_a_snapshot_of_a_newer_format_is_refused(
     with monkeypatch.context() as newer:
         newer.setattr(snapshots, "FORMAT", snapshots.FORMAT + 1)
         commit(store, NONE, [ONE], SCHEMA)
-        assert read_snapshot(store) == replace(NONE, version=0)
-    with pytest.raises(DatasetError, match=r"by a newer melmill, in format 3, and .* format 2"):
+        assert read_snapshot(store) == replace(NONE, version=0, rows=ONE.rows)
+    with pytest.raises(DatasetError, match=r"by a newer melmill, in format 4, and .* format 3"):
         read_snapshot(store)

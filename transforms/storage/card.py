@@ -1,7 +1,8 @@
 """The dataset card: what the current snapshot holds and how to load it, for people and for
 Hugging Face ``datasets``, which reads the file lists and the shape of ``mel`` from its head.
 
-The card is derived from a snapshot and can be written again at any time.
+The card and the files beside it are derived from a snapshot: each says which one it describes,
+and all can be written again at any time.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ from transforms.storage.totals import SplitContent, Totals, training_split
 #: Names of files, relative to the dataset, by split.
 FileLists = dict[str, list[str]]
 
+#: Key of the index that a file describes; no split can have this name.
+_MARK = "_index"
+_STATISTICS = "statistics.json"
+_FILE_LISTS, _TFDS_FEATURES = "tfrecord/files.json", "tfrecord/features.json"
+
 #: A label's classes are told one by one, and kept in the commit, up to this many.
 _FEW = 20
 #: Classes that a line names.
@@ -34,20 +40,44 @@ _HF_TYPES = {"double": "float64", "float": "float32"}
 def write_card(store: Store, snapshot: Snapshot, totals: Totals, schema: RowSchema) -> None:
     """Write ``README.md``, ``statistics.json`` and, for TFRecord, its features and file lists."""
     parquet, tfrecord = list_files(store, snapshot)
-    store.put("README.md", _card(parquet, snapshot, totals, schema).encode())
-    store.put("statistics.json", to_json(statistics(totals)))
+    mark = {_MARK: snapshot.index}
     if tfrecord:
-        store.put("tfrecord/features.json", to_json(tfds_features(schema)))
-    if tfrecord or store.size("tfrecord/files.json") is not None:
-        store.put("tfrecord/files.json", to_json(tfrecord))
+        store.put(_TFDS_FEATURES, to_json(tfds_features(schema)))
+    if tfrecord or store.size(_FILE_LISTS) is not None:
+        store.put(_FILE_LISTS, to_json({**tfrecord, **mark}))
+    store.put(_STATISTICS, to_json({**statistics(totals), **mark}))
+    store.put("README.md", _card(parquet, snapshot, totals, schema).encode())
 
 
-def card_is_of(store: Store, snapshot: Snapshot) -> bool:
-    """Whether the dataset's card describes a snapshot, and not one before it."""
+def stale_files(store: Store, snapshot: Snapshot, schema: RowSchema) -> list[str]:
+    """Name the side files of a dataset that do not describe a snapshot: the card and its like."""
+    _, tfrecord = list_files(store, snapshot)
+    stale = [] if _card_describes(store, snapshot) else ["README.md"]
+    marked = [_STATISTICS]
+    # A list that is left of a snapshot before must be seen to be empty now.
+    if tfrecord or store.size(_FILE_LISTS) is not None:
+        marked.append(_FILE_LISTS)
+    stale += [name for name in marked if _read_json(store, name).get(_MARK) != snapshot.index]
+    if tfrecord and _read_json(store, _TFDS_FEATURES) != tfds_features(schema):
+        stale.append(_TFDS_FEATURES)
+    return stale
+
+
+def _card_describes(store: Store, snapshot: Snapshot) -> bool:
     try:
-        return _SNAPSHOT.format(index=snapshot.index) in store.read("README.md").decode()
+        text = store.read("README.md").decode(errors="replace")
     except FileNotFoundError:
         return False
+    return _SNAPSHOT.format(index=snapshot.index) in text
+
+
+def _read_json(store: Store, name: str) -> dict[str, Any]:
+    """Read a small file; what is missing or cannot be read describes nothing."""
+    try:
+        found = json.loads(store.read(name))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def list_files(store: Store, snapshot: Snapshot) -> tuple[FileLists, FileLists]:

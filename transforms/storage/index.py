@@ -90,6 +90,10 @@ def recording_row(
 ) -> dict[str, Any]:
     """Describe a recording that was planned.
 
+    Its status is ``ok``; ``skipped`` where no row was planned; ``unwritten`` where no shard was
+    written, since too many recordings had failed before. An index with such recordings is never
+    committed.
+
     Parameters
     ----------
     planned
@@ -101,13 +105,14 @@ def recording_row(
     """
     recording, audio = planned.probed.recording, planned.probed.audio
     shards = sorted(held)
+    status = "skipped" if not planned.rows else "ok" if shards else "unwritten"
     return {
         "recording_id": recording.recording_id,
         "uri": recording.uri,
         "fingerprint": recording.fingerprint,
         "content_hash": recording.content_hash or None,
         "feature_key": digest(recording.fingerprint, features_digest),
-        "status": "ok" if planned.rows else "skipped",
+        "status": status,
         "split": planned.split,
         "labels_digest": labels_digest(recording),
         "container": audio.container,
@@ -257,17 +262,7 @@ def shard_names(store: Store, index: str) -> Iterator[str]:
     return (row["name"] for row in read_index(store, index, "shards", ["name"]))
 
 
-#: The latest snapshot asked for; by its store's text, since options need not be hashable.
-_known: dict[tuple[str, str], Mapping[str, ShardSummary]] = {}
-
-
-def known_shards(store: Store, index: str) -> Mapping[str, ShardSummary]:
-    """Give the shards of a committed snapshot by their plans; none where no index is named."""
-    if not index:
-        return {}
-    key = repr(store), index
-    if (known := _known.get(key)) is None:
-        known = {summary.plan: summary for summary in read_shards(store, index)}
-        _known.clear()
-        _known[key] = known
-    return known
+def is_indexed(store: Store, shard: str) -> bool:
+    """Tell whether any index of the dataset describes a shard; reads all of them."""
+    indexes = sorted({name.split("/")[1] for name in store.names("index")})
+    return any(shard in shard_names(store, index) for index in indexes)

@@ -79,12 +79,13 @@ def merge_shards(
         A shard is missing or damaged.
     """
     names = tuple(sorted(summary.name for summary in summaries))
-    name = digest("merged", job.shard_key, *names)
+    plan = digest("merged", job.run_id, *names)
     rows = heapq.merge(
         *(_keyed_rows(summary, job) for summary in summaries), key=lambda row: row[0]
     )
     batches = (batch for _, batch in rows)
-    yield Rewritten(names, write_again(name, summaries[0].split, batches, job))
+    expected = (entry for summary in summaries for entry in summary.recordings)
+    yield Rewritten(names, write_again(plan, summaries[0].split, batches, expected, job))
     yield from (Replaced(one) for one in names)
 
 

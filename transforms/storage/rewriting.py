@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from transforms.diffing import Touched
@@ -11,7 +11,7 @@ from transforms.job import ExtractJob
 from transforms.storage.naming import digest
 from transforms.storage.schema import RowBatch
 from transforms.storage.shards import read_shard, write_again
-from transforms.storage.summaries import ShardSummary
+from transforms.storage.summaries import RecordingRows, ShardSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,23 @@ def rewrite_shard(
     splits = {_split(entry.recording_id, changes, summary) for entry in summary.recordings}
     said = sorted(map(repr, touched))
     for split in sorted(name for name in splits if name is not None):
-        name = digest("rewritten", summary.name, split, job.shard_key, *said)
+        plan = digest("rewritten", summary.name, split, job.run_id, *said)
         batches = _rows_of_split(summary, split, changes, job)
-        yield Rewritten((summary.name,), write_again(name, split, batches, job))
+        expected = _expected(summary, split, changes)
+        yield Rewritten((summary.name,), write_again(plan, split, batches, expected, job))
     yield Replaced(summary.name)
+
+
+def _expected(
+    summary: ShardSummary, split: str, changes: Mapping[str, Touched]
+) -> Iterator[RecordingRows]:
+    """Give what of a shard belongs to a split now, by the recordings' names of now."""
+    for entry in summary.recordings:
+        change = changes.get(entry.recording_id)
+        if _split(entry.recording_id, changes, summary) == split:
+            recording = change.recording if change else None
+            name = recording.recording_id if recording else entry.recording_id
+            yield replace(entry, recording_id=name)
 
 
 def _split(recording_id: str, changes: Mapping[str, Touched], summary: ShardSummary) -> str | None:

@@ -1,8 +1,9 @@
 """Shards: a plan's spans in, one Parquet file (and its TFRecord twin) out.
 
-A shard is a pure function of its plan, so making it twice does no harm: the files have
-the same names and the same bytes. It counts as finished when its receipt is there, which
-is written last.
+A shard is a pure function of its plan and of the recordings. Its name is a digest of its files'
+content and of the plan: files of one name have the same bytes, so no file is ever replaced by
+another one, whatever a second attempt finds. A shard counts as finished when its receipt is
+there, which is written last.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,16 @@ import numpy as np
 
 from transforms.audio.isolation import DecoderProcess
 from transforms.audio.spans import Span, SpanRows, extract_span
-from transforms.errors import RecordingError
+from transforms.errors import DatasetError, RecordingError
 from transforms.job import ExtractJob
 from transforms.planning import ShardPlan
 from transforms.records import Failure, Recording
 from transforms.storage.distribution import DistributionCounter
-from transforms.storage.index import known_shards
+from transforms.storage.index import is_indexed
 from transforms.storage.moments import Moments
 from transforms.storage.naming import digest
 from transforms.storage.parquet import ParquetShard, read_rows
+from transforms.storage.receipts import announce_shard, read_receipt, write_receipt
 from transforms.storage.schema import Float32Array, LabelColumn, RowBatch, round_to_resolution
 from transforms.storage.store import Store
 from transforms.storage.summaries import FileEntry, RecordingRows, ShardSummary
@@ -108,11 +110,7 @@ def write_shard(
     DatasetError
         The dataset's folder cannot be written.
     """
-    receipt = f"{job.staging}/shards/{plan.name}.json"
-    finished = known_shards(job.store, job.known_index).get(plan.name)
-    if finished is None or not is_whole(finished, job):
-        finished = read_receipt(job, receipt)
-    if finished is not None:
+    if (finished := read_receipt(job, plan.name)) is not None:
         failed = {failure.recording_id: failure.cause for failure in finished.failures}
         for span in plan.spans:
             cause = failed.get(span.probed.recording.recording_id, "")
@@ -123,29 +121,8 @@ def write_shard(
     with job.store.scratch() as spool:
         batches = _extract_rows(plan, job, decoder, spool, failures, report)
         summary = _write_rows(plan.name, plan.split, batches, failures, job)
-    job.store.put(receipt, summary.to_json())
+    write_receipt(job, summary)
     return summary
-
-
-def read_receipt(job: ExtractJob, receipt: str) -> ShardSummary | None:
-    """Read a finished shard's receipt, if its files are as it says and final."""
-    try:
-        summary = ShardSummary.from_json(job.store.read(receipt))
-    except FileNotFoundError:
-        return None
-    return summary if is_whole(summary, job) else None
-
-
-def is_whole(summary: ShardSummary, job: ExtractJob) -> bool:
-    """Tell whether a shard needs no more work: its files are there, its failures final."""
-    wanted = {form for form in job.writer.formats if summary.rows}
-    files = {"parquet": summary.parquet, "tfrecord": summary.tfrecord}
-    there = {
-        form
-        for form, file in files.items()
-        if file is not None and job.store.size(file.name) == file.size_bytes
-    }
-    return summary.is_final and wanted <= there
 
 
 def withdraw_recordings(
@@ -159,41 +136,61 @@ def withdraw_recordings(
     gone = {entry.recording_id for entry in summary.recordings} & set(recording_ids)
     if not gone or summary.parquet is None:
         return summary
-    name = digest("withdrawn", summary.name, *sorted(gone))
+    plan = digest("withdrawn", summary.name, *sorted(gone))
     kept = (without(batch, gone) for batch in read_shard(job.store, summary))
-    return write_again(name, summary.split, kept, job, summary.plan, summary.failures)
+    expected = [entry for entry in summary.recordings if entry.recording_id not in gone]
+    return write_again(plan, summary.split, kept, expected, job, summary.failures)
 
 
 def write_again(
-    name: str,
+    plan: str,
     split: str,
     batches: Iterable[RowBatch],
+    expected: Iterable[RecordingRows],
     job: ExtractJob,
-    plan: str = "",
     failures: Iterable[Failure] = (),
 ) -> ShardSummary:
     """Write a shard of rows that are there already, unless it is.
 
     Parameters
     ----------
-    name, split
+    plan
+        Digest of what the shard is written from.
+    split
         The shard's.
     batches
-        Its rows; asked for only if they are needed.
+        The shard's rows; asked for only if they are needed.
+    expected
+        What the shard must hold of each recording, in any order; a recording may come in parts.
     job
-        What it belongs to.
-    plan
-        That it came of; its own name without.
+        The run that writes the shard.
     failures
-        Recordings of its plan that it holds nothing of.
+        Recordings of the plan that the shard holds nothing of.
+
+    Raises
+    ------
+    RuntimeError
+        The batches lack rows of a recording, or have too many: nothing may be committed.
     """
-    receipt = f"{job.staging}/shards/{name}.json"
-    if (finished := read_receipt(job, receipt)) is not None:
+    if (finished := read_receipt(job, plan)) is not None:
         return finished
-    summary = _write_rows(name, split, batches, list(failures), job)
-    summary = replace(summary, plan=plan or name)
-    job.store.put(receipt, summary.to_json())
+    summary = _write_rows(plan, split, batches, list(failures), job)
+    _require_rows(summary, expected)
+    write_receipt(job, summary)
     return summary
+
+
+def _require_rows(summary: ShardSummary, expected: Iterable[RecordingRows]) -> None:
+    wanted: Counter[str] = Counter()
+    for entry in expected:
+        wanted[entry.recording_id] += entry.rows
+    held = Counter({entry.recording_id: entry.rows for entry in summary.recordings})
+    for recording_id in sorted(wanted.keys() | held.keys()):
+        if wanted[recording_id] != held[recording_id]:
+            raise RuntimeError(
+                f"shard {summary.name} was written with {held[recording_id]} rows of recording "
+                f"{recording_id}, and it must hold {wanted[recording_id]}"
+            )
 
 
 def read_shard(store: Store, summary: ShardSummary) -> Iterator[RowBatch]:
@@ -215,19 +212,6 @@ def read_shard(store: Store, summary: ShardSummary) -> Iterator[RowBatch]:
 def _as_list(values: Any) -> list[Any]:
     listed: list[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
     return listed
-
-
-def made_shards(job: ExtractJob) -> Iterator[ShardSummary]:
-    """Read the receipts of what a run has made so far, or an earlier attempt at it."""
-    for receipt in list(job.store.names(f"{job.staging}/shards")):
-        yield ShardSummary.from_json(job.store.read(receipt))
-
-
-def remove_files(store: Store, summary: ShardSummary) -> None:
-    """Remove a shard's files."""
-    for file in (summary.parquet, summary.tfrecord):
-        if file is not None and store.size(file.name) is not None:
-            store.remove(file.name)
 
 
 def without(batch: RowBatch, gone: Collection[str]) -> RowBatch:
@@ -336,14 +320,14 @@ def regroup(batches: Iterable[RowBatch], size: int) -> Iterator[RowBatch]:
 
 
 def _write_rows(
-    name: str,
+    plan: str,
     split: str,
     batches: Iterable[RowBatch],
     failures: list[Failure],
     job: ExtractJob,
 ) -> ShardSummary:
     tally = Tally()
-    metadata = {"melmill.features": job.features.canonical(), "melmill.shard": name}
+    metadata = {"melmill.features": job.features.canonical(), "melmill.plan": plan}
     with ExitStack() as stack:
         paths = {form: stack.enter_context(job.store.scratch()) for form in job.writer.formats}
         writers = [
@@ -356,8 +340,8 @@ def _write_rows(
             tally.count(batch, job.schema.labels)
         for writer in writers:
             writer.close()
-        files = _publish(paths, name, split, job) if tally.rows else {}
-    return _summary(name, split, tally, files, failures, job)
+        name, files = _publish(paths, plan, split, job) if tally.rows else (plan, {})
+    return _summary(name, plan, split, tally, files, failures, job)
 
 
 def _open_writer(form: str, path: Path, job: ExtractJob, metadata: dict[str, str]) -> Any:
@@ -368,23 +352,53 @@ def _open_writer(form: str, path: Path, job: ExtractJob, metadata: dict[str, str
 
 
 def _publish(
-    paths: dict[Any, Path], name: str, split: str, job: ExtractJob
-) -> dict[str, FileEntry]:
-    names = {
-        "parquet": f"split={split}/part-{name}.parquet",
-        "tfrecord": f"tfrecord/{split}/part-{name}.tfrecord",
+    paths: dict[Any, Path], plan: str, split: str, job: ExtractJob
+) -> tuple[str, dict[str, FileEntry]]:
+    """Name the shard by its content, and put its files into the dataset."""
+    checksums = {form: _checksum(path) for form, path in paths.items()}
+    name = digest(plan, *(checksums[form] for form in sorted(checksums)))
+    entries = {
+        form: FileEntry(shard_file(form, split, name), path.stat().st_size, checksums[form])
+        for form, path in paths.items()
     }
-    entries = {}
+    announce_shard(job, name, [entry.name for entry in entries.values()])
     for form, path in paths.items():
-        with path.open("rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
-        entries[form] = FileEntry(names[form], path.stat().st_size, checksum)
-        job.store.publish(path, names[form])
-    return entries
+        _publish_once(path, entries[form], name, job.store)
+    return name, entries
+
+
+def shard_file(form: str, split: str, name: str) -> str:
+    """Name a shard's file of a format, relative to the dataset.
+
+    >>> shard_file("parquet", "train", "5f"), shard_file("tfrecord", "train", "5f")
+    ('split=train/part-5f.parquet', 'tfrecord/train/part-5f.tfrecord')
+    """
+    folder = f"split={split}" if form == "parquet" else f"tfrecord/{split}"
+    return f"{folder}/part-{name}.{form}"
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _publish_once(path: Path, entry: FileEntry, shard: str, store: Store) -> None:
+    """Put a file under a name that says what is in it, unless it is there."""
+    present = store.size(entry.name)
+    if present == entry.size_bytes:
+        return
+    if present is not None and is_indexed(store, shard):
+        raise DatasetError(
+            f"{store.root}: {entry.name} has {present:,} bytes and was written with "
+            f"{entry.size_bytes:,}: it is damaged, and a kept snapshot names it. melmill validate "
+            "says what else is; remove the file, and run the same command again"
+        )
+    store.publish(path, entry.name)
 
 
 def _summary(
     name: str,
+    plan: str,
     split: str,
     tally: Tally,
     files: dict[str, FileEntry],
@@ -394,7 +408,7 @@ def _summary(
     moments = tally.moments or Moments.empty(job.features.mel.n_mels)
     return ShardSummary(
         name=name,
-        plan=name,
+        plan=plan,
         split=split,
         rows=tally.rows,
         parquet=files.get("parquet"),

@@ -3,6 +3,10 @@
 Workers write shards, which nobody sees; the launcher then makes one commit that adds the
 new ones and removes those that no longer belong. A reader of the table sees the snapshot
 before it or the one after it.
+
+A commit describes what an index says, and nothing else: it is refused unless the index is whole,
+the files are there with the sizes that the index gives, and the table then has exactly the
+index's rows.
 """
 
 from __future__ import annotations
@@ -10,9 +14,9 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
@@ -23,13 +27,14 @@ from transforms.storage.endpoints import delta_options
 from transforms.storage.patience import insist
 from transforms.storage.store import Store
 from transforms.storage.summaries import FileEntry, ShardSummary
+from transforms.storage.totals import ordered_shards, require_whole
 
 _KEY = "melmill"
 _APPLICATION = "melmill"
 
 #: What a commit's metadata and its index look like; raised where older readers would misread it.
-#: The first lacked what a refresh goes by, and can be read.
-FORMAT = 2
+#: The first lacked what a refresh goes by, the second rows and run; both can be read.
+FORMAT = 3
 
 #: Shards carry no time of their making: the same shard is the same action.
 _NO_TIME = 0
@@ -74,6 +79,10 @@ class Snapshot:
         Recordings that were erased, and stay away whatever the catalogue says.
     replaced
         Of a takedown: the index that each earlier snapshot's became.
+    rows
+        Rows that it holds; −1 where that was not recorded.
+    run
+        Which attempt of which run committed it; ``""`` where that was not recorded.
     """
 
     version: int
@@ -88,6 +97,8 @@ class Snapshot:
     dataset_version: int = 1
     taken_down: tuple[TakenDown, ...] = ()
     replaced: dict[str, str] = field(default_factory=dict)
+    rows: int = -1
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +257,8 @@ def table_files(table: DeltaTable) -> Iterator[tuple[str, int, str]]:
     yield from zip(names, sizes, splits, strict=True)
 
 
-def commit(store: Store, snapshot: Snapshot, shards: Iterable[ShardSummary], schema: Any) -> int:
-    """Make the shards the dataset's content, in one commit, and give its version.
+def commit(store: Store, snapshot: Snapshot, schema: Any) -> int:
+    """Make what an index describes the dataset's content, in one commit, and give its version.
 
     Parameters
     ----------
@@ -255,46 +266,110 @@ def commit(store: Store, snapshot: Snapshot, shards: Iterable[ShardSummary], sch
         The dataset.
     snapshot
         What the commit says of itself; its ``version`` is the one it follows, −1 for none.
-    shards
-        All shards of the new snapshot.
     schema
-        ``pyarrow.Schema`` of the rows, without the partition column.
+        ``pyarrow.Schema`` of the rows and of the partition column.
 
     Raises
     ------
     DatasetError
-        The store refused.
+        The index or a file is not whole, the table would not hold the index's rows, or the
+        store refused.
     ConflictError
         Another run has committed since ``snapshot.version``.
     """
+    rows = require_whole(store, snapshot.index)
+    snapshot = replace(snapshot, rows=rows)
     table = open_table(store)
-    present = {name: (size, split) for name, size, split in table_files(table)} if table else {}
-    wanted: set[str] = set()
-    actions: list[AddAction | RemoveAction] = []
-    for shard in shards:
-        if shard.parquet:
-            wanted.add(shard.parquet.name)
-            if shard.parquet.name not in present:
-                actions.append(_add(shard, shard.parquet))
-    if present and not wanted:
-        raise DatasetError(f"{store.root}: a commit without any shard would empty the dataset")
-    actions += [
-        _remove(name, size, split) for name, (size, split) in present.items() if name not in wanted
-    ]
     _check_version(store, table, snapshot.version)
+    actions = _actions(store, table, snapshot)
     try:
         return _write(store, table, actions, snapshot, schema)
     except DeltaError as error:
         # That another run has just made the table is an error without a class of its own.
         if isinstance(error, CommitFailedError) or (table is None and open_table(store)):
-            message = f"another run committed to {store.root} meanwhile: {error}"
-            raise ConflictError(message) from error
+            return _find_own(store, snapshot, error)
         raise
     except OSError as error:
         raise DatasetError(
             f"cannot commit to {store.root}: {_last_leaf(error)}; what is finished there stays, "
             "and the same command goes on from it"
         ) from error
+
+
+def _find_own(store: Store, snapshot: Snapshot, error: DeltaError) -> int:
+    """Give the version that this very run has committed, where only the reply was lost."""
+    found = read_snapshot(store)
+    if found is not None and snapshot.run and found.run == snapshot.run:
+        return found.version
+    raise ConflictError(f"another run committed to {store.root} meanwhile: {error}") from error
+
+
+@dataclass(slots=True)
+class _Actions:
+    """What a commit does to the table."""
+
+    adds: list[AddAction] = field(default_factory=list)
+    removes: list[RemoveAction] = field(default_factory=list)
+    kept: list[AddAction] = field(default_factory=list)
+
+
+def _actions(store: Store, table: DeltaTable | None, snapshot: Snapshot) -> _Actions:
+    """Compare an index with the table, and see that its files are what it says they are."""
+    present = {name: (size, split) for name, size, split in table_files(table)} if table else {}
+    logged = {} if table is None else _rows_by_file(table)
+    actions = _Actions()
+    wanted: set[str] = set()
+    rows = 0
+    for shard, file in _parquet_files(store, snapshot.index):
+        wanted.add(file.name)
+        rows += shard.rows
+        found = present[file.name][0] if file.name in present else store.size(file.name)
+        if found != file.size_bytes or logged.get(file.name, shard.rows) != shard.rows:
+            raise DatasetError(
+                f"{store.root}: {file.name} has {found or 0:,} bytes, and index/{snapshot.index}/ "
+                f"describes {file.size_bytes:,} with {shard.rows:,} rows; nothing was committed"
+            )
+        group = actions.kept if file.name in present else actions.adds
+        group.append(_add(shard, file))
+    if rows != snapshot.rows:
+        raise DatasetError(
+            f"{store.root}: the commit would hold {rows:,} rows, and {snapshot.rows:,} were "
+            "announced; nothing was committed"
+        )
+    actions.removes += [
+        _remove(name, size, split) for name, (size, split) in present.items() if name not in wanted
+    ]
+    return actions
+
+
+def _parquet_files(store: Store, index: str) -> Iterator[tuple[ShardSummary, FileEntry]]:
+    for shard in ordered_shards(store, index):
+        if shard.parquet is not None:
+            yield shard, shard.parquet
+
+
+def _rows_by_file(table: DeltaTable) -> dict[str, int]:
+    found = table.get_add_actions(flatten=True)
+    if "num_records" not in found.schema.names:
+        return {}
+    names, rows = (found.column(name).to_pylist() for name in ("path", "num_records"))
+    return {name: number for name, number in zip(names, rows, strict=True) if number is not None}
+
+
+def has_columns(table: DeltaTable, columns: Schema) -> bool:
+    """Tell whether a table has exactly these columns, by name and type.
+
+    Comments and other metadata, which other tools set, change no row.
+    """
+    return _types(table.schema()) == _types(columns)
+
+
+def _types(schema: Schema) -> dict[str, str]:
+    # Whether a value may be missing is another tool's to tighten or not.
+    return {
+        field.name: re.sub(r'"containsNull":(true|false)', "", field.type.to_json())
+        for field in schema.fields
+    }
 
 
 def _last_leaf(error: OSError) -> str:
@@ -317,16 +392,17 @@ def _check_version(store: Store, table: DeltaTable | None, expected: int) -> Non
 def _write(
     store: Store,
     table: DeltaTable | None,
-    actions: list[AddAction | RemoveAction],
+    actions: _Actions,
     snapshot: Snapshot,
     schema: Any,
 ) -> int:
     properties = _properties(snapshot)
+    columns = Schema.from_arrow(schema)
     if table is None:
         create_table_with_add_actions(
             _table_uri(store),
-            Schema.from_arrow(schema),
-            [action for action in actions if isinstance(action, AddAction)],
+            columns,
+            actions.adds,
             mode="error",
             partition_by=["split"],
             # Commits say what a snapshot is: Delta would drop the old ones after a month.
@@ -335,12 +411,11 @@ def _write(
             commit_properties=properties,
         )
         return 0
-    columns = Schema.from_arrow(schema)
-    # Only "overwrite" changes the table's columns. It removes all shards by itself, and
-    # then none may stay: columns are part of a shard's name.
-    mode = "append" if columns == table.schema() else "overwrite"
+    mode, columns = _mode(store, table, columns, actions)
+    # Overwriting removes by itself whatever is there.
+    removes = actions.removes if mode == "append" else []
     table.create_write_transaction(
-        [action for action in actions if mode == "append" or isinstance(action, AddAction)],
+        [*actions.adds, *removes],
         mode=mode,
         schema=columns,
         partition_by=["split"],
@@ -348,6 +423,27 @@ def _write(
     )
     table.update_incremental()
     return table.version()
+
+
+def _mode(
+    store: Store, table: DeltaTable, columns: Schema, actions: _Actions
+) -> tuple[Literal["append", "overwrite"], Schema]:
+    """Choose how the table's columns become the commit's: only overwriting changes them.
+
+    A file cannot be removed and added by one commit, so files that stay keep the table's
+    columns: it may have more than their rows.
+    """
+    before, now = _types(table.schema()), _types(columns)
+    if before == now or (actions.kept and now.items() <= before.items()):
+        return "append", table.schema()
+    if actions.kept:
+        changed = sorted(name for name in now if before.get(name) != now[name])
+        raise DatasetError(
+            f"{store.root}: the Delta table lacks the columns {', '.join(changed)} of "
+            f"{len(actions.kept):,} shards that stay, or has them with other types: another tool "
+            "has changed it; nothing was committed. melmill rollback goes back to a version before"
+        )
+    return "overwrite", columns
 
 
 def _properties(snapshot: Snapshot) -> CommitProperties:

@@ -49,9 +49,9 @@ class ShardSummary:
     Attributes
     ----------
     name, split
-        Part of its files' names.
+        Part of the files' names; the name is a digest of the plan and of the files' content.
     plan
-        Name of the plan that it came of: its own, except where recordings were withdrawn.
+        Digest of what the shard was made of.
     rows
         Rows in each of its files.
     parquet, tfrecord

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,13 @@ from transforms.storage.distribution import (
 )
 from transforms.storage.index import read_batches, read_index, read_shards
 from transforms.storage.moments import Moments
+from transforms.storage.naming import digest
 from transforms.storage.store import Store
 from transforms.storage.summaries import ShardSummary
 
 _EXAMPLES = 3
+#: Groups of recordings whose rows are compared as one sum each.
+_GROUPS = 4096
 
 
 @dataclass(slots=True)
@@ -67,7 +71,7 @@ class Totals:
     Attributes
     ----------
     recordings
-        Number by status: ``ok``, ``failed``, ``skipped``.
+        Number by status: ``ok``, ``failed``, ``skipped``, ``unwritten``.
     seconds
         Length of the recordings that were used.
     splits
@@ -151,6 +155,77 @@ def require_consistent(store: Store, index: str, files: Collection[str]) -> int:
             "to one"
         )
     return held
+
+
+def require_whole(store: Store, index: str) -> int:
+    """See that shards hold what an index says of each recording; give the number of rows.
+
+    Raises
+    ------
+    DatasetError
+        A recording's rows are not all there, or are there twice, or it was planned and no shard
+        of it was written.
+    """
+    differences = list(
+        islice(chain(_unwritten(store, index), row_differences(store, index)), _EXAMPLES)
+    )
+    if differences:
+        raise DatasetError(
+            f"{store.root}/index/{index} contradicts itself: {'; '.join(differences)}; nothing was "
+            "committed"
+        )
+    return sum(rows for _, rows in _rows_said(store, index))
+
+
+def _unwritten(store: Store, index: str) -> Iterator[str]:
+    for batch in read_batches(store, index, "recordings", ["uri", "status"]):
+        for uri, status in zip(*(batch.column(i).to_pylist() for i in range(2)), strict=True):
+            if status == "unwritten":
+                yield f"{uri} was planned, and no shard holds it"
+
+
+def row_differences(store: Store, index: str) -> Iterator[str]:
+    """Name the recordings of which the shards hold another number of rows than the index says.
+
+    Memory does not grow with the catalogue: sums over groups of recordings are compared first,
+    each recording's rows weighed by a digest of its name, then only the groups that differ.
+    """
+    said, held = (np.zeros(_GROUPS, np.uint64) for _ in range(2))
+    for recording_id, rows in _rows_said(store, index):
+        _weigh(said, recording_id, rows)
+    for recording_id, rows in _rows_held(store, index):
+        _weigh(held, recording_id, rows)
+    uneven = set(np.flatnonzero(said != held).tolist())
+    if not uneven:
+        return
+    counts: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for side, found in enumerate((_rows_said(store, index), _rows_held(store, index))):
+        for recording_id, rows in found:
+            if _number(recording_id) % _GROUPS in uneven:
+                counts[recording_id][side] += rows
+    for recording_id, (wanted, there) in sorted(counts.items()):
+        if wanted != there:
+            yield f"recording {recording_id}: its index says {wanted} rows, its shards hold {there}"
+
+
+def _weigh(sums: npt.NDArray[np.uint64], recording_id: str, rows: int) -> None:
+    number = _number(recording_id)
+    group = number % _GROUPS
+    sums[group] = (int(sums[group]) + (number | 1) * rows) % (1 << 64)
+
+
+def _number(recording_id: str) -> int:
+    return int(digest(recording_id)[:16], 16)
+
+
+def _rows_said(store: Store, index: str) -> Iterator[tuple[str, int]]:
+    for batch in read_batches(store, index, "recordings", ["recording_id", "rows"]):
+        yield from zip(*(batch.column(i).to_pylist() for i in range(2)), strict=True)
+
+
+def _rows_held(store: Store, index: str) -> Iterator[tuple[str, int]]:
+    for shard in read_shards(store, index):
+        yield from ((entry.recording_id, entry.rows) for entry in shard.recordings)
 
 
 def _add_recordings(totals: Totals, store: Store, index: str) -> None:
