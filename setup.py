@@ -95,7 +95,7 @@ setup(
         "loaders": LOADERS,
         "dev": [*DEV, *LOADERS, *NOTEBOOK],
     },
-    entry_points={"console_scripts": ["melmill = pipelines.cli:main"]},
+    entry_points={"console_scripts": ["melmill = pipelines.__main__:main"]},
     classifiers=[
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",

@@ -112,7 +112,8 @@ def open_store(root: str, settings: list[str], option: str = "--storage-option")
 def reporting_errors() -> Iterator[None]:
     """Say what went wrong in plain words, and exit with what it means."""
     from pipelines.finish import TooManyFailuresError
-    from pipelines.launch import LostWorkerError, NothingSubmittedError, end_children
+    from pipelines.launch import NothingSubmittedError
+    from pipelines.local_workers import LostWorkerError
 
     try:
         yield
@@ -126,15 +127,12 @@ def reporting_errors() -> Iterator[None]:
         complain(str(error))
         raise typer.Exit(Exit.FAILED) from None
     except LostWorkerError as error:
-        complain(f"{error}, again and again; the same command goes on from the finished shards")
+        said = f"{error}, again and again; the same command goes on from the finished shards"
+        complain("\n".join([said, *error.__notes__] if hasattr(error, "__notes__") else [said]))
         raise typer.Exit(Exit.FAILED) from None
     except NothingSubmittedError as outcome:
         print(outcome)
         raise typer.Exit(Exit.SUCCESS) from None
-    except KeyboardInterrupt:
-        end_children()
-        complain("interrupted; the same command goes on from the finished shards")
-        raise typer.Exit(130) from None
 
 
 def complain(message: str) -> None:

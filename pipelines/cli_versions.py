@@ -25,6 +25,7 @@ from pipelines.cli_common import (
     print_json,
     reporting_errors,
 )
+from transforms.errors import ConfigError
 
 VersionArgument = Annotated[
     int, typer.Argument(metavar="VERSION", min=0, help="As melmill history names it.")
@@ -206,8 +207,8 @@ def takedown(
     from pipelines.progress import counting
     from pipelines.takedown import takedown as run
 
-    if not yes and sys.stdin.isatty():
-        typer.confirm(f"Erase {len(uris):,} recording(s) from {dataset} for good?", abort=True)
+    with reporting_errors():
+        _require_consent(yes, f"Erase {len(uris):,} recording(s) from {dataset} for good?")
     with reporting_errors(), counting("takedown", "indexes", quiet) as report:
         store = open_store(dataset, storage_option)
         made = run(store, uris, single_writer=single_writer, report=report)
@@ -215,3 +216,12 @@ def takedown(
         print_json(present_versions.takedown_json(dataset, made))
     else:
         print(present_versions.takedown_text(dataset, made))
+
+
+def _require_consent(yes: bool, question: str) -> None:
+    """Ask at a terminal; elsewhere, ``ConfigError`` unless ``--yes`` answers."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{question} Nobody is there to ask: say --yes to erase them")
+    typer.confirm(question, abort=True)

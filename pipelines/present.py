@@ -95,6 +95,11 @@ def totals_lines(totals: Totals) -> list[str]:
     return lines + failure_lines(totals)
 
 
+def failures_text(totals: Totals) -> str:
+    """Say which recordings failed and why: each cause with up to three examples."""
+    return "\n".join(failure_lines(totals))
+
+
 def failure_lines(totals: Totals) -> list[str]:
     """Say which recordings failed and why."""
     lines = []

@@ -70,8 +70,15 @@ def test_a_segment_without_an_end_goes_to_the_recordings() -> None:
     assert plan(probed(start_seconds=2.5)).samples == 7500
 
 
-def test_a_segment_that_ends_behind_the_recording_is_cut_short() -> None:
-    assert plan(probed(end_seconds=99)).samples == 10_000
+def test_a_segment_that_ends_a_little_behind_the_recording_is_cut_short() -> None:
+    assert plan(probed(end_seconds=10.5)).samples == 10_000
+
+
+def test_a_segment_that_ends_far_behind_the_recording_is_refused() -> None:
+    with pytest.raises(RecordingError, match=r"bad_segment.*behind the end.*10.000 s"):
+        plan(probed(end_seconds=10.502))
+    # What the message says to do.
+    assert plan(probed(end_seconds=10)).samples == 10_000
 
 
 @pytest.mark.parametrize(("start", "end"), [(10.0, None), (99.0, 100.0), (2.0, 2.0001)])

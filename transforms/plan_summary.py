@@ -67,10 +67,10 @@ class PlanSummary:
             self._add_recording(fact, row_size)
 
     def _add_recording(self, planned: PlannedRecording, row_size: int) -> None:
-        audio = planned.probed.audio
+        probed = planned.probed
         self.recordings["planned"] += 1
-        self.seconds += audio.frames / audio.sample_rate_hz
-        self.codec_seconds[audio.codec] += audio.frames / audio.sample_rate_hz
+        self.seconds += probed.seconds
+        self.codec_seconds[probed.audio.codec] += probed.seconds
         self.chunks += planned.chunks
         self.rows[planned.split] += planned.rows
         self.parquet_bytes += planned.rows * row_size

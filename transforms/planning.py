@@ -35,6 +35,9 @@ RECORDINGS_PER_BUCKET = 10_000
 _COMPRESSED_SHARE = 0.75
 _BYTES_BESIDE_MEL = 60
 
+#: How far behind a recording's end a segment may end: catalogues round.
+_ROUNDED_SECONDS = 0.5
+
 
 def check_split_name(name: str) -> str:
     """Give a split's name back, or raise ``ValueError`` where it cannot be one.
@@ -192,15 +195,18 @@ def plan_recording(
 def _segment(recording: Recording, samples: int, rate_hz: int) -> tuple[int, int]:
     start = round((recording.start_seconds or 0) * rate_hz)
     end = recording.end_seconds
-    stop = samples if end is None else min(samples, round(end * rate_hz))
-    if start >= stop:
-        message = (
-            f"the segment from {recording.start_seconds or 0:g} s to "
-            f"{'the end' if end is None else f'{end:g} s'} holds nothing of "
-            f"a recording of {samples / rate_hz:.3f} s"
-        )
-        raise RecordingError(Stage.PROBE, Cause.BAD_SEGMENT, message)
-    return start, stop
+    asked = samples if end is None else round(end * rate_hz)
+    stop = min(samples, asked)
+    if start < stop >= asked - _ROUNDED_SECONDS * rate_hz:
+        return start, stop
+    what = "holds nothing of" if start >= stop else "goes on behind the end of"
+    raise RecordingError(
+        Stage.PROBE,
+        Cause.BAD_SEGMENT,
+        f"the segment from {recording.start_seconds or 0:g} s to "
+        f"{'the end' if end is None else f'{end:g} s'} {what} "
+        f"a recording of {samples / rate_hz:.3f} s; correct the catalogue's start or end",
+    )
 
 
 def assign_split(recording: Recording, spec: SplitSpec) -> str:

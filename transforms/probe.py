@@ -78,9 +78,8 @@ class _Probe(beam.DoFn):
             return Failure.of(self.job.in_its_version(recording), error)
         observe_ms("probe_ms", time.perf_counter() - started)
         count("recordings_probed")
-        seconds = probed.audio.frames / probed.audio.sample_rate_hz
-        count("audio_ms_probed", round(1000 * seconds))
-        self.progress.add(listed=1, seconds_listed=seconds)
+        count("audio_ms_probed", round(1000 * probed.seconds))
+        self.progress.add(listed=1, seconds_listed=probed.seconds)
         return probed
 
     def finish_bundle(self) -> None:

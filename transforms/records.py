@@ -91,6 +91,14 @@ class ProbedRecording:
     recording: Recording
     audio: AudioInfo
 
+    @property
+    def seconds(self) -> float:
+        """Length of what is used of the file: all of it, or the segment."""
+        whole = self.audio.frames / self.audio.sample_rate_hz
+        end = self.recording.end_seconds
+        stop = whole if end is None else min(whole, end)
+        return max(0.0, stop - (self.recording.start_seconds or 0.0))
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

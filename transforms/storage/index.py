@@ -122,7 +122,7 @@ def recording_row(
         "sample_rate_hz": audio.sample_rate_hz,
         "channels": audio.channels,
         "frames": audio.frames,
-        "seconds": audio.frames / audio.sample_rate_hz,
+        "seconds": planned.probed.seconds,
         "rows": sum(rows for _, rows, _ in shards),
         "shards": [name for name, _, _ in shards],
         "peak_dbfs": max((peak for _, _, peak in shards), default=None),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ class Listing:
     pattern: tuple[str, ...] = ("**",)
     extensions: tuple[str, ...] = ()
     single: bool = False
-    storage_options: StorageOptions = ()
+    # Not among what a run's name is made of: tokens expire, and are nobody's business.
+    storage_options: StorageOptions = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
 
@@ -71,8 +71,9 @@ class Table:
     uri: str
     root: str
     label_columns: tuple[LabelColumn, ...] = ()
-    declared: frozenset[str] = frozenset()
-    storage_options: StorageOptions = ()
+    # In the order of the names: a run's name is made of it.
+    declared: tuple[str, ...] = ()
+    storage_options: StorageOptions = field(default=(), repr=False)
 
 
 def open_table(
@@ -106,7 +107,7 @@ def open_table(
     types = {n: kind for n, kind in {**dict(found), **given}.items() if n not in _MEANINGS}
     _check_types(uri, types)
     labels = tuple(LabelColumn(name, kind) for name, kind in types.items())
-    return Table(uri, root, labels, frozenset(given), storage_options)
+    return Table(uri, root, labels, tuple(sorted(given)), storage_options)
 
 
 def list_rows(table: Table, part: RowRange) -> Iterator[Recording]:
