@@ -1,4 +1,4 @@
-"""What needs PyTorch, in an environment of its own: from PyPI it is 6 GB with its CUDA libraries."""
+"""What needs PyTorch, in an environment of its own: it is 6 GB with its CUDA libraries."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def test_as_torch_and_its_notebook_with_torch_installed(tmp_path: Path) -> None:
     done = subprocess.run(
         [python, "-m", "pytest", "-q", "-k", "torch", *wanted],
         cwd=ROOT,
+        env={**environment, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
