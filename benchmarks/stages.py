@@ -58,7 +58,7 @@ class Song:
 
     @cached_property
     def probed(self) -> ProbedRecording:
-        audio, size_bytes, fingerprint = probe_object(self.source, "")
+        audio, size_bytes, fingerprint, _ = probe_object(self.source)
         name = str(self.path)
         return ProbedRecording(Recording(name, name, name, fingerprint, size_bytes), audio)
 

@@ -123,6 +123,7 @@ def test_a_process_that_is_killed_once_costs_nothing(
     assert seen.exists()
 
 
+@pytest.mark.alone
 def test_a_hang_is_a_timeout_and_ends_the_process(decoder: DecoderProcess) -> None:
     child = decoder.call(20, os.getpid)
     started = time.monotonic()
@@ -203,6 +204,7 @@ def test_a_call_that_cannot_be_read_is_an_error_in_the_program(decoder: DecoderP
     assert decoder.call(20, operator.add, 1, 2) == 3
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("call", [(os.closerange, 3, 64), (os.write, 3, b"no reply\n")])
 def test_a_decoder_that_spoils_its_replies_does_not_stall_its_worker(
     call: tuple[Any, ...], decoder: DecoderProcess
