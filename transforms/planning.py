@@ -22,7 +22,6 @@ from transforms.audio.channels import check_channels, count_channels
 from transforms.audio.chunks import count_chunks, resampled_length
 from transforms.audio.features import FeatureSpec
 from transforms.audio.media import seeks_exactly
-from transforms.audio.resample import starts_anywhere
 from transforms.audio.spans import Span
 from transforms.errors import CatalogueError, Cause, RecordingError, Stage
 from transforms.records import AudioInfo, ProbedRecording, Recording
@@ -320,7 +319,7 @@ def pack_shards(
     pieces = [
         piece
         for planned in whole
-        for piece in _cut(planned, _capacity(planned, capacity, full_rows, features), seed)
+        for piece in _cut(planned, _capacity(planned, capacity, full_rows), seed)
     ]
     for members in _deal(pieces, shards):
         if members:
@@ -328,12 +327,8 @@ def pack_shards(
             yield ShardPlan(name_plan(split, spans, features, run_id), split, spans)
 
 
-def _capacity(
-    planned: PlannedRecording, capacity: int, full_rows: int, features: FeatureSpec
-) -> int:
-    audio = planned.probed.audio
-    anywhere = starts_anywhere(audio.sample_rate_hz, features.sample_rate_hz)
-    return capacity if anywhere and seeks_exactly(audio) else max(capacity, full_rows)
+def _capacity(planned: PlannedRecording, capacity: int, full_rows: int) -> int:
+    return capacity if seeks_exactly(planned.probed.audio) else max(capacity, full_rows)
 
 
 def _check_unique(ordered: list[PlannedRecording]) -> None:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from io import FileIO
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +23,15 @@ from transforms.audio.chunks import chunk_start, cut_chunks, resampled_length, v
 from transforms.audio.features import FeatureSpec
 from transforms.audio.media import open_audio
 from transforms.audio.mel import MelExtractor
-from transforms.audio.resample import resample_stream, source_range
+from transforms.audio.resample import Conversion, resample_stream
 from transforms.errors import Cause, DatasetError, RecordingError, Stage
 from transforms.records import AudioInfo, ProbedRecording
 from transforms.storage.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
 
-_BLOCK_SAMPLES = 1 << 16
+_BLOCK_SAMPLES = 1 << 17
+_MIN_BLOCK_FRAMES = 1024
 _BATCH_SAMPLES = 1 << 18
 
 
@@ -171,18 +172,22 @@ def read_samples(
     float32 [any, rows' channels]
         ``stop - start`` samples in all.
     """
-    rates = audio.sample_rate_hz, features.sample_rate_hz
-    needed = source_range(start, stop, audio.frames, *rates)
-    with open_audio(source, audio, needed.start, needed.stop) as reader:
-        decoded = reader.blocks(needed.start, needed.stop, _block_frames(audio))
+    conversion = Conversion(audio.sample_rate_hz, features.sample_rate_hz, features.resampler)
+    first, last = conversion.source_range(start, stop, audio.frames)
+    with open_audio(source, audio, first, last) as reader:
+        decoded = chain(
+            reader.blocks(first, last, _block_frames(audio)),
+            reader.blocks(last, audio.frames, _MIN_BLOCK_FRAMES),  # hardly ever needed
+        )
         mixed = (select_channels(block, features.channels) for block in decoded)
-        yield from resample_stream(mixed, needed, stop - start, *rates, features.resampler)
+        yield from resample_stream(mixed, start, stop, conversion)
+        rates = audio.sample_rate_hz, features.sample_rate_hz
         if resampled_length(audio.frames, *rates) - stop < features.chunk.hop:
             reader.finish()  # no other span would come to the recording's end
 
 
 def _block_frames(audio: AudioInfo) -> int:
-    return max(1024, _BLOCK_SAMPLES * 2 // audio.channels)
+    return max(_MIN_BLOCK_FRAMES, _BLOCK_SAMPLES // audio.channels)
 
 
 @contextmanager
