@@ -9,7 +9,7 @@ import pytest
 
 from tests import damage
 from tests.recordings import RATE, decode, decode_all, rate_of
-from tests.signals import FORMATS, encode, noise, song
+from tests.signals import FORMATS, encode, noise, song, tone
 from transforms.audio.media import open_audio, probe_audio
 from transforms.errors import Cause, RecordingError
 from transforms.storage.objects import StoredObject
@@ -93,7 +93,7 @@ def test_a_decoder_that_falls_short_is_not_believed_alone(store):
     """A probe that chose the wrong decoder, as it would for a kind that nobody knows yet."""
     from dataclasses import replace
 
-    source = store(encode(noise(0.3, RATE), RATE, "ogg"))
+    source = store(encode(tone(440, 1, RATE), RATE, "ogg"))
     audio = probe_audio(source)
     assert audio.decoder == "libsndfile"  # all of it in one page
     with pytest.raises(RecordingError) as raised:

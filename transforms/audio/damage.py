@@ -12,7 +12,7 @@ from dataclasses import replace
 from transforms.audio import libsndfile, mpeg, ogg
 from transforms.audio.decoders import is_mended, is_partial, library, mended, partial
 from transforms.audio.headers import examine_header
-from transforms.audio.streams import count_frames
+from transforms.audio.streams import DECODERS_CAUSES, count_frames
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.records import AudioInfo
 from transforms.storage.stored_file import StoredFile
@@ -45,7 +45,7 @@ def explain(file: StoredFile, audio: AudioInfo, error: RecordingError) -> Record
         return error
     if error.cause is Cause.LENGTH_MISMATCH and error.audio is not None:
         return mismatch(file, audio, error.audio)
-    if error.cause not in (Cause.TRUNCATED, Cause.CORRUPT):
+    if error.cause not in DECODERS_CAUSES:
         return error
     second = ask_other(file, audio) if audio.codec in _IN_BOTH else None
     found = _find_damage(file, audio)

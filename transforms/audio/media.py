@@ -20,7 +20,7 @@ from transforms.audio.claims import Header
 from transforms.audio.damage import ask_other, explain, mismatch
 from transforms.audio.decoders import is_partial, library, mended, partial
 from transforms.audio.headers import examine_header
-from transforms.audio.streams import open_stream
+from transforms.audio.streams import Stream, count_frames, open_stream
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.records import AudioInfo
 from transforms.storage.objects import StoredObject
@@ -128,8 +128,7 @@ def _probe(file: StoredFile, header: Header, limits: MediaLimits) -> AudioInfo:
         if audio is not None and (header.missing or _is_plausible(audio, file, limits)):
             audio = replace(audio, decoder=decoder(_quicker_decoder(audio, header)))
             if header.missing:
-                audio = replace(audio, decoder=partial(audio.decoder))
-                raise RecordingError(Stage.PROBE, Cause.TRUNCATED, header.missing, audio)
+                raise _cut(header, replace(audio, frames=count_frames(file, audio)))
             return audio
     from transforms.audio import pyav  # loads FFmpeg's libraries: not for every process
 
@@ -138,14 +137,20 @@ def _probe(file: StoredFile, header: Header, limits: MediaLimits) -> AudioInfo:
     except RecordingError as error:
         if not header.missing or error.stage is not Stage.PROBE:
             raise
-        raise RecordingError(Stage.PROBE, Cause.TRUNCATED, header.missing, error.audio) from error
+        raise _cut(header, error.audio) from error
     if header.missing and (header.frames is None or audio.frames < header.frames):
-        audio = replace(audio, decoder=partial(audio.decoder))
-        raise RecordingError(Stage.PROBE, Cause.TRUNCATED, header.missing, audio)
+        raise _cut(header, audio)
     if header.frames is not None and not header.missing and audio.frames != header.frames:
         message = f"{header.irregularity}: of {header.frames} frames, {audio.frames} decode"
         raise RecordingError(Stage.PROBE, Cause.LENGTH_MISMATCH, message)
     return audio
+
+
+def _cut(header: Header, audio: AudioInfo | None) -> RecordingError:
+    """Make the error of a file that ends too early, with what is there of it."""
+    if audio is not None:
+        audio = replace(audio, decoder=partial(audio.decoder)) if audio.frames else None
+    return RecordingError(Stage.PROBE, Cause.TRUNCATED, header.missing, audio)
 
 
 def _quicker_decoder(audio: AudioInfo, header: Header) -> str:
@@ -224,7 +229,13 @@ class _Reader:
     def __init__(self, file: StoredFile, audio: AudioInfo) -> None:
         self.audio = audio
         self._file = file
-        self._stream = open_stream(file, audio)
+        self._stream = self._open()
+
+    def _open(self) -> Stream:
+        try:
+            return open_stream(self._file, self.audio)
+        except RecordingError as error:
+            raise explain(self._file, self.audio, error) from error
 
     def close(self) -> None:
         self._stream.close()
@@ -247,7 +258,7 @@ class _Reader:
     def _go_to(self, start: int) -> None:
         if start < self._stream.position:
             self._stream.close()
-            self._stream = open_stream(self._file, self.audio)
+            self._stream = self._open()
         self._stream.seek(start)
         while missing := start - self._stream.position:
             self._read(min(missing, _SKIP_FRAMES))

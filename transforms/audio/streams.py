@@ -16,6 +16,8 @@ from transforms.errors import Cause, RecordingError
 from transforms.records import AudioInfo
 from transforms.storage.stored_file import StoredFile
 
+#: What decoders say of a recording that their probe had read.
+DECODERS_CAUSES = frozenset({Cause.TRUNCATED, Cause.CORRUPT, Cause.UNKNOWN_FORMAT, Cause.NO_AUDIO})
 #: Frames read at once while counting: a decoder loses what it has of a block at an error.
 _COUNTED_FRAMES = 1024
 
@@ -61,14 +63,14 @@ def count_frames(file: StoredFile, audio: AudioInfo) -> int:
     """
     everything = replace(audio, decoder=partial(audio.decoder))
     frames = 0
-    with closing(open_stream(file, everything)) as stream:
-        try:
+    try:
+        with closing(open_stream(file, everything)) as stream:
             while frames < audio.frames:
                 got = len(stream.read(min(_COUNTED_FRAMES, audio.frames - frames)))
                 frames += got
                 if not got:
                     break
-        except RecordingError as error:
-            if error.cause not in (Cause.TRUNCATED, Cause.CORRUPT):
-                raise
+    except RecordingError as error:
+        if error.cause not in DECODERS_CAUSES:
+            raise
     return frames
