@@ -58,6 +58,10 @@ TRANSIENT_CAUSES = frozenset(
 )
 
 
+#: Causes of which another decode gives no more: something of the file is missing or damaged.
+DAMAGE_CAUSES = frozenset({Cause.TRUNCATED, Cause.CORRUPT})
+
+
 class RecordingError(Exception):
     """One recording cannot be used.
 

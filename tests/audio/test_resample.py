@@ -84,7 +84,9 @@ def test_spans_around_the_borders_of_blocks_are_the_same_bits(rate):
 
 @settings(max_examples=40, deadline=None)
 @given(rate=RATES, target=RATES, quality=QUALITIES, frames=st.integers(1, 700_000))
-def test_all_spans_together_are_the_conversion_of_the_whole_recording(rate, target, quality, frames):
+def test_all_spans_together_are_the_conversion_of_the_whole_recording(
+    rate, target, quality, frames
+):
     conversion, samples = Conversion(rate, target, quality), noise(frames)
     found = converted_whole(samples, conversion)
     wanted = samples
