@@ -7,6 +7,7 @@ depend on where the recording was divided into spans.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -149,6 +150,8 @@ def read_chunks(
     stop += valid_samples(last, span.samples, spec)
     blocks = read_samples(span.probed.audio, features, source, start, stop)
     yield from cut_chunks(blocks, span.first_chunk, span.stop_chunk, span.samples, spec)
+    # What lies behind the last chunk tells whether the recording ends where it should.
+    deque(blocks, maxlen=0)
 
 
 def read_samples(
