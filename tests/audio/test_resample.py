@@ -87,7 +87,9 @@ def test_spans_around_the_borders_of_blocks_are_the_same_bits(rate):
 
 @settings(max_examples=40, deadline=None)
 @given(rate=RATES, target=RATES, quality=QUALITIES, frames=st.integers(1, 700_000))
-def test_all_spans_together_are_the_conversion_of_the_whole_recording(rate, target, quality, frames):
+def test_all_spans_together_are_the_conversion_of_the_whole_recording(
+    rate, target, quality, frames
+):
     conversion, samples = Conversion(rate, target, quality), noise(frames)
     found = converted_whole(samples, conversion)
     wanted = samples
@@ -148,7 +150,8 @@ def test_zeros_follow_where_the_recording_ends_before_the_last_sample():
     whole = converted_whole(samples, conversion)
     assert len(whole) == 8_001
     assert len(soxr.resample(samples, 44_100, 8_000)) == 8_000
-    assert whole[8_000] == 0 and whole[7_999] != 0
+    assert whole[8_000] == 0
+    assert whole[7_999] != 0
 
 
 def test_equal_rates_pass_through():

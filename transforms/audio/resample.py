@@ -184,9 +184,9 @@ def _convert(
         yield from _cut(pieces, 0, stop_sample - first_sample)
         return
     length, (up, down) = conversion.block_samples, conversion.period
-    block_start = first_sample - first_sample % length
-    source, soxr = _Source(pieces, conversion.block_source(block_start)), _Soxr(conversion)
-    for block_start in range(block_start, stop_sample, length):
+    first_start = first_sample - first_sample % length
+    source, soxr = _Source(pieces, conversion.block_source(first_start)), _Soxr(conversion)
+    for block_start in range(first_start, stop_sample, length):
         block_stop = block_start + length
         first, stop = max(first_sample, block_start), min(stop_sample, block_stop)
         start, likely_stop = conversion.block_source(block_start), conversion.likely_stop(stop)
