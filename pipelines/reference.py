@@ -73,8 +73,12 @@ def reference_samples(source: StoredObject, audio: AudioInfo, features: FeatureS
         samples = np.concatenate([_mix(block, features.channels) for block in decoded], axis=1)
     if audio.sample_rate_hz == features.sample_rate_hz:
         return samples
-    rates = {"orig_sr": audio.sample_rate_hz, "target_sr": features.sample_rate_hz}
-    resampled: Samples = librosa.resample(samples, **rates, res_type=features.resampler)
+    resampled: Samples = librosa.resample(
+        samples,
+        orig_sr=audio.sample_rate_hz,
+        target_sr=features.sample_rate_hz,
+        res_type=features.resampler,
+    )
     return resampled
 
 
