@@ -55,19 +55,22 @@ def converted_whole(samples: np.ndarray, conversion: Conversion) -> np.ndarray:
     frames=st.integers(1, 700_000),
     channels=st.integers(1, 3),
     piece=st.integers(500, 100_000),
+    block=st.sampled_from([1 << 14, 1 << 17, resample.BLOCK_SAMPLES]),
     data=st.data(),
 )
 def test_a_span_is_the_same_bits_as_that_part_of_the_whole(
-    rate, target, quality, frames, channels, piece, data
+    rate, target, quality, frames, channels, piece, block, data
 ):
     conversion = Conversion(rate, target, quality)
     samples = noise(frames, channels)
-    whole = converted_whole(samples, conversion)
-    for _ in range(3):
-        first = data.draw(st.integers(0, len(whole) - 1))
-        stop = data.draw(st.integers(first + 1, min(len(whole), first + 200_000)))
-        span = convert(samples, first, stop, conversion, piece)
-        assert np.array_equal(span, whole[first:stop])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resample, "BLOCK_SAMPLES", block)
+        whole = converted_whole(samples, conversion)
+        for _ in range(3):
+            first = data.draw(st.integers(0, len(whole) - 1))
+            stop = data.draw(st.integers(first + 1, min(len(whole), first + 200_000)))
+            span = convert(samples, first, stop, conversion, piece)
+            assert np.array_equal(span, whole[first:stop])
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000, 96_000, 44_099])
@@ -110,11 +113,10 @@ def test_a_tone_has_no_seam_where_blocks_meet(rates):
     conversion = Conversion(*rates)
     seconds = 2.5 * conversion.block_samples / rates[1]
     found = converted_whole(signals.tone(440, seconds, rates[0])[:, None], conversion)[:, 0]
-    wanted = signals.tone(440, seconds, rates[1])
+    wanted = signals.tone(440, seconds + 1, rates[1])[: len(found)]
     inside = slice(1_000, -1_000)  # soxr takes what lies before and behind for silence
-    np.testing.assert_allclose(
-        found[inside], wanted[: len(found)][inside], rtol=0, atol=2e-5 if drifts(*rates) else 3e-6
-    )
+    tolerance = 2e-5 if drifts(*rates) else 3e-6
+    np.testing.assert_allclose(found[inside], wanted[inside], rtol=0, atol=tolerance)
 
 
 def counted(pieces: Iterator[np.ndarray], taken: list[int]) -> Iterator[np.ndarray]:
@@ -124,9 +126,9 @@ def counted(pieces: Iterator[np.ndarray], taken: list[int]) -> Iterator[np.ndarr
 
 
 @settings(max_examples=40, deadline=None)
-@given(rate=RATES, target=RATES, quality=QUALITIES, first=st.integers(0, 200_000))
+@given(rate=RATES, target=RATES, quality=QUALITIES, first=st.integers(0, 50_000))
 def test_no_more_is_decoded_than_the_range_says(rate, target, quality, first):
-    conversion, samples, taken = Conversion(rate, target, quality), noise(3_000_000), [0]
+    conversion, samples, taken = Conversion(rate, target, quality), noise(2_000_000), [0]
     start, stop = conversion.source_range(first, first + 1_000, len(samples))
     pieces = (samples[i : min(i + 512, stop)] for i in range(start, stop, 512))
     stream = resample_stream(counted(pieces, taken), first, first + 1_000, conversion)
@@ -148,7 +150,8 @@ def test_zeros_follow_where_the_recording_ends_before_the_last_sample():
     whole = converted_whole(samples, conversion)
     assert len(whole) == 8_001
     assert len(soxr.resample(samples, 44_100, 8_000)) == 8_000
-    assert whole[8_000] == 0 and whole[7_999] != 0
+    assert whole[8_000] == 0
+    assert whole[7_999] != 0
 
 
 def test_equal_rates_pass_through():
