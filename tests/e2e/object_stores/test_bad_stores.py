@@ -131,8 +131,8 @@ def test_credentials_that_have_expired(refusing: tuple[Place, Gateway], songs: P
     ("scheme", "package", "extra"),
     [
         ("s3", "s3fs", "s3"),
-        ("gs", "gcsfs", "gcs"),
-        ("abfs", "adlfs", "azure"),
+        pytest.param("gs", "gcsfs", "gcs", marks=pytest.mark.slow),
+        pytest.param("abfs", "adlfs", "azure", marks=pytest.mark.slow),
     ],
 )
 def test_a_store_whose_package_is_not_installed(
