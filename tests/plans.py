@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
-
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.testing.test_pipeline import TestPipeline
+from typing import TYPE_CHECKING, Any
 
 from transforms.audio.chunks import ChunkSpec
 from transforms.audio.features import FeatureSpec
@@ -16,6 +13,9 @@ from transforms.planning import PlannedRecording
 from transforms.records import AudioInfo, Failure, ProbedRecording, Recording
 from transforms.storage.naming import digest
 from transforms.storage.summaries import FileEntry, RecordingRows, ShardSummary
+
+if TYPE_CHECKING:
+    from apache_beam.testing.test_pipeline import TestPipeline
 
 #: One chunk is 1,000 samples, which is a second.
 FEATURES = FeatureSpec(
@@ -71,5 +71,9 @@ def summary(name: str = "s", split: str = "train", rows: int = 2, **values: Any)
 
 def in_memory_pipeline() -> TestPipeline:
     """A pipeline on Beam's own runner, in this process."""
+    # Two seconds to import, which those who only want a plan need not wait for.
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.testing.test_pipeline import TestPipeline
+
     flags = ["--runner=FnApiRunner", "--direct_running_mode=in_memory"]
     return TestPipeline(options=PipelineOptions(flags))
