@@ -37,6 +37,8 @@ Dataset("dataset").as_arrow()
 Dataset("dataset").as_arrow("train")
 """
 
+POLARS = 'import polars\npolars.read_delta("dataset")'
+
 
 def shown(text: str, word: str) -> str:
     """The block of Python that holds a word."""
@@ -76,7 +78,7 @@ def test_what_the_card_shows_reads_the_dataset(dataset: Path) -> None:
 
 
 @pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("who", ["deltalake", "melmill"])
+@pytest.mark.parametrize("who", ["deltalake", "melmill", "polars"])
 def test_interpreters_that_scanned_exit_cleanly(dataset: Path, who: str, times: int) -> None:
-    code = WRAPPER if who == "melmill" else of_deltalake(from_card(dataset))
-    assert exit_statuses(code, dataset, times) == [(0, "")] * times
+    shown_by = {"deltalake": of_deltalake(from_card(dataset)), "melmill": WRAPPER, "polars": POLARS}
+    assert exit_statuses(shown_by[who], dataset, times) == [(0, "")] * times
