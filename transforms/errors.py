@@ -13,6 +13,7 @@ from enum import StrEnum
 class Stage(StrEnum):
     """Where on the data's path a recording failed."""
 
+    LIST = "list"
     READ = "read"
     PROBE = "probe"
     DECODE = "decode"
@@ -21,6 +22,8 @@ class Stage(StrEnum):
 class Cause(StrEnum):
     """Why a recording failed; one word of a closed list, so that failures can be counted."""
 
+    BAD_NAME = "bad_name"
+    BAD_ROW = "bad_row"
     NOT_FOUND = "not_found"
     PERMISSION_DENIED = "permission_denied"
     STORAGE_ERROR = "storage_error"

@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.errors import CatalogueError
+from transforms.errors import CatalogueError, Cause
 from transforms.storage.listing import (
     DirectoryPart,
     Listing,
@@ -130,10 +130,25 @@ def test_a_directory_that_has_gone_is_named(tmp_path: Path) -> None:
         found(tmp_path, DirectoryPart("gone"))
 
 
-def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.wav")).touch()
-    with pytest.raises(CatalogueError, match=r"not UTF-8: '\\udcff\.wav'; rename it"):
-        found(tmp_path)
+def test_a_name_that_is_no_text_is_that_files_fault(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/K\xf6ln"))
+    folder.mkdir()
+    for name in (b"/\xff.wav", b"/K\xf6ln/b.wav", b"/K\xf6ln/c.wav"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + name)).touch()
+    listing = Listing(str(tmp_path))
+    listed = [one for part in listing_parts(listing) for one in list_files(listing, part)]
+    faults = {one.relative_uri: one.fault for one in listed}
+    assert faults.pop("a.wav") is None
+    assert sorted(faults) == [r"K\xf6ln/b.wav", r"K\xf6ln/c.wav", r"\xff.wav"]
+    for fault in faults.values():
+        assert fault is not None
+        assert fault[0] == Cause.BAD_NAME
+        assert "is not UTF-8" in fault[1]
+        assert "rename it" in fault[1]
+    assert len({one.recording_id for one in listed}) == 4
+    for one in listed:
+        one.uri.encode()
 
 
 def test_a_file_that_goes_while_it_is_listed_is_not_seen(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from transforms.errors import CatalogueError
@@ -26,13 +27,15 @@ from transforms.storage.listing import (
     DirectoryPart,
     Listing,
     has_extension,
+    is_text,
     list_files,
     listing_parts,
     look,
+    readable,
 )
 from transforms.storage.naming import split_chain
 from transforms.storage.row_blocks import TABLE_EXTENSIONS, RowRange, is_table, row_ranges
-from transforms.storage.tables import Table, list_rows, open_table
+from transforms.storage.tables import Table, join_faults, list_rows, open_table
 
 #: File name endings of what is listed from a directory.
 DEFAULT_EXTENSIONS = (
@@ -40,6 +43,9 @@ DEFAULT_EXTENSIONS = (
     *("flac", "ogg", "oga", "opus", "mp3", "mp2", "m4a", "m4b", "aac", "wma"),
     *("mp4", "m4v", "mov", "webm", "mkv"),
 )
+
+#: Entries that must not all be wrong.
+_LOOKED_AT = 2_048
 
 _MAGIC = re.compile(r"[*?[]")
 
@@ -143,13 +149,33 @@ def list_part(catalogue: Catalogue, part: Part) -> Iterator[Recording]:
     Raises
     ------
     CatalogueError
-        If a directory cannot be read, or a row of a table not understood.
+        If a directory or a table cannot be read.
     """
     if isinstance(catalogue.source, Table) and isinstance(part, RowRange):
         return list_rows(catalogue.source, part)
     if isinstance(catalogue.source, Listing) and isinstance(part, DirectoryPart):
         return list_files(catalogue.source, part)
     raise TypeError(f"{part} is no part of the {catalogue.kind} {catalogue.uri}")
+
+
+def require_recordings(catalogue: Catalogue) -> None:
+    """See that a catalogue names something to read, before any worker starts.
+
+    Raises
+    ------
+    CatalogueError
+        It is empty, or whatever stands at its beginning is wrong: all of it is named at once.
+    """
+    parts = catalogue_parts(catalogue)
+    listed = (recording for part in parts for recording in list_part(catalogue, part))
+    faults: list[str] = []
+    for recording in islice(listed, _LOOKED_AT):
+        if recording.fault is None:
+            return
+        faults.append(recording.fault[1])
+    if not faults:
+        raise CatalogueError(nothing_found_message(catalogue))
+    raise CatalogueError(join_faults(catalogue.uri, faults))
 
 
 def nothing_found_message(catalogue: Catalogue) -> str:
@@ -164,6 +190,8 @@ def nothing_found_message(catalogue: Catalogue) -> str:
 def _absolute(uri: str) -> str:
     if not uri:
         raise CatalogueError("the catalogue has no name; give a directory, a glob or a table")
+    if not is_text(uri):
+        raise CatalogueError(f"{readable(uri)}: the catalogue's name is not UTF-8; rename it")
     if "://" in uri:
         head, chained = split_chain(uri)
         return re.sub(r"(?<![:/])/+$", "", head) + chained

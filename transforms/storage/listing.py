@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from transforms.errors import CatalogueError
+from transforms.errors import Cause
 from transforms.records import Recording
 from transforms.storage.filesystems import StorageOptions, open_filesystem, reading
 from transforms.storage.naming import join_uri, recording_id
@@ -83,7 +83,7 @@ def list_files(listing: Listing, part: DirectoryPart) -> Iterator[Recording]:
     Raises
     ------
     CatalogueError
-        If a directory cannot be read, or a name is not valid text.
+        If a directory cannot be read.
     """
     if listing.single:
         yield _single(listing)
@@ -170,7 +170,7 @@ def _is_wanted(listing: Listing, components: Sequence[str]) -> bool:
 
 
 def _entries(listing: Listing, directory: str) -> list[tuple[str, Details]]:
-    uri = _uri(listing, directory)
+    uri = readable(_uri(listing, directory))
     filesystem, root = open_filesystem(listing.root, listing.storage_options)
     path = f"{root.rstrip('/')}/{directory}" if directory else root
     with reading(uri):
@@ -178,19 +178,31 @@ def _entries(listing: Listing, directory: str) -> list[tuple[str, Details]]:
     # Some stores keep an empty object in a directory's name, and list it in the directory.
     named = {e["name"].rstrip("/"): e for e in found if e["name"].strip("/") != path.strip("/")}
     return [
-        (_text(name.rpartition("/")[2], uri), _followed(filesystem, details, root))
+        (name.rpartition("/")[2], _followed(filesystem, details, root))
         for name, details in sorted(named.items())
     ]
 
 
-def _text(name: str, uri: str) -> str:
+def is_text(name: str) -> bool:
+    """Tell whether a name can be written as UTF-8; a file's may be any bytes.
+
+    >>> is_text("Köln.wav"), is_text("K\\udcf6ln.wav")
+    (True, False)
+    """
     try:
         name.encode()
-    except UnicodeEncodeError as error:
-        raise CatalogueError(
-            f"{uri} holds a name that is not UTF-8: {name!r}; rename it"
-        ) from error
-    return name
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def readable(name: str) -> str:
+    """Write what is no text of a name as its bytes.
+
+    >>> readable("K\\udcf6ln.wav")
+    'K\\\\xf6ln.wav'
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _followed(filesystem: Any, details: Details, root: str) -> Details:
@@ -224,12 +236,16 @@ def _uri(listing: Listing, relative: str) -> str:
 
 def _recording(listing: Listing, relative: str, details: Details) -> Recording:
     size, fingerprint = _version(details)
+    shown = readable(relative)
+    uri = _uri(listing, shown)
+    message = f"the file's name is not UTF-8: {shown!r}; rename it"
     return Recording(
         recording_id=recording_id(relative),
-        uri=_uri(listing, relative),
-        relative_uri=relative,
+        uri=uri,
+        relative_uri=shown,
         fingerprint=fingerprint,
         size_bytes=size,
+        fault=None if is_text(relative) else (Cause.BAD_NAME, message),
     )
 
 
