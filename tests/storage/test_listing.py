@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +244,13 @@ def test_every_directory_above_a_match_is_entered(
 def test_a_directory_that_is_all_of_the_pattern_is_not_entered() -> None:
     assert not matches(("rock", "*.wav"), ("rock", "a.wav"), partly=True)
     assert not matches(("rock", "*.wav"), ("pop",), partly=True)
+
+
+def test_what_is_passed_over_is_counted_in_every_part(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.amr", "x/c.AMR", "x/d", ".e.amr", "x/f.2024-01 (live)"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    listing, passed = Listing(str(tmp_path), extensions=("wav",)), Counter[str]()
+    for part in listing_parts(listing):
+        list(list_files(listing, part, passed))
+    assert passed == {".amr": 2, "": 1, "*": 1}

@@ -14,6 +14,7 @@ except back to a directory that the way came through.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -140,11 +141,14 @@ def catalogue_parts(catalogue: Catalogue) -> Iterator[Part]:
     return listing_parts(catalogue.source)
 
 
-def list_part(catalogue: Catalogue, part: Part) -> Iterator[Recording]:
+def list_part(
+    catalogue: Catalogue, part: Part, passed_over: Counter[str] | None = None
+) -> Iterator[Recording]:
     """List the recordings of one part, in an order that depends on the catalogue only.
 
     One directory's entries, or one block of a table's rows, are held at a time. A retry
-    gives the same recordings as long as the catalogue is the same.
+    gives the same recordings as long as the catalogue is the same. Files that are passed over,
+    since their extension is not among the catalogue's, are counted by it in `passed_over`.
 
     Raises
     ------
@@ -154,7 +158,7 @@ def list_part(catalogue: Catalogue, part: Part) -> Iterator[Recording]:
     if isinstance(catalogue.source, Table) and isinstance(part, RowRange):
         return list_rows(catalogue.source, part)
     if isinstance(catalogue.source, Listing) and isinstance(part, DirectoryPart):
-        return list_files(catalogue.source, part)
+        return list_files(catalogue.source, part, passed_over)
     raise TypeError(f"{part} is no part of the {catalogue.kind} {catalogue.uri}")
 
 

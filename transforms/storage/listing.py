@@ -7,7 +7,7 @@ character and a directory that cannot hold a match is not entered.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -23,6 +23,8 @@ from transforms.storage.objects import fingerprint_of
 # Enough parts for every worker to have some; few enough that their directories, listed
 # once to find the parts and once for their files, do not count.
 _EXPANDED_DIRECTORIES = 64
+
+_EXTENSION_LETTERS = 8
 
 Details = Mapping[str, Any]
 
@@ -77,8 +79,17 @@ def listing_parts(listing: Listing) -> Iterator[DirectoryPart]:
         yield DirectoryPart(directory, recursive=True)
 
 
-def list_files(listing: Listing, part: DirectoryPart) -> Iterator[Recording]:
+def list_files(
+    listing: Listing, part: DirectoryPart, passed_over: Counter[str] | None = None
+) -> Iterator[Recording]:
     """List the files of one part, in the order of their names, a directory at a time.
+
+    Parameters
+    ----------
+    listing, part
+        What is listed.
+    passed_over
+        Counts files that match but for their extension, by :func:`extension_of`.
 
     Raises
     ------
@@ -90,7 +101,7 @@ def list_files(listing: Listing, part: DirectoryPart) -> Iterator[Recording]:
         return
     waiting = [part.directory]
     while waiting:
-        directories, files = _scan(listing, waiting.pop())
+        directories, files = _scan(listing, waiting.pop(), passed_over)
         for relative, details in files:
             yield _recording(listing, relative, details)
         if part.recursive:
@@ -118,6 +129,19 @@ def has_extension(name: str, extensions: Sequence[str]) -> bool:
     """
     _stem, dot, extension = name.rpartition(".")
     return bool(dot) and extension.lower() in extensions
+
+
+def extension_of(name: str) -> str:
+    """Give a name's extension, in lower case; ``*`` for what looks like none.
+
+    >>> [extension_of(name) for name in ("a.b.MKA", "README", "song.2024-01-01 (live)")]
+    ['.mka', '', '*']
+    """
+    _stem, dot, extension = name.rpartition(".")
+    if not dot:
+        return ""
+    usual = extension.isascii() and extension.isalnum() and len(extension) <= _EXTENSION_LETTERS
+    return f".{extension.lower()}" if usual else "*"
 
 
 def matches(pattern: Sequence[str], components: Sequence[str], *, partly: bool = False) -> bool:
@@ -149,7 +173,9 @@ def _component_matches(pattern: str, name: str) -> bool:
     return fnmatchcase(name, pattern)
 
 
-def _scan(listing: Listing, directory: str) -> tuple[list[str], list[tuple[str, Details]]]:
+def _scan(
+    listing: Listing, directory: str, passed_over: Counter[str] | None = None
+) -> tuple[list[str], list[tuple[str, Details]]]:
     """List one directory: the directories in it to enter, and the files in it that count."""
     directories, files = [], []
     for name, details in _entries(listing, directory):
@@ -158,15 +184,12 @@ def _scan(listing: Listing, directory: str) -> tuple[list[str], list[tuple[str, 
         if details["type"] == "directory":
             if matches(listing.pattern, components, partly=True):
                 directories.append(relative)
-        elif _is_wanted(listing, components) and details["type"] == "file":
-            files.append((relative, details))
+        elif details["type"] == "file" and matches(listing.pattern, components):
+            if not listing.extensions or has_extension(name, listing.extensions):
+                files.append((relative, details))
+            elif passed_over is not None:
+                passed_over[extension_of(name)] += 1
     return directories, files
-
-
-def _is_wanted(listing: Listing, components: Sequence[str]) -> bool:
-    if listing.extensions and not has_extension(components[-1], listing.extensions):
-        return False
-    return matches(listing.pattern, components)
 
 
 def _entries(listing: Listing, directory: str) -> list[tuple[str, Details]]:
