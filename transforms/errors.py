@@ -97,5 +97,9 @@ class DatasetError(UserError):
     """The dataset is not what the command needs it to be."""
 
 
+class UnavailableError(CatalogueError, DatasetError):
+    """A store does not answer for now: the same command may succeed later, nothing changed."""
+
+
 class ConflictError(DatasetError):
     """Another run committed to the dataset meanwhile; nothing of this one was."""
