@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from transforms.errors import ConflictError, UserError
+from transforms.errors import ConflictError, UnavailableError, UserError
 from transforms.storage.store import Store, absolute_uri
 
 
@@ -120,6 +120,9 @@ def reporting_errors() -> Iterator[None]:
     except ConflictError as error:
         complain(str(error))
         raise typer.Exit(Exit.CONFLICT) from None
+    except UnavailableError as error:
+        complain(f"{error}; run the same command again later")
+        raise typer.Exit(Exit.FAILED) from None
     except UserError as error:
         complain(str(error))
         raise typer.Exit(Exit.USAGE) from None

@@ -34,10 +34,8 @@ from transforms.rewrite import RewriteShards
 from transforms.shards import WriteShards
 from transforms.storage.catalogue import (
     Catalogue,
-    catalogue_parts,
-    list_part,
-    nothing_found_message,
     open_catalogue,
+    require_recordings,
 )
 from transforms.storage.endpoints import require_reachable
 from transforms.storage.exclusive import require_exclusive_commits
@@ -162,10 +160,7 @@ def resolve_catalogue(uri: str, config: Config) -> Catalogue:
         label_types=config.catalogue.label_types,
     )
     _check_group(catalogue, config)
-    parts = catalogue_parts(catalogue)
-    found = (recording for part in parts for recording in list_part(catalogue, part))
-    if next(found, None) is None:
-        raise CatalogueError(nothing_found_message(catalogue))
+    require_recordings(catalogue)
     return catalogue
 
 

@@ -39,6 +39,7 @@ def extraction_json(output: str, extraction: Extraction) -> dict[str, Any]:
         "index": extraction.snapshot.index,
         "committed": extraction.committed,
         **totals_json(extraction.totals),
+        "passed_over": extraction.metrics.passed_over,
         "metrics": extraction.metrics.to_json(),
     }
 
@@ -52,9 +53,29 @@ def extraction_text(output: str, extraction: Extraction) -> str:
         else f"Nothing to do: version {version} of {output} holds exactly this already"
     )
     lines = [*totals_lines(extraction.totals), *metrics_lines(extraction.metrics)]
+    lines += passed_over_lines(extraction.metrics.passed_over)
     return "\n".join([head, *lines, "", how_to_read(output, extraction)])
 
 
+def passed_over_lines(passed_over: dict[str, int]) -> list[str]:
+    """Say which files are not recordings, by what they end in.
+
+    >>> passed_over_lines({".mka": 3, "": 2})
+    ['  5 files with other extensions: .mka 3, none 2 (catalogue.extensions says which are read)']
+    """
+    if not passed_over:
+        return []
+    words = {"": "none", "*": "others"}
+    named = [f"{words.get(kind, kind)} {n:,}" for kind, n in passed_over.items()][:_EXTENSIONS]
+    more = " …" if len(passed_over) > _EXTENSIONS else ""
+    return [
+        f"  {sum(passed_over.values()):,} files with other extensions: {', '.join(named)}{more} "
+        "(catalogue.extensions says which are read)"
+    ]
+
+
+#: Extensions that are named.
+_EXTENSIONS = 8
 _STAGES = ("probe", "decode", "features", "write")
 
 
@@ -125,6 +146,7 @@ def plan_text(catalogue: str, plan: dict[str, Any]) -> str:
         lines.append(f"  {split}: {of_split:,} rows, {plan['shards'].get(split, 0):,} shards")
     if number.get("skipped"):
         lines.append(f"  {number['skipped']:,} skipped: shorter than a chunk (chunk.short is drop)")
+    lines += passed_over_lines(plan.get("passed_over", {}))
     for cause, failed in plan["failures"].items():
         lines.append(f"  {failed:,} failed: {cause}")
         lines += [f"    {uri!r}: {message}" for uri, message in plan["examples"][cause]]

@@ -107,7 +107,8 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
     dict
         ``version``, the current one; ``todo``; ``difference``: recordings by what would be done
         with them, and examples; ``new_schema``; ``shards_rewritten``; ``moved``, how many of the
-        new and changed are carried over, since their contents are known; and ``made``, the
+        new and changed are carried over, since their contents are known; ``passed_over``, files
+        that are not listed, by extension; and ``made``, the
         :class:`~transforms.plan_summary.PlanSummary` of what would be extracted.
 
     Raises
@@ -127,7 +128,7 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
     with tempfile.TemporaryDirectory(prefix="melmill-plan-") as folder:
         # A dataset that may only be read is planned, too, where the workers are here.
         told = replace(job, store=Store(folder)) if runs_here(options) else job
-        run_job(partial(build_plan_pipeline, told=told), job, options)
+        metrics = run_job(partial(build_plan_pipeline, told=told), job, options)
         try:
             made = json.loads(told.store.read(f"{told.staging}/plan.json"))
             decision = json.loads(told.store.read(f"{told.staging}/decision.json"))
@@ -143,5 +144,6 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
         "new_schema": changes_schema(job),
         "moved": decision["moved"],
         "shards_rewritten": "all" if rewrites_all else decision["shards_rewritten"],
+        "passed_over": metrics.passed_over,
         "made": made,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from transforms.diffing import (
 )
 from transforms.errors import DatasetError
 from transforms.job import ExtractJob
-from transforms.metrics import Progress, count
+from transforms.metrics import Progress, count, count_passed_over
 from transforms.records import ProbedRecording, Recording
 from transforms.storage.catalogue import catalogue_parts, list_part
 from transforms.storage.index import RECORDINGS_PER_PART, read_part
@@ -159,7 +159,8 @@ class _List(beam.DoFn):
         self.progress = Progress(self.job.progress)
 
     def process(self, part: Any) -> Iterator[tuple[int, bytes]]:
-        listed = list_part(self.job.catalogue, part)
+        passed_over: Counter[str] = Counter()
+        listed = list_part(self.job.catalogue, part, passed_over)
         with ThreadPoolExecutor(_ASKED) as threads:
             while block := list(islice(listed, _BLOCK)):
                 if not all(recording.fingerprint for recording in block):
@@ -167,6 +168,8 @@ class _List(beam.DoFn):
                 count("recordings_listed", len(block))
                 self.progress.add(listed=len(block))
                 yield len(block), pack_recordings(block)
+        for extension, number in passed_over.items():
+            count_passed_over(extension, number)
 
     def finish_bundle(self) -> None:
         self.progress.tell()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 class Stage(StrEnum):
     """Where on the data's path a recording failed."""
 
+    LIST = "list"
     READ = "read"
     PROBE = "probe"
     DECODE = "decode"
@@ -25,6 +26,8 @@ class Stage(StrEnum):
 class Cause(StrEnum):
     """Why a recording failed; one word of a closed list, so that failures can be counted."""
 
+    BAD_NAME = "bad_name"
+    BAD_ROW = "bad_row"
     NOT_FOUND = "not_found"
     PERMISSION_DENIED = "permission_denied"
     STORAGE_ERROR = "storage_error"
@@ -111,6 +114,10 @@ class CatalogueError(UserError):
 
 class DatasetError(UserError):
     """The dataset is not what the command needs it to be."""
+
+
+class UnavailableError(CatalogueError, DatasetError):
+    """A store does not answer for now: the same command may succeed later, nothing changed."""
 
 
 class ConflictError(DatasetError):

@@ -185,7 +185,7 @@ class ExtractJob:
 
     def in_its_version(self, recording: Recording) -> Recording:
         """Tell which version of a recording is there, where its listing did not."""
-        if recording.fingerprint:
+        if recording.fingerprint or recording.fault:
             return recording
         try:
             size_bytes, fingerprint = self.source(recording).stat()

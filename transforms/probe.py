@@ -103,9 +103,12 @@ def probe_recording(
 
     The headers of those that are upcoming are fetched meanwhile, where they are remote.
     """
+    if recording.fault is not None:
+        raise RecordingError(Stage.LIST, *recording.fault)
     source = job.source(recording)
     # Local ones would only be carried over to the decoder process and back.
-    remote = [one for one in map(job.source, upcoming) if one.local_path is None]
+    sources = (job.source(one) for one in upcoming if one.fault is None)
+    remote = [one for one in sources if one.local_path is None]
     try:
         audio, size_bytes, fingerprint, content_hash = decoder.call(
             job.limits.timeout_s, probe_object, source, remote, _segment(recording, job)

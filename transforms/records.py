@@ -43,6 +43,8 @@ class Recording:
     content_hash
         SHA-256 of the object's bytes, where the job asks for it; see
         :func:`~transforms.storage.objects.hash_content`.
+    fault
+        Cause and message where the catalogue's entry itself is wrong: nothing of it is read.
     """
 
     recording_id: str
@@ -57,6 +59,7 @@ class Recording:
     origin: str = ""
     # Not among what a shard's name is made of: its rows do not tell it.
     content_hash: str = field(default="", repr=False)
+    fault: tuple[Cause, str] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,14 @@ def insist(ask: Callable[[], _Result]) -> _Result:
     except Exception as error:
         if not is_transient(error):
             raise
-    return RETRYING(ask)
+        failed: list[Exception] = [error]
+
+    def ask_again() -> _Result:
+        if failed:
+            raise failed.pop()  # the first attempt was that above
+        return ask()
+
+    return RETRYING(ask_again)
 
 
 def patiently(ask: Callable[[], _Result]) -> _Result:
@@ -180,9 +187,9 @@ def _code(error: BaseException) -> str:
     return ""
 
 
-#: The attempts after the first: up to half a second, then one, then two later.
+#: Three attempts after the first: up to half a second, then one, then two later.
 RETRYING = tenacity.Retrying(
-    stop=tenacity.stop_after_attempt(3),
+    stop=tenacity.stop_after_attempt(4),
     wait=tenacity.wait_random_exponential(multiplier=0.5, max=5),
     retry=tenacity.retry_if_exception(is_transient),
     reraise=True,

@@ -21,9 +21,9 @@ from typing import IO, Any, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
 
-from transforms.errors import DatasetError
+from transforms.errors import DatasetError, UnavailableError
 from transforms.storage.filesystems import StorageOptions, absolute_path, open_filesystem
-from transforms.storage.patience import explain, insist, is_conflict, is_store_error
+from transforms.storage.patience import explain, insist, is_conflict, is_store_error, is_transient
 
 _Result = TypeVar("_Result")
 
@@ -236,7 +236,9 @@ class Store:
         Raises
         ------
         DatasetError
-            It failed lastingly or too often, but for ``FileNotFoundError``.
+            It failed lastingly, but for ``FileNotFoundError``.
+        UnavailableError
+            It failed too often.
         """
         if self.is_local:
             return ask()
@@ -247,7 +249,8 @@ class Store:
         except Exception as error:
             if not is_store_error(error):
                 raise
-            raise DatasetError(f"{self.root}: {explain(error)}") from error
+            kind = UnavailableError if is_transient(error) else DatasetError
+            raise kind(f"{self.root}: {explain(error)}") from error
 
     def remove(self, name: str) -> None:
         """Remove a file, or a folder and all it holds, and the folder it is in if nothing else is.
