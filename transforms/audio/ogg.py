@@ -55,13 +55,13 @@ class Page:
 def read_ogg(file: StoredFile, start: int, magic: bytes) -> Header:
     """Look at the first and the last pages of a file."""
     firsts = list(_first_pages(file, start))
-    *whole, last = [None, None, *_last_pages(file)]
-    if not firsts or last is None:
+    pages = _last_pages(file)
+    if not firsts or not pages:
         return Header("ogg", irregularity="an Ogg stream without whole pages")
-    missing = ""
-    if last.end > file.size_bytes:
-        missing = f"the last Ogg page ends at byte {last.end}, the file at byte {file.size_bytes}"
-        last = whole[-1]
+    end, missing = pages[-1].end, ""
+    if end > file.size_bytes:
+        missing = f"the last Ogg page ends at byte {end}, the file at byte {file.size_bytes}"
+    last = next((page for page in reversed(pages) if page.end <= file.size_bytes), None)
     if len(firsts) > 1 or last is None:
         irregularity = "several Ogg streams side by side" if last else "an Ogg stream that is cut"
         return Header("ogg", irregularity=irregularity, missing=missing)
@@ -175,7 +175,8 @@ def parse_page(data: bytes, at: int, origin: int) -> Page | None:
 
 def last_page(file: StoredFile) -> Page | None:
     """Find the last page of a file: whole, or cut by the file's end."""
-    return (_last_pages(file) or [None])[-1]
+    pages = _last_pages(file)
+    return pages[-1] if pages else None
 
 
 def _last_pages(file: StoredFile) -> list[Page]:
