@@ -64,12 +64,12 @@ def read_flac(file: StoredFile, start: int, magic: bytes) -> Header:
 
 
 def _count(file: StoredFile, start: int, largest: int) -> int | None:
-    """Count the samples up to the end of the last frame; ``None`` where none is found."""
+    """Count the samples up to the end of the last frame; ``None`` where that is not the end."""
     end = audio_end(file)
     tail_bytes = min(max(_LEAST_TAIL_BYTES, 2 * largest + 64), _MOST_TAIL_BYTES)
     origin = max(start, end - tail_bytes)
     data = file.read_at(origin, end - origin)
-    counted = None
+    counted, position = None, 0
     samples: dict[tuple[bool, int], int] = {}
     for sync in _SYNC.finditer(data):
         if frame := parse_frame(data[sync.start() : sync.start() + 16]):
@@ -78,8 +78,10 @@ def _count(file: StoredFile, start: int, largest: int) -> int | None:
             block = samples.get((frame.is_variable, before), 0)
             if block or frame.number == 0:
                 first = frame.number if frame.is_variable else frame.number * block
-                counted = first + frame.samples
+                counted, position = first + frame.samples, sync.start()
             samples[frame.is_variable, frame.number] = frame.samples
+    if 0 < largest < len(data) - position:
+        return None  # something else than the rest of the last frame lies behind it
     return counted
 
 
