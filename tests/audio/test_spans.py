@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import signals
+from tests.damage import with_xing
 from transforms.audio import resample
 from transforms.audio.channels import select_channels
 from transforms.audio.chunks import ChunkSpec, chunk_start, count_chunks, resampled_length
@@ -31,7 +32,7 @@ from transforms.audio.spans import (
     mel_extractor,
     read_chunks,
 )
-from transforms.errors import Cause, RecordingError
+from transforms.errors import Cause, DatasetError, RecordingError
 from transforms.records import ProbedRecording, Recording
 from transforms.storage.objects import StoredObject
 
@@ -256,3 +257,41 @@ def test_a_file_that_changed_since_the_probe_is_refused(tmp_path):
     with pytest.raises(RecordingError) as caught:
         extract_span(stale, SPEC, source, tmp_path / "spool")
     assert caught.value.cause is Cause.CHANGED
+
+
+def test_working_files_that_cannot_be_written_are_named(tmp_path):
+    span, source = span_of(
+        signals.write_audio(tmp_path / "a.wav", signals.noise(9, 16_000), 16_000)
+    )
+    with pytest.raises(DatasetError, match=r"cannot write working files in /dev: .*No space left"):
+        extract_span(span, SPEC, source, Path("/dev/full"))
+    with pytest.raises(DatasetError, match=r"cannot write working files in .*none"):
+        extract_span(span, SPEC, source, tmp_path / "none" / "spool")
+
+
+def test_an_error_of_a_decoder_is_not_reported_as_one_of_working_files(tmp_path, monkeypatch):
+    span, source = span_of(
+        signals.write_audio(tmp_path / "a.wav", signals.noise(9, 16_000), 16_000)
+    )
+
+    def broken(*arguments):
+        raise OSError(5, "of the decoder")
+        yield
+
+    monkeypatch.setattr("transforms.audio.spans.read_chunks", broken)
+    with pytest.raises(OSError, match="of the decoder"):
+        extract_span(span, SPEC, source, tmp_path / "spool")
+
+
+@pytest.mark.parametrize("tail", ["drop", "pad"])
+def test_a_length_that_only_the_end_disproves_is_noticed_by_the_last_span(tmp_path, tail):
+    path = tmp_path / "a.mp3"
+    data = signals.encode(signals.song(7, 44_100), 44_100, "mp3_vbr")
+    path.write_bytes(with_xing(data, frames=150))
+    features = replace(SPEC, chunk=replace(SPEC.chunk, tail=tail))
+    span, source = span_of(path, features)
+    first = replace(span, stop_chunk=2)
+    assert len(extract_span(first, features, source, tmp_path / "spool").chunk_index) == 2
+    with pytest.raises(RecordingError) as raised:
+        extract_span(replace(span, first_chunk=2), features, source, tmp_path / "spool")
+    assert (raised.value.cause, raised.value.frames) == (Cause.LENGTH_MISMATCH, 7 * 44_100)

@@ -48,7 +48,7 @@ def explain(file: StoredFile, audio: AudioInfo, error: RecordingError) -> Record
     if error.cause not in DECODERS_CAUSES:
         return error
     second = ask_other(file, audio) if audio.codec in _IN_BOTH else None
-    found = _find_damage(file, audio)
+    found = find_damage(file, audio)
     if second is not None and (second.frames >= audio.frames or found is None):
         return mismatch(file, audio, second)
     own = count_frames(file, audio)
@@ -102,7 +102,7 @@ def ask_other(file: StoredFile, audio: AudioInfo) -> AudioInfo | None:
         return None
 
 
-def _find_damage(file: StoredFile, audio: AudioInfo) -> tuple[int, str] | None:
+def find_damage(file: StoredFile, audio: AudioInfo) -> tuple[int, str] | None:
     """Find where an Ogg or an MP3 is damaged: the frames before that, and what is there."""
     start = mpeg.skip_id3v2(file)
     if audio.container == "ogg":

@@ -6,6 +6,7 @@ price of one read of the file's end.
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from transforms.storage.stored_file import StoredFile
 #: The end of the file is searched for frames: as much as two of the largest take, within this.
 _LEAST_TAIL_BYTES, _MOST_TAIL_BYTES = 1 << 14, 1 << 18
 _BLOCKS = (0, 192, 576, 1152, 2304, 4608, 0, 0, *(256 << n for n in range(8)))
+_SYNC = re.compile(rb"\xff[\xf8\xf9]")
 _CRC8 = [0] * 256
 for _byte in range(256):
     _value = _byte
@@ -62,24 +64,24 @@ def read_flac(file: StoredFile, start: int, magic: bytes) -> Header:
 
 
 def _count(file: StoredFile, start: int, largest: int) -> int | None:
-    """Count the samples up to the end of the last frame; ``None`` where none is found."""
+    """Count the samples up to the end of the last frame; ``None`` where that is not the end."""
     end = audio_end(file)
     tail_bytes = min(max(_LEAST_TAIL_BYTES, 2 * largest + 64), _MOST_TAIL_BYTES)
     origin = max(start, end - tail_bytes)
     data = file.read_at(origin, end - origin)
-    counted = None
+    counted, position = None, 0
     samples: dict[tuple[bool, int], int] = {}
-    at = data.find(b"\xff")
-    while at >= 0:
-        if frame := parse_frame(data[at : at + 16]):
+    for sync in _SYNC.finditer(data):
+        if frame := parse_frame(data[sync.start() : sync.start() + 16]):
             # Noise passes for a frame, too, once in millions of bytes, but has no neighbours.
             before = frame.number - (frame.samples if frame.is_variable else 1)
             block = samples.get((frame.is_variable, before), 0)
             if block or frame.number == 0:
                 first = frame.number if frame.is_variable else frame.number * block
-                counted = first + frame.samples
+                counted, position = first + frame.samples, sync.start()
             samples[frame.is_variable, frame.number] = frame.samples
-        at = data.find(b"\xff", at + 1)
+    if 0 < largest < len(data) - position:
+        return None  # something else than the rest of the last frame lies behind it
     return counted
 
 

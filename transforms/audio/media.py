@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from transforms.audio import libsndfile
 from transforms.audio.claims import Header
-from transforms.audio.damage import ask_other, explain, mismatch
+from transforms.audio.damage import ask_other, explain, find_damage, mismatch
 from transforms.audio.decoders import is_partial, library, mended, partial
 from transforms.audio.headers import examine_header
 from transforms.audio.streams import Stream, count_frames, open_stream
@@ -140,6 +140,11 @@ def _probe(file: StoredFile, header: Header, limits: MediaLimits) -> AudioInfo:
         raise _cut(header, error.audio) from error
     if header.missing and (header.frames is None or audio.frames < header.frames):
         raise _cut(header, audio)
+    if header.container == "ogg" and (damage := find_damage(file, audio)) is not None:
+        remains = replace(
+            audio, frames=min(audio.frames, damage[0]), decoder=partial(audio.decoder)
+        )
+        raise RecordingError(Stage.PROBE, Cause.CORRUPT, damage[1], remains if damage[0] else None)
     if header.frames is not None and not header.missing and audio.frames != header.frames:
         message = f"{header.irregularity}: of {header.frames} frames, {audio.frames} decode"
         raise RecordingError(Stage.PROBE, Cause.LENGTH_MISMATCH, message)

@@ -26,6 +26,8 @@ _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _MAX_STREAMS = 64
 #: Pages up to the first audio that are looked at; pictures among the tags take some.
 _MAX_FIRST_PAGES = 256
+#: A page that ends at a later position than this does not begin a stream at position 0.
+_MOST_PAGE_FRAMES = 1 << 21
 #: Frames of 2.5 ms in an Opus packet of each configuration.
 _OPUS_QUARTERS = (4, 8, 16, 24) * 3 + (4, 8) * 2 + (1, 2, 4, 8) * 4
 
@@ -55,13 +57,13 @@ class Page:
 def read_ogg(file: StoredFile, start: int, magic: bytes) -> Header:
     """Look at the first and the last pages of a file."""
     firsts = list(_first_pages(file, start))
-    *whole, last = [None, None, *_last_pages(file)]
-    if not firsts or last is None:
+    pages = _last_pages(file)
+    if not firsts or not pages:
         return Header("ogg", irregularity="an Ogg stream without whole pages")
-    missing = ""
-    if last.end > file.size_bytes:
-        missing = f"the last Ogg page ends at byte {last.end}, the file at byte {file.size_bytes}"
-        last = whole[-1]
+    end, missing = pages[-1].end, ""
+    if end > file.size_bytes:
+        missing = f"the last Ogg page ends at byte {end}, the file at byte {file.size_bytes}"
+    last = next((page for page in reversed(pages) if page.end <= file.size_bytes), None)
     if len(firsts) > 1 or last is None:
         irregularity = "several Ogg streams side by side" if last else "an Ogg stream that is cut"
         return Header("ogg", irregularity=irregularity, missing=missing)
@@ -132,6 +134,8 @@ def _opus_frames(packet: bytes) -> int:
 def first_damage(file: StoredFile, at: int) -> tuple[int, str] | None:
     """Find the first page that is damaged, or that does not follow the one before it.
 
+    What lies between two pages is no damage, if no page is missing there.
+
     Returns
     -------
     (frames, message) or None
@@ -139,21 +143,44 @@ def first_damage(file: StoredFile, at: int) -> tuple[int, str] | None:
     """
     numbers: dict[int, int] = {}
     frames = skipped = 0
-    while page := read_page(file, at):
+    first: Page | None = None
+    while page := read_page(file, at) or _next_page(file, at):
         data = file.read_at(page.start, page.end - page.start)
         if len(data) < page.end - page.start or not is_intact(data):
             return frames, f"the Ogg page at byte {page.start} is damaged"
         (number,) = struct.unpack_from("<I", data, 18)
         if page.flags & _BEGINS:
+            first = page
             skipped += _pre_skip(data[page.body - page.start :][:12])
         elif number != numbers.get(page.serial, number - 1) + 1:
             return frames, f"Ogg pages are missing before byte {page.start}"
+        if first is not None and page.granule > 0:
+            skipped += _position_before(file, first, page)
+            first = None
         numbers[page.serial] = number
         frames = max(frames, page.granule - skipped)
         at = page.end
-    last = last_page(file)
-    if last is not None and last.start >= at:
-        return frames, f"no Ogg page begins at byte {at}"
+    return None
+
+
+def _position_before(file: StoredFile, first: Page, page: Page) -> int:
+    """Position at which a stream's first audio page begins, or less than a page behind it."""
+    if page.granule > _MOST_PAGE_FRAMES:
+        return _opus_start(file, first, page) or page.granule
+    return max(0, _opus_start(file, first, page))
+
+
+def _next_page(file: StoredFile, at: int) -> Page | None:
+    """Find the next intact page behind something else."""
+    while data := file.read_at(at, 2 * _MAX_PAGE_BYTES):
+        offset = data.find(_MAGIC)
+        while offset >= 0:
+            page = parse_page(data, offset, at)
+            whole = page is not None and page.end <= file.size_bytes
+            if page and whole and is_intact(file.read_at(page.start, page.end - page.start)):
+                return page
+            offset = data.find(_MAGIC, offset + 1)
+        at += len(data) - len(_MAGIC) + 1 if len(data) > len(_MAGIC) else len(data)
     return None
 
 
@@ -175,7 +202,8 @@ def parse_page(data: bytes, at: int, origin: int) -> Page | None:
 
 def last_page(file: StoredFile) -> Page | None:
     """Find the last page of a file: whole, or cut by the file's end."""
-    return (_last_pages(file) or [None])[-1]
+    pages = _last_pages(file)
+    return pages[-1] if pages else None
 
 
 def _last_pages(file: StoredFile) -> list[Page]:

@@ -13,7 +13,7 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -260,10 +260,19 @@ def _from_start(spans: Sequence[Span]) -> Iterator[Recording]:
             yield span.probed.recording
 
 
+@contextmanager
+def _spool_errors(spool: Path) -> Iterator[None]:
+    """Name the working files in their errors, which would pass for the dataset's."""
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"cannot read working files in {spool.parent}: {error}") from error
+
+
 def _spooled(span: Span, rows: SpanRows, job: ExtractJob, spool: Path) -> Iterator[RowBatch]:
     shape = job.features.shape
     size = max(1, _READ_BYTES // (4 * math.prod(shape)))
-    with spool.open("rb") as file:
+    with _spool_errors(spool), spool.open("rb") as file:
         for start in range(0, len(rows.chunk_index), size):
             part = slice(start, min(start + size, len(rows.chunk_index)))
             mel = np.empty((part.stop - part.start, *shape), np.float32)
