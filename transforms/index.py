@@ -31,7 +31,7 @@ from transforms.storage.index import (
 from transforms.storage.naming import bucket, digest
 from transforms.storage.receipts import announce_index
 from transforms.storage.rewriting import Replaced, Rewritten
-from transforms.storage.summaries import ShardSummary
+from transforms.storage.summaries import RecordingRows, ShardSummary
 
 _MODULUS = 1 << 128
 
@@ -158,8 +158,7 @@ def key_by_part(fact: Any, parts: int) -> Iterator[tuple[tuple[str, int], Any]]:
     elif isinstance(fact, ShardSummary):
         yield ("shards", bucket(fact.name, parts)), fact
         for held in fact.recordings:
-            entry = held.recording_id, (fact.name, held.rows, held.peak_dbfs)
-            yield ("recordings", bucket(held.recording_id, parts)), entry
+            yield ("recordings", bucket(held.recording_id, parts)), (fact.name, held)
         for failure in fact.failures:
             yield ("recordings", bucket(failure.recording_id, parts)), failure
     elif isinstance(fact, Again):
@@ -293,7 +292,7 @@ def join_recordings(
     failed: dict[str, Failure] = {}
     again: list[Again] = []
     tried: dict[str, int] = {}
-    held: defaultdict[str, list[tuple[str, int, float]]] = defaultdict(list)
+    held: defaultdict[str, list[tuple[str, RecordingRows]]] = defaultdict(list)
     for fact in facts:
         if isinstance(fact, PlannedRecording):
             planned[fact.probed.recording.recording_id] = fact
@@ -304,7 +303,7 @@ def join_recordings(
         elif isinstance(fact, Attempts):
             tried[fact.recording_id] = fact.attempts
         elif isinstance(fact, tuple):
-            held[fact[0]].append(fact[1])
+            held[fact[1].recording_id].append(fact)
     _replace_by_again(again, planned, failed)
     recordings = [
         recording_row(one, held[name], features_digest)
@@ -344,11 +343,11 @@ def _replace_by_again(
 def _require_whole(
     planned: Mapping[str, PlannedRecording],
     failed: Collection[str],
-    held: Mapping[str, Iterable[tuple[str, int, float]]],
+    held: Mapping[str, Iterable[tuple[str, RecordingRows]]],
 ) -> None:
     for name in sorted(planned.keys() | held.keys()):
         wanted = planned[name].rows if name in planned and name not in failed else 0
-        rows = sum(rows for _, rows, _ in held.get(name, ()))
+        rows = sum(entry.rows for _, entry in held.get(name, ()))
         if rows and rows != wanted:
             uri = planned[name].probed.recording.uri if name in planned else name
             raise RuntimeError(

@@ -422,3 +422,38 @@ def test_the_function_takes_a_dataset_up_where_it_is(songs: Path, tmp_path: Path
     assert first.difference["new"] == 4
     again = extract(job, recipe, here())
     assert (again.committed, again.difference["unchanged"]) == (False, 4)
+
+
+# Digests
+
+
+def test_rows_that_were_changed_and_signed_again_are_found(songs: Path, tmp_path: Path) -> None:
+    from tests.refresh.resigning import change_a_row
+
+    dataset = tmp_path / "set"
+    extract_here(songs, dataset, *SMALL)
+    recording_id = change_a_row(Store(str(dataset)))
+    found = faults(dataset)
+    assert len(found) == 1
+    assert f"of recording {recording_id}" in found[0]
+
+
+def test_rows_that_change_while_they_are_carried_over_are_not_committed(
+    songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transforms.storage import rewriting
+
+    dataset = tmp_path / "set"
+    extract_here(songs, dataset, *SMALL, "split.fractions={train: 1.0}", "output.min_shards=1")
+    before, real = rows_of(dataset), rewriting.read_shard
+
+    def read_shard(*arguments: Any) -> Any:
+        for batch in real(*arguments):
+            batch.mel[0, 0, 0] += 1
+            yield batch
+
+    monkeypatch.setattr(rewriting, "read_shard", read_shard)
+    (songs / "0.wav").unlink()
+    with pytest.raises(RuntimeError, match="its rows come of others"):
+        refresh_here(songs, dataset)
+    assert rows_of(dataset) == before
