@@ -10,6 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("melmill", deadline=None)
+settings.load_profile("melmill")
 
 _ROOT = Path(__file__).parents[1]
 #: Folders by the time that one of their files takes, the longest first.

@@ -47,7 +47,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("songs")
     (folder / "package").mkdir()
     for number in range(6):
-        sound = song(4.0 + number, 44_100, number, 2)
+        sound = song(14.0 + number, 44_100, number, 2)
         write_audio(folder / "package" / f"{number}.ogg", sound, 44_100)
     assert run("make_songs.py", folder / "package", folder / "songs") == "6 songs\n"
     return folder / "songs"
