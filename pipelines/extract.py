@@ -29,6 +29,7 @@ from transforms.plan import PlanRecordings, PlanShards
 from transforms.planning import PlannedRecording, ShardPlan
 from transforms.probe import ProbeRecordings
 from transforms.records import Failure
+from transforms.recount import WriteRecounted
 from transforms.rewrite import RewriteShards
 from transforms.shards import WriteShards
 from transforms.storage.catalogue import (
@@ -109,10 +110,11 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection
     """
     planned = lay_out_plan(pipeline, job)
     diff, adopted = planned.diff, planned.adopted
-    shards = planned.plans | "WriteShards" >> WriteShards(job)
+    written = planned.plans | "WriteShards" >> WriteShards(job)
+    recounted = written.again | "WriteRecounted" >> WriteRecounted(job)
     touched = diff.touched, adopted.touched
     rewritten = (*touched, diff.decision) | "RewriteShards" >> RewriteShards(job)
-    found = planned.recordings, planned.failures, shards
+    found = planned.recordings, planned.failures, written.summaries, *recounted
     facts = *found, diff.facts, adopted.facts, rewritten
     return facts | "WriteIndex" >> WriteIndex(job, diff.decision)
 

@@ -193,9 +193,9 @@ def how_to_read(output: str, extraction: Extraction) -> str:
 
 _PARQUET = """Read it with polars.read_delta, deltalake, DuckDB, pyarrow, datasets; in Keras:
 
-  from deltalake import DeltaTable
   import numpy as np
-  rows = DeltaTable({output!r}).to_pyarrow_table(filters=[("split", "=", {split!r})])
+  from pipelines.dataset import Dataset
+  rows = Dataset({output!r}).as_arrow({split!r}).to_table(["mel"])
   mel = np.array(rows["mel"].to_pylist(), np.float32)   # [rows, {shape[0]}, {shape[1]}]
   # model.fit(mel, labels)"""
 

@@ -88,11 +88,14 @@ def _check_log(store: Store, snapshot: Snapshot) -> Iterator[str]:
 
 def _check_recordings(store: Store, snapshot: Snapshot) -> Iterator[str]:
     recordings = read_index(store, snapshot.index, "recordings", ["status"])
-    failed = sum(recording["status"] == "failed" for recording in recordings)
+    failed = sum(recording["status"] in ("failed", "partial") for recording in recordings)
     yield from (f"index: {said}" for said in row_differences(store, snapshot.index))
     failures = sum(1 for _ in read_index(store, snapshot.index, "failures", ["recording_id"]))
     if failed != failures:
-        yield f"index: {failed} recordings failed, and the failures table has {failures} rows"
+        yield (
+            f"index: {failed} recordings failed or are partial, and the failures table has "
+            f"{failures} rows"
+        )
 
 
 def _check_side_files(store: Store, snapshot: Snapshot) -> Iterator[str]:

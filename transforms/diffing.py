@@ -17,7 +17,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from transforms.errors import TRANSIENT_CAUSES, CatalogueError, Cause, RecordingError
+from transforms.errors import (
+    DAMAGE_CAUSES,
+    TRANSIENT_CAUSES,
+    CatalogueError,
+    Cause,
+    RecordingError,
+)
 from transforms.job import Base, ExtractJob
 from transforms.planning import assign_split, plan_recording
 from transforms.records import AudioInfo, ProbedRecording, Recording
@@ -307,6 +313,7 @@ def _diff_failed(
     same = (recording.fingerprint, recording.uri) == (row["fingerprint"], row["uri"])
     transient = cause in TRANSIENT_CAUSES and attempts < refresh.max_attempts
     limited = cause == Cause.TOO_LONG and base.max_seconds != job.limits.max_seconds
+    limited |= cause in DAMAGE_CAUSES and base.damaged != job.limits.damaged
     if not same or not base.same_features:
         difference.count("recomputed" if same else "changed", row["uri"])
         yield Dropped(row["recording_id"])
@@ -331,6 +338,13 @@ def _diff_used(
     ):
         difference.count("changed", row["uri"])
         yield from _offer(row, job)
+        yield Candidate(recording)
+    elif row["status"] == "partial" and (
+        base.damaged != job.limits.damaged or not base.same_features
+    ):
+        # Where the damage is, and whether there is any still, only a decode tells.
+        difference.count("recomputed", row["uri"])
+        yield from leave(row, base)
         yield Candidate(recording)
     elif not base.same_features or row["seconds"] > job.limits.max_seconds < base.max_seconds:
         difference.count("recomputed", row["uri"])

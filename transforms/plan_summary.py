@@ -111,7 +111,7 @@ class SummarizePlan(beam.PTransform):
         """Add up on every worker, then join the sums."""
         return (
             found
-            | "AddUp" >> CombineEach(_AddUp(row_bytes(self.job.features)), _merge)
+            | "AddUp" >> CombineEach(_AddUp(row_bytes(self.job.features)))
             | "WritePlan" >> beam.Map(_write_summary, self.job)
         )
 
@@ -130,17 +130,13 @@ class _AddUp(beam.CombineFn):
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[PlanSummary]) -> PlanSummary:
-        return _merge(accumulators)
+        merged = PlanSummary()
+        for one in accumulators:
+            merged.merge(one)
+        return merged
 
     def extract_output(self, accumulator: PlanSummary) -> PlanSummary:
         return accumulator
-
-
-def _merge(sums: Iterable[PlanSummary]) -> PlanSummary:
-    merged = PlanSummary()
-    for one in sums:
-        merged.merge(one)
-    return merged
 
 
 def _write_summary(summary: PlanSummary, job: ExtractJob) -> str:

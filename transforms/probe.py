@@ -14,6 +14,7 @@ from transforms.decoding import borrow_decoder, return_decoder
 from transforms.errors import RecordingError, Stage
 from transforms.job import ExtractJob
 from transforms.metrics import Progress, count, count_failure, observe_ms
+from transforms.planning import read_again
 from transforms.records import AudioInfo, Failure, ProbedRecording, Recording
 from transforms.storage.objects import MOST_HEADERS, StoredObject, hash_content
 
@@ -72,10 +73,15 @@ class _Probe(beam.DoFn):
         try:
             probed = probe_recording(recording, self.job, self.decoder, upcoming)
         except RecordingError as error:
-            count("recordings_failed")
-            count_failure(error.cause)
-            self.progress.add(listed=1, failed=1)
-            return Failure.of(self.job.in_its_version(recording), error)
+            seen = self.job.in_its_version(recording)
+            failure = Failure.of(seen, error)
+            again = read_again(seen, failure, self.job.limits.damaged)
+            if again is None:
+                count("recordings_failed")
+                count_failure(error.cause)
+                self.progress.add(listed=1, failed=1)
+                return failure
+            probed = again
         observe_ms("probe_ms", time.perf_counter() - started)
         count("recordings_probed")
         count("audio_ms_probed", round(1000 * probed.seconds))
@@ -111,7 +117,7 @@ def probe_recording(
         if error.stage is Stage.READ:
             raise
         # What ends a decoder process does not know what it was asked for.
-        raise RecordingError(Stage.PROBE, error.cause, error.message) from error
+        raise RecordingError(Stage.PROBE, error.cause, error.message, error.audio) from error
     seen = replace(
         recording, size_bytes=size_bytes, fingerprint=fingerprint, content_hash=content_hash
     )

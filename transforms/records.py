@@ -89,10 +89,19 @@ class AudioInfo:
 
 @dataclass(frozen=True, slots=True)
 class ProbedRecording:
-    """A recording whose header was read."""
+    """A recording whose header was read.
+
+    Attributes
+    ----------
+    recording, audio
+        The recording, and what is read of it.
+    damage
+        Why that is not all of the recording; ``None`` where it is.
+    """
 
     recording: Recording
     audio: AudioInfo
+    damage: Failure | None = None
 
     @property
     def seconds(self) -> float:
@@ -105,7 +114,17 @@ class ProbedRecording:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A row of the failures table: one recording that could not be used, and why."""
+    """A row of the failures table: one recording that could not be used, and why.
+
+    Attributes
+    ----------
+    recording_id, uri, fingerprint
+        Which recording, in which version.
+    stage, cause, message
+        Where it failed, why, and what was seen.
+    audio
+        What can be read of it in spite of that; see :class:`~transforms.errors.RecordingError`.
+    """
 
     recording_id: str
     uri: str
@@ -113,6 +132,7 @@ class Failure:
     stage: Stage
     cause: Cause
     message: str
+    audio: AudioInfo | None = None
 
     @classmethod
     def of(cls, recording: Recording, error: RecordingError) -> Failure:
@@ -124,4 +144,5 @@ class Failure:
             error.stage,
             error.cause,
             error.message,
+            error.audio,
         )

@@ -115,9 +115,17 @@ def test_half_a_file_is_truncated_or_corrupt(store, name):
     assert (error.stage, error.cause) == (Stage.PROBE, expected)
 
 
-def test_half_a_flac_fails_where_it_ends(store):
-    data = encode(song(5, RATE), RATE, "flac")
-    source = store(data[: len(data) // 2])
+def test_half_a_flac_is_truncated_where_it_ends(store):
+    sound = song(5, RATE)
+    data = encode(sound, RATE, "flac")
+    error = failure(store(data[: len(data) // 2]))
+    assert (error.stage, error.cause) == (Stage.PROBE, Cause.TRUNCATED)
+    assert f"counts {len(sound)} frames" in error.message
+    assert RATE < error.frames < len(sound)
+
+
+def test_a_flac_that_lacks_its_last_bytes_fails_at_its_last_frame(store):
+    source = store(encode(song(5, RATE), RATE, "flac")[:-100])
     audio = probe_audio(source)
     assert len(decode(source, audio, 0, RATE)) == RATE
     with pytest.raises(RecordingError) as raised:

@@ -97,7 +97,7 @@ def needed_files(dataset: Path) -> set[str]:
     index = require_snapshot(store).index
     shards = [(one.parquet, one.tfrecord) for one in read_shards(store, index)]
     named = {file.name for twins in shards for file in twins if file}
-    return named | set(store.names(f"index/{index}")) | {"README.md", "statistics.json"}
+    return named | set(store.names(f"index/{index}")) | {".melmill", "README.md", "statistics.json"}
 
 
 def files_of(dataset: Path) -> set[str]:

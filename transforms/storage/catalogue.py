@@ -38,11 +38,16 @@ from transforms.storage.naming import split_chain
 from transforms.storage.row_blocks import TABLE_EXTENSIONS, RowRange, is_table, row_ranges
 from transforms.storage.tables import Table, join_faults, list_rows, open_table
 
-#: File name endings of what is listed from a directory.
+#: File name endings of what is listed from a directory: all that the decoders open and whose
+#: end can be checked. Not ``ts`` and ``mts``, which most often are TypeScript.
 DEFAULT_EXTENSIONS = (
-    *("wav", "wave", "rf64", "w64", "aif", "aiff", "aifc", "au", "snd", "caf"),
-    *("flac", "ogg", "oga", "opus", "mp3", "mp2", "m4a", "m4b", "aac", "wma"),
-    *("mp4", "m4v", "mov", "webm", "mkv"),
+    *("wav", "wave", "bwf", "rf64", "w64", "aif", "aiff", "aifc", "au", "snd", "caf", "sph"),
+    *("flac", "ogg", "oga", "ogx", "opus", "spx", "mp3", "mp2", "mp1", "mpga", "m4a", "m4b"),
+    *("m4r", "aac", "wma", "ac3", "eac3", "dts", "dtshd", "mlp", "thd", "amr", "awb", "mka"),
+    *("weba", "ape", "wv", "tta", "tak", "mpc", "shn", "dsf", "dff", "oma", "aa3", "qcp", "ra"),
+    *("voc", "8svx", "avr", "sox"),
+    *("mp4", "m4v", "mov", "3gp", "3g2", "webm", "mkv", "avi", "flv", "f4v", "wmv", "asf"),
+    *("ogv", "mpg", "mpeg", "vob", "m2ts", "rm"),
 )
 
 #: Entries that must not all be wrong.

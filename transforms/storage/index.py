@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -90,9 +89,9 @@ def recording_row(
 ) -> dict[str, Any]:
     """Describe a recording that was planned.
 
-    Its status is ``ok``; ``skipped`` where no row was planned; ``unwritten`` where no shard was
-    written, since too many recordings had failed before. An index with such recordings is never
-    committed.
+    Its status is ``ok``; ``partial`` where only what is before a damage was planned; ``skipped``
+    where no row was; ``unwritten`` where no shard was written, since too many recordings had
+    failed before. An index with such recordings is never committed.
 
     Parameters
     ----------
@@ -105,7 +104,9 @@ def recording_row(
     """
     recording, audio = planned.probed.recording, planned.probed.audio
     shards = sorted(held)
-    status = "skipped" if not planned.rows else "ok" if shards else "unwritten"
+    status = "partial" if planned.probed.damage else "ok"
+    if not shards:
+        status = "unwritten" if planned.rows else "skipped"
     return {
         "recording_id": recording.recording_id,
         "uri": recording.uri,
@@ -148,7 +149,8 @@ def failed_row(
 
 def failure_row(failure: Failure, attempts: int = 1) -> dict[str, Any]:
     """Describe a failure, and how often the recording was tried."""
-    return {name: str(value) for name, value in asdict(failure).items()} | {"attempts": attempts}
+    said = {name: str(getattr(failure, name)) for name in FAILURES.names if name != "attempts"}
+    return {**said, "attempts": attempts}
 
 
 def shard_row(summary: ShardSummary) -> dict[str, Any]:

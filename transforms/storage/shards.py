@@ -13,7 +13,7 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,8 @@ class SpanOutcome:
         Which.
     rows
         That it gave; 0 where it failed.
-    failed
-        The cause; ``""`` where it did not.
+    failure
+        Why it gave none; ``None`` where it did not fail.
     reused
         Whether that was known already, from a finished shard.
     decode_seconds, features_seconds
@@ -58,10 +58,15 @@ class SpanOutcome:
 
     span: Span
     rows: int
-    failed: str = ""
+    failure: Failure | None = None
     reused: bool = False
     decode_seconds: float = 0.0
     features_seconds: float = 0.0
+
+    @property
+    def failed(self) -> str:
+        """The cause of its failure; ``""`` where it did not fail."""
+        return "" if self.failure is None else self.failure.cause
 
 
 #: Called after each span.
@@ -111,10 +116,10 @@ def write_shard(
         The dataset's folder cannot be written.
     """
     if (finished := read_receipt(job, plan.name)) is not None:
-        failed = {failure.recording_id: failure.cause for failure in finished.failures}
+        failed = {failure.recording_id: failure for failure in finished.failures}
         for span in plan.spans:
-            cause = failed.get(span.probed.recording.recording_id, "")
-            report(SpanOutcome(span, 0 if cause else span.chunks, cause, reused=True))
+            failure = failed.get(span.probed.recording.recording_id)
+            report(SpanOutcome(span, 0 if failure else span.chunks, failure, reused=True))
         return finished
     failures: list[Failure] = []
     # In the store's scratch folder, which a later run clears even if this one is killed.
@@ -241,11 +246,11 @@ def _extract_rows(
         except RecordingError as error:
             failures.append(Failure.of(span.probed.recording, error))
             took_seconds = time.perf_counter() - started
-            report(SpanOutcome(span, 0, error.cause, decode_seconds=took_seconds))
+            report(SpanOutcome(span, 0, failures[-1], decode_seconds=took_seconds))
             continue
         yield from _spooled(span, rows, job, spool)
         took = rows.decode_seconds, rows.features_seconds
-        report(SpanOutcome(span, len(rows.chunk_index), "", False, *took))
+        report(SpanOutcome(span, len(rows.chunk_index), None, False, *took))
 
 
 def _from_start(spans: Sequence[Span]) -> Iterator[Recording]:
@@ -255,10 +260,19 @@ def _from_start(spans: Sequence[Span]) -> Iterator[Recording]:
             yield span.probed.recording
 
 
+@contextmanager
+def _spool_errors(spool: Path) -> Iterator[None]:
+    """Name the working files in their errors, which would pass for the dataset's."""
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"cannot read working files in {spool.parent}: {error}") from error
+
+
 def _spooled(span: Span, rows: SpanRows, job: ExtractJob, spool: Path) -> Iterator[RowBatch]:
     shape = job.features.shape
     size = max(1, _READ_BYTES // (4 * math.prod(shape)))
-    with spool.open("rb") as file:
+    with _spool_errors(spool), spool.open("rb") as file:
         for start in range(0, len(rows.chunk_index), size):
             part = slice(start, min(start + size, len(rows.chunk_index)))
             mel = np.empty((part.stop - part.start, *shape), np.float32)

@@ -71,7 +71,7 @@ class Totals:
     Attributes
     ----------
     recordings
-        Number by status: ``ok``, ``failed``, ``skipped``, ``unwritten``.
+        Number by status: ``ok``, ``partial``, ``failed``, ``skipped``, ``unwritten``.
     seconds
         Length of the recordings that were used.
     splits
@@ -234,7 +234,7 @@ def _add_recordings(totals: Totals, store: Store, index: str) -> None:
         durations: defaultdict[str, list[float]] = defaultdict(list)
         for status, split, seconds in zip(*columns, strict=True):
             totals.recordings[status] += 1
-            if status == "ok":
+            if status in ("ok", "partial"):
                 totals.seconds += seconds
                 durations[split].append(seconds)
         for split, found in durations.items():
