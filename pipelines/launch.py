@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -200,8 +200,22 @@ def _prepare(build: Callable[[Any], object], options: Any) -> Any:
     import apache_beam as beam
 
     pipeline = beam.Pipeline(options=options)
-    build(pipeline)
+    with _own_labels():
+        build(pipeline)
     return pipeline.run()
+
+
+@contextlib.contextmanager
+def _own_labels() -> Iterator[None]:
+    """Keep Beam from renaming steps by a notebook's cell: it imports what fails under pandas 3."""
+    import apache_beam.pipeline as beams
+
+    before = beams.alter_label_if_ipython
+    beams.alter_label_if_ipython = lambda transform, applied_to: None
+    try:
+        yield
+    finally:
+        beams.alter_label_if_ipython = before
 
 
 def _say_where(result: Any, options: Any) -> None:

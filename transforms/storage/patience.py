@@ -108,6 +108,11 @@ def is_conflict(error: BaseException) -> bool:
     return isinstance(error, FileExistsError) or _status(error) in _CONFLICTS
 
 
+def is_missing(error: BaseException) -> bool:
+    """Whether there is no such file, or no bucket for it."""
+    return isinstance(error, _NOT_FOUND) or _status(error) == 404
+
+
 def describe_store_error(error: BaseException) -> RecordingError:
     """Say in the project's words what went wrong with a store."""
     if isinstance(error, _NOT_FOUND):

@@ -23,7 +23,14 @@ from fsspec.implementations.local import LocalFileSystem
 
 from transforms.errors import DatasetError, UnavailableError
 from transforms.storage.filesystems import StorageOptions, absolute_path, open_filesystem
-from transforms.storage.patience import explain, insist, is_conflict, is_store_error, is_transient
+from transforms.storage.patience import (
+    explain,
+    insist,
+    is_conflict,
+    is_missing,
+    is_store_error,
+    is_transient,
+)
 
 _Result = TypeVar("_Result")
 
@@ -158,7 +165,9 @@ class Store:
         filesystem, _ = self.filesystem()
         try:
             self._ask(lambda: filesystem.pipe_file(self.path(name), content, mode="create"))
-        except (FileExistsError, DatasetError) as error:
+        except (FileExistsError, FileNotFoundError, DatasetError) as error:
+            if is_missing(error.__cause__ or error) and not self.is_local:
+                raise DatasetError(f"{self.root}: there is no such bucket") from error
             if not is_conflict(error.__cause__ or error):
                 raise
             return False
