@@ -13,6 +13,7 @@ from transforms.audio import libsndfile, mpeg, ogg
 from transforms.audio.decoders import is_mended, is_partial, library, mended, partial
 from transforms.audio.headers import examine_header
 from transforms.audio.streams import DECODERS_CAUSES, count_frames
+from transforms.audio.tag_ranges import skip_id3v2
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.records import AudioInfo
 from transforms.storage.stored_file import StoredFile
@@ -75,7 +76,7 @@ def mismatch(file: StoredFile, audio: AudioInfo, second: AudioInfo) -> Recording
     )
     counted: AudioInfo | None = second
     if audio.container == "ogg":
-        frames = ogg.count_frames(file, mpeg.skip_id3v2(file))
+        frames = ogg.count_frames(file, skip_id3v2(file))
         if frames != second.frames:  # joined streams: neither decoder gives them as they are
             message, counted = f"{message}; the pages count {frames}", None
     return RecordingError(Stage.DECODE, Cause.LENGTH_MISMATCH, message, counted)
@@ -104,7 +105,7 @@ def ask_other(file: StoredFile, audio: AudioInfo) -> AudioInfo | None:
 
 def find_damage(file: StoredFile, audio: AudioInfo) -> tuple[int, str] | None:
     """Find where an Ogg or an MP3 is damaged: the frames before that, and what is there."""
-    start = mpeg.skip_id3v2(file)
+    start = skip_id3v2(file)
     if audio.container == "ogg":
         return ogg.first_damage(file, start)
     if audio.container == "mp3" and not is_mended(audio.decoder):

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from transforms.audio import mpeg
 from transforms.audio.claims import Header
 from transforms.audio.decoders import is_partial, partial
+from transforms.audio.sample_formats import to_float
 from transforms.audio.tags import keep_tags
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.records import AudioInfo
@@ -56,8 +57,6 @@ _VORBIS_SURPLUS = 8192
 _DAMAGE = (Cause.CORRUPT, Cause.TRUNCATED)
 _DEFAULT = av.stream.Disposition.default
 _COVER = av.stream.Disposition.attached_pic
-#: Full scale of integer samples, as libsndfile has it.
-_FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
 
 
 def probe(file: StoredFile, header: Header, decoder: str = "pyav") -> AudioInfo:
@@ -286,7 +285,7 @@ class PyavStream:
             frame = self._ready.read(samples, partial=True) if samples else None
             if frame is None:
                 return np.empty((0, self.shape[1]), np.float32)
-            return _to_float(frame.to_ndarray(), frame)
+            return to_float(frame.to_ndarray(), frame)
 
     @contextmanager
     def _decoder_errors(self, cause: Cause = Cause.CORRUPT) -> Iterator[None]:
@@ -324,17 +323,3 @@ def _is_junk(packet: bytes, codec: str) -> bool:
 
 def _shape(frame: Any) -> tuple[int, int]:
     return frame.sample_rate, frame.layout.nb_channels
-
-
-def _to_float(samples: npt.NDArray[Any], frame: Any) -> npt.NDArray[np.float32]:
-    """A frame's samples as float32 [frames, channels] in either order, in libsndfile's scale."""
-    kind = frame.format.name.removesuffix("p")
-    channels = frame.layout.nb_channels
-    samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
-    converted = samples.astype(np.float32, copy=False)
-    if kind not in _FULL_SCALE:
-        return converted
-    if kind == "u8":
-        converted -= np.float32(_FULL_SCALE[kind])
-    converted *= np.float32(1 / _FULL_SCALE[kind])
-    return converted

@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass, replace
 
 from transforms.audio.claims import Header, chunks, unpack
-from transforms.audio.mpeg import audio_end
+from transforms.audio.tag_ranges import audio_end
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.storage.stored_file import Piece, StoredFile
 
