@@ -137,3 +137,9 @@ def test_something_between_two_pages_is_no_missing_page(store, name):
     at = damage.last_page(data).start
     source = store(data[:at] + b"TAG" + bytes(125) + data[at:])
     assert np.abs(decode_all(source) - decode_all(store(data))).max() < 1e-6
+
+
+def test_zeros_in_a_container_are_no_junk(store):
+    data = bytearray(encode(sound("m4a_alac", 6), RATE, "m4a_alac"))
+    data[len(data) // 2 : len(data) // 2 + 40_000] = bytes(40_000)
+    assert fail(store(bytes(data))).cause == Cause.CORRUPT

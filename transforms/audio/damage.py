@@ -53,6 +53,9 @@ def explain(file: StoredFile, audio: AudioInfo, error: RecordingError) -> Record
     if second is not None and (second.frames >= audio.frames or found is None):
         return mismatch(file, audio, second)
     own = count_frames(file, audio)
+    ends_well = error.cause is Cause.TRUNCATED and error.audio is None and own
+    if library(audio.decoder) == "pyav" and found is None and ends_well:
+        return mismatch(file, audio, replace(audio, frames=own))
     frames, what = (min(own, found[0]), f"; {found[1]}") if found else (own, "")
     cause = Cause.CORRUPT if found else error.cause
     remains = replace(audio, frames=frames, decoder=partial(audio.decoder)) if frames else None
@@ -72,7 +75,7 @@ def mismatch(file: StoredFile, audio: AudioInfo, second: AudioInfo) -> Recording
     """
     message = (
         f"{library(audio.decoder)} was to give {audio.frames} frames; "
-        f"{library(second.decoder)} gives {second.frames}, and finds nothing missing"
+        f"{library(second.decoder)} gives {second.frames} and finds nothing missing"
     )
     counted: AudioInfo | None = second
     if audio.container == "ogg":

@@ -53,6 +53,8 @@ _CLAIMING = frozenset(
 _SLACK_SECONDS = 0.5
 #: Ogg Vorbis: FFmpeg gives the whole of the last block, which the last position cuts off.
 _VORBIS_SURPLUS = 8192
+#: Formats of frames without a container, between which anything may lie.
+_BARE = frozenset({"mp3", "aac", "ac3", "eac3", "dts"})
 #: Causes of a recording that can be read in part.
 _DAMAGE = (Cause.CORRUPT, Cause.TRUNCATED)
 _DEFAULT = av.stream.Disposition.default
@@ -261,7 +263,7 @@ class PyavStream:
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError:
-                if not _is_junk(bytes(packet), self._codec):
+                if self.container.format.name not in _BARE or not _is_junk(packet, self._codec):
                     raise
                 continue
             yield from frames
@@ -296,8 +298,9 @@ class PyavStream:
             raise
         except _DECODER_ERRORS as error:
             self._file.raise_kept()
+            at = self.position + self._ready.samples
             said = getattr(error, "strerror", None) or str(error)
-            raise self.error(cause, f"FFmpeg: {said} (at frame {self.position})") from error
+            raise self.error(cause, f"FFmpeg: {said} (at frame {at})") from error
         self._file.raise_kept()
 
     def error(self, cause: Cause, message: str) -> RecordingError:
@@ -314,11 +317,12 @@ class PyavStream:
         return AudioInfo(*names, *self.shape, self.position, self._tags)
 
 
-def _is_junk(packet: bytes, codec: str) -> bool:
+def _is_junk(packet: Any, codec: str) -> bool:
     """Tell whether a packet that does not decode is something beside the audio: a tag, zeros."""
-    if packet.startswith((b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")) or not any(packet):
+    data = bytes(packet)
+    if data.startswith((b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")) or not any(data):
         return True
-    return codec in ("mp1", "mp2", "mp3") and mpeg.parse_frame(packet[:4]) is None
+    return codec in ("mp1", "mp2", "mp3") and mpeg.parse_frame(data[:4]) is None
 
 
 def _shape(frame: Any) -> tuple[int, int]:
