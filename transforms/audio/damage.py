@@ -46,6 +46,8 @@ def explain(file: StoredFile, audio: AudioInfo, error: RecordingError) -> Record
         return error
     if error.cause is Cause.LENGTH_MISMATCH and error.audio is not None:
         return mismatch(file, audio, error.audio)
+    if error.cause is Cause.CHANGED and _probes_alike(file, audio):
+        error = RecordingError(Stage.DECODE, Cause.CORRUPT, error.message)
     if error.cause not in DECODERS_CAUSES:
         return error
     second = ask_other(file, audio) if audio.codec in _IN_BOTH else None
@@ -104,6 +106,16 @@ def ask_other(file: StoredFile, audio: AudioInfo) -> AudioInfo | None:
         if error.stage is Stage.READ:
             raise
         return None
+
+
+def _probes_alike(file: StoredFile, audio: AudioInfo) -> bool:
+    """Tell whether libsndfile still says what the probe said, so that the file is the same.
+
+    It reads some odd MP3s otherwise by their descriptor, and FFmpeg some Vorbis.
+    """
+    header = examine_header(file)
+    again = libsndfile.probe(file.splice(header.pieces) if header.pieces else file)
+    return again is not None and replace(again, decoder=audio.decoder) == audio
 
 
 def find_damage(file: StoredFile, audio: AudioInfo) -> tuple[int, str] | None:
