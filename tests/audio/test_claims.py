@@ -86,6 +86,16 @@ def test_a_chunk_as_long_as_the_audio_is_not_played(store):
     assert np.array_equal(decode_all(store(data + chunk)), decode_all(store(data)))
 
 
+@pytest.mark.parametrize("lost", [0, 1, 5000])
+@pytest.mark.parametrize("padding", [b"", b"\0"])
+def test_a_large_chunk_behind_odd_audio_is_not_played(store, lost, padding):
+    """Some writers leave out the byte that makes a chunk even; and some chunks are cut."""
+    data = damage.with_size(encode(song(0.2, RATE), RATE, "wav8")[: 44 + 8001], "wav", 8001)
+    picture = b"id3 " + struct.pack("<I", 20_000) + noise(1, RATE).tobytes()[: 20_000 - lost]
+    decoded = decode_all(store(data + padding + picture))
+    assert np.array_equal(decoded, decode_all(store(data)))
+
+
 def test_a_cut_file_with_a_placeholder_is_read_to_its_end(store):
     data = encode(song(1, RATE), RATE, "wav")[:-1001]
     decoded = decode_all(store(damage.with_size(data, "wav", 0xFFFFFFFF)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import pytest
 from tests import damage
 from tests.recordings import RATE, decode, decode_all, rate_of
 from tests.signals import FORMATS, encode, noise, song, tone
+from transforms.audio.damage import explain
 from transforms.audio.media import open_audio, probe_audio
-from transforms.errors import Cause, RecordingError
+from transforms.errors import Cause, RecordingError, Stage
 from transforms.storage.objects import StoredObject
 
 #: Formats that tell their length in a header, or page by page.
@@ -33,7 +35,7 @@ def fail(source: StoredObject, start: int = 0) -> RecordingError:
     return raised.value
 
 
-def sound(name: str, seconds: float = 12) -> np.ndarray:
+def sound(name: str, seconds: float = 7) -> np.ndarray:
     return song(seconds, rate_of(name), channels=2)
 
 
@@ -61,7 +63,7 @@ def test_what_is_before_a_damage_can_be_read_and_is_the_same_from_any_span(store
     middle = len(data) // 2
     data[middle : middle + 9000] = np.random.default_rng(0).bytes(9000)
     source = store(bytes(data))
-    errors = [fail(source, start) for start in (0, 10_000, len(whole) // 2 - 50_000)]
+    errors = [fail(source, start) for start in (0, 10_000, len(whole) // 2 - 90_000)]
     assert {error.cause for error in errors} <= {Cause.CORRUPT, Cause.TRUNCATED}
     assert len({(error.frames, error.message) for error in errors}) == 1
     frames = errors[0].frames
@@ -94,8 +96,6 @@ def test_a_message_names_the_decoder_and_what_is_missing(store):
 
 def test_a_decoder_that_falls_short_is_not_believed_alone(store):
     """A probe that chose the wrong decoder, as it would for a kind that nobody knows yet."""
-    from dataclasses import replace
-
     source = store(encode(tone(440, 1, RATE), RATE, "ogg"))
     audio = probe_audio(source)
     assert audio.decoder == "libsndfile"  # all of it in one page
@@ -107,8 +107,6 @@ def test_a_decoder_that_falls_short_is_not_believed_alone(store):
 
 @pytest.mark.parametrize("name", ["wav", "flac", "mp3", "ogg", "opus", "m4a"])
 def test_a_healthy_recording_read_in_part_gives_just_that(store, name):
-    from dataclasses import replace
-
     source = store(encode(sound(name, 3), rate_of(name), name))
     audio = probe_audio(source)
     part = replace(audio, frames=50_000, decoder=audio.decoder + "+partial")
@@ -137,3 +135,19 @@ def test_something_between_two_pages_is_no_missing_page(store, name):
     at = damage.last_page(data).start
     source = store(data[:at] + b"TAG" + bytes(125) + data[at:])
     assert np.abs(decode_all(source) - decode_all(store(data))).max() < 1e-6
+
+
+def test_zeros_in_a_container_are_no_junk(store):
+    data = bytearray(encode(sound("m4a_alac", 6), RATE, "m4a_alac"))
+    data[len(data) // 2 : len(data) // 2 + 40_000] = bytes(40_000)
+    assert fail(store(bytes(data))).cause == Cause.CORRUPT
+
+
+def test_decoders_that_disagree_do_not_pass_for_a_changed_file(store):
+    """libsndfile reads some odd MP3s otherwise by their descriptor than through a file object."""
+    source = store(encode(noise(1, RATE), RATE, "mp3_vbr"))
+    audio = probe_audio(source)
+    error = RecordingError(Stage.DECODE, Cause.CHANGED, "opened as something else")
+    with source.open() as file:
+        assert explain(file, audio, error).cause == Cause.LENGTH_MISMATCH
+        assert explain(file, replace(audio, frames=7), error).cause == Cause.CHANGED

@@ -13,6 +13,7 @@ from transforms.audio import libsndfile, mpeg, ogg
 from transforms.audio.decoders import is_mended, is_partial, library, mended, partial
 from transforms.audio.headers import examine_header
 from transforms.audio.streams import DECODERS_CAUSES, count_frames
+from transforms.audio.tag_ranges import skip_id3v2
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.records import AudioInfo
 from transforms.storage.stored_file import StoredFile
@@ -45,6 +46,8 @@ def explain(file: StoredFile, audio: AudioInfo, error: RecordingError) -> Record
         return error
     if error.cause is Cause.LENGTH_MISMATCH and error.audio is not None:
         return mismatch(file, audio, error.audio)
+    if error.cause is Cause.CHANGED and _probes_alike(file, audio):
+        error = RecordingError(Stage.DECODE, Cause.CORRUPT, error.message)
     if error.cause not in DECODERS_CAUSES:
         return error
     second = ask_other(file, audio) if audio.codec in _IN_BOTH else None
@@ -52,6 +55,9 @@ def explain(file: StoredFile, audio: AudioInfo, error: RecordingError) -> Record
     if second is not None and (second.frames >= audio.frames or found is None):
         return mismatch(file, audio, second)
     own = count_frames(file, audio)
+    ends_well = error.cause is Cause.TRUNCATED and error.audio is None and own
+    if library(audio.decoder) == "pyav" and found is None and ends_well:
+        return mismatch(file, audio, replace(audio, frames=own))
     frames, what = (min(own, found[0]), f"; {found[1]}") if found else (own, "")
     cause = Cause.CORRUPT if found else error.cause
     remains = replace(audio, frames=frames, decoder=partial(audio.decoder)) if frames else None
@@ -71,11 +77,11 @@ def mismatch(file: StoredFile, audio: AudioInfo, second: AudioInfo) -> Recording
     """
     message = (
         f"{library(audio.decoder)} was to give {audio.frames} frames; "
-        f"{library(second.decoder)} gives {second.frames}, and finds nothing missing"
+        f"{library(second.decoder)} gives {second.frames} and finds nothing missing"
     )
     counted: AudioInfo | None = second
     if audio.container == "ogg":
-        frames = ogg.count_frames(file, mpeg.skip_id3v2(file))
+        frames = ogg.count_frames(file, skip_id3v2(file))
         if frames != second.frames:  # joined streams: neither decoder gives them as they are
             message, counted = f"{message}; the pages count {frames}", None
     return RecordingError(Stage.DECODE, Cause.LENGTH_MISMATCH, message, counted)
@@ -102,9 +108,19 @@ def ask_other(file: StoredFile, audio: AudioInfo) -> AudioInfo | None:
         return None
 
 
+def _probes_alike(file: StoredFile, audio: AudioInfo) -> bool:
+    """Tell whether libsndfile still says what the probe said, so that the file is the same.
+
+    It reads some odd MP3s otherwise by their descriptor, and FFmpeg some Vorbis.
+    """
+    header = examine_header(file)
+    again = libsndfile.probe(file.splice(header.pieces) if header.pieces else file)
+    return again is not None and replace(again, decoder=audio.decoder) == audio
+
+
 def find_damage(file: StoredFile, audio: AudioInfo) -> tuple[int, str] | None:
     """Find where an Ogg or an MP3 is damaged: the frames before that, and what is there."""
-    start = mpeg.skip_id3v2(file)
+    start = skip_id3v2(file)
     if audio.container == "ogg":
         return ogg.first_damage(file, start)
     if audio.container == "mp3" and not is_mended(audio.decoder):

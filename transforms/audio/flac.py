@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 
 from transforms.audio.claims import Header, read_exactly
-from transforms.audio.mpeg import audio_end
+from transforms.audio.tag_ranges import audio_end
 from transforms.storage.stored_file import StoredFile
 
 #: The end of the file is searched for frames: as much as two of the largest take, within this.

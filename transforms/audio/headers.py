@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from transforms.audio import envelopes, flac, mpeg, ogg, sized
 from transforms.audio.claims import Header
+from transforms.audio.tag_ranges import skip_id3v2
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.storage.stored_file import StoredFile
 
@@ -45,7 +46,7 @@ def examine_header(file: StoredFile) -> Header:
     RecordingError
         ``truncated``: the file ends within its header. ``corrupt``: another file follows.
     """
-    start = mpeg.skip_id3v2(file)
+    start = skip_id3v2(file)
     magic = file.read_at(start, 16)
     for matches, read in _READERS:
         if all(magic[at : at + len(word)] == word for at, word in matches):

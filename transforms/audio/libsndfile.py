@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from transforms.audio import mpeg, ogg
+from transforms.audio import ogg
 from transforms.audio.decoders import is_partial
+from transforms.audio.tag_ranges import audio_end
 from transforms.audio.tags import keep_tags
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.records import AudioInfo
@@ -159,7 +160,7 @@ class SndfileStream:
             last = ogg.last_page(self._file)
             return last is not None and last.start >= position
         if self._audio.container == "mp3":
-            return mpeg.audio_end(self._file) - position > _READ_AHEAD_BYTES
+            return audio_end(self._file) - position > _READ_AHEAD_BYTES
         return False
 
 

@@ -6,7 +6,6 @@ decided once, by the probe, so that every read of a recording gives the same sam
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -17,19 +16,15 @@ import numpy.typing as npt
 
 from transforms.audio import libsndfile
 from transforms.audio.claims import Header
-from transforms.audio.damage import ask_other, explain, find_damage, mismatch
-from transforms.audio.decoders import is_partial, library, mended, partial
+from transforms.audio.damage import find_damage
+from transforms.audio.decoders import library, mended, partial
 from transforms.audio.headers import examine_header
-from transforms.audio.streams import Stream, count_frames, open_stream
+from transforms.audio.reading import Reader
+from transforms.audio.streams import count_frames
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.records import AudioInfo
 from transforms.storage.objects import StoredObject
 from transforms.storage.stored_file import StoredFile
-
-#: Read at once while skipping to the first frame wanted.
-_SKIP_FRAMES = 1 << 16
-#: Codecs whose length libsndfile takes from a header that only a decode can check.
-_UNCOUNTED = frozenset({"mp3", "opus", "vorbis"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +80,10 @@ class AudioReader(Protocol):
 def probe_audio(source: StoredObject, limits: MediaLimits = MediaLimits()) -> AudioInfo:
     """Read what a recording's header says, and check that it can be so.
 
-    A few small reads, except where no header tells the length: an MP3 without a Xing tag
-    (or whose tag counts a part only), a FLAC stream written to a pipe, a chained Ogg
-    stream, and all that PyAV opens (M4A, WebM, WMA, films) are read to their end and
-    their frames counted.
+    A few small reads at the file's ends, except where no header tells the length: an MP3
+    without a Xing tag (or whose tag counts a part only), a FLAC stream written to a pipe,
+    a chained Ogg stream, whatever is cut, and all that PyAV opens (M4A, WebM, WMA, films)
+    are read to their end and their frames counted.
 
     Parameters
     ----------
@@ -106,7 +101,8 @@ def probe_audio(source: StoredObject, limits: MediaLimits = MediaLimits()) -> Au
     ------
     RecordingError
         Stage ``read``: the store. Stage ``probe``: empty, of no known format, without
-        audio, truncated, of an implausible header, or not decodable.
+        audio, truncated, of an implausible header, or not decodable. Its ``audio`` says
+        what can be read of a recording that is truncated or corrupt.
     """
     with source.open() as file:
         if file.size_bytes == 0:
@@ -208,7 +204,7 @@ def open_audio(
     source
         The recording.
     audio
-        What :func:`probe_audio` said of it.
+        What :func:`probe_audio` said of it, or a failure's ``audio``.
     start, stop
         The frames that will be read; ``None`` for the recording's end.
 
@@ -225,80 +221,6 @@ def open_audio(
     from_start = start == 0 or not seeks_exactly(audio)
     with (
         source.open(share=share, from_start=from_start) as file,
-        closing(_Reader(file, audio)) as reader,
+        closing(Reader(file, audio)) as reader,
     ):
         yield reader
-
-
-class _Reader:
-    def __init__(self, file: StoredFile, audio: AudioInfo) -> None:
-        self.audio = audio
-        self._file = file
-        self._stream = self._open()
-
-    def _open(self) -> Stream:
-        try:
-            return open_stream(self._file, self.audio)
-        except RecordingError as error:
-            raise explain(self._file, self.audio, error) from error
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def blocks(self, start: int, stop: int, block_frames: int) -> Iterator[npt.NDArray[np.float32]]:
-        if not 0 <= start <= stop <= self.audio.frames or block_frames < 1:
-            message = f"no frames {start} to {stop} by {block_frames} in {self.audio.frames}"
-            raise ValueError(message)
-        self._go_to(start)
-        for first in range(start, stop, block_frames):
-            yield self._read(min(block_frames, stop - first))
-        if start < stop == self.audio.frames:
-            self._check_end()
-
-    def finish(self) -> None:
-        if self.audio.codec in _UNCOUNTED and self._stream.position < self.audio.frames:
-            self._go_to(self.audio.frames)
-            self._check_end()
-
-    def _go_to(self, start: int) -> None:
-        if start < self._stream.position:
-            self._stream.close()
-            self._stream = self._open()
-        self._stream.seek(start)
-        while missing := start - self._stream.position:
-            self._read(min(missing, _SKIP_FRAMES))
-
-    def _read(self, frames: int) -> npt.NDArray[np.float32]:
-        first = self._stream.position
-        try:
-            block = self._stream.read(frames)
-            if len(block) < frames:
-                end, library_name = first + len(block), library(self.audio.decoder)
-                message = f"{library_name} ends at frame {end} of {self.audio.frames}"
-                raise RecordingError(Stage.DECODE, Cause.TRUNCATED, message)
-        except RecordingError as error:
-            raise explain(self._file, self.audio, error) from error
-        if self.audio.codec not in libsndfile.INTEGER:
-            _require_finite(block, first)
-        return block
-
-    def _check_end(self) -> None:
-        """Raise if the recording goes on where its probe believed it to end."""
-        if is_partial(self.audio.decoder) or not self._stream.leaves_audio():
-            return
-        second = ask_other(self._file, self.audio)
-        if second is not None and second.frames > self.audio.frames:
-            raise mismatch(self._file, self.audio, second)
-
-
-def _require_finite(block: npt.NDArray[np.float32], first: int) -> None:
-    # The sum of squares is finite only if every sample is, and costs a hundredth of
-    # decoding. It may also overflow: then look at each.
-    samples = block.ravel(order="K")
-    with np.errstate(over="ignore", invalid="ignore"):
-        energy = np.dot(samples, samples)
-    if math.isfinite(energy) or np.isfinite(samples).all():
-        return
-    frame, channel = np.argwhere(~np.isfinite(block))[0]
-    message = f"sample {first + frame} of channel {channel} is {block[frame, channel]}"
-    raise RecordingError(Stage.DECODE, Cause.NON_FINITE, message)

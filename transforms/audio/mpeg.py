@@ -11,6 +11,7 @@ import struct
 from dataclasses import dataclass, field
 
 from transforms.audio.claims import Header
+from transforms.audio.tag_ranges import audio_end, skip_tag
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.storage.stored_file import Piece, StoredFile
 
@@ -23,8 +24,6 @@ _KBITS: dict[tuple[bool, int], tuple[int, ...]] = {
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _RATES_HZ = (44100, 48000, 32000)
-#: Tags before and behind the audio that are skipped; real files have one or two.
-_MAX_TAGS = 16
 #: Zeros before the first frame are skipped up to this size.
 _MAX_JUNK_BYTES = 1 << 16
 #: Frames in a row that something else is not taken for.
@@ -101,46 +100,6 @@ def _size(is_mpeg1: bool, layer: int, bits: int, rate_hz: int, padding: int) -> 
         return (12 * bits // rate_hz + padding) * 4
     slots = 144 if is_mpeg1 or layer == 2 else 72
     return slots * bits // rate_hz + padding
-
-
-def skip_id3v2(file: StoredFile, at: int = 0) -> int:
-    """Find the first byte after the ID3v2 tags at `at`."""
-    for _ in range(_MAX_TAGS):
-        head = file.read_at(at, 10)
-        if len(head) < 10 or not head.startswith(b"ID3"):
-            break
-        at += 10 + _syncsafe(head[6:]) + (10 if head[5] & 0x10 else 0)
-    return at
-
-
-def _syncsafe(size: bytes) -> int:
-    return sum((byte & 0x7F) << shift for byte, shift in zip(size, (21, 14, 7, 0), strict=True))
-
-
-def audio_end(file: StoredFile) -> int:
-    """Find the first byte of the tags at the end of a file: ID3v1, ID3v2.4, APEv2, Lyrics3."""
-    end = file.size_bytes
-    for _ in range(_MAX_TAGS):
-        size = _tag_before(file, end)
-        if not 0 < size <= end:
-            break
-        end -= size
-    return end
-
-
-def _tag_before(file: StoredFile, end: int) -> int:
-    """Size of the tag that ends at a byte; 0 where none does."""
-    if end >= 128 and file.read_at(end - 128, 3) == b"TAG":
-        return 128
-    foot = file.read_at(max(0, end - 32), min(32, end))
-    if len(foot) == 32 and foot.startswith(b"APETAGEX"):
-        size, _, flags = struct.unpack_from("<III", foot, 12)
-        return int(size) + (32 if flags >> 31 else 0)
-    if foot[-10:].startswith(b"3DI") and len(foot) >= 10:
-        return 20 + _syncsafe(foot[-4:])
-    if foot.endswith(b"LYRICS200") and foot[-15:-9].isdigit():
-        return int(foot[-15:-9]) + 15
-    return 0
 
 
 def read_mpeg(file: StoredFile, start: int) -> Header:
@@ -253,7 +212,7 @@ def walk(file: StoredFile, at: int) -> Walk:
         while at < found.end and (frame := parse_frame(file.read_at(at, 4))):
             found.samples += frame.samples
             at = min(at + frame.size_bytes, found.end)
-        behind = min(_skip_tag(file, at), found.end)
+        behind = min(skip_tag(file, at), found.end)
         if behind > at and not _holds_frame(file, at, behind, first):
             found.add(begin, behind)  # a decoder steps over such a tag by itself
         else:
@@ -276,18 +235,6 @@ def _holds_frame(file: StoredFile, at: int, end: int, like: MpegFrame | None) ->
             return True
         offset = tag.find(b"\xff", offset + 1)
     return False
-
-
-def _skip_tag(file: StoredFile, at: int) -> int:
-    """Find the end of the tag that begins at a byte; the same byte where none does."""
-    head = file.read_at(at, 32)
-    if head.startswith(b"TAG"):
-        return at + 128
-    if head.startswith(b"APETAGEX") and len(head) == 32:
-        size, _, flags = struct.unpack_from("<III", head, 12)
-        # The size counts the footer and not the header.
-        return at + 32 + (int(size) if flags & 1 << 29 else 0)
-    return skip_id3v2(file, at)
 
 
 def _find_frame(file: StoredFile, at: int, most_bytes: int) -> int:

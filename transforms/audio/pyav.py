@@ -21,6 +21,7 @@ import numpy.typing as npt
 from transforms.audio import mpeg
 from transforms.audio.claims import Header
 from transforms.audio.decoders import is_partial, partial
+from transforms.audio.sample_formats import to_float
 from transforms.audio.tags import keep_tags
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.records import AudioInfo
@@ -52,12 +53,12 @@ _CLAIMING = frozenset(
 _SLACK_SECONDS = 0.5
 #: Ogg Vorbis: FFmpeg gives the whole of the last block, which the last position cuts off.
 _VORBIS_SURPLUS = 8192
+#: Formats of frames without a container, between which anything may lie.
+_BARE = frozenset({"mp3", "aac", "ac3", "eac3", "dts"})
 #: Causes of a recording that can be read in part.
 _DAMAGE = (Cause.CORRUPT, Cause.TRUNCATED)
 _DEFAULT = av.stream.Disposition.default
 _COVER = av.stream.Disposition.attached_pic
-#: Full scale of integer samples, as libsndfile has it.
-_FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
 
 
 def probe(file: StoredFile, header: Header, decoder: str = "pyav") -> AudioInfo:
@@ -262,7 +263,7 @@ class PyavStream:
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError:
-                if not _is_junk(bytes(packet), self._codec):
+                if self.container.format.name not in _BARE or not _is_junk(packet, self._codec):
                     raise
                 continue
             yield from frames
@@ -286,7 +287,7 @@ class PyavStream:
             frame = self._ready.read(samples, partial=True) if samples else None
             if frame is None:
                 return np.empty((0, self.shape[1]), np.float32)
-            return _to_float(frame.to_ndarray(), frame)
+            return to_float(frame.to_ndarray(), frame)
 
     @contextmanager
     def _decoder_errors(self, cause: Cause = Cause.CORRUPT) -> Iterator[None]:
@@ -297,8 +298,9 @@ class PyavStream:
             raise
         except _DECODER_ERRORS as error:
             self._file.raise_kept()
+            at = self.position + self._ready.samples
             said = getattr(error, "strerror", None) or str(error)
-            raise self.error(cause, f"FFmpeg: {said} (at frame {self.position})") from error
+            raise self.error(cause, f"FFmpeg: {said} (at frame {at})") from error
         self._file.raise_kept()
 
     def error(self, cause: Cause, message: str) -> RecordingError:
@@ -315,26 +317,13 @@ class PyavStream:
         return AudioInfo(*names, *self.shape, self.position, self._tags)
 
 
-def _is_junk(packet: bytes, codec: str) -> bool:
+def _is_junk(packet: Any, codec: str) -> bool:
     """Tell whether a packet that does not decode is something beside the audio: a tag, zeros."""
-    if packet.startswith((b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")) or not any(packet):
+    data = bytes(packet)
+    if data.startswith((b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")) or not any(data):
         return True
-    return codec in ("mp1", "mp2", "mp3") and mpeg.parse_frame(packet[:4]) is None
+    return codec in ("mp1", "mp2", "mp3") and mpeg.parse_frame(data[:4]) is None
 
 
 def _shape(frame: Any) -> tuple[int, int]:
     return frame.sample_rate, frame.layout.nb_channels
-
-
-def _to_float(samples: npt.NDArray[Any], frame: Any) -> npt.NDArray[np.float32]:
-    """A frame's samples as float32 [frames, channels] in either order, in libsndfile's scale."""
-    kind = frame.format.name.removesuffix("p")
-    channels = frame.layout.nb_channels
-    samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
-    converted = samples.astype(np.float32, copy=False)
-    if kind not in _FULL_SCALE:
-        return converted
-    if kind == "u8":
-        converted -= np.float32(_FULL_SCALE[kind])
-    converted *= np.float32(1 / _FULL_SCALE[kind])
-    return converted

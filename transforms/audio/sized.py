@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass, replace
 
 from transforms.audio.claims import Header, chunks, unpack
-from transforms.audio.mpeg import audio_end
+from transforms.audio.tag_ranges import audio_end
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.storage.stored_file import Piece, StoredFile
 
@@ -23,7 +23,7 @@ PLACEHOLDERS = frozenset(
     | {2**64 - 1, 2**63 - 1, 2**63, 0x7FFFFFFFFFFFF000}
 )
 #: Where the chunks behind audio of unknown length are looked for.
-_TAIL_BYTES = 1 << 16
+_TAIL_BYTES = 1 << 20
 #: Chunks that were seen behind audio.
 _TRAILERS = re.compile(
     rb"LIST|list|id3 |ID3 |bext|cue |smpl|inst|fact|PEAK|iXML|axml|chna|JUNK|junk|PAD |FLLR|_PMX"
@@ -204,18 +204,23 @@ def _is_audio_behind(file: StoredFile, at: int, end: int, field: _Size) -> bool:
     RecordingError
         ``corrupt``: another file of the kind follows.
     """
-    position, stop = end, audio_end(file)
+    position = end + -(end - at) % field.padding
+    if position >= file.size_bytes:
+        return False
     if field.head:
-        position += -(end - at) % field.padding
+        if _TRAILERS.match(file.read_at(end, 4)):
+            position = end  # some writers do not pad
         counts_itself = field.surplus > 0
         for name, inside, size in chunks(file, position, field.head, field.padding, counts_itself):
+            if _TRAILERS.match(name) and size > file.size_bytes - inside:
+                return False  # a chunk that is cut
             if not _CHUNK_NAME.match(name) or not 0 <= size <= file.size_bytes - inside:
                 break
             if name in (b"RIFF", b"RF64", b"FORM", b"caff"):
                 message = f"another file begins at byte {inside - 8}, behind the audio"
                 raise RecordingError(Stage.PROBE, Cause.CORRUPT, message)
             position = inside + size + -size % field.padding
-    stray = stop - position
+    stray = audio_end(file) - position
     if stray <= max(_STRAY_BYTES, _STRAY_SHARE * (end - at)):
         return False
     return any(file.read_at(position, _STRAY_BYTES))
