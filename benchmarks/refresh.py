@@ -21,7 +21,7 @@ import soundfile
 from measure import COST_HEADER, Cost, cost_row, describe_machine, melmill, print_table, run
 
 from pipelines.finish import table_schema_of
-from pipelines.maintenance import row_schema
+from pipelines.schemas import row_schema
 from transforms.storage.index import RECORDINGS, SHARDS, part_name, read_shards
 from transforms.storage.naming import bucket, digest
 from transforms.storage.objects import fingerprint_of, local_details
@@ -71,7 +71,7 @@ def make_synthetic(folder: Path, recordings: int) -> tuple[Path, Path]:
     snapshot = require_snapshot(store)
     real = next(read_shards(store, snapshot.index))
     shards = write_index(store, songs, recordings, real)
-    schema = table_schema_of(row_schema(store, snapshot.index))
+    schema = table_schema_of(row_schema(store, snapshot))
     parts = count_parts(recordings)
     fields = {name: getattr(snapshot, name) for name in snapshot.__slots__}
     made = type(snapshot)(**{**fields, "index": "f" * 32, "parts": parts})

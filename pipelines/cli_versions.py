@@ -149,8 +149,9 @@ def gc(
 ) -> None:
     """Remove what no kept snapshot needs: shards and their twins, indexes, interrupted runs."""
     from pipelines.gc import collect
-    from pipelines.maintenance import open_snapshot, recipe_of
+    from pipelines.maintenance import open_snapshot
     from pipelines.progress import counting
+    from pipelines.schemas import recipe_of
 
     with reporting_errors(), counting("gc", "files", quiet) as report:
         store = open_store(dataset, storage_option)

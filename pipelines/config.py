@@ -40,6 +40,7 @@ from transforms.job import Format, Limits, RefreshSpec, WriterSpec
 from transforms.planning import Damaged, ShardSpec, SplitSpec, check_split_name
 from transforms.storage.catalogue import DEFAULT_EXTENSIONS
 from transforms.storage.filesystems import StorageOptions
+from transforms.storage.left_out import absolute_file
 
 Raw = dict[str, Any]
 Fault = tuple[str, object, str]
@@ -137,6 +138,7 @@ class CatalogueConfig(_Section):
     """How the catalogue is read."""
 
     extensions: tuple[str, ...] = DEFAULT_EXTENSIONS
+    exclude: Annotated[str, Field(min_length=1), AfterValidator(absolute_file)] | None = None
     content_hashes: bool = False
     label_types: dict[str, str] = {}
     storage_options: dict[str, Any] = {}

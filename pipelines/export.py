@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from transforms.errors import ConfigError, DatasetError
 from transforms.export import ExportShards, list_export_shards
 from transforms.storage.card import band_statistics, statistics, to_json, view_card
 from transforms.storage.croissant import croissant
+from transforms.storage.export_records import ExportRecord, write_export_record
 from transforms.storage.exports import (
     TFDS_FORMATS,
     ExportJob,
@@ -24,7 +26,7 @@ from transforms.storage.exports import (
     array_record_module,
     file_names,
 )
-from transforms.storage.store import Store
+from transforms.storage.store import Store, absolute_uri
 from transforms.storage.tfds import TfdsShard, TfdsSplit, dataset_info
 from transforms.storage.tfds import features as tfds_features
 from transforms.workers import CheckWorkers
@@ -85,11 +87,17 @@ def export(job: ExportJob, options: Any) -> Export:
     if job.format == "arrayrecord":
         array_record_module()
     inspection = inspect(job.dataset)
+    if not inspection.totals.rows:
+        raise DatasetError(
+            f"{job.dataset.root}: version {inspection.snapshot.version} holds no rows, so there is "
+            "nothing to export; refresh the dataset first"
+        )
     job = replace(job, index=inspection.snapshot.index)
     if job.normalize == "global":
         job = _with_band_statistics(job, inspection)
     if not is_dry_run(options):
         _claim_output(job)
+        _record(job, inspection)
     run_job(build_pipeline, job, options)
     shards = list(list_export_shards(job))
     made = _sum_up(job, shards)
@@ -138,6 +146,18 @@ def _claim_output(job: ExportJob) -> None:
         store.put(_MARK, mark)
     except OSError as error:
         raise DatasetError(f"output {store.root}: cannot be written: {error}") from error
+
+
+def _record(job: ExportJob, inspection: Inspection) -> None:
+    """Write down in the dataset where the view will be: a takedown names it."""
+    snapshot = inspection.snapshot
+    output = absolute_uri(job.output.root)
+    record = ExportRecord(output, job.format, snapshot.version, snapshot.index)
+    try:
+        write_export_record(job.dataset, record)
+    except DatasetError as error:
+        message = "%s cannot be told of this export, which no takedown will name: %s"
+        logging.getLogger("melmill").warning(message, job.dataset.root, error)
 
 
 def _foreign(store: Store) -> Iterator[str]:

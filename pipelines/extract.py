@@ -21,7 +21,14 @@ from pipelines.finish import (
 )
 from pipelines.launch import is_dry_run, makes_template, run_job, write_template
 from pipelines.maintenance import in_its_staging, mend_side_files, start_from
-from transforms.diff import Adoptions, AdoptRecordings, DiffCatalogue, Differences
+from transforms.diff import (
+    Adoptions,
+    AdoptRecordings,
+    Decision,
+    DiffCatalogue,
+    Differences,
+    LeaveOutContents,
+)
 from transforms.errors import CatalogueError, DatasetError
 from transforms.index import WriteIndex
 from transforms.job import ExtractJob
@@ -39,6 +46,7 @@ from transforms.storage.catalogue import (
 )
 from transforms.storage.endpoints import require_reachable
 from transforms.storage.exclusive import require_exclusive_commits
+from transforms.storage.left_out import read_uris
 from transforms.storage.ownership import check_folder
 from transforms.storage.receipts import count_finished
 from transforms.storage.snapshot import Snapshot, read_snapshot
@@ -83,6 +91,7 @@ class Planned:
     """Collections that are known before anything is decoded."""
 
     diff: Differences
+    decision: beam.PCollection[Decision]
     adopted: Adoptions
     recordings: beam.PCollection[PlannedRecording]
     failures: beam.PCollection[Failure]
@@ -94,13 +103,15 @@ def lay_out_plan(pipeline: beam.Pipeline, job: ExtractJob) -> Planned:
     start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores)
     diff = start | "DiffCatalogue" >> DiffCatalogue(job)
     probed = diff.recordings | "ProbeRecordings" >> ProbeRecordings(job)
-    adopted = (diff.offers, probed.recordings) | "AdoptRecordings" >> AdoptRecordings(job)
+    read = probed.recordings, diff.decision
+    recordings, decision = read | "LeaveOutContents" >> LeaveOutContents(job)
+    adopted = (diff.offers, recordings) | "AdoptRecordings" >> AdoptRecordings(job)
     known = (adopted.recordings, diff.probed) | "JoinProbed" >> beam.Flatten()
     planned = known | "PlanRecordings" >> PlanRecordings(job)
     failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
     pack = PlanShards(job, diff.decision, adopted.number)
     plans = (planned.recordings, failures) | "PlanShards" >> pack
-    return Planned(diff, adopted, planned.recordings, failures, plans)
+    return Planned(diff, decision, adopted, planned.recordings, failures, plans)
 
 
 def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection[str]:
@@ -116,7 +127,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection
     rewritten = (*touched, diff.decision) | "RewriteShards" >> RewriteShards(job)
     found = planned.recordings, planned.failures, written.summaries, *recounted
     facts = *found, diff.facts, adopted.facts, rewritten
-    return facts | "WriteIndex" >> WriteIndex(job, diff.decision)
+    return facts | "WriteIndex" >> WriteIndex(job, planned.decision)
 
 
 def committing(
@@ -144,6 +155,7 @@ def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
         writer=config.output.writer_spec(),
         limits=config.limits.spec(),
         refresh=config.refresh.spec(),
+        exclude=config.catalogue.exclude or "",
         content_hashes=config.catalogue.content_hashes,
     )
     return in_its_staging(job)
@@ -160,6 +172,8 @@ def resolve_catalogue(uri: str, config: Config) -> Catalogue:
         label_types=config.catalogue.label_types,
     )
     _check_group(catalogue, config)
+    for _ in read_uris(config.catalogue.exclude or "", storage_options):
+        pass  # what is wrong with the list is said before any worker starts
     require_recordings(catalogue)
     return catalogue
 
@@ -213,8 +227,7 @@ def extract(
     current = check_output(job, configuration, overwrite)
     if current is not None:
         if any(_differences(current, job, configuration)):
-            erased = frozenset(one.recording_id for one in current.taken_down)
-            job = replace(job, overwrites=current.version, taken_down=erased)
+            job = replace(job, overwrites=current.version, taken_down=current.taken_down)
         else:
             job = start_from(job, current, configuration)
             # Limits are no part of what a dataset holds.

@@ -16,7 +16,8 @@ from pipelines.launch import not_shared
 from transforms.errors import ConflictError, DatasetError
 from transforms.job import ExtractJob
 from transforms.storage.card import brief_statistics, write_card
-from transforms.storage.index import shard_names
+from transforms.storage.garbage import needed
+from transforms.storage.own_files import is_own, remove_own
 from transforms.storage.ownership import claim
 from transforms.storage.parquet import read_schema
 from transforms.storage.receipts import read_made
@@ -111,7 +112,9 @@ def finish(
         leave(job)
         return current, add_up(job.store, current.index), False
     totals = add_up(job.store, outcome.index)
-    _check_failures(totals, job, outcome.index)
+    # Without any recording, a dataset that is there becomes empty, and a new one is a mistake.
+    if current is None or totals.recordings:
+        _check_failures(totals, job, outcome)
     snapshot = Snapshot(
         version=current.version if current else -1,
         index=outcome.index,
@@ -123,7 +126,7 @@ def finish(
         parts=outcome.parts,
         listed_ms=began_ms(job),
         dataset_version=_dataset_version(job, current),
-        taken_down=current.taken_down if current else (),
+        taken_down=current.taken_down if current else "",
         run=job.attempt,
     )
     snapshot = commit_and_describe(job, snapshot, totals)
@@ -141,16 +144,15 @@ def commit_and_describe(job: ExtractJob, snapshot: Snapshot, totals: Totals) -> 
 
 def discard(job: ExtractJob) -> None:
     """Remove what a run has made and no kept snapshot holds, and the run's working files."""
-    made = list(read_made(job.store, job.staging))
-    if made:
-        indexes = {past.snapshot.index for past in read_history(job.store) if past.kept}
-        shards = {name for index in indexes for name in shard_names(job.store, index)}
+    if made := list(read_made(job.store, job.staging)):
+        need = needed(job.store, [past for past in read_history(job.store) if past.kept])
         for one in made:
-            if one.index and one.index not in indexes:
-                job.store.remove(f"index/{one.index}")
-            for name in one.files if one.shard not in shards else ():
-                job.store.remove(name)
-    job.store.remove(job.staging)
+            if one.index and one.index not in need.indexes:
+                remove_own(job.store, f"index/{one.index}")
+            for name in one.files:
+                if is_own(name) and not need.has(name):
+                    job.store.remove(name)
+    remove_own(job.store, job.staging)
 
 
 def begin(job: ExtractJob) -> ExtractJob:
@@ -292,8 +294,8 @@ def table_schema_of(schema: RowSchema) -> Any:
     return schema.arrow().append(pa.field("split", pa.string())).remove_metadata()
 
 
-def _check_failures(totals: Totals, job: ExtractJob, index: str) -> None:
-    allowed = job.limits.max_failure_ratio
+def _check_failures(totals: Totals, job: ExtractJob, outcome: Outcome) -> None:
+    allowed, index = job.limits.max_failure_ratio, outcome.index
     if totals.failure_ratio > allowed:
         raise TooManyFailuresError(
             f"{totals.recordings['failed']:,} of {totals.recordings.total():,} recordings failed "
@@ -303,6 +305,7 @@ def _check_failures(totals: Totals, job: ExtractJob, index: str) -> None:
     if not totals.rows:
         raise TooManyFailuresError(
             f"no recording gives any row: {totals.recordings['failed']:,} failed, "
-            f"{totals.recordings['skipped']:,} were shorter than a chunk (chunk.short is drop); "
+            f"{totals.recordings['skipped']:,} were shorter than a chunk (chunk.short is drop), "
+            f"{outcome.difference.get('excluded', 0):,} were left out by catalogue.exclude; "
             f"nothing was committed. Every failure is in {job.store.root}/index/{index}/"
         )

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pipelines.config import RetentionConfig
 from pipelines.maintenance import mend_side_files, open_snapshot
 from transforms.errors import DatasetError
-from transforms.storage.index import shard_names
+from transforms.storage.garbage import (
+    in_order_of_removal,
+    list_own,
+    needed,
+    read_announced,
+    read_records,
+)
+from transforms.storage.own_files import index_of, remove_empty_folders, run_of
 from transforms.storage.snapshot import Past, read_history, require_snapshot
 from transforms.storage.store import Store, StoreFile
-from transforms.storage.summaries import ShardSummary
 
-_SHARD = re.compile(r"(?:split=[^/]+|tfrecord/[^/]+)/part-([0-9a-f]+)\.(?:parquet|tfrecord)")
 _DAY_MS, _HOUR_MS = 86_400_000, 3_600_000
 
 
@@ -70,22 +74,21 @@ def collect(
         There is no dataset, or another run committed just now.
     """
     current = open_snapshot(store)
-    history = [past for past in read_history(store) if past.kept]
+    every = read_history(store)
+    history = [past for past in every if past.kept]
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     kept = choose(history, retention, now_ms)
     versions = {past.snapshot.version for past in kept}
     expired = [p.snapshot.version for p in history if p.snapshot.version not in versions]
     young_ms = now_ms - retention.grace_hours * _HOUR_MS
-    garbage = list(_garbage(store, kept, young_ms))
-    # Indexes first: a snapshot whose index is gone is known to be no longer kept.
-    garbage.sort(key=lambda file: (not file.name.startswith("index/"), file.name))
+    garbage = _garbage(store, every, kept, young_ms)
     if require_snapshot(store).version != current.version:
         raise DatasetError(f"{store.root}: another run committed just now; run gc again")
     if not dry_run:
         mend_side_files(store, current)
-        remove_all(store, (file.name for file in garbage), report)
-    size_bytes = sum(file.size_bytes for file in garbage)
-    return Collected(sorted(versions), sorted(expired), [f.name for f in garbage], size_bytes)
+        remove_all(store, garbage, report)
+    size_bytes = sum(garbage.values())
+    return Collected(sorted(versions), sorted(expired), list(garbage), size_bytes)
 
 
 def choose(history: Sequence[Past], retention: RetentionConfig, now_ms: int) -> list[Past]:
@@ -107,24 +110,33 @@ def choose(history: Sequence[Past], retention: RetentionConfig, now_ms: int) -> 
     return kept
 
 
-def _garbage(store: Store, kept: Iterable[Past], young_ms: float) -> Iterator[StoreFile]:
-    indexes = {past.snapshot.index for past in kept}
-    staging = list(store.files("staging"))
-    in_use = {_folder(file) for file in staging if _is_young(file, young_ms)}
-    needed = {name for index in sorted(indexes) for name in shard_names(store, index)}
-    needed |= {name for file in staging if _folder(file) in in_use for name in _made(store, file)}
-    listed = list(store.files("index"))
-    # Of a folder that is being written anew some files may be old.
-    indexes |= {file.name.split("/")[1] for file in listed if _is_young(file, young_ms)}
-    yield from (file for file in listed if file.name.split("/")[1] not in indexes)
-    for folder in sorted(name for name in store.top_names() if name.startswith("split=")):
-        yield from _unneeded(store.files(folder), needed, young_ms)
-    yield from _unneeded(store.files("tfrecord"), needed, young_ms)
-    yield from (file for file in staging if _folder(file) not in in_use)
-
-
-def _folder(file: StoreFile) -> str:
-    return "/".join(file.name.split("/")[:2])
+def _garbage(
+    store: Store, history: Sequence[Past], kept: Sequence[Past], young_ms: float
+) -> dict[str, int]:
+    """Give the bytes of each file that is to go, in the order in which they go."""
+    own = list_own(store)
+    young = [file for file in own if _is_young(file, young_ms)]
+    # Of a folder that is in use, or is being written anew, some files may be old.
+    runs = {run_of(file.name) for file in young} - {None}
+    indexes = {index_of(file.name) for file in young} - {""}
+    announced = read_announced(store, own)
+    need = needed(store, kept)
+    in_use = {
+        name
+        for made in read_announced(store, (file for file in own if run_of(file.name) in runs))
+        for name in (*made.files, made.index)
+    }
+    stays = {file.name for file in young} | in_use
+    unneeded = [
+        file
+        for file in own
+        if not (need.has(file.name) or file.name in stays or run_of(file.name) in runs)
+        and index_of(file.name) not in indexes | in_use
+    ]
+    # Every commit is read to know whose files they are: not where there are none.
+    records = read_records(store, history, announced) if unneeded else None
+    sizes = {f.name: f.size_bytes for f in unneeded if records and records.know(f.name)}
+    return {name: sizes[name] for name in in_order_of_removal(sizes)}
 
 
 def _is_young(file: StoreFile, young_ms: float) -> bool:
@@ -132,30 +144,14 @@ def _is_young(file: StoreFile, young_ms: float) -> bool:
     return file.modified_ms is None or file.modified_ms > young_ms
 
 
-def _made(store: Store, receipt: StoreFile) -> Iterator[str]:
-    """Name the shard that a run which goes on has finished."""
-    if "/shards/" in receipt.name:
-        try:
-            yield ShardSummary.from_json(store.read(receipt.name)).name
-        except FileNotFoundError:
-            return  # the run has committed meanwhile, which is noticed below
-
-
-def _unneeded(files: Iterable[StoreFile], needed: set[str], young_ms: float) -> Iterator[StoreFile]:
-    for file in files:
-        found = _SHARD.fullmatch(file.name)
-        if found and found[1] not in needed and not _is_young(file, young_ms):
-            yield file
-
-
 def remove_all(
     store: Store, names: Iterable[str], report: Callable[[int], None] = lambda number: None
 ) -> None:
     """Remove files; those that somebody else removes meanwhile are no matter."""
+    names = list(names)
     for number, name in enumerate(names, 1):
         report(number)
-        # An index, or a run's staging folder, goes as a whole.
-        whole = name.startswith(("index/", "staging/"))
-        store.remove("/".join(name.split("/")[:2]) if whole else name)
+        store.remove(name)
         if store.size(name) is not None:
             raise DatasetError(f"{store.root}: {name} cannot be removed; is it permitted?")
+    remove_empty_folders(store, names)

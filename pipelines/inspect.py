@@ -6,12 +6,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.schemas import row_schema
 from transforms.errors import DatasetError
 from transforms.storage.card import band_statistics, statistics
 from transforms.storage.endpoints import require_reachable
-from transforms.storage.parquet import read_schema
 from transforms.storage.schema import RowSchema
-from transforms.storage.snapshot import Snapshot, open_table, require_snapshot, table_files
+from transforms.storage.snapshot import Snapshot, require_snapshot
 from transforms.storage.store import Store
 from transforms.storage.totals import Totals, add_up
 
@@ -35,17 +35,8 @@ def inspect(store: Store) -> Inspection:
     """
     require_reachable(store.root, store.storage_options, DatasetError)
     snapshot = require_snapshot(store)
-    return Inspection(snapshot, add_up(store, snapshot.index), read_row_schema(store))
-
-
-def read_row_schema(store: Store) -> RowSchema:
-    """Read the columns of the rows from one of the shards."""
-    table = open_table(store)
-    names = [name for name, _, _ in table_files(table)] if table else []
-    if not names:
-        raise DatasetError(f"{store.root}: the current snapshot holds no shard")
-    with store.reading_shard(names[0]) as file:
-        return read_schema(file)[0]
+    totals = add_up(store, snapshot.index)
+    return Inspection(snapshot, totals, row_schema(store, snapshot))
 
 
 def inspection_json(root: str, inspection: Inspection) -> dict[str, Any]:

@@ -7,15 +7,14 @@ from typing import Any
 
 from deltalake import Schema
 
-from pipelines.config import Config, load_config
 from pipelines.finish import table_schema
+from pipelines.schemas import recipe_of, row_schema
 from transforms.errors import DatasetError
 from transforms.job import Base, ExtractJob
 from transforms.storage.card import brief_statistics, stale_files, write_card
 from transforms.storage.catalogue import Catalogue
 from transforms.storage.endpoints import require_reachable
 from transforms.storage.index import count_parts
-from transforms.storage.parquet import read_schema
 from transforms.storage.schema import RowSchema
 from transforms.storage.snapshot import (
     Snapshot,
@@ -26,7 +25,7 @@ from transforms.storage.snapshot import (
 )
 from transforms.storage.store import Store
 from transforms.storage.tables import Table
-from transforms.storage.totals import Totals, add_up, ordered_shards, require_consistent
+from transforms.storage.totals import Totals, add_up, require_consistent
 
 #: Keys of the recipe's section ``output`` that a shard's bytes depend on.
 _FILES = ("formats", "row_group_rows", "compression_level")
@@ -64,20 +63,6 @@ def require_agreement(store: Store, current: Snapshot) -> None:
     require_consistent(store, current.index, files)
 
 
-def recipe_of(snapshot: Snapshot) -> Config:
-    """Give the recipe that a snapshot was made with; ``ConfigError`` where it is none any more."""
-    return load_config(None, (), snapshot.configuration)
-
-
-def row_schema(store: Store, index: str) -> RowSchema:
-    """Read the columns of a snapshot's rows from one of its shards."""
-    for shard in ordered_shards(store, index):
-        if shard.parquet is not None:
-            with store.reading_shard(shard.parquet.name) as file:
-                return read_schema(file)[0]
-    raise DatasetError(f"{store.root}: its snapshot holds no shard")
-
-
 def job_of(store: Store, snapshot: Snapshot) -> ExtractJob:
     """Give the job that writes a snapshot's rows again as they are.
 
@@ -91,7 +76,7 @@ def job_of(store: Store, snapshot: Snapshot) -> ExtractJob:
         raise DatasetError(
             f"{store.root}: was made by another version of melmill; refresh it first"
         )
-    labels = row_schema(store, snapshot.index).labels
+    labels = row_schema(store, snapshot).labels
     return ExtractJob(
         catalogue=Catalogue(snapshot.catalogue, Table(snapshot.catalogue, "", labels)),
         store=store,
@@ -126,8 +111,7 @@ def start_from(job: ExtractJob, current: Snapshot, configuration: dict[str, Any]
         configured=_made_with(before) == _made_with(configuration),
         damaged=before.get("limits", {}).get("damaged", "fail"),
     )
-    erased = frozenset(one.recording_id for one in current.taken_down)
-    return in_its_staging(replace(job, base=base, taken_down=erased))
+    return in_its_staging(replace(job, base=base, taken_down=current.taken_down))
 
 
 def in_its_staging(job: ExtractJob) -> ExtractJob:
@@ -164,7 +148,7 @@ def mend_side_files(store: Store, snapshot: Snapshot) -> None:
 
     A run that was killed after its commit has not written them, or not all of them.
     """
-    schema = row_schema(store, snapshot.index)
+    schema = row_schema(store, snapshot)
     if stale_files(store, snapshot, schema):
         describe(store, snapshot, schema)
 

@@ -23,7 +23,7 @@ from transforms.storage.store import Store
 def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
     """Lay out the path of the data up to the plan."""
     planned = lay_out_plan(pipeline, job)
-    facts = planned.recordings, planned.failures, planned.plans
+    facts = planned.recordings, planned.failures, planned.plans, planned.decision
     _ = facts | "SummarizePlan" >> SummarizePlan(job)
 
 

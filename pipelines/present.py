@@ -52,7 +52,8 @@ def extraction_text(output: str, extraction: Extraction) -> str:
         if extraction.committed
         else f"Nothing to do: version {version} of {output} holds exactly this already"
     )
-    lines = [*totals_lines(extraction.totals), *metrics_lines(extraction.metrics)]
+    lines = [*totals_lines(extraction.totals), *left_out_lines(extraction.difference)]
+    lines += metrics_lines(extraction.metrics)
     lines += passed_over_lines(extraction.metrics.passed_over)
     return "\n".join([head, *lines, "", how_to_read(output, extraction)])
 
@@ -76,6 +77,14 @@ def passed_over_lines(passed_over: dict[str, int]) -> list[str]:
 
 #: Extensions that are named.
 _EXTENSIONS = 8
+
+
+def left_out_lines(difference: dict[str, Any]) -> list[str]:
+    """Say how many listed recordings are left out, and why."""
+    said = {"excluded": "left out by catalogue.exclude", "taken_down": "left out: taken down"}
+    return [f"  {n:,} {why}" for kind, why in said.items() if (n := difference.get(kind, 0))]
+
+
 _STAGES = ("probe", "decode", "features", "write")
 
 

@@ -6,7 +6,13 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pipelines.present import metrics_lines, passed_over_lines, totals_json, totals_lines
+from pipelines.present import (
+    left_out_lines,
+    metrics_lines,
+    passed_over_lines,
+    totals_json,
+    totals_lines,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +56,8 @@ def refresh_text(dataset: str, made: Extraction) -> str:
     if not made.committed:
         return (
             f"Nothing to do: version {version} of {dataset} is what its catalogue holds"
-            + (waiting_line(made.difference))
+            + waiting_line(made.difference)
+            + _left_out(made.difference)
             + "".join(f"\n{line}" for line in passed_over_lines(made.metrics.passed_over))
         )
     lines = [f"Committed version {version} of {dataset}", *difference_lines(made.difference)]
@@ -74,8 +81,13 @@ def difference_lines(difference: dict[str, Any], *, examples: bool = False) -> l
             lines += [f"    {uri}" for uri in some]
             if examples and number > len(some):
                 lines.append(f"    … and {number - len(some):,} more")
+    lines += left_out_lines(difference)
     unchanged = difference.get("unchanged", 0)
     return [*lines, f"  {unchanged:,} unchanged{waiting_line(difference)}"]
+
+
+def _left_out(difference: dict[str, Any]) -> str:
+    return "".join(f"\n{line}" for line in left_out_lines(difference))
 
 
 def waiting_line(difference: dict[str, Any]) -> str:
@@ -91,6 +103,7 @@ def refresh_plan_text(dataset: str, planned: dict[str, Any]) -> str:
         return (
             f"Nothing to do: version {planned['version']} of {dataset} is what its catalogue holds"
             + waiting_line(planned["difference"])
+            + _left_out(planned["difference"])
         )
     made = planned["made"]
     lines = [
@@ -238,16 +251,25 @@ def takedown_json(dataset: str, made: Takedown) -> dict[str, Any]:
         "versions": made.versions,
         "rows": made.rows,
         "files": made.files,
+        "exports": [asdict(one) for one in made.exports],
     }
 
 
 def takedown_text(dataset: str, made: Takedown) -> str:
-    """Say what was erased."""
-    if not made.erased:
-        return f"Nothing to erase in {dataset}: no kept snapshot has these recordings any more"
-    lines = [
-        f"Committed version {made.snapshot.version} of {dataset}: {len(made.erased):,} recordings "
-        f"({made.rows:,} rows) are erased, also from versions {_ranges(made.versions)}; "
-        f"{len(made.files):,} files were removed"
-    ]
-    return "\n".join([*lines, *(f"  {one.uri}" for one in made.erased)])
+    """Say what was erased, and which exports are not reached."""
+    if made.erased or made.versions:
+        versions = f", also from versions {_ranges(made.versions)}" if made.versions else ""
+        head = (
+            f"Committed version {made.snapshot.version} of {dataset}: {len(made.erased):,} "
+            f"recordings ({made.rows:,} rows) are erased{versions}; {len(made.files):,} files were "
+            "removed"
+        )
+    else:
+        head = f"Nothing to erase in {dataset}: no kept snapshot has these recordings any more"
+        if made.files:
+            head += f"; {len(made.files):,} files that were left of them were removed"
+    lines = [head, *(f"  {one.uri}" for one in made.erased)]
+    if made.exports:
+        lines.append("Exports that may hold them, which a takedown does not reach:")
+        lines += [f"  {one.output} ({one.format}, version {one.version})" for one in made.exports]
+    return "\n".join(lines)

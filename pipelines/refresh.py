@@ -29,7 +29,7 @@ def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob, told: ExtractJ
     """Lay out the same path up to where anything is decoded; the plan goes to `told`'s store."""
     planned = lay_out_plan(pipeline, job)
     diff, adopted = planned.diff, planned.adopted
-    facts = planned.recordings, planned.failures, planned.plans
+    facts = planned.recordings, planned.failures, planned.plans, planned.decision
     _ = facts | "SummarizePlan" >> SummarizePlan(told)
     touched = beam.pvalue.AsSingleton(
         (diff.touched, adopted.touched)
@@ -39,7 +39,7 @@ def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob, told: ExtractJ
         | "CountShards" >> beam.combiners.Count.Globally()
     )
     moved = beam.pvalue.AsSingleton(adopted.number)
-    _ = diff.decision | "WriteDecision" >> beam.Map(_write_decision, touched, moved, told)
+    _ = planned.decision | "WriteDecision" >> beam.Map(_write_decision, touched, moved, told)
 
 
 def _write_decision(decision: Decision, touched: int, moved: int, job: ExtractJob) -> None:

@@ -1,19 +1,17 @@
-"""Erases recordings: from the current snapshot, and from every kept one before it."""
+"""Erases recordings: from the current snapshot, from every kept one before it, and from whatever
+runs left behind.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from pipelines.finish import begin, discarding_the_overtaken, table_schema
-from pipelines.gc import remove_all
+from pipelines.finding import Found, Held, find_recordings
+from pipelines.finish import begin, discard, discarding_the_overtaken, table_schema
+from pipelines.leftovers import erase_leftovers, redact_records
 from pipelines.maintenance import (
     base_of,
     describe,
@@ -21,25 +19,34 @@ from pipelines.maintenance import (
     job_of,
     mend_side_files,
     open_whole_snapshot,
-    recipe_of,
     statistics_of,
 )
+from pipelines.schemas import recipe_of
 from transforms.diffing import Dropped, Touched
-from transforms.errors import ConfigError, DatasetError
+from transforms.errors import ConfigError
 from transforms.index import write_index
 from transforms.job import ExtractJob
 from transforms.storage.exclusive import require_exclusive_commits
-from transforms.storage.index import read_batches, read_shards, shard_names
+from transforms.storage.export_records import ExportRecord, read_export_records
+from transforms.storage.index import read_shards
+from transforms.storage.left_out import read_left_out
+from transforms.storage.receipts import announce_file
 from transforms.storage.rewriting import rewrite_shard
 from transforms.storage.snapshot import (
     Past,
     Snapshot,
-    TakenDown,
     commit,
+    index_names,
     read_history,
     require_snapshot,
 )
 from transforms.storage.store import Store
+from transforms.storage.taken_down import (
+    TakenDown,
+    read_taken_down,
+    taken_down_name,
+    write_taken_down,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +58,15 @@ class Takedown:
     snapshot
         The dataset's current snapshot.
     erased
-        The recordings.
+        The recordings that this takedown put on the list.
     versions
         Kept snapshots that held some of them, and hold them no more.
     rows
-        Of them, in the snapshot that was current.
+        Their rows in the snapshot that was current.
     files
         Names of the files that were removed.
+    exports
+        Exports that may hold some of them: no takedown reaches those.
     """
 
     snapshot: Snapshot
@@ -65,15 +74,7 @@ class Takedown:
     versions: list[int]
     rows: int
     files: list[str]
-
-
-@dataclass(slots=True)
-class _Held:
-    """What one index has of the recordings."""
-
-    uris: dict[str, str] = field(default_factory=dict)
-    rows: int = 0
-    shards: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    exports: tuple[ExportRecord, ...] = ()
 
 
 def takedown(
@@ -89,14 +90,15 @@ def takedown(
     some are written anew without them, for the current snapshot by a commit; those of earlier
     snapshots take the place of the old ones in ``history``, ``checkout``, ``rollback`` and
     ``diff``. What other readers of Delta tables see of the versions before, by time travel, ends
-    where they would need an erased file.
+    where they would need an erased file. Interrupted, the same call goes on.
 
     Parameters
     ----------
     store
         The dataset.
     names
-        URIs or ``recording_id``; a URI stands for all its segments.
+        What :func:`~pipelines.finding.find_recordings` takes; each stands for the whole object,
+        with all its segments and, where contents are known, all its copies.
     single_writer
         Whether the user warrants that no other run writes there meanwhile.
     report
@@ -105,53 +107,76 @@ def takedown(
     Raises
     ------
     DatasetError
-        No kept snapshot knows one of them.
+        The dataset knows no such recording.
     ConflictError
         Another run committed meanwhile; nothing was erased.
     """
     current = open_whole_snapshot(store)
-    history = [past for past in read_history(store) if past.kept]
-    held = {index: find(store, index, names) for index in {p.snapshot.index for p in history}}
-    uris = {known: uri for one in held.values() for known, uri in one.uris.items()}
-    erased_before = {one.recording_id: one.uri for one in current.taken_down}
-    _require_known(store, names, uris | erased_before)
-    if not uris:
+    every = read_history(store)
+    history = [past for past in every if past.kept]
+    before = read_taken_down(store, current.taken_down)
+    found = find_recordings(store, history, names, before)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    known = {(one.recording_id, one.uri, one.content) for one in before}
+    erased = tuple(
+        TakenDown(one.recording_id, one.uri, now, one.content)
+        for one in sorted(found.entries, key=repr)
+        if (one.recording_id, one.uri, one.content) not in known
+    )
+    exports = tuple(_exports_holding(store, every, found))
+    concerned = [past for past in history if found.held[past.snapshot.index].entries]
+    if erased or concerned:
+        listed = [*before, *erased]
+        committed = _commit(store, current, history, found, listed, single_writer, report)
+    else:
         # An earlier takedown may have been interrupted when it had committed.
         mend_side_files(store, current)
-        files = _erase(store, _replaced_indexes(history), set(erased_before))
-        return Takedown(current, (), [], 0, files)
-    job = _open(store, current, current)
-    job = begin(job)
+        committed = current
+    files = erase_leftovers(store, read_left_out(store, committed.taken_down).taken_down)
+    redact_records(store, [one.uri for one in (*before, *erased)])
+    versions = sorted(past.snapshot.version for past in concerned)
+    rows = found.held[current.index].rows
+    return Takedown(committed, erased, versions, rows, files, exports)
+
+
+def _commit(
+    store: Store,
+    current: Snapshot,
+    history: Sequence[Past],
+    found: Found,
+    listed: Sequence[TakenDown],
+    single_writer: bool,
+    report: Callable[[int], None],
+) -> Snapshot:
+    """Write anew what holds the recordings, and commit it with the new list."""
+    job = begin(_open(store, current, current))
     if not single_writer:
         require_exclusive_commits(job.store, job.staging)
     jobs = {job.staging: job}
     with discarding_the_overtaken(job, current, jobs.values()):
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        erased = tuple(TakenDown(known, uri, now) for known, uri in sorted(uris.items()))
         replaced: dict[str, str] = {}
         for snapshot in {p.snapshot.index: p.snapshot for p in reversed(history)}.values():
-            if held[snapshot.index].uris:
+            if found.held[snapshot.index].entries:
                 report(len(replaced))
+                held = found.held[snapshot.index]
                 replaced[snapshot.index] = _without(store, snapshot, current, held, jobs)
+        announce_file(job, taken_down_name(listed))
         index = replaced.get(current.index, current.index)
         snapshot = replace(
             current,
             index=index,
             operation="takedown",
             statistics=statistics_of(store, index),
-            taken_down=(*current.taken_down, *erased),
+            taken_down=write_taken_down(job.store, listed),
             replaced=replaced,
             run=job.attempt,
         )
         commit(store, snapshot, table_schema(job))
     committed = require_snapshot(store)
     describe(store, committed, job.schema)
-    for one in jobs:
-        store.remove(one)
-    # And what an earlier one left, that was interrupted.
-    files = _erase(store, _replaced_indexes(history) | replaced, {*uris, *erased_before})
-    versions = sorted(p.snapshot.version for p in history if p.snapshot.index in replaced)
-    return Takedown(committed, erased, versions, held[current.index].rows, files)
+    for one in jobs.values():
+        discard(one)
+    return committed
 
 
 def _open(store: Store, snapshot: Snapshot, current: Snapshot) -> ExtractJob:
@@ -160,39 +185,11 @@ def _open(store: Store, snapshot: Snapshot, current: Snapshot) -> ExtractJob:
     return in_its_staging(job)
 
 
-def find(store: Store, index: str, names: Iterable[str]) -> _Held:
-    """Find what an index has of some recordings, named by URI or ``recording_id``."""
-    wanted = pa.array(sorted(set(names)), pa.string())
-    found = _Held()
-    for batch in read_batches(
-        store, index, "recordings", ["recording_id", "uri", "rows", "shards"]
-    ):
-        mask = pc.or_(
-            pc.is_in(batch["recording_id"], value_set=wanted),
-            pc.is_in(batch["uri"], value_set=wanted),
-        )
-        for row in batch.filter(mask).to_pylist():
-            found.uris[row["recording_id"]] = row["uri"]
-            found.rows += row["rows"]
-            for shard in row["shards"]:
-                found.shards[shard].add(row["recording_id"])
-    return found
-
-
-def _require_known(store: Store, names: Iterable[str], uris: dict[str, str]) -> None:
-    known = {*uris, *uris.values()}
-    if unknown := sorted(set(names) - known):
-        raise DatasetError(
-            f"{store.root}: no kept snapshot has {', '.join(unknown)}; name recordings by their "
-            "uri or recording_id as the index has them. Nothing was erased"
-        )
-
-
 def _without(
     store: Store,
     snapshot: Snapshot,
     current: Snapshot,
-    held: dict[str, _Held],
+    held: Held,
     jobs: dict[str, ExtractJob],
 ) -> str:
     """Write a snapshot's index anew, and the shards that are concerned; give the index's name.
@@ -203,11 +200,10 @@ def _without(
     if not _can_be_written(snapshot):
         return ""
     job = _open(store, snapshot, current)
-    jobs[job.staging] = job
-    mine = held[snapshot.index]
-    facts: list[Any] = [Dropped(recording_id) for recording_id in sorted(mine.uris)]
+    job = jobs.setdefault(job.staging, job)
+    facts: list[Any] = [Dropped(name) for name in sorted({e.recording_id for e in held.entries})]
     for summary in read_shards(store, snapshot.index):
-        if gone := mine.shards.get(summary.name):
+        if gone := held.shards.get(summary.name):
             touched = [Touched(summary.name, recording_id) for recording_id in sorted(gone)]
             facts += rewrite_shard(summary, touched, job)
     return write_index(facts, replace(job, base=base_of(store, snapshot)))
@@ -220,48 +216,13 @@ def _can_be_written(snapshot: Snapshot) -> bool:
         return False
 
 
-def _replaced_indexes(history: Iterable[Past]) -> dict[str, str]:
-    return {k: v for past in history for k, v in past.snapshot.replaced.items()}
-
-
-def _erase(store: Store, replaced: dict[str, str], erased: set[str]) -> list[str]:
-    """Remove the old indexes, and every shard that holds some of the recordings."""
-    there = {name.split("/")[1] for name in store.names("index")}
-    needed = {past.snapshot.index for past in read_history(store) if past.kept}
-    # Also of runs that were never committed.
-    indexes = [
-        name
-        for name in sorted(there - needed)
-        if name in replaced or find(store, name, erased).uris
-    ]
-    files = [file for folder in indexes for file in store.names(f"index/{folder}")]
-    shards = _holding(store, erased)
-    # The indexes last: as long as they are there, it is known that there is more to do.
-    remove_all(store, [*shards, *files])
-    return [*shards, *files]
-
-
-def _holding(store: Store, erased: set[str]) -> list[str]:
-    """Find the shards that hold some of the recordings, whether a snapshot names them or not."""
-    wanted = pa.array(sorted(erased), pa.string())
-    indexes = {past.snapshot.index for past in read_history(store) if past.kept}
-    clean = {name for index in sorted(indexes) for name in shard_names(store, index)}
-    found = []
-    for folder in sorted(name for name in store.top_names() if name.startswith("split=")):
-        for name in store.names(folder):
-            shard = name.rpartition("/part-")[2].removesuffix(".parquet")
-            if shard not in clean and _holds(store, name, wanted):
-                split = folder.removeprefix("split=")
-                # The twin first: it is found by the other one's name.
-                found += [f"tfrecord/{split}/part-{shard}.tfrecord", name]
-    return [name for name in found if store.size(name) is not None]
-
-
-def _holds(store: Store, name: str, wanted: pa.Array) -> bool:
-    try:
-        with store.reading_shard(name) as file:
-            ids = pq.read_table(file, columns=["recording_id"])["recording_id"]
-    except DatasetError:
-        # No snapshot needs it, and nobody can say what is in it.
-        return True
-    return bool(pc.any(pc.is_in(ids, value_set=wanted)).as_py())
+def _exports_holding(
+    store: Store, history: Collection[Past], found: Found
+) -> Iterable[ExportRecord]:
+    """Name the exports of snapshots that hold some recordings, or of which nobody knows."""
+    kept = {past.snapshot.index for past in history if past.kept}
+    unknown = index_names(history) - kept
+    for record in read_export_records(store):
+        held = found.held.get(record.index)
+        if record.index in unknown or (held and held.entries):
+            yield record

@@ -12,7 +12,7 @@ from typing import IO
 
 import numpy as np
 
-from pipelines.maintenance import row_schema
+from pipelines.schemas import row_schema
 from transforms.storage.card import stale_files
 from transforms.storage.index import read_index
 from transforms.storage.parquet import read_rows, read_schema
@@ -99,7 +99,7 @@ def _check_recordings(store: Store, snapshot: Snapshot) -> Iterator[str]:
 
 
 def _check_side_files(store: Store, snapshot: Snapshot) -> Iterator[str]:
-    for name in stale_files(store, snapshot, row_schema(store, snapshot.index)):
+    for name in stale_files(store, snapshot, row_schema(store, snapshot)):
         yield (
             f"{name}: is missing, or describes another snapshot than version {snapshot.version}; "
             "the next refresh writes it anew"

@@ -18,9 +18,9 @@ from pipelines.maintenance import (
     describe,
     mend_side_files,
     open_snapshot,
-    row_schema,
     statistics_of,
 )
+from pipelines.schemas import row_schema
 from transforms.errors import DatasetError
 from transforms.storage.card import past_card, statistics, to_json
 from transforms.storage.exclusive import require_exclusive_commits
@@ -184,7 +184,7 @@ def rollback(store: Store, version: int) -> tuple[Snapshot, Totals]:
     if past.index == current.index:
         mend_side_files(store, current)
         return current, add_up(store, current.index)
-    schema = row_schema(store, past.index)
+    schema = row_schema(store, past)
     columns = table_schema_of(schema)
     same = past.dataset_version == current.dataset_version
     snapshot = replace(
@@ -228,7 +228,7 @@ def checkout(store: Store, version: int, output: Path) -> Totals:
         raise DatasetError(f"{output}: is not empty; name a new folder")
     require_shards(store, past.index)
     totals = add_up(store, past.index)
-    card, files = past_card(store, past, totals, row_schema(store, past.index))
+    card, files = past_card(store, past, totals, row_schema(store, past))
     output.mkdir(parents=True, exist_ok=True)
     (output / "README.md").write_bytes(card)
     (output / "files.json").write_bytes(to_json(files))

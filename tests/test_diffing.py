@@ -125,9 +125,15 @@ def _asked(job: ExtractJob) -> ExtractJob:
 
 def test_what_was_taken_down_is_not_new(job: ExtractJob) -> None:
     one = recording("a.wav")
-    erased = replace(job, taken_down=frozenset({one.recording_id}))
-    changes, found = compare([one], [], erased)
+    changes, found = compare([replace(one, change="taken_down")], [], job)
     assert (changes, found.counts["taken_down"], found.is_nothing) == ([], 1, True)
+
+
+def test_what_is_excluded_leaves_and_is_not_counted_as_removed(job: ExtractJob) -> None:
+    one = recording("a.wav")
+    changes, found = compare([replace(one, change="excluded")], [known(one)], job)
+    assert [type(change) for change in changes] == [Dropped, Touched]
+    assert (found.counts["excluded"], found.removed_ratio, found.is_nothing) == (1, 0.0, False)
 
 
 def test_a_recording_listed_twice_is_an_error() -> None:

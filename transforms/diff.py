@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -30,11 +30,12 @@ from transforms.diffing import (
     unpack_recordings,
 )
 from transforms.errors import DatasetError
-from transforms.job import ExtractJob
+from transforms.job import Base, ExtractJob
 from transforms.metrics import Progress, count, count_passed_over
 from transforms.records import ProbedRecording, Recording
 from transforms.storage.catalogue import catalogue_parts, list_part
 from transforms.storage.index import RECORDINGS_PER_PART, read_part
+from transforms.storage.left_out import TAKEN_DOWN
 from transforms.storage.naming import bucket
 
 CANDIDATES, PROBED, FACTS, TOUCHED = "candidates", "probed", "facts", "touched"
@@ -150,26 +151,38 @@ class DiffCatalogue(beam.PTransform):
 
 
 class _List(beam.DoFn):
-    """Lists a part in blocks, and asks for the fingerprints that its listing did not tell."""
+    """Lists a part in blocks, and asks for the fingerprints that its listing did not tell.
+
+    What is to stay out is marked here, before anything of it is read.
+    """
 
     def __init__(self, job: ExtractJob) -> None:
         self.job = job
 
     def setup(self) -> None:
         self.progress = Progress(self.job.progress)
+        self.left_out = self.job.left_out()
 
     def process(self, part: Any) -> Iterator[tuple[int, bytes]]:
         passed_over: Counter[str] = Counter()
         listed = list_part(self.job.catalogue, part, passed_over)
         with ThreadPoolExecutor(_ASKED) as threads:
             while block := list(islice(listed, _BLOCK)):
+                block = [self._marked(recording) for recording in block]
                 if not all(recording.fingerprint for recording in block):
-                    block = list(threads.map(self.job.in_its_version, block))
+                    block = list(threads.map(self._in_its_version, block))
                 count("recordings_listed", len(block))
                 self.progress.add(listed=len(block))
                 yield len(block), pack_recordings(block)
         for extension, number in passed_over.items():
             count_passed_over(extension, number)
+
+    def _marked(self, recording: Recording) -> Recording:
+        reason = self.left_out.reason(recording)
+        return replace(recording, change=reason) if reason else recording
+
+    def _in_its_version(self, recording: Recording) -> Recording:
+        return recording if recording.change else self.job.in_its_version(recording)
 
     def finish_bundle(self) -> None:
         self.progress.tell()
@@ -277,8 +290,60 @@ def decide(difference: Difference, parts: int, job: ExtractJob) -> Decision:
             f"refresh.max_removed_ratio allows {allowed:.1%}; nothing was changed. If they are "
             "meant to go: melmill refresh --allow-removals"
         )
-    todo = not (difference.is_nothing and base.same_files and base.configured)
-    return Decision(parts, difference, todo)
+    return Decision(parts, difference, _is_todo(difference, base))
+
+
+def _is_todo(difference: Difference, base: Base) -> bool:
+    return not (difference.is_nothing and base.same_files and base.configured)
+
+
+@dataclass(eq=False)
+class LeaveOutContents(beam.PTransform):
+    """Leave out recordings whose content was taken down under another name.
+
+    In go the probed recordings and the decision. Out come those that stay, and the decision, in
+    which the others are counted as taken down. A retry finds the same.
+    """
+
+    job: ExtractJob
+
+    def expand(
+        self, found: tuple[beam.PCollection[ProbedRecording], beam.PCollection[Decision]]
+    ) -> tuple[beam.PCollection[ProbedRecording], beam.PCollection[Decision]]:
+        """Part the recordings, and count those that are left out."""
+        probed, decision = found
+        if not (self.job.content_hashes and self.job.taken_down):
+            return probed, decision
+        parted = probed | "PartContents" >> beam.ParDo(_PartContents(self.job)).with_outputs(
+            TAKEN_DOWN, main="recordings"
+        )
+        erased = beam.pvalue.AsList(parted[TAKEN_DOWN])
+        counted = decision | "CountContents" >> beam.Map(leave_out, erased, self.job)
+        return parted["recordings"], counted
+
+
+class _PartContents(beam.DoFn):
+    def __init__(self, job: ExtractJob) -> None:
+        self.job = job
+
+    def setup(self) -> None:
+        self.left_out = self.job.left_out()
+
+    def process(self, probed: ProbedRecording) -> Iterator[Any]:
+        recording = probed.recording
+        if not self.left_out.holds_content(recording.content_hash):
+            yield probed
+        else:
+            yield beam.pvalue.TaggedOutput(TAKEN_DOWN, recording)
+
+
+def leave_out(decision: Decision, erased: Iterable[Recording], job: ExtractJob) -> Decision:
+    """Count recordings as taken down that were counted as ones to be read."""
+    difference = decision.difference.copy()
+    for recording in sorted(erased, key=lambda one: one.recording_id):
+        difference.leave_out(recording, TAKEN_DOWN)
+    todo = decision.todo and (job.base is None or _is_todo(difference, job.base))
+    return replace(decision, difference=difference, todo=todo)
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,7 @@ class Difference:
         Recordings by what is done with them: ``new``, ``changed``, ``removed``, ``retried``,
         ``relabelled`` (rows are carried over), ``recomputed`` (for another configuration),
         ``unchanged``; and ``waiting``, those of the unchanged that failed and are not tried
-        again; ``taken_down``, listed but not to come back; ``known``, in the snapshot.
+        again; ``taken_down`` and ``excluded``, listed but left out; ``known``, in the snapshot.
     examples
         URIs of some.
     carried_rows, carried_recordings, carried_failures
@@ -190,6 +190,19 @@ class Difference:
         self.carried_recordings += other.carried_recordings
         self.carried_failures += other.carried_failures
 
+    def leave_out(self, recording: Recording, reason: str) -> None:
+        """Count a recording that was counted as one to be read as one that is left out."""
+        self.counts[recording.change] -= 1
+        self.count(reason, recording.uri)
+        some = self.examples.get(recording.change, [])
+        if recording.uri in some:
+            some.remove(recording.uri)
+
+    def copy(self) -> Difference:
+        """Give one that can be changed without changing this one."""
+        examples = {kind: list(uris) for kind, uris in self.examples.items()}
+        return replace(self, counts=Counter(self.counts), examples=examples)
+
     @property
     def removed_ratio(self) -> float:
         """Share of the snapshot's recordings that leave."""
@@ -203,7 +216,7 @@ class Difference:
     def to_json(self) -> dict[str, Any]:
         """Give it as plain values."""
         kinds = ("new", "changed", "removed", "retried", "relabelled", "recomputed", "unchanged")
-        other = ("waiting", "taken_down")
+        other = ("waiting", "taken_down", "excluded")
         counts = {kind: self.counts[kind] for kind in (*kinds, *other)}
         named = {k: v for k, v in sorted(self.examples.items()) if k not in ("unchanged", "known")}
         return {**counts, "examples": named}
@@ -253,7 +266,7 @@ def diff_part(
     Parameters
     ----------
     listed
-        Recordings by ``recording_id``; is emptied.
+        Recordings by ``recording_id``; is emptied. The ``change`` of those that stay out says why.
     known
         Rows of the index's recordings (:data:`COLUMNS`).
     failures
@@ -270,16 +283,30 @@ def diff_part(
         if recording is None:
             difference.count("removed", row["uri"])
             yield from _offer(row, job)
+        elif recording.change:
+            difference.count(recording.change, row["uri"])
+            yield from leave(row, job.require_base())
         elif row["status"] == "failed":
             yield from _diff_failed(recording, row, failures.get(name), job, difference)
         else:
             yield from _diff_used(recording, row, job, difference)
     for recording in listed.values():
-        if recording.recording_id in job.taken_down:
-            difference.count("taken_down", recording.uri)
+        if recording.change:
+            difference.count(recording.change, recording.uri)
         else:
-            difference.count("new", recording.uri)
-            yield Candidate(recording)
+            yield _candidate(recording, "new", recording.uri, difference)
+
+
+def _candidate(
+    recording: Recording,
+    change: str,
+    uri: str,
+    difference: Difference,
+    audio: AudioInfo | None = None,
+) -> Candidate:
+    """Count a recording whose rows are to be made, and say what it is counted as."""
+    difference.count(change, uri)
+    return Candidate(replace(recording, change=change), audio)
 
 
 def _offer(row: Mapping[str, Any], job: ExtractJob) -> Iterator[Change]:
@@ -315,14 +342,13 @@ def _diff_failed(
     limited = cause == Cause.TOO_LONG and base.max_seconds != job.limits.max_seconds
     limited |= cause in DAMAGE_CAUSES and base.damaged != job.limits.damaged
     if not same or not base.same_features:
-        difference.count("recomputed" if same else "changed", row["uri"])
         yield Dropped(row["recording_id"])
-        yield Candidate(recording)
+        change = "recomputed" if same else "changed"
+        yield _candidate(recording, change, row["uri"], difference)
     elif transient or limited or refresh.retry_failed:
-        difference.count("retried", row["uri"])
         yield Dropped(row["recording_id"])
         yield Attempts(row["recording_id"], attempts)
-        yield Candidate(recording)
+        yield _candidate(recording, "retried", row["uri"], difference)
     else:
         difference.count("unchanged", row["uri"])
         difference.count("waiting", row["uri"])
@@ -336,21 +362,18 @@ def _diff_used(
     if recording.fingerprint != row["fingerprint"] or not is_settled(
         recording.fingerprint, base.listed_ms
     ):
-        difference.count("changed", row["uri"])
         yield from _offer(row, job)
-        yield Candidate(recording)
+        yield _candidate(recording, "changed", row["uri"], difference)
     elif row["status"] == "partial" and (
         base.damaged != job.limits.damaged or not base.same_features
     ):
         # Where the damage is, and whether there is any still, only a decode tells.
-        difference.count("recomputed", row["uri"])
         yield from leave(row, base)
-        yield Candidate(recording)
+        yield _candidate(recording, "recomputed", row["uri"], difference)
     elif not base.same_features or row["seconds"] > job.limits.max_seconds < base.max_seconds:
-        difference.count("recomputed", row["uri"])
         yield from leave(row, base)
         known = replace(recording, content_hash=row["content_hash"] or "")
-        yield Candidate(known, _audio(row))
+        yield _candidate(known, "recomputed", row["uri"], difference, _audio(row))
     else:
         yield from _diff_labels(recording, row, job, difference)
 

@@ -101,8 +101,10 @@ class WriteIndex(beam.PTransform):
 
 
 def _carry(decision: Decision, job: ExtractJob) -> Iterator[Carried]:
-    if decision.todo and job.base is not None:
-        yield from (Carried(decision.parts, part) for part in range(decision.parts))
+    if decision.todo:
+        # The first part is written in any case: an index of no recordings is one, too.
+        parts = decision.parts if job.base is not None else 1
+        yield from (Carried(decision.parts, part) for part in range(parts))
 
 
 class _SumDigests(beam.CombineFn):

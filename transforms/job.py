@@ -11,6 +11,7 @@ from transforms.planning import Damaged, ShardSpec, SplitSpec
 from transforms.records import Recording
 from transforms.storage.catalogue import Catalogue
 from transforms.storage.filesystems import StorageOptions
+from transforms.storage.left_out import LeftOut, read_left_out
 from transforms.storage.naming import digest
 from transforms.storage.objects import StoredObject
 from transforms.storage.schema import RowSchema
@@ -123,8 +124,8 @@ class ExtractJob:
 
     ``base`` is the snapshot that a refresh starts from; ``overwrites`` is the version of the
     snapshot that an extraction replaces whole, −1 for none; ``attempt`` tells apart the runs that
-    work for the same end; ``taken_down`` are recordings that stay away; with ``content_hashes``
-    files are also told by what is in them.
+    work for the same end; ``taken_down`` names the dataset's list of recordings that stay away,
+    ``exclude`` the user's; with ``content_hashes`` files are also told by what is in them.
     """
 
     catalogue: Catalogue
@@ -139,14 +140,16 @@ class ExtractJob:
     overwrites: int = -1
     attempt: str = ""
     refresh: RefreshSpec = RefreshSpec()
-    taken_down: frozenset[str] = frozenset()
+    taken_down: str = ""
+    exclude: str = ""
     content_hashes: bool = False
 
     @property
     def stores(self) -> tuple[tuple[str, StorageOptions], ...]:
         """URLs of all that is read and written, each with its store's options."""
         catalogue = self.catalogue.uri, self.catalogue.storage_options
-        return catalogue, (self.store.root, self.store.storage_options)
+        excluded = ((self.exclude, self.catalogue.storage_options),) if self.exclude else ()
+        return catalogue, (self.store.root, self.store.storage_options), *excluded
 
     @property
     def schema(self) -> RowSchema:
@@ -177,6 +180,11 @@ class ExtractJob:
     def staging(self) -> str:
         """Folder of the run's working files in the dataset."""
         return f"staging/{self.run_id}"
+
+    def left_out(self) -> LeftOut:
+        """Read which recordings stay out of the dataset, whatever the catalogue lists."""
+        options = self.catalogue.storage_options
+        return read_left_out(self.store, self.taken_down, self.exclude, options)
 
     def source(self, recording: Recording) -> StoredObject:
         """Say where a recording is, in the version that was listed or probed."""

@@ -10,9 +10,13 @@ from dataclasses import dataclass, field, fields
 import apache_beam as beam
 
 from transforms.combine import CombineEach
+from transforms.diff import Decision
 from transforms.job import ExtractJob
 from transforms.planning import PlannedRecording, ShardPlan, row_bytes
 from transforms.records import Failure
+from transforms.storage.left_out import EXCLUDED
+
+PlanFact = PlannedRecording | Failure | ShardPlan | Decision
 
 _EXAMPLES = 3
 
@@ -28,7 +32,8 @@ class PlanSummary:
     Attributes
     ----------
     recordings
-        Number by status: ``planned``, ``failed``, ``skipped``.
+        Number by status: ``planned``, ``failed``, ``skipped``; ``excluded``, left out by
+        ``catalogue.exclude``.
     seconds, chunks
         Of the recordings that give rows.
     codec_seconds
@@ -53,9 +58,11 @@ class PlanSummary:
     failures: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
-    def add(self, fact: PlannedRecording | Failure | ShardPlan, row_size: int) -> None:
+    def add(self, fact: PlanFact, row_size: int) -> None:
         """Take one thing known of the plan into account."""
-        if isinstance(fact, Failure):
+        if isinstance(fact, Decision):
+            self.recordings.update(excluded=fact.difference.counts[EXCLUDED])
+        elif isinstance(fact, Failure):
             self.recordings["failed"] += 1
             self.failures[fact.cause] += 1
             self._keep(fact.cause, [(fact.uri, fact.message)])
@@ -95,7 +102,8 @@ class PlanSummary:
 class SummarizePlan(beam.PTransform):
     """Add up planned recordings, failures and shard plans into one file, ``plan.json``.
 
-    Out comes the file's name, once, in the run's staging folder.
+    The decision says how many recordings are left out. Out comes the file's name, once, in the
+    run's staging folder.
     """
 
     job: ExtractJob
@@ -106,6 +114,7 @@ class SummarizePlan(beam.PTransform):
             beam.PCollection[PlannedRecording],
             beam.PCollection[Failure],
             beam.PCollection[ShardPlan],
+            beam.PCollection[Decision],
         ],
     ) -> beam.PCollection[str]:
         """Add up on every worker, then join the sums."""
@@ -123,9 +132,7 @@ class _AddUp(beam.CombineFn):
     def create_accumulator(self) -> PlanSummary:
         return PlanSummary()
 
-    def add_input(
-        self, accumulator: PlanSummary, element: PlannedRecording | Failure | ShardPlan
-    ) -> PlanSummary:
+    def add_input(self, accumulator: PlanSummary, element: PlanFact) -> PlanSummary:
         accumulator.add(element, self.row_size)
         return accumulator
 
@@ -142,5 +149,6 @@ class _AddUp(beam.CombineFn):
 def _write_summary(summary: PlanSummary, job: ExtractJob) -> str:
     name = f"{job.staging}/plan.json"
     values = {item.name: getattr(summary, item.name) for item in fields(summary)}
+    values["recordings"] = +summary.recordings
     job.store.put(name, json.dumps(values).encode())
     return name

@@ -40,6 +40,9 @@ class Recording:
         ``(column, value)`` pairs, in the order of the table's columns.
     origin
         Where the catalogue says so (``songs.csv line 7``), for messages.
+    change
+        What a refresh found of it, a key of :attr:`~transforms.diffing.Difference.counts`; of
+        recordings that stay out, why.
     content_hash
         SHA-256 of the object's bytes, where the job asks for it; see
         :func:`~transforms.storage.objects.hash_content`.
@@ -60,6 +63,7 @@ class Recording:
     # Not among what a shard's name is made of: its rows do not tell it.
     content_hash: str = field(default="", repr=False)
     fault: tuple[Cause, str] | None = field(default=None, repr=False)
+    change: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
 from tests.pipeline_runs import extract_here
@@ -97,7 +98,23 @@ def needed_files(dataset: Path) -> set[str]:
     index = require_snapshot(store).index
     shards = [(one.parquet, one.tfrecord) for one in read_shards(store, index)]
     named = {file.name for twins in shards for file in twins if file}
-    return named | set(store.names(f"index/{index}")) | {".melmill", "README.md", "statistics.json"}
+    listed = {require_snapshot(store).taken_down} - {""}
+    side_files = {".melmill", "README.md", "statistics.json"}
+    return named | set(store.names(f"index/{index}")) | listed | side_files
+
+
+def mentions_of(dataset: Path, *uris: str) -> list[str]:
+    """Files that say a word of recordings, but for the log and the list of what was taken down."""
+    found = set()
+    for name in files_of(dataset) | {f"runs/{path.name}" for path in dataset.glob("runs/*")}:
+        if not name.startswith("taken_down/"):
+            content = (dataset / name).read_bytes()
+            if name.endswith(".parquet"):
+                table = pq.read_table(dataset / name, partitioning=None)
+                content = repr([table[c].to_pylist() for c in table.column_names if c != "mel"])
+                content = content.encode()
+            found |= {name for uri in uris if uri.encode() in content}
+    return sorted(found)
 
 
 def files_of(dataset: Path) -> set[str]:

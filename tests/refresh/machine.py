@@ -108,6 +108,26 @@ def killed_at(write: int) -> Iterator[None]:
                 raise
 
 
+@contextlib.contextmanager
+def killed_at_removal(removal: int) -> Iterator[None]:
+    """Let the process die before the so-manieth file is removed, if it removes so many."""
+    real, left = Store.remove, [removal]
+
+    def remove(store: Store, name: str) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+        real(store, name)
+
+    with mock.patch.object(Store, "remove", remove):
+        try:
+            yield
+        except BaseException:
+            # On its way out it meets what a dead process would not have met.
+            if left[0] >= 0:
+                raise
+
+
 class DatasetMachine(RuleBasedStateMachine):
     """After each refresh the dataset holds what a fresh extraction would hold."""
 

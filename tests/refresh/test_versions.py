@@ -45,8 +45,11 @@ from transforms.storage.merging import ShardSize, plan_merges
 from transforms.storage.naming import bucket, digest
 from transforms.storage.snapshot import Past, Snapshot, require_snapshot
 from transforms.storage.store import Store
+from transforms.storage.taken_down import read_taken_down
 
 DAY_MS = 86_400_000
+#: Files of a dataset with twins that no snapshot names.
+SIDE_FILES = {".melmill", "tfrecord/files.json", "tfrecord/features.json"}
 TWINS = "output.formats=[parquet,tfrecord]"
 
 
@@ -229,19 +232,39 @@ def test_gc_keeps_what_it_is_told_to(store: Store, folder: Path, keep: int) -> N
 
 
 def test_gc_removes_orphans_twins_indexes_and_staging(store: Store, folder: Path) -> None:
-    for name in (
-        f"split=train/part-{'0' * 32}.parquet",
-        f"tfrecord/train/part-{'0' * 32}.tfrecord",
-        f"index/{'0' * 32}/recordings-00000.parquet",
-        "staging/0123/shards/x.json",
-    ):
-        (folder / "set" / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "set" / name).write_bytes(b"left behind")
-    (folder / "set" / "mine.txt").write_text("somebody's own")
+    shard, index, run = "a" * 32, "b" * 32, "c" * 16
+    twins = [f"split=train/part-{shard}.parquet", f"tfrecord/train/part-{shard}.tfrecord"]
+    leave_behind(folder / "set", *twins, f"index/{index}/recordings-00000.parquet")
+    leave_behind(folder / "set", f"staging/{run}/started", f"staging/{run}/scratch/{'d' * 32}")
+    for name, made in ((shard, {"shard": shard, "files": twins}), (index, {"index": index})):
+        store.put(f"staging/{run}/made/{name}.json", json.dumps(made).encode())
     collect(store, RetentionConfig(keep_snapshots=1, grace_hours=0))
-    left = files_of(folder / "set") - needed_files(folder / "set")
-    assert left == {"mine.txt", "tfrecord/files.json", "tfrecord/features.json"}
+    assert files_of(folder / "set") - needed_files(folder / "set") == SIDE_FILES
     assert not (folder / "set" / "staging").exists()
+
+
+def leave_behind(dataset: Path, *names: str) -> None:
+    for name in names:
+        (dataset / name).parent.mkdir(parents=True, exist_ok=True)
+        (dataset / name).write_bytes(b"left behind")
+
+
+def test_gc_and_takedown_leave_the_users_files(store: Store, folder: Path) -> None:
+    mine = [
+        *("mine.txt", "index/songs/a.wav", "index/recordings-00000.parquet", "staging/note.txt"),
+        *("staging/0123456789abcdef/my.json", "split=train/b.wav", "tfrecord/train/c.tfrecord"),
+        *(f"index/{require_snapshot(store).index}/d.wav", f"index/{'e' * 32}/f.wav"),
+        *("runs/mine.json", "taken_down/mine.jsonl", "split=mine/part-1.parquet"),
+        # Their names are like ours, and no record of ours knows them.
+        *(f"index/{'0' * 32}/shards-00000.parquet", f"tfrecord/x/part-{'0' * 32}.tfrecord"),
+    ]
+    leave_behind(folder / "set", *mine)
+    (folder / "set" / "index" / "empty").mkdir()
+    collect(store, RetentionConfig(keep_snapshots=1, grace_hours=0))
+    assert all((folder / "set" / name).exists() for name in mine)
+    takedown(store, [min(statuses_of(folder / "set"))])
+    assert all((folder / "set" / name).exists() for name in mine[:-2])
+    assert (folder / "set" / "index" / "empty").is_dir()
 
 
 def test_gc_leaves_the_young(store: Store, folder: Path) -> None:
@@ -269,7 +292,7 @@ def test_gc_leaves_what_a_running_run_has_finished(store: Store, folder: Path) -
     soon = time.time_ns() // 1_000_000 + 3_600_000
     _age(folder / "set", 10)
     (staging,) = (folder / "set" / "staging").iterdir()
-    (staging / "in-use").touch()
+    next((staging / "attempts").iterdir()).touch()
     collect(store, RetentionConfig(keep_snapshots=3, grace_hours=24), now_ms=soon)
     assert files_of(folder / "set") == made
     _age(folder / "set", 10)
@@ -367,7 +390,7 @@ def test_a_takedown_erases_from_every_kept_snapshot(store: Store, folder: Path) 
     for version in range(2):
         rollback(store, version)
         assert rows_of(folder / "set") == expected[version]
-    (record,) = require_snapshot(store).taken_down
+    (record,) = read_taken_down(store, require_snapshot(store).taken_down)
     assert record.uri == uri
 
 
@@ -404,7 +427,7 @@ def test_an_interrupted_takedown_is_finished(
 ) -> None:
     uri = next(name for name in statuses_of(folder / "set") if name.endswith("/3.wav"))
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.takedown._erase", _fail)
+        patch.setattr("pipelines.takedown.erase_leftovers", _fail)
         with pytest.raises(RuntimeError):
             takedown(store, [uri])
     assert _mentions(folder / "set", uri) != []
@@ -434,7 +457,7 @@ def test_an_interrupted_takedown_is_finished_by_one_of_another(
 ) -> None:
     first, second = sorted(statuses_of(folder / "set"))[:2]
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.takedown._erase", _fail)
+        patch.setattr("pipelines.takedown.erase_leftovers", _fail)
         with pytest.raises(RuntimeError):
             takedown(store, [first])
     takedown(store, [first, second])

@@ -192,6 +192,8 @@ def write_part(
 ) -> str | None:
     """Write one part of one of the index's tables, sorted by its key; give its name.
 
+    Nothing is written of no rows, but for the first part of the recordings.
+
     Parameters
     ----------
     store, index, kind, part
@@ -205,7 +207,8 @@ def write_part(
     table = pa.Table.from_pylist(rows, schema=schema)
     if carried is not None:
         table = pa.concat_tables([carried, table])
-    if not table.num_rows:
+    # An index has its first part whatever it holds: by that it is known to be there.
+    if not table.num_rows and (kind, part) != ("recordings", 0):
         return None
     name = part_name(index, kind, part)
     with store.scratch() as path:

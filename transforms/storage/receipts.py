@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from transforms.job import ExtractJob
+from transforms.storage.naming import digest
 from transforms.storage.store import Store
 from transforms.storage.summaries import ShardSummary
 
@@ -23,11 +24,11 @@ class Made:
     Attributes
     ----------
     shard
-        Name of a shard; ``""`` where an index is announced.
+        Name of a shard; ``""`` where something else is announced.
     files
-        Names of the shard's files.
+        Names of the shard's files, or of a file by itself.
     index
-        Name of an index; ``""`` where a shard is announced.
+        Name of an index; ``""`` where something else is announced.
     """
 
     shard: str = ""
@@ -44,6 +45,12 @@ def announce_shard(job: ExtractJob, shard: str, files: Sequence[str]) -> None:
 def announce_index(job: ExtractJob, index: str) -> None:
     """Write down the name of an index, before the first of its files is there."""
     job.store.put(f"{job.staging}/made/{index}.json", json.dumps({"index": index}).encode())
+
+
+def announce_file(job: ExtractJob, name: str) -> None:
+    """Write down the name of a file that belongs to no shard, before it is there."""
+    said = json.dumps({"files": [name]})
+    job.store.put(f"{job.staging}/made/{digest(name)}.json", said.encode())
 
 
 def read_made(store: Store, staging: str) -> Iterator[Made]:

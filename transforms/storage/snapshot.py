@@ -14,15 +14,18 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
+from urllib.parse import unquote
 
+import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from transforms.errors import ConflictError, DatasetError
+from transforms.storage.columns import LabelColumn, is_label, type_name
 from transforms.storage.endpoints import delta_options
 from transforms.storage.patience import insist
 from transforms.storage.store import Store
@@ -33,20 +36,15 @@ _KEY = "melmill"
 _APPLICATION = "melmill"
 
 #: What a commit's metadata and its index look like; raised where older readers would misread it.
-#: The first lacked what a refresh goes by, the second rows and run; both can be read.
-FORMAT = 3
+#: The first lacked what a refresh goes by, the second rows and run; up to the third, commits held
+#: the list of what was taken down themselves. All can be read.
+FORMAT = 4
+
+#: Each index has it, and melmill removes it first.
+_FIRST_PART = "/recordings-00000.parquet"
 
 #: Shards carry no time of their making: the same shard is the same action.
 _NO_TIME = 0
-
-
-@dataclass(frozen=True, slots=True)
-class TakenDown:
-    """A recording that was erased from the dataset: which, and when (UTC, ISO 8601)."""
-
-    recording_id: str
-    uri: str
-    time: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +74,8 @@ class Snapshot:
     dataset_version
         Counts the schemas: raised whenever the columns or the shape of ``mel`` change.
     taken_down
-        Recordings that were erased, and stay away whatever the catalogue says.
+        File that lists the recordings which were erased, and stay away whatever the catalogue
+        says (see :mod:`~transforms.storage.taken_down`); ``""`` where there are none.
     replaced
         Of a takedown: the index that each earlier snapshot's became.
     rows
@@ -95,7 +94,7 @@ class Snapshot:
     parts: int = 0
     listed_ms: int = 0
     dataset_version: int = 1
-    taken_down: tuple[TakenDown, ...] = ()
+    taken_down: str = ""
     replaced: dict[str, str] = field(default_factory=dict)
     rows: int = -1
     run: str = ""
@@ -180,8 +179,9 @@ def _parse(store: Store, said: dict[str, Any], version: int) -> Snapshot:
             f"{store.root}: version {version} was committed by a newer melmill, in format {form}, "
             f"and this one reads format {FORMAT}; install the newer one"
         )
-    taken_down = tuple(TakenDown(**one) for one in said.pop("taken_down", ()))
-    return Snapshot(version=version, taken_down=taken_down, **said)
+    if not isinstance(listed := said.pop("taken_down", ""), str):
+        listed = json.dumps(listed) if listed else ""
+    return Snapshot(version=version, taken_down=listed, **said)
 
 
 def read_history(store: Store) -> list[Past]:
@@ -193,14 +193,18 @@ def read_history(store: Store) -> list[Past]:
         There is none, or the log cannot be read.
     """
     require_snapshot(store)
-    indexes = {name.split("/")[1] for name in store.names("index")}
+    # The first to be removed of an index: what is left without it is no longer whole.
+    indexes = {name.split("/")[1] for name in store.names("index") if name.endswith(_FIRST_PART)}
     table = open_table(store)
     replaced: dict[str, str] = {}
-    history = []
+    history: list[Past] = []
     for said in insist(table.history) if table else ():
         if (text := said.get(_KEY)) is None:
             continue
         snapshot = _parse(store, json.loads(text), said["version"])
+        if not history:
+            # The current snapshot is the dataset's, and what it lacks is damage.
+            indexes.add(snapshot.index)
         history.append(_past(snapshot, said["timestamp"], replaced, indexes))
         for before, after in snapshot.replaced.items():
             replaced.setdefault(before, replaced.get(after, after))
@@ -217,6 +221,23 @@ def _past(
         # What the commit says of its rows is not true any more.
         snapshot = replace(snapshot, index=index, statistics={})
     return Past(snapshot, committed_ms, snapshot.index in indexes)
+
+
+def index_names(history: Iterable[Past]) -> set[str]:
+    """Name all indexes that commits ever named, also those that were replaced."""
+    names = {past.snapshot.index for past in history}
+    for past in history:
+        names |= {*past.snapshot.replaced, *past.snapshot.replaced.values()}
+    return names - {""}
+
+
+def logged_files(store: Store) -> Iterator[str]:
+    """Name the Parquet files of all versions of the table, also those long removed."""
+    for name in store.names("_delta_log"):
+        if re.fullmatch(r"_delta_log/[0-9]{20}\.json", name):
+            for line in store.read(name).splitlines():
+                if line.startswith(b'{"add"'):
+                    yield unquote(json.loads(line)["add"]["path"])
 
 
 def require_past(store: Store, version: int) -> Past:
@@ -255,6 +276,19 @@ def table_files(table: DeltaTable) -> Iterator[tuple[str, int, str]]:
     sizes = actions.column("size_bytes").to_pylist()
     splits = actions.column("partition.split").to_pylist()
     yield from zip(names, sizes, splits, strict=True)
+
+
+def table_labels(store: Store, version: int) -> tuple[tuple[LabelColumn, ...], bool]:
+    """Read the label columns of a version of the table, and whether channels have rows each.
+
+    It is what is known of the rows of a snapshot that has none.
+    """
+    table = open_table(store, version)
+    if table is None:
+        raise DatasetError(f"{store.root}: its Delta log has gone")
+    columns = pa.schema(table.schema().to_arrow())
+    labels = (LabelColumn(f.name, type_name(f.type)) for f in columns if is_label(f.name))
+    return tuple(one for one in labels if one.name != "split"), "channel" in columns.names
 
 
 def commit(store: Store, snapshot: Snapshot, schema: Any) -> int:

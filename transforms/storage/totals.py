@@ -113,9 +113,9 @@ class Totals:
 def add_up(store: Store, index: str) -> Totals:
     """Add up an index; ``DatasetError`` where there is none."""
     totals = Totals()
-    _add_recordings(totals, store, index)
-    if not totals.recordings:
+    if next(store.names(f"index/{index}"), None) is None:
         raise DatasetError(f"{store.root}/index/{index} is missing or empty")
+    _add_recordings(totals, store, index)
     for failure in read_index(store, index, "failures"):
         totals.failures[failure["cause"]] += 1
         examples = totals.examples.setdefault(failure["cause"], [])

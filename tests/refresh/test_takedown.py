@@ -1,0 +1,387 @@
+"""Taken down means gone: in no file of the dataset, and never back, whatever names the audio."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import pipelines.extract
+from pipelines.config import RetentionConfig
+from pipelines.dataset import Dataset
+from pipelines.export import export
+from pipelines.gc import collect
+from pipelines.inspect import inspect, inspection_json, inspection_text
+from pipelines.takedown import Takedown, takedown
+from pipelines.validate import validate
+from pipelines.versions import history, rollback
+from tests.pipeline_runs import extract_here, here, refresh_here
+from tests.refresh.catalogues import (
+    SMALL,
+    files_of,
+    mentions_of,
+    needed_files,
+    rows_of,
+    statuses_of,
+    write_song,
+    write_table,
+)
+from tests.refresh.machine import killed_at, killed_at_removal
+from tests.refresh.test_conflicts import overtaken
+from transforms.errors import ConflictError, DatasetError
+from transforms.storage.exports import ExportJob
+from transforms.storage.left_out import LeftOut, names_of_uri, read_left_out
+from transforms.storage.naming import recording_id
+from transforms.storage.snapshot import require_snapshot
+from transforms.storage.store import Store
+from transforms.storage.taken_down import TakenDown, read_taken_down, write_taken_down
+
+FEW = (*SMALL, "output.min_shards=2", "split.fractions={train: 1.0}")
+TWINS = "output.formats=[parquet,tfrecord]"
+NOW = RetentionConfig(keep_snapshots=1, grace_hours=0)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two versions of three songs, with contents' hashes: the second has a copy of the first."""
+    folder = tmp_path_factory.mktemp("takedown")
+    songs = folder / "music" / "songs"
+    for number in range(3):
+        write_song(songs / f"{number}.wav", number, 0.4 + 0.2 * number)
+    extract_here(songs, folder / "set", *FEW, TWINS, "catalogue.content_hashes=true")
+    shutil.copyfile(songs / "0.wav", songs / "copy.wav")
+    refresh_here(songs, folder / "set")
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made / "set", tmp_path / "set")
+    shutil.copytree(made / "music", tmp_path / "music", copy_function=shutil.copy2)
+    return tmp_path
+
+
+@pytest.fixture
+def dataset(folder: Path) -> Path:
+    return folder / "set"
+
+
+@pytest.fixture
+def store(dataset: Path) -> Store:
+    return Store(str(dataset))
+
+
+@pytest.fixture
+def songs(made: Path) -> Path:
+    """Where the dataset says that its recordings are."""
+    return made / "music" / "songs"
+
+
+def uris_of(dataset: Path) -> set[str]:
+    return {Path(uri).name for uri in statuses_of(dataset)}
+
+
+def is_whole(store: Store) -> bool:
+    return validate(store, 1, lambda number: None) == []
+
+
+# Never back
+
+
+@pytest.mark.parametrize(
+    ("listed", "same"),
+    [
+        ("/music/songs/0.wav", True),
+        ("file:///music/songs/0.wav", True),
+        ("FILE:///music/./other/../songs//0.wav", True),
+        ("local:///music/songs/0.wav", True),
+        ("file:/music/songs/0.wav", True),
+        ("/music/songs/0.wav/", True),
+        ("/music/songs/0.WAV", False),
+        ("/music/songs/10.wav", False),
+        ("s3://music/songs/0.wav", False),
+    ],
+)
+def test_a_uri_is_the_same_however_it_is_written(listed: str, same: bool) -> None:
+    assert names_of_uri(listed).isdisjoint(names_of_uri("/music/songs/0.wav")) != same
+
+
+def test_a_linked_folder_leads_to_the_same_recording(folder: Path) -> None:
+    (folder / "link").symlink_to(folder / "music")
+    (folder / "0.wav").symlink_to(folder / "link" / "songs" / "0.wav")
+    real = str(folder / "music" / "songs" / "0.wav")
+    for name in ("link/songs/0.wav", "0.wav"):
+        assert real in names_of_uri(str(folder / name))
+
+
+def test_other_segments_tables_and_folders_do_not_bring_it_back(
+    store: Store, dataset: Path, songs: Path, folder: Path
+) -> None:
+    takedown(store, [str(songs / "1.wav")])
+    rows = [
+        {"uri": str(songs / "1.wav"), "start": 0.0, "end": 0.25},
+        {"uri": f"file://{songs}/1.wav", "start": 0.25, "end": 0.5},
+        {"uri": str(songs / "2.wav"), "start": 0.0, "end": 0.25},
+    ]
+    table = write_table(folder / "other.jsonl", rows)
+    made = refresh_here(table, dataset)
+    assert made.difference["taken_down"] == 2
+    assert uris_of(dataset) == {"2.wav"}
+    refresh_here(songs.parent, dataset)
+    assert uris_of(dataset) == {"0.wav", "2.wav", "copy.wav"}
+    assert not refresh_here(songs.parent, dataset).committed
+
+
+def test_a_catalogue_that_moved_does_not_bring_it_back(
+    store: Store, dataset: Path, songs: Path, folder: Path
+) -> None:
+    takedown(store, [str(songs / "1.wav")])
+    refresh_here(folder / "music" / "songs", dataset)
+    assert uris_of(dataset) == {"0.wav", "2.wav", "copy.wav"}
+
+
+def test_a_copy_goes_too_and_no_other_copy_comes(
+    store: Store, dataset: Path, songs: Path, folder: Path
+) -> None:
+    made = takedown(store, [str(songs / "0.wav")])
+    assert {Path(one.uri).name for one in made.erased} == {"0.wav", "copy.wav"}
+    catalogue = folder / "music" / "songs"
+    shutil.copyfile(catalogue / "0.wav", catalogue / "again.wav")
+    write_song(catalogue / "2.wav", 77)
+    made_again = refresh_here(catalogue, dataset)
+    assert made_again.difference["taken_down"] == 3
+    assert (made_again.difference["new"], made_again.totals.recordings["failed"]) == (0, 0)
+    assert uris_of(dataset) == {"1.wav", "2.wav"}
+    assert not refresh_here(catalogue, dataset).committed
+
+
+def test_the_list_outlives_overwriting_and_going_back(
+    store: Store, dataset: Path, songs: Path
+) -> None:
+    takedown(store, [str(songs / "1.wav")])
+    extract_here(songs, dataset, *FEW, "mel.n_mels=5", overwrite=True)
+    assert uris_of(dataset) == {"0.wav", "2.wav", "copy.wav"}
+    rollback(store, 0)
+    assert uris_of(dataset) == {"0.wav", "2.wav"}
+    refresh_here(songs, dataset)
+    assert uris_of(dataset) == {"0.wav", "2.wav", "copy.wav"}
+    (record,) = read_taken_down(store, require_snapshot(store).taken_down)
+    assert (record.uri, len(record.content)) == (str(songs / "1.wav"), 64)
+
+
+def test_a_list_that_is_missing_or_damaged_stops_everything(
+    store: Store, dataset: Path, songs: Path
+) -> None:
+    takedown(store, [str(songs / "1.wav")])
+    path = dataset / require_snapshot(store).taken_down
+    whole = path.read_bytes()
+    for content in (None, b"", whole[:-10], whole.replace(b"1.wav", b"2.wav")):
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(DatasetError, match="restore it from a backup"):
+            read_left_out(store, require_snapshot(store).taken_down)
+
+
+def test_a_list_of_an_older_format_is_read(store: Store) -> None:
+    said = json.dumps([{"recording_id": "5f", "uri": "/a.wav", "time": "2026"}])
+    assert read_left_out(store, said) == LeftOut(frozenset({"5f", "/a.wav"}))
+
+
+def test_a_long_list_leaves_commits_small(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    erased = [TakenDown(recording_id(f"{i}"), f"/songs/{i}.wav", "2026") for i in range(10_000)]
+    name = write_taken_down(store, erased)
+    assert len(name) < 60
+    assert len(read_left_out(store, name).taken_down) == 20_000
+
+
+# In no file
+
+
+def test_nothing_of_it_is_left_anywhere(store: Store, dataset: Path, songs: Path) -> None:
+    record = dataset / "runs" / "20260101T000000.000Z-refresh.json"
+    record.parent.mkdir()
+    uri = str(songs / "1.wav")
+    record.write_text(json.dumps({"difference": {"examples": {"new": [uri]}}, "message": uri}))
+    assert mentions_of(dataset, uri)
+    takedown(store, [uri])
+    assert mentions_of(dataset, uri, recording_id("1.wav")) == []
+    assert json.loads(record.read_text())["message"] == "(taken down)"
+
+
+def test_a_lone_twin_is_found_by_its_own_records(store: Store, dataset: Path, songs: Path) -> None:
+    for path in sorted((dataset / "tfrecord" / "train").glob("*.tfrecord")):
+        shutil.copyfile(path, path.with_name(f"part-{path.stem[5:][::-1]}.tfrecord"))
+    uri = str(songs / "1.wav")
+    takedown(store, [uri])
+    assert mentions_of(dataset, uri) == []
+    # Others' orphans are gc's, where a record knows them.
+    assert mentions_of(dataset, str(songs / "2.wav")) != []
+
+
+@pytest.mark.parametrize("write", [12, 16, 40])
+def test_what_an_interrupted_overwriting_left_is_erased(
+    store: Store, dataset: Path, songs: Path, folder: Path, write: int
+) -> None:
+    other = folder / "other"
+    write_song(other / "only-there.wav", 9)
+    write_song(other / "5.wav", 10)
+    with killed_at(write):
+        extract_here(other, dataset, *FEW, TWINS, overwrite=True)
+    uri = str(other / "only-there.wav")
+    version = require_snapshot(store).version
+    if mentions_of(dataset, uri):
+        takedown(store, [uri])
+        assert require_snapshot(store).version == version + 1
+    assert mentions_of(dataset, uri) == []
+    extract_here(other, dataset, *FEW, overwrite=True)
+    assert uris_of(dataset) == {"5.wav"} | ({"only-there.wav"} - uris_of_list(store))
+
+
+def uris_of_list(store: Store) -> set[str]:
+    listed = read_taken_down(store, require_snapshot(store).taken_down)
+    return {Path(one.uri).name for one in listed}
+
+
+def test_a_run_that_is_overtaken_by_it_leaves_nothing(
+    store: Store, dataset: Path, songs: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue = folder / "music" / "songs"
+    write_song(catalogue / "1.wav", 50)
+    uri = str(catalogue / "1.wav")
+
+    def rival() -> None:
+        takedown(store, [str(songs / "1.wav")])
+
+    overtaken(pipelines.extract, monkeypatch, rival)
+    with pytest.raises(ConflictError):
+        refresh_here(catalogue, dataset, "catalogue.content_hashes=false")
+    assert mentions_of(dataset, uri, str(songs / "1.wav")) == []
+    assert not (dataset / "staging").exists()
+    refresh_here(catalogue, dataset)
+    assert "1.wav" not in uris_of(dataset)
+
+
+def assert_gone(store: Store, dataset: Path, uri: str) -> None:
+    """The takedown, begun again, leaves no word of it, and gc no file that nobody needs."""
+    takedown(store, [uri])
+    assert mentions_of(dataset, uri) == []
+    collect(store, NOW)
+    side_files = {".melmill", "tfrecord/files.json", "tfrecord/features.json"}
+    assert files_of(dataset) == needed_files(dataset) | side_files
+    assert not (dataset / "staging").exists()
+    assert is_whole(store)
+
+
+WRITES = [pytest.param(n, marks=pytest.mark.slow) for n in range(40) if n not in (3, 9, 15, 22)]
+
+
+@pytest.mark.parametrize("write", [3, 9, 15, 22, *WRITES])
+def test_killed_at_a_write(store: Store, dataset: Path, songs: Path, write: int) -> None:
+    uri = str(songs / "1.wav")
+    with killed_at(write):
+        takedown(store, [uri])
+    assert_gone(store, dataset, uri)
+
+
+REMOVALS = [pytest.param(n, marks=pytest.mark.slow) for n in range(40) if n not in (0, 5, 14)]
+
+
+@pytest.mark.parametrize("removal", [0, 5, 14, *REMOVALS])
+def test_killed_at_a_removal(store: Store, dataset: Path, songs: Path, removal: int) -> None:
+    uri = str(songs / "1.wav")
+    with killed_at_removal(removal):
+        takedown(store, [uri])
+    assert_gone(store, dataset, uri)
+
+
+@pytest.mark.parametrize("removal", [0, 1, 4, *REMOVALS[4:]])
+def test_gc_killed_at_a_removal(store: Store, dataset: Path, songs: Path, removal: int) -> None:
+    with killed_at_removal(removal):
+        collect(store, NOW)
+    for one in history(store):
+        if one["kept"]:
+            rows_of(dataset, one["version"])
+    assert_gone(store, dataset, str(songs / "1.wav"))
+
+
+# All of them
+
+
+def test_an_empty_dataset_is_a_dataset(store: Store, dataset: Path, songs: Path) -> None:
+    columns, shape = Dataset(dataset).columns, Dataset(dataset).shape
+    made = takedown(store, [str(songs / f"{number}.wav") for number in range(3)])
+    assert (len(made.erased), made.versions, rows_of(dataset)) == (4, [0, 1], {})
+    assert is_whole(store)
+    assert [one["rows"] for one in history(store)] == [0, 0, 0]
+    empty = Dataset(dataset)
+    assert (empty.columns, empty.shape, empty.rows) == (columns, shape, {})
+    assert empty.as_arrow().count_rows() == 0
+    assert "0 recordings" in inspection_text("set", inspect(store))
+    assert inspection_json("set", inspect(store))["rows"] == 0
+    job = ExportJob(store, "", Store(str(dataset.parent / "view")), "hf", "songs")
+    with pytest.raises(DatasetError, match="nothing to export"):
+        export(job, here())
+    collect(store, NOW)
+    assert not refresh_here(songs, dataset).committed
+    rollback(store, 2)
+
+
+def test_an_empty_dataset_is_filled_again(store: Store, dataset: Path, songs: Path) -> None:
+    takedown(store, [str(songs / f"{number}.wav") for number in range(3)])
+    new = dataset.parent / "new"
+    write_song(new / "other.wav", 20)
+    refresh_here(new, dataset)
+    assert uris_of(dataset) == {"other.wav"}
+    assert is_whole(store)
+
+
+# What it is called
+
+
+@pytest.mark.parametrize("form", ["absolute", "url", "relative", "id", "dotted"])
+def test_a_recording_may_be_named_as_it_is_at_hand(store: Store, songs: Path, form: str) -> None:
+    name = {
+        "absolute": str(songs / "1.wav"),
+        "url": f"file://{songs}/1.wav",
+        "relative": "1.wav",
+        "id": recording_id("1.wav"),
+        "dotted": f"{songs}/../songs/1.wav",
+    }[form]
+    assert erased_by(takedown(store, [name])) == {"1.wav"}
+
+
+def erased_by(made: Takedown) -> set[str]:
+    return {Path(one.uri).name for one in made.erased}
+
+
+def test_a_name_that_is_not_known_is_refused_with_close_ones(store: Store, dataset: Path) -> None:
+    before = files_of(dataset)
+    with pytest.raises(DatasetError, match=r"has copi\.wav \(did you mean [^,]*/songs/copy\.wav"):
+        takedown(store, ["1.wav", "copi.wav"])
+    with pytest.raises(DatasetError, match=r"did you mean .*/songs/1\.wav"):
+        takedown(store, ["/elsewhere/1.wav"])
+    assert files_of(dataset) == before
+
+
+# What it cannot reach
+
+
+def test_exports_that_hold_it_are_named(store: Store, dataset: Path, songs: Path) -> None:
+    output = dataset.parent / "view"
+    job = ExportJob(store, "", Store(str(output)), "numpy", "songs")
+    export(job, here())
+    made = takedown(store, ["1.wav"])
+    assert [(one.output, one.format, one.version) for one in made.exports] == [
+        (str(output), "numpy", 1)
+    ]
+    # Named once more by whoever asks again; not by what was never in it.
+    assert len(takedown(store, ["1.wav"]).exports) == 1
+    write_song(songs / "late.wav", 60)
+    refresh_here(songs, dataset)
+    (songs / "late.wav").unlink()
+    export(ExportJob(store, "", Store(str(output) + "2"), "numpy", "songs"), here())
+    assert {one.output for one in takedown(store, ["late.wav"]).exports} >= {f"{output}2"}
