@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from pipelines.maintenance import open_snapshot, recipe_of
+from pipelines.maintenance import open_snapshot
+from pipelines.schemas import recipe_of
 from transforms.audio.features import FeatureSpec
 from transforms.audio.resample import drifts
 from transforms.errors import Cause, DatasetError, RecordingError
