@@ -290,3 +290,11 @@ def test_a_start_time_is_no_missing_audio(store, container):
                 packet.stream = stream
                 late.mux(packet)
     assert abs(probe_audio(store(buffer.getvalue())).frames - 3 * 48000) < 3000
+
+
+def test_a_change_of_the_kind_of_samples_is_said(store):
+    parts = [encode(song(1, RATE), RATE, name) for name in ("flac", "flac24")]
+    data = damage.without_total(parts[0]) + parts[1][parts[1].index(b"\xff\xf8") :]
+    error = failure(store(data))
+    assert error.cause == Cause.CORRUPT
+    assert "'s16') (rate, channels, samples) to (44100, 1, 's32')" in error.message
