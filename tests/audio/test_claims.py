@@ -290,3 +290,26 @@ def test_a_start_time_is_no_missing_audio(store, container):
                 packet.stream = stream
                 late.mux(packet)
     assert abs(probe_audio(store(buffer.getvalue())).frames - 3 * 48000) < 3000
+
+
+def test_a_change_of_the_kind_of_samples_is_damage(store):
+    parts = [encode(song(1, RATE), RATE, name) for name in ("flac", "flac24")]
+    data = damage.without_total(parts[0]) + parts[1][parts[1].index(b"\xff\xf8") :]
+    error = failure(store(data))
+    assert (error.cause, error.frames) == (Cause.CORRUPT, RATE)
+
+
+@pytest.mark.parametrize(("rate", "kind"), [(48000, "s16"), (RATE, "s32"), (RATE, "s16p")])
+def test_the_queue_compares_rate_and_kind(rate, kind):
+    """What we rely on: it does not compare channels, and that we do ourselves."""
+    import av
+
+    queue = av.AudioFifo()
+    for frame_rate, frame_kind in ((RATE, "s16"), (rate, kind)):
+        frame = av.AudioFrame(format=frame_kind, layout="mono", samples=100)
+        frame.sample_rate = frame_rate
+        if (frame_rate, frame_kind) == (RATE, "s16"):
+            queue.write(frame)
+        else:
+            with pytest.raises(ValueError, match="Frame does not match"):
+                queue.write(frame)

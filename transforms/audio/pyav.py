@@ -140,7 +140,6 @@ class PyavStream:
         self.position = 0
         # Rate and channels are the first frame's: of HE-AAC a container knows the half.
         self.shape = (0, 0)
-        self._format = ""
         self._early = 0
         self._ready = av.AudioFifo()
         file.seek(0)
@@ -269,18 +268,23 @@ class PyavStream:
             yield from frames
 
     def _admit(self, frame: Any) -> None:
-        shape, kind = _shape(frame), frame.format.name
         if not self.shape[0]:
-            self.shape, self._format = shape, kind
+            self.shape = _shape(frame)
             self._early = max(0, -round((frame.pts or 0) * frame.time_base * frame.sample_rate))
         # The queue does not compare channels, and would read beside the frame's samples.
-        elif shape != self.shape or kind != self._format:
-            old, new = (*self.shape, self._format), (*shape, kind)
-            message = f"the sound changes from {old} (rate, channels, samples) to {new}"
-            at = self.position + self._ready.samples
-            raise self.error(Cause.CORRUPT, f"{message} at frame {at}")
+        elif frame.layout.nb_channels != self.shape[1]:
+            raise self._change(frame)
         frame.pts = None  # else the queue would have it continue the frame before
-        self._ready.write(frame)
+        try:
+            self._ready.write(frame)
+        except ValueError as error:  # the rate, or the kind of samples
+            raise self._change(frame) from error
+
+    def _change(self, frame: Any) -> RecordingError:
+        at = self.position + self._ready.samples
+        was, now = (*self.shape, self._ready.format.name), (*_shape(frame), frame.format.name)
+        message = f"the sound changes from {was} (rate, channels, samples) to {now} at frame {at}"
+        return self.error(Cause.CORRUPT, message)
 
     def _take(self, samples: int) -> npt.NDArray[np.float32]:
         with self._decoder_errors():
