@@ -23,7 +23,7 @@ CORE = [
     "pydantic>=2.12",
     "tenacity>=9",
     # Of the launcher; small enough to be everywhere.
-    "deltalake>=1.6,<2",
+    "deltalake>=1.6.6,<2",
     "prometheus-client>=0.20",
     "psutil>=6",
     "PyYAML>=6",
@@ -69,6 +69,7 @@ DEV = [
     "pandas",
     "pre-commit",
     "pytest",
+    "pytest-xdist",
     "ruff",
     "types-psutil",
     "types-PyYAML",
@@ -95,7 +96,7 @@ setup(
         "loaders": LOADERS,
         "dev": [*DEV, *LOADERS, *NOTEBOOK],
     },
-    entry_points={"console_scripts": ["melmill = pipelines.cli:main"]},
+    entry_points={"console_scripts": ["melmill = pipelines.__main__:main"]},
     classifiers=[
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",

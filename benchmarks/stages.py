@@ -29,7 +29,7 @@ from transforms.audio.chunks import count_chunks, resampled_length
 from transforms.audio.features import FeatureSpec
 from transforms.audio.isolation import DecoderProcess
 from transforms.audio.media import open_audio
-from transforms.audio.resample import resample_stream, source_range
+from transforms.audio.resample import Conversion, resample_stream
 from transforms.audio.spans import Span, extract_span, mel_extractor, read_chunks
 from transforms.probe import probe_object
 from transforms.records import ProbedRecording, Recording
@@ -58,7 +58,7 @@ class Song:
 
     @cached_property
     def probed(self) -> ProbedRecording:
-        audio, size_bytes, fingerprint = probe_object(self.source, "")
+        audio, size_bytes, fingerprint, _ = probe_object(self.source)
         name = str(self.path)
         return ProbedRecording(Recording(name, name, name, fingerprint, size_bytes), audio)
 
@@ -119,10 +119,8 @@ def resample_stages(songs: list[Song]) -> Iterator[Stage]:
 
 
 def _resample(mono: np.ndarray) -> None:
-    wanted = len(mono) // 2
-    source = source_range(0, wanted, len(mono), 44_100, 22_050)
     blocks = (mono[i : i + BLOCK_FRAMES] for i in range(0, len(mono), BLOCK_FRAMES))
-    for _ in resample_stream(blocks, source, wanted, 44_100, 22_050, "soxr_hq"):
+    for _ in resample_stream(blocks, 0, len(mono) // 2, Conversion(44_100, 22_050)):
         pass
 
 

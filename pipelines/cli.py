@@ -295,10 +295,11 @@ def validate(
     quiet: QuietOption = False,
 ) -> None:
     """Read every shard again, and compare it with its checksum, schema, twin and the log."""
+    from pipelines.local_workers import quiet_workers
     from pipelines.progress import counting
     from pipelines.validate import validate as run
 
-    with reporting_errors(), counting("validate", "shards", quiet) as report:
+    with reporting_errors(), counting("validate", "shards", quiet) as report, quiet_workers():
         faults = run(open_store(dataset, storage_option), workers or os.cpu_count() or 1, report)
     if as_json:
         print_json({"dataset": dataset, "faults": faults})

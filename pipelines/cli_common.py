@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from transforms.errors import ConflictError, UserError
+from transforms.errors import ConflictError, UnavailableError, UserError
 from transforms.storage.store import Store, absolute_uri
 
 
@@ -112,13 +112,17 @@ def open_store(root: str, settings: list[str], option: str = "--storage-option")
 def reporting_errors() -> Iterator[None]:
     """Say what went wrong in plain words, and exit with what it means."""
     from pipelines.finish import TooManyFailuresError
-    from pipelines.launch import LostWorkerError, NothingSubmittedError, end_children
+    from pipelines.launch import NothingSubmittedError
+    from pipelines.local_workers import LostWorkerError
 
     try:
         yield
     except ConflictError as error:
         complain(str(error))
         raise typer.Exit(Exit.CONFLICT) from None
+    except UnavailableError as error:
+        complain(f"{error}; run the same command again later")
+        raise typer.Exit(Exit.FAILED) from None
     except UserError as error:
         complain(str(error))
         raise typer.Exit(Exit.USAGE) from None
@@ -126,15 +130,12 @@ def reporting_errors() -> Iterator[None]:
         complain(str(error))
         raise typer.Exit(Exit.FAILED) from None
     except LostWorkerError as error:
-        complain(f"{error}, again and again; the same command goes on from the finished shards")
+        said = f"{error}, again and again; the same command goes on from the finished shards"
+        complain("\n".join([said, *error.__notes__] if hasattr(error, "__notes__") else [said]))
         raise typer.Exit(Exit.FAILED) from None
     except NothingSubmittedError as outcome:
         print(outcome)
         raise typer.Exit(Exit.SUCCESS) from None
-    except KeyboardInterrupt:
-        end_children()
-        complain("interrupted; the same command goes on from the finished shards")
-        raise typer.Exit(130) from None
 
 
 def complain(message: str) -> None:

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from pipelines import present_versions
+from pipelines import present_verification, present_versions
 from pipelines.cli_common import (
     PASS_THROUGH,
     DatasetArgument,
+    Exit,
     JsonOption,
     QuietOption,
     RunnerConfigOption,
@@ -25,6 +26,7 @@ from pipelines.cli_common import (
     print_json,
     reporting_errors,
 )
+from transforms.errors import ConfigError
 
 VersionArgument = Annotated[
     int, typer.Argument(metavar="VERSION", min=0, help="As melmill history names it.")
@@ -209,8 +211,8 @@ def takedown(
     from pipelines.progress import counting
     from pipelines.takedown import takedown as run
 
-    if not yes and sys.stdin.isatty():
-        typer.confirm(f"Erase {len(uris):,} recording(s) from {dataset} for good?", abort=True)
+    with reporting_errors():
+        _require_consent(yes, f"Erase {len(uris):,} recording(s) from {dataset} for good?")
     with reporting_errors(), counting("takedown", "indexes", quiet) as report:
         store = open_store(dataset, storage_option)
         made = run(store, uris, single_writer=single_writer, report=report)
@@ -218,3 +220,52 @@ def takedown(
         print_json(present_versions.takedown_json(dataset, made))
     else:
         print(present_versions.takedown_text(dataset, made))
+
+
+def _require_consent(yes: bool, question: str) -> None:
+    """Ask at a terminal; elsewhere, ``ConfigError`` unless ``--yes`` answers."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{question} Nobody is there to ask: say --yes to erase them")
+    typer.confirm(question, abort=True)
+
+
+@app.command()
+def verify(
+    dataset: DatasetArgument,
+    sample: Annotated[
+        int, typer.Option("--sample", min=1, max=10_000, help="Rows, drawn at random.")
+    ] = 200,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw.")] = 0,
+    storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
+    catalogue_storage_option: Annotated[
+        list[str],
+        typer.Option(
+            "--catalogue-storage-option",
+            metavar="KEY=VALUE",
+            help="What fsspec opens the recordings' store with; no dataset stores it.",
+        ),
+    ] = [],  # noqa: B006 - typer reads the default
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Compute a sample of rows again from the source recordings by librosa, and compare.
+
+    Exit status 1 where a row differs by more than float32 rounding explains, or none could be
+    compared.
+    """
+    from pipelines.config import read_storage_options
+    from pipelines.progress import counting
+    from pipelines.verify import verify as run
+
+    with reporting_errors(), counting("verify", "rows", quiet) as report:
+        option = "--catalogue-storage-option"
+        of_catalogue = read_storage_options(option, catalogue_storage_option)
+        found = run(open_store(dataset, storage_option), sample, seed, report, of_catalogue)
+    if as_json:
+        print_json(present_verification.verification_json(dataset, found))
+    else:
+        print(present_verification.verification_text(dataset, found))
+    if not found.passed:
+        raise typer.Exit(Exit.FAILED)

@@ -37,7 +37,7 @@ from transforms.audio.mel import MelSpec, contradictions
 from transforms.audio.resample import Quality
 from transforms.errors import ConfigError
 from transforms.job import Format, Limits, RefreshSpec, WriterSpec
-from transforms.planning import ShardSpec, SplitSpec, check_split_name
+from transforms.planning import Damaged, ShardSpec, SplitSpec, check_split_name
 from transforms.storage.catalogue import DEFAULT_EXTENSIONS
 from transforms.storage.filesystems import StorageOptions
 from transforms.storage.left_out import absolute_file
@@ -151,6 +151,7 @@ class LimitsConfig(_Section):
     timeout_seconds: Annotated[float, Field(gt=0)] = 600
     max_duration_hours: Annotated[float, Field(gt=0)] = 24
     memory_megabytes: Annotated[int, Field(ge=128)] = 1024
+    damaged: Damaged = "fail"
 
     def spec(self) -> Limits:
         """Give the same as the workers take it."""
@@ -159,6 +160,7 @@ class LimitsConfig(_Section):
             max_seconds=self.max_duration_hours * 3600,
             memory_bytes=self.memory_megabytes * 2**20,
             max_failure_ratio=self.max_failure_ratio,
+            damaged=self.damaged,
         )
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from transforms.metrics import NAMESPACE, Progress
+from transforms.metrics import NAMESPACE, PASSED_OVER, Progress
 
 _SECONDS_BETWEEN = 5.0
 _LOG = logging.getLogger("melmill")
@@ -34,6 +34,16 @@ class RunMetrics:
 
     counters: dict[str, int] = field(default_factory=dict)
     distributions: dict[str, Distribution] = field(default_factory=dict)
+
+    @property
+    def passed_over(self) -> dict[str, int]:
+        """Files that were not listed, by their extension; the most frequent first."""
+        found = {
+            name.removeprefix(PASSED_OVER): number
+            for name, number in self.counters.items()
+            if name.startswith(PASSED_OVER)
+        }
+        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
     def to_json(self) -> dict[str, Any]:
         """Give them as plain values, in alphabetical order."""

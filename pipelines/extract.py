@@ -36,14 +36,13 @@ from transforms.plan import PlanRecordings, PlanShards
 from transforms.planning import PlannedRecording, ShardPlan
 from transforms.probe import ProbeRecordings
 from transforms.records import Failure
+from transforms.recount import WriteRecounted
 from transforms.rewrite import RewriteShards
 from transforms.shards import WriteShards
 from transforms.storage.catalogue import (
     Catalogue,
-    catalogue_parts,
-    list_part,
-    nothing_found_message,
     open_catalogue,
+    require_recordings,
 )
 from transforms.storage.endpoints import require_reachable
 from transforms.storage.exclusive import require_exclusive_commits
@@ -122,10 +121,11 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection
     """
     planned = lay_out_plan(pipeline, job)
     diff, adopted = planned.diff, planned.adopted
-    shards = planned.plans | "WriteShards" >> WriteShards(job)
+    written = planned.plans | "WriteShards" >> WriteShards(job)
+    recounted = written.again | "WriteRecounted" >> WriteRecounted(job)
     touched = diff.touched, adopted.touched
     rewritten = (*touched, diff.decision) | "RewriteShards" >> RewriteShards(job)
-    found = planned.recordings, planned.failures, shards
+    found = planned.recordings, planned.failures, written.summaries, *recounted
     facts = *found, diff.facts, adopted.facts, rewritten
     return facts | "WriteIndex" >> WriteIndex(job, planned.decision)
 
@@ -174,10 +174,7 @@ def resolve_catalogue(uri: str, config: Config) -> Catalogue:
     _check_group(catalogue, config)
     for _ in read_uris(config.catalogue.exclude or "", storage_options):
         pass  # what is wrong with the list is said before any worker starts
-    parts = catalogue_parts(catalogue)
-    found = (recording for part in parts for recording in list_part(catalogue, part))
-    if next(found, None) is None:
-        raise CatalogueError(nothing_found_message(catalogue))
+    require_recordings(catalogue)
     return catalogue
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from deltalake import Schema
 
 from pipelines.launch import not_shared
+from pipelines.present import failures_text
 from pipelines.schemas import row_schema
 from transforms.errors import ConflictError, DatasetError
 from transforms.job import ExtractJob
@@ -295,12 +296,14 @@ def _check_failures(totals: Totals, job: ExtractJob, outcome: Outcome) -> None:
         raise TooManyFailuresError(
             f"{totals.recordings['failed']:,} of {totals.recordings.total():,} recordings failed "
             f"({totals.failure_ratio:.1%}, and limits.max_failure_ratio allows {allowed:.1%}); "
-            f"nothing was committed. Every failure is in {job.store.root}/index/{index}/"
+            f"nothing was committed. Every failure is in {job.store.root}/index/{index}/\n"
+            + failures_text(totals)
         )
     if not totals.rows:
         raise TooManyFailuresError(
             f"no recording gives any row: {totals.recordings['failed']:,} failed, "
             f"{totals.recordings['skipped']:,} were shorter than a chunk (chunk.short is drop), "
             f"{outcome.difference.get('excluded', 0):,} were left out by catalogue.exclude; "
-            f"nothing was committed. Every failure is in {job.store.root}/index/{index}/"
+            f"nothing was committed. Every failure is in {job.store.root}/index/{index}/\n"
+            + failures_text(totals)
         )

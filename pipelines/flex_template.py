@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pipelines.cli import main as melmill
+from pipelines.__main__ import main as melmill
 
 #: What the template can be asked for.
 COMMANDS = ("extract", "refresh")

@@ -6,20 +6,17 @@ import contextlib
 import logging
 import os
 import re
-import signal
 import sys
-import tempfile
-import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-import psutil
-
 import transforms.errors
 from pipelines.counters import RunMetrics, final_metrics, watching
+from pipelines.interruption import Interrupted
+from pipelines.local_workers import LostWorkerError, quiet_workers, watching_workers
 from pipelines.memory import tune_allocation
 from pipelines.options import RUNNERS
 from transforms.audio.isolation import ONE_THREAD
@@ -30,13 +27,6 @@ if TYPE_CHECKING:
     from transforms.storage.exports import ExportJob
 
 _ATTEMPTS = 3
-_LOST_WORKER = re.compile(r"Worker subprocess exited with return code (-?\d+)")
-#: Control-C reaches the workers too; what is to be done then, this process does.
-_INTERRUPTED = frozenset({"-2", "130"})
-_ENDING_SECONDS = 10.0
-_WAKING_SECONDS = 5.0
-#: Not the one of Control-C: a command that a shell started in the background ignores that.
-_LOST_SIGNAL = signal.SIGUSR1
 _USER_ERROR = re.compile(r"transforms\.errors\.(\w+): (.*?)(?= \[while running|\n\n|\Z)", re.DOTALL)
 
 
@@ -68,10 +58,6 @@ _ADVICE = (
 
 class NothingSubmittedError(Exception):
     """No job runs, and none was to: the options asked for a check, or for a template."""
-
-
-class LostWorkerError(Exception):
-    """A worker process of the direct runner ended in mid-run."""
 
 
 Job = TypeVar("Job", "ExtractJob", "ExportJob")
@@ -153,41 +139,52 @@ def run_pipeline(
     tune_allocation()
     for name, number in ONE_THREAD.items():
         os.environ.setdefault(name, number)
-    for attempt in range(1, _ATTEMPTS + 1):
+    attempts = partial(_run_once, build, options, watch)
+    for _ in range(1, _ATTEMPTS):
         try:
-            return _run_once(build, options, watch)
+            return attempts((UserError, LostWorkerError))
         except LostWorkerError as error:
-            if attempt == _ATTEMPTS:
-                raise
             logging.getLogger("melmill").warning("%s; starting again", error)
-    raise AssertionError("unreachable")
+    return attempts()
 
 
 def _run_once(
     build: Callable[[Any], object],
     options: Any,
     watch: Callable[[Any], AbstractContextManager[None]],
+    unnoted: tuple[type[Exception], ...] = (UserError,),
 ) -> Any:
-    with _quiet_workers(options), _watching_workers() as lost:
-        result = None
-        try:
-            result = _prepare(build, options)
-            _say_where(result, options)
-            with watch(result):
-                result.wait_until_finish()
-        except KeyboardInterrupt:
-            if result is not None and not runs_here(options):
-                result.cancel()
-            if lost:
-                raise LostWorkerError(lost[0]) from None
+    with _quiet(options, unnoted), watching_workers() as workers:
+        return workers.run(lambda: _run(build, options, watch))
+
+
+def _quiet(
+    options: Any, unnoted: tuple[type[Exception], ...] = (UserError,)
+) -> AbstractContextManager[None]:
+    """Keep what local workers write out of the terminal; what other runners say is shown."""
+    return quiet_workers(unnoted) if runs_here(options) else contextlib.nullcontext()
+
+
+def _run(
+    build: Callable[[Any], object],
+    options: Any,
+    watch: Callable[[Any], AbstractContextManager[None]],
+) -> Any:
+    result = None
+    try:
+        result = _prepare(build, options)
+        _say_where(result, options)
+        with watch(result):
+            result.wait_until_finish()
+    except (KeyboardInterrupt, Interrupted):
+        if result is not None and not runs_here(options):
+            result.cancel()
+        raise
+    except Exception as error:
+        # Each runner has a class of its own for what went wrong on a worker.
+        if (plain := _plain(error)) is error:
             raise
-        except Exception as error:
-            # Each runner has a class of its own for what went wrong on a worker.
-            if lost and isinstance(error, RuntimeError):
-                raise LostWorkerError(lost[0]) from error
-            if (plain := _plain(error)) is error:
-                raise
-            raise plain from error
+        raise plain from error
     return result
 
 
@@ -203,8 +200,22 @@ def _prepare(build: Callable[[Any], object], options: Any) -> Any:
     import apache_beam as beam
 
     pipeline = beam.Pipeline(options=options)
-    build(pipeline)
+    with _own_labels():
+        build(pipeline)
     return pipeline.run()
+
+
+@contextlib.contextmanager
+def _own_labels() -> Iterator[None]:
+    """Keep Beam from renaming steps by a notebook's cell: it imports what fails under pandas 3."""
+    import apache_beam.pipeline as beams
+
+    before = beams.alter_label_if_ipython
+    beams.alter_label_if_ipython = lambda transform, applied_to: None
+    try:
+        yield
+    finally:
+        beams.alter_label_if_ipython = before
 
 
 def _say_where(result: Any, options: Any) -> None:
@@ -261,83 +272,3 @@ def _plain(error: Exception) -> Exception:
         if found := said.search(str(error)):
             return RunnerError(advice.format(*found.groups()))
     return error
-
-
-@contextlib.contextmanager
-def _quiet_workers(options: Any) -> Iterator[None]:
-    """Keep what local workers log out of the terminal.
-
-    They inherit this process's standard error, and say many lines about each other.
-    """
-    if not runs_here(options):
-        yield
-        return
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as log:
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(terminal, 2)
-            os.close(terminal)
-
-
-@contextlib.contextmanager
-def _watching_workers() -> Iterator[list[str]]:
-    """Notice when a worker process is lost, which the direct runner waits for in vain."""
-    lost: list[str] = []
-    previous = threading.excepthook
-
-    def hook(args: threading.ExceptHookArgs) -> None:
-        found = _LOST_WORKER.search(str(args.exc_value))
-        if not found:
-            previous(args)
-        elif not lost and found[1] not in _INTERRUPTED:
-            lost.append(f"a worker process ended with status {found[1]}")
-            _wake_main(heard)
-
-    heard = threading.Event()
-    others = psutil.Process().children(recursive=True)
-    threading.excepthook = hook
-    before = signal.signal(_LOST_SIGNAL, signal.default_int_handler)
-    try:
-        yield lost
-    except BaseException:
-        heard.set()
-        threading.excepthook = _say_nothing
-        end_children(others)
-        _await_watchers()
-        raise
-    finally:
-        heard.set()
-        threading.excepthook = previous
-        signal.signal(_LOST_SIGNAL, before)
-
-
-def _wake_main(heard: threading.Event) -> None:
-    # Not interrupt_main, which does not wake a thread that waits for a lock; and more than
-    # once, because Beam's own cleaning up may wait for the lost worker too.
-    while not heard.is_set():
-        signal.pthread_kill(threading.main_thread().ident or 0, _LOST_SIGNAL)
-        heard.wait(_WAKING_SECONDS)
-
-
-def _say_nothing(args: threading.ExceptHookArgs) -> None:
-    """Hear of workers that were killed on purpose."""
-
-
-def _await_watchers() -> None:
-    # One that outlives this run would take its lost worker for one of the next run's.
-    for thread in threading.enumerate():
-        if thread.name == "run_worker":
-            thread.join(_ENDING_SECONDS)
-
-
-def end_children(spared: Collection[psutil.Process] = ()) -> None:
-    """Kill what this process has started, and what that has."""
-    for child in psutil.Process().children(recursive=True):
-        if child not in spared:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()

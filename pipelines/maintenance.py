@@ -109,6 +109,7 @@ def start_from(job: ExtractJob, current: Snapshot, configuration: dict[str, Any]
         same_split=before.get("split") == configuration["split"],
         max_seconds=3600 * before.get("limits", {}).get("max_duration_hours", 0.0),
         configured=_made_with(before) == _made_with(configuration),
+        damaged=before.get("limits", {}).get("damaged", "fail"),
     )
     return in_its_staging(replace(job, base=base, taken_down=current.taken_down))
 

@@ -8,8 +8,7 @@
     mel_spectrogram(song)          # float32 [rows, n_mels, frames], as in the dataset
 
 Everything goes through the code that the workers run, so samples and features are theirs
-bit for bit. (But where a recording that is resampled was cut over several shards: there
-each part differs from the whole by up to 5e-7 of full scale.)
+bit for bit.
 """
 
 from __future__ import annotations

@@ -48,14 +48,14 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
     dict
         The plan's :class:`~transforms.plan_summary.PlanSummary` as plain values, and
         ``cpu_seconds``, from a short calibration on this machine; ``costs`` on others
-        (:func:`~pipelines.costs.estimate_costs`).
+        (:func:`~pipelines.costs.estimate_costs`); and ``passed_over``, files by extension.
     """
     here = runs_here(options)
     if not here and not job.store.root:
         raise ConfigError("melmill plan: name an OUTPUT, where workers elsewhere leave the plan")
     with tempfile.TemporaryDirectory(prefix="melmill-plan-") as folder:
         job = replace(job, store=Store(folder)) if here else job
-        run_job(build_pipeline, job, options)
+        metrics = run_job(build_pipeline, job, options)
         try:
             text = job.store.read(f"{job.staging}/plan.json")
         except FileNotFoundError as error:
@@ -67,4 +67,5 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
     cpu = sum(costs[codec] * seconds for codec, seconds in summary["codec_seconds"].items())
     planned = summary["recordings"].get("planned", 0)
     costs_usd = estimate_costs(cpu, summary["seconds"], planned)
-    return {**summary, "cpu_seconds": cpu, "costs": costs_usd}
+    passed_over = metrics.passed_over
+    return {**summary, "passed_over": passed_over, "cpu_seconds": cpu, "costs": costs_usd}

@@ -39,6 +39,7 @@ def extraction_json(output: str, extraction: Extraction) -> dict[str, Any]:
         "index": extraction.snapshot.index,
         "committed": extraction.committed,
         **totals_json(extraction.totals),
+        "passed_over": extraction.metrics.passed_over,
         "metrics": extraction.metrics.to_json(),
     }
 
@@ -53,7 +54,29 @@ def extraction_text(output: str, extraction: Extraction) -> str:
     )
     lines = [*totals_lines(extraction.totals), *left_out_lines(extraction.difference)]
     lines += metrics_lines(extraction.metrics)
+    lines += passed_over_lines(extraction.metrics.passed_over)
     return "\n".join([head, *lines, "", how_to_read(output, extraction)])
+
+
+def passed_over_lines(passed_over: dict[str, int]) -> list[str]:
+    """Say which files are not recordings, by what they end in.
+
+    >>> passed_over_lines({".mka": 3, "": 2})
+    ['  5 files with other extensions: .mka 3, none 2 (catalogue.extensions says which are read)']
+    """
+    if not passed_over:
+        return []
+    words = {"": "none", "*": "others"}
+    named = [f"{words.get(kind, kind)} {n:,}" for kind, n in passed_over.items()][:_EXTENSIONS]
+    more = " …" if len(passed_over) > _EXTENSIONS else ""
+    return [
+        f"  {sum(passed_over.values()):,} files with other extensions: {', '.join(named)}{more} "
+        "(catalogue.extensions says which are read)"
+    ]
+
+
+#: Extensions that are named.
+_EXTENSIONS = 8
 
 
 def left_out_lines(difference: dict[str, Any]) -> list[str]:
@@ -102,6 +125,11 @@ def totals_lines(totals: Totals) -> list[str]:
     return lines + failure_lines(totals)
 
 
+def failures_text(totals: Totals) -> str:
+    """Say which recordings failed and why: each cause with up to three examples."""
+    return "\n".join(failure_lines(totals))
+
+
 def failure_lines(totals: Totals) -> list[str]:
     """Say which recordings failed and why."""
     lines = []
@@ -128,6 +156,7 @@ def plan_text(catalogue: str, plan: dict[str, Any]) -> str:
     if number.get("skipped"):
         lines.append(f"  {number['skipped']:,} skipped: shorter than a chunk (chunk.short is drop)")
     lines += left_out_lines(number)
+    lines += passed_over_lines(plan.get("passed_over", {}))
     for cause, failed in plan["failures"].items():
         lines.append(f"  {failed:,} failed: {cause}")
         lines += [f"    {uri!r}: {message}" for uri, message in plan["examples"][cause]]
@@ -174,9 +203,9 @@ def how_to_read(output: str, extraction: Extraction) -> str:
 
 _PARQUET = """Read it with polars.read_delta, deltalake, DuckDB, pyarrow, datasets; in Keras:
 
-  from deltalake import DeltaTable
   import numpy as np
-  rows = DeltaTable({output!r}).to_pyarrow_table(filters=[("split", "=", {split!r})])
+  from pipelines.dataset import Dataset
+  rows = Dataset({output!r}).as_arrow({split!r}).to_table(["mel"])
   mel = np.array(rows["mel"].to_pylist(), np.float32)   # [rows, {shape[0]}, {shape[1]}]
   # model.fit(mel, labels)"""
 

@@ -6,7 +6,13 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pipelines.present import left_out_lines, metrics_lines, totals_json, totals_lines
+from pipelines.present import (
+    left_out_lines,
+    metrics_lines,
+    passed_over_lines,
+    totals_json,
+    totals_lines,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +45,7 @@ def refresh_json(dataset: str, made: Extraction) -> dict[str, Any]:
         "committed": made.committed,
         "difference": made.difference,
         **totals_json(made.totals),
+        "passed_over": made.metrics.passed_over,
         "metrics": made.metrics.to_json(),
     }
 
@@ -47,13 +54,17 @@ def refresh_text(dataset: str, made: Extraction) -> str:
     """Say what changed, and what the dataset holds now."""
     version = made.snapshot.version
     if not made.committed:
-        return f"Nothing to do: version {version} of {dataset} is what its catalogue holds" + (
-            waiting_line(made.difference) + _left_out(made.difference)
+        return (
+            f"Nothing to do: version {version} of {dataset} is what its catalogue holds"
+            + waiting_line(made.difference)
+            + _left_out(made.difference)
+            + "".join(f"\n{line}" for line in passed_over_lines(made.metrics.passed_over))
         )
     lines = [f"Committed version {version} of {dataset}", *difference_lines(made.difference)]
     if made.new_schema:
         lines.append(f"  {_new_schema(made.snapshot.dataset_version)}")
-    return "\n".join([*lines, *totals_lines(made.totals), *metrics_lines(made.metrics)])
+    lines += [*totals_lines(made.totals), *metrics_lines(made.metrics)]
+    return "\n".join(lines + passed_over_lines(made.metrics.passed_over))
 
 
 def _new_schema(number: int) -> str:
@@ -108,6 +119,7 @@ def refresh_plan_text(dataset: str, planned: dict[str, Any]) -> str:
     for cause, number in sorted(made["failures"].items()):
         lines.append(f"  {number:,} would fail: {cause}")
         lines += [f"    {uri!r}: {message}" for uri, message in made["examples"][cause]]
+    lines += passed_over_lines(planned["passed_over"])
     if planned["new_schema"]:
         lines.append("  the columns, or the shape of mel, change: a new dataset version")
     return "\n".join(lines)

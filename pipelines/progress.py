@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import threading
 import time
 from collections import Counter
@@ -145,20 +144,25 @@ def counting(title: str, unit: str, quiet: bool = False) -> Iterator[Callable[[i
     """
     board: Counter[str] = Counter()
     done = threading.Event()
-    thread = threading.Thread(target=_show_count, args=(title, unit, board, done), daemon=True)
-    if not quiet:
-        thread.start()
-    try:
-        yield lambda number: board.update({unit: number - board[unit]})
-    finally:
-        done.set()
+    # A copy, since the workers' log may take the place of standard error meanwhile.
+    with os.fdopen(os.dup(2), "w", encoding="utf-8") as terminal:
+        arguments = title, unit, board, done, terminal
+        thread = threading.Thread(target=_show_count, args=arguments, daemon=True)
         if not quiet:
-            thread.join()
+            thread.start()
+        try:
+            yield lambda number: board.update({unit: number - board[unit]})
+        finally:
+            done.set()
+            if not quiet:
+                thread.join()
 
 
-def _show_count(title: str, unit: str, board: Counter[str], done: threading.Event) -> None:
-    terminal = sys.stderr.isatty()
-    while not done.wait(_REFRESH_SECONDS if terminal else _LINE_SECONDS):
-        print(f"{title}: {board[unit]:,} {unit}", file=sys.stderr, end="\r" if terminal else "\n")
-    if terminal:
-        print(file=sys.stderr)
+def _show_count(
+    title: str, unit: str, board: Counter[str], done: threading.Event, terminal: TextIO
+) -> None:
+    end = "\r" if terminal.isatty() else "\n"
+    while not done.wait(_REFRESH_SECONDS if terminal.isatty() else _LINE_SECONDS):
+        print(f"{title}: {board[unit]:,} {unit}", file=terminal, end=end, flush=True)
+    if terminal.isatty():
+        print(file=terminal)

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import apache_beam as beam
 
 from pipelines.extract import Extraction, lay_out_plan, read_current, run
 from pipelines.finish import TooManyFailuresError, changes_schema
-from pipelines.launch import is_dry_run, not_shared, run_job
+from pipelines.launch import is_dry_run, not_shared, run_job, runs_here
 from pipelines.maintenance import start_from
 from transforms.diff import Decision
 from transforms.errors import Cause, ConfigError, DatasetError, UserError
 from transforms.job import ExtractJob
 from transforms.plan_summary import SummarizePlan
+from transforms.storage.store import Store
 
 #: How often recordings are read that change while they are read.
 _PASSES = 3
 
 
-def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
-    """Lay out the same path up to where anything is decoded or written."""
+def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob, told: ExtractJob) -> None:
+    """Lay out the same path up to where anything is decoded; the plan goes to `told`'s store."""
     planned = lay_out_plan(pipeline, job)
     diff, adopted = planned.diff, planned.adopted
     facts = planned.recordings, planned.failures, planned.plans, planned.decision
-    _ = facts | "SummarizePlan" >> SummarizePlan(job)
+    _ = facts | "SummarizePlan" >> SummarizePlan(told)
     touched = beam.pvalue.AsSingleton(
         (diff.touched, adopted.touched)
         | "JoinTouched" >> beam.Flatten()
@@ -36,7 +39,7 @@ def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
         | "CountShards" >> beam.combiners.Count.Globally()
     )
     moved = beam.pvalue.AsSingleton(adopted.number)
-    _ = planned.decision | "WriteDecision" >> beam.Map(_write_decision, touched, moved, job)
+    _ = planned.decision | "WriteDecision" >> beam.Map(_write_decision, touched, moved, told)
 
 
 def _write_decision(decision: Decision, touched: int, moved: int, job: ExtractJob) -> None:
@@ -104,7 +107,8 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
     dict
         ``version``, the current one; ``todo``; ``difference``: recordings by what would be done
         with them, and examples; ``new_schema``; ``shards_rewritten``; ``moved``, how many of the
-        new and changed are carried over, since their contents are known; and ``made``, the
+        new and changed are carried over, since their contents are known; ``passed_over``, files
+        that are not listed, by extension; and ``made``, the
         :class:`~transforms.plan_summary.PlanSummary` of what would be extracted.
 
     Raises
@@ -121,14 +125,17 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
     job = start_from(job, current, configuration)
     if is_dry_run(options):
         raise ConfigError("--plan is a dry run already; leave --dry_run out")
-    run_job(build_plan_pipeline, job, options)
-    try:
-        made = json.loads(job.store.read(f"{job.staging}/plan.json"))
-        decision = json.loads(job.store.read(f"{job.staging}/decision.json"))
-    except FileNotFoundError as error:
-        raise not_shared(job.store.root) from error
-    for name in ("plan.json", "decision.json"):
-        job.store.remove(f"{job.staging}/{name}")
+    with tempfile.TemporaryDirectory(prefix="melmill-plan-") as folder:
+        # A dataset that may only be read is planned, too, where the workers are here.
+        told = replace(job, store=Store(folder)) if runs_here(options) else job
+        metrics = run_job(partial(build_plan_pipeline, told=told), job, options)
+        try:
+            made = json.loads(told.store.read(f"{told.staging}/plan.json"))
+            decision = json.loads(told.store.read(f"{told.staging}/decision.json"))
+        except FileNotFoundError as error:
+            raise not_shared(job.store.root) from error
+        for name in ("plan.json", "decision.json"):
+            told.store.remove(f"{told.staging}/{name}")
     rewrites_all = job.base is not None and job.base.same_features and not job.base.same_files
     return {
         "version": current.version,
@@ -137,5 +144,6 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
         "new_schema": changes_schema(job),
         "moved": decision["moved"],
         "shards_rewritten": "all" if rewrites_all else decision["shards_rewritten"],
+        "passed_over": metrics.passed_over,
         "made": made,
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import transforms
+from pipelines.launch import NothingSubmittedError
 from pipelines.versions import iso_time
 from transforms.errors import ConfigError, ConflictError, UserError
 from transforms.storage.card import to_json
@@ -104,6 +105,8 @@ def recording_run(
 
     try:
         yield tell
+    except NothingSubmittedError:
+        raise  # a check of options, or a template, is no refresh
     except Exception as error:
         run.status = CONFLICT if isinstance(error, ConflictError) else FAILED
         run.message = str(error)

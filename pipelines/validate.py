@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -18,9 +17,10 @@ from transforms.errors import DatasetError
 from transforms.storage.card import stale_files
 from transforms.storage.index import read_index
 from transforms.storage.parquet import read_rows, read_schema
+from transforms.storage.shards import add_rows, held_recordings, is_same
 from transforms.storage.snapshot import Snapshot, open_table, require_snapshot, table_files
 from transforms.storage.store import Store
-from transforms.storage.summaries import FileEntry, ShardSummary
+from transforms.storage.summaries import FileEntry, RecordingRows, ShardSummary
 from transforms.storage.taken_down import read_taken_down
 from transforms.storage.tf_example import encode_examples
 from transforms.storage.tfrecord import read_records
@@ -90,11 +90,14 @@ def _check_log(store: Store, snapshot: Snapshot) -> Iterator[str]:
 
 def _check_recordings(store: Store, snapshot: Snapshot) -> Iterator[str]:
     recordings = read_index(store, snapshot.index, "recordings", ["status"])
-    failed = sum(recording["status"] == "failed" for recording in recordings)
+    failed = sum(recording["status"] in ("failed", "partial") for recording in recordings)
     yield from (f"index: {said}" for said in row_differences(store, snapshot.index))
     failures = sum(1 for _ in read_index(store, snapshot.index, "failures", ["recording_id"]))
     if failed != failures:
-        yield f"index: {failed} recordings failed, and the failures table has {failures} rows"
+        yield (
+            f"index: {failed} recordings failed or are partial, and the failures table has "
+            f"{failures} rows"
+        )
 
 
 def _check_side_files(store: Store, snapshot: Snapshot) -> Iterator[str]:
@@ -149,22 +152,28 @@ def _check_parquet(store: Store, shard: ShardSummary, features: str) -> Iterator
     if metadata.get("melmill.features") != features:
         yield f"{name}: made with another feature configuration than the snapshot's"
     rows = 0
-    held: Counter[str] = Counter()
+    held: dict[str, RecordingRows] = {}
     with store.open(name) as file:
         for batch in read_rows(file):
             if not np.isfinite(batch.mel).all():
                 yield f"{name}: mel is not finite in rows {rows} to {rows + batch.rows - 1}"
             rows += batch.rows
-            held.update(batch.columns["recording_id"])
+            for part in held_recordings(batch):
+                known = held.get(part.recording_id)
+                held[part.recording_id] = add_rows(known, part) if known else part
     if rows != shard.rows:
         yield f"{name}: {rows} rows, and {shard.rows} were written"
-    said = Counter({entry.recording_id: entry.rows for entry in shard.recordings})
+    said = {entry.recording_id: entry for entry in shard.recordings}
     for recording_id in sorted(said.keys() | held.keys()):
-        if said[recording_id] != held[recording_id]:
+        if not is_same(held.get(recording_id), said.get(recording_id)):
             yield (
-                f"{name}: {held[recording_id]} rows of recording {recording_id}, and the index "
-                f"says {said[recording_id]}"
+                f"{name}: holds {_rows(held.get(recording_id))} of recording {recording_id}, and "
+                f"the index says {_rows(said.get(recording_id))}"
             )
+
+
+def _rows(entry: RecordingRows | None) -> str:
+    return "no rows" if entry is None else f"{entry.rows} rows ({entry.digest or 'no digest'})"
 
 
 def _check_tfrecord(store: Store, shard: ShardSummary, features: str) -> Iterator[str]:

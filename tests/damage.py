@@ -58,3 +58,56 @@ def with_granules_moved(data: bytes, frames: int) -> bytes:
         )
         at = page.end
     return pages
+
+
+#: Format of tests.signals -> the word before the audio's size, bytes between, and its packing.
+SIZE_FIELDS = {
+    **dict.fromkeys(("wav", "wav24", "wavex", "wav_float"), (b"data", 0, "<I")),
+    "rf64": (b"ds64", 12, "<Q"),
+    "w64": (b"data\xf3\xac\xd3\x11", 8, "<Q"),
+    **dict.fromkeys(("aiff", "aiff_float"), (b"SSND", 0, ">I")),
+    "au": (b".snd", 4, ">I"),
+    "caf": (b"data", 0, ">Q"),
+}
+
+
+def with_size(data: bytes, format: str, size: int) -> bytes:
+    """A file whose header says another size of the audio."""
+    word, between, form = SIZE_FIELDS[format]
+    at = data.index(word) + len(word) + between
+    return data[:at] + struct.pack(form, size) + data[at + struct.calcsize(form) :]
+
+
+def size_of(data: bytes, format: str) -> int:
+    word, between, form = SIZE_FIELDS[format]
+    return struct.unpack_from(form, data, data.index(word) + len(word) + between)[0]
+
+
+def with_xing(data: bytes, frames: int | None = None, size: int | None = None) -> bytes:
+    """An MP3 whose tag counts other frames or bytes."""
+    at = mpeg.parse_frame(data).tag_offset
+    counts = struct.unpack_from(">II", data, at + 8)
+    counts = frames if frames is not None else counts[0], size if size is not None else counts[1]
+    return data[: at + 8] + struct.pack(">II", *counts) + data[at + 16 :]
+
+
+def without_end(data: bytes) -> bytes:
+    """An Ogg stream whose last page is not marked as such."""
+    page = last_page(data)
+    signed = sign_page(data[page.start : page.start + 5] + b"\0" + data[page.start + 6 : page.end])
+    return data[: page.start] + signed + data[page.end :]
+
+
+def last_page(data: bytes) -> ogg.Page:
+    at, last = 0, None
+    while page := ogg.parse_page(data, at, 0):
+        at, last = page.end, page
+    return last
+
+
+def without_page(data: bytes, number: int) -> bytes:
+    """An Ogg stream that lacks a page."""
+    at = 0
+    for _ in range(number):
+        at = ogg.parse_page(data, at, 0).end
+    return data[:at] + data[ogg.parse_page(data, at, 0).end :]

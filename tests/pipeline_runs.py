@@ -58,9 +58,9 @@ def melmill(*arguments: Path | str, **kwargs: Any) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
 
 
-def melmill_json(*arguments: Path | str, status: int | Sequence[int] = 0) -> Any:
+def melmill_json(*arguments: Path | str, status: int | Sequence[int] = 0, **kwargs: Any) -> Any:
     """Run the real command with ``--json``, check its exit status, give what it printed."""
-    done = melmill(*arguments, "--json")
+    done = melmill(*arguments, "--json", **kwargs)
     allowed = [status] if isinstance(status, int) else status
     assert done.returncode in allowed, done.stderr
     return json.loads(done.stdout)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import Any
-
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.testing.test_pipeline import TestPipeline
+from typing import TYPE_CHECKING, Any
 
 from transforms.audio.chunks import ChunkSpec
 from transforms.audio.features import FeatureSpec
@@ -19,6 +16,9 @@ from transforms.storage.index import recording_row, shard_row, write_part
 from transforms.storage.naming import digest
 from transforms.storage.store import Store
 from transforms.storage.summaries import FileEntry, RecordingRows, ShardSummary
+
+if TYPE_CHECKING:
+    from apache_beam.testing.test_pipeline import TestPipeline
 
 #: One chunk is 1,000 samples, which is a second.
 FEATURES = FeatureSpec(
@@ -90,5 +90,9 @@ def lay_down(store: Store, index: str, *shards: ShardSummary) -> None:
 
 def in_memory_pipeline() -> TestPipeline:
     """A pipeline on Beam's own runner, in this process."""
+    # Two seconds to import, which those who only want a plan need not wait for.
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.testing.test_pipeline import TestPipeline
+
     flags = ["--runner=FnApiRunner", "--direct_running_mode=in_memory"]
     return TestPipeline(options=PipelineOptions(flags))

@@ -15,7 +15,9 @@ RATE = 44100
 
 def rate_of(name: str) -> int:
     """The rate a format of tests.signals is encoded at."""
-    return 48000 if name in ("opus", "opus_low", "webm") else RATE
+    if name in ("3gp", "amr", "ra"):
+        return 8000
+    return 48000 if name in ("opus", "opus_low", "webm", "weba") else RATE
 
 
 def decode(source: StoredObject, audio: AudioInfo, start: int = 0, stop: int | None = None):

@@ -60,6 +60,37 @@ _PYAV_FORMATS: dict[str, tuple[str, str, str]] = {
 
 FORMATS = (*_SOUNDFILE_FORMATS, *_PYAV_FORMATS)
 
+#: Formats of fewer tests, by the extension that such files have.
+_RARE_SOUNDFILE_FORMATS: dict[str, dict[str, object]] = {
+    "voc": {"format": "VOC", "subtype": "PCM_16"},
+    "8svx": {"format": "SVX", "subtype": "PCM_16"},
+    "avr": {"format": "AVR", "subtype": "PCM_16"},
+}
+_RARE_PYAV_FORMATS: dict[str, tuple[str, str, str]] = {
+    "m4r": ("ipod", "aac", "fltp"),
+    "3gp": ("3gp", "libopencore_amrnb", "s16"),
+    "3g2": ("3g2", "aac", "fltp"),
+    "mov": ("mov", "pcm_s16le", "s16"),
+    "f4v": ("f4v", "aac", "fltp"),
+    "amr": ("amr", "libopencore_amrnb", "s16"),
+    "eac3": ("eac3", "eac3", "fltp"),
+    "mp2": ("mp2", "mp2", "s16"),
+    "weba": ("webm", "libopus", "s16"),
+    "mkv": ("matroska", "ac3", "fltp"),
+    "wv": ("wv", "wavpack", "s16p"),
+    "tta": ("tta", "tta", "s16"),
+    "ogx": ("ogg", "flac", "s16"),
+    "sox": ("sox", "pcm_s32le", "s32"),
+    "avi": ("avi", "libmp3lame", "fltp"),
+    "flv": ("flv", "aac", "fltp"),
+    "m2ts": ("mpegts", "aac", "fltp"),
+    "mpg": ("mpeg", "mp2", "s16"),
+    "vob": ("vob", "ac3", "fltp"),
+    "ra": ("rm", "real_144", "s16"),
+    "rm": ("rm", "ac3", "fltp"),
+}
+RARE_FORMATS = (*_RARE_SOUNDFILE_FORMATS, *_RARE_PYAV_FORMATS)
+
 
 def times(seconds: float, rate: int) -> np.ndarray:
     """The time of every sample, in seconds."""
@@ -136,12 +167,14 @@ def _add_note(mix: np.ndarray, rng: np.random.Generator, start: int, rate: int) 
 
 
 def encode(samples: np.ndarray, rate: int, format: str) -> bytes:
-    """The bytes of a file holding `samples`, in one of :data:`FORMATS`."""
-    if format in _PYAV_FORMATS:
-        bit_rate = 6_000 if format == "opus_low" else 128_000
-        return _encode_with_pyav(samples, rate, bit_rate, *_PYAV_FORMATS[format])
+    """The bytes of a file holding `samples`, in one of :data:`FORMATS` or a rare one."""
+    pyav = _PYAV_FORMATS | _RARE_PYAV_FORMATS
+    if format in pyav:
+        bit_rate = {"opus_low": 6_000, "3gp": 12_200, "amr": 12_200}.get(format, 128_000)
+        return _encode_with_pyav(samples, rate, bit_rate, *pyav[format])
     buffer = io.BytesIO()
-    soundfile.write(buffer, samples, rate, **_SOUNDFILE_FORMATS[format])
+    known = _SOUNDFILE_FORMATS | _RARE_SOUNDFILE_FORMATS
+    soundfile.write(buffer, samples, rate, **known[format])
     return buffer.getvalue()
 
 

@@ -19,8 +19,8 @@ def test_every_element_of_every_collection_counts_once(numbers):
             made | f"Make{i}" >> beam.Create(some, reshuffle=False)
             for i, some in enumerate(numbers)
         )
-        total = collections | "Sum" >> CombineEach(sum, sum)
-        count = collections | "Count" >> CombineEach(beam.combiners.CountCombineFn(), sum)
+        total = collections | "Sum" >> CombineEach(beam.CombineFn.maybe_from_callable(sum))
+        count = collections | "Count" >> CombineEach(beam.combiners.CountCombineFn())
         everything = [number for some in numbers for number in some]
         assert_that(total, equal_to([sum(everything)]), label="total")
         assert_that(count, equal_to([len(everything)]), label="count")

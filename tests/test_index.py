@@ -26,7 +26,7 @@ from transforms.storage.summaries import RecordingRows, ShardSummary
 
 
 def held(name: str, shard: str, rows: int, peak_dbfs: float) -> tuple[str, Any]:
-    return digest(name), (shard, rows, peak_dbfs)
+    return shard, RecordingRows(digest(name), rows, peak_dbfs, f"{rows:032x}")
 
 
 def join(*facts: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -37,7 +37,7 @@ def test_a_recordings_rows_are_those_of_all_its_shards() -> None:
     (row,), failures = join(held("a.wav", "s2", 3, -9.0), planned(), held("a.wav", "s1", 7, -3.0))
     assert failures == []
     assert (row["status"], row["rows"], row["shards"]) == ("ok", 10, ["s1", "s2"])
-    assert row["peak_dbfs"] == -3.0
+    assert (row["peak_dbfs"], row["rows_digest"]) == (-3.0, f"{10:032x}")
 
 
 def test_a_recording_without_rows_was_skipped() -> None:
@@ -113,7 +113,7 @@ def test_a_shard_tells_its_recordings_parts() -> None:
     keyed = [(kind, fact) for (kind, _), fact in key_by_part(made, 1000)]
     assert keyed == [
         ("shards", made),
-        ("recordings", (digest("a.wav"), (made.name, 2, -3.0))),
+        ("recordings", (made.name, RecordingRows(digest("a.wav"), 2, -3.0))),
         ("recordings", failure("b.wav")),
     ]
 

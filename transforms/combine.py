@@ -2,35 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
 
 
 @dataclass(eq=False)
 class CombineEach(beam.PTransform):
     """Combine several collections into one value.
 
-    Each is combined where it is made, then the few results are merged. What is flattened
+    Each bundle is combined where it is made, then the few results are merged. What is flattened
     first, a runner keeps whole until it is combined.
 
     Attributes
     ----------
     combine
-        What adds up one collection's elements.
-    merge
-        What adds up the results.
+        What adds up the elements.
     """
 
-    combine: beam.CombineFn | Callable[[Iterable[Any]], Any]
-    merge: Callable[[Iterable[Any]], Any]
+    combine: beam.CombineFn
 
     def expand(self, collections: tuple[beam.PCollection[Any], ...]) -> beam.PCollection[Any]:
-        """Combine each, then all."""
+        """Combine each bundle, then all."""
         combined = [
-            collection | f"Combine{number}" >> beam.CombineGlobally(self.combine)
+            collection | f"Combine{number}" >> beam.ParDo(_CombineBundle(self.combine))
             for number, collection in enumerate(collections)
         ]
-        return combined | "Join" >> beam.Flatten() | "Merge" >> beam.CombineGlobally(self.merge)
+        merge = beam.CombineGlobally(_Merge(self.combine))
+        return combined | "Join" >> beam.Flatten() | "Merge" >> merge
+
+
+class _CombineBundle(beam.DoFn):
+    """Gives one accumulator for each bundle."""
+
+    def __init__(self, combine: beam.CombineFn) -> None:
+        self.combine = combine
+
+    def start_bundle(self) -> None:
+        self.accumulator = self.combine.create_accumulator()
+
+    def process(self, element: Any) -> None:
+        self.accumulator = self.combine.add_input(self.accumulator, element)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        window = GlobalWindow()
+        yield WindowedValue(self.accumulator, window.max_timestamp(), [window])
+
+
+class _Merge(beam.CombineFn):
+    """Adds up accumulators of another CombineFn."""
+
+    def __init__(self, combine: beam.CombineFn) -> None:
+        self.combine = combine
+
+    def create_accumulator(self) -> Any:
+        return self.combine.create_accumulator()
+
+    def add_input(self, total: Any, accumulator: Any) -> Any:
+        return self.combine.merge_accumulators([total, accumulator])
+
+    def merge_accumulators(self, totals: Iterable[Any]) -> Any:
+        return self.combine.merge_accumulators(totals)
+
+    def extract_output(self, total: Any) -> Any:
+        return self.combine.extract_output(total)

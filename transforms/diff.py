@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -31,7 +31,7 @@ from transforms.diffing import (
 )
 from transforms.errors import DatasetError
 from transforms.job import Base, ExtractJob
-from transforms.metrics import Progress, count
+from transforms.metrics import Progress, count, count_passed_over
 from transforms.records import ProbedRecording, Recording
 from transforms.storage.catalogue import catalogue_parts, list_part
 from transforms.storage.index import RECORDINGS_PER_PART, read_part
@@ -164,7 +164,8 @@ class _List(beam.DoFn):
         self.left_out = self.job.left_out()
 
     def process(self, part: Any) -> Iterator[tuple[int, bytes]]:
-        listed = list_part(self.job.catalogue, part)
+        passed_over: Counter[str] = Counter()
+        listed = list_part(self.job.catalogue, part, passed_over)
         with ThreadPoolExecutor(_ASKED) as threads:
             while block := list(islice(listed, _BLOCK)):
                 block = [self._marked(recording) for recording in block]
@@ -173,6 +174,8 @@ class _List(beam.DoFn):
                 count("recordings_listed", len(block))
                 self.progress.add(listed=len(block))
                 yield len(block), pack_recordings(block)
+        for extension, number in passed_over.items():
+            count_passed_over(extension, number)
 
     def _marked(self, recording: Recording) -> Recording:
         reason = self.left_out.reason(recording)

@@ -17,7 +17,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from transforms.errors import TRANSIENT_CAUSES, CatalogueError, Cause, RecordingError
+from transforms.errors import (
+    DAMAGE_CAUSES,
+    TRANSIENT_CAUSES,
+    CatalogueError,
+    Cause,
+    RecordingError,
+)
 from transforms.job import Base, ExtractJob
 from transforms.planning import assign_split, plan_recording
 from transforms.records import AudioInfo, ProbedRecording, Recording
@@ -334,6 +340,7 @@ def _diff_failed(
     same = (recording.fingerprint, recording.uri) == (row["fingerprint"], row["uri"])
     transient = cause in TRANSIENT_CAUSES and attempts < refresh.max_attempts
     limited = cause == Cause.TOO_LONG and base.max_seconds != job.limits.max_seconds
+    limited |= cause in DAMAGE_CAUSES and base.damaged != job.limits.damaged
     if not same or not base.same_features:
         yield Dropped(row["recording_id"])
         change = "recomputed" if same else "changed"
@@ -357,6 +364,12 @@ def _diff_used(
     ):
         yield from _offer(row, job)
         yield _candidate(recording, "changed", row["uri"], difference)
+    elif row["status"] == "partial" and (
+        base.damaged != job.limits.damaged or not base.same_features
+    ):
+        # Where the damage is, and whether there is any still, only a decode tells.
+        yield from leave(row, base)
+        yield _candidate(recording, "recomputed", row["uri"], difference)
     elif not base.same_features or row["seconds"] > job.limits.max_seconds < base.max_seconds:
         yield from leave(row, base)
         known = replace(recording, content_hash=row["content_hash"] or "")

@@ -8,11 +8,16 @@ what to change. Anything else is a programming error and crashes.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transforms.records import AudioInfo
 
 
 class Stage(StrEnum):
     """Where on the data's path a recording failed."""
 
+    LIST = "list"
     READ = "read"
     PROBE = "probe"
     DECODE = "decode"
@@ -21,6 +26,8 @@ class Stage(StrEnum):
 class Cause(StrEnum):
     """Why a recording failed; one word of a closed list, so that failures can be counted."""
 
+    BAD_NAME = "bad_name"
+    BAD_ROW = "bad_row"
     NOT_FOUND = "not_found"
     PERMISSION_DENIED = "permission_denied"
     STORAGE_ERROR = "storage_error"
@@ -50,9 +57,12 @@ TRANSIENT_CAUSES = frozenset(
         Cause.CHANGED,
         Cause.TIMEOUT,
         Cause.OUT_OF_MEMORY,
-        Cause.DECODER_CRASH,
     }
 )
+
+
+#: Causes of which another decode gives no more: something of the file is missing or damaged.
+DAMAGE_CAUSES = frozenset({Cause.TRUNCATED, Cause.CORRUPT})
 
 
 class RecordingError(Exception):
@@ -66,13 +76,25 @@ class RecordingError(Exception):
         Why, as one word of :class:`Cause`.
     message
         What was seen, in a sentence that names the values.
+    audio
+        What can be read of the recording in spite of that, if it is known. Cause
+        ``length_mismatch``: the whole stream, as counted. Causes ``truncated`` and
+        ``corrupt``: the frames before the damage.
     """
 
-    def __init__(self, stage: Stage, cause: Cause, message: str) -> None:
-        super().__init__(stage, cause, message)
+    def __init__(
+        self, stage: Stage, cause: Cause, message: str, audio: AudioInfo | None = None
+    ) -> None:
+        super().__init__(stage, cause, message, audio)
         self.stage = stage
         self.cause = cause
         self.message = message
+        self.audio = audio
+
+    @property
+    def frames(self) -> int | None:
+        """Number of frames in :attr:`audio`, counted from the recording's start."""
+        return None if self.audio is None else self.audio.frames
 
     def __str__(self) -> str:
         return f"{self.stage}: {self.cause}: {self.message}"
@@ -92,6 +114,10 @@ class CatalogueError(UserError):
 
 class DatasetError(UserError):
     """The dataset is not what the command needs it to be."""
+
+
+class UnavailableError(CatalogueError, DatasetError):
+    """A store does not answer for now: the same command may succeed later, nothing changed."""
 
 
 class ConflictError(DatasetError):

@@ -19,6 +19,7 @@ from transforms.diffing import Adopted, Attempts, Dropped, Relabelled
 from transforms.job import ExtractJob
 from transforms.planning import PlannedRecording
 from transforms.records import Failure
+from transforms.recount import Again
 from transforms.storage.index import (
     failed_row,
     failure_row,
@@ -30,7 +31,7 @@ from transforms.storage.index import (
 from transforms.storage.naming import bucket, digest
 from transforms.storage.receipts import announce_index
 from transforms.storage.rewriting import Replaced, Rewritten
-from transforms.storage.summaries import ShardSummary
+from transforms.storage.summaries import RecordingRows, ShardSummary
 
 _MODULUS = 1 << 128
 
@@ -79,12 +80,9 @@ class WriteIndex(beam.PTransform):
         parts = beam.pvalue.AsSingleton(counted)
         outcome = beam.pvalue.AsSingleton(self.decision)
         found = (*found, self.decision | "CarryParts" >> beam.FlatMap(_carry, self.job))
-        digests = tuple(
-            facts | f"Digest{number}" >> beam.Map(fact_digest) for number, facts in enumerate(found)
-        )
         index = beam.pvalue.AsSingleton(
-            digests
-            | "SumDigests" >> CombineEach(_sum_digests, _sum_digests)
+            found
+            | "SumDigests" >> CombineEach(_SumDigests())
             | "AddBase" >> beam.Map(_add_base, self.job, outcome)
         )
         # Each by itself, then joined: Flink's fusion (Beam 2.70) refuses a Flatten before them.
@@ -109,8 +107,24 @@ def _carry(decision: Decision, job: ExtractJob) -> Iterator[Carried]:
         yield from (Carried(decision.parts, part) for part in range(parts))
 
 
+class _SumDigests(beam.CombineFn):
+    def create_accumulator(self) -> int:
+        return 0
+
+    def add_input(self, total: int, fact: Any) -> int:
+        return (total + fact_digest(fact)) % _MODULUS
+
+    def merge_accumulators(self, totals: Iterable[int]) -> int:
+        return _sum_digests(totals)
+
+    def extract_output(self, total: int) -> int:
+        return total
+
+
 def fact_digest(fact: Any) -> int:
     """Digest one thing known of the run, as a number that adds up in any order."""
+    if isinstance(fact, Again):
+        return int(digest("again", f"{fact_digest(fact.fact):x}"), 16)
     if isinstance(fact, ShardSummary):
         return int(digest(type(fact).__name__, fact.to_json()), 16)
     more = fact.probed.recording.content_hash if isinstance(fact, PlannedRecording) else ""
@@ -146,10 +160,12 @@ def key_by_part(fact: Any, parts: int) -> Iterator[tuple[tuple[str, int], Any]]:
     elif isinstance(fact, ShardSummary):
         yield ("shards", bucket(fact.name, parts)), fact
         for held in fact.recordings:
-            entry = held.recording_id, (fact.name, held.rows, held.peak_dbfs)
-            yield ("recordings", bucket(held.recording_id, parts)), entry
+            yield ("recordings", bucket(held.recording_id, parts)), (fact.name, held)
         for failure in fact.failures:
             yield ("recordings", bucket(failure.recording_id, parts)), failure
+    elif isinstance(fact, Again):
+        for key, said in key_by_part(fact.fact, parts):
+            yield key, Again(said) if isinstance(said, PlannedRecording | Failure) else said
     elif isinstance(fact, Rewritten):
         yield ("shards", bucket(fact.summary.name, parts)), fact.summary
         for held in fact.summary.recordings:
@@ -276,17 +292,21 @@ def join_recordings(
     """
     planned: dict[str, PlannedRecording] = {}
     failed: dict[str, Failure] = {}
+    again: list[Again] = []
     tried: dict[str, int] = {}
-    held: defaultdict[str, list[tuple[str, int, float]]] = defaultdict(list)
+    held: defaultdict[str, list[tuple[str, RecordingRows]]] = defaultdict(list)
     for fact in facts:
         if isinstance(fact, PlannedRecording):
             planned[fact.probed.recording.recording_id] = fact
         elif isinstance(fact, Failure):
             failed[fact.recording_id] = min(fact, failed.get(fact.recording_id, fact), key=repr)
+        elif isinstance(fact, Again):
+            again.append(fact)
         elif isinstance(fact, Attempts):
             tried[fact.recording_id] = fact.attempts
         elif isinstance(fact, tuple):
-            held[fact[0]].append(fact[1])
+            held[fact[1].recording_id].append(fact)
+    _replace_by_again(again, planned, failed)
     recordings = [
         recording_row(one, held[name], features_digest)
         for name, one in planned.items()
@@ -295,19 +315,41 @@ def join_recordings(
     recordings += [
         failed_row(failure, planned.get(name), features_digest) for name, failure in failed.items()
     ]
-    failures = [failure_row(one, 1 + tried.get(name, 0)) for name, one in failed.items()]
+    damages = {name: one.probed.damage for name, one in planned.items() if one.probed.damage}
+    listed = {**damages, **failed}
+    failures = [failure_row(one, 1 + tried.get(name, 0)) for name, one in listed.items()]
     _require_whole(planned, failed, held)
     return recordings, failures
+
+
+def _replace_by_again(
+    again: Iterable[Again], planned: dict[str, PlannedRecording], failed: dict[str, Failure]
+) -> None:
+    """Let what was found the second time stand for what was found the first time."""
+    plans = {
+        fact.probed.recording.recording_id: fact
+        for fact in (one.fact for one in again)
+        if isinstance(fact, PlannedRecording)
+    }
+    failures: dict[str, Failure] = {}
+    for fact in (one.fact for one in again):
+        if isinstance(fact, Failure):
+            found = failures.get(fact.recording_id, fact)
+            failures[fact.recording_id] = min(fact, found, key=repr)
+    for name in plans.keys() | failures.keys():
+        failed.pop(name, None)
+    planned |= plans
+    failed |= failures
 
 
 def _require_whole(
     planned: Mapping[str, PlannedRecording],
     failed: Collection[str],
-    held: Mapping[str, Iterable[tuple[str, int, float]]],
+    held: Mapping[str, Iterable[tuple[str, RecordingRows]]],
 ) -> None:
     for name in sorted(planned.keys() | held.keys()):
         wanted = planned[name].rows if name in planned and name not in failed else 0
-        rows = sum(rows for _, rows, _ in held.get(name, ()))
+        rows = sum(entry.rows for _, entry in held.get(name, ()))
         if rows and rows != wanted:
             uri = planned[name].probed.recording.uri if name in planned else name
             raise RuntimeError(

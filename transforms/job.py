@@ -7,7 +7,7 @@ from typing import Literal
 
 from transforms.audio.features import FeatureSpec
 from transforms.errors import RecordingError
-from transforms.planning import ShardSpec, SplitSpec
+from transforms.planning import Damaged, ShardSpec, SplitSpec
 from transforms.records import Recording
 from transforms.storage.catalogue import Catalogue
 from transforms.storage.filesystems import StorageOptions
@@ -34,12 +34,16 @@ class Limits:
         What the decoder process may allocate.
     max_failure_ratio
         Share of the recordings that may fail before nothing is committed.
+    damaged
+        Whether a recording of which something is missing or damaged fails, or the rows before
+        the damage are kept.
     """
 
     timeout_s: float
     max_seconds: float
     memory_bytes: int
     max_failure_ratio: float
+    damaged: Damaged = "fail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,8 @@ class Base:
         Longest recording that it took.
     configured
         Whether its whole configuration is the job's.
+    damaged
+        What became of damaged recordings; see :class:`Limits`.
     """
 
     version: int
@@ -109,6 +115,7 @@ class Base:
     same_split: bool = True
     max_seconds: float = 0.0
     configured: bool = True
+    damaged: Damaged = "fail"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +193,7 @@ class ExtractJob:
 
     def in_its_version(self, recording: Recording) -> Recording:
         """Tell which version of a recording is there, where its listing did not."""
-        if recording.fingerprint:
+        if recording.fingerprint or recording.fault:
             return recording
         try:
             size_bytes, fingerprint = self.source(recording).stat()

@@ -7,7 +7,8 @@ does no harm, since each carries a worker's totals so far.
 Counters: ``recordings_listed``, ``_probed``, ``_planned``, ``_extracted``, ``_failed`` (before any
 shard); ``audio_ms_probed``, ``_planned``, ``_extracted``; ``rows_planned``, ``_written``,
 ``_exported``; ``shards_written``, ``_reused``, ``_exported``; ``spans_failed``;
-``failures_CAUSE``; ``bytes_in`` (encoded audio that was decoded) and ``bytes_out`` (of shards).
+``failures_CAUSE``; ``files_passed_over.EXTENSION`` (not listed); ``bytes_in`` (encoded audio that
+was decoded) and ``bytes_out`` (of shards).
 Distributions, in milliseconds: ``probe_ms`` of a recording; ``decode_ms`` and ``features_ms`` of a
 span; ``write_ms`` of a shard.
 """
@@ -23,6 +24,8 @@ from dataclasses import dataclass, field
 from apache_beam.metrics import Metrics
 
 NAMESPACE = "melmill"
+#: What begins the names of the counters of files that are passed over.
+PASSED_OVER = "files_passed_over"
 
 _SECONDS_BETWEEN = 0.2
 
@@ -40,6 +43,19 @@ def observe_ms(name: str, seconds: float) -> None:
 def count_failure(cause: str) -> None:
     """Count a failure by its cause."""
     count(f"failures_{cause}")
+
+
+#: Extensions that this process has counted files of.
+_extensions: set[str] = set()
+_MOST_EXTENSIONS = 100
+
+
+def count_passed_over(extension: str, number: int) -> None:
+    """Count files that are passed over by their extension; beyond the first hundred, as ``*``."""
+    if extension not in _extensions and len(_extensions) >= _MOST_EXTENSIONS:
+        extension = "*"
+    _extensions.add(extension)
+    count(f"{PASSED_OVER}{extension}", number)
 
 
 @dataclass(eq=False)

@@ -74,10 +74,10 @@ class PlanSummary:
             self._add_recording(fact, row_size)
 
     def _add_recording(self, planned: PlannedRecording, row_size: int) -> None:
-        audio = planned.probed.audio
+        probed = planned.probed
         self.recordings["planned"] += 1
-        self.seconds += audio.frames / audio.sample_rate_hz
-        self.codec_seconds[audio.codec] += audio.frames / audio.sample_rate_hz
+        self.seconds += probed.seconds
+        self.codec_seconds[probed.audio.codec] += probed.seconds
         self.chunks += planned.chunks
         self.rows[planned.split] += planned.rows
         self.parquet_bytes += planned.rows * row_size
@@ -120,7 +120,7 @@ class SummarizePlan(beam.PTransform):
         """Add up on every worker, then join the sums."""
         return (
             found
-            | "AddUp" >> CombineEach(_AddUp(row_bytes(self.job.features)), _merge)
+            | "AddUp" >> CombineEach(_AddUp(row_bytes(self.job.features)))
             | "WritePlan" >> beam.Map(_write_summary, self.job)
         )
 
@@ -137,17 +137,13 @@ class _AddUp(beam.CombineFn):
         return accumulator
 
     def merge_accumulators(self, accumulators: Iterable[PlanSummary]) -> PlanSummary:
-        return _merge(accumulators)
+        merged = PlanSummary()
+        for one in accumulators:
+            merged.merge(one)
+        return merged
 
     def extract_output(self, accumulator: PlanSummary) -> PlanSummary:
         return accumulator
-
-
-def _merge(sums: Iterable[PlanSummary]) -> PlanSummary:
-    merged = PlanSummary()
-    for one in sums:
-        merged.merge(one)
-    return merged
 
 
 def _write_summary(summary: PlanSummary, job: ExtractJob) -> str:

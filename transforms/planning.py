@@ -22,10 +22,9 @@ from transforms.audio.channels import check_channels, count_channels
 from transforms.audio.chunks import count_chunks, resampled_length
 from transforms.audio.features import FeatureSpec
 from transforms.audio.media import seeks_exactly
-from transforms.audio.resample import starts_anywhere
 from transforms.audio.spans import Span
-from transforms.errors import CatalogueError, Cause, RecordingError, Stage
-from transforms.records import AudioInfo, ProbedRecording, Recording
+from transforms.errors import DAMAGE_CAUSES, CatalogueError, Cause, RecordingError, Stage
+from transforms.records import AudioInfo, Failure, ProbedRecording, Recording
 from transforms.storage.naming import digest, fraction
 
 #: Recordings planned together, in one worker's memory.
@@ -34,6 +33,13 @@ RECORDINGS_PER_BUCKET = 10_000
 #: Share of float32's size that log-mels keep under zstd-3 and BYTE_STREAM_SPLIT, measured.
 _COMPRESSED_SHARE = 0.75
 _BYTES_BESIDE_MEL = 60
+
+#: How far behind a recording's end a segment may end: catalogues round.
+_ROUNDED_SECONDS = 0.5
+
+
+#: What becomes of a recording of which something is missing: it fails, or the rest is kept.
+Damaged = Literal["fail", "keep"]
 
 
 def check_split_name(name: str) -> str:
@@ -111,8 +117,9 @@ class PlannedRecording:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle flat: nested classes' names are a third of the bytes, of millions of these."""
-        recording, audio = self.probed.recording, self.probed.audio
-        return _unpickle, (*_values(recording), *_values(audio), *_values(self)[1:])
+        probed = self.probed
+        values = (*_values(probed.recording), *_values(probed.audio), probed.damage)
+        return _unpickle, (*values, *_values(self)[1:])
 
 
 def _values(record: Any) -> list[Any]:
@@ -122,8 +129,8 @@ def _values(record: Any) -> list[Any]:
 def _unpickle(*values: Any) -> PlannedRecording:
     middle = len(Recording.__slots__)
     end = middle + len(AudioInfo.__slots__)
-    probed = ProbedRecording(Recording(*values[:middle]), AudioInfo(*values[middle:end]))
-    return PlannedRecording(probed, *values[end:])
+    recording, audio = Recording(*values[:middle]), AudioInfo(*values[middle:end])
+    return PlannedRecording(ProbedRecording(recording, audio, values[end]), *values[end + 1 :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +179,8 @@ def plan_recording(
     audio = probed.audio
     check_channels(audio.channels, features.channels)
     whole = resampled_length(audio.frames, audio.sample_rate_hz, features.sample_rate_hz)
-    start, stop = _segment(probed.recording, whole, features.sample_rate_hz)
+    slack = math.inf if probed.damage else _ROUNDED_SECONDS
+    start, stop = _segment(probed.recording, whole, features.sample_rate_hz, slack)
     if stop - start > max_seconds * features.sample_rate_hz:
         message = (
             f"{(stop - start) / features.sample_rate_hz:.0f} s, "
@@ -189,18 +197,38 @@ def plan_recording(
     )
 
 
-def _segment(recording: Recording, samples: int, rate_hz: int) -> tuple[int, int]:
+def _segment(
+    recording: Recording, samples: int, rate_hz: int, slack_seconds: float
+) -> tuple[int, int]:
     start = round((recording.start_seconds or 0) * rate_hz)
     end = recording.end_seconds
-    stop = samples if end is None else min(samples, round(end * rate_hz))
-    if start >= stop:
-        message = (
-            f"the segment from {recording.start_seconds or 0:g} s to "
-            f"{'the end' if end is None else f'{end:g} s'} holds nothing of "
-            f"a recording of {samples / rate_hz:.3f} s"
-        )
-        raise RecordingError(Stage.PROBE, Cause.BAD_SEGMENT, message)
-    return start, stop
+    asked = samples if end is None else round(end * rate_hz)
+    stop = min(samples, asked)
+    if start < stop >= asked - slack_seconds * rate_hz:
+        return start, stop
+    what = "holds nothing of" if start >= stop else "goes on behind the end of"
+    raise RecordingError(
+        Stage.PROBE,
+        Cause.BAD_SEGMENT,
+        f"the segment from {recording.start_seconds or 0:g} s to "
+        f"{'the end' if end is None else f'{end:g} s'} {what} "
+        f"a recording of {samples / rate_hz:.3f} s; correct the catalogue's start or end",
+    )
+
+
+def read_again(recording: Recording, failure: Failure, damaged: Damaged) -> ProbedRecording | None:
+    """Give what a failed recording is planned as once more; ``None`` where it has failed.
+
+    A decode that gives another length than the header, and lacks nothing, is right. Where
+    something is damaged or missing, what is before that may be kept.
+    """
+    if failure.audio is None:
+        return None
+    if failure.cause is Cause.LENGTH_MISMATCH:
+        return ProbedRecording(recording, failure.audio)
+    if damaged == "keep" and failure.cause in DAMAGE_CAUSES:
+        return ProbedRecording(recording, failure.audio, failure)
+    return None
 
 
 def assign_split(recording: Recording, spec: SplitSpec) -> str:
@@ -314,7 +342,7 @@ def pack_shards(
     pieces = [
         piece
         for planned in whole
-        for piece in _cut(planned, _capacity(planned, capacity, full_rows, features), seed)
+        for piece in _cut(planned, _capacity(planned, capacity, full_rows), seed)
     ]
     for members in _deal(pieces, shards):
         if members:
@@ -322,12 +350,8 @@ def pack_shards(
             yield ShardPlan(name_plan(split, spans, features, run_id), split, spans)
 
 
-def _capacity(
-    planned: PlannedRecording, capacity: int, full_rows: int, features: FeatureSpec
-) -> int:
-    audio = planned.probed.audio
-    anywhere = starts_anywhere(audio.sample_rate_hz, features.sample_rate_hz)
-    return capacity if anywhere and seeks_exactly(audio) else max(capacity, full_rows)
+def _capacity(planned: PlannedRecording, capacity: int, full_rows: int) -> int:
+    return capacity if seeks_exactly(planned.probed.audio) else max(capacity, full_rows)
 
 
 def _check_unique(ordered: list[PlannedRecording]) -> None:

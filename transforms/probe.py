@@ -14,6 +14,7 @@ from transforms.decoding import borrow_decoder, return_decoder
 from transforms.errors import RecordingError, Stage
 from transforms.job import ExtractJob
 from transforms.metrics import Progress, count, count_failure, observe_ms
+from transforms.planning import read_again
 from transforms.records import AudioInfo, Failure, ProbedRecording, Recording
 from transforms.storage.objects import MOST_HEADERS, StoredObject, hash_content
 
@@ -72,15 +73,19 @@ class _Probe(beam.DoFn):
         try:
             probed = probe_recording(recording, self.job, self.decoder, upcoming)
         except RecordingError as error:
-            count("recordings_failed")
-            count_failure(error.cause)
-            self.progress.add(listed=1, failed=1)
-            return Failure.of(self.job.in_its_version(recording), error)
+            seen = self.job.in_its_version(recording)
+            failure = Failure.of(seen, error)
+            again = read_again(seen, failure, self.job.limits.damaged)
+            if again is None:
+                count("recordings_failed")
+                count_failure(error.cause)
+                self.progress.add(listed=1, failed=1)
+                return failure
+            probed = again
         observe_ms("probe_ms", time.perf_counter() - started)
         count("recordings_probed")
-        seconds = probed.audio.frames / probed.audio.sample_rate_hz
-        count("audio_ms_probed", round(1000 * seconds))
-        self.progress.add(listed=1, seconds_listed=seconds)
+        count("audio_ms_probed", round(1000 * probed.seconds))
+        self.progress.add(listed=1, seconds_listed=probed.seconds)
         return probed
 
     def finish_bundle(self) -> None:
@@ -98,9 +103,12 @@ def probe_recording(
 
     The headers of those that are upcoming are fetched meanwhile, where they are remote.
     """
+    if recording.fault is not None:
+        raise RecordingError(Stage.LIST, *recording.fault)
     source = job.source(recording)
     # Local ones would only be carried over to the decoder process and back.
-    remote = [one for one in map(job.source, upcoming) if one.local_path is None]
+    sources = (job.source(one) for one in upcoming if one.fault is None)
+    remote = [one for one in sources if one.local_path is None]
     try:
         audio, size_bytes, fingerprint, content_hash = decoder.call(
             job.limits.timeout_s, probe_object, source, remote, _segment(recording, job)
@@ -109,7 +117,7 @@ def probe_recording(
         if error.stage is Stage.READ:
             raise
         # What ends a decoder process does not know what it was asked for.
-        raise RecordingError(Stage.PROBE, error.cause, error.message) from error
+        raise RecordingError(Stage.PROBE, error.cause, error.message, error.audio) from error
     seen = replace(
         recording, size_bytes=size_bytes, fingerprint=fingerprint, content_hash=content_hash
     )

@@ -46,6 +46,8 @@ class Recording:
     content_hash
         SHA-256 of the object's bytes, where the job asks for it; see
         :func:`~transforms.storage.objects.hash_content`.
+    fault
+        Cause and message where the catalogue's entry itself is wrong: nothing of it is read.
     """
 
     recording_id: str
@@ -60,6 +62,7 @@ class Recording:
     origin: str = ""
     # Not among what a shard's name is made of: its rows do not tell it.
     content_hash: str = field(default="", repr=False)
+    fault: tuple[Cause, str] | None = field(default=None, repr=False)
     change: str = field(default="", repr=False, compare=False)
 
 
@@ -90,15 +93,42 @@ class AudioInfo:
 
 @dataclass(frozen=True, slots=True)
 class ProbedRecording:
-    """A recording whose header was read."""
+    """A recording whose header was read.
+
+    Attributes
+    ----------
+    recording, audio
+        The recording, and what is read of it.
+    damage
+        Why that is not all of the recording; ``None`` where it is.
+    """
 
     recording: Recording
     audio: AudioInfo
+    damage: Failure | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Length of what is used of the file: all of it, or the segment."""
+        whole = self.audio.frames / self.audio.sample_rate_hz
+        end = self.recording.end_seconds
+        stop = whole if end is None else min(whole, end)
+        return max(0.0, stop - (self.recording.start_seconds or 0.0))
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A row of the failures table: one recording that could not be used, and why."""
+    """A row of the failures table: one recording that could not be used, and why.
+
+    Attributes
+    ----------
+    recording_id, uri, fingerprint
+        Which recording, in which version.
+    stage, cause, message
+        Where it failed, why, and what was seen.
+    audio
+        What can be read of it in spite of that; see :class:`~transforms.errors.RecordingError`.
+    """
 
     recording_id: str
     uri: str
@@ -106,6 +136,7 @@ class Failure:
     stage: Stage
     cause: Cause
     message: str
+    audio: AudioInfo | None = None
 
     @classmethod
     def of(cls, recording: Recording, error: RecordingError) -> Failure:
@@ -117,4 +148,5 @@ class Failure:
             error.stage,
             error.cause,
             error.message,
+            error.audio,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import apache_beam as beam
 
@@ -12,39 +12,74 @@ from transforms.audio.chunks import count_chunks
 from transforms.decoding import borrow_decoder, return_decoder
 from transforms.job import ExtractJob
 from transforms.metrics import Progress, count, count_failure, observe_ms
-from transforms.planning import ShardPlan
+from transforms.planning import ShardPlan, read_again
+from transforms.records import ProbedRecording
 from transforms.storage.shards import SpanOutcome, withdraw_recordings, write_shard
 from transforms.storage.summaries import ShardSummary
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Collections that come out of :class:`WriteShards`.
+
+    Attributes
+    ----------
+    summaries
+        Finished shards; the rows themselves stay in the files.
+    again
+        Recordings whose decode gave another length than planned, as they are planned once more.
+    """
+
+    summaries: beam.PCollection[ShardSummary]
+    again: beam.PCollection[ProbedRecording]
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """One shard, the recordings that other shards must not hold, and those to plan again."""
+
+    summary: ShardSummary
+    incomplete: tuple[str, ...]
+    again: tuple[ProbedRecording, ...]
 
 
 @dataclass(eq=False)
 class WriteShards(beam.PTransform):
     """Make every planned shard, and withdraw the recordings that failed in part.
 
-    Out come :class:`~transforms.storage.summaries.ShardSummary`; the rows themselves stay
-    in the files. A retry finds the finished shards and makes the others again under the
-    same names. Fails where the dataset cannot be written.
+    A retry finds the finished shards and makes the others again. Fails where the dataset cannot
+    be written.
+
+    Attributes
+    ----------
+    job
+        The run.
+    last
+        Whether no recording is planned again: what fails has failed.
     """
 
     job: ExtractJob
+    last: bool = False
 
-    def expand(self, plans: beam.PCollection[ShardPlan]) -> beam.PCollection[ShardSummary]:
+    def expand(self, plans: beam.PCollection[ShardPlan]) -> Written:
         """Make shards one at a time on each worker, then correct the few that need it."""
         made = (
             plans
             | "SpreadPlans" >> beam.Reshuffle()
-            | "MakeShards" >> beam.ParDo(_WriteShard(self.job))
+            | "MakeShards" >> beam.ParDo(_WriteShard(self.job, self.last))
             # Made again, a shard may fail otherwise: both uses must be of the same attempt.
             | "KeepSummaries" >> beam.Reshuffle()
         )
-        failed = beam.pvalue.AsIter(made | "TakeIncomplete" >> beam.FlatMap(lambda one: one[1]))
-        shards = made | "TakeSummaries" >> beam.Map(lambda one: one[0])
-        return shards | "WithdrawRecordings" >> beam.Map(_withdraw, failed, self.job)
+        incomplete = made | "TakeIncomplete" >> beam.FlatMap(lambda one: one.incomplete)
+        withdrawn = made | "WithdrawRecordings" >> beam.Map(
+            _withdraw, beam.pvalue.AsIter(incomplete), self.job
+        )
+        return Written(withdrawn, made | "TakeAgain" >> beam.FlatMap(lambda one: one.again))
 
 
 class _WriteShard(beam.DoFn):
-    def __init__(self, job: ExtractJob) -> None:
-        self.job = job
+    def __init__(self, job: ExtractJob, last: bool) -> None:
+        self.job, self.last = job, last
 
     def setup(self) -> None:
         self.progress = Progress(self.job.progress)
@@ -52,7 +87,7 @@ class _WriteShard(beam.DoFn):
     def start_bundle(self) -> None:
         self.decoder = borrow_decoder(self.job.limits.memory_bytes)
 
-    def process(self, plan: ShardPlan) -> Iterator[tuple[ShardSummary, tuple[str, ...]]]:
+    def process(self, plan: ShardPlan) -> Iterator[_Made]:
         self.made = False
         self.span_seconds, started = 0.0, time.perf_counter()
         summary = write_shard(plan, self.job, self.decoder, self._report)
@@ -65,13 +100,19 @@ class _WriteShard(beam.DoFn):
         else:
             count("shards_reused")
         self.progress.add(shards=1)
-        yield summary, tuple(find_incomplete(plan, summary, self.job))
+        incomplete = tuple(find_incomplete(plan, summary, self.job))
+        again = () if self.last else tuple(find_again(plan, summary, self.job))
+        replanned = {one.recording.recording_id for one in again}
+        failures = tuple(one for one in summary.failures if one.recording_id not in replanned)
+        yield _Made(replace(summary, failures=failures), incomplete, again)
 
     def finish_bundle(self) -> None:
         self.progress.tell()
         return_decoder(self.job.limits.memory_bytes, self.decoder)
 
     def _report(self, outcome: SpanOutcome) -> None:
+        if self._is_read_again(outcome):
+            return
         span, chunk = outcome.span, self.job.features.chunk
         chunks = count_chunks(span.samples, chunk)
         share = span.chunks / chunks
@@ -90,6 +131,12 @@ class _WriteShard(beam.DoFn):
             recordings=share,
             seconds=seconds,
         )
+
+    def _is_read_again(self, outcome: SpanOutcome) -> bool:
+        recording, failure = outcome.span.probed.recording, outcome.failure
+        if self.last or failure is None:
+            return False
+        return read_again(recording, failure, self.job.limits.damaged) is not None
 
     def _count_made(self, outcome: SpanOutcome, seconds: float) -> None:
         self.made = True
@@ -114,5 +161,16 @@ def find_incomplete(plan: ShardPlan, summary: ShardSummary, job: ExtractJob) -> 
             yield recording_id
 
 
-def _withdraw(summary: ShardSummary, failed: Iterable[str], job: ExtractJob) -> ShardSummary:
-    return withdraw_recordings(summary, frozenset(failed), job)
+def find_again(
+    plan: ShardPlan, summary: ShardSummary, job: ExtractJob
+) -> Iterator[ProbedRecording]:
+    """Give the failed recordings that are planned once more, each as it is planned then."""
+    recordings = {s.probed.recording.recording_id: s.probed.recording for s in plan.spans}
+    for failure in summary.failures:
+        again = read_again(recordings[failure.recording_id], failure, job.limits.damaged)
+        if again is not None:
+            yield again
+
+
+def _withdraw(made: _Made, failed: Iterable[str], job: ExtractJob) -> ShardSummary:
+    return withdraw_recordings(made.summary, frozenset(failed), job)

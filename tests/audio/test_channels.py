@@ -30,10 +30,14 @@ def test_mono_of_two_channels_is_librosas_to_the_bit() -> None:
 
 
 @pytest.mark.parametrize("channels", [2, 3, 6])
-def test_a_samples_mix_does_not_depend_on_its_block(channels: int) -> None:
-    whole = select_channels(block(channels), "mono")
-    parts = [select_channels(part, "mono") for part in np.array_split(block(channels), 7)]
-    assert_array_equal(np.concatenate(parts), whole)
+@pytest.mark.parametrize("amplitude", [1.0, 1e-38, 1e-42])
+def test_a_samples_mix_does_not_depend_on_its_block(channels: int, amplitude: float) -> None:
+    samples = block(channels) * np.float32(amplitude)  # the smaller ones are denormal
+    whole = select_channels(samples, "mono")
+    for size in (1, 2, 3, 5, 7, 33, 100):
+        for first in range(0, len(samples) - size, 41):
+            part = select_channels(samples[first : first + size], "mono")
+            assert_array_equal(part, whole[first : first + size])
 
 
 def test_opposite_channels_cancel() -> None:

@@ -63,13 +63,13 @@ def test_a_file_that_ends_where_declared_is_whole(header, name):
 
 def test_a_wav_that_claims_four_gigabytes_is_truncated(header):
     with pytest.raises(RecordingError, match="4294967"):
-        header(with_data_size(encode(song(0.1, RATE), RATE, "wav"), 0xFFFFFFFF))
+        header(with_data_size(encode(song(0.1, RATE), RATE, "wav"), 0xFFFFFFFE))
 
 
-def test_a_wav_that_declares_nothing_before_its_samples_is_irregular(header):
+def test_a_wav_that_declares_nothing_before_its_samples_is_mended(header):
     data = encode(song(0.1, RATE), RATE, "wav")
-    assert "no audio" in header(with_data_size(data, 0)).irregularity
-    assert not header(with_data_size(data[:44], 0)).irregularity
+    assert "no audio" in header(with_data_size(data, 0)).mended
+    assert not header(with_data_size(data[:44], 0)).mended
 
 
 def test_odd_chunks_before_the_audio_are_stepped_over(header):
@@ -191,10 +191,16 @@ def test_a_truncated_ogg_is_reported(header, name, kept):
     assert raised.value.cause == Cause.TRUNCATED
 
 
-def test_an_ogg_cut_between_pages_is_reported(header):
+def test_an_ogg_whose_last_page_is_not_marked_is_no_truncation(header):
     data = encode(song(3, 48000), 48000, "ogg")
-    with pytest.raises(RecordingError, match="end of its stream"):
-        header(data[: data.rindex(b"OggS")])
+    assert "not marked" in header(data[: data.rindex(b"OggS")]).mended
+
+
+@pytest.mark.parametrize("kept", [1, 4, 5, 26, 27])
+def test_an_ogg_cut_within_a_pages_header_is_reported(header, kept):
+    data = encode(song(3, 48000), 48000, "ogg")
+    with pytest.raises(RecordingError, match="Ogg page"):
+        header(data[: data.rindex(b"OggS") + kept])
 
 
 def test_a_chained_ogg_is_irregular_and_its_frames_are_added_up(header):

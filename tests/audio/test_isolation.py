@@ -21,7 +21,8 @@ import psutil
 import pytest
 
 from transforms.audio.isolation import DecoderProcess
-from transforms.errors import Cause, RecordingError, Stage, UserError
+from transforms.errors import TRANSIENT_CAUSES, Cause, RecordingError, Stage, UserError
+from transforms.records import AudioInfo
 from transforms.storage.objects import StoredObject
 
 MEMORY_BYTES = 512 * 2**20
@@ -63,7 +64,6 @@ def test_large_arguments_and_results_pass(decoder: DecoderProcess) -> None:
         ((ctypes.string_at, 0), "SIGSEGV"),
         ((signal.raise_signal, signal.SIGBUS), "SIGBUS"),
         ((os._exit, 5), "exit status 5"),
-        ((signal.raise_signal, signal.SIGKILL), "SIGKILL"),
     ],
 )
 def test_a_crash_is_the_recordings_failure(
@@ -72,11 +72,45 @@ def test_a_crash_is_the_recordings_failure(
     error = failure(decoder, 20, *call)
     assert (error.stage, error.cause) == (Stage.DECODE, Cause.DECODER_CRASH)
     assert said in error.message
+    assert error.cause not in TRANSIENT_CAUSES  # the decoder does the same with the same file
+
+
+def test_a_process_that_is_killed_twice_lacked_memory(decoder: DecoderProcess) -> None:
+    """No decoder kills itself; the kernel does, and may not the next time."""
+    error = failure(decoder, 20, signal.raise_signal, signal.SIGKILL)
+    assert error.cause is Cause.OUT_OF_MEMORY
+    assert error.cause in TRANSIENT_CAUSES
+    assert "SIGKILL" in error.message
 
 
 def test_a_crash_repeats_the_decoders_last_words(decoder: DecoderProcess) -> None:
     code = "import os; os.write(2, b'libfoo: assertion\\nfailed at frame 7\\n'); os.abort()"
     assert "libfoo: assertion failed at frame 7" in failure(decoder, 20, exec, code).message
+
+
+def test_a_crash_repeats_neither_warnings_nor_what_was_said_before(decoder: DecoderProcess) -> None:
+    decoder.call(20, os.write, 2, b"of another recording\n")
+    code = "import os, warnings; warnings.warn('old module'); os.write(2, b'bad'); os.abort()"
+    message = failure(decoder, 20, exec, code).message
+    assert message == "the decoder process ended with signal SIGABRT: bad"
+
+
+def test_a_decoder_that_cannot_start_is_no_fault_of_the_datasets(monkeypatch) -> None:
+    decoder = DecoderProcess(MEMORY_BYTES)
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with pytest.raises(RuntimeError, match=r"did not start.*No such file"):
+        decoder.call(20, os.getpid)
+    decoder.close()
+
+
+def test_a_failure_keeps_what_can_be_read(decoder: DecoderProcess) -> None:
+    audio = AudioInfo("flac", "flac", "libsndfile+partial", 44100, 2, 4096)
+    error = failure(decoder, 20, _fail, RecordingError(Stage.DECODE, Cause.CORRUPT, "", audio))
+    assert (error.frames, error.audio) == (4096, audio)
+
+
+def _fail(error: RecordingError) -> None:
+    raise error
 
 
 def test_a_process_that_is_killed_once_costs_nothing(
@@ -89,6 +123,7 @@ def test_a_process_that_is_killed_once_costs_nothing(
     assert seen.exists()
 
 
+@pytest.mark.alone
 def test_a_hang_is_a_timeout_and_ends_the_process(decoder: DecoderProcess) -> None:
     child = decoder.call(20, os.getpid)
     started = time.monotonic()
@@ -169,6 +204,7 @@ def test_a_call_that_cannot_be_read_is_an_error_in_the_program(decoder: DecoderP
     assert decoder.call(20, operator.add, 1, 2) == 3
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("call", [(os.closerange, 3, 64), (os.write, 3, b"no reply\n")])
 def test_a_decoder_that_spoils_its_replies_does_not_stall_its_worker(
     call: tuple[Any, ...], decoder: DecoderProcess

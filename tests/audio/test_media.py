@@ -23,7 +23,7 @@ from transforms.errors import Cause
 from transforms.records import AudioInfo
 from transforms.storage.objects import StoredObject
 
-REAL = Path("/work/shared/data")
+REAL = Path(__file__).parents[3] / "shared/data"
 LOSSLESS = ("wav", "wav24", "wav32", "wavex", "rf64", "w64", "aiff", "au", "caf", "caf_alac")
 LOSSLESS += ("nist", "flac", "flac24", "m4a_alac", "mka")
 

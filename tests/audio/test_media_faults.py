@@ -115,9 +115,17 @@ def test_half_a_file_is_truncated_or_corrupt(store, name):
     assert (error.stage, error.cause) == (Stage.PROBE, expected)
 
 
-def test_half_a_flac_fails_where_it_ends(store):
-    data = encode(song(5, RATE), RATE, "flac")
-    source = store(data[: len(data) // 2])
+def test_half_a_flac_is_truncated_where_it_ends(store):
+    sound = song(5, RATE)
+    data = encode(sound, RATE, "flac")
+    error = failure(store(data[: len(data) // 2]))
+    assert (error.stage, error.cause) == (Stage.PROBE, Cause.TRUNCATED)
+    assert f"counts {len(sound)} frames" in error.message
+    assert RATE < error.frames < len(sound)
+
+
+def test_a_flac_that_lacks_its_last_bytes_fails_at_its_last_frame(store):
+    source = store(encode(song(5, RATE), RATE, "flac")[:-100])
     audio = probe_audio(source)
     assert len(decode(source, audio, 0, RATE)) == RATE
     with pytest.raises(RecordingError) as raised:
@@ -134,13 +142,17 @@ def test_junk_behind_the_audio_changes_nothing(store, name):
     assert len(decoded) == len(expected)
 
 
-def test_more_samples_than_counted_are_not_left_out(store):
-    source = store(encode(song(1, RATE), RATE, "m4a"))
+@pytest.mark.parametrize("name", ["m4a", "mp3_untagged", "mka"])
+@pytest.mark.parametrize("surplus", [-5000, -1, 1, 5000])
+def test_a_stream_of_another_length_is_counted_whoever_reads_it(store, name, surplus):
+    source = store(encode(song(2, RATE), RATE, name))
     audio = probe_audio(source)
-    fewer = replace(audio, frames=audio.frames - 1)
-    with pytest.raises(RecordingError) as raised:
-        decode(source, fewer)
-    assert raised.value.cause == Cause.LENGTH_MISMATCH
+    wrong = replace(audio, frames=audio.frames - surplus)
+    for start in (0, RATE):
+        with pytest.raises(RecordingError) as raised:
+            decode(source, wrong, start)
+        assert raised.value.cause == Cause.LENGTH_MISMATCH
+        assert raised.value.audio == audio
 
 
 # Lies

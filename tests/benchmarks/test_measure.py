@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.alone
 _PATH = Path(__file__).parents[2] / "benchmarks" / "measure.py"
 
 

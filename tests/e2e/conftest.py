@@ -16,24 +16,27 @@ from tests.e2e.object_stores.servers import KINDS, Place, installed, new_place, 
 from tests.e2e.rows import Rows, from_arrow
 from tests.e2e.songs import Songs, make_songs
 from tests.pipeline_runs import melmill
+from tests.sharing import made_once
 
 # gcsfs asks Google's own servers what kind of bucket an emulator's is, for a minute.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 
 @pytest.fixture(scope="session")
-def songs(tmp_path_factory) -> Songs:
-    return make_songs(tmp_path_factory.mktemp("songs"))
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Songs:
+    return Songs(made_once(tmp_path_factory, "songs", make_songs) / "songs.jsonl")
 
 
 @pytest.fixture(scope="session")
-def dataset(songs, tmp_path_factory) -> Path:
+def dataset(songs: Songs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made by the real command; not to be changed."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "dataset"
-    done = melmill(*songs.command(folder), "--json")
-    assert done.returncode == 0, done.stderr
-    (folder.parent / "said.json").write_text(done.stdout)
-    return folder
+
+    def extract(folder: Path) -> None:
+        done = melmill(*songs.command(folder / "dataset"), "--json")
+        assert done.returncode == 0, done.stderr
+        (folder / "said.json").write_text(done.stdout)
+
+    return made_once(tmp_path_factory, "undisturbed", extract) / "dataset"
 
 
 @pytest.fixture(scope="session")

@@ -270,6 +270,8 @@ def test_too_many_failures_commit_nothing_and_can_be_read(songs: Path, tmp_path:
     assert not (output / "README.md").exists()
     (index,) = (output / "index").iterdir()
     assert f"{index}/" in said
+    assert "  2 failed: unknown_format\n" in said
+    assert f"{str(songs / 'bad 0.wav')!r}: " in said
     failures = list(read_index(Store(str(output)), index.name, "failures"))
     assert {Path(row["uri"]).name for row in failures} == {"bad 0.wav", "bad 1.wav"}
 

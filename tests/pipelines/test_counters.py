@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import apache_beam as beam
+import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.counters import Distribution, display_totals, run_metrics, watching
+from pipelines.counters import Distribution, RunMetrics, display_totals, run_metrics, watching
 from pipelines.progress import Board, showing_progress
+from transforms import metrics
 from transforms.metrics import count, observe_ms
 
 HERE = PipelineOptions(["--runner=FnApiRunner", "--direct_running_mode=in_memory"])
@@ -79,3 +82,13 @@ def test_finished_shards_are_shown_where_a_runner_counts_nothing(
     ):
         time.sleep(3)
     assert "extract: 7 shards finished" in capfd.readouterr().err
+
+
+def test_no_more_than_a_hundred_extensions_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: Counter[str] = Counter()
+    monkeypatch.setattr(metrics, "count", lambda name, number: counted.update({name: number}))
+    monkeypatch.setattr(metrics, "_extensions", set())
+    for number in range(150):
+        metrics.count_passed_over(f".{number}", 1)
+    assert len(counted) == 101
+    assert RunMetrics(dict(counted)).passed_over["*"] == 50

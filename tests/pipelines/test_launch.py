@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from pipelines import launch
-from pipelines.launch import LostWorkerError, run_pipeline
+from pipelines.launch import run_pipeline
+from pipelines.local_workers import LostWorkerError, watching_workers
 from pipelines.options import pipeline_options
 from transforms.errors import CatalogueError, Cause, DatasetError, RecordingError, Stage, UserError
 
@@ -207,13 +208,15 @@ def test_ctrl_c_is_not_taken_for_a_lost_worker(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_lost_worker_is_noticed_by_what_its_thread_raises() -> None:
-    with pytest.raises(KeyboardInterrupt), launch._watching_workers() as lost:  # noqa: PT012
+    def lose() -> None:
         error = RuntimeError("Worker subprocess exited with return code 9")
         thread = threading.Thread(target=raise_it, args=(error,))
         thread.start()
         thread.join()
         time.sleep(5)
-    assert lost == ["a worker process ended with status 9"]
+
+    with pytest.raises(LostWorkerError, match="status 9"), watching_workers() as workers:
+        workers.run(lose)
 
 
 def test_a_lost_worker_is_noticed_where_control_c_is_ignored() -> None:
@@ -228,16 +231,16 @@ def test_a_lost_worker_is_noticed_where_control_c_is_ignored() -> None:
 def test_other_threads_errors_go_where_they_went(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(threading, "excepthook", lambda args: seen.append(args.exc_value))
-    with launch._watching_workers() as lost:
+    with watching_workers() as workers:
         thread = threading.Thread(target=raise_it, args=(ValueError("mine"),))
         thread.start()
         thread.join()
-    assert lost == []
+    assert workers.lost == ""
     assert [str(error) for error in seen] == ["mine"]
 
 
 def test_what_workers_log_stays_out_of_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    with launch._quiet_workers(pipeline_options("direct", 1, [])):
+    with launch._quiet(pipeline_options("direct", 1, [])):
         os.write(2, b"noise")
         print("more noise", file=sys.__stderr__, flush=True)
     os.write(2, b"signal")
@@ -245,6 +248,54 @@ def test_what_workers_log_stays_out_of_the_terminal(capfd: pytest.CaptureFixture
 
 
 def test_what_other_runners_log_is_shown(capfd: pytest.CaptureFixture[str]) -> None:
-    with launch._quiet_workers(pipeline_options("flink", 0, ["--flink_master=[local]"])):
+    with launch._quiet(pipeline_options("flink", 0, ["--flink_master=[local]"])):
         os.write(2, b"job submitted")
     assert capfd.readouterr().err == "job submitted"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_run_in_another_thread_ends_well_and_notices_a_lost_worker(tmp_path: Path) -> None:
+    ends: list[BaseException | None] = []
+
+    def aside(step: Any, argument: Any) -> None:
+        try:
+            run(step, argument)
+            ends.append(None)
+        except UserError as error:
+            ends.append(error)
+
+    for step, argument in ((die_once, str(tmp_path)), (fail, DatasetError("cannot write"))):
+        thread = threading.Thread(target=aside, args=(step, argument))
+        thread.start()
+        thread.join(120)
+        assert not thread.is_alive()
+    assert {path.name for path in tmp_path.iterdir()} == {"died", *map(str, range(8))}
+    assert [str(end) for end in ends] == ["None", "cannot write"]
+    assert not [one for one in psutil.Process().children() if "sdk_worker" in _command(one)]
+
+
+def speak_and_fail(number: int, words: str) -> int:
+    if number == 3:
+        print(words, file=sys.stderr, flush=True)
+        raise ValueError("shapes differ")
+    return number
+
+
+def test_a_failing_run_says_what_workers_wrote_last_and_where_the_rest_is() -> None:
+    words = "\n".join(f"word {number}" for number in range(30))
+    with pytest.raises(RuntimeError, match="shapes differ") as caught:
+        run(speak_and_fail, words)
+    (note,) = caught.value.__notes__
+    head, *lines = note.splitlines()
+    assert 0 < len(lines) <= 20
+    assert "  word 29" in lines
+    assert "  word 0" not in lines
+    rest = Path(head.partition("(")[2].partition(" has more")[0])
+    assert "word 0\n" in rest.read_text()
+    rest.unlink()
+
+
+def test_a_users_error_needs_no_word_of_the_workers() -> None:
+    with pytest.raises(DatasetError) as caught:
+        run(fail, DatasetError("cannot write"))
+    assert not hasattr(caught.value, "__notes__")

@@ -13,6 +13,7 @@ import pytest
 
 from pipelines.memory import FOR_WORKERS, tune_allocation
 
+pytestmark = pytest.mark.alone
 glibc_only = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own setting")
 
 #: Frees blocks that have small ones between them, and says what is kept. Asks the C library

@@ -92,6 +92,7 @@ def test_a_recipe_may_be_a_file(folder, tmp_path):
 
 
 def test_what_is_too_short_has_no_features(folder):
+    pytest.importorskip("matplotlib")
     audio = load_audio(folder / "f.opus", load_config(None, ["chunk.short=drop"]))
     assert mel_spectrogram(audio).shape == (0, 128, 130)
     assert len(plot(audio).axes) == 2

@@ -137,13 +137,13 @@ def test_the_display_ends_with_an_error_of_the_run() -> None:
 
 
 def test_counting_shows_lines(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "_LINE_SECONDS", 0.01)
     with counting("validate", "shards") as report:
         report(1200)
         time.sleep(0.1)
-    lines = capsys.readouterr().err.splitlines()
+    lines = capfd.readouterr().err.splitlines()
     assert lines
     assert lines[-1] == "validate: 1,200 shards"
 

@@ -99,7 +99,7 @@ def needed_files(dataset: Path) -> set[str]:
     shards = [(one.parquet, one.tfrecord) for one in read_shards(store, index)]
     named = {file.name for twins in shards for file in twins if file}
     listed = {require_snapshot(store).taken_down} - {""}
-    side_files = {"README.md", "statistics.json"}
+    side_files = {".melmill", "README.md", "statistics.json"}
     return named | set(store.names(f"index/{index}")) | listed | side_files
 
 

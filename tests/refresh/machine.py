@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
+from deltalake import DeltaTable
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -19,9 +21,12 @@ from hypothesis.stateful import (
     rule,
 )
 
+import pipelines.extract
 from pipelines.compact import compact
-from pipelines.config import RetentionConfig
+from pipelines.config import RetentionConfig, load_config
+from pipelines.export import export
 from pipelines.gc import collect
+from pipelines.takedown import takedown
 from pipelines.validate import validate
 from pipelines.versions import history, rollback
 from tests.pipeline_runs import extract_here, here, refresh_here
@@ -31,10 +36,15 @@ from tests.refresh.catalogues import (
     files_of,
     needed_files,
     rows_of,
+    statuses_of,
     write_song,
     write_table,
 )
+from transforms.audio.isolation import DecoderProcess
+from transforms.audio.spans import extract_span
+from transforms.errors import Cause, ConflictError, DatasetError, RecordingError, Stage
 from transforms.storage.card import list_files
+from transforms.storage.exports import ExportJob
 from transforms.storage.snapshot import require_snapshot
 from transforms.storage.store import Store
 
@@ -58,6 +68,24 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 
 class Killed(BaseException):
     """The machine went down."""
+
+
+@contextlib.contextmanager
+def failing_for_a_while(name: str, stage: Stage) -> Iterator[None]:
+    """Let the store fail whenever a recording is probed, or decoded anywhere but at its start."""
+    real = DecoderProcess.call
+
+    def call(self: DecoderProcess, timeout_s: float, function: Any, *arguments: Any) -> Any:
+        first, decodes = arguments[0], function is extract_span
+        uri = first.probed.recording.uri if decodes else first.uri
+        meant = uri.endswith(f"/{name}") and decodes == (stage is Stage.DECODE)
+        # Where a recording is cut over shards, only a part of it fails.
+        if meant and (not decodes or first.first_chunk or first.stop_chunk == first.chunks):
+            raise RecordingError(Stage.READ, Cause.STORAGE_ERROR, "the store is busy")
+        return real(self, timeout_s, function, *arguments)
+
+    with mock.patch.object(DecoderProcess, "call", call):
+        yield
 
 
 @contextlib.contextmanager
@@ -108,6 +136,8 @@ class DatasetMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="melmill-machine-"))
         self.songs, self.dataset = self.folder / "songs", self.folder / "dataset"
         self.labels: dict[str, dict[str, Any]] = {}
+        self.segments: dict[str, int] = {}
+        self.erased: set[str] = set()
         self.settings = {key: values[0] for key, values in SETTINGS.items()}
         self.current = False
         # A dataset of nothing is none: one recording stays.
@@ -115,9 +145,20 @@ class DatasetMachine(RuleBasedStateMachine):
         self.add("a.wav", 2, 1.0)
         extract_here(self.table(), self.dataset, *self.recipe())
 
-    def table(self) -> Path:
-        rows = [{"uri": name, **self.labels[name]} for name in sorted(self.labels)]
-        return write_table(self.songs / "songs.jsonl", rows)
+    def table(self, *, without: frozenset[str] = frozenset(), file: str = "songs.jsonl") -> Path:
+        rows = [
+            {"uri": name, **self.labels[name], **segment}
+            for name in sorted(self.labels.keys() - without)
+            for segment in self.segments_of(name)
+        ]
+        return write_table(self.songs / file, rows)
+
+    def segments_of(self, name: str) -> list[dict[str, float]]:
+        """The whole of a recording, or a row of the catalogue for each eighth of a second."""
+        number = self.segments.get(name, 0)
+        if not number:
+            return [{}]
+        return [{"start": i / 8, "end": (i + 1) / 8} for i in range(number)]
 
     def recipe(self) -> list[str]:
         # What is not found is not looked for again and again.
@@ -166,23 +207,106 @@ class DatasetMachine(RuleBasedStateMachine):
     def configure(self, key: str, number: int) -> None:
         self.settings[key] = SETTINGS[key][number]
 
+    @rule(name=NAMES, number=st.integers(0, 3))
+    def segment(self, name: str, number: int) -> None:
+        self.segments[name] = number
+
     @rule()
     def refresh(self) -> None:
         refresh_here(self.table(), self.dataset, *self.recipe())
-        self.current = True
-        assert_as_fresh(self.table(), self.dataset, self.folder / "fresh", *self.recipe())
+        self.is_up_to_date()
+
+    def is_up_to_date(self) -> None:
+        """The dataset holds what a fresh extraction without the erased would, and stays so."""
+        fresh = self.table(without=frozenset(self.erased), file="fresh.jsonl")
+        assert_as_fresh(fresh, self.dataset, self.folder / "fresh", *self.recipe())
         assert not refresh_here(self.table(), self.dataset).committed
 
-    @rule(write=st.integers(0, 25))
+    @rule()
+    def extract_again(self) -> None:
+        recipe = load_config(None, self.recipe())
+        current = require_snapshot(Store(str(self.dataset)))
+        said, asked = current.configuration, recipe.as_dict()
+        same = current.features == recipe.features().canonical() and all(
+            said[section] == asked[section] for section in ("split", "output")
+        )
+        if same:
+            extract_here(self.table(), self.dataset, *self.recipe())
+            self.is_up_to_date()
+        else:
+            with pytest.raises(DatasetError, match="with another"):
+                extract_here(self.table(), self.dataset, *self.recipe())
+
+    @rule(name=NAMES, stage=st.sampled_from([Stage.PROBE, Stage.DECODE]))
+    def refresh_through_failures(self, name: str, stage: Stage) -> None:
+        with failing_for_a_while(name, stage):
+            refresh_here(self.table(), self.dataset, *self.recipe())
+        refresh_here(self.table(), self.dataset, *self.recipe(), retry_failed=True)
+        self.is_up_to_date()
+
+    @rule(seed=st.integers(5, 9))
+    def refresh_beside_a_rival(self, seed: int) -> None:
+        """A rival with other settings commits when this one has done everything but that."""
+        real, version = pipelines.extract.require_outcome, self.version()
+
+        def require_outcome(job: Any) -> Any:
+            pipelines.extract.require_outcome = real
+            outcome = real(job)
+            refresh_here(self.table(), self.dataset, f"split.seed={seed}")
+            return outcome
+
+        patched = mock.patch.object(pipelines.extract, "require_outcome", require_outcome)
+        with patched, contextlib.suppress(ConflictError):
+            refresh_here(self.table(), self.dataset, *self.recipe())
+            assert self.version() == version + 1
+        self.refresh()
+
+    def version(self) -> int:
+        return require_snapshot(Store(str(self.dataset))).version
+
+    @rule(write=st.integers(0, 40))
     def refresh_and_be_killed(self, write: int) -> None:
-        before = rows_of(self.dataset)
-        version = require_snapshot(Store(str(self.dataset))).version
+        before, version = rows_of(self.dataset), self.version()
         with killed_at(write):
             refresh_here(self.table(), self.dataset, *self.recipe())
-        after = require_snapshot(Store(str(self.dataset))).version
-        assert after in (version, version + 1)
-        if after == version:
+        assert self.version() in (version, version + 1)
+        if self.version() == version:
             assert rows_of(self.dataset) == before
+
+    @rule(write=st.integers(0, 12))
+    def take_down_and_be_killed(self, write: int) -> None:
+        if known := sorted(self.known() & {"b.wav", "d.wav"}):
+            with killed_at(write):
+                takedown(Store(str(self.dataset)), [str(self.songs / known[0])])
+            self.take_down(known[0])
+
+    @rule(name=NAMES)
+    def take_down(self, name: str) -> None:
+        if name in self.known():
+            takedown(Store(str(self.dataset)), [str(self.songs / name)])
+            self.erased.add(name)
+        assert not self.erased & self.known()
+        for version in self.kept():
+            uris = {str(dict(row[:-1])["uri"]) for row in rows_of(self.dataset, version).values()}
+            assert not {str(self.songs / one) for one in self.erased} & uris
+
+    def known(self) -> set[str]:
+        """Names of the recordings that the current snapshot knows."""
+        return {Path(uri).name for uri in statuses_of(self.dataset)}
+
+    def kept(self) -> list[int]:
+        return [one["version"] for one in history(Store(str(self.dataset))) if one["kept"]]
+
+    @rule()
+    def comment_on_a_column(self) -> None:
+        DeltaTable(self.dataset).alter.set_column_metadata("uri", {"comment": "mine"})
+
+    @rule()
+    def export_rows(self) -> None:
+        shutil.rmtree(self.folder / "view", ignore_errors=True)
+        store, view = Store(str(self.dataset)), Store(str(self.folder / "view"))
+        made = export(ExportJob(store, "", view, "numpy", "view", "none"), here())
+        assert sum(made.rows.values()) == len(rows_of(self.dataset))
 
     @rule()
     def compact(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from pipelines.launch import NothingSubmittedError
 from pipelines.runs import Run, recording_run, write_metrics
 from tests.pipeline_runs import melmill
 from tests.refresh.catalogues import SMALL, write_song, write_songs
@@ -77,6 +78,17 @@ def test_what_is_no_dataset_gets_no_record(tmp_path: Path) -> None:
     with pytest.raises(ConflictError), recording_run(Store(str(tmp_path)), "/songs", None):
         raise ConflictError("another run")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_or_a_template_is_no_refresh_and_leaves_no_record(tmp_path: Path) -> None:
+    (tmp_path / "_delta_log").mkdir()
+    file = tmp_path / "melmill.prom"
+    with (
+        pytest.raises(NothingSubmittedError),
+        recording_run(Store(str(tmp_path)), "/songs", file),
+    ):
+        raise NothingSubmittedError("wrote the template")
+    assert [path.name for path in tmp_path.iterdir()] == ["_delta_log"]
 
 
 def test_a_programming_error_is_recorded_and_still_crashes(tmp_path: Path) -> None:

@@ -63,8 +63,7 @@ def head(store: Store) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def loaded(dataset: tuple[Store, Extraction], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    import datasets
-
+    datasets = pytest.importorskip("datasets")
     cache = tmp_path_factory.mktemp("cache")
     return datasets.load_dataset(dataset[0].root, cache_dir=str(cache))
 

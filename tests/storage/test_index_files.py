@@ -24,6 +24,7 @@ from transforms.storage.index import (
     write_part,
 )
 from transforms.storage.store import Store
+from transforms.storage.summaries import RecordingRows
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def test_a_recording_comes_back_with_its_tags(store: Store) -> None:
     one = planned()
     audio = replace(one.probed.audio, tags=(("artist", "A"), ("title", "Ä")))
     tagged = replace(one, probed=replace(one.probed, audio=audio))
-    row = recording_row(tagged, [("s", 10, -math.inf)], "features")
+    row = recording_row(tagged, [("s", RecordingRows("a", 10, -math.inf, "0f"))], "features")
     write_part(store, "x", "recordings", 0, [row])
     (found,) = read_index(store, "x", "recordings")
     assert found == row | {"tags": {"artist": "A", "title": "Ä"}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.errors import CatalogueError
+from transforms.errors import CatalogueError, Cause
 from transforms.storage.listing import (
     DirectoryPart,
     Listing,
@@ -130,10 +131,25 @@ def test_a_directory_that_has_gone_is_named(tmp_path: Path) -> None:
         found(tmp_path, DirectoryPart("gone"))
 
 
-def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.wav")).touch()
-    with pytest.raises(CatalogueError, match=r"not UTF-8: '\\udcff\.wav'; rename it"):
-        found(tmp_path)
+def test_a_name_that_is_no_text_is_that_files_fault(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/K\xf6ln"))
+    folder.mkdir()
+    for name in (b"/\xff.wav", b"/K\xf6ln/b.wav", b"/K\xf6ln/c.wav"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + name)).touch()
+    listing = Listing(str(tmp_path))
+    listed = [one for part in listing_parts(listing) for one in list_files(listing, part)]
+    faults = {one.relative_uri: one.fault for one in listed}
+    assert faults.pop("a.wav") is None
+    assert sorted(faults) == [r"K\xf6ln/b.wav", r"K\xf6ln/c.wav", r"\xff.wav"]
+    for fault in faults.values():
+        assert fault is not None
+        assert fault[0] == Cause.BAD_NAME
+        assert "is not UTF-8" in fault[1]
+        assert "rename it" in fault[1]
+    assert len({one.recording_id for one in listed}) == 4
+    for one in listed:
+        one.uri.encode()
 
 
 def test_a_file_that_goes_while_it_is_listed_is_not_seen(
@@ -228,3 +244,13 @@ def test_every_directory_above_a_match_is_entered(
 def test_a_directory_that_is_all_of_the_pattern_is_not_entered() -> None:
     assert not matches(("rock", "*.wav"), ("rock", "a.wav"), partly=True)
     assert not matches(("rock", "*.wav"), ("pop",), partly=True)
+
+
+def test_what_is_passed_over_is_counted_in_every_part(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.amr", "x/c.AMR", "x/d", ".e.amr", "x/f.2024-01 (live)"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    listing, passed = Listing(str(tmp_path), extensions=("wav",)), Counter[str]()
+    for part in listing_parts(listing):
+        list(list_files(listing, part, passed))
+    assert passed == {".amr": 2, "": 1, "*": 1}

@@ -15,6 +15,7 @@ from pipelines.validate import check_shard, validate
 from tests import signals
 from tests.pipeline_runs import extract_here, make_test_job
 from transforms.audio.isolation import DecoderProcess
+from transforms.audio.spans import extract_span
 from transforms.errors import Cause, DatasetError
 from transforms.job import ExtractJob
 from transforms.planning import PlannedRecording, ShardPlan, pack_shards, plan_recording
@@ -27,6 +28,7 @@ from transforms.storage.receipts import read_receipt
 from transforms.storage.schema import RowBatch
 from transforms.storage.shards import (
     SpanOutcome,
+    _spooled,
     regroup,
     withdraw_recordings,
     write_shard,
@@ -351,3 +353,22 @@ def test_regrouping_keeps_every_row_in_its_place(sizes: list[int], size: int) ->
     assert [n for group in groups for n in group.columns["n"]] == list(range(sum(sizes)))
     assert [int(x) for group in groups for x in group.mel.ravel()] == list(range(sum(sizes)))
     assert all(group.rows == size for group in groups[:-1])
+
+
+def test_working_files_that_cannot_be_read_are_not_reported_as_the_datasets(
+    songs: Path, tmp_path: Path, decoder: DecoderProcess
+) -> None:
+    """The decoder writes the file, the worker reads it; on a full or broken disk it is gone."""
+    job = make_test_job(songs, tmp_path / "dataset", *OVERRIDES)
+    spans = plan_shards(job, decoder, 1)[0].spans
+    rows = decoder.call(
+        60,
+        extract_span,
+        spans[0],
+        job.features,
+        job.source(spans[0].probed.recording),
+        tmp_path / "spool",
+    )
+    (tmp_path / "spool").unlink()
+    with pytest.raises(DatasetError, match="cannot read working files"), job.store.scratch():
+        next(_spooled(spans[0], rows, job, tmp_path / "spool"))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
 import pytest
 
+from tests.pipeline_runs import drop_privileges
 from transforms.errors import DatasetError
 from transforms.storage.store import Store
 
@@ -134,3 +137,53 @@ def test_only_disks_are_local(tmp_path: Path) -> None:
 def test_storage_options_reach_the_filesystem(tmp_path: Path) -> None:
     store = Store(str(tmp_path), (("auto_mkdir", True),))
     assert store.filesystem()[0].auto_mkdir
+
+
+def in_a_process_of_its_own(code: str) -> None:
+    """Run some lines where a file's mode forbids root what it forbids others."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], preexec_fn=drop_privileges, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["locked/a.bin", "locked"])
+def test_what_cannot_be_removed_is_named_with_the_reason(tmp_path: Path, name: str) -> None:
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "locked" / "a.bin").touch()
+    (tmp_path / "locked").chmod(0o555)
+    in_a_process_of_its_own(
+        "from transforms.storage.store import Store\n"
+        "from transforms.errors import DatasetError\n"
+        f"try: Store({str(tmp_path)!r}).remove({name!r})\n"
+        "except DatasetError as error: said = str(error)\n"
+        f"assert {str(tmp_path / 'locked' / 'a.bin')!r} in said, said\n"
+        "assert 'Permission denied' in said and 'allow' in said, said\n"
+    )
+    assert (tmp_path / "locked" / "a.bin").exists()
+    # What the message says to do.
+    (tmp_path / "locked").chmod(0o755)
+    Store(str(tmp_path)).remove(name)
+    assert not (tmp_path / "locked").exists()
+
+
+def test_a_folder_that_others_write_to_stays(tmp_path: Path, monkeypatch) -> None:
+    store, real = Store(str(tmp_path)), Path.rmdir
+    store.put("staging/run/a.bin", b"")
+
+    def write_first(path: Path) -> None:
+        (path / "rival.bin").touch()
+        real(path)
+
+    monkeypatch.setattr(Path, "rmdir", write_first)
+    store.remove("staging/run")
+    assert list(store.names("staging/run")) == ["staging/run/rival.bin"]
+
+
+def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.put("kept/a.bin", b"")
+    (tmp_path / "staging").mkdir(exist_ok=True)
+    (tmp_path / "staging" / "run").symlink_to(tmp_path / "kept")
+    store.remove("staging/run")
+    assert list(store.names()) == ["kept/a.bin"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from transforms.errors import CatalogueError
+from transforms.errors import CatalogueError, Cause
 from transforms.records import Recording
 from transforms.storage import row_blocks
 from transforms.storage.columns import RESERVED_COLUMNS
@@ -62,6 +63,16 @@ def rows(path: Path | str, **options: Any) -> list[Recording]:
     return [recording for part in parts for recording in list_rows(table, part)]
 
 
+def assert_fault(
+    pattern: str, path: Path | str, cause: Cause = Cause.BAD_ROW, **options: Any
+) -> None:
+    """One row has a fault; the others are listed as they are."""
+    found = rows(path, **options)
+    (fault,) = [one.fault for one in found if one.fault is not None]
+    assert fault[0] == cause
+    assert re.search(pattern, fault[1]), fault[1]
+
+
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.ndjson", "t.parquet", "T.PARQUET.parquet"])
 def test_every_format_gives_the_same_recordings(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, ROWS)
@@ -106,8 +117,7 @@ def test_an_empty_split_is_none(tmp_path: Path) -> None:
 
 def test_a_split_that_is_no_text_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", [{"uri": "a.wav", "split": 1}])
-    with pytest.raises(CatalogueError, match=r"line 1, column 'split': 1 is not string$"):
-        rows(path)
+    assert_fault(r"line 1, column 'split': 1 is not string$", path)
 
 
 def test_whole_seconds_are_seconds(tmp_path: Path) -> None:
@@ -125,27 +135,24 @@ def test_whole_seconds_are_seconds(tmp_path: Path) -> None:
         (None, 0.0, "'end': 0.0 does not come after the start, 0"),
     ],
 )
-def test_impossible_segments_are_refused(
+def test_impossible_segments_are_their_rows_faults(
     tmp_path: Path, name: str, start: float | None, end: float | None, message: str
 ) -> None:
     good = {"uri": "a.wav", "start": 0.0, "end": 1.0}
     path = write(tmp_path / name, [good, {"uri": "b.wav", "start": start, "end": end}])
     place = {"csv": "line 3", "jsonl": "line 2", "parquet": "row 2"}[name[2:]]
-    with pytest.raises(CatalogueError, match=f"{name} {place}, column {message}"):
-        rows(path)
+    assert_fault(f"{name} {place}, column {message}", path, Cause.BAD_SEGMENT)
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
-def test_positions_that_are_no_numbers_are_refused(tmp_path: Path, value: str) -> None:
+def test_positions_that_are_no_numbers_are_their_rows_faults(tmp_path: Path, value: str) -> None:
     path = write(tmp_path / "t.parquet", [{"uri": "a.wav", "start": float(value)}])
-    with pytest.raises(CatalogueError, match=f"'start': {value} is no position"):
-        rows(path)
+    assert_fault(f"'start': {value} is no position", path, Cause.BAD_SEGMENT)
 
 
 def test_a_start_that_is_text_is_named(tmp_path: Path) -> None:
     path = text(tmp_path / "t.csv", "uri,start\na.wav,1\nb.wav,0:30\n")
-    with pytest.raises(CatalogueError, match=r"line 3, column 'start': '0:30' is not double$"):
-        rows(path)
+    assert_fault(r"line 3, column 'start': '0:30' is not double$", path)
 
 
 def test_a_file_means_the_same_however_it_is_addressed(tmp_path: Path) -> None:
@@ -176,23 +183,20 @@ def test_uris_are_relative_to_a_remote_table() -> None:
 @pytest.mark.parametrize("line", ["", '""', ","])
 def test_a_row_without_a_uri_is_named(tmp_path: Path, line: str) -> None:
     path = text(tmp_path / "t.csv", "uri,x\na.wav,1\n", line if "," in line else f"{line},2", "\n")
-    with pytest.raises(CatalogueError, match=r"t.csv line 3, column 'uri': it is empty"):
-        rows(path)
+    assert_fault(r"t.csv line 3, column 'uri': it is empty", path)
 
 
 @pytest.mark.parametrize("row", [{"uri": None}, {"uri": ""}, {"x": 1}])
 def test_a_json_row_without_a_uri_is_named(tmp_path: Path, row: dict[str, Any]) -> None:
     path = write(tmp_path / "t.jsonl", [{"uri": "a.wav", "x": 1}, row])
-    with pytest.raises(CatalogueError, match=r"t.jsonl line 2, column 'uri': it is empty"):
-        rows(path)
+    assert_fault(r"t.jsonl line 2, column 'uri': it is empty", path)
 
 
 def test_a_uri_that_climbs_out_of_its_bucket_is_named() -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/lists/t.csv", b"uri\na.wav\n../b.wav\n")
     try:
-        with pytest.raises(CatalogueError, match=r"t.csv line 3, column 'uri': .*climbs out"):
-            rows("memory://lists/t.csv")
+        assert_fault(r"t.csv line 3, column 'uri': .*climbs out", "memory://lists/t.csv")
     finally:
         memory.rm("/lists", recursive=True)
 
@@ -262,8 +266,7 @@ def test_a_later_contradiction_is_named_with_its_remedy(
     path = write(tmp_path / name, [*[{"uri": "a", "id": 1}] * 5, {"uri": "b", "id": "A7"}])
     place = "line 7" if name == "t.csv" else "line 6"
     expected = f"{name} {place}, column 'id': 'A7' is not int64.*label_types: {{id: string}}"
-    with pytest.raises(CatalogueError, match=expected):
-        rows(path)
+    assert_fault(expected, path)
     ids = [dict(r.labels)["id"] for r in rows(path, label_types={"id": "string"})]
     assert ids == ["1"] * 5 + ["A7"]
 
@@ -273,8 +276,7 @@ def test_a_leading_zero_that_comes_late_is_not_lost(
 ) -> None:
     monkeypatch.setattr(row_blocks, "SAMPLE_ROWS", 1)
     path = text(tmp_path / "t.csv", "uri,id\na,10\nb,007\n")
-    with pytest.raises(CatalogueError, match="'007' is not int64"):
-        rows(path)
+    assert_fault("'007' is not int64", path)
     assert [r.labels for r in rows(path, label_types={"id": "int64"})] == [
         (("id", 10),),
         (("id", 7),),
@@ -283,8 +285,7 @@ def test_a_leading_zero_that_comes_late_is_not_lost(
 
 def test_a_declared_type_that_does_not_fit_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", [{"uri": "a", "id": "x"}])
-    with pytest.raises(CatalogueError, match=r"line 2, column 'id': 'x' is not int64$"):
-        rows(path, label_types={"id": "int64"})
+    assert_fault(r"line 2, column 'id': 'x' is not int64$", path, label_types={"id": "int64"})
 
 
 def test_a_key_that_comes_late_is_named_with_its_remedy(
@@ -392,12 +393,8 @@ def test_no_declared_key_of_json_takes_a_reserved_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.csv", "uri,x\na,1\nb\n", "line 3 has 1 values for 2 columns"),
-        ("t.csv", "uri,x\na,1,2\n", "line 2 has 3 values for 2 columns"),
         ("t.csv", 'uri,x\na,1\nb,"open\n', "line 3 is not CSV: unexpected end of data"),
         ("t.csv", b"uri\na\nB\xf6rk.wav\n", "is not UTF-8 text"),
-        ("t.jsonl", '{"uri": "a"}\n{"uri"\n', "line 2 is not JSON"),
-        ("t.jsonl", '{"uri": "a"}\n["b"]\n', "line 2 is not a JSON object"),
         ("t.parquet", "not a parquet file at all", "t.parquet cannot be read"),
         ("t.parquet", "", "t.parquet cannot be read"),
     ],
@@ -407,6 +404,49 @@ def test_damaged_tables_are_refused(
 ) -> None:
     with pytest.raises(CatalogueError, match=message):
         rows(text(tmp_path / name, content))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", "uri,x\na,1\nb\nc,2\n", "line 3 has 1 values for 2 columns"),
+        ("t.csv", "uri,x\nc,2\na,1,2\n", "line 3 has 3 values for 2 columns"),
+        ("t.jsonl", '{"uri": "a"}\n{"uri"\n{"uri": "c"}\n', "line 2 is not JSON"),
+        ("t.jsonl", '{"uri": "a"}\n["b"]\n', "line 2 is not a JSON object"),
+        ("t.jsonl", '{"uri": "a"}\n{"uri": "\\udc00"}\n', "line 2, column 'uri': .*is not string"),
+        ("t.jsonl", '{"uri": "a"}\n{"uri": "b", "start": NaN}\n', "line 2, column 'start': nan is"),
+    ],
+)
+def test_a_damaged_row_is_that_rows_fault(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    cause = Cause.BAD_SEGMENT if "nan" in message else Cause.BAD_ROW
+    assert_fault(message, text(tmp_path / name, content), cause)
+
+
+def test_all_faults_of_a_table_are_told_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.parquet", [{"path": "a", "mel": 1, "x": [[1]], "start": b"1"}])
+    with pytest.raises(CatalogueError) as caught:
+        opened(path, label_types={"genre": "string"})
+    head, *faults = str(caught.value).splitlines()
+    assert head.endswith("t.parquet: 5 faults")
+    for word, fault in zip(("'uri'", "'mel'", "genre", "'x'", "'start'"), faults, strict=True):
+        assert word in fault
+
+
+def test_many_faults_are_counted_and_some_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.parquet", [{f"x{i}": b"" for i in range(30)}])
+    with pytest.raises(CatalogueError, match=r"31 faults(\n.*){10}\n  and 21 more$"):
+        opened(path)
+
+
+def test_a_mended_row_is_another_version(tmp_path: Path) -> None:
+    path, first, types = tmp_path / "t.csv", {"uri": "a", "x": 1}, {"x": "int64"}
+    before = rows(write(path, [first, {"uri": "b", "x": "?"}]), label_types=types)
+    after = rows(write(path, [first, {"uri": "b", "x": 2}]), label_types=types)
+    assert [one.recording_id for one in before] == [one.recording_id for one in after]
+    assert before[0].fingerprint == after[0].fingerprint == after[1].fingerprint == ""
+    assert before[1].fingerprint.startswith("fault:")
 
 
 def test_a_table_that_has_gone_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from transforms.audio.mel import MelSpec, frame_count
 from transforms.audio.resample import Quality
 
 #: Raised whenever the same configuration comes to give other numbers.
-EXTRACTOR_VERSION = 1
+EXTRACTOR_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)

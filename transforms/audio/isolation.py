@@ -33,12 +33,21 @@ T = TypeVar("T")
 #: What is freed is kept for the next block: asking the kernel again for the same pages
 #: costs a fiftieth of decoding. Both numbers in bytes.
 _KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": f"{64 << 20}", "MALLOC_MMAP_THRESHOLD_": f"{16 << 20}"}
+#: What Python warns of while it imports must not pass for a decoder's last words.
+_NO_WARNINGS = {"PYTHONWARNINGS": "ignore"}
 #: One thread a process: many workers share a machine, and each has all its work to do.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _START_SECONDS = 120.0
 _END_SECONDS = 1.0
-_MAX_STDERR_BYTES = 1 << 20
 _PROGRAM_ERROR = 70  # os.EX_SOFTWARE
+
+
+class _DecoderEndedError(Exception):
+    """The child ended in mid-call."""
+
+    def __init__(self, message: str, *, was_killed: bool) -> None:
+        super().__init__(message)
+        self.was_killed = was_killed
 
 
 class DecoderProcess:
@@ -72,23 +81,28 @@ class DecoderProcess:
         Raises
         ------
         RecordingError
-            What the function raised, or ``timeout``, ``out_of_memory``, ``decoder_crash``.
+            What the function raised, or ``timeout``, ``out_of_memory`` (also where the child
+            was killed twice, as a machine short of memory does it), ``decoder_crash``.
         RuntimeError
             Any other exception in the child: an error in the program, with its traceback.
+            Or the child did not start.
         """
         request = pickle.dumps((function, args, kwargs))
         try:
             return cast(T, self._call(timeout_s, request))
-        except RecordingError as error:
-            if error.cause is not Cause.DECODER_CRASH:
-                raise
-        return cast(T, self._call(timeout_s, request))
+        except _DecoderEndedError:
+            pass
+        try:
+            return cast(T, self._call(timeout_s, request))
+        except _DecoderEndedError as error:
+            cause = Cause.OUT_OF_MEMORY if error.was_killed else Cause.DECODER_CRASH
+            raise RecordingError(Stage.DECODE, cause, str(error)) from None
 
     def _call(self, timeout_s: float, request: bytes) -> Any:
         child = self._running()
+        self._forget_stderr()
         try:
             outcome, value = self._exchange(child, request, timeout_s)
-            self._forget_stderr()
         except (EOFError, BrokenPipeError, pickle.UnpicklingError):
             raise self._crashed(child) from None
         except TimeoutError:
@@ -121,15 +135,18 @@ class DecoderProcess:
         return self._child
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self._stderr = tempfile.TemporaryFile("a+b")  # noqa: SIM115 - closed with the child
         boot = f"import sys; sys.path[:] = {sys.path!r}; import {__name__} as m; m.serve()"
-        child = subprocess.Popen(
-            [sys.executable, "-c", boot, str(self._memory_bytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env={**os.environ, **_KEEP_MEMORY, **ONE_THREAD},
-        )
+        try:
+            self._stderr = tempfile.TemporaryFile("a+b")  # noqa: SIM115 - closed with the child
+            child = subprocess.Popen(
+                [sys.executable, "-c", boot, str(self._memory_bytes)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._stderr,
+                env={**os.environ, **_KEEP_MEMORY, **_NO_WARNINGS, **ONE_THREAD},
+            )
+        except OSError as error:  # else it would pass for one of the dataset's
+            raise RuntimeError(f"the decoder process did not start: {error}") from error
         self._child = child
         try:
             self._receive(child, _START_SECONDS)
@@ -155,10 +172,11 @@ class DecoderProcess:
             raise TimeoutError
         return cast(tuple[str, Any], pickle.load(stdout))
 
-    def _crashed(self, child: subprocess.Popen[bytes]) -> RecordingError:
+    def _crashed(self, child: subprocess.Popen[bytes]) -> _DecoderEndedError:
         # Its last reply made no sense: it may be alive.
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(_END_SECONDS)
+        ended = child.poll() is not None
         child.kill()
         code = child.wait()
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
@@ -167,11 +185,11 @@ class DecoderProcess:
         if code == _PROGRAM_ERROR:
             raise RuntimeError(f"the decoder process could not read a call: {said}")
         message = f"the decoder process ended with {how}" + (f": {said}" if said else "")
-        return RecordingError(Stage.DECODE, Cause.DECODER_CRASH, message)
+        return _DecoderEndedError(message, was_killed=ended and code == -signal.SIGKILL)
 
     def _forget_stderr(self) -> None:
-        # Some decoders print a line for every odd frame of every odd file.
-        if self._stderr is not None and os.fstat(self._stderr.fileno()).st_size > _MAX_STDERR_BYTES:
+        # What was said of other recordings: some decoders print a line for every odd frame.
+        if self._stderr is not None:
             self._stderr.truncate(0)
 
     def _last_words(self) -> str:

@@ -16,6 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
+from transforms.audio import ogg
+from transforms.audio.decoders import is_partial
+from transforms.audio.tag_ranges import audio_end
 from transforms.audio.tags import keep_tags
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.records import AudioInfo
@@ -37,6 +40,8 @@ STATELESS = frozenset(
 #: Codecs of whole numbers, which are always finite.
 INTEGER = frozenset({"pcm_u8", "pcm_s8", "pcm_16", "pcm_24", "pcm_32", "ulaw", "alaw", "flac"})
 _OPUS_RATE_HZ = 48_000
+#: libsndfile may stop this much before the end of an MP3: its last frames may hold padding.
+_READ_AHEAD_BYTES = 4096
 
 
 class _SoundFile(soundfile.SoundFile):
@@ -69,7 +74,9 @@ def probe(file: StoredFile) -> AudioInfo | None:
         file.raise_kept()
         return None
     file.raise_kept()
-    if container is None or codec is None:
+    is_mpeg = codec in _CODECS.values()
+    # In a WAV it stops at the length that it guesses.
+    if container is None or codec is None or is_mpeg != (container == "mp3"):
         return None
     return AudioInfo(container, codec, "libsndfile", *shape, tags)
 
@@ -107,7 +114,9 @@ class SndfileStream:
 
     def _require_unchanged(self) -> None:
         sound, audio = self._sound, self._audio
-        found = sound.samplerate, sound.channels, sound.frames
+        # A partial recording's length is not the header's.
+        frames = audio.frames if is_partial(audio.decoder) else sound.frames
+        found = sound.samplerate, sound.channels, frames
         probed = audio.sample_rate_hz, audio.channels, audio.frames
         if found != probed:
             message = f"probed as (rate, channels, frames) {probed}, opened as {found}"
@@ -143,6 +152,16 @@ class SndfileStream:
             count += got
         self.position += count
         return block[:count]
+
+    def leaves_audio(self) -> bool:
+        """Tell, at the end, whether there may be audio that libsndfile does not come to."""
+        position = self._file.check_here()
+        if self._audio.container == "ogg":
+            last = ogg.last_page(self._file)
+            return last is not None and last.start >= position
+        if self._audio.container == "mp3":
+            return audio_end(self._file) - position > _READ_AHEAD_BYTES
+        return False
 
 
 @contextmanager

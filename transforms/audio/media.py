@@ -6,7 +6,6 @@ decided once, by the probe, so that every read of a recording gives the same sam
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -16,14 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from transforms.audio import libsndfile
-from transforms.audio.headers import Header, read_header
+from transforms.audio.claims import Header
+from transforms.audio.damage import find_damage
+from transforms.audio.decoders import library, mended, partial
+from transforms.audio.headers import examine_header
+from transforms.audio.reading import Reader
+from transforms.audio.streams import count_frames
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.records import AudioInfo
 from transforms.storage.objects import StoredObject
 from transforms.storage.stored_file import StoredFile
-
-#: Read at once while skipping to the first frame wanted.
-_SKIP_FRAMES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +66,24 @@ class AudioReader(Protocol):
         """
         ...
 
+    def finish(self) -> None:
+        """Read on to the end where only that shows whether the header's length is right.
+
+        Raises
+        ------
+        RecordingError
+            As :meth:`blocks` does.
+        """
+        ...
+
 
 def probe_audio(source: StoredObject, limits: MediaLimits = MediaLimits()) -> AudioInfo:
     """Read what a recording's header says, and check that it can be so.
 
-    A few small reads, except where no header tells the length: an MP3 without a Xing tag
-    (or whose tag counts a part only), a FLAC stream written to a pipe, a chained Ogg
-    stream, and all that PyAV opens (M4A, WebM, WMA, films) are read to their end and
-    their frames counted.
+    A few small reads at the file's ends, except where no header tells the length: an MP3
+    without a Xing tag (or whose tag counts a part only), a FLAC stream written to a pipe,
+    a chained Ogg stream, whatever is cut, and all that PyAV opens (M4A, WebM, WMA, films)
+    are read to their end and their frames counted.
 
     Parameters
     ----------
@@ -90,46 +101,80 @@ def probe_audio(source: StoredObject, limits: MediaLimits = MediaLimits()) -> Au
     ------
     RecordingError
         Stage ``read``: the store. Stage ``probe``: empty, of no known format, without
-        audio, truncated, of an implausible header, or not decodable.
+        audio, truncated, of an implausible header, or not decodable. Its ``audio`` says
+        what can be read of a recording that is truncated or corrupt.
     """
     with source.open() as file:
         if file.size_bytes == 0:
             raise RecordingError(Stage.PROBE, Cause.EMPTY_FILE, "the file has no bytes")
-        header = read_header(file)
-        _require_plausible(header.sample_rate_hz, header.channels, None, file.size_bytes, limits)
-        audio = _probe(file, header)
+        header = examine_header(file)
+        rate, channels, frames = header.sample_rate_hz, header.channels, header.frames
+        require_plausible(rate, channels, frames, file.size_bytes, limits)
+        audio = _probe(file, header, limits)
         rate, channels, frames = audio.sample_rate_hz, audio.channels, audio.frames
-        _require_plausible(rate, channels, frames, file.size_bytes, limits)
+        require_plausible(rate, channels, frames, file.size_bytes, limits)
     return audio
 
 
-def _probe(file: StoredFile, header: Header) -> AudioInfo:
+def _probe(file: StoredFile, header: Header, limits: MediaLimits) -> AudioInfo:
+    view = file.splice(header.pieces) if header.pieces else file
+    decoder = mended if header.pieces else str
     if header.container and not header.irregularity:
-        audio = libsndfile.probe(file)
-        if audio is not None:
-            return replace(audio, decoder=_quicker_decoder(audio))
+        audio = libsndfile.probe(view)
+        if audio is not None and (header.missing or _is_plausible(audio, file, limits)):
+            audio = replace(audio, decoder=decoder(_quicker_decoder(audio, header)))
+            if header.missing:
+                raise _cut(header, replace(audio, frames=count_frames(file, audio)))
+            return audio
     from transforms.audio import pyav  # loads FFmpeg's libraries: not for every process
 
-    audio = pyav.probe(file, header)
-    if header.frames is not None and audio.frames != header.frames:
+    try:
+        audio = pyav.probe(view, header, decoder("pyav"))
+    except RecordingError as error:
+        if not header.missing or error.stage is not Stage.PROBE:
+            raise
+        raise _cut(header, error.audio) from error
+    if header.missing and (header.frames is None or audio.frames < header.frames):
+        raise _cut(header, audio)
+    if header.container == "ogg" and (damage := find_damage(file, audio)) is not None:
+        remains = replace(
+            audio, frames=min(audio.frames, damage[0]), decoder=partial(audio.decoder)
+        )
+        raise RecordingError(Stage.PROBE, Cause.CORRUPT, damage[1], remains if damage[0] else None)
+    if header.frames is not None and not header.missing and audio.frames != header.frames:
         message = f"{header.irregularity}: of {header.frames} frames, {audio.frames} decode"
         raise RecordingError(Stage.PROBE, Cause.LENGTH_MISMATCH, message)
     return audio
 
 
-def _quicker_decoder(audio: AudioInfo) -> str:
+def _cut(header: Header, audio: AudioInfo | None) -> RecordingError:
+    """Make the error of a file that ends too early, with what is there of it."""
+    if audio is not None:
+        audio = replace(audio, decoder=partial(audio.decoder)) if audio.frames else None
+    return RecordingError(Stage.PROBE, Cause.TRUNCATED, header.missing, audio)
+
+
+def _quicker_decoder(audio: AudioInfo, header: Header) -> str:
     """Choose who decodes what libsndfile has probed.
 
     FFmpeg decodes Vorbis in half libvorbis' time. In 40 songs and 300 random streams its
     samples were within 5e-7 of libvorbis'; with more than two channels it has another
-    order of them.
+    order of them, and of a stream of one page it loses the last of them.
     """
-    return "pyav" if audio.codec == "vorbis" and audio.channels <= 2 else "libsndfile"
+    is_safe = audio.channels <= 2 and not header.single_page
+    return "pyav" if audio.codec == "vorbis" and is_safe else "libsndfile"
 
 
-def _require_plausible(
+def _is_plausible(audio: AudioInfo, file: StoredFile, limits: MediaLimits) -> bool:
+    """Tell whether what libsndfile made of an MP3 can be so; FFmpeg is asked otherwise."""
+    most = min(limits.max_frames, limits.max_frames_per_byte * file.size_bytes)
+    return audio.container != "mp3" or 0 < audio.frames <= most
+
+
+def require_plausible(
     rate: int | None, channels: int | None, frames: int | None, size: int, limits: MediaLimits
 ) -> None:
+    """Raise ``RecordingError`` if a recording has no frames, or cannot be as it claims to be."""
     if frames == 0:
         raise RecordingError(Stage.PROBE, Cause.NO_AUDIO, "the recording has no samples")
     most = min(limits.max_frames, limits.max_frames_per_byte * size)
@@ -145,7 +190,7 @@ def _require_plausible(
 
 def seeks_exactly(audio: AudioInfo) -> bool:
     """Tell whether a read may start anywhere; otherwise it decodes all that lies before."""
-    return audio.decoder == "libsndfile" and audio.codec in libsndfile.STATELESS
+    return library(audio.decoder) == "libsndfile" and audio.codec in libsndfile.STATELESS
 
 
 @contextmanager
@@ -159,7 +204,7 @@ def open_audio(
     source
         The recording.
     audio
-        What :func:`probe_audio` said of it.
+        What :func:`probe_audio` said of it, or a failure's ``audio``.
     start, stop
         The frames that will be read; ``None`` for the recording's end.
 
@@ -176,72 +221,6 @@ def open_audio(
     from_start = start == 0 or not seeks_exactly(audio)
     with (
         source.open(share=share, from_start=from_start) as file,
-        closing(_Reader(file, audio)) as reader,
+        closing(Reader(file, audio)) as reader,
     ):
         yield reader
-
-
-class _Stream(Protocol):
-    """One pass over a recording's samples."""
-
-    position: int
-
-    def seek(self, start: int) -> None: ...
-    def read(self, frames: int) -> npt.NDArray[np.float32]: ...
-    def close(self) -> None: ...
-
-
-class _Reader:
-    def __init__(self, file: StoredFile, audio: AudioInfo) -> None:
-        self.audio = audio
-        self._file = file
-        self._stream = self._open_stream()
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def blocks(self, start: int, stop: int, block_frames: int) -> Iterator[npt.NDArray[np.float32]]:
-        if not 0 <= start <= stop <= self.audio.frames or block_frames < 1:
-            message = f"no frames {start} to {stop} by {block_frames} in {self.audio.frames}"
-            raise ValueError(message)
-        self._go_to(start)
-        for first in range(start, stop, block_frames):
-            yield self._read(min(block_frames, stop - first))
-
-    def _open_stream(self) -> _Stream:
-        if self.audio.decoder == "libsndfile":
-            return libsndfile.SndfileStream(self._file, self.audio)
-        from transforms.audio import pyav  # loads FFmpeg's libraries: not for every process
-
-        return pyav.PyavStream(self._file, self.audio)
-
-    def _go_to(self, start: int) -> None:
-        if start < self._stream.position:
-            self._stream.close()
-            self._stream = self._open_stream()
-        self._stream.seek(start)
-        while missing := start - self._stream.position:
-            self._read(min(missing, _SKIP_FRAMES))
-
-    def _read(self, frames: int) -> npt.NDArray[np.float32]:
-        first = self._stream.position
-        block = self._stream.read(frames)
-        if len(block) < frames:
-            message = f"decoding ended at frame {first + len(block)} of {self.audio.frames}"
-            raise RecordingError(Stage.DECODE, Cause.TRUNCATED, message)
-        if self.audio.codec not in libsndfile.INTEGER:
-            _require_finite(block, first)
-        return block
-
-
-def _require_finite(block: npt.NDArray[np.float32], first: int) -> None:
-    # The sum of squares is finite only if every sample is, and costs a hundredth of
-    # decoding. It may also overflow: then look at each.
-    samples = block.ravel(order="K")
-    with np.errstate(over="ignore", invalid="ignore"):
-        energy = np.dot(samples, samples)
-    if math.isfinite(energy) or np.isfinite(samples).all():
-        return
-    frame, channel = np.argwhere(~np.isfinite(block))[0]
-    message = f"sample {first + frame} of channel {channel} is {block[frame, channel]}"
-    raise RecordingError(Stage.DECODE, Cause.NON_FINITE, message)

@@ -8,10 +8,12 @@ guesses the length and loses what lies beyond its guess.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from transforms.audio.claims import Header
+from transforms.audio.tag_ranges import audio_end, skip_tag
 from transforms.errors import Cause, RecordingError, Stage
-from transforms.storage.stored_file import StoredFile
+from transforms.storage.stored_file import Piece, StoredFile
 
 _KBITS: dict[tuple[bool, int], tuple[int, ...]] = {
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -22,8 +24,10 @@ _KBITS: dict[tuple[bool, int], tuple[int, ...]] = {
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _RATES_HZ = (44100, 48000, 32000)
-#: Tags before the audio that are skipped; real files have one or two.
-_MAX_TAGS = 16
+#: Zeros before the first frame are skipped up to this size.
+_MAX_JUNK_BYTES = 1 << 16
+#: Frames in a row that something else is not taken for.
+_CONVINCING = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,18 @@ class MpegFrame:
     sample_rate_hz: int
     channels: int
     size_bytes: int
+
+    @property
+    def samples(self) -> int:
+        """Samples per channel."""
+        if self.layer == 1:
+            return 384
+        return 1152 if self.layer == 2 or self.is_mpeg1 else 576
+
+    @property
+    def kind(self) -> tuple[bool, int, int]:
+        """What all frames of a stream have in common."""
+        return self.is_mpeg1, self.layer, self.sample_rate_hz
 
     @property
     def tag_offset(self) -> int:
@@ -86,58 +102,160 @@ def _size(is_mpeg1: bool, layer: int, bits: int, rate_hz: int, padding: int) -> 
     return slots * bits // rate_hz + padding
 
 
-def skip_id3v2(file: StoredFile) -> int:
-    """Find the first byte after the ID3v2 tags at the start of a file."""
-    at = 0
-    for _ in range(_MAX_TAGS):
-        head = file.read_at(at, 10)
-        if len(head) < 10 or not head.startswith(b"ID3"):
-            break
-        size = sum(
-            (byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True)
-        )
-        at += 10 + size + (10 if head[5] & 0x10 else 0)
-    return at
+def read_mpeg(file: StoredFile, start: int) -> Header:
+    """Read the first frame, and hold the length in its tag against the file's.
 
-
-def check_length(file: StoredFile, start: int, frame: MpegFrame) -> str:
-    """Hold the length in the first frame's tag against the file's.
-
-    Returns
-    -------
-    str
-        Why libsndfile would not decode all of this file; ``""`` if it would.
+    Where libsndfile would not decode all of the file, the file is walked through frame by
+    frame, and what is no frame left out of what a decoder is given.
 
     Raises
     ------
     RecordingError
-        ``truncated``: more than a frame is missing from what the tag counts.
+        ``truncated``: the file ends within the tag.
+    """
+    first = start
+    frame = parse_frame(file.read_at(start, 4))
+    # What else begins otherwise may be a film, with MPEG audio inside.
+    if frame is None and not any(file.read_at(start, 4)):
+        first = _find_frame(file, start, _MAX_JUNK_BYTES)
+        if first >= 0 and not any(file.read_at(start, first - start)):
+            frame = parse_frame(file.read_at(first, 4))
+    if frame is None:
+        return Header()
+    irregularity, missing = _check_length(file, first, frame)
+    mended = f"an MP3 behind {first - start} zeros" if first > start else ""
+    pieces: tuple[Piece, ...] = ()
+    if irregularity or mended:
+        stream = walk(file, first)
+        if len(stream.ranges) > 1 or stream.ranges[-1][1] < stream.end:
+            mended = mended or "an MP3 with something else between or behind its frames"
+        if mended:
+            pieces = (0, start), *stream.ranges
+    return Header(
+        "mp3",
+        frame.sample_rate_hz,
+        frame.channels,
+        irregularity=irregularity,
+        missing=missing,
+        mended=mended,
+        pieces=pieces,
+    )
+
+
+def _check_length(file: StoredFile, start: int, frame: MpegFrame) -> tuple[str, str]:
+    """Hold the length in the first frame's tag against the file's.
+
+    Returns
+    -------
+    (irregularity, missing)
+        Why libsndfile would not decode all of this file; and how much of it is missing,
+        where it is more than a frame.
     """
     head = file.read_at(start, frame.tag_offset + 16)[frame.tag_offset :]
     if frame.layer != 3 or head[:4] not in (b"Xing", b"Info"):
-        return "an MP3 without a Xing or Info tag"
-    flags, _, claimed = struct.unpack(">4xIII", head)
-    if flags & 3 != 3 or claimed == 0:
-        return "an MP3 whose tag does not give its length"
-    surplus = _audio_end(file) - start - claimed
+        return "an MP3 without a Xing or Info tag", ""
+    if len(head) < 16:
+        message = f"the file ends at byte {file.size_bytes}, within the MP3's Xing or Info tag"
+        raise RecordingError(Stage.PROBE, Cause.TRUNCATED, message)
+    flags, frames, claimed = struct.unpack(">4xIII", head)
+    if flags & 3 != 3 or claimed == 0 or frames == 0:
+        return "an MP3 whose tag does not give its length", ""
+    surplus = audio_end(file) - start - claimed
     if surplus < -frame.size_bytes:
         message = f"the MP3's tag counts {claimed} bytes, {-surplus} of them are missing"
-        raise RecordingError(Stage.PROBE, Cause.TRUNCATED, message)
+        return "an MP3 that is cut", message
     # Some encoders leave the tag's own frame out of the count.
     if not 0 <= surplus <= frame.size_bytes:
-        return f"an MP3 whose tag counts {claimed} bytes, where {claimed + surplus} are"
-    return ""
+        return f"an MP3 whose tag counts {claimed} bytes, where {claimed + surplus} are", ""
+    if head.startswith(b"Info"):  # all frames are of one size, up to a byte of padding
+        audio = parse_frame(file.read_at(start + frame.size_bytes, 4)) or frame
+        if abs(claimed - frames * audio.size_bytes) > frames + 2 * frame.size_bytes:
+            return f"an MP3 whose tag counts {frames} frames in {claimed} bytes", ""
+    return "", ""
 
 
-def _audio_end(file: StoredFile) -> int:
-    """The first byte of the tags at the end: ID3v1, then APEv2 or Lyrics3 before it."""
-    end = file.size_bytes
-    if file.read_at(max(0, end - 128), 3) == b"TAG":
-        end -= 128
-    foot = file.read_at(max(0, end - 32), 32)
-    if foot.startswith(b"APETAGEX"):
-        size, _, flags = struct.unpack_from("<III", foot, 12)
-        return max(0, end - int(size) - (32 if flags >> 31 else 0))
-    if foot.endswith(b"LYRICS200") and foot[-15:-9].isdigit():
-        return max(0, end - int(foot[-15:-9]) - 15)
-    return end
+@dataclass(slots=True)
+class Walk:
+    """What the frames of a file say, from the first to the last.
+
+    Attributes
+    ----------
+    ranges
+        Where frames lie that follow one another.
+    end
+        Where the audio ends: before the tags at the end of the file.
+    samples
+        Samples per channel in all frames; the first frame may be a tag's.
+    hole
+        ``(samples, byte)`` where something lies between two frames that is no tag.
+    """
+
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    end: int = 0
+    samples: int = 0
+    hole: tuple[int, int] | None = None
+
+    def add(self, begin: int, end: int) -> None:
+        """Add a range; what follows on the last one prolongs it."""
+        if self.ranges and self.ranges[-1][1] == begin:
+            begin = self.ranges.pop()[0]
+        if end > begin:
+            self.ranges.append((begin, end))
+
+
+def walk(file: StoredFile, at: int) -> Walk:
+    """Go through a file frame by frame, from the frame at byte `at`."""
+    found = Walk(end=audio_end(file))
+    first = parse_frame(file.read_at(at, 4))
+    while 0 <= at < found.end:
+        begin = at
+        while at < found.end and (frame := parse_frame(file.read_at(at, 4))):
+            found.samples += frame.samples
+            at = min(at + frame.size_bytes, found.end)
+        behind = min(skip_tag(file, at), found.end)
+        if behind > at and not _holds_frame(file, at, behind, first):
+            found.add(begin, behind)  # a decoder steps over such a tag by itself
+        else:
+            found.add(begin, at)
+        if behind == at < found.end:
+            behind = _find_frame(file, at, found.end)
+            if found.hole is None and behind >= 0:
+                found.hole = found.samples, at
+        at = behind
+    return found
+
+
+def _holds_frame(file: StoredFile, at: int, end: int, like: MpegFrame | None) -> bool:
+    """Tell whether a tag holds bytes (of a picture) that look like one of the stream's frames."""
+    tag = file.read_at(at, end - at)
+    offset = tag.find(b"\xff")
+    while offset >= 0:
+        frame = parse_frame(tag[offset : offset + 4])
+        if frame and like and frame.kind == like.kind:
+            return True
+        offset = tag.find(b"\xff", offset + 1)
+    return False
+
+
+def _find_frame(file: StoredFile, at: int, most_bytes: int) -> int:
+    """Find the next byte where some frames of one kind follow one another; -1 if none does."""
+    stop = min(file.size_bytes, at + most_bytes)
+    while at < stop:
+        data = file.read_at(at, min(4096, stop - at))
+        offset = data.find(b"\xff")
+        if offset < 0:
+            at += len(data) or 1
+        elif _begins_stream(file, at + offset):
+            return at + offset
+        else:
+            at += offset + 1
+    return -1
+
+
+def _begins_stream(file: StoredFile, at: int) -> bool:
+    kinds: list[tuple[bool, int, int]] = []
+    while len(kinds) < _CONVINCING and (frame := parse_frame(file.read_at(at, 4))):
+        kinds.append(frame.kind)
+        at += frame.size_bytes
+    enough = len(kinds) == _CONVINCING or (len(kinds) > 1 and at == file.size_bytes)
+    return enough and len(set(kinds)) == 1

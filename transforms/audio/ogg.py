@@ -9,9 +9,9 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from transforms.errors import Cause, RecordingError, Stage
+from transforms.audio.claims import Header
 from transforms.storage.stored_file import StoredFile
 
 _MAGIC = b"OggS\0"
@@ -24,6 +24,12 @@ _BEGINS, _ENDS = 2, 4
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 #: Streams side by side (a film's picture and sound) that are looked at.
 _MAX_STREAMS = 64
+#: Pages up to the first audio that are looked at; pictures among the tags take some.
+_MAX_FIRST_PAGES = 256
+#: A page that ends at a later position than this does not begin a stream at position 0.
+_MOST_PAGE_FRAMES = 1 << 21
+#: Frames of 2.5 ms in an Opus packet of each configuration.
+_OPUS_QUARTERS = (4, 8, 16, 24) * 3 + (4, 8) * 2 + (1, 2, 4, 8) * 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,39 +54,134 @@ class Page:
     end: int
 
 
-def check_pages(file: StoredFile, start: int) -> tuple[str, int | None]:
-    """Look at the first and the last pages of a file.
+def read_ogg(file: StoredFile, start: int, magic: bytes) -> Header:
+    """Look at the first and the last pages of a file."""
+    firsts = list(_first_pages(file, start))
+    pages = _last_pages(file)
+    if not firsts or not pages:
+        return Header("ogg", irregularity="an Ogg stream without whole pages")
+    end, missing = pages[-1].end, ""
+    if end > file.size_bytes:
+        missing = f"the last Ogg page ends at byte {end}, the file at byte {file.size_bytes}"
+    last = next((page for page in reversed(pages) if page.end <= file.size_bytes), None)
+    if len(firsts) > 1 or last is None:
+        irregularity = "several Ogg streams side by side" if last else "an Ogg stream that is cut"
+        return Header("ogg", irregularity=irregularity, missing=missing)
+    if last.serial != firsts[0].serial:
+        frames = None if missing else count_frames(file, start)
+        irregularity = "a chained Ogg stream"
+        return Header("ogg", irregularity=irregularity, frames=frames, missing=missing)
+    return replace(_check_stream(file, firsts[0], last), missing=missing)
+
+
+def _check_stream(file: StoredFile, first: Page, last: Page) -> Header:
+    """Look at the ends of a file of one stream."""
+    audio = _first_audio_page(file, first)
+    early = _opus_start(file, first, audio) if audio else 0
+    header = Header(
+        "ogg",
+        irregularity=f"an Ogg stream that begins at position {early}" if early else "",
+        single_page=audio is not None and audio.start == last.start,
+    )
+    if last.flags & _ENDS:
+        return header
+    # Decoders leave out what lies behind the last position only where the end is marked.
+    page = bytearray(file.read_at(last.start, last.end - last.start))
+    page[5] |= _ENDS
+    page[22:26] = struct.pack("<I", checksum(bytes(page)))
+    mended = "an Ogg stream whose last page is not marked as its end"
+    return replace(header, mended=mended, pieces=((0, last.start), bytes(page)))
+
+
+def _first_audio_page(file: StoredFile, page: Page) -> Page | None:
+    """Find the first page with a position beyond 0."""
+    found: Page | None = page
+    for _ in range(_MAX_FIRST_PAGES):
+        if found is None or found.granule > 0:
+            return found
+        found = read_page(file, found.end)
+    return None
+
+
+def _opus_start(file: StoredFile, first: Page, page: Page) -> int:
+    """Position of the first packet of an Opus stream's first audio page.
+
+    A stream that was cut out of a longer one does not begin at 0. An encoder that ends
+    within the page counts fewer frames than its packets hold.
+    """
+    if not file.read_at(first.body, 8).startswith(b"OpusHead"):
+        return 0
+    lacing = file.read_at(page.start + _HEAD_BYTES, page.body - page.start - _HEAD_BYTES)
+    at, size, frames = page.body, 0, 0
+    for segment in lacing:
+        size += segment
+        if segment < 255:
+            frames += _opus_frames(file.read_at(at, min(size, 2)))
+            at, size = at + size, 0
+    early = page.granule - frames
+    return 0 if early < 0 and page.flags & _ENDS else early
+
+
+def _opus_frames(packet: bytes) -> int:
+    """Samples per channel, at 48 kHz, in an Opus packet."""
+    if not packet:
+        return 0
+    code = packet[0] & 3
+    count = (1, 2, 2, (packet[1] & 63) if len(packet) > 1 else 0)[code]
+    return 120 * _OPUS_QUARTERS[packet[0] >> 3] * count
+
+
+def first_damage(file: StoredFile, at: int) -> tuple[int, str] | None:
+    """Find the first page that is damaged, or that does not follow the one before it.
+
+    What lies between two pages is no damage, if no page is missing there.
 
     Returns
     -------
-    (irregularity, frames)
-        Why libsndfile would not decode all of it, ``""`` if it would; and for a chained
-        stream the frames of all its parts together.
-
-    Raises
-    ------
-    RecordingError
-        ``truncated``: the last page is cut, or is not marked as its stream's last.
+    (frames, message) or None
+        Frames up to the end of the page before; ``None`` where all pages are sound.
     """
-    firsts = list(_first_pages(file, start))
-    last = last_page(file)
-    if not firsts or last is None:
-        return "an Ogg stream without whole pages", None
-    _require_end(last, file.size_bytes)
-    if len(firsts) > 1:
-        return "several Ogg streams side by side", None
-    if last.serial != firsts[0].serial:
-        return "a chained Ogg stream", _count_frames(file, start)
-    return "", None
+    numbers: dict[int, int] = {}
+    frames = skipped = 0
+    first: Page | None = None
+    while page := read_page(file, at) or _next_page(file, at):
+        data = file.read_at(page.start, page.end - page.start)
+        if len(data) < page.end - page.start or not is_intact(data):
+            return frames, f"the Ogg page at byte {page.start} is damaged"
+        (number,) = struct.unpack_from("<I", data, 18)
+        if page.flags & _BEGINS:
+            first = page
+            skipped += _pre_skip(data[page.body - page.start :][:12])
+        elif number != numbers.get(page.serial, number - 1) + 1:
+            return frames, f"Ogg pages are missing before byte {page.start}"
+        if first is not None and page.granule > 0:
+            skipped += _position_before(file, first, page)
+            first = None
+        numbers[page.serial] = number
+        frames = max(frames, page.granule - skipped)
+        at = page.end
+    return None
 
 
-def _require_end(last: Page, size_bytes: int) -> None:
-    if last.end > size_bytes:
-        message = f"the last Ogg page ends at byte {last.end}, the file at byte {size_bytes}"
-        raise RecordingError(Stage.PROBE, Cause.TRUNCATED, message)
-    if not last.flags & _ENDS:
-        message = "the last Ogg page is not marked as the end of its stream"
-        raise RecordingError(Stage.PROBE, Cause.TRUNCATED, message)
+def _position_before(file: StoredFile, first: Page, page: Page) -> int:
+    """Position at which a stream's first audio page begins, or less than a page behind it."""
+    if page.granule > _MOST_PAGE_FRAMES:
+        return _opus_start(file, first, page) or page.granule
+    return max(0, _opus_start(file, first, page))
+
+
+def _next_page(file: StoredFile, at: int) -> Page | None:
+    """Find the next intact page behind something else."""
+    while data := file.read_at(at, 2 * _MAX_PAGE_BYTES):
+        offset = data.find(_MAGIC)
+        while offset >= 0:
+            page = parse_page(data, offset, at)
+            whole = page is not None and page.end <= file.size_bytes
+            if page and whole and is_intact(file.read_at(page.start, page.end - page.start)):
+                return page
+            offset = data.find(_MAGIC, offset + 1)
+        at += len(data) - len(_MAGIC) + 1 if len(data) > len(_MAGIC) else len(data)
+    return None
 
 
 def read_page(file: StoredFile, at: int) -> Page | None:
@@ -101,11 +202,18 @@ def parse_page(data: bytes, at: int, origin: int) -> Page | None:
 
 def last_page(file: StoredFile) -> Page | None:
     """Find the last page of a file: whole, or cut by the file's end."""
+    pages = _last_pages(file)
+    return pages[-1] if pages else None
+
+
+def _last_pages(file: StoredFile) -> list[Page]:
+    """Find the last pages of a file."""
+    pages: list[Page] = []
     for tail_bytes in _TAILS_BYTES:
         pages = tail_pages(file, tail_bytes)
-        if pages and pages[-1].flags & _ENDS:
+        if pages and pages[-1].flags & _ENDS and pages[-1].end <= file.size_bytes:
             break
-    return pages[-1] if pages else None
+    return pages
 
 
 def tail_pages(file: StoredFile, tail_bytes: int) -> list[Page]:
@@ -119,21 +227,30 @@ def tail_pages(file: StoredFile, tail_bytes: int) -> list[Page]:
     pages: list[Page] = []
     at = data.find(_MAGIC)
     while at >= 0:
-        page = parse_page(data, at, origin)
-        if page is None:
-            break
-        if is_page := page.end - origin > len(data) or _is_intact(data[at : page.end - origin]):
+        page = parse_page(data, at, origin) or _cut_page(origin + at)
+        if is_page := page.end - origin > len(data) or is_intact(data[at : page.end - origin]):
             pages.append(page)
         at = data.find(_MAGIC, page.end - origin if is_page else at + 1)
+    rest = data[pages[-1].end - origin :] if pages else b""
+    if rest and _MAGIC.startswith(rest):
+        pages.append(_cut_page(pages[-1].end))
     return pages
 
 
-def _is_intact(page: bytes) -> bool:
-    """Check a page's CRC-32, which runs over the bits in the other order than zlib's."""
-    (claimed,) = struct.unpack_from("<I", page, 22)
+def _cut_page(at: int) -> Page:
+    """A page of which the file holds a part of the header only."""
+    return Page(0, -1, 0, at, at + _HEAD_BYTES, at + _HEAD_BYTES)
+
+
+def is_intact(page: bytes) -> bool:
+    """Tell whether a page's checksum holds."""
+    return bool(struct.unpack_from("<I", page, 22)[0] == checksum(page))
+
+
+def checksum(page: bytes) -> int:
+    """Compute a page's CRC-32, which runs over the bits in the other order than zlib's."""
     mirrored = (page[:22] + bytes(4) + page[26:]).translate(_MIRRORED)
-    checksum = zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return bool(int(f"{checksum:032b}"[::-1], 2) == claimed)
+    return int(f"{zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF:032b}"[::-1], 2)
 
 
 def _first_pages(file: StoredFile, at: int) -> Iterator[Page]:
@@ -145,16 +262,16 @@ def _first_pages(file: StoredFile, at: int) -> Iterator[Page]:
         at = page.end
 
 
-def _count_frames(file: StoredFile, at: int) -> int:
-    """Add up the parts of a chained stream."""
+def count_frames(file: StoredFile, at: int) -> int:
+    """Add up the parts of a chained stream, which may be of one serial number."""
     ends: dict[int, int] = {}
-    skipped = 0
+    frames = 0
     while page := read_page(file, at):
         if page.flags & _BEGINS:
-            skipped += _pre_skip(file.read_at(page.body, 12))
+            frames += ends.pop(page.serial, 0) - _pre_skip(file.read_at(page.body, 12))
         ends[page.serial] = max(page.granule, ends.get(page.serial, 0))
         at = page.end
-    return sum(ends.values()) - skipped
+    return frames + sum(ends.values())
 
 
 def _pre_skip(packet: bytes) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import av
@@ -17,37 +18,50 @@ import av.stream
 import numpy as np
 import numpy.typing as npt
 
-from transforms.audio.headers import Header
+from transforms.audio import mpeg
+from transforms.audio.claims import Header
+from transforms.audio.decoders import is_partial, partial
+from transforms.audio.sample_formats import to_float
 from transforms.audio.tags import keep_tags
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.records import AudioInfo
 from transforms.storage.stored_file import StoredFile
 
-#: Fuzzing PyAV gave more than its own classes.
-_DECODER_ERRORS = (av.error.FFmpegError, UnicodeError, IndexError, EOFError, OSError, ValueError)
+#: Fuzzing PyAV gave more than its own classes: UnicodeDecodeError, IndexError, EOFError.
+_DECODER_ERRORS = (
+    *(av.error.FFmpegError, OSError, EOFError),
+    *(ValueError, LookupError, ArithmeticError),
+)
 #: Containers of sound, each known by its own magic word. Not the formats that FFmpeg makes
 #: out of any text (captions, synthesiser scripts), nor playlists: a recording is one file,
 #: and must not make a worker open others.
 _OPTIONS = {
     "protocol_whitelist": "none",
     "format_whitelist": (
-        "aac,ac3,aiff,amr,ape,asf,au,avi,caf,dsf,dts,dtshd,eac3,flac,flv,iff,ircam,loas,"
+        "aac,ac3,aiff,amr,ape,asf,au,avi,avr,caf,dsf,dts,dtshd,eac3,flac,flv,iff,ircam,loas,"
         "matroska,mlp,mov,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,qcp,rm,shn,"
         "sox,tak,truehd,tta,voc,w64,wav,wtv,wv,xwma"
     ),
 }
 #: Demuxers whose duration is the file's claim, not FFmpeg's estimate from the bit rate.
-_CLAIMING = frozenset({"mov", "matroska", "asf", "flac", "caf", "wav", "aiff"})
+_CLAIMING = frozenset(
+    {"mov", "matroska", "flac", "caf", "wav", "aiff", "flv"}
+    | {"ape", "mpc", "mpc8", "tak", "tta", "wv"}
+)
 #: A decode may fall this much short of the claim: durations are rounded, and padding is
 #: counted or not.
 _SLACK_SECONDS = 0.5
+#: Ogg Vorbis: FFmpeg gives the whole of the last block, which the last position cuts off.
+_VORBIS_SURPLUS = 8192
+#: Formats of frames without a container, between which anything may lie.
+_BARE = frozenset({"mp3", "aac", "ac3", "eac3", "dts"})
+#: Causes of a recording that can be read in part.
+_DAMAGE = (Cause.CORRUPT, Cause.TRUNCATED)
 _DEFAULT = av.stream.Disposition.default
 _COVER = av.stream.Disposition.attached_pic
-#: Full scale of integer samples, as libsndfile has it.
-_FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
 
 
-def probe(file: StoredFile, header: Header) -> AudioInfo:
+def probe(file: StoredFile, header: Header, decoder: str = "pyav") -> AudioInfo:
     """Open a file and count its frames, by decoding all of it.
 
     Parameters
@@ -56,25 +70,25 @@ def probe(file: StoredFile, header: Header) -> AudioInfo:
         Read to its end.
     header
         What its first bytes claim.
+    decoder
+        What :attr:`AudioInfo.decoder` is to say.
 
     Raises
     ------
     RecordingError
         ``unknown_format``, ``no_audio``, ``truncated``, or ``corrupt``.
     """
-    with closing(PyavStream(file, irregularity=header.irregularity)) as stream:
-        # Read first: what follows would not be the file's any more after the last packet.
+    about = header.irregularity or header.mended
+    with closing(PyavStream(file, None, about, header.container, decoder)) as stream:
+        # Read first: it would not be the file's any more after the last packet.
         claimed = stream.claimed_seconds()
-        tags = keep_tags({**stream.container.metadata, **stream.stream.metadata})
         while stream.skip():
             pass
-        rate, channels = stream.shape
+        rate = stream.shape[0]
         if claimed is not None and stream.position < (claimed - _SLACK_SECONDS) * rate:
             message = f"{stream.position / rate:.3f} s decode of the {claimed:.3f} s claimed"
-            raise RecordingError(Stage.PROBE, Cause.TRUNCATED, message)
-        container = header.container or _container_name(stream.container)
-        codec = stream.stream.codec_context.codec.canonical_name
-        return AudioInfo(container, codec, "pyav", rate, channels, stream.position, tags)
+            raise stream.error(Cause.TRUNCATED, message)
+        return stream.describe()
 
 
 def _container_name(container: Any) -> str:
@@ -95,8 +109,12 @@ class PyavStream:
         Stays open.
     audio
         What the probe found; ``None`` while probing.
-    irregularity
-        Why libsndfile did not get the file, for messages.
+    about
+        What is known of the file, for messages.
+    container
+        Name of the file's format; FFmpeg's without.
+    decoder
+        What :attr:`AudioInfo.decoder` is to say.
 
     Attributes
     ----------
@@ -107,45 +125,58 @@ class PyavStream:
     """
 
     def __init__(
-        self, file: StoredFile, audio: AudioInfo | None = None, irregularity: str = ""
+        self,
+        file: StoredFile,
+        audio: AudioInfo | None = None,
+        about: str = "",
+        container: str = "",
+        decoder: str = "pyav",
     ) -> None:
         self._file = file
         self._stage = Stage.PROBE if audio is None else Stage.DECODE
-        self._about = f"{irregularity}: " if irregularity else ""
+        self._about = f"{about}: " if about else ""
         self._audio = audio
+        self._decoder = decoder
         self.position = 0
+        # Rate and channels are the first frame's: of HE-AAC a container knows the half.
+        self.shape = (0, 0)
+        self._early = 0
+        self._ready = av.AudioFifo()
         file.seek(0)
         with self._decoder_errors(Cause.UNKNOWN_FORMAT):
             self.container = av.open(
                 file, "r", container_options=_OPTIONS, metadata_errors="replace"
             )
-        self.stream = self._choose_stream()
-        # Threads would take the cores of other processes.
-        self.stream.codec_context.thread_count = 1
-        self._frames = self.container.decode(self.stream)
-        self._ready = av.AudioFifo()
-        # Rate and channels are the first frame's: of HE-AAC a container knows the half.
-        self.shape = (0, 0)
-        self._early = 0
+            self.stream = self._choose_stream()
+            self._container = container or _container_name(self.container)
+            # Read first: it would not be the file's any more after the last packet.
+            self._tags = keep_tags({**self.container.metadata, **self.stream.metadata})
+            context = self.stream.codec_context
+            self._codec = str(context.codec.canonical_name)
+            # Threads would take the cores of other processes.
+            context.thread_count = 1
+            if self._codec == "flac":  # else damage passes for sound
+                context.options = {"err_detect": "crccheck+explode"}
+        self._frames = self._decode_packets()
         self._fill(1)
         if not self._ready.samples:
-            raise self._error(Cause.NO_AUDIO, "no samples decode")
+            raise self.error(Cause.NO_AUDIO, "no samples decode")
         self._require_unchanged(audio)
-        if self._counted_elsewhere():
+        if self._is_ogg_vorbis():
             self._fill(self._early)
             self._take(self._early)
 
     def _choose_stream(self) -> Any:
         streams = [s for s in self.container.streams.audio if s.codec_context is not None]
         if not streams:
-            raise self._error(Cause.NO_AUDIO, "the file has no audio stream that can be decoded")
+            raise self.error(Cause.NO_AUDIO, "the file has no audio stream that can be decoded")
         return next((stream for stream in streams if stream.disposition & _DEFAULT), streams[0])
 
     def _require_unchanged(self, audio: AudioInfo | None) -> None:
         if audio is not None and self.shape != (audio.sample_rate_hz, audio.channels):
             probed = audio.sample_rate_hz, audio.channels
             message = f"probed as (rate, channels) {probed}, opened as {self.shape}"
-            raise self._error(Cause.CHANGED, message)
+            raise self.error(Cause.CHANGED, message)
 
     def close(self) -> None:
         """Give back the decoder's memory."""
@@ -153,14 +184,18 @@ class PyavStream:
 
     def claimed_seconds(self) -> float | None:
         """The duration that the file claims, if it does."""
-        if self.container.format.name.partition(",")[0] not in _CLAIMING:
+        kind = self.container.format.name.partition(",")[0]
+        if kind not in _CLAIMING:
             return None
         if self.stream.duration is not None:
             return float(self.stream.duration * self.stream.time_base)
         # A container's duration is its longest stream's, which may be the picture's.
         alone = len(self.container.streams) == 1
         duration = self.container.duration if alone else None
-        return None if duration is None else duration / av.time_base
+        if duration is None:
+            return None
+        # Matroska counts from 0, wherever the first time stamp is.
+        return float((duration - max(0, self.container.start_time or 0)) / av.time_base)
 
     def seek(self, start: int) -> None:
         """Stay, to be read forward."""
@@ -186,21 +221,31 @@ class PyavStream:
         self._require_no_more()
         return block
 
-    def _counted_elsewhere(self) -> bool:
-        """Whether libsndfile counted the frames, from the stream's own positions.
+    def leaves_audio(self) -> bool:
+        """Tell whether there is more: never, since :meth:`read` looks."""
+        return False
+
+    def _is_ogg_vorbis(self) -> bool:
+        """Whether the stream's own positions say where the sound begins and ends.
 
         FFmpeg gives also what lies before position 0 and behind the last one. (libsndfile
         leaves out as many samples as lie before 0, but not always those.)
         """
-        return self._audio is not None and self._audio.codec == "vorbis"
+        return (self._container, self._codec) == ("ogg", "vorbis")
 
     def _require_no_more(self) -> None:
-        if self._audio is None or self.position < self._audio.frames or self._counted_elsewhere():
+        audio = self._audio
+        if audio is None or self.position < audio.frames or is_partial(audio.decoder):
             return
-        self._fill(1)
-        if self._ready.samples:
-            message = f"more samples decode than the {self._audio.frames} that the probe counted"
-            raise self._error(Cause.LENGTH_MISMATCH, message)
+        surplus = _VORBIS_SURPLUS if self._is_ogg_vorbis() else 0
+        self._fill(surplus + 1)
+        if self._ready.samples > surplus:
+            while self.skip():
+                pass
+            message = f"FFmpeg decodes {self.position} frames, where {audio.frames} were expected"
+            raise RecordingError(
+                self._stage, Cause.LENGTH_MISMATCH, self._about + message, self.describe()
+            )
 
     def _fill(self, samples: int) -> None:
         """Decode until so many samples are ready, or to the end."""
@@ -212,23 +257,41 @@ class PyavStream:
                     self._admit(frame)
                     missing -= count
 
+    def _decode_packets(self) -> Iterator[Any]:
+        for packet in self.container.demux(self.stream):
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                if self.container.format.name not in _BARE or not _is_junk(packet, self._codec):
+                    raise
+                continue
+            yield from frames
+
     def _admit(self, frame: Any) -> None:
         if not self.shape[0]:
             self.shape = _shape(frame)
             self._early = max(0, -round((frame.pts or 0) * frame.time_base * frame.sample_rate))
+        # The queue does not compare channels, and would read beside the frame's samples.
+        elif frame.layout.nb_channels != self.shape[1]:
+            raise self._change(frame)
         frame.pts = None  # else the queue would have it continue the frame before
         try:
             self._ready.write(frame)
-        except ValueError as error:
-            message = f"the sound changes from {self.shape} (rate, channels) to {_shape(frame)}"
-            at = self.position + self._ready.samples
-            raise self._error(Cause.CORRUPT, f"{message} at frame {at}") from error
+        except ValueError as error:  # the rate, or the kind of samples
+            raise self._change(frame) from error
+
+    def _change(self, frame: Any) -> RecordingError:
+        at = self.position + self._ready.samples
+        was, now = (*self.shape, self._ready.format.name), (*_shape(frame), frame.format.name)
+        message = f"the sound changes from {was} (rate, channels, samples) to {now} at frame {at}"
+        return self.error(Cause.CORRUPT, message)
 
     def _take(self, samples: int) -> npt.NDArray[np.float32]:
-        frame = self._ready.read(samples, partial=True) if samples else None
-        if frame is None:
-            return np.empty((0, self.shape[1]), np.float32)
-        return _to_float(frame.to_ndarray(), frame)
+        with self._decoder_errors():
+            frame = self._ready.read(samples, partial=True) if samples else None
+            if frame is None:
+                return np.empty((0, self.shape[1]), np.float32)
+            return to_float(frame.to_ndarray(), frame)
 
     @contextmanager
     def _decoder_errors(self, cause: Cause = Cause.CORRUPT) -> Iterator[None]:
@@ -239,27 +302,32 @@ class PyavStream:
             raise
         except _DECODER_ERRORS as error:
             self._file.raise_kept()
+            at = self.position + self._ready.samples
             said = getattr(error, "strerror", None) or str(error)
-            raise self._error(cause, f"FFmpeg: {said} (at frame {self.position})") from error
+            raise self.error(cause, f"FFmpeg: {said} (at frame {at})") from error
         self._file.raise_kept()
 
-    def _error(self, cause: Cause, message: str) -> RecordingError:
-        return RecordingError(self._stage, cause, self._about + message)
+    def error(self, cause: Cause, message: str) -> RecordingError:
+        """Make an error that says what could be read up to here."""
+        frames = self.position + self._ready.samples
+        audio = None
+        if frames and cause in _DAMAGE:
+            audio = replace(self.describe(), frames=frames, decoder=partial(self._decoder))
+        return RecordingError(self._stage, cause, self._about + message, audio)
+
+    def describe(self) -> AudioInfo:
+        """Describe what was read so far."""
+        names = self._container, self._codec, self._decoder
+        return AudioInfo(*names, *self.shape, self.position, self._tags)
+
+
+def _is_junk(packet: Any, codec: str) -> bool:
+    """Tell whether a packet that does not decode is something beside the audio: a tag, zeros."""
+    data = bytes(packet)
+    if data.startswith((b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")) or not any(data):
+        return True
+    return codec in ("mp1", "mp2", "mp3") and mpeg.parse_frame(data[:4]) is None
 
 
 def _shape(frame: Any) -> tuple[int, int]:
     return frame.sample_rate, frame.layout.nb_channels
-
-
-def _to_float(samples: npt.NDArray[Any], frame: Any) -> npt.NDArray[np.float32]:
-    """A frame's samples as float32 [frames, channels] in either order, in libsndfile's scale."""
-    kind = frame.format.name.removesuffix("p")
-    channels = frame.layout.nb_channels
-    samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
-    converted = samples.astype(np.float32, copy=False)
-    if kind not in _FULL_SCALE:
-        return converted
-    if kind == "u8":
-        converted -= np.float32(_FULL_SCALE[kind])
-    converted *= np.float32(1 / _FULL_SCALE[kind])
-    return converted

@@ -7,29 +7,32 @@ depend on where the recording was divided into spans.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import islice
+from functools import lru_cache, partial
+from io import FileIO
+from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from transforms.audio.channels import count_channels, select_channels
-from transforms.audio.chunks import chunk_start, cut_chunks, valid_samples
+from transforms.audio.chunks import chunk_start, cut_chunks, resampled_length, valid_samples
 from transforms.audio.features import FeatureSpec
 from transforms.audio.media import open_audio
 from transforms.audio.mel import MelExtractor
-from transforms.audio.resample import resample_stream, source_range
+from transforms.audio.resample import Conversion, resample_stream
 from transforms.errors import Cause, DatasetError, RecordingError, Stage
 from transforms.records import AudioInfo, ProbedRecording
 from transforms.storage.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
 
-_BLOCK_SAMPLES = 1 << 16
+_BLOCK_SAMPLES = 1 << 17
+_MIN_BLOCK_FRAMES = 1024
 _BATCH_SAMPLES = 1 << 18
 
 
@@ -121,11 +124,11 @@ def extract_span(
     """
     for one in upcoming:
         one.prefetch()
-    try:
-        with spool.open("wb") as file:
-            rows = _write_rows(span, features, read_chunks(span, features, source), file)
-    except OSError as error:
-        raise DatasetError(f"cannot write working files in {spool.parent}: {error}") from error
+    with _spool_errors(spool):
+        file = spool.open("wb", buffering=0)  # so that every error is a write's own
+    with file:
+        write = partial(_write_spool, file, spool)
+        rows = _write_rows(span, features, read_chunks(span, features, source), write)
     _check_unchanged(span, source)
     return rows
 
@@ -147,6 +150,8 @@ def read_chunks(
     stop += valid_samples(last, span.samples, spec)
     blocks = read_samples(span.probed.audio, features, source, start, stop)
     yield from cut_chunks(blocks, span.first_chunk, span.stop_chunk, span.samples, spec)
+    # What lies behind the last chunk tells whether the recording ends where it should.
+    deque(blocks, maxlen=0)
 
 
 def read_samples(
@@ -170,20 +175,44 @@ def read_samples(
     float32 [any, rows' channels]
         ``stop - start`` samples in all.
     """
-    rates = audio.sample_rate_hz, features.sample_rate_hz
-    needed = source_range(start, stop, audio.frames, *rates)
-    with open_audio(source, audio, needed.start, needed.stop) as reader:
-        decoded = reader.blocks(needed.start, needed.stop, _block_frames(audio))
+    conversion = Conversion(audio.sample_rate_hz, features.sample_rate_hz, features.resampler)
+    first, last = conversion.source_range(start, stop, audio.frames)
+    with open_audio(source, audio, first, last) as reader:
+        decoded = chain(
+            reader.blocks(first, last, _block_frames(audio)),
+            reader.blocks(last, audio.frames, _MIN_BLOCK_FRAMES),  # hardly ever needed
+        )
         mixed = (select_channels(block, features.channels) for block in decoded)
-        yield from resample_stream(mixed, needed, stop - start, *rates, features.resampler)
+        yield from resample_stream(mixed, start, stop, conversion)
+        rates = audio.sample_rate_hz, features.sample_rate_hz
+        if resampled_length(audio.frames, *rates) - stop < features.chunk.hop:
+            reader.finish()  # no other span would come to the recording's end
 
 
 def _block_frames(audio: AudioInfo) -> int:
-    return max(1024, _BLOCK_SAMPLES * 2 // audio.channels)
+    return max(_MIN_BLOCK_FRAMES, _BLOCK_SAMPLES // audio.channels)
+
+
+@contextmanager
+def _spool_errors(spool: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"cannot write working files in {spool.parent}: {error}") from error
+
+
+def _write_spool(file: FileIO, spool: Path, data: memoryview) -> None:
+    left = data.cast("B")
+    with _spool_errors(spool):
+        while len(left):
+            left = left[file.write(left) :]
 
 
 def _write_rows(
-    span: Span, features: FeatureSpec, chunks: Iterator[tuple[int, Samples]], file: BinaryIO
+    span: Span,
+    features: FeatureSpec,
+    chunks: Iterator[tuple[int, Samples]],
+    write: Callable[[memoryview], None],
 ) -> SpanRows:
     extractor = mel_extractor(features)
     per_batch = max(1, _BATCH_SAMPLES // features.chunk.length)
@@ -196,7 +225,7 @@ def _write_rows(
         with np.errstate(over="ignore", invalid="ignore"):
             mel = extractor(samples)
         _require_finite(mel, samples, batch[0][0], channels)
-        file.write(mel.data)
+        write(mel.data)
         levels.append(measure_levels(samples))
         features_seconds += time.perf_counter() - decoded
     decode_seconds = time.perf_counter() - started - features_seconds

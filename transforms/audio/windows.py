@@ -61,7 +61,10 @@ def window_samples(name: str, length: int) -> NDArray[np.float64]:
         return _cosine_sum(_COSINE_SUMS[name], length)
     from scipy.signal import get_window
 
-    return np.asarray(get_window(name, length), dtype=np.float64)
+    try:
+        return np.asarray(get_window(name, length), dtype=np.float64)
+    except ValueError as error:  # before scipy 1.17 it does not name the window
+        raise ValueError(f"window {name!r}: {error}") from error
 
 
 def _cosine_sum(coefficients: tuple[float, ...], length: int) -> NDArray[np.float64]:

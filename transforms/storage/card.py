@@ -316,7 +316,10 @@ import polars
 polars.read_delta("DATASET")
 
 from deltalake import DeltaTable
-DeltaTable("DATASET").to_pyarrow_dataset()
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+# With Arrow's own filesystem: delta-rs's, in Python, may abort the interpreter as it exits.
+files = SubTreeFileSystem("DATASET", LocalFileSystem())
+DeltaTable("DATASET").to_pyarrow_dataset(filesystem=files)
 
 import datasets
 datasets.load_dataset("DATASET")          # splits and shapes come from the head of this file

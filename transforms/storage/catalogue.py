@@ -14,8 +14,10 @@ except back to a directory that the way came through.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from transforms.errors import CatalogueError
@@ -26,20 +28,30 @@ from transforms.storage.listing import (
     DirectoryPart,
     Listing,
     has_extension,
+    is_text,
     list_files,
     listing_parts,
     look,
+    readable,
 )
 from transforms.storage.naming import split_chain
 from transforms.storage.row_blocks import TABLE_EXTENSIONS, RowRange, is_table, row_ranges
-from transforms.storage.tables import Table, list_rows, open_table
+from transforms.storage.tables import Table, join_faults, list_rows, open_table
 
-#: File name endings of what is listed from a directory.
+#: File name endings of what is listed from a directory: all that the decoders open and whose
+#: end can be checked. Not ``ts`` and ``mts``, which most often are TypeScript.
 DEFAULT_EXTENSIONS = (
-    *("wav", "wave", "rf64", "w64", "aif", "aiff", "aifc", "au", "snd", "caf"),
-    *("flac", "ogg", "oga", "opus", "mp3", "mp2", "m4a", "m4b", "aac", "wma"),
-    *("mp4", "m4v", "mov", "webm", "mkv"),
+    *("wav", "wave", "bwf", "rf64", "w64", "aif", "aiff", "aifc", "au", "snd", "caf", "sph"),
+    *("flac", "ogg", "oga", "ogx", "opus", "spx", "mp3", "mp2", "mp1", "mpga", "m4a", "m4b"),
+    *("m4r", "aac", "wma", "ac3", "eac3", "dts", "dtshd", "mlp", "thd", "amr", "awb", "mka"),
+    *("weba", "ape", "wv", "tta", "tak", "mpc", "shn", "dsf", "dff", "oma", "aa3", "qcp", "ra"),
+    *("voc", "8svx", "avr", "sox"),
+    *("mp4", "m4v", "mov", "3gp", "3g2", "webm", "mkv", "avi", "flv", "f4v", "wmv", "asf"),
+    *("ogv", "mpg", "mpeg", "vob", "m2ts", "rm"),
 )
+
+#: Entries that must not all be wrong.
+_LOOKED_AT = 2_048
 
 _MAGIC = re.compile(r"[*?[]")
 
@@ -134,22 +146,45 @@ def catalogue_parts(catalogue: Catalogue) -> Iterator[Part]:
     return listing_parts(catalogue.source)
 
 
-def list_part(catalogue: Catalogue, part: Part) -> Iterator[Recording]:
+def list_part(
+    catalogue: Catalogue, part: Part, passed_over: Counter[str] | None = None
+) -> Iterator[Recording]:
     """List the recordings of one part, in an order that depends on the catalogue only.
 
     One directory's entries, or one block of a table's rows, are held at a time. A retry
-    gives the same recordings as long as the catalogue is the same.
+    gives the same recordings as long as the catalogue is the same. Files that are passed over,
+    since their extension is not among the catalogue's, are counted by it in `passed_over`.
 
     Raises
     ------
     CatalogueError
-        If a directory cannot be read, or a row of a table not understood.
+        If a directory or a table cannot be read.
     """
     if isinstance(catalogue.source, Table) and isinstance(part, RowRange):
         return list_rows(catalogue.source, part)
     if isinstance(catalogue.source, Listing) and isinstance(part, DirectoryPart):
-        return list_files(catalogue.source, part)
+        return list_files(catalogue.source, part, passed_over)
     raise TypeError(f"{part} is no part of the {catalogue.kind} {catalogue.uri}")
+
+
+def require_recordings(catalogue: Catalogue) -> None:
+    """See that a catalogue names something to read, before any worker starts.
+
+    Raises
+    ------
+    CatalogueError
+        It is empty, or whatever stands at its beginning is wrong: all of it is named at once.
+    """
+    parts = catalogue_parts(catalogue)
+    listed = (recording for part in parts for recording in list_part(catalogue, part))
+    faults: list[str] = []
+    for recording in islice(listed, _LOOKED_AT):
+        if recording.fault is None:
+            return
+        faults.append(recording.fault[1])
+    if not faults:
+        raise CatalogueError(nothing_found_message(catalogue))
+    raise CatalogueError(join_faults(catalogue.uri, faults))
 
 
 def nothing_found_message(catalogue: Catalogue) -> str:
@@ -164,6 +199,8 @@ def nothing_found_message(catalogue: Catalogue) -> str:
 def _absolute(uri: str) -> str:
     if not uri:
         raise CatalogueError("the catalogue has no name; give a directory, a glob or a table")
+    if not is_text(uri):
+        raise CatalogueError(f"{readable(uri)}: the catalogue's name is not UTF-8; rename it")
     if "://" in uri:
         head, chained = split_chain(uri)
         return re.sub(r"(?<![:/])/+$", "", head) + chained

@@ -11,8 +11,8 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 
-from transforms.errors import CatalogueError, UserError
-from transforms.storage.patience import explain, is_store_error
+from transforms.errors import CatalogueError, UnavailableError, UserError
+from transforms.storage.patience import explain, is_store_error, is_transient
 
 #: Options of a store, as pairs: a mapping that can travel and be compared.
 StorageOptions = tuple[tuple[str, Any], ...]
@@ -63,7 +63,8 @@ def open_filesystem(
     except Exception as wrong:
         if not isinstance(wrong, (ValueError, TypeError)) and not is_store_error(wrong):
             raise
-        raise error(f"{uri} cannot be opened: {explain(wrong)}") from wrong
+        kind = UnavailableError if is_transient(wrong) else error
+        raise kind(f"{uri} cannot be opened: {explain(wrong)}") from wrong
     return filesystem, path
 
 
@@ -97,4 +98,5 @@ def reading(uri: str) -> Iterator[None]:
         damaged = isinstance(error, (EOFError, zlib.error, pa.ArrowInvalid))
         if not damaged and not is_store_error(error):
             raise
-        raise CatalogueError(f"{uri} cannot be read: {explain(error)}") from error
+        kind = UnavailableError if is_transient(error) and not damaged else CatalogueError
+        raise kind(f"{uri} cannot be read: {explain(error)}") from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -17,8 +16,9 @@ import pyarrow.parquet as pq
 from transforms.planning import PlannedRecording
 from transforms.records import Failure, Recording
 from transforms.storage.naming import digest
+from transforms.storage.rows_digest import combine_digests, digest_text
 from transforms.storage.store import Store
-from transforms.storage.summaries import ShardSummary
+from transforms.storage.summaries import RecordingRows, ShardSummary
 
 #: Recordings whose index rows are gathered in one worker's memory.
 RECORDINGS_PER_PART = 50_000
@@ -45,6 +45,7 @@ RECORDINGS = pa.schema(
         "seconds": pa.float64(),
         "rows": pa.int64(),
         "shards": pa.list_(pa.string()),
+        "rows_digest": pa.string(),
         "peak_dbfs": pa.float32(),
         "tags": pa.map_(pa.string(), pa.string()),
     }
@@ -86,26 +87,29 @@ def labels_digest(recording: Recording) -> str:
 
 
 def recording_row(
-    planned: PlannedRecording, held: Iterable[tuple[str, int, float]], features_digest: str
+    planned: PlannedRecording, held: Iterable[tuple[str, RecordingRows]], features_digest: str
 ) -> dict[str, Any]:
     """Describe a recording that was planned.
 
-    Its status is ``ok``; ``skipped`` where no row was planned; ``unwritten`` where no shard was
-    written, since too many recordings had failed before. An index with such recordings is never
-    committed.
+    Its status is ``ok``; ``partial`` where only what is before a damage was planned; ``skipped``
+    where no row was; ``unwritten`` where no shard was written, since too many recordings had
+    failed before. An index with such recordings is never committed.
 
     Parameters
     ----------
     planned
         The recording.
     held
-        ``(shard, rows, peak_dbfs)`` of every shard that holds some of it.
+        Name of every shard that holds some of it, and what that holds.
     features_digest
         Of the feature configuration.
     """
     recording, audio = planned.probed.recording, planned.probed.audio
-    shards = sorted(held)
-    status = "skipped" if not planned.rows else "ok" if shards else "unwritten"
+    shards = sorted(held, key=lambda pair: pair[0])
+    parts = [entry for _, entry in shards]
+    status = "partial" if planned.probed.damage else "ok"
+    if not shards:
+        status = "unwritten" if planned.rows else "skipped"
     return {
         "recording_id": recording.recording_id,
         "uri": recording.uri,
@@ -122,12 +126,25 @@ def recording_row(
         "sample_rate_hz": audio.sample_rate_hz,
         "channels": audio.channels,
         "frames": audio.frames,
-        "seconds": audio.frames / audio.sample_rate_hz,
-        "rows": sum(rows for _, rows, _ in shards),
-        "shards": [name for name, _, _ in shards],
-        "peak_dbfs": max((peak for _, _, peak in shards), default=None),
+        "seconds": planned.probed.seconds,
+        "rows": sum(part.rows for part in parts),
+        "shards": [name for name, _ in shards],
+        "rows_digest": sum_digests(part.digest for part in parts),
+        "peak_dbfs": max((part.peak_dbfs for part in parts), default=None),
         "tags": list(audio.tags),
     }
+
+
+def sum_digests(digests: Iterable[str]) -> str | None:
+    """Give the digest of rows in several shards; ``None`` for no rows, or where one is unknown.
+
+    >>> sum_digests(["0f", "01"]), sum_digests([]), sum_digests(["0f", ""])
+    ('00000000000000000000000000000010', None, None)
+    """
+    parts = list(digests)
+    if not parts or not all(parts):
+        return None
+    return digest_text(combine_digests(int(part, 16) for part in parts))
 
 
 def failed_row(
@@ -143,12 +160,14 @@ def failed_row(
         "status": "failed",
         "rows": 0,
         "shards": [],
+        "rows_digest": None,
     }
 
 
 def failure_row(failure: Failure, attempts: int = 1) -> dict[str, Any]:
     """Describe a failure, and how often the recording was tried."""
-    return {name: str(value) for name, value in asdict(failure).items()} | {"attempts": attempts}
+    said = {name: str(getattr(failure, name)) for name in FAILURES.names if name != "attempts"}
+    return {**said, "attempts": attempts}
 
 
 def shard_row(summary: ShardSummary) -> dict[str, Any]:
@@ -247,11 +266,22 @@ def read_index(
 def read_batches(
     store: Store, index: str, kind: str, columns: list[str] | None = None
 ) -> Iterator[Any]:
-    """Read one of the index's tables as ``pyarrow.RecordBatch``, part by part in order."""
+    """Read one of the index's tables as ``pyarrow.RecordBatch``, part by part in order.
+
+    Columns that an older index lacks are null.
+    """
     for name in sorted(store.names(f"index/{index}")):
         if name.rsplit("/", 1)[-1].startswith(f"{kind}-"):
             with store.open(name) as file, pq.ParquetFile(file) as table:
-                yield from table.iter_batches(_ROWS_PER_READ, columns=columns)
+                for batch in table.iter_batches(_ROWS_PER_READ, columns=columns):
+                    yield _with_columns(batch, _SCHEMAS[kind], columns or ())
+
+
+def _with_columns(batch: Any, schema: pa.Schema, columns: Iterable[str]) -> Any:
+    for name in columns:
+        if name not in batch.schema.names:
+            batch = batch.append_column(name, pa.nulls(batch.num_rows, schema.field(name).type))
+    return batch
 
 
 def read_shards(store: Store, index: str) -> Iterator[ShardSummary]:

@@ -7,14 +7,14 @@ character and a directory that cannot hold a match is not entered.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from transforms.errors import CatalogueError
+from transforms.errors import Cause
 from transforms.records import Recording
 from transforms.storage.filesystems import StorageOptions, open_filesystem, reading
 from transforms.storage.naming import join_uri, recording_id
@@ -23,6 +23,8 @@ from transforms.storage.objects import fingerprint_of
 # Enough parts for every worker to have some; few enough that their directories, listed
 # once to find the parts and once for their files, do not count.
 _EXPANDED_DIRECTORIES = 64
+
+_EXTENSION_LETTERS = 8
 
 Details = Mapping[str, Any]
 
@@ -51,7 +53,8 @@ class Listing:
     pattern: tuple[str, ...] = ("**",)
     extensions: tuple[str, ...] = ()
     single: bool = False
-    storage_options: StorageOptions = ()
+    # Not among what a run's name is made of: tokens expire, and are nobody's business.
+    storage_options: StorageOptions = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,20 +79,29 @@ def listing_parts(listing: Listing) -> Iterator[DirectoryPart]:
         yield DirectoryPart(directory, recursive=True)
 
 
-def list_files(listing: Listing, part: DirectoryPart) -> Iterator[Recording]:
+def list_files(
+    listing: Listing, part: DirectoryPart, passed_over: Counter[str] | None = None
+) -> Iterator[Recording]:
     """List the files of one part, in the order of their names, a directory at a time.
+
+    Parameters
+    ----------
+    listing, part
+        What is listed.
+    passed_over
+        Counts files that match but for their extension, by :func:`extension_of`.
 
     Raises
     ------
     CatalogueError
-        If a directory cannot be read, or a name is not valid text.
+        If a directory cannot be read.
     """
     if listing.single:
         yield _single(listing)
         return
     waiting = [part.directory]
     while waiting:
-        directories, files = _scan(listing, waiting.pop())
+        directories, files = _scan(listing, waiting.pop(), passed_over)
         for relative, details in files:
             yield _recording(listing, relative, details)
         if part.recursive:
@@ -117,6 +129,19 @@ def has_extension(name: str, extensions: Sequence[str]) -> bool:
     """
     _stem, dot, extension = name.rpartition(".")
     return bool(dot) and extension.lower() in extensions
+
+
+def extension_of(name: str) -> str:
+    """Give a name's extension, in lower case; ``*`` for what looks like none.
+
+    >>> [extension_of(name) for name in ("a.b.MKA", "README", "song.2024-01-01 (live)")]
+    ['.mka', '', '*']
+    """
+    _stem, dot, extension = name.rpartition(".")
+    if not dot:
+        return ""
+    usual = extension.isascii() and extension.isalnum() and len(extension) <= _EXTENSION_LETTERS
+    return f".{extension.lower()}" if usual else "*"
 
 
 def matches(pattern: Sequence[str], components: Sequence[str], *, partly: bool = False) -> bool:
@@ -148,7 +173,9 @@ def _component_matches(pattern: str, name: str) -> bool:
     return fnmatchcase(name, pattern)
 
 
-def _scan(listing: Listing, directory: str) -> tuple[list[str], list[tuple[str, Details]]]:
+def _scan(
+    listing: Listing, directory: str, passed_over: Counter[str] | None = None
+) -> tuple[list[str], list[tuple[str, Details]]]:
     """List one directory: the directories in it to enter, and the files in it that count."""
     directories, files = [], []
     for name, details in _entries(listing, directory):
@@ -157,19 +184,16 @@ def _scan(listing: Listing, directory: str) -> tuple[list[str], list[tuple[str, 
         if details["type"] == "directory":
             if matches(listing.pattern, components, partly=True):
                 directories.append(relative)
-        elif _is_wanted(listing, components) and details["type"] == "file":
-            files.append((relative, details))
+        elif details["type"] == "file" and matches(listing.pattern, components):
+            if not listing.extensions or has_extension(name, listing.extensions):
+                files.append((relative, details))
+            elif passed_over is not None:
+                passed_over[extension_of(name)] += 1
     return directories, files
 
 
-def _is_wanted(listing: Listing, components: Sequence[str]) -> bool:
-    if listing.extensions and not has_extension(components[-1], listing.extensions):
-        return False
-    return matches(listing.pattern, components)
-
-
 def _entries(listing: Listing, directory: str) -> list[tuple[str, Details]]:
-    uri = _uri(listing, directory)
+    uri = readable(_uri(listing, directory))
     filesystem, root = open_filesystem(listing.root, listing.storage_options)
     path = f"{root.rstrip('/')}/{directory}" if directory else root
     with reading(uri):
@@ -177,19 +201,31 @@ def _entries(listing: Listing, directory: str) -> list[tuple[str, Details]]:
     # Some stores keep an empty object in a directory's name, and list it in the directory.
     named = {e["name"].rstrip("/"): e for e in found if e["name"].strip("/") != path.strip("/")}
     return [
-        (_text(name.rpartition("/")[2], uri), _followed(filesystem, details, root))
+        (name.rpartition("/")[2], _followed(filesystem, details, root))
         for name, details in sorted(named.items())
     ]
 
 
-def _text(name: str, uri: str) -> str:
+def is_text(name: str) -> bool:
+    """Tell whether a name can be written as UTF-8; a file's may be any bytes.
+
+    >>> is_text("Köln.wav"), is_text("K\\udcf6ln.wav")
+    (True, False)
+    """
     try:
         name.encode()
-    except UnicodeEncodeError as error:
-        raise CatalogueError(
-            f"{uri} holds a name that is not UTF-8: {name!r}; rename it"
-        ) from error
-    return name
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def readable(name: str) -> str:
+    """Write what is no text of a name as its bytes.
+
+    >>> readable("K\\udcf6ln.wav")
+    'K\\\\xf6ln.wav'
+    """
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _followed(filesystem: Any, details: Details, root: str) -> Details:
@@ -223,12 +259,16 @@ def _uri(listing: Listing, relative: str) -> str:
 
 def _recording(listing: Listing, relative: str, details: Details) -> Recording:
     size, fingerprint = _version(details)
+    shown = readable(relative)
+    uri = _uri(listing, shown)
+    message = f"the file's name is not UTF-8: {shown!r}; rename it"
     return Recording(
         recording_id=recording_id(relative),
-        uri=_uri(listing, relative),
-        relative_uri=relative,
+        uri=uri,
+        relative_uri=shown,
         fingerprint=fingerprint,
         size_bytes=size,
+        fault=None if is_text(relative) else (Cause.BAD_NAME, message),
     )
 
 

@@ -15,7 +15,7 @@ import os
 import re
 import stat as stat_modes
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -74,7 +74,7 @@ class StoredObject:
 
     uri: str
     size_bytes: int = -1
-    storage_options: tuple[tuple[str, object], ...] = ()
+    storage_options: tuple[tuple[str, object], ...] = field(default=(), repr=False)
     fingerprint: str = ""
 
     @property

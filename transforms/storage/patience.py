@@ -47,7 +47,14 @@ def insist(ask: Callable[[], _Result]) -> _Result:
     except Exception as error:
         if not is_transient(error):
             raise
-    return RETRYING(ask)
+        failed: list[Exception] = [error]
+
+    def ask_again() -> _Result:
+        if failed:
+            raise failed.pop()  # the first attempt was that above
+        return ask()
+
+    return RETRYING(ask_again)
 
 
 def patiently(ask: Callable[[], _Result]) -> _Result:
@@ -99,6 +106,11 @@ def is_transient(error: BaseException) -> bool:
 def is_conflict(error: BaseException) -> bool:
     """Whether a file was not created because it exists, or is being created by somebody."""
     return isinstance(error, FileExistsError) or _status(error) in _CONFLICTS
+
+
+def is_missing(error: BaseException) -> bool:
+    """Whether there is no such file, or no bucket for it."""
+    return isinstance(error, _NOT_FOUND) or _status(error) == 404
 
 
 def describe_store_error(error: BaseException) -> RecordingError:
@@ -180,9 +192,9 @@ def _code(error: BaseException) -> str:
     return ""
 
 
-#: The attempts after the first: up to half a second, then one, then two later.
+#: Three attempts after the first: up to half a second, then one, then two later.
 RETRYING = tenacity.Retrying(
-    stop=tenacity.stop_after_attempt(3),
+    stop=tenacity.stop_after_attempt(4),
     wait=tenacity.wait_random_exponential(multiplier=0.5, max=5),
     retry=tenacity.retry_if_exception(is_transient),
     reraise=True,

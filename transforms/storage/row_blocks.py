@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -38,7 +38,16 @@ _BLOCK_ROWS = 2_048
 _PART_ROWS = 20_000
 
 Row = dict[str, Any]
-NumberedRows = Iterator[tuple[int, Row]]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenRow:
+    """A row that is not of its format, and how."""
+
+    message: str
+
+
+NumberedRows = Iterator[tuple[int, Row | BrokenRow]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +79,14 @@ class Block:
         Values as the format gives them; a column that the table lacks may be missing.
     convert
         What makes Python values of them.
+    broken
+        What is wrong with rows that are not of the table's format, by their number in the block.
     """
 
     places: Sequence[str]
     columns: Mapping[str, Any]
     convert: Convert
+    broken: Mapping[int, str] = field(default_factory=dict)
 
 
 def is_table(uri: str) -> bool:
@@ -104,7 +116,7 @@ def read_column_types(uri: str, options: StorageOptions) -> list[tuple[str, str]
         if _is_parquet(uri):
             return [(field.name, column_type(field.type)) for field in _parquet(file).schema_arrow]
         names, records = _records(file, uri)
-        sample = [row for _, row in islice(records, SAMPLE_ROWS)]
+        sample = [row for _, row in islice(records, SAMPLE_ROWS) if isinstance(row, dict)]
     names = names or list(dict.fromkeys(name for row in sample for name in row))
     guess = text_type if is_csv(uri) else json_type
     return [(name, guess([row.get(name) for row in sample])) for name in names]
@@ -175,13 +187,17 @@ def _text_blocks(file: Any, uri: str, names: Sequence[str]) -> Iterator[Block]:
     convert = from_text if is_csv(uri) else from_json
     while rows := list(islice(records, _BLOCK_ROWS)):
         _check_keys(uri, frozenset(names), rows)
-        columns = {name: [row.get(name) for _, row in rows] for name in names}
-        yield Block([f"line {number}" for number, _ in rows], columns, convert)
+        sound = [row if isinstance(row, dict) else {} for _, row in rows]
+        columns = {name: [row.get(name) for row in sound] for name in names}
+        broken = {i: row.message for i, (_, row) in enumerate(rows) if isinstance(row, BrokenRow)}
+        yield Block([f"line {number}" for number, _ in rows], columns, convert, broken)
 
 
-def _check_keys(uri: str, known: frozenset[str], rows: Iterable[tuple[int, Row]]) -> None:
+def _check_keys(
+    uri: str, known: frozenset[str], rows: Iterable[tuple[int, Row | BrokenRow]]
+) -> None:
     for number, row in rows:
-        if not row.keys() <= known:
+        if isinstance(row, dict) and not row.keys() <= known:
             new = next(name for name in row if name not in known)
             raise CatalogueError(
                 f"{uri} line {number} has a key {new!r} that the first {SAMPLE_ROWS:,} rows lack;"
@@ -205,10 +221,12 @@ def _json_records(lines: Iterable[str], uri: str) -> NumberedRows:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise CatalogueError(f"{uri} line {number} is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise CatalogueError(f"{uri} line {number} is not a JSON object: {line[:80]!r}")
-        yield number, row
+            yield number, BrokenRow(f"is not JSON: {error}")
+            continue
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            yield number, BrokenRow(f"is not a JSON object: {line[:80]!r}")
 
 
 def _csv_rows(lines: Iterable[str], uri: str) -> Iterator[tuple[int, list[str]]]:
@@ -229,9 +247,13 @@ def _csv_records(
     rows: Iterable[tuple[int, list[str]]], header: list[str], uri: str
 ) -> NumberedRows:
     for number, row in rows:
-        if len(row) != len(header):
-            raise CatalogueError(
-                f"{uri} line {number} has {len(row)} values for {len(header)} columns;"
-                f" a value that holds a comma or a quote must be in quotes"
+        if len(row) == len(header):
+            yield number, dict(zip(header, row, strict=True))
+        else:
+            yield (
+                number,
+                BrokenRow(
+                    f"has {len(row)} values for {len(header)} columns;"
+                    f" a value that holds a comma or a quote must be in quotes"
+                ),
             )
-        yield number, dict(zip(header, row, strict=True))

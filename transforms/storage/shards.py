@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from transforms.storage.moments import Moments
 from transforms.storage.naming import digest
 from transforms.storage.parquet import ParquetShard, read_rows
 from transforms.storage.receipts import announce_shard, read_receipt, write_receipt
+from transforms.storage.rows_digest import combine_digests, digest_text, rows_digest
 from transforms.storage.schema import Float32Array, LabelColumn, RowBatch, round_to_resolution
 from transforms.storage.store import Store
 from transforms.storage.summaries import FileEntry, RecordingRows, ShardSummary
@@ -48,8 +50,8 @@ class SpanOutcome:
         Which.
     rows
         That it gave; 0 where it failed.
-    failed
-        The cause; ``""`` where it did not.
+    failure
+        Why it gave none; ``None`` where it did not fail.
     reused
         Whether that was known already, from a finished shard.
     decode_seconds, features_seconds
@@ -58,10 +60,15 @@ class SpanOutcome:
 
     span: Span
     rows: int
-    failed: str = ""
+    failure: Failure | None = None
     reused: bool = False
     decode_seconds: float = 0.0
     features_seconds: float = 0.0
+
+    @property
+    def failed(self) -> str:
+        """The cause of its failure; ``""`` where it did not fail."""
+        return "" if self.failure is None else self.failure.cause
 
 
 #: Called after each span.
@@ -71,6 +78,8 @@ Report = Callable[[SpanOutcome], None]
 _ROW_GROUP_BYTES = 32 * 2**20
 #: Spectrograms are read back from the decoder process in parts of this size.
 _READ_BYTES = 2**20
+#: Columns that say which part of a recording a row is.
+_PLACE = ("chunk_index", "start_sample", "valid_samples")
 #: Recordings that are fetched while the one before them is decoded.
 _UPCOMING = 3
 
@@ -90,14 +99,32 @@ class Tally:
         moments = Moments.of(batch.mel)
         self.rows += batch.rows
         self.moments = moments if self.moments is None else self.moments.merge(moments)
-        pairs = zip(batch.columns["recording_id"], batch.columns["peak_dbfs"], strict=True)
-        for recording_id, peak_dbfs in pairs:
-            known = self.recordings.get(recording_id)
-            rows, peak = (known.rows, known.peak_dbfs) if known else (0, float("-inf"))
-            latest = RecordingRows(recording_id, rows + 1, max(peak, float(peak_dbfs)))
-            self.recordings[recording_id] = latest
+        for held in held_recordings(batch):
+            known = self.recordings.get(held.recording_id)
+            self.recordings[held.recording_id] = add_rows(known, held) if known else held
         self.null_labels |= {label.name for label in labels if None in batch.columns[label.name]}
         self.distribution.count(batch, labels)
+
+
+def held_recordings(batch: RowBatch) -> Iterator[RecordingRows]:
+    """Say what a batch holds of each run of rows of one recording."""
+    names = list(batch.columns["recording_id"])
+    begins = [i for i in range(batch.rows) if not i or names[i] != names[i - 1]]
+    for start, stop in pairwise([*begins, batch.rows]):
+        part = slice(start, stop)
+        columns = {name: batch.columns[name][part] for name in _PLACE}
+        channel = batch.columns.get("channel", [0] * batch.rows)[part]
+        peaks = map(float, batch.columns["peak_dbfs"][part])
+        digest = rows_digest(channel=channel, mel=batch.mel[part], **columns)
+        yield RecordingRows(names[start], stop - start, max(peaks), digest_text(digest))
+
+
+def add_rows(one: RecordingRows, other: RecordingRows) -> RecordingRows:
+    """Say what two parts of a recording's rows are together."""
+    digests = [int(part.digest, 16) for part in (one, other) if part.digest]
+    digest = digest_text(combine_digests(digests)) if len(digests) == 2 else ""
+    peak_dbfs = max(one.peak_dbfs, other.peak_dbfs)
+    return RecordingRows(one.recording_id, one.rows + other.rows, peak_dbfs, digest)
 
 
 def write_shard(
@@ -111,10 +138,10 @@ def write_shard(
         The dataset's folder cannot be written.
     """
     if (finished := read_receipt(job, plan.name)) is not None:
-        failed = {failure.recording_id: failure.cause for failure in finished.failures}
+        failed = {failure.recording_id: failure for failure in finished.failures}
         for span in plan.spans:
-            cause = failed.get(span.probed.recording.recording_id, "")
-            report(SpanOutcome(span, 0 if cause else span.chunks, cause, reused=True))
+            failure = failed.get(span.probed.recording.recording_id)
+            report(SpanOutcome(span, 0 if failure else span.chunks, failure, reused=True))
         return finished
     failures: list[Failure] = []
     # In the store's scratch folder, which a later run clears even if this one is killed.
@@ -181,16 +208,24 @@ def write_again(
 
 
 def _require_rows(summary: ShardSummary, expected: Iterable[RecordingRows]) -> None:
-    wanted: Counter[str] = Counter()
+    wanted: dict[str, RecordingRows] = {}
     for entry in expected:
-        wanted[entry.recording_id] += entry.rows
-    held = Counter({entry.recording_id: entry.rows for entry in summary.recordings})
+        known = wanted.get(entry.recording_id)
+        wanted[entry.recording_id] = add_rows(known, entry) if known else entry
+    held = {entry.recording_id: entry for entry in summary.recordings}
     for recording_id in sorted(wanted.keys() | held.keys()):
-        if wanted[recording_id] != held[recording_id]:
+        if not is_same(held.get(recording_id), wanted.get(recording_id)):
             raise RuntimeError(
-                f"shard {summary.name} was written with {held[recording_id]} rows of recording "
-                f"{recording_id}, and it must hold {wanted[recording_id]}"
+                f"shard {summary.name} was written with {held.get(recording_id)}, and it must hold "
+                f"{wanted.get(recording_id)}: its rows come of others"
             )
+
+
+def is_same(held: RecordingRows | None, wanted: RecordingRows | None) -> bool:
+    """Tell whether a shard holds of a recording what it must hold."""
+    if held is None or wanted is None:
+        return False
+    return held.rows == wanted.rows and (held.digest == wanted.digest or not wanted.digest)
 
 
 def read_shard(store: Store, summary: ShardSummary) -> Iterator[RowBatch]:
@@ -241,11 +276,11 @@ def _extract_rows(
         except RecordingError as error:
             failures.append(Failure.of(span.probed.recording, error))
             took_seconds = time.perf_counter() - started
-            report(SpanOutcome(span, 0, error.cause, decode_seconds=took_seconds))
+            report(SpanOutcome(span, 0, failures[-1], decode_seconds=took_seconds))
             continue
         yield from _spooled(span, rows, job, spool)
         took = rows.decode_seconds, rows.features_seconds
-        report(SpanOutcome(span, len(rows.chunk_index), "", False, *took))
+        report(SpanOutcome(span, len(rows.chunk_index), None, False, *took))
 
 
 def _from_start(spans: Sequence[Span]) -> Iterator[Recording]:
@@ -255,10 +290,19 @@ def _from_start(spans: Sequence[Span]) -> Iterator[Recording]:
             yield span.probed.recording
 
 
+@contextmanager
+def _spool_errors(spool: Path) -> Iterator[None]:
+    """Name the working files in their errors, which would pass for the dataset's."""
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"cannot read working files in {spool.parent}: {error}") from error
+
+
 def _spooled(span: Span, rows: SpanRows, job: ExtractJob, spool: Path) -> Iterator[RowBatch]:
     shape = job.features.shape
     size = max(1, _READ_BYTES // (4 * math.prod(shape)))
-    with spool.open("rb") as file:
+    with _spool_errors(spool), spool.open("rb") as file:
         for start in range(0, len(rows.chunk_index), size):
             part = slice(start, min(start + size, len(rows.chunk_index)))
             mel = np.empty((part.stop - part.start, *shape), np.float32)

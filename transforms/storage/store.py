@@ -8,22 +8,29 @@ a store that breaks off leaves half an object behind.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
 
-from transforms.errors import DatasetError
+from transforms.errors import DatasetError, UnavailableError
 from transforms.storage.filesystems import StorageOptions, absolute_path, open_filesystem
-from transforms.storage.patience import explain, insist, is_conflict, is_store_error
+from transforms.storage.patience import (
+    explain,
+    insist,
+    is_conflict,
+    is_missing,
+    is_store_error,
+    is_transient,
+)
 
 _Result = TypeVar("_Result")
 
@@ -89,7 +96,7 @@ class Store:
     """
 
     root: str
-    storage_options: StorageOptions = ()
+    storage_options: StorageOptions = field(default=(), repr=False)
     scratch_folder: str = "staging/scratch"
 
     def filesystem(self) -> tuple[Any, str]:
@@ -158,7 +165,9 @@ class Store:
         filesystem, _ = self.filesystem()
         try:
             self._ask(lambda: filesystem.pipe_file(self.path(name), content, mode="create"))
-        except (FileExistsError, DatasetError) as error:
+        except (FileExistsError, FileNotFoundError, DatasetError) as error:
+            if is_missing(error.__cause__ or error) and not self.is_local:
+                raise DatasetError(f"{self.root}: there is no such bucket") from error
             if not is_conflict(error.__cause__ or error):
                 raise
             return False
@@ -236,7 +245,9 @@ class Store:
         Raises
         ------
         DatasetError
-            It failed lastingly or too often, but for ``FileNotFoundError``.
+            It failed lastingly, but for ``FileNotFoundError``.
+        UnavailableError
+            It failed too often.
         """
         if self.is_local:
             return ask()
@@ -247,21 +258,50 @@ class Store:
         except Exception as error:
             if not is_store_error(error):
                 raise
-            raise DatasetError(f"{self.root}: {explain(error)}") from error
+            kind = UnavailableError if is_transient(error) else DatasetError
+            raise kind(f"{self.root}: {explain(error)}") from error
 
     def remove(self, name: str) -> None:
         """Remove a file, or a folder and all it holds, and the folder it is in if nothing else is.
 
         Others may be writing there, or removing it too: what they do is left alone.
+
+        Raises
+        ------
+        DatasetError
+            A file cannot be removed.
         """
         path = self.path(name)
         if self.is_local:
-            with contextlib.suppress(OSError):
-                Path(path).unlink()
-            shutil.rmtree(path, ignore_errors=True)
-            with contextlib.suppress(OSError):
-                Path(path).parent.rmdir()
+            self._remove_local(Path(path))
+            folder = Path(path).parent
+            if folder != Path(self.path("")):
+                with self._removing(folder):
+                    folder.rmdir()
             return
         filesystem, _ = self.filesystem()
         with contextlib.suppress(FileNotFoundError):
             self._ask(lambda: filesystem.rm(path, recursive=True))
+
+    def _remove_local(self, path: Path) -> None:
+        with self._removing(path):
+            if path.is_dir() and not path.is_symlink():
+                for child in path.iterdir():
+                    self._remove_local(child)
+                path.rmdir()
+            else:
+                path.unlink()
+
+    @contextmanager
+    def _removing(self, path: Path) -> Iterator[None]:
+        """Pass over what others have removed, and folders that they write to."""
+        try:
+            yield
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise DatasetError(
+                    f"{path} cannot be removed: {error.strerror}; allow it (write permission for "
+                    "its folder), and run the same command again"
+                ) from error

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,6 +13,11 @@ from transforms.storage.patience import patiently
 
 #: Read ahead of a decoder, which asks for a few hundred bytes at a time.
 BUFFER_BYTES = 2**16
+#: The largest position that a file can have.
+_MAX_POSITION = 2**63 - 1
+
+#: A part of a spliced file: a range ``(start, end)`` of the stored file, or bytes of our own.
+Piece = tuple[int, int] | bytes
 
 
 class StoredFile:
@@ -87,9 +95,9 @@ class StoredFile:
         return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move; gives the new position, or -1 where a damaged file leads before its start."""
+        """Move; gives the new position, or -1 where a damaged file leads to no position."""
         target = offset + (0, self._position, self.size_bytes)[whence]
-        if target < 0:
+        if not 0 <= target <= _MAX_POSITION:
             return -1
         self._buffered.seek(target)
         self._position = target
@@ -132,11 +140,53 @@ class StoredFile:
         return position
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Read `size` bytes at `offset` (fewer at the end), errors raised: for our own code."""
+        """Read `size` bytes at `offset`, errors raised: for our own code.
+
+        Fewer bytes at the end of the file; none where `offset` is not within it.
+        """
+        if not 0 <= offset < self.size_bytes:
+            return b""
         self.seek(offset)
         data = self.read(size)
         self.raise_kept()
         return data
+
+    def splice(self, pieces: Sequence[Piece]) -> StoredFile:
+        """Give a view of the file that consists of some pieces of it, one after another.
+
+        The view stays usable as long as this file is open.
+        """
+        return StoredFile(_SplicedFile(self, pieces))
+
+
+class _SplicedFile(io.RawIOBase):
+    """Pieces of a stored file, joined."""
+
+    def __init__(self, file: StoredFile, pieces: Sequence[Piece]) -> None:
+        self._file = file
+        self._pieces = pieces
+        sizes = [len(p) if isinstance(p, bytes) else p[1] - p[0] for p in pieces]
+        self._ends = list(accumulate(sizes))
+        self._position = 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        end = self._ends[-1] if self._ends else 0
+        self._position = offset + (0, self._position, end)[whence]
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        number = bisect_right(self._ends, self._position)
+        if number == len(self._pieces):
+            return 0
+        piece, left = self._pieces[number], self._ends[number] - self._position
+        size = min(len(buffer), left)
+        if isinstance(piece, bytes):
+            data = piece[len(piece) - left :][:size]
+        else:
+            data = self._file.read_at(piece[1] - left, size)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
 
 class _PatientFile(io.RawIOBase):

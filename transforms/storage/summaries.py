@@ -35,11 +35,21 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class RecordingRows:
-    """What a shard holds of one recording."""
+    """What a shard holds of one recording.
+
+    Attributes
+    ----------
+    recording_id, rows, peak_dbfs
+        Which recording, how many of its rows, and the peak of these.
+    digest
+        Of these rows; see :mod:`~transforms.storage.rows_digest`. ``""`` where an older melmill
+        wrote them.
+    """
 
     recording_id: str
     rows: int
     peak_dbfs: float
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 The columns ``uri``, ``start`` and ``end`` (seconds) and ``split`` have a meaning; every
 other column is a label. A label's type is settled once, when the table is opened: Parquet
 declares it; in CSV and JSON lines the first ``SAMPLE_ROWS`` rows show it, unless
-``label_types`` says it. A later value that contradicts the type is an error that names
-its line, never a silent conversion.
+``label_types`` says it. A later value that contradicts the type is that row's fault, which
+names its line, never a silent conversion. A row with a fault is listed all the same
+(:attr:`~transforms.records.Recording.fault`); what is wrong with the table as a whole is an error.
 
 In CSV an empty cell is null in every column, and so is a word like ``NA`` or ``null`` in a
 column of numbers or booleans. A column becomes numbers only if nothing is lost by it:
@@ -16,16 +17,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any
 
-from transforms.errors import CatalogueError
+from transforms.errors import CatalogueError, Cause
 from transforms.records import Recording
 from transforms.storage.cells import CONVERSION_ERRORS
 from transforms.storage.columns import LABEL_TYPES, RESERVED_COLUMNS, LabelColumn
 from transforms.storage.filesystems import StorageOptions
-from transforms.storage.naming import recording_id, resolve_uri
+from transforms.storage.naming import digest, recording_id, resolve_uri
 from transforms.storage.row_blocks import (
     SAMPLE_ROWS,
     Block,
@@ -36,7 +37,13 @@ from transforms.storage.row_blocks import (
     read_column_types,
 )
 
+#: Faults of a table that are told one by one.
+_SHOWN = 10
+
 _MEANINGS = {"uri": "string", "start": "double", "end": "double", "split": "string"}
+
+#: Types that hold nothing of a meaning.
+_NEVER = {"string": ("double", "bool", "binary"), "double": ("bool", "binary")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,21 @@ class _Column:
     name: str
     type: str
     declared: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Misfit:
+    """A cell that does not fit its column, and why."""
+
+    message: str
+
+
+class _BadRowError(Exception):
+    """A row that names no recording."""
+
+    def __init__(self, cause: Cause, message: str, uri: str = "") -> None:
+        super().__init__(cause, message, uri)
+        self.cause, self.message, self.uri = cause, message, uri
 
 
 # However the numbers of seconds are padded or written, seconds are what they are.
@@ -71,8 +93,9 @@ class Table:
     uri: str
     root: str
     label_columns: tuple[LabelColumn, ...] = ()
-    declared: frozenset[str] = frozenset()
-    storage_options: StorageOptions = ()
+    # In the order of the names: a run's name is made of it.
+    declared: tuple[str, ...] = ()
+    storage_options: StorageOptions = field(default=(), repr=False)
 
 
 def open_table(
@@ -101,22 +124,21 @@ def open_table(
     """
     given = label_types or {}
     found = read_column_types(uri, storage_options)
-    _check_names(uri, [name for name, _ in found])
-    _check_given(uri, dict(found), given)
     types = {n: kind for n, kind in {**dict(found), **given}.items() if n not in _MEANINGS}
-    _check_types(uri, types)
+    faults = [
+        *_name_faults(uri, [name for name, _ in found]),
+        *_given_faults(uri, dict(found), given),
+        *_type_faults(uri, types),
+        *_meaning_faults(uri, dict(found)),
+    ]
+    if faults:
+        raise CatalogueError(join_faults(uri, faults))
     labels = tuple(LabelColumn(name, kind) for name, kind in types.items())
-    return Table(uri, root, labels, frozenset(given), storage_options)
+    return Table(uri, root, labels, tuple(sorted(given)), storage_options)
 
 
 def list_rows(table: Table, part: RowRange) -> Iterator[Recording]:
-    """Read one part of a table, a block of rows at a time.
-
-    Raises
-    ------
-    CatalogueError
-        If a row cannot be understood; the message names its line, column and value.
-    """
+    """Read one part of a table, a block of rows at a time; rows with a fault are listed, too."""
     names = (*_MEANINGS, *(column.name for column in table.label_columns))
     for block in read_blocks(table.uri, table.storage_options, names, part):
         yield from _recordings(table, block)
@@ -131,19 +153,31 @@ def duplicate_message(a: Recording, b: Recording) -> str:
     )
 
 
-def _check_names(uri: str, names: Sequence[str]) -> None:
+def join_faults(uri: str, faults: Sequence[str]) -> str:
+    """Say all that is wrong with a catalogue, or how much more there is.
+
+    >>> join_faults("a.csv", ["a.csv has no column 'uri'"])
+    "a.csv has no column 'uri'"
+    """
+    if len(faults) == 1:
+        return faults[0]
+    more = [f"and {len(faults) - _SHOWN:,} more"] if len(faults) > _SHOWN else []
+    return "\n  ".join([f"{uri}: {len(faults):,} faults", *faults[:_SHOWN], *more])
+
+
+def _name_faults(uri: str, names: Sequence[str]) -> Iterator[str]:
     if "uri" not in names:
-        raise CatalogueError(f"{uri} has no column 'uri'; its columns are {list(names)}")
+        yield f"{uri} has no column 'uri'; its columns are {list(names)}"
     seen: set[str] = set()
     for number, name in enumerate(names, 1):
         # Delta tables do not tell upper case from lower.
         folded = name.casefold()
         if not name:
-            raise CatalogueError(f"{uri}: column {number} has no name (an index that was saved?)")
-        if folded in seen:
-            raise CatalogueError(f"{uri} has more than one column {name!r}; rename one")
-        if name not in _MEANINGS and folded in RESERVED_COLUMNS:
-            raise CatalogueError(f"{uri}: {_reserved(name)}")
+            yield f"{uri}: column {number} has no name (an index that was saved?)"
+        elif folded in seen:
+            yield f"{uri} has more than one column {name!r}; rename one"
+        elif name not in _MEANINGS and folded in RESERVED_COLUMNS:
+            yield f"{uri}: {_reserved(name)}"
         seen.add(folded)
 
 
@@ -154,25 +188,33 @@ def _reserved(name: str) -> str:
     )
 
 
-def _check_given(uri: str, found: Mapping[str, str], given: Mapping[str, str]) -> None:
+def _given_faults(uri: str, found: Mapping[str, str], given: Mapping[str, str]) -> Iterator[str]:
     for name in given:
         if name.casefold() in RESERVED_COLUMNS | _MEANINGS.keys():
-            raise CatalogueError(f"catalogue.label_types: {name!r} is no label column of {uri}")
+            yield f"catalogue.label_types: {name!r} is no label column of {uri}"
         # A key of JSON lines may turn up later than in the rows that were looked at.
-        if name not in found and not is_json_lines(uri):
-            raise CatalogueError(
-                f"catalogue.label_types: {uri} has no column {name!r}; it has {list(found)}"
-            )
+        elif name not in found and not is_json_lines(uri):
+            yield f"catalogue.label_types: {uri} has no column {name!r}; it has {list(found)}"
 
 
-def _check_types(uri: str, types: Mapping[str, str]) -> None:
+def _type_faults(uri: str, types: Mapping[str, str]) -> Iterator[str]:
     allowed = [t for t in LABEL_TYPES if not (is_csv(uri) and t.startswith("list<"))]
     for name, kind in types.items():
         if kind not in allowed:
-            raise CatalogueError(
+            yield (
                 f"{uri}: column {name!r} cannot be a label: its type is {kind}, but a label is one"
                 f" of {', '.join(allowed)}; drop the column, or set catalogue.label_types"
             )
+
+
+def _meaning_faults(uri: str, found: Mapping[str, str]) -> Iterator[str]:
+    """Find columns of which no value can be what the column means; text may be anything."""
+    if is_csv(uri):
+        return
+    for name, meaning in _MEANINGS.items():
+        kind = found.get(name, meaning)
+        if kind.startswith("list<") or kind.startswith("struct<") or kind in _NEVER[meaning]:
+            yield f"{uri}: column {name!r} is of the type {kind}, and must be {meaning}"
 
 
 def _recordings(table: Table, block: Block) -> Iterator[Recording]:
@@ -181,20 +223,50 @@ def _recordings(table: Table, block: Block) -> Iterator[Recording]:
     names = [column.name for column in table.label_columns]
     rows = zip(*labels, strict=True) if labels else repeat((), len(block.places))
     file_name = table.uri.rpartition("/")[2]
-    for place, uri, start, end, split, row in zip(block.places, *meant, rows, strict=True):
-        absolute, relative = _resolve(table, place, uri)
-        if start is not None or end is not None:
-            _check_segment(table, place, start, end)
-        yield Recording(
-            recording_id=recording_id(relative, start, end),
-            uri=absolute,
-            relative_uri=relative,
-            start_seconds=start,
-            end_seconds=end,
-            split=split or None,
-            labels=tuple(zip(names, row, strict=True)),
-            origin=f"{file_name} {place}",
-        )
+    cells = zip(block.places, zip(*meant, strict=True), rows, strict=True)
+    for number, (place, meaning, row) in enumerate(cells):
+        origin = f"{file_name} {place}"
+        try:
+            if number in block.broken:
+                raise _BadRowError(Cause.BAD_ROW, f" {block.broken[number]}")
+            uri, start, end, split = meaning
+            misfits = [cell.message for cell in (split, *row) if isinstance(cell, _Misfit)]
+            told = () if misfits else tuple(zip(names, row, strict=True))
+            recording = _recording(table, origin, uri, start, end, split, told)
+            yield _faulty(recording, Cause.BAD_ROW, "".join(misfits)) if misfits else recording
+        except _BadRowError as error:
+            # No other row is told by this one's place.
+            identity = recording_id(origin), error.uri or table.uri, origin
+            yield _faulty(Recording(*identity, origin=origin), error.cause, error.message)
+
+
+def _faulty(recording: Recording, cause: Cause, message: str) -> Recording:
+    said = recording.origin + message
+    # Mended, or broken otherwise, the row is another version of itself.
+    fingerprint = f"fault:{digest(said)[:16]}"
+    return replace(recording, split=None, fault=(cause, said), fingerprint=fingerprint)
+
+
+def _recording(
+    table: Table, origin: str, uri: Any, start: Any, end: Any, split: Any, labels: Any
+) -> Recording:
+    """Find which recording a row names; ``_BadRowError`` if none."""
+    misfits = [cell.message for cell in (uri, start, end) if isinstance(cell, _Misfit)]
+    if misfits:
+        raise _BadRowError(Cause.BAD_ROW, "".join(misfits))
+    absolute, relative = _resolve(table, uri)
+    if start is not None or end is not None:
+        _check_segment(absolute, start, end)
+    return Recording(
+        recording_id=recording_id(relative, start, end),
+        uri=absolute,
+        relative_uri=relative,
+        start_seconds=start,
+        end_seconds=end,
+        split=split or None,
+        labels=labels,
+        origin=origin,
+    )
 
 
 def _labels(table: Table) -> list[_Column]:
@@ -207,20 +279,18 @@ def _values(table: Table, block: Block, column: _Column) -> Sequence[Any]:
         return [None] * len(block.places)
     try:
         return block.convert(cells, column.type, column.declared)
-    except CONVERSION_ERRORS as error:
-        raise CatalogueError(f"{table.uri} {_misfit(block, column, cells)}") from error
+    except CONVERSION_ERRORS:
+        return [_value(block, column, cells[i : i + 1]) for i in range(len(block.places))]
 
 
-def _misfit(block: Block, column: _Column, cells: Any) -> str:
-    """Find the first cell that does not fit its column, and say what to do about it."""
-    for i, place in enumerate(block.places):
-        try:
-            block.convert(cells[i : i + 1], column.type, column.declared)
-        except CONVERSION_ERRORS:
-            value = cells[i].as_py() if hasattr(cells[i], "as_py") else cells[i]
-            fault = f"{place}, column {column.name!r}: {value!r} is not {column.type}"
-            return fault if column.declared else fault + _remedy(column)
-    return f"column {column.name!r} does not fit {column.type}"
+def _value(block: Block, column: _Column, cell: Any) -> Any:
+    """Convert one cell, or say what is wrong with it and what to do about it."""
+    try:
+        return block.convert(cell, column.type, column.declared)[0]
+    except CONVERSION_ERRORS:
+        value = cell[0].as_py() if hasattr(cell[0], "as_py") else cell[0]
+        fault = f", column {column.name!r}: {value!r} is not {column.type}"
+        return _Misfit(fault if column.declared else fault + _remedy(column))
 
 
 def _remedy(column: _Column) -> str:
@@ -232,18 +302,19 @@ def _remedy(column: _Column) -> str:
     )
 
 
-def _resolve(table: Table, place: str, uri: str | None) -> tuple[str, str]:
+def _resolve(table: Table, uri: str | None) -> tuple[str, str]:
     if not uri:
-        raise CatalogueError(f"{table.uri} {place}, column 'uri': it is empty")
+        raise _BadRowError(Cause.BAD_ROW, ", column 'uri': it is empty")
     try:
         return resolve_uri(table.root, uri)
     except CatalogueError as error:
-        raise CatalogueError(f"{table.uri} {place}, column 'uri': {error}") from error
+        raise _BadRowError(Cause.BAD_ROW, f", column 'uri': {error}") from error
 
 
-def _check_segment(table: Table, place: str, start: float | None, end: float | None) -> None:
-    where = f"{table.uri} {place}, column"
+def _check_segment(uri: str, start: float | None, end: float | None) -> None:
     if start is not None and not 0 <= start < math.inf:
-        raise CatalogueError(f"{where} 'start': {start} is no position in seconds")
+        message = f", column 'start': {start} is no position in seconds"
+        raise _BadRowError(Cause.BAD_SEGMENT, message, uri)
     if end is not None and not (start or 0) < end < math.inf:
-        raise CatalogueError(f"{where} 'end': {end} does not come after the start, {start or 0}")
+        message = f", column 'end': {end} does not come after the start, {start or 0}"
+        raise _BadRowError(Cause.BAD_SEGMENT, message, uri)

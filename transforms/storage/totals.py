@@ -20,7 +20,8 @@ from transforms.storage.distribution import (
 )
 from transforms.storage.index import read_batches, read_index, read_shards
 from transforms.storage.moments import Moments
-from transforms.storage.naming import digest
+from transforms.storage.naming import fraction
+from transforms.storage.rows_digest import combine_digests
 from transforms.storage.store import Store
 from transforms.storage.summaries import ShardSummary
 
@@ -71,7 +72,7 @@ class Totals:
     Attributes
     ----------
     recordings
-        Number by status: ``ok``, ``failed``, ``skipped``, ``unwritten``.
+        Number by status: ``ok``, ``partial``, ``failed``, ``skipped``, ``unwritten``.
     seconds
         Length of the recordings that were used.
     splits
@@ -174,7 +175,7 @@ def require_whole(store: Store, index: str) -> int:
             f"{store.root}/index/{index} contradicts itself: {'; '.join(differences)}; nothing was "
             "committed"
         )
-    return sum(rows for _, rows in _rows_said(store, index))
+    return sum(rows for _, rows, _ in _rows_said(store, index))
 
 
 def _unwritten(store: Store, index: str) -> Iterator[str]:
@@ -185,47 +186,58 @@ def _unwritten(store: Store, index: str) -> Iterator[str]:
 
 
 def row_differences(store: Store, index: str) -> Iterator[str]:
-    """Name the recordings of which the shards hold another number of rows than the index says.
+    """Name the recordings of which the shards hold other rows than the index says.
 
     Memory does not grow with the catalogue: sums over groups of recordings are compared first,
     each recording's rows weighed by a digest of its name, then only the groups that differ.
     """
     said, held = (np.zeros(_GROUPS, np.uint64) for _ in range(2))
-    for recording_id, rows in _rows_said(store, index):
-        _weigh(said, recording_id, rows)
-    for recording_id, rows in _rows_held(store, index):
-        _weigh(held, recording_id, rows)
+    for entry in _rows_said(store, index):
+        _weigh(said, *entry)
+    for entry in _rows_held(store, index):
+        _weigh(held, *entry)
     uneven = set(np.flatnonzero(said != held).tolist())
     if not uneven:
         return
-    counts: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+    rows: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+    digests: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+    unknown: set[str] = set()
     for side, found in enumerate((_rows_said(store, index), _rows_held(store, index))):
-        for recording_id, rows in found:
+        for recording_id, number, digest in found:
             if _number(recording_id) % _GROUPS in uneven:
-                counts[recording_id][side] += rows
-    for recording_id, (wanted, there) in sorted(counts.items()):
+                rows[recording_id][side] += number
+                digests[recording_id][side] += int(digest or "0", 16)
+                unknown |= {recording_id} if number and not digest else set()
+    for recording_id, (wanted, there) in sorted(rows.items()):
         if wanted != there:
             yield f"recording {recording_id}: its index says {wanted} rows, its shards hold {there}"
+        elif recording_id not in unknown and _differ(*digests[recording_id]):
+            yield f"recording {recording_id}: its shards hold other rows than its index says"
 
 
-def _weigh(sums: npt.NDArray[np.uint64], recording_id: str, rows: int) -> None:
+def _differ(one: int, other: int) -> bool:
+    return combine_digests([one]) != combine_digests([other])
+
+
+def _weigh(sums: npt.NDArray[np.uint64], recording_id: str, rows: int, digest: str | None) -> None:
     number = _number(recording_id)
-    group = number % _GROUPS
-    sums[group] = (int(sums[group]) + (number | 1) * rows) % (1 << 64)
+    group, weight = number % _GROUPS, (number | 1) * (rows + int(digest or "0", 16))
+    sums[group] = (int(sums[group]) + weight) % (1 << 64)
 
 
 def _number(recording_id: str) -> int:
-    return int(digest(recording_id)[:16], 16)
+    return int(fraction(recording_id) * (1 << 53))
 
 
-def _rows_said(store: Store, index: str) -> Iterator[tuple[str, int]]:
-    for batch in read_batches(store, index, "recordings", ["recording_id", "rows"]):
-        yield from zip(*(batch.column(i).to_pylist() for i in range(2)), strict=True)
+def _rows_said(store: Store, index: str) -> Iterator[tuple[str, int, str | None]]:
+    columns = ["recording_id", "rows", "rows_digest"]
+    for batch in read_batches(store, index, "recordings", columns):
+        yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
 
 
-def _rows_held(store: Store, index: str) -> Iterator[tuple[str, int]]:
+def _rows_held(store: Store, index: str) -> Iterator[tuple[str, int, str]]:
     for shard in read_shards(store, index):
-        yield from ((entry.recording_id, entry.rows) for entry in shard.recordings)
+        yield from ((held.recording_id, held.rows, held.digest) for held in shard.recordings)
 
 
 def _add_recordings(totals: Totals, store: Store, index: str) -> None:
@@ -234,7 +246,7 @@ def _add_recordings(totals: Totals, store: Store, index: str) -> None:
         durations: defaultdict[str, list[float]] = defaultdict(list)
         for status, split, seconds in zip(*columns, strict=True):
             totals.recordings[status] += 1
-            if status == "ok":
+            if status in ("ok", "partial"):
                 totals.seconds += seconds
                 durations[split].append(seconds)
         for split, found in durations.items():

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -26,24 +26,52 @@ def songs(tmp_path: Path) -> Path:
     return tmp_path / "songs"
 
 
-def refusal(*arguments: str | Path, environment: dict[str, str], patch: str = "pass") -> str:
-    """Run the command, which must end by itself, with status 2, in plain words and soon."""
+#: Runs commands one after another, since starting takes longer than what is tested.
+RUN_EACH = """
+import contextlib, io, json, sys, time
+{patch}
+from pipelines.cli import main
+ends = []
+for command in json.loads(sys.argv[1]):
+    sys.argv[1:], said, began = command, io.StringIO(), time.monotonic()
+    with contextlib.redirect_stderr(said):
+        try:
+            main()
+            status = 0
+        except SystemExit as end:
+            status = end.code
+    ends.append((status, said.getvalue(), time.monotonic() - began))
+print(json.dumps(ends))
+"""
+
+
+def refusals(
+    *commands: tuple[str | Path, ...], environment: dict[str, str], patch: str = ""
+) -> list[str]:
+    """Run commands, which must each end by itself, with status 2, in plain words and soon."""
     hidden = ("AWS_", "AZURE_", "GOOGLE_")
     clean = {k: v for k, v in os.environ.items() if not k.startswith(hidden)}
     home = {"HOME": "/nonexistent", "AWS_EC2_METADATA_DISABLED": "true", "NO_GCE_CHECK": "true"}
-    start = f"{patch}; from pipelines.cli import main; main()"
-    began = time.monotonic()
+    told = json.dumps([[str(word) for word in command] for command in commands])
     done = subprocess.run(
-        [sys.executable, "-c", start, *map(str, arguments)],
+        [sys.executable, "-c", RUN_EACH.format(patch=patch), told],
         capture_output=True,
         text=True,
         check=False,
         env=clean | home | environment,
     )
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    assert time.monotonic() - began < SECONDS
-    return done.stderr
+    assert done.returncode == 0, done.stderr
+    ends = json.loads(done.stdout)
+    assert [status for status, _, _ in ends] == [2] * len(commands), ends
+    said = [words for _, words, _ in ends]
+    assert "Traceback" not in "".join([*said, done.stderr])
+    assert max(seconds for _, _, seconds in ends) < SECONDS
+    return said
+
+
+def refusal(*arguments: str | Path, environment: dict[str, str]) -> str:
+    (said,) = refusals(arguments, environment=environment)
+    return said
 
 
 @pytest.fixture
@@ -54,22 +82,25 @@ def filled(place: Place, songs: Path) -> Place:
 
 def test_a_bucket_that_is_not_there(filled: Place, songs: Path) -> None:
     nowhere = filled.root[:-4] + "gone"
-    said = refusal("extract", f"{nowhere}/songs", "out", environment=filled.environment)
-    assert f"{nowhere}/songs does not exist" in said
-    said = refusal("extract", songs, f"{nowhere}/out", environment=filled.environment)
-    assert f"{nowhere}/out: there is no such bucket" in said
-    said = refusal("inspect", f"{nowhere}/out", environment=filled.environment)
-    assert f"{nowhere}/out" in said
+    commands = (
+        ("extract", f"{nowhere}/songs", "out"),
+        ("extract", songs, f"{nowhere}/out"),
+        ("inspect", f"{nowhere}/out"),
+    )
+    catalogue, output, dataset = refusals(*commands, environment=filled.environment)
+    assert f"{nowhere}/songs does not exist" in catalogue
+    assert f"{nowhere}/out: there is no such bucket" in output
+    assert f"{nowhere}/out" in dataset
 
 
 def test_a_server_that_is_not_there(place: Place, songs: Path) -> None:
     nobody = place.through(f"http://127.0.0.1:{free_port()}")
-    for arguments in (
+    commands = (
         ("extract", f"{place.root}/songs", "out"),
         ("extract", songs, f"{place.root}/out"),
         ("inspect", f"{place.root}/out"),
-    ):
-        said = refusal(*arguments, environment=nobody.environment)
+    )
+    for said in refusals(*commands, environment=nobody.environment):
         assert f"no answer from {nobody.endpoint}" in said
         assert "check the endpoint" in said
 
@@ -80,20 +111,20 @@ def test_wrong_credentials(filled: Place, songs: Path) -> None:
     key = azure_connection(filled.endpoint, AZURE_KEY.replace("Eby8", "Aby8"))
     wrong = {"AWS_SECRET_ACCESS_KEY": "wrong"}, {"AZURE_STORAGE_CONNECTION_STRING": key}
     environment = filled.environment | wrong[filled.kind == "azure"]
-    for arguments in (
+    commands = (
         ("extract", f"{filled.root}/songs", "out"),
         ("extract", songs, f"{filled.root}/out"),
         ("inspect", f"{filled.root}/out"),
-    ):
-        said = refusal(*arguments, environment=environment)
+    )
+    for said in refusals(*commands, environment=environment):
         assert "permission denied" in said
         assert "check the credentials" in said
 
 
 def test_no_credentials(s3: Place, songs: Path) -> None:
     environment = {"AWS_ENDPOINT_URL": s3.endpoint}
-    for arguments in (("extract", f"{s3.root}/songs", "out"), ("extract", songs, f"{s3.root}/o")):
-        said = refusal(*arguments, environment=environment)
+    commands = (("extract", f"{s3.root}/songs", "out"), ("extract", songs, f"{s3.root}/o"))
+    for said in refusals(*commands, environment=environment):
         assert "no credentials" in said
         assert "Unable to locate credentials" in said
 
@@ -139,8 +170,6 @@ def test_a_store_whose_package_is_not_installed(
     scheme: str, package: str, extra: str, songs: Path
 ) -> None:
     patch = f"import sys; sys.modules[{package!r}] = None"
-    for arguments in (
-        ("extract", f"{scheme}://b/songs", "o"),
-        ("extract", songs, f"{scheme}://b/o"),
-    ):
-        assert f"pip install 'melmill[{extra}]'" in refusal(*arguments, environment={}, patch=patch)
+    commands = (("extract", f"{scheme}://b/songs", "o"), ("extract", songs, f"{scheme}://b/o"))
+    for said in refusals(*commands, environment={}, patch=patch):
+        assert f"pip install 'melmill[{extra}]'" in said

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,16 +23,20 @@ from transforms.storage.store import Store
 RUNS = 8
 SCHEMA = pa.schema([("a", pa.int64()), ("split", pa.string())])
 
-#: One process of a race: waits for a line, then commits a shard of its own name.
+#: One process of two races: waits for a line, then commits a shard of its own name.
 RACER = """
 import json, sys
-from tests.e2e.object_stores.test_commits import commit_one
+from tests.e2e.object_stores.test_commits import VERSIONS, commit_one
 from transforms.storage.store import Store
-root, options, version, name = json.loads(sys.argv[1])
-print("ready", flush=True)
-sys.stdin.readline()
-print(commit_one(Store(root, tuple(options.items())), version, name))
+root, options, number = json.loads(sys.argv[1])
+store = Store(root, tuple(options.items()))
+for version in VERSIONS:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    print(commit_one(store, version, f"v{version}-{number}"), flush=True)
 """
+#: Making the table, and adding to it.
+VERSIONS = (-1, 0)
 
 
 def commit_one(store: Store, version: int, name: str) -> str:
@@ -42,42 +48,51 @@ def commit_one(store: Store, version: int, name: str) -> str:
         return str(error)
 
 
-def race(store: Store, version: int) -> list[str]:
+@contextmanager
+def racers(store: Store) -> Iterator[list[subprocess.Popen[str]]]:
+    """Start processes that are ready to commit."""
     options = dict(store.storage_options)
-    racers = []
-    for number in range(RUNS):
-        told = json.dumps([store.root, options, version, f"v{version}-{number}"])
-        racer = subprocess.Popen(
-            [sys.executable, "-c", RACER, told],
-            cwd=Path(__file__).parents[3],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        racers.append(racer)
-    assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * RUNS
-    for racer in racers:
-        racer.stdin.write("go\n")
-        racer.stdin.flush()
-    return [racer.communicate(timeout=60)[0].strip() for racer in racers]
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", RACER, json.dumps([store.root, options, number])],
+                    cwd=Path(__file__).parents[3],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for number in range(RUNS)
+        ]
+
+
+def race(processes: list[subprocess.Popen[str]]) -> list[str]:
+    """Let all of them commit at once; gives what each says."""
+    assert [one.stdout.readline() for one in processes] == ["ready\n"] * RUNS
+    for one in processes:
+        one.stdin.write("go\n")
+        one.stdin.flush()
+    return [one.stdout.readline().strip() for one in processes]
 
 
 def test_of_eight_runs_exactly_one_commits(place: Place) -> None:
     store = place.store("dataset")
-    for version in (-1, 0):  # making the table, and adding to it
-        said = race(store, version)
-        winners = [n for n, words in enumerate(said) if words == f"won {version + 1}"]
-        assert len(winners) == 1, said
-        losers = [words for n, words in enumerate(said) if n not in winners]
-        assert all("another run committed" in words for words in losers), said
+    with racers(store) as processes:
+        for version in VERSIONS:
+            said = race(processes)
+            winners = [n for n, words in enumerate(said) if words == f"won {version + 1}"]
+            assert len(winners) == 1, said
+            losers = [words for n, words in enumerate(said) if n not in winners]
+            assert all("another run committed" in words for words in losers), said
 
-        snapshot = read_snapshot(store)
-        assert snapshot is not None
-        assert (snapshot.version, snapshot.index) == (version + 1, f"v{version}-{winners[0]}")
-        (file,) = table_files(open_table(store))
-        won = summary(f"v{version}-{winners[0]}").parquet
-        assert won is not None
-        assert file[0] == won.name
+            snapshot = read_snapshot(store)
+            assert snapshot is not None
+            assert (snapshot.version, snapshot.index) == (version + 1, f"v{version}-{winners[0]}")
+            (file,) = table_files(open_table(store))
+            won = summary(f"v{version}-{winners[0]}").parquet
+            assert won is not None
+            assert file[0] == won.name
 
 
 def test_a_store_that_lets_one_commit_win_is_accepted(place: Place) -> None:

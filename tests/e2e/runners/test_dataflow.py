@@ -14,11 +14,13 @@ import polars as pl
 import pytest
 
 from pipelines.dataset import Dataset
+from pipelines.options import pipeline_options
 from tests.e2e.object_stores.servers import Place
 from tests.e2e.runners.bare import copy_source
 from tests.e2e.runners.dataflow_service import DONE, FAILED, Service, dataflow_service
 from tests.e2e.runners.flink import ROOT, said_json
 from tests.e2e.songs import SETTINGS, Songs
+from transforms.errors import ConfigError
 from transforms.storage.snapshot import require_snapshot
 
 
@@ -151,25 +153,30 @@ def run_template(service: Service, gcs: Place, *arguments: str) -> None:
     assert job.state == DONE, job.messages
 
 
-@pytest.mark.parametrize(
-    ("missing", "message"),
-    [("--project", "--project"), ("--region", "--region"), ("--temp_location", "--temp_location")],
-)
-def test_what_dataflow_needs_is_asked_for_at_once(
-    songs: Songs, tmp_path: Path, missing: str, message: str
-) -> None:
-    given = {
-        "--project": "project",
-        "--region": "europe-west1",
-        "--temp_location": "gs://bucket/tmp",
-    }
-    options = [f"{name}={value}" for name, value in given.items() if name != missing]
+NEEDED = {
+    "--project": "project",
+    "--region": "europe-west1",
+    "--temp_location": "gs://bucket/tmp",
+}
+
+
+def without(missing: str) -> list[str]:
+    """Options of a job, but for one that it needs."""
+    return [f"{name}={value}" for name, value in NEEDED.items() if name != missing]
+
+
+@pytest.mark.parametrize("missing", NEEDED)
+def test_what_dataflow_needs_is_asked_for(missing: str) -> None:
+    with pytest.raises(ConfigError, match=f"--runner dataflow: {missing}"):
+        pipeline_options("dataflow", beam_options=without(missing))
+
+
+def test_the_command_asks_for_it_at_once(songs: Songs, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipelines", *songs.command(tmp_path / "dataset")]
-    done = subprocess.run(
-        [*command, "--runner=dataflow", *options], capture_output=True, text=True, check=False
-    )
+    options = ["--runner=dataflow", *without("--project")]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"melmill: --runner dataflow: {message}")
+    assert done.stderr.startswith("melmill: --runner dataflow: --project")
 
 
 def test_no_credentials_are_said_within_seconds(songs: Songs, tmp_path: Path) -> None:

