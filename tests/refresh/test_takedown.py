@@ -104,6 +104,8 @@ def is_whole(store: Store) -> bool:
         ("/music/songs/0.WAV", False),
         ("/music/songs/10.wav", False),
         ("s3://music/songs/0.wav", False),
+        ("/music/so\0ngs/0.wav", False),
+        ("/music/so\udcffngs/0.wav", False),
     ],
 )
 def test_a_uri_is_the_same_however_it_is_written(listed: str, same: bool) -> None:
