@@ -91,6 +91,7 @@ def test_a_table_or_lines(tmp_path: Path, name: str) -> None:
         ("latin.txt", "Bl\u00e4ser.wav".encode("latin-1"), "is not UTF-8"),
         ("table.csv", b"url\na.wav\n", "has no column 'uri'"),
         ("table.jsonl", b"{", "line 1 is not JSON"),
+        ("short.csv", b"uri,x\na.wav,1\nb.wav\n", "line 3 has 1 values"),
         ("gap.csv", b"uri,x\na.wav,1\n,2\n", "line 3: its uri is empty"),
         ("not.parquet", b"uri", "cannot be read"),
         ("folder", b"", "cannot be read"),
@@ -108,3 +109,9 @@ def test_what_is_wrong_with_it_is_said_before_any_worker_starts(
     recipe = load_config(None, [f"catalogue.exclude={path}"])
     with pytest.raises(CatalogueError, match=rf"catalogue\.exclude: {path}: .*{said}.*correct"):
         resolve_catalogue(str(songs), recipe)
+
+
+@pytest.mark.parametrize("name", ["list.txt", "list.jsonl", "list.csv"])
+def test_an_empty_list_excludes_nothing(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("uri\n" if name.endswith("csv") else "")
+    assert list(read_uris(str(tmp_path / name), ())) == []

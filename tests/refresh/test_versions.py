@@ -49,7 +49,7 @@ from transforms.storage.taken_down import read_taken_down
 
 DAY_MS = 86_400_000
 #: Files of a dataset with twins that no snapshot names.
-SIDE_FILES = {".melmill", "tfrecord/files.json", "tfrecord/features.json"}
+SIDE_FILES = {"tfrecord/files.json", "tfrecord/features.json"}
 TWINS = "output.formats=[parquet,tfrecord]"
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from transforms.errors import CatalogueError
 from transforms.records import Recording
@@ -20,6 +19,7 @@ from transforms.storage.cells import CONVERSION_ERRORS
 from transforms.storage.filesystems import StorageOptions, absolute_path, open_filesystem, reading
 from transforms.storage.naming import resolve_uri, split_chain
 from transforms.storage.row_blocks import (
+    Block,
     is_json_lines,
     is_table,
     read_blocks,
@@ -202,7 +202,7 @@ def _line_uris(uri: str, options: StorageOptions) -> Iterator[tuple[str, str]]:
 def _table_uris(uri: str, options: StorageOptions) -> Iterator[tuple[str, str]]:
     names = [name for name, _ in read_column_types(uri, options)]
     if not names and is_json_lines(uri):
-        return  # a table without rows has no keys
+        names = ["uri"]  # no row shows a key: there is none, or none can be read
     if "uri" not in names:
         raise CatalogueError(f"it has no column 'uri'; its columns are {names}")
     for part in row_ranges(uri, options):
@@ -210,7 +210,9 @@ def _table_uris(uri: str, options: StorageOptions) -> Iterator[tuple[str, str]]:
             yield from zip(block.places, _texts(block), strict=True)
 
 
-def _texts(block: Any) -> Iterable[str]:
+def _texts(block: Block) -> Iterator[str]:
+    for number, fault in sorted(block.broken.items()):
+        raise CatalogueError(f"{block.places[number]} {fault}")
     try:
         values = block.convert(block.columns["uri"], "string", False)
     except CONVERSION_ERRORS as error:
@@ -218,7 +220,7 @@ def _texts(block: Any) -> Iterable[str]:
     for place, value in zip(block.places, values, strict=True):
         if not value:
             raise CatalogueError(f"{place}: its uri is empty")
-        yield value
+        yield str(value)
 
 
 def absolute_file(uri: str) -> str:
