@@ -33,6 +33,7 @@ from transforms.storage.snapshot import (
     require_snapshot,
     table_files,
 )
+from transforms.storage.store import Store
 from transforms.storage.totals import Totals, add_up
 
 #: Files of a run's staging folder: when it began, and which attempts at it there are.
@@ -145,15 +146,28 @@ def commit_and_describe(job: ExtractJob, snapshot: Snapshot, totals: Totals) -> 
 
 def discard(job: ExtractJob) -> None:
     """Remove what a run has made and no kept snapshot holds, and the run's working files."""
-    if made := list(read_made(job.store, job.staging)):
-        need = needed(job.store, [past for past in read_history(job.store) if past.kept])
+    _discard(job.store, job.staging)
+
+
+def _discard(store: Store, staging: str) -> None:
+    if made := list(read_made(store, staging)):
+        need = needed(store, [past for past in read_history(store) if past.kept])
         for one in made:
             if one.index and one.index not in need.indexes:
-                remove_own(job.store, f"index/{one.index}")
+                remove_own(store, f"index/{one.index}")
             for name in one.files:
                 if is_own(name) and not need.has(name):
-                    job.store.remove(name)
-    remove_own(job.store, job.staging)
+                    store.remove(name)
+    remove_own(store, staging)
+
+
+def tidy_up_after(store: Store, committed: Snapshot) -> None:
+    """Remove the working files of the run that committed a snapshot, if it was killed after that.
+
+    Whoever else works with them works from the snapshot before, in vain.
+    """
+    if committed.run:
+        _discard(store, f"staging/{committed.run.partition('-')[0]}")
 
 
 def begin(job: ExtractJob) -> ExtractJob:
