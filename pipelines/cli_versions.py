@@ -197,7 +197,9 @@ def takedown(
     dataset: DatasetArgument,
     uris: Annotated[
         list[str],
-        typer.Argument(metavar="URI...", help="As the index has them; or recording_id."),
+        typer.Argument(
+            metavar="URI...", help="Or a name below the catalogue's root, or recording_id."
+        ),
     ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default

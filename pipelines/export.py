@@ -26,6 +26,7 @@ from transforms.storage.exports import (
     array_record_module,
     file_names,
 )
+from transforms.storage.own_files import is_own, remove_own
 from transforms.storage.store import Store, absolute_uri
 from transforms.storage.tfds import TfdsShard, TfdsSplit, dataset_info
 from transforms.storage.tfds import features as tfds_features
@@ -102,7 +103,8 @@ def export(job: ExportJob, options: Any) -> Export:
     shards = list(list_export_shards(job))
     made = _sum_up(job, shards)
     _describe(made, shards, inspection)
-    job.output.remove("staging")
+    job.output.remove(_MARK)
+    remove_own(job.output, "staging")
     return made
 
 
@@ -161,8 +163,8 @@ def _record(job: ExportJob, inspection: Inspection) -> None:
 
 
 def _foreign(store: Store) -> Iterator[str]:
-    # Of a run that was killed before it left its mark.
-    return (name for name in store.names() if not name.startswith("staging/"))
+    # A run that was killed before it left its mark has left scratch files.
+    return (name for name in store.names() if not is_own(name))
 
 
 def _sum_up(job: ExportJob, shards: list[ExportShard]) -> Export:

@@ -11,15 +11,19 @@ import difflib
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import islice
 from typing import Any
 
-from pipelines.leftovers import recordings_in
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.leftovers import recordings_in, telling
 from transforms.errors import CatalogueError, DatasetError
 from transforms.storage.catalogue import split_glob
 from transforms.storage.filesystems import absolute_path
 from transforms.storage.garbage import list_own, needed
-from transforms.storage.index import read_index
+from transforms.storage.index import read_batches, read_index
 from transforms.storage.left_out import canonical_uri, content_of, names_of_uri
 from transforms.storage.naming import recording_id, resolve_uri, split_chain
 from transforms.storage.own_files import index_of, shard_of
@@ -108,8 +112,8 @@ def find_recordings(
     others |= set(_uncommitted(store, kept))
     roots = sorted({root for past in kept for root in _roots(past.snapshot.catalogue)})
     candidates = {name: list(_meanings(name, roots)) for name in asked}
-    every = set().union(*(meaning for one in candidates.values() for meaning in one))
-    present = _known(every, _all_entries(store, indexes, others))
+    every: set[str] = set().union(*(meaning for one in candidates.values() for meaning in one))
+    present = _known(store, indexes, others, every)
     names: set[str] = set()
     for name, meanings in candidates.items():
         meant = next((present & meaning for meaning in meanings if present & meaning), None)
@@ -135,7 +139,7 @@ def _same_recordings(
 
 def _find(store: Store, index: str, names: Collection[str]) -> Held:
     found = Held()
-    for row in read_index(store, index, "recordings", _COLUMNS):
+    for row in _rows_that_may_match(store, index, names, _COLUMNS):
         entry = _entry(row)
         if not entry.names.isdisjoint(names):
             found.entries.add(entry)
@@ -145,21 +149,38 @@ def _find(store: Store, index: str, names: Collection[str]) -> Held:
     return found
 
 
+def _rows_that_may_match(
+    store: Store, index: str, names: Collection[str], columns: list[str]
+) -> Iterator[dict[str, Any]]:
+    """Read the rows of an index that are worth a closer look: of millions, only those."""
+    known = pa.array(sorted(names), pa.string())
+    lasts = pa.array(sorted({name.rpartition("/")[2] for name in names}), pa.string())
+    for batch in read_batches(store, index, "recordings", columns):
+        uri = batch["uri"]
+        last = pc.replace_substring_regex(pc.utf8_rtrim(uri, "/"), "(?s)^.*/", "")
+        masks = (
+            pc.is_in(batch["recording_id"], value_set=known),
+            pc.is_in(pc.utf8_slice_codeunits(batch["content_hash"], 0, 64), value_set=known),
+            pc.is_in(last, value_set=lasts),
+            # Links lead to files of other names; a chain's last part is not the file's.
+            pc.match_substring_regex(uri, "^(/|file:|local:)|::", ignore_case=True),
+        )
+        yield from batch.filter(reduce(pc.or_, masks)).to_pylist()
+
+
 def _entry(row: Mapping[str, Any]) -> Entry:
     content = content_of(row.get("content_hash") or "")
     return Entry(row["recording_id"], row["uri"], content)
 
 
-def _all_entries(store: Store, indexes: Iterable[str], others: Iterable[Entry]) -> Iterator[Entry]:
-    yield from others
+def _known(
+    store: Store, indexes: Iterable[str], others: Iterable[Entry], names: set[str]
+) -> set[str]:
+    """Choose the names that the dataset knows."""
+    known = {name for entry in others for name in entry.names & names}
     for index in sorted(indexes):
-        yield from map(_entry, read_index(store, index, "recordings", _COLUMNS[:3]))
-
-
-def _known(names: Collection[str], entries: Iterable[Entry]) -> set[str]:
-    known: set[str] = set()
-    for entry in entries:
-        known |= entry.names & set(names)
+        for row in _rows_that_may_match(store, index, names, _COLUMNS[:3]):
+            known |= _entry(row).names & names
     return known
 
 
@@ -167,13 +188,12 @@ def _uncommitted(store: Store, kept: Sequence[Past]) -> Iterator[Entry]:
     """Read what interrupted and overtaken runs left: their indexes, and shards by themselves."""
     need = needed(store, kept)
     left = [file.name for file in list_own(store) if not need.has(file.name)]
-    for name in left:
+    for name in (*telling(left), *sorted({index_of(name) for name in left} - {""})):
         try:
             if shard_of(name):
                 yield from (Entry(*one) for one in recordings_in(store, name))
-            elif index_of(name) and "/recordings-" in name:
-                index = index_of(name)
-                yield from map(_entry, read_index(store, index, "recordings", _COLUMNS[:3]))
+            else:
+                yield from map(_entry, read_index(store, name, "recordings", _COLUMNS[:3]))
         except (DatasetError, OSError, ValueError):
             continue  # what cannot be read names no recording, and is erased with the others
 
@@ -203,8 +223,8 @@ def _meanings(name: str, roots: Iterable[str]) -> Iterator[set[str]]:
 
 
 def _unknown(store: Store, kept: Sequence[Past], name: str) -> str:
-    indexes = {past.snapshot.index for past in kept[:1]}
-    uris = sorted(entry.uri for entry in _all_entries(store, indexes, ()))
+    current = kept[0].snapshot.index
+    uris = sorted(row["uri"] for row in read_index(store, current, "recordings", ["uri"]))
     last = canonical_uri(name).rpartition("/")[2]
     close = [uri for uri in uris if uri.rpartition("/")[2] == last][:3]
     close = close or difflib.get_close_matches(name, islice(uris, _COMPARED), 3)

@@ -14,13 +14,13 @@ from deltalake import Schema
 
 from pipelines.launch import not_shared
 from pipelines.present import failures_text
+from pipelines.schemas import row_schema
 from transforms.errors import ConflictError, DatasetError
 from transforms.job import ExtractJob
 from transforms.storage.card import brief_statistics, write_card
 from transforms.storage.garbage import needed
 from transforms.storage.own_files import is_own, remove_own
 from transforms.storage.ownership import claim
-from transforms.storage.parquet import read_schema
 from transforms.storage.receipts import read_made
 from transforms.storage.schema import RowSchema
 from transforms.storage.snapshot import (
@@ -31,7 +31,6 @@ from transforms.storage.snapshot import (
     read_history,
     read_snapshot,
     require_snapshot,
-    table_files,
 )
 from transforms.storage.store import Store
 from transforms.storage.totals import Totals, add_up
@@ -258,11 +257,7 @@ def changes_schema(job: ExtractJob) -> bool:
         return False
     if not has_columns(table, Schema.from_arrow(table_schema(job))):
         return True
-    name = next((name for name, _, _ in table_files(table)), None)
-    if name is None:
-        return False
-    with job.store.reading_shard(name) as file:
-        before, _ = read_schema(file)
+    before = row_schema(job.store, require_snapshot(job.store))
     return (before.n_mels, before.n_frames) != job.features.shape
 
 

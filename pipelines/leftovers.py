@@ -81,21 +81,21 @@ def _announced(store: Store, run: str) -> set[str]:
 def _holding(store: Store, files: Collection[str], need: Needed, names: Names) -> Iterator[str]:
     """Find the shards and indexes that hold one of the recordings, or that nobody can read."""
     shards = sorted(name for name in files if shard_of(name) and not need.has(name))
-    found = {shard_of(name) for name in shards if _is_readable_twin(name, shards, store, names)}
+    found = {shard_of(name) for name in telling(shards) if shard_holds(store, name, names)}
     yield from (name for name in shards if shard_of(name) in found)
     for index in sorted({index_of(name) for name in files} - need.indexes - {""}):
         if _index_holds(store, index, names):
             yield from (name for name in files if index_of(name) == index)
 
 
-def _is_readable_twin(name: str, shards: Collection[str], store: Store, names: Names) -> bool:
-    """Tell whether a file holds one of the recordings; of twins the Parquet file tells."""
-    found = shard_of(name)
-    if found and name.endswith(".tfrecord"):
-        split, shard = found
-        if f"split={split}/part-{shard}.parquet" in shards:
-            return False
-    return shard_holds(store, name, names)
+def telling(files: Collection[str]) -> list[str]:
+    """Choose one file of each shard to be read: the Parquet file, or a twin that is alone."""
+    chosen: dict[tuple[str, str], str] = {}
+    # "split=…" stands before "tfrecord/…".
+    for name in sorted(files):
+        if shard := shard_of(name):
+            chosen.setdefault(shard, name)
+    return sorted(chosen.values())
 
 
 def shard_holds(store: Store, name: str, names: Names) -> bool:

@@ -17,6 +17,7 @@ from pipelines.launch import not_shared, run_job, runs_here
 from transforms.errors import ConfigError
 from transforms.job import ExtractJob
 from transforms.plan_summary import SummarizePlan
+from transforms.storage.own_files import remove_own
 from transforms.storage.store import Store
 
 
@@ -60,7 +61,7 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
         except FileNotFoundError as error:
             raise not_shared(job.store.root) from error
         if not here:
-            job.store.remove(job.staging)
+            remove_own(job.store, job.staging)
         summary: dict[str, Any] = json.loads(text)
         costs = seconds_per_audio_second(summary["codec_seconds"], job.features, Path(folder))
     cpu = sum(costs[codec] * seconds for codec, seconds in summary["codec_seconds"].items())

@@ -155,6 +155,7 @@ def plan_text(catalogue: str, plan: dict[str, Any]) -> str:
         lines.append(f"  {split}: {of_split:,} rows, {plan['shards'].get(split, 0):,} shards")
     if number.get("skipped"):
         lines.append(f"  {number['skipped']:,} skipped: shorter than a chunk (chunk.short is drop)")
+    lines += left_out_lines(number)
     lines += passed_over_lines(plan.get("passed_over", {}))
     for cause, failed in plan["failures"].items():
         lines.append(f"  {failed:,} failed: {cause}")

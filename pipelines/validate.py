@@ -13,6 +13,7 @@ from typing import IO
 import numpy as np
 
 from pipelines.schemas import row_schema
+from transforms.errors import DatasetError
 from transforms.storage.card import stale_files
 from transforms.storage.index import read_index
 from transforms.storage.parquet import read_rows, read_schema
@@ -20,6 +21,7 @@ from transforms.storage.shards import add_rows, held_recordings, is_same
 from transforms.storage.snapshot import Snapshot, open_table, require_snapshot, table_files
 from transforms.storage.store import Store
 from transforms.storage.summaries import FileEntry, RecordingRows, ShardSummary
+from transforms.storage.taken_down import read_taken_down
 from transforms.storage.tf_example import encode_examples
 from transforms.storage.tfrecord import read_records
 from transforms.storage.totals import ordered_shards, row_differences
@@ -45,7 +47,7 @@ def validate(store: Store, workers: int, report: Callable[[int], None]) -> list[
         Every fault, each naming the file; empty where there is none.
     """
     snapshot = require_snapshot(store)
-    checks = (_check_log, _check_recordings, _check_side_files)
+    checks = (_check_log, _check_recordings, _check_side_files, _check_taken_down)
     faults = [fault for check in checks for fault in check(store, snapshot)]
     context = multiprocessing.get_context("spawn")
     check = partial(check_shard, store=store, features=snapshot.features)
@@ -104,6 +106,13 @@ def _check_side_files(store: Store, snapshot: Snapshot) -> Iterator[str]:
             f"{name}: is missing, or describes another snapshot than version {snapshot.version}; "
             "the next refresh writes it anew"
         )
+
+
+def _check_taken_down(store: Store, snapshot: Snapshot) -> Iterator[str]:
+    try:
+        read_taken_down(store, snapshot.taken_down)
+    except DatasetError as error:
+        yield str(error)
 
 
 def check_shard(shard: ShardSummary, *, store: Store, features: str) -> list[str]:

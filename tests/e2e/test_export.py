@@ -315,7 +315,7 @@ def test_json_has_no_infinity_anywhere():
 def test_an_unfinished_export_of_something_else_is_told(dataset, tmp_path):
     view = tmp_path / "view"
     (view / "staging" / "scratch").mkdir(parents=True)
-    (view / "staging" / "scratch" / "0123").write_bytes(b"left by a killed run")
+    (view / "staging" / "scratch" / ("01" * 16)).write_bytes(b"left by a killed run")
     assert melmill("export", dataset, view, "--format", "hf").returncode == 0
     (view / "README.md").unlink()
     (view / "staging").mkdir()
@@ -323,6 +323,15 @@ def test_an_unfinished_export_of_something_else_is_told(dataset, tmp_path):
     done = melmill("export", dataset, view, "--format", "hf")
     assert done.returncode == 2
     assert "holds an unfinished export of another snapshot" in done.stderr
+
+
+def test_files_of_somebody_else_in_a_folder_staging_are_told(dataset, tmp_path):
+    mine = tmp_path / "view" / "staging" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("somebody's own")
+    done = melmill("export", dataset, tmp_path / "view", "--format", "hf")
+    assert (done.returncode, "holds something else (staging/mine.txt)" in done.stderr) == (2, True)
+    assert mine.exists()
 
 
 def test_a_views_card_counts_its_own_bytes(views):

@@ -14,6 +14,7 @@ from pipelines.dataset import Dataset
 from pipelines.export import export
 from pipelines.gc import collect
 from pipelines.inspect import inspect, inspection_json, inspection_text
+from pipelines.present_versions import takedown_json, takedown_text
 from pipelines.takedown import Takedown, takedown
 from pipelines.validate import validate
 from pipelines.versions import history, rollback
@@ -31,6 +32,7 @@ from tests.refresh.catalogues import (
 from tests.refresh.machine import killed_at, killed_at_removal
 from tests.refresh.test_conflicts import overtaken
 from transforms.errors import ConflictError, DatasetError
+from transforms.storage.export_records import read_export_records
 from transforms.storage.exports import ExportJob
 from transforms.storage.left_out import LeftOut, names_of_uri, read_left_out
 from transforms.storage.naming import recording_id
@@ -102,6 +104,8 @@ def is_whole(store: Store) -> bool:
         ("/music/songs/0.WAV", False),
         ("/music/songs/10.wav", False),
         ("s3://music/songs/0.wav", False),
+        ("/music/so\0ngs/0.wav", False),
+        ("/music/so\udcffngs/0.wav", False),
     ],
 )
 def test_a_uri_is_the_same_however_it_is_written(listed: str, same: bool) -> None:
@@ -183,6 +187,8 @@ def test_a_list_that_is_missing_or_damaged_stops_everything(
             path.write_bytes(content)
         with pytest.raises(DatasetError, match="restore it from a backup"):
             read_left_out(store, require_snapshot(store).taken_down)
+    faults = validate(store, 1, lambda number: None)
+    assert any("restore it from a backup" in fault for fault in faults)
 
 
 def test_a_list_of_an_older_format_is_read(store: Store) -> None:
@@ -374,7 +380,12 @@ def test_exports_that_hold_it_are_named(store: Store, dataset: Path, songs: Path
     output = dataset.parent / "view"
     job = ExportJob(store, "", Store(str(output)), "numpy", "songs")
     export(job, here())
+    shutil.rmtree(output)
+    export(job, here())
+    assert len(list(read_export_records(store))) == 1
     made = takedown(store, ["1.wav"])
+    assert f"  {output} (numpy, version 1)" in takedown_text("set", made).splitlines()
+    assert takedown_json("set", made)["exports"][0]["output"] == str(output)
     assert [(one.output, one.format, one.version) for one in made.exports] == [
         (str(output), "numpy", 1)
     ]
@@ -385,3 +396,12 @@ def test_exports_that_hold_it_are_named(store: Store, dataset: Path, songs: Path
     (songs / "late.wav").unlink()
     export(ExportJob(store, "", Store(str(output) + "2"), "numpy", "songs"), here())
     assert {one.output for one in takedown(store, ["late.wav"]).exports} >= {f"{output}2"}
+
+
+def test_an_export_of_a_dataset_that_cannot_be_told_warns(
+    store: Store, dataset: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (dataset / "runs").write_text("not a folder")
+    export(ExportJob(store, "", Store(str(dataset.parent / "view")), "numpy", "songs"), here())
+    assert "cannot be told of this export, which no takedown will name" in caplog.text
+    assert takedown(store, ["1.wav"]).exports == ()

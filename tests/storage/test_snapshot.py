@@ -246,5 +246,5 @@ def test_a_snapshot_of_a_newer_format_is_refused(
         newer.setattr(snapshots, "FORMAT", snapshots.FORMAT + 1)
         commit(store, NONE, [ONE], SCHEMA)
         assert read_snapshot(store) == replace(NONE, version=0, rows=ONE.rows)
-    with pytest.raises(DatasetError, match=r"by a newer melmill, in format 4, and .* format 3"):
+    with pytest.raises(DatasetError, match=r"by a newer melmill, in format 5, and .* format 4"):
         read_snapshot(store)

@@ -142,7 +142,10 @@ def _real_path(path: str) -> str:
 
 @lru_cache(65_536)
 def _real_folder(folder: str) -> str:
-    return os.path.realpath(folder)
+    try:
+        return os.path.realpath(folder)
+    except ValueError:
+        return folder  # a name that no disk can have is that recording's failure, later
 
 
 def read_uris(uri: str, options: StorageOptions) -> Iterator[str]:

@@ -80,7 +80,7 @@ def remove_empty_folders(store: Store, names: Iterable[str]) -> None:
     """Remove the folders that removed files were in, where nothing else is; stores have none."""
     if not store.is_local:
         return
-    folders = {str(parent) for name in names for parent in PurePosixPath(f"{name}.").parents}
+    folders = {str(parent) for name in names for parent in PurePosixPath(f"{name}x").parents}
     runs = {folder for folder in folders if re.fullmatch("staging/[0-9a-f]{16}", folder)}
     folders |= {f"{run}/{name}" for run in runs for name in _RUN_FOLDERS}
     folders |= {"staging/scratch"} if "staging" in folders else set()

@@ -83,8 +83,12 @@ def test_a_refresh_and_what_follows(faulty: tuple[Place, Gateway], tmp_path: Pat
     assert [one["kept"] for one in run(direct, "history", dataset)["snapshots"]] == [
         *(True, True, False, False)
     ]
+    direct.filesystem().pipe_file(f"{place.bucket}/lists/out.txt", b"../songs/4.wav\n")
+    excluding = f"--set=catalogue.exclude={place.root}/lists/out.txt"
+    difference = run(direct, "refresh", songs, dataset, excluding)["difference"]
+    assert (difference["taken_down"], difference["excluded"]) == (1, 1)
     left = {name.partition("/")[0] for name in direct.store("set").names()}
     assert left == {
         *("README.md", "_delta_log", "index", "runs", "split=test", "split=train"),
-        *("split=validation", "statistics.json"),
+        *("split=validation", "statistics.json", "taken_down", ".melmill"),
     } - ({"split=test", "split=validation"} - left)
