@@ -34,6 +34,7 @@ from transforms.storage.tables import duplicate_message
 #: Columns of the index's recordings that the difference rests on.
 COLUMNS = [
     *("recording_id", "uri", "fingerprint", "status", "split", "labels_digest", "rows", "shards"),
+    "rows_digest",
     *("container", "codec", "decoder", "size_bytes", "sample_rate_hz", "channels", "frames"),
     *("seconds", "tags", "content_hash", "peak_dbfs"),
 ]
