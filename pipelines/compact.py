@@ -108,7 +108,7 @@ def compact(
         Another run committed meanwhile; nothing of this one is left.
     """
     current = open_whole_snapshot(store)
-    job = replace(job_of(store, current), progress=address)
+    job = replace(job_of(store, current, "compact"), progress=address)
     job = in_its_staging(job)
     merges = list(_plan(job, current))
     rows = sum(shard["rows"] for shard in read_index(store, current.index, "shards", ["rows"]))

@@ -18,6 +18,7 @@ from pipelines.finish import (
     discarding_the_overtaken,
     finish,
     require_outcome,
+    tidy_up_after,
 )
 from pipelines.launch import is_dry_run, makes_template, run_job, write_template
 from pipelines.maintenance import in_its_staging, mend_side_files, start_from
@@ -273,6 +274,7 @@ def _begin(job: ExtractJob, current: Snapshot | None, single_writer: bool) -> Ex
         require_exclusive_commits(job.store, job.staging)
     if current is not None:
         mend_side_files(job.store, current)
+        tidy_up_after(job.store, current)
     return job
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,9 +19,10 @@ from transforms.errors import ConflictError, DatasetError
 from transforms.job import ExtractJob
 from transforms.storage.card import brief_statistics, write_card
 from transforms.storage.garbage import needed
-from transforms.storage.own_files import is_own, remove_own
+from transforms.storage.index import shard_names
+from transforms.storage.own_files import is_own, remove_empty_folders, remove_own
 from transforms.storage.ownership import claim
-from transforms.storage.receipts import read_made
+from transforms.storage.receipts import Made, read_made
 from transforms.storage.schema import RowSchema
 from transforms.storage.snapshot import (
     Snapshot,
@@ -32,6 +33,7 @@ from transforms.storage.snapshot import (
     read_snapshot,
     require_snapshot,
 )
+from transforms.storage.store import Store
 from transforms.storage.totals import Totals, add_up
 
 #: Files of a run's staging folder: when it began, and which attempts at it there are.
@@ -124,35 +126,74 @@ def finish(
         statistics=brief_statistics(totals),
         operation="refresh" if job.base else "extract",
         parts=outcome.parts,
-        listed_ms=began_ms(job),
+        listed_ms=job.began_ms,
         dataset_version=_dataset_version(job, current),
         taken_down=current.taken_down if current else "",
         run=job.attempt,
     )
-    snapshot = commit_and_describe(job, snapshot, totals)
-    return snapshot, totals, True
+    return commit_and_describe(job, snapshot, totals), totals, True
 
 
 def commit_and_describe(job: ExtractJob, snapshot: Snapshot, totals: Totals) -> Snapshot:
     """Commit a snapshot that a run has made, write its side files, and tidy up after the run."""
-    commit(job.store, snapshot, table_schema(job))
-    snapshot = require_snapshot(job.store)
-    write_card(job.store, snapshot, totals, job.schema)
+    version = commit(job.store, snapshot, table_schema(job))
+    found = require_snapshot(job.store)
+    if found.run == job.attempt:
+        write_card(job.store, found, totals, job.schema)
+    else:
+        # Another run has committed since: its side files are not to be overwritten.
+        found = replace(snapshot, version=version, rows=totals.rows)
     discard(job)
-    return snapshot
+    return found
 
 
 def discard(job: ExtractJob) -> None:
     """Remove what a run has made and no kept snapshot holds, and the run's working files."""
-    if made := list(read_made(job.store, job.staging)):
-        need = needed(job.store, [past for past in read_history(job.store) if past.kept])
-        for one in made:
-            if one.index and one.index not in need.indexes:
-                remove_own(job.store, f"index/{one.index}")
-            for name in one.files:
-                if is_own(name) and not need.has(name):
-                    job.store.remove(name)
-    remove_own(job.store, job.staging)
+    _discard(job.store, job.staging, _attempt(job))
+
+
+def _discard(store: Store, staging: str, attempt: str = "") -> None:
+    others = set(store.names(f"{staging}/{_ATTEMPTS}")) - {attempt}
+    gone, coming = _unneeded(store, read_made(store, staging))
+    store.remove_files(gone)
+    remove_empty_folders(store, gone)
+    # What another attempt has announced and not put there yet, it must be able to tidy up.
+    kept = {*coming, *others, f"{staging}/{STARTED}"} if coming and others else set()
+    remove_own(store, staging, kept)
+
+
+def _unneeded(store: Store, made: Sequence[Made]) -> tuple[list[str], list[str]]:
+    """Name the files of a run that no kept snapshot needs, and announcements of what is coming."""
+    current = require_snapshot(store)
+    shards = set(shard_names(store, current.index))
+    committed = {current.index, *shards}
+    left = [
+        one
+        for one in made
+        if {one.shard, one.index}.isdisjoint(committed) and current.taken_down not in one.files
+    ]
+    if not left:
+        return [], []
+    # The same run, done before, may have committed what an earlier snapshot still holds.
+    need = needed(store, [past for past in read_history(store) if past.kept])
+    gone: list[str] = []
+    coming: list[str] = []
+    for one in left:
+        if one.index and one.index not in need.indexes:
+            gone += store.names(f"index/{one.index}")
+        there = [name for name in one.files if store.size(name) is not None]
+        gone += [name for name in there if not need.has(name)]
+        coming += [one.name] if len(there) < len(one.files) else []
+    return [name for name in gone if is_own(name)], coming
+
+
+def tidy_up_after(store: Store, committed: Snapshot) -> None:
+    """Remove the working files of the run that committed a snapshot, if it was killed after that.
+
+    Whoever else works with them works from the snapshot before, in vain.
+    """
+    if committed.run:
+        _discard(store, f"staging/{committed.run.partition('-')[0]}")
 
 
 def begin(job: ExtractJob) -> ExtractJob:
@@ -164,9 +205,7 @@ def begin(job: ExtractJob) -> ExtractJob:
     claim(job.store)
     # The folder is in use from now on, whatever it held before: see melmill gc.
     job.store.put(_attempt(job), b"")
-    if job.store.size(_began(job)) is None:
-        job.store.put(_began(job), str(time.time_ns() // 1_000_000).encode())
-    return job
+    return replace(job, began_ms=_first_began_ms(job))
 
 
 def leave(job: ExtractJob) -> None:
@@ -176,11 +215,13 @@ def leave(job: ExtractJob) -> None:
         discard(job)
 
 
-def began_ms(job: ExtractJob) -> int:
-    """When the run began, before anything was listed; milliseconds since 1970, 0 if unknown."""
-    if job.store.size(_began(job)) is None:
-        return 0
-    return int(job.store.read(_began(job)))
+def _first_began_ms(job: ExtractJob) -> int:
+    try:
+        return int(job.store.read(_began(job)))
+    except FileNotFoundError:
+        now_ms = time.time_ns() // 1_000_000
+        job.store.put(_began(job), str(now_ms).encode())
+        return now_ms
 
 
 def _attempt(job: ExtractJob) -> str:
@@ -216,7 +257,8 @@ def discarding_the_overtaken(
     """
     try:
         yield
-    except (OSError, RuntimeError, DatasetError) as error:
+    except Exception as error:
+        # Each runner has a class of its own for what went wrong on a worker.
         found = read_snapshot(job.store) if "_delta_log" in job.store.top_names() else None
         before = current.version if current else -1
         if found is None or found.version == before or found.run == job.attempt:
@@ -259,11 +301,12 @@ def commit_index(
     """
     current = read_snapshot(job.store)
     version = current.version if current else -1
-    if current is not None and current.run == job.attempt:
+    if current is not None and (current.run, current.index) == (job.attempt, index):
         write_card(job.store, current, add_up(job.store, current.index), job.schema)
         discard(job)
         return version
     if version != began_with:
+        discard(job)
         raise DatasetError(
             f"{job.store.root}: was at version {began_with} when this job was described, and is at "
             f"{version} now; nothing was committed"
@@ -275,7 +318,8 @@ def commit_index(
         if current is not None and current.index == index:
             return version
         raise not_shared(job.store.root) from None
-    return finish(job, configuration, current, outcome)[0].version
+    with discarding_the_overtaken(job, current):
+        return finish(job, configuration, current, outcome)[0].version
 
 
 def table_schema(job: ExtractJob) -> Any:

@@ -63,7 +63,7 @@ def require_agreement(store: Store, current: Snapshot) -> None:
     require_consistent(store, current.index, files)
 
 
-def job_of(store: Store, snapshot: Snapshot) -> ExtractJob:
+def job_of(store: Store, snapshot: Snapshot, operation: str) -> ExtractJob:
     """Give the job that writes a snapshot's rows again as they are.
 
     Raises
@@ -86,6 +86,7 @@ def job_of(store: Store, snapshot: Snapshot) -> ExtractJob:
         writer=recipe.output.writer_spec(),
         limits=recipe.limits.spec(),
         base=base_of(store, snapshot),
+        operation=operation,
     )
 
 

@@ -55,7 +55,9 @@ def extraction_text(output: str, extraction: Extraction) -> str:
     lines = [*totals_lines(extraction.totals), *left_out_lines(extraction.difference)]
     lines += metrics_lines(extraction.metrics)
     lines += passed_over_lines(extraction.metrics.passed_over)
-    return "\n".join([head, *lines, "", how_to_read(output, extraction)])
+    if extraction.totals.rows:
+        lines += ["", how_to_read(output, extraction)]
+    return "\n".join([head, *lines])
 
 
 def passed_over_lines(passed_over: dict[str, int]) -> list[str]:
@@ -112,7 +114,9 @@ def totals_lines(totals: Totals) -> list[str]:
 
     number = totals.recordings
     lines = [
-        f"  {number['ok']:,} recordings, {totals.seconds / 3600:,.2f} h, {totals.rows:,} rows"
+        f"  {number['ok'] + number['partial']:,} recordings, {totals.seconds / 3600:,.2f} h, "
+        f"{totals.rows:,} rows"
+        + (f"; {number['partial']:,} of them in part" if number["partial"] else "")
         + (f"; {number['skipped']:,} too short for a chunk" if number["skipped"] else "")
     ]
     for name, content in sorted(totals.splits.items()):

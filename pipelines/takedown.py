@@ -181,7 +181,7 @@ def _commit(
 
 def _open(store: Store, snapshot: Snapshot, current: Snapshot) -> ExtractJob:
     """Give the job that writes shards of a snapshot, named after the current one."""
-    job = replace(job_of(store, snapshot), base=base_of(store, current))
+    job = replace(job_of(store, snapshot, "takedown"), base=base_of(store, current))
     return in_its_staging(job)
 
 
@@ -206,7 +206,7 @@ def _without(
         if gone := held.shards.get(summary.name):
             touched = [Touched(summary.name, recording_id) for recording_id in sorted(gone)]
             facts += rewrite_shard(summary, touched, job)
-    return write_index(facts, replace(job, base=base_of(store, snapshot)))
+    return write_index(facts, job, base_of(store, snapshot))
 
 
 def _can_be_written(snapshot: Snapshot) -> bool:

@@ -123,6 +123,21 @@ def _asked(job: ExtractJob) -> ExtractJob:
     return replace(job, refresh=replace(job.refresh, retry_failed=True))
 
 
+@pytest.mark.parametrize("status", ["ok", "partial", "failed"])
+def test_a_file_that_may_have_changed_within_its_second_is_read_again(
+    job: ExtractJob, status: str
+) -> None:
+    """A failed file, repaired within the second of its listing, was never read again."""
+    second_ns = 1_700_000_000_000_000_000  # that of the listing
+    one = replace(recording("a.wav"), fingerprint=f"mtime:{second_ns}:100")
+    later = replace(one, fingerprint=f"mtime:{second_ns - 9_000_000_000}:100")
+    failures = {one.recording_id: ("corrupt", 1)} if status != "ok" else {}
+    _, difference = compare([one], [known(one, status)], job, **failures)
+    assert difference.counts["changed"] == 1
+    _, difference = compare([later], [known(later, status)], job, **failures)
+    assert difference.counts["unchanged"] == 1
+
+
 def test_what_was_taken_down_is_not_new(job: ExtractJob) -> None:
     one = recording("a.wav")
     changes, found = compare([replace(one, change="taken_down")], [], job)

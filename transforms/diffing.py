@@ -34,6 +34,7 @@ from transforms.storage.tables import duplicate_message
 #: Columns of the index's recordings that the difference rests on.
 COLUMNS = [
     *("recording_id", "uri", "fingerprint", "status", "split", "labels_digest", "rows", "shards"),
+    "rows_digest",
     *("container", "codec", "decoder", "size_bytes", "sample_rate_hz", "channels", "frames"),
     *("seconds", "tags", "content_hash", "peak_dbfs"),
 ]
@@ -327,6 +328,12 @@ def leave(row: Mapping[str, Any], base: Base) -> Iterator[Dropped | Touched]:
             yield Touched(shard, row["recording_id"])
 
 
+def _is_the_same_file(recording: Recording, row: Mapping[str, Any], base: Base) -> bool:
+    return recording.fingerprint == row["fingerprint"] and is_settled(
+        recording.fingerprint, base.listed_ms
+    )
+
+
 def _diff_failed(
     recording: Recording,
     row: Mapping[str, Any],
@@ -337,7 +344,7 @@ def _diff_failed(
     base, refresh = job.require_base(), job.refresh
     # A failure that is missing from its table is one that was never tried.
     cause, attempts = failure or (Cause.CHANGED, 0)
-    same = (recording.fingerprint, recording.uri) == (row["fingerprint"], row["uri"])
+    same = (recording.uri, True) == (row["uri"], _is_the_same_file(recording, row, base))
     transient = cause in TRANSIENT_CAUSES and attempts < refresh.max_attempts
     limited = cause == Cause.TOO_LONG and base.max_seconds != job.limits.max_seconds
     limited |= cause in DAMAGE_CAUSES and base.damaged != job.limits.damaged
@@ -359,9 +366,7 @@ def _diff_used(
     recording: Recording, row: Mapping[str, Any], job: ExtractJob, difference: Difference
 ) -> Iterator[Change]:
     base = job.require_base()
-    if recording.fingerprint != row["fingerprint"] or not is_settled(
-        recording.fingerprint, base.listed_ms
-    ):
+    if not _is_the_same_file(recording, row, base):
         yield from _offer(row, job)
         yield _candidate(recording, "changed", row["uri"], difference)
     elif row["status"] == "partial" and (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from transforms.combine import CombineEach
 from transforms.diff import Decision
 from transforms.diffing import Adopted, Attempts, Dropped, Relabelled
-from transforms.job import ExtractJob
+from transforms.job import Base, ExtractJob
 from transforms.planning import PlannedRecording
 from transforms.records import Failure
 from transforms.recount import Again
@@ -94,7 +94,7 @@ class WriteIndex(beam.PTransform):
             keyed
             | "JoinFacts" >> beam.Flatten()
             | "GroupByPart" >> beam.GroupByKey()
-            | "WriteParts" >> beam.FlatMap(write_index_part, index, self.job)
+            | "WriteParts" >> beam.FlatMap(_write_announced, index, self.job)
             | "ListParts" >> beam.combiners.ToList()
             | "NameIndex" >> beam.Map(_write_outcome, index, parts, self.job, outcome)
         )
@@ -180,13 +180,19 @@ def key_by_part(fact: Any, parts: int) -> Iterator[tuple[tuple[str, int], Any]]:
         yield ("recordings", bucket(fact.recording_id, parts)), fact
 
 
+def _write_announced(
+    group: tuple[tuple[str, int], Iterable[Any]], index: int, job: ExtractJob
+) -> Iterator[str]:
+    announce_index(job, index_name(index))
+    yield from write_index_part(group, index, job)
+
+
 def write_index_part(
     group: tuple[tuple[str, int], Iterable[Any]], index: int, job: ExtractJob
 ) -> Iterator[str]:
     """Write one part of the index; give the names of its files."""
     (kind, part), facts = group[0], list(group[1])
     before = _Before(job, facts)
-    announce_index(job, index_name(index))
     if kind == "shards":
         summaries = [shard_row(fact) for fact in facts if isinstance(fact, ShardSummary)]
         replaced = {fact.shard for fact in facts if isinstance(fact, Replaced)}
@@ -196,9 +202,14 @@ def write_index_part(
         dropped = {fact.recording_id for fact in facts if isinstance(fact, Dropped)}
         updated = update_recordings(facts, partial(before.find, "recordings"))
         gone = dropped | {row["recording_id"] for row in updated}
+        # What is damaged, and kept, is listed among the failures by its URI.
+        uris = {fact.recording_id: fact.uri for fact in facts if isinstance(fact, Relabelled)}
+        renamed = [
+            row | {"uri": uris[row["recording_id"]]} for row in before.find("failures", uris)
+        ]
         tables = {
             "recordings": (recordings + updated, before.read("recordings", gone)),
-            "failures": (failures, before.read("failures", dropped)),
+            "failures": (failures + renamed, before.read("failures", dropped | uris.keys())),
         }
     for table, (rows, carried) in tables.items():
         if name := write_part(job.store, index_name(index), table, part, rows, carried):
@@ -358,12 +369,11 @@ def _require_whole(
             )
 
 
-def write_index(facts: Iterable[Any], job: ExtractJob) -> str:
-    """Write an index in this process: what a few facts say of the snapshot that a job starts from.
+def write_index(facts: Iterable[Any], job: ExtractJob, base: Base) -> str:
+    """Write an index in this process: what a few facts say of a snapshot.
 
-    One part of it is in memory at a time. Gives the index's name.
+    One part of it is in memory at a time. Gives the index's name, which the job announces.
     """
-    base = job.require_base()
     every = [*facts, *(Carried(base.parts, part) for part in range(base.parts))]
     number = _sum_digests(fact_digest(fact) for fact in every)
     number = (number + int(digest("base", base.index), 16)) % _MODULUS
@@ -371,8 +381,9 @@ def write_index(facts: Iterable[Any], job: ExtractJob) -> str:
     for fact in every:
         for key, said in key_by_part(fact, base.parts):
             groups[key].append(said)
+    announce_index(job, index_name(number))
     for group in sorted(groups.items()):
-        list(write_index_part(group, number, job))
+        list(write_index_part(group, number, replace(job, base=base)))
     return index_name(number)
 
 

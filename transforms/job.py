@@ -123,9 +123,11 @@ class ExtractJob:
     """What is extracted from where to where, and how.
 
     ``base`` is the snapshot that a refresh starts from; ``overwrites`` is the version of the
-    snapshot that an extraction replaces whole, −1 for none; ``attempt`` tells apart the runs that
-    work for the same end; ``taken_down`` names the dataset's list of recordings that stay away,
-    ``exclude`` the user's; with ``content_hashes`` files are also told by what is in them.
+    snapshot that an extraction replaces whole, −1 for none; ``operation`` is the command, where it
+    is neither; ``attempt`` tells apart the runs that work for the same end, and ``began_ms`` is
+    when the first of them began (milliseconds since 1970, 0 if unknown); ``taken_down`` names the
+    dataset's list of recordings that stay away, ``exclude`` the user's; with ``content_hashes``
+    files are also told by what is in them.
     """
 
     catalogue: Catalogue
@@ -138,7 +140,9 @@ class ExtractJob:
     progress: str = ""
     base: Base | None = None
     overwrites: int = -1
+    operation: str = ""
     attempt: str = ""
+    began_ms: int = 0
     refresh: RefreshSpec = RefreshSpec()
     taken_down: str = ""
     exclude: str = ""
@@ -170,7 +174,8 @@ class ExtractJob:
         An interrupted run is found by it, and resumed. It is part of every shard's name: no
         other run gives a file the same name, so a run that was overtaken can remove its own.
         """
-        start = (self.base.version, self.base.index) if self.base else (self.overwrites, "")
+        before = (self.base.version, self.base.index) if self.base else (self.overwrites, "")
+        start = (*before, self.operation)
         parts = (self.catalogue, self.split, self.shards, self.writer_key, *start)
         return digest(
             self.features.digest(), *(repr(part) for part in (*parts, self.writer.formats))

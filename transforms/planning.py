@@ -179,22 +179,39 @@ def plan_recording(
     audio = probed.audio
     check_channels(audio.channels, features.channels)
     whole = resampled_length(audio.frames, audio.sample_rate_hz, features.sample_rate_hz)
-    slack = math.inf if probed.damage else _ROUNDED_SECONDS
-    start, stop = _segment(probed.recording, whole, features.sample_rate_hz, slack)
+    start, stop = _bounds(probed, whole, features.sample_rate_hz)
     if stop - start > max_seconds * features.sample_rate_hz:
         message = (
             f"{(stop - start) / features.sample_rate_hz:.0f} s, "
             f"and limits.max_duration_hours allows {max_seconds:.0f} s"
         )
         raise RecordingError(Stage.PROBE, Cause.TOO_LONG, message)
+    chunks = count_chunks(stop - start, features.chunk)
+    if probed.damage and not chunks:
+        raise _damage(probed.damage)
     return PlannedRecording(
         probed=probed,
         split=assign_split(probed.recording, split),
         origin_sample=start,
         samples=stop - start,
-        chunks=count_chunks(stop - start, features.chunk),
+        chunks=chunks,
         rows_per_chunk=count_channels(audio.channels, features.channels),
     )
+
+
+def _bounds(probed: ProbedRecording, samples: int, rate_hz: int) -> tuple[int, int]:
+    """Give first and last sample of what is used; of a damaged recording, as far as it goes."""
+    if probed.damage is None:
+        return _segment(probed.recording, samples, rate_hz, _ROUNDED_SECONDS)
+    try:
+        return _segment(probed.recording, samples, rate_hz, math.inf)
+    except RecordingError as error:
+        raise _damage(probed.damage) from error
+
+
+def _damage(failure: Failure) -> RecordingError:
+    """Give the error of a recording that holds nothing before its damage."""
+    return RecordingError(failure.stage, failure.cause, failure.message)
 
 
 def _segment(

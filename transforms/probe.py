@@ -73,20 +73,31 @@ class _Probe(beam.DoFn):
         try:
             probed = probe_recording(recording, self.job, self.decoder, upcoming)
         except RecordingError as error:
-            seen = self.job.in_its_version(recording)
-            failure = Failure.of(seen, error)
-            again = read_again(seen, failure, self.job.limits.damaged)
-            if again is None:
+            found = self._read_again(self.job.in_its_version(recording), error)
+            if isinstance(found, Failure):
                 count("recordings_failed")
-                count_failure(error.cause)
+                count_failure(found.cause)
                 self.progress.add(listed=1, failed=1)
-                return failure
-            probed = again
+                return found
+            probed = found
         observe_ms("probe_ms", time.perf_counter() - started)
         count("recordings_probed")
         count("audio_ms_probed", round(1000 * probed.seconds))
         self.progress.add(listed=1, seconds_listed=probed.seconds)
         return probed
+
+    def _read_again(self, seen: Recording, error: RecordingError) -> ProbedRecording | Failure:
+        """Give what is used of a recording in spite of its header, if anything is."""
+        failure = Failure.of(seen, error)
+        again = read_again(seen, failure, self.job.limits.damaged)
+        if again is None or (segment := _segment(seen, self.job)) is None:
+            return again or failure
+        try:
+            limit, source = self.job.limits.timeout_s, self.job.source(seen)
+            found = self.decoder.call(limit, hash_content, source, segment)
+        except RecordingError as unread:
+            return Failure.of(seen, unread)
+        return replace(again, recording=replace(seen, content_hash=found))
 
     def finish_bundle(self) -> None:
         self.progress.tell()

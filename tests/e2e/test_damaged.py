@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from pipelines.takedown import takedown
 from pipelines.validate import validate
 from tests import damage
 from tests.pipeline_runs import extract_here, refresh_here
@@ -124,3 +126,69 @@ def test_a_recording_is_planned_again_with_the_length_that_was_counted(
     assert [row["frames"] for row in stored if row["uri"].endswith("long.mp3")] == [3 * 48_000]
     assert is_whole(tmp_path / "set")
     assert not refresh_here(songs, tmp_path / "set").committed
+
+
+def test_a_damaged_recording_without_a_row_has_failed(songs: Path, tmp_path: Path) -> None:
+    """It was skipped, and came back as whole when the chunks became shorter."""
+    dataset, some = tmp_path / "set", "limits.max_failure_ratio=1"
+    (songs / "short.wav").write_bytes(cut_wav(encode(song(1, RATE), RATE, "wav")))
+    long = ("chunk.seconds=0.8", "chunk.short=drop")
+    extract_here(songs, dataset, *SETTINGS, some, KEEP, *long)
+    assert status_of(dataset, "short.wav") == ("failed", 0)
+    assert is_whole(dataset)
+    refresh_here(songs, dataset, "chunk.seconds=0.25")
+    assert status_of(dataset, "short.wav") == ("partial", 2)
+    assert is_whole(dataset)
+
+
+def test_a_segment_behind_the_damage_fails_for_the_damage(songs: Path, tmp_path: Path) -> None:
+    (songs / "long.wav").write_bytes(cut_wav(encode(song(4, RATE), RATE, "wav")))
+    table = tmp_path / "songs.csv"
+    rows = ["0,1", "2,3", "3,4"]
+    table.write_text("uri,start,end\n" + "".join(f"songs/long.wav,{row}\n" for row in rows))
+    made = extract_here(table, tmp_path / "set", *SETTINGS, "limits.max_failure_ratio=1", KEEP)
+    assert made.totals.recordings == {"partial": 2, "failed": 1}
+    assert made.totals.failures == {"truncated": 3}
+    assert is_whole(tmp_path / "set")
+
+
+def test_a_damaged_recording_that_moves_is_listed_under_its_new_name(
+    songs: Path, tmp_path: Path
+) -> None:
+    (songs / "long.wav").write_bytes(cut_wav(encode(song(4, RATE), RATE, "wav")))
+    extract_here(songs, tmp_path / "set", *SETTINGS, KEEP)
+    moved = songs.rename(tmp_path / "moved")
+    refresh_here(moved, tmp_path / "set")
+    assert list(failures_of(tmp_path / "set")) == [str(moved / "long.wav")]
+    assert status_of(tmp_path / "set", "long.wav")[0] == "partial"
+
+
+def test_a_damaged_copy_of_what_was_taken_down_stays_away(songs: Path, tmp_path: Path) -> None:
+    hashed = "catalogue.content_hashes=true"
+    (songs / "long.wav").write_bytes(cut_wav(encode(song(4, RATE), RATE, "wav")))
+    extract_here(songs, tmp_path / "set", *SETTINGS, KEEP, hashed)
+    takedown(Store(str(tmp_path / "set")), [str(songs / "long.wav")])
+    shutil.copy(songs / "long.wav", songs / "copy.wav")
+    refresh_here(songs, tmp_path / "set")
+    assert len(statuses_of(tmp_path / "set")) == 3
+
+
+def test_a_run_that_is_taken_up_with_another_rule_for_damage(
+    songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Receipts of the first attempt are right for rows, not for what has failed."""
+    whole = broken_flac(encode(song(6, RATE), RATE, "flac"))
+    for name in ("long.flac", "more.flac"):
+        (songs / name).write_bytes(whole)
+    some = "limits.max_failure_ratio=1"
+
+    def killed(*_: object, **__: object) -> None:
+        raise RuntimeError("the machine went down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("transforms.index.write_part", killed)
+        with pytest.raises(RuntimeError):
+            extract_here(songs, tmp_path / "set", *SETTINGS, some, KEEP)
+    made = extract_here(songs, tmp_path / "set", *SETTINGS, some)
+    assert made.totals.recordings == {"ok": 3, "failed": 2}
+    assert is_whole(tmp_path / "set")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,13 +26,22 @@ def songs(tmp_path: Path) -> Path:
 
 def test_a_repeated_step_finds_its_own_commit(songs: Path, tmp_path: Path) -> None:
     made = extract_here(songs, tmp_path / "set").snapshot
-    job = make_test_job(songs, tmp_path / "set")
+    job = replace(make_test_job(songs, tmp_path / "set"), attempt=made.run)
     assert commit_index(made.index, job, CONFIGURATION, began_with=-1) == made.version
 
 
-def test_another_runs_commit_is_not_replaced(songs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launched_before", [True, False])
+def test_another_runs_commit_is_not_replaced(
+    songs: Path, tmp_path: Path, launched_before: bool
+) -> None:
+    """A template that is launched twice is another run the second time."""
     made = extract_here(songs, tmp_path / "set").snapshot
-    job = make_test_job(songs, tmp_path / "set")
+    job = replace(
+        make_test_job(songs, tmp_path / "set"),
+        attempt=made.run if launched_before else "0123456789abcdef-" + "0" * 32,
+    )
+    job.store.put(f"{job.staging}/made/{'0' * 32}.json", b'{"index": "none"}')
     with pytest.raises(DatasetError, match=r"was at version -1 .* is at 0 now; nothing was commit"):
         commit_index("0" * 32, job, CONFIGURATION, began_with=-1)
+    assert not (tmp_path / "set" / "staging").exists()
     assert extract_here(songs, tmp_path / "set").snapshot == made

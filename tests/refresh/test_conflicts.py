@@ -18,6 +18,7 @@ from pipelines.compact import compact
 from pipelines.config import RetentionConfig
 from pipelines.gc import collect
 from pipelines.takedown import takedown
+from pipelines.validate import validate
 from tests.pipeline_runs import extract_here, here, refresh_here
 from tests.refresh.catalogues import (
     SMALL,
@@ -137,3 +138,44 @@ def test_the_overtaken_leaves_what_an_earlier_snapshot_holds(
     with pytest.raises(ConflictError):
         refresh_here(songs, dataset)
     assert rows_of(dataset, 1) == held
+
+
+def test_what_a_rival_has_announced_is_left_to_it(songs: Path, tmp_path: Path) -> None:
+    """Of two attempts at the same run, the second is about to put a file that it announced."""
+    from pipelines.finish import begin, discard
+    from pipelines.maintenance import in_its_staging
+    from tests.pipeline_runs import make_test_job
+    from transforms.storage.receipts import announce_shard
+
+    dataset = tmp_path / "set"
+    extract_here(songs, dataset, *SMALL)
+    job = in_its_staging(make_test_job(songs, dataset, *SMALL))
+    winner, loser = begin(job), begin(job)
+    late = f"split=train/part-{'a' * 32}.parquet"
+    announce_shard(loser, "a" * 32, [late])
+    discard(winner)
+    Store(str(dataset)).put(late, b"put when the winner had tidied up")
+    discard(loser)
+    assert files_of(dataset) == needed_files(dataset)
+
+
+def test_side_files_of_a_later_commit_are_not_overwritten(
+    songs: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pipelines.finish
+
+    write_song(songs / "new.wav", 50)
+    real = pipelines.finish.require_snapshot
+
+    def require_snapshot(store: Store) -> object:
+        # Between the commit and the card.
+        monkeypatch.undo()
+        takedown(store, [str(songs / "0.wav")])
+        return real(store)
+
+    monkeypatch.setattr(pipelines.finish, "require_snapshot", require_snapshot)
+    made = refresh_here(songs, dataset)
+    assert (made.committed, made.snapshot.version) == (True, 1)
+    assert validate(Store(str(dataset)), 1, lambda number: None) == []
+    card = (dataset / "README.md").read_text()
+    assert f"{len(rows_of(dataset)):,} rows" in card

@@ -406,3 +406,22 @@ def test_an_export_of_a_dataset_that_cannot_be_told_warns(
     export(ExportJob(store, "", Store(str(dataset.parent / "view")), "numpy", "songs"), here())
     assert "cannot be told of this export, which no takedown will name" in caplog.text
     assert takedown(store, ["1.wav"]).exports == ()
+
+
+def test_a_list_has_one_name_however_it_is_ordered(store: Store) -> None:
+    """It was announced under another name than it was written under."""
+    from transforms.storage.taken_down import TakenDown, taken_down_name, write_taken_down
+
+    listed = [TakenDown(f"{i}", f"/songs/{9 - i}.wav", "2026-11-25T00:00:00") for i in range(3)]
+    assert taken_down_name(listed) == taken_down_name(listed[::-1])
+    assert write_taken_down(store, listed) == taken_down_name(listed[::-1])
+
+
+def test_nothing_to_read_is_no_reason_to_fail(store: Store, dataset: Path, songs: Path) -> None:
+    """The closing text of an extraction shows how a split is read, and there was none."""
+    from pipelines.present import extraction_text
+
+    takedown(store, sorted(uris_of(dataset)))
+    made = extract_here(songs, dataset, *SMALL)
+    assert not made.totals.rows
+    assert "Nothing to do" in extraction_text(str(dataset), made)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError
 
 from tests.plans import lay_down, summary
-from transforms.errors import DatasetError
+from transforms.errors import ConflictError, DatasetError
 from transforms.storage import snapshot as snapshots
 from transforms.storage.snapshot import (
     Snapshot,
@@ -248,3 +249,34 @@ def test_a_snapshot_of_a_newer_format_is_refused(
         assert read_snapshot(store) == replace(NONE, version=0, rows=ONE.rows)
     with pytest.raises(DatasetError, match=r"by a newer melmill, in format 5, and .* format 4"):
         read_snapshot(store)
+
+
+def test_a_refusal_by_delta_is_no_conflict(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script that runs again after a conflict would do so for ever."""
+    commit(store, NONE, [ONE], SCHEMA)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise CommitFailedError("the table has a feature that this writer lacks")
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", refuse)
+    with pytest.raises(DatasetError, match=r"cannot commit .* this writer lacks") as caught:
+        commit(store, after(store, 0), [TWO], SCHEMA)
+    assert not isinstance(caught.value, ConflictError)
+
+
+def test_a_commit_is_known_as_ones_own_behind_a_later_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reply was lost, and another run committed before we looked."""
+    commit(store, NONE, [ONE], SCHEMA)
+    real = snapshots._write
+
+    def write_and_lose(*arguments: object) -> int:
+        monkeypatch.setattr(snapshots, "_write", real)
+        real(*arguments)  # type: ignore[arg-type]
+        commit(store, after(store, 1, "index-2"), [THREE], SCHEMA)
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(snapshots, "_write", write_and_lose)
+    assert commit(store, replace(after(store, 0), run="mine"), [TWO], SCHEMA) == 1
+    assert files(store) == entries(THREE)

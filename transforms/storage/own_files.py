@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
 from transforms.storage.store import Store
@@ -67,11 +67,10 @@ def run_of(name: str) -> str | None:
     return (found["run"] or "") if found else None
 
 
-def remove_own(store: Store, folder: str) -> None:
-    """Remove melmill's files below a folder, and the folders that are then empty."""
-    names = [name for name in store.names(folder) if is_own(name)]
-    for name in names:
-        store.remove(name)
+def remove_own(store: Store, folder: str, kept: Collection[str] = ()) -> None:
+    """Remove melmill's files below a folder, but for some, and the folders that are then empty."""
+    names = [name for name in store.names(folder) if is_own(name) and name not in kept]
+    store.remove_files(names)
     # A folder may have been made, and no file put into it yet.
     remove_empty_folders(store, [*names, f"{folder}/"])
 

@@ -8,7 +8,7 @@ finished shard as it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transforms.job import ExtractJob
@@ -29,11 +29,14 @@ class Made:
         Names of the shard's files, or of a file by itself.
     index
         Name of an index; ``""`` where something else is announced.
+    name
+        Name of the announcement's own file.
     """
 
     shard: str = ""
     files: tuple[str, ...] = ()
     index: str = ""
+    name: str = ""
 
 
 def announce_shard(job: ExtractJob, shard: str, files: Sequence[str]) -> None:
@@ -53,14 +56,14 @@ def announce_file(job: ExtractJob, name: str) -> None:
     job.store.put(f"{job.staging}/made/{digest(name)}.json", said.encode())
 
 
-def read_made(store: Store, staging: str) -> Iterator[Made]:
+def read_made(store: Store, staging: str) -> list[Made]:
     """Read what a run has announced; what another process removes meanwhile is passed over."""
-    for name in list(store.names(f"{staging}/made")):
-        try:
-            said = json.loads(store.read(name))
-        except FileNotFoundError:
-            continue
-        yield Made(said.get("shard", ""), tuple(said.get("files", ())), said.get("index", ""))
+    found = store.read_many(list(store.names(f"{staging}/made")))
+    said = {name: json.loads(content) for name, content in found.items()}
+    return [
+        Made(one.get("shard", ""), tuple(one.get("files", ())), one.get("index", ""), name)
+        for name, one in said.items()
+    ]
 
 
 def write_receipt(job: ExtractJob, summary: ShardSummary) -> None:

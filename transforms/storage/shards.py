@@ -14,7 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -200,14 +200,15 @@ def write_again(
         The batches lack rows of a recording, or have too many: nothing may be committed.
     """
     if (finished := read_receipt(job, plan)) is not None:
-        return finished
+        # The plan is of rows; which recordings failed may be another now.
+        return replace(finished, failures=tuple(failures))
     summary = _write_rows(plan, split, batches, list(failures), job)
-    _require_rows(summary, expected)
+    summary = _require_rows(summary, expected)
     write_receipt(job, summary)
     return summary
 
 
-def _require_rows(summary: ShardSummary, expected: Iterable[RecordingRows]) -> None:
+def _require_rows(summary: ShardSummary, expected: Iterable[RecordingRows]) -> ShardSummary:
     wanted: dict[str, RecordingRows] = {}
     for entry in expected:
         known = wanted.get(entry.recording_id)
@@ -219,6 +220,9 @@ def _require_rows(summary: ShardSummary, expected: Iterable[RecordingRows]) -> N
                 f"shard {summary.name} was written with {held.get(recording_id)}, and it must hold "
                 f"{wanted.get(recording_id)}: its rows come of others"
             )
+    # What an older melmill wrote has no digest, neither here nor in the index.
+    entries = (replace(one, digest=wanted[one.recording_id].digest) for one in held.values())
+    return replace(summary, recordings=tuple(entries))
 
 
 def is_same(held: RecordingRows | None, wanted: RecordingRows | None) -> bool:

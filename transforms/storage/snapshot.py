@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -42,6 +42,9 @@ FORMAT = 4
 
 #: Each index has it, and melmill removes it first.
 _FIRST_PART = "/recordings-00000.parquet"
+
+#: Files that a store is asked about one by one.
+_FEW_FILES = 32
 
 #: Shards carry no time of their making: the same shard is the same action.
 _NO_TIME = 0
@@ -332,9 +335,14 @@ def commit(store: Store, snapshot: Snapshot, schema: Any) -> int:
 
 def _find_own(store: Store, snapshot: Snapshot, error: DeltaError) -> int:
     """Give the version that this very run has committed, where only the reply was lost."""
-    found = read_snapshot(store)
-    if found is not None and snapshot.run and found.run == snapshot.run:
-        return found.version
+    table = open_table(store)
+    if table is None or table.version() == snapshot.version:
+        said = str(error).partition("\n")[0]
+        raise DatasetError(f"cannot commit to {store.root}: {said}") from error
+    for past in read_history(store):
+        found = past.snapshot
+        if snapshot.run and (found.run, found.index) == (snapshot.run, snapshot.index):
+            return found.version
     raise ConflictError(f"another run committed to {store.root} meanwhile: {error}") from error
 
 
@@ -354,10 +362,12 @@ def _actions(store: Store, table: DeltaTable | None, snapshot: Snapshot) -> _Act
     actions = _Actions()
     wanted: set[str] = set()
     rows = 0
-    for shard, file in _parquet_files(store, snapshot.index):
+    files = list(_parquet_files(store, snapshot.index))
+    sizes = _sizes(store, [file.name for _, file in files if file.name not in present])
+    for shard, file in files:
         wanted.add(file.name)
         rows += shard.rows
-        found = present[file.name][0] if file.name in present else store.size(file.name)
+        found = present[file.name][0] if file.name in present else sizes.get(file.name)
         if found != file.size_bytes or logged.get(file.name, shard.rows) != shard.rows:
             raise DatasetError(
                 f"{store.root}: {file.name} has {found or 0:,} bytes, and index/{snapshot.index}/ "
@@ -380,6 +390,16 @@ def _parquet_files(store: Store, index: str) -> Iterator[tuple[ShardSummary, Fil
     for shard in ordered_shards(store, index):
         if shard.parquet is not None:
             yield shard, shard.parquet
+
+
+def _sizes(store: Store, names: Sequence[str]) -> dict[str, int | None]:
+    """Give the sizes of files, by a listing of their folders where they are many."""
+    if len(names) <= _FEW_FILES:
+        return {name: store.size(name) for name in names}
+    folders = sorted({name.partition("/")[0] for name in names})
+    wanted = set(names)
+    listed = (file for folder in folders for file in store.files(folder))
+    return {file.name: file.size_bytes for file in listed if file.name in wanted}
 
 
 def _rows_by_file(table: DeltaTable) -> dict[str, int]:

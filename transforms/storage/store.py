@@ -12,10 +12,11 @@ import errno
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -61,6 +62,19 @@ class StoreFile:
     name: str
     size_bytes: int
     modified_ms: int | None
+
+
+#: Files of one request, as S3 allows it.
+_AT_ONCE = 1000
+
+
+def _read_all(filesystem: Any, paths: list[str]) -> dict[str, bytes]:
+    """Read files; any error but that one is not there is raised."""
+    found = filesystem.cat(paths, on_error="return")
+    for error in found.values():
+        if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
+            raise error
+    return {path: content for path, content in found.items() if isinstance(content, bytes)}
 
 
 _MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "created")
@@ -282,6 +296,47 @@ class Store:
         filesystem, _ = self.filesystem()
         with contextlib.suppress(FileNotFoundError):
             self._ask(lambda: filesystem.rm(path, recursive=True))
+
+    def remove_files(self, names: Sequence[str]) -> None:
+        """Remove files, in few requests; those that are not there are no matter.
+
+        Raises
+        ------
+        DatasetError
+            A file cannot be removed.
+        """
+        if self.is_local:
+            for name in names:
+                self._remove_local(Path(self.path(name)))
+            return
+        filesystem, _ = self.filesystem()
+        for start in range(0, len(names), _AT_ONCE):
+            paths = [self.path(name) for name in names[start : start + _AT_ONCE]]
+            try:
+                self._ask(partial(filesystem.rm, paths))
+            except FileNotFoundError:
+                # Some stores' clients end at the first that is not there.
+                for name in names[start : start + _AT_ONCE]:
+                    self.remove(name)
+
+    def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Read small files, many at once; those that are not there are left out."""
+        if self.is_local:
+            read = {name: self._read_if_there(name) for name in names}
+            return {name: content for name, content in read.items() if content is not None}
+        filesystem, root = self.filesystem()
+        found: dict[str, bytes] = {}
+        for start in range(0, len(names), _AT_ONCE):
+            paths = [self.path(name) for name in names[start : start + _AT_ONCE]]
+            answers = self._ask(partial(_read_all, filesystem, paths))
+            found |= {path[len(root) + 1 :]: content for path, content in answers.items()}
+        return found
+
+    def _read_if_there(self, name: str) -> bytes | None:
+        try:
+            return self.read(name)
+        except FileNotFoundError:
+            return None
 
     def _remove_local(self, path: Path) -> None:
         with self._removing(path):

@@ -39,21 +39,21 @@ class TakenDown:
 
 
 def taken_down_name(erased: Iterable[TakenDown]) -> str:
-    """Name the file of a list, by what is on it."""
+    """Name the file of a list, by what is on it, in whatever order."""
     return f"taken_down/{digest(_to_lines(erased))}.jsonl"
 
 
 def write_taken_down(store: Store, erased: Iterable[TakenDown]) -> str:
     """Write a list, unless it is there; give the file's name, for the commit."""
-    erased = sorted(set(erased), key=lambda one: (one.uri, one.recording_id, one.time))
-    name = taken_down_name(erased)
+    name = taken_down_name(erased := list(erased))
     if store.size(name) is None:
         store.put(name, _to_lines(erased).encode())
     return name
 
 
 def _to_lines(erased: Iterable[TakenDown]) -> str:
-    return "".join(json.dumps(asdict(one)) + "\n" for one in erased)
+    ordered = sorted(set(erased), key=lambda one: (one.uri, one.recording_id, one.time))
+    return "".join(json.dumps(asdict(one)) + "\n" for one in ordered)
 
 
 def read_taken_down(store: Store, name: str) -> list[TakenDown]:
