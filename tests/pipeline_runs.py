@@ -26,8 +26,8 @@ from transforms.storage.store import Store
 def _look_at_each_dofn_once() -> None:
     """Let Beam look for a DoFn's states and timers once a class.
 
-    It looks at each DoFn's signature a dozen times while a pipeline is built, which is 40 % of what a
-    small one takes. The command, which other tests run, is left as it is.
+    It looks at each DoFn's signature a dozen times while a pipeline is built, which is 40 % of
+    what a small one takes. The command, which other tests run, is left as it is.
     """
     real, known = userstate.get_dofn_specs, {}
 
