@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -119,7 +119,12 @@ def killed_at_removal(removal: int) -> Iterator[None]:
             raise Killed
         real(store, name)
 
-    with mock.patch.object(Store, "remove", remove):
+    def remove_files(store: Store, names: Sequence[str]) -> None:
+        for name in names:
+            remove(store, name)
+
+    patched = mock.patch.multiple(Store, remove=remove, remove_files=remove_files)
+    with patched:
         try:
             yield
         except BaseException:
@@ -138,6 +143,7 @@ class DatasetMachine(RuleBasedStateMachine):
         self.labels: dict[str, dict[str, Any]] = {}
         self.segments: dict[str, int] = {}
         self.erased: set[str] = set()
+        self.excluded: set[str] = set()
         self.settings = {key: values[0] for key, values in SETTINGS.items()}
         self.current = False
         # A dataset of nothing is none: one recording stays.
@@ -163,7 +169,10 @@ class DatasetMachine(RuleBasedStateMachine):
     def recipe(self) -> list[str]:
         # What is not found is not looked for again and again.
         once = "refresh.max_attempts=1"
-        return [*SMALL, once, *(f"{key}={value}" for key, value in self.settings.items())]
+        exclude = self.folder / "exclude.txt"
+        exclude.write_text("".join(f"{self.songs / name}\n" for name in sorted(self.excluded)))
+        settings = [f"{key}={value}" for key, value in self.settings.items()]
+        return [*SMALL, once, f"catalogue.exclude={exclude}", *settings]
 
     @rule(name=NAMES, seed=SEEDS, seconds=SECONDS)
     def add(self, name: str, seed: int, seconds: float) -> None:
@@ -210,6 +219,19 @@ class DatasetMachine(RuleBasedStateMachine):
     @rule(name=NAMES, number=st.integers(0, 3))
     def segment(self, name: str, number: int) -> None:
         self.segments[name] = number
+
+    @rule(name=NAMES, excluded=st.booleans())
+    def exclude(self, name: str, excluded: bool) -> None:
+        self.excluded = self.excluded | {name} if excluded else self.excluded - {name}
+
+    @rule()
+    def refresh_from_a_parent_folder(self) -> None:
+        """To another root every recording is another one, but for what was taken down."""
+        rows = [{"uri": f"songs/{name}", "start": 0.0, "end": 0.1} for name in sorted(self.labels)]
+        parent = write_table(self.folder / "parent.jsonl", rows)
+        refresh_here(parent, self.dataset, *self.recipe())
+        assert self.known() == self.labels.keys() - self.erased - self.excluded
+        self.refresh()
 
     @rule()
     def refresh(self) -> None:
@@ -280,10 +302,10 @@ class DatasetMachine(RuleBasedStateMachine):
                 takedown(Store(str(self.dataset)), [str(self.songs / known[0])])
             self.take_down(known[0])
 
-    @rule(name=NAMES)
-    def take_down(self, name: str) -> None:
+    @rule(name=NAMES, how=st.sampled_from(["{}", "file://{}"]))
+    def take_down(self, name: str, how: str = "{}") -> None:
         if name in self.known():
-            takedown(Store(str(self.dataset)), [str(self.songs / name)])
+            takedown(Store(str(self.dataset)), [how.format(self.songs / name)])
             self.erased.add(name)
         assert not self.erased & self.known()
         for version in self.kept():

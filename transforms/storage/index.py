@@ -237,7 +237,7 @@ def read_part(
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
     try:
-        with store.open(part_name(index, kind, part)) as file, pq.ParquetFile(file) as table:
+        with _open_part(store, part_name(index, kind, part)) as table:
             there = [name for name in schema.names if name in table.schema_arrow.names]
             found = table.read(columns=there)
     except FileNotFoundError:
@@ -272,9 +272,14 @@ def read_batches(
     """
     for name in sorted(store.names(f"index/{index}")):
         if name.rsplit("/", 1)[-1].startswith(f"{kind}-"):
-            with store.open(name) as file, pq.ParquetFile(file) as table:
+            with _open_part(store, name) as table:
                 for batch in table.iter_batches(_ROWS_PER_READ, columns=columns):
                     yield _with_columns(batch, _SCHEMAS[kind], columns or ())
+
+
+def _open_part(store: Store, name: str) -> pq.ParquetFile:
+    # Whole: one request, which is asked again until it is answered whole, and a part is small.
+    return pq.ParquetFile(pa.BufferReader(store.read(name)))
 
 
 def _with_columns(batch: Any, schema: pa.Schema, columns: Iterable[str]) -> Any:
