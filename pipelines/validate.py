@@ -37,7 +37,7 @@ def validate(store: Store, workers: int, report: Callable[[int], None]) -> list[
     store
         The dataset.
     workers
-        Processes to read shards with.
+        Processes to read shards with; one is this process.
     report
         Called with the number of shards read so far.
 
@@ -49,13 +49,22 @@ def validate(store: Store, workers: int, report: Callable[[int], None]) -> list[
     snapshot = require_snapshot(store)
     checks = (_check_log, _check_recordings, _check_side_files, _check_taken_down)
     faults = [fault for check in checks for fault in check(store, snapshot)]
-    context = multiprocessing.get_context("spawn")
     check = partial(check_shard, store=store, features=snapshot.features)
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        for number, found in enumerate(_map_bounded(pool, check, store, snapshot), 1):
-            faults += found
-            report(number)
+    for number, found in enumerate(_check_shards(check, workers, store, snapshot), 1):
+        faults += found
+        report(number)
     return faults
+
+
+def _check_shards(
+    check: Callable[[ShardSummary], list[str]], workers: int, store: Store, snapshot: Snapshot
+) -> Iterator[list[str]]:
+    if workers == 1:
+        yield from map(check, ordered_shards(store, snapshot.index))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        yield from _map_bounded(pool, check, store, snapshot)
 
 
 def _map_bounded(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -249,16 +250,23 @@ def test_other_columns_keep_the_log_of_old_snapshots(songs: Path, tmp_path: Path
 # Side files
 
 
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Songs, and a dataset of them with TFRecord twins."""
+    folder = tmp_path_factory.mktemp("twins")
+    extract_here(write_songs(folder / "songs", 4), folder / "set", *SMALL, TWINS)
+    return folder / "songs", folder / "set"
+
+
 SIDE_FILES = ("README.md", "statistics.json", "tfrecord/files.json", "tfrecord/features.json")
 
 
 @pytest.mark.parametrize("name", SIDE_FILES)
 @pytest.mark.parametrize("fault", ["missing", "of another version", "half"])
 def test_a_stale_side_file_is_found_and_mended(
-    songs: Path, tmp_path: Path, name: str, fault: str
+    twins: tuple[Path, Path], tmp_path: Path, name: str, fault: str
 ) -> None:
-    dataset = tmp_path / "set"
-    extract_here(songs, dataset, *SMALL, TWINS)
+    songs, dataset = twins[0], shutil.copytree(twins[1], tmp_path / "set")
     wanted, path = (dataset / name).read_bytes(), dataset / name
     if fault == "missing":
         path.unlink()
