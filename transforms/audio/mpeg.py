@@ -160,7 +160,7 @@ def _check_length(file: StoredFile, start: int, frame: MpegFrame) -> tuple[str, 
     flags, frames, claimed = struct.unpack(">4xIII", head)
     if flags & 3 != 3 or claimed == 0 or frames == 0:
         return "an MP3 whose tag does not give its length", ""
-    surplus = audio_end(file) - start - claimed
+    surplus = audio_end(file, start + frame.size_bytes) - start - claimed
     if surplus < -frame.size_bytes:
         message = f"the MP3's tag counts {claimed} bytes, {-surplus} of them are missing"
         return "an MP3 that is cut", message
@@ -205,8 +205,8 @@ class Walk:
 
 def walk(file: StoredFile, at: int) -> Walk:
     """Go through a file frame by frame, from the frame at byte `at`."""
-    found = Walk(end=audio_end(file))
     first = parse_frame(file.read_at(at, 4))
+    found = Walk(end=audio_end(file, at + (first.size_bytes if first else 0)))
     while 0 <= at < found.end:
         begin = at
         while at < found.end and (frame := parse_frame(file.read_at(at, 4))):

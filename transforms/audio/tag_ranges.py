@@ -24,12 +24,15 @@ def _syncsafe(size: bytes) -> int:
     return sum((byte & 0x7F) << shift for byte, shift in zip(size, (21, 14, 7, 0), strict=True))
 
 
-def audio_end(file: StoredFile) -> int:
-    """Find the first byte of the tags at the end of a file: ID3v1, ID3v2.4, APEv2, Lyrics3."""
+def audio_end(file: StoredFile, start: int) -> int:
+    """Find the first byte of the tags at the end of a file: ID3v1, ID3v2.4, APEv2, Lyrics3.
+
+    A tag's size is a claim: what would begin before byte `start`, where the audio begins, is no tag.
+    """
     end = file.size_bytes
     for _ in range(_MAX_TAGS):
         size = _tag_before(file, end)
-        if not 0 < size <= end:
+        if size == 0 or end - size < start:
             break
         end -= size
     return end
