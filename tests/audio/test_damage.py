@@ -11,7 +11,7 @@ import pytest
 from tests import damage
 from tests.recordings import RATE, decode, decode_all, rate_of
 from tests.signals import FORMATS, encode, noise, song, tone
-from transforms.audio import mpeg
+from transforms.audio import mpeg, ogg
 from transforms.audio.damage import explain
 from transforms.audio.media import open_audio, probe_audio
 from transforms.errors import Cause, RecordingError, Stage
@@ -124,6 +124,35 @@ def test_a_missing_page_is_said(store, name):
     assert "Ogg pages are missing before byte" in error.message
     assert 0 < error.frames < 11 * 48000
     assert len(decode(store(damage.without_page(data, 5)), error.audio)) == error.frames
+
+
+@pytest.mark.parametrize("late", [0, 5000])
+@pytest.mark.parametrize("moved", [0, 48000, 10**7])
+def test_the_links_of_a_chain_before_a_missing_page_are_counted(store, moved, late):
+    first, second = (encode(noise(s, 48000, seed=s), 48000, "opus") for s in (3, 8))
+    first = damage.with_numbers_moved(damage.with_granules_moved(first, moved), late)
+    second = damage.with_numbers_moved(damage.with_granules_moved(second, moved), late)
+    error = fail(store(first + damage.without_page(second, 6)))
+    assert error.cause == Cause.CORRUPT
+    assert "Ogg pages are missing" in error.message
+    assert 3 * 48000 + 3 * 40_000 < error.frames < 10 * 48000
+    whole = decode_all(store(first + second))
+    remains = decode(store(first + damage.without_page(second, 6)), error.audio)
+    assert np.abs(remains - whole[: error.frames]).max() < 0.02
+
+
+@pytest.mark.parametrize("moved", [(0, 0), (10**7, 48000), (48000, 10**7)])
+def test_streams_side_by_side_are_counted_apart(store, moved):
+    streams = [
+        damage.pages_of(damage.with_granules_moved(encode(noise(8, 48000), 48000, "opus"), by))
+        for by in moved
+    ]
+    del streams[0][6]
+    pages = [page for pair in zip(*streams, strict=False) for page in pair]
+    with store(b"".join(pages)).open() as file:
+        frames, message = ogg.first_damage(file, 0)
+    assert "Ogg pages are missing" in message
+    assert 4 * 47000 - 312 <= frames <= 4 * 48000
 
 
 def test_a_message_names_the_decoder_and_what_is_missing(store):
