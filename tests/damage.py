@@ -91,6 +91,24 @@ def with_xing(data: bytes, frames: int | None = None, size: int | None = None) -
     return data[: at + 8] + struct.pack(">II", *counts) + data[at + 16 :]
 
 
+def pages_of(data: bytes) -> list[bytes]:
+    """The pages of an Ogg stream."""
+    pages, at = [], 0
+    while page := ogg.parse_page(data, at, 0):
+        pages.append(data[at : page.end])
+        at = page.end
+    return pages
+
+
+def with_numbers_moved(data: bytes, by: int) -> bytes:
+    """The Ogg stream of a listener who joins late: the headers, and pages of later numbers."""
+    headers, pages = pages_of(data)[:2], pages_of(data)[2:]
+    for page in pages:
+        number = struct.unpack_from("<I", page, 18)[0] + by
+        headers.append(sign_page(page[:18] + struct.pack("<I", number) + page[22:]))
+    return b"".join(headers)
+
+
 def without_end(data: bytes) -> bytes:
     """An Ogg stream whose last page is not marked as such."""
     page = last_page(data)

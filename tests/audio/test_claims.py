@@ -253,6 +253,21 @@ def test_a_stream_that_does_not_begin_at_0_is_read_whole(store, name, moved):
 
 
 @pytest.mark.parametrize("name", ["ogg", "opus"])
+@pytest.mark.parametrize("late", [1, 2])
+def test_a_stream_that_a_listener_joined_late_is_read_whole(store, name, late):
+    data = encode(song(6, 48000), 48000, name)
+    data = damage.with_numbers_moved(damage.with_granules_moved(data, 10**7), 5000)
+    pages = damage.pages_of(data)
+    source = store(b"".join(pages[:2] + pages[2 + late :]))
+    audio = probe_audio(source)
+    decoded = decode(source, audio)
+    assert len(decoded) == audio.frames
+    whole = decode_all(store(data))[-len(decoded) + 8192 :]
+    assert 2 * 48000 < len(decoded) < 6 * 48000
+    assert np.abs(decoded[8192:] - whole).max() < 0.02
+
+
+@pytest.mark.parametrize("name", ["ogg", "opus"])
 @pytest.mark.parametrize("seconds", [(3, 2), (2, 3), (2, 2)])
 def test_joined_streams_of_one_serial_number_do_not_pass_for_one(store, name, seconds):
     parts = [encode(song(s, 48000), 48000, name) for s in seconds]

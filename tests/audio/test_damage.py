@@ -11,6 +11,7 @@ import pytest
 from tests import damage
 from tests.recordings import RATE, decode, decode_all, rate_of
 from tests.signals import FORMATS, encode, noise, song, tone
+from transforms.audio import mpeg, ogg
 from transforms.audio.damage import explain
 from transforms.audio.media import open_audio, probe_audio
 from transforms.errors import Cause, RecordingError, Stage
@@ -74,6 +75,45 @@ def test_what_is_before_a_damage_can_be_read_and_is_the_same_from_any_span(store
     assert np.array_equal(tail, remains[-1000:])
 
 
+@pytest.mark.parametrize("share", [0.03, 0.25])
+@pytest.mark.parametrize("fill", ["zeros", "noise"])
+@pytest.mark.parametrize("name", ["mp3", "mp3_vbr", "mp3_untagged", "mp2", "mp3_wrong_tag"])
+def test_an_overwritten_part_of_an_mp3_is_no_junk(store, name, fill, share):
+    """No tag counts these: what is missing shows only in the frames around the hole."""
+    data = encode(noise(7, RATE, channels=2), RATE, name.removesuffix("_wrong_tag"))
+    if name in ("mp3", "mp3_vbr"):
+        data = damage.strip_xing(data)
+    if name == "mp3_wrong_tag":
+        data = bytes(300) + damage.with_xing(data, frames=40)
+    whole = decode_all(store(data))
+    middle, size = len(data) // 2, round(share * len(data))
+    hole = bytes(size) if fill == "zeros" else np.random.default_rng(0).bytes(size)
+    source = store(data[:middle] + hole + data[middle + size :])
+    errors = [fail(source, start) for start in (0, 10_000)]
+    assert {error.cause for error in errors} == {Cause.CORRUPT}
+    assert len({(error.frames, error.message) for error in errors}) == 1
+    assert "is neither a frame nor a tag" in errors[0].message
+    frames = errors[0].frames
+    assert 0.4 * len(whole) < frames < 0.52 * len(whole)
+    remains = decode(source, errors[0].audio)
+    assert np.abs(remains - whole[:frames]).max() < 1e-4
+
+
+@pytest.mark.parametrize("between", [bytes(999), b"TAG" + bytes(125), b"ID3\4\0\0\0\0\0\x20"])
+@pytest.mark.parametrize("before", [b"", bytes(500)])
+def test_a_joined_mp3_may_begin_in_mid_stream_behind_a_tag(store, between, before):
+    data = damage.strip_xing(encode(noise(2, RATE), RATE, "mp3"))
+    cut = 0
+    while cut < len(data) // 2:
+        cut += mpeg.parse_frame(data[cut : cut + 4]).size_bytes
+    padding = bytes(32) if between.startswith(b"ID3") else b""
+    source = store(data + before + between + padding + data[cut:])
+    if between.startswith(b"\0"):
+        assert fail(source).cause == Cause.CORRUPT
+    else:
+        assert len(decode_all(source)) > 1.4 * len(decode_all(store(data)))
+
+
 @pytest.mark.parametrize("name", ["ogg", "opus", "opus_live"])
 def test_a_missing_page_is_said(store, name):
     data = encode(noise(12, 48000), 48000, name.removesuffix("_live"))
@@ -84,6 +124,35 @@ def test_a_missing_page_is_said(store, name):
     assert "Ogg pages are missing before byte" in error.message
     assert 0 < error.frames < 11 * 48000
     assert len(decode(store(damage.without_page(data, 5)), error.audio)) == error.frames
+
+
+@pytest.mark.parametrize("late", [0, 5000])
+@pytest.mark.parametrize("moved", [0, 48000, 10**7])
+def test_the_links_of_a_chain_before_a_missing_page_are_counted(store, moved, late):
+    first, second = (encode(noise(s, 48000, seed=s), 48000, "opus") for s in (3, 8))
+    first = damage.with_numbers_moved(damage.with_granules_moved(first, moved), late)
+    second = damage.with_numbers_moved(damage.with_granules_moved(second, moved), late)
+    error = fail(store(first + damage.without_page(second, 6)))
+    assert error.cause == Cause.CORRUPT
+    assert "Ogg pages are missing" in error.message
+    assert 3 * 48000 + 3 * 40_000 < error.frames < 10 * 48000
+    whole = decode_all(store(first + second))
+    remains = decode(store(first + damage.without_page(second, 6)), error.audio)
+    assert np.abs(remains - whole[: error.frames]).max() < 0.02
+
+
+@pytest.mark.parametrize("moved", [(0, 0), (10**7, 48000), (48000, 10**7)])
+def test_streams_side_by_side_are_counted_apart(store, moved):
+    streams = [
+        damage.pages_of(damage.with_granules_moved(encode(noise(8, 48000), 48000, "opus"), by))
+        for by in moved
+    ]
+    del streams[0][6]
+    pages = [page for pair in zip(*streams, strict=False) for page in pair]
+    with store(b"".join(pages)).open() as file:
+        frames, message = ogg.first_damage(file, 0)
+    assert "Ogg pages are missing" in message
+    assert 4 * 47000 - 312 <= frames <= 4 * 48000
 
 
 def test_a_message_names_the_decoder_and_what_is_missing(store):

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import signals
-from tests.damage import with_xing
-from transforms.audio import resample
+from tests.damage import with_serial, with_xing
+from transforms.audio import resample, spans
 from transforms.audio.channels import select_channels
 from transforms.audio.chunks import ChunkSpec, chunk_start, count_chunks, resampled_length
 from transforms.audio.features import FeatureSpec
@@ -31,6 +31,7 @@ from transforms.audio.spans import (
     measure_levels,
     mel_extractor,
     read_chunks,
+    read_samples,
 )
 from transforms.errors import Cause, DatasetError, RecordingError
 from transforms.records import ProbedRecording, Recording
@@ -295,3 +296,28 @@ def test_a_length_that_only_the_end_disproves_is_noticed_by_the_last_span(tmp_pa
     with pytest.raises(RecordingError) as raised:
         extract_span(replace(span, first_chunk=2), features, source, tmp_path / "spool")
     assert (raised.value.cause, raised.value.frames) == (Cause.LENGTH_MISMATCH, 7 * 44_100)
+
+
+@pytest.mark.parametrize("block_samples", [7, 1 << 17])
+@pytest.mark.parametrize("resampled", [False, True])
+@pytest.mark.parametrize("name", ["mp3_vbr", "opus", "ogg"])
+def test_whoever_reads_the_last_frame_learns_that_more_follows(
+    tmp_path, monkeypatch, name, resampled, block_samples
+):
+    """Blocks are not asked for more once the last sample wanted is there."""
+    monkeypatch.setattr(spans, "_BLOCK_SAMPLES", block_samples)
+    rate = 48_000 if name == "opus" else 44_100
+    parts = [signals.encode(signals.song(s, rate), rate, name) for s in (4, 2)]
+    if name == "mp3_vbr":
+        data = with_xing(parts[0], frames=75)
+    else:
+        data = with_serial(parts[0], 7) + with_serial(parts[1], 7)
+    (tmp_path / "long").write_bytes(data)
+    source = StoredObject(str(tmp_path / "long"))
+    audio = probe_audio(source)
+    features = replace(SPEC, sample_rate_hz=16_000 if resampled else rate)
+    stop = resampled_length(audio.frames, rate, features.sample_rate_hz)
+    for start in (0, stop - 100):
+        with pytest.raises(RecordingError) as raised:
+            list(read_samples(audio, features, source, start, stop))
+        assert raised.value.cause == Cause.LENGTH_MISMATCH

@@ -25,6 +25,11 @@ def test_nothing_lies_outside_a_file(offset):
     assert file.read_at(offset, 4) == b""
 
 
+@pytest.mark.parametrize("size", [0, -1, -100])
+def test_a_size_that_is_not_positive_reads_nothing(size):
+    assert StoredFile(io.BytesIO(bytes(range(10)))).read_at(5, size) == b""
+
+
 @pytest.mark.parametrize("offset", [-1, 2**63, 2**64])
 def test_a_decoder_that_seeks_nowhere_stays(offset):
     file = stored()

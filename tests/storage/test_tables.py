@@ -144,6 +144,25 @@ def test_impossible_segments_are_their_rows_faults(
     assert_fault(f"{name} {place}, column {message}", path, Cause.BAD_SEGMENT)
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
+@pytest.mark.parametrize("column", ["start", "end"])
+@pytest.mark.parametrize("value", [1e9, 1e20, 1e308])
+def test_seconds_that_no_recording_has_are_their_rows_faults(
+    tmp_path: Path, name: str, column: str, value: float
+) -> None:
+    good: dict[str, Any] = {"uri": "a.wav", column: 999_999_999.0}
+    path = write(tmp_path / name, [good, good | {"uri": "b.wav", column: value}])
+    said = f"column '{column}': {value:g} is not below 1,000,000,000 seconds"
+    assert_fault(re.escape(said), path, Cause.BAD_SEGMENT)
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
+@pytest.mark.parametrize("uri", ["b\0.wav", "/b\0/c.wav", "s3://bucket/b\0", "\0"])
+def test_a_uri_that_no_store_can_hold_is_named(tmp_path: Path, name: str, uri: str) -> None:
+    path = write(tmp_path / name, [{"uri": "a.wav"}, {"uri": uri}])
+    assert_fault(r"[23], column 'uri': '.*\\x00.*' holds a zero character", path)
+
+
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_positions_that_are_no_numbers_are_their_rows_faults(tmp_path: Path, value: str) -> None:
     path = write(tmp_path / "t.parquet", [{"uri": "a.wav", "start": float(value)}])

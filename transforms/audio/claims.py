@@ -35,6 +35,8 @@ class Header:
     mended, pieces
         What is wrong with the file that can be mended, and the pieces that a decoder is to
         read instead of the file.
+    damage
+        What cannot be mended: the frames before it, and what is there.
     single_page
         Whether all audio of an Ogg stream lies in one page.
     """
@@ -48,6 +50,7 @@ class Header:
     missing: str = ""
     mended: str = ""
     pieces: tuple[Piece, ...] = ()
+    damage: tuple[int, str] | None = None
     single_page: bool = False
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from transforms.audio import libsndfile, mpeg, ogg
-from transforms.audio.decoders import is_mended, is_partial, library, mended, partial
+from transforms.audio.decoders import is_partial, library, mended, partial
 from transforms.audio.headers import examine_header
 from transforms.audio.streams import DECODERS_CAUSES, count_frames
 from transforms.audio.tag_ranges import skip_id3v2
@@ -20,8 +20,6 @@ from transforms.storage.stored_file import StoredFile
 
 #: Codecs that both libraries decode, and whose end is not checked frame by frame (as FLAC's).
 _IN_BOTH = frozenset({"vorbis", "opus", "mp3", "mp2", "mp1"})
-#: Samples that an MP3's first frames give before its sound begins: the tag's, the encoder's.
-_MP3_START = 2 * 1152 + 1105
 
 
 def explain(file: StoredFile, audio: AudioInfo, error: RecordingError) -> RecordingError:
@@ -123,9 +121,4 @@ def find_damage(file: StoredFile, audio: AudioInfo) -> tuple[int, str] | None:
     start = skip_id3v2(file)
     if audio.container == "ogg":
         return ogg.first_damage(file, start)
-    if audio.container == "mp3" and not is_mended(audio.decoder):
-        hole = mpeg.walk(file, start).hole
-        if hole is not None:
-            frames, at = max(0, hole[0] - _MP3_START), hole[1]
-            return frames, f"what lies at byte {at} is neither a frame nor a tag"
-    return None
+    return mpeg.walk(file, start).damage if audio.container == "mp3" else None

@@ -65,7 +65,7 @@ def read_flac(file: StoredFile, start: int, magic: bytes) -> Header:
 
 def _count(file: StoredFile, start: int, largest: int) -> int | None:
     """Count the samples up to the end of the last frame; ``None`` where that is not the end."""
-    end = audio_end(file)
+    end = audio_end(file, start)
     tail_bytes = min(max(_LEAST_TAIL_BYTES, 2 * largest + 64), _MOST_TAIL_BYTES)
     origin = max(start, end - tail_bytes)
     data = file.read_at(origin, end - origin)

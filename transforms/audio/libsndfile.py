@@ -160,7 +160,7 @@ class SndfileStream:
             last = ogg.last_page(self._file)
             return last is not None and last.start >= position
         if self._audio.container == "mp3":
-            return audio_end(self._file) - position > _READ_AHEAD_BYTES
+            return audio_end(self._file, 0) - position > _READ_AHEAD_BYTES
         return False
 
 

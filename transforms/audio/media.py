@@ -123,6 +123,8 @@ def _probe(file: StoredFile, header: Header, limits: MediaLimits) -> AudioInfo:
         audio = libsndfile.probe(view)
         if audio is not None and (header.missing or _is_plausible(audio, file, limits)):
             audio = replace(audio, decoder=decoder(_quicker_decoder(audio, header)))
+            if header.damage:
+                raise _damaged(header.damage, audio)
             if header.missing:
                 raise _cut(header, replace(audio, frames=count_frames(file, audio)))
             return audio
@@ -131,20 +133,30 @@ def _probe(file: StoredFile, header: Header, limits: MediaLimits) -> AudioInfo:
     try:
         audio = pyav.probe(view, header, decoder("pyav"))
     except RecordingError as error:
-        if not header.missing or error.stage is not Stage.PROBE:
-            raise
-        raise _cut(header, error.audio) from error
+        if error.stage is Stage.PROBE and header.damage:
+            raise _damaged(header.damage, error.audio) from error
+        if error.stage is Stage.PROBE and header.missing:
+            raise _cut(header, error.audio) from error
+        raise
+    if header.damage:
+        raise _damaged(header.damage, audio)
     if header.missing and (header.frames is None or audio.frames < header.frames):
         raise _cut(header, audio)
     if header.container == "ogg" and (damage := find_damage(file, audio)) is not None:
-        remains = replace(
-            audio, frames=min(audio.frames, damage[0]), decoder=partial(audio.decoder)
-        )
-        raise RecordingError(Stage.PROBE, Cause.CORRUPT, damage[1], remains if damage[0] else None)
+        raise _damaged(damage, audio)
     if header.frames is not None and not header.missing and audio.frames != header.frames:
         message = f"{header.irregularity}: of {header.frames} frames, {audio.frames} decode"
         raise RecordingError(Stage.PROBE, Cause.LENGTH_MISMATCH, message)
     return audio
+
+
+def _damaged(damage: tuple[int, str], audio: AudioInfo | None) -> RecordingError:
+    """Make the error of a file that is damaged somewhere, with what is before that."""
+    frames, message = damage
+    if audio is not None:
+        frames = min(audio.frames, frames)
+        audio = replace(audio, frames=frames, decoder=partial(audio.decoder)) if frames else None
+    return RecordingError(Stage.PROBE, Cause.CORRUPT, message, audio)
 
 
 def _cut(header: Header, audio: AudioInfo | None) -> RecordingError:

@@ -142,25 +142,54 @@ def first_damage(file: StoredFile, at: int) -> tuple[int, str] | None:
         Frames up to the end of the page before; ``None`` where all pages are sound.
     """
     numbers: dict[int, int] = {}
-    frames = skipped = 0
-    first: Page | None = None
+    count = _Count(file)
     while page := read_page(file, at) or _next_page(file, at):
         data = file.read_at(page.start, page.end - page.start)
         if len(data) < page.end - page.start or not is_intact(data):
-            return frames, f"the Ogg page at byte {page.start} is damaged"
+            return count.frames, f"the Ogg page at byte {page.start} is damaged"
         (number,) = struct.unpack_from("<I", data, 18)
-        if page.flags & _BEGINS:
-            first = page
-            skipped += _pre_skip(data[page.body - page.start :][:12])
-        elif number != numbers.get(page.serial, number - 1) + 1:
-            return frames, f"Ogg pages are missing before byte {page.start}"
-        if first is not None and page.granule > 0:
-            skipped += _position_before(file, first, page)
-            first = None
+        # Who joins a live stream gets its headers first, and then the pages of that moment.
+        follows = number == numbers.get(page.serial, number - 1) + 1 or count.begins_audio(page)
+        if not (follows or page.flags & _BEGINS):
+            return count.frames, f"Ogg pages are missing before byte {page.start}"
         numbers[page.serial] = number
-        frames = max(frames, page.granule - skipped)
+        count.add(page)
         at = page.end
     return None
+
+
+class _Count:
+    """Frames up to a page, in streams that lie side by side or follow one another.
+
+    Attributes
+    ----------
+    frames
+        Of all pages that were added.
+    """
+
+    def __init__(self, file: StoredFile) -> None:
+        self.frames = 0
+        self._file = file
+        self._before = 0  # in the streams that have ended
+        self._begun: dict[int, Page] = {}  # first pages of streams without audio so far
+        self._skipped: dict[int, int] = {}
+
+    def begins_audio(self, page: Page) -> bool:
+        """Tell whether a page is the first with a position behind a stream's headers."""
+        return page.granule > 0 and page.serial in self._begun
+
+    def add(self, page: Page) -> None:
+        """Take in the next page."""
+        if page.flags & _BEGINS:
+            if self.frames > self._before:
+                self._before, self._begun = self.frames, {}
+            self._begun[page.serial] = page
+            self._skipped[page.serial] = _pre_skip(self._file.read_at(page.body, 12))
+        elif self.begins_audio(page):
+            first = self._begun.pop(page.serial)
+            self._skipped[page.serial] += _position_before(self._file, first, page)
+        position = page.granule - self._skipped.get(page.serial, 0)
+        self.frames = max(self.frames, self._before + position)
 
 
 def _position_before(file: StoredFile, first: Page, page: Page) -> int:
@@ -264,14 +293,11 @@ def _first_pages(file: StoredFile, at: int) -> Iterator[Page]:
 
 def count_frames(file: StoredFile, at: int) -> int:
     """Add up the parts of a chained stream, which may be of one serial number."""
-    ends: dict[int, int] = {}
-    frames = 0
+    count = _Count(file)
     while page := read_page(file, at):
-        if page.flags & _BEGINS:
-            frames += ends.pop(page.serial, 0) - _pre_skip(file.read_at(page.body, 12))
-        ends[page.serial] = max(page.granule, ends.get(page.serial, 0))
+        count.add(page)
         at = page.end
-    return frames + sum(ends.values())
+    return count.frames
 
 
 def _pre_skip(packet: bytes) -> int:

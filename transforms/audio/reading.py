@@ -56,14 +56,11 @@ class Reader:
         self._go_to(start)
         for first in range(start, stop, block_frames):
             yield self._read(min(block_frames, stop - first))
-        if start < stop == self.audio.frames:
-            self._check_end()
 
     def finish(self) -> None:
         """Read on to the end where only that shows whether the header's length is right."""
         if self.audio.codec in _UNCOUNTED and self._stream.position < self.audio.frames:
             self._go_to(self.audio.frames)
-            self._check_end()
 
     def _go_to(self, start: int) -> None:
         if start < self._stream.position:
@@ -85,6 +82,9 @@ class Reader:
             raise explain(self._file, self.audio, error) from error
         if self.audio.codec not in libsndfile.INTEGER:
             _require_finite(block, first)
+        # Checked here, because a caller that has the last frame need not ask for more.
+        if self._stream.position == self.audio.frames:
+            self._check_end()
         return block
 
     def _check_end(self) -> None:

@@ -220,7 +220,7 @@ def _is_audio_behind(file: StoredFile, at: int, end: int, field: _Size) -> bool:
                 message = f"another file begins at byte {inside - 8}, behind the audio"
                 raise RecordingError(Stage.PROBE, Cause.CORRUPT, message)
             position = inside + size + -size % field.padding
-    stray = audio_end(file) - position
+    stray = audio_end(file, position) - position
     if stray <= max(_STRAY_BYTES, _STRAY_SHARE * (end - at)):
         return False
     return any(file.read_at(position, _STRAY_BYTES))
@@ -228,7 +228,7 @@ def _is_audio_behind(file: StoredFile, at: int, end: int, field: _Size) -> bool:
 
 def _trailers(file: StoredFile, at: int, field: _Size) -> int:
     """Find the end of audio of unknown length: the first of the chunks behind it, if any."""
-    stop = max(at, audio_end(file))
+    stop = max(at, audio_end(file, at))
     if not field.head:
         return stop
     origin = max(at, stop - _TAIL_BYTES)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 from transforms.storage.stored_file import StoredFile
 
 #: Tags before and behind the audio that are skipped; real files have one or two.
 _MAX_TAGS = 16
+#: The start of an ID3v2 tag is looked for within this.
+_SEARCHED_BYTES = 1 << 20
 
 
 def skip_id3v2(file: StoredFile, at: int = 0) -> int:
@@ -24,12 +27,15 @@ def _syncsafe(size: bytes) -> int:
     return sum((byte & 0x7F) << shift for byte, shift in zip(size, (21, 14, 7, 0), strict=True))
 
 
-def audio_end(file: StoredFile) -> int:
-    """Find the first byte of the tags at the end of a file: ID3v1, ID3v2.4, APEv2, Lyrics3."""
+def audio_end(file: StoredFile, start: int) -> int:
+    """Find the first byte of the tags at the end of a file: ID3v1, ID3v2.4, APEv2, Lyrics3.
+
+    A tag's size is a claim: a tag cannot begin before byte `start`, where the audio begins.
+    """
     end = file.size_bytes
     for _ in range(_MAX_TAGS):
         size = _tag_before(file, end)
-        if not 0 < size <= end:
+        if size == 0 or end - size < start:
             break
         end -= size
     return end
@@ -48,6 +54,14 @@ def _tag_before(file: StoredFile, end: int) -> int:
     if foot.endswith(b"LYRICS200") and foot[-15:-9].isdigit():
         return int(foot[-15:-9]) + 15
     return 0
+
+
+def is_tag_before(file: StoredFile, start: int, end: int) -> bool:
+    """Tell whether a tag ends at byte `end`; one that begins by its name begins behind `start`."""
+    if _tag_before(file, end):
+        return True
+    data = file.read_at(start, min(end - start, _SEARCHED_BYTES))
+    return any(skip_id3v2(file, start + word.start()) == end for word in re.finditer(b"ID3", data))
 
 
 def skip_tag(file: StoredFile, at: int) -> int:

@@ -142,9 +142,10 @@ class StoredFile:
     def read_at(self, offset: int, size: int) -> bytes:
         """Read `size` bytes at `offset`, errors raised: for our own code.
 
-        Fewer bytes at the end of the file; none where `offset` is not within it.
+        Fewer bytes at the end of the file; none where `offset` is not within it, or `size` is not
+        positive: both may come from a damaged file.
         """
-        if not 0 <= offset < self.size_bytes:
+        if size <= 0 or not 0 <= offset < self.size_bytes:
             return b""
         self.seek(offset)
         data = self.read(size)

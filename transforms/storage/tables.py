@@ -39,6 +39,8 @@ from transforms.storage.row_blocks import (
 
 #: Faults of a table that are told one by one.
 _SHOWN = 10
+#: No recording lasts 30 years; and samples are counted in numbers that overflow somewhere.
+_END_OF_SECONDS = 1_000_000_000
 
 _MEANINGS = {"uri": "string", "start": "double", "end": "double", "split": "string"}
 
@@ -305,6 +307,8 @@ def _remedy(column: _Column) -> str:
 def _resolve(table: Table, uri: str | None) -> tuple[str, str]:
     if not uri:
         raise _BadRowError(Cause.BAD_ROW, ", column 'uri': it is empty")
+    if "\0" in uri:
+        raise _BadRowError(Cause.BAD_ROW, f", column 'uri': {uri!r} holds a zero character")
     try:
         return resolve_uri(table.root, uri)
     except CatalogueError as error:
@@ -318,3 +322,7 @@ def _check_segment(uri: str, start: float | None, end: float | None) -> None:
     if end is not None and not (start or 0) < end < math.inf:
         message = f", column 'end': {end} does not come after the start, {start or 0}"
         raise _BadRowError(Cause.BAD_SEGMENT, message, uri)
+    for name, value in (("start", start), ("end", end)):
+        if value is not None and value >= _END_OF_SECONDS:
+            message = f", column {name!r}: {value:g} is not below {_END_OF_SECONDS:,} seconds"
+            raise _BadRowError(Cause.BAD_SEGMENT, message, uri)
