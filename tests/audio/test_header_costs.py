@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -16,6 +17,11 @@ from tests.signals import encode, noise, song
 from transforms.audio import mpeg, ogg
 from transforms.audio.headers import examine_header
 from transforms.storage.objects import StoredObject
+from transforms.storage.read_ahead import SMALLEST_BYTES, ReadAheadFile
+from transforms.storage.stored_file import StoredFile
+
+ID3V1 = b"TAG" + bytes(125)
+APE = bytes(20_000) + b"APETAGEX" + struct.pack("<IIII8x", 2000, 20_032, 1, 0)
 
 #: Bytes like frame headers, which no frames follow: all ones, and some of another kind.
 LIKE_FRAMES = (b"\xff", b"\xff\xfb", b"\xff\xfb\x90\x64", b"\xff\xe0\xff\xff\xff")
@@ -39,6 +45,30 @@ def opened(tmp_path: Path, *parts: bytes | int):
                 out.write(part)
     with StoredObject(str(tmp_path / "recording")).open() as file:
         yield file
+
+
+@pytest.mark.parametrize(
+    ("name", "behind", "requests"),
+    [
+        ("wav", b"", 1),
+        ("wav", b"LIST" + struct.pack("<I", 26) + bytes(26), 2),
+        ("aiff", b"", 1),
+        *((name, tail, 2) for name in ("flac", "mp3") for tail in (b"", ID3V1, APE + ID3V1)),
+    ],
+)
+def test_a_header_of_a_remote_file_takes_few_requests(name, behind, requests):
+    data = encode(noise(30, RATE), RATE, name) + behind
+    asked = []
+
+    def read(start: int, stop: int) -> bytes:
+        asked.append((start, stop))
+        return data[start:stop]
+
+    remote = ReadAheadFile(read, len(data), SMALLEST_BYTES)
+    assert len(data) > SMALLEST_BYTES
+    header = examine_header(StoredFile(remote))
+    assert (header.irregularity, header.missing, header.mended) == ("", "", "")
+    assert len(asked) == requests, asked
 
 
 def untagged() -> bytes:

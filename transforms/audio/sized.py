@@ -220,6 +220,8 @@ def _is_audio_behind(file: StoredFile, at: int, end: int, field: _Size) -> bool:
                 message = f"another file begins at byte {inside - 8}, behind the audio"
                 raise RecordingError(Stage.PROBE, Cause.CORRUPT, message)
             position = inside + size + -size % field.padding
+    if position >= file.size_bytes:
+        return False
     stray = audio_end(file, position) - position
     if stray <= max(_STRAY_BYTES, _STRAY_SHARE * (end - at)):
         return False
