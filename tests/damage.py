@@ -21,6 +21,13 @@ def without_total(data: bytes) -> bytes:
     return data[:21] + bytes([data[21] & 0xF0]) + bytes(4) + data[26:]
 
 
+def with_seek_point(data: bytes, sample: int, offset: int) -> bytes:
+    """A FLAC with a seek table of one point, right or wrong."""
+    table = struct.pack(">QQH", sample, offset, 4096)
+    head = data[:4] + bytes([data[4] & 0x7F]) + data[5:42]
+    return head + bytes([3 | data[4] & 0x80, 0, 0, len(table)]) + table + data[42:]
+
+
 def with_serial(data: bytes, serial: int) -> bytes:
     """An Ogg with another stream's number on every page."""
     pages, at = b"", 0

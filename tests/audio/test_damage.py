@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import damage
-from tests.recordings import RATE, decode, decode_all, rate_of
+from tests.recordings import RATE, decode, decode_all, rate_of, read
 from tests.signals import FORMATS, encode, noise, song, tone
 from transforms.audio import mpeg, ogg
 from transforms.audio.damage import explain
@@ -124,6 +124,27 @@ def test_a_missing_page_is_said(store, name):
     assert "Ogg pages are missing before byte" in error.message
     assert 0 < error.frames < 11 * 48000
     assert len(decode(store(damage.without_page(data, 5)), error.audio)) == error.frames
+
+
+@pytest.mark.parametrize("point", [(441_000, 100), (110_250, 1_500_000), (4096, 1_521_078)])
+@pytest.mark.parametrize("start", [5000, 42_000, 441_007, 873_000])
+def test_a_flac_that_cannot_be_searched_is_read_from_its_start(store, point, start):
+    """A wrong seek table leads libsndfile astray in a file of which each frame is sound."""
+    data = encode(noise(20, RATE), RATE, "flac")
+    source = store(damage.with_seek_point(data, *point))
+    audio = probe_audio(source)
+    whole = decode(source, audio)
+    with open_audio(source, audio) as reader:
+        for first in (start, 3000, start):
+            assert np.array_equal(read(reader, first, first + 9000), whole[first : first + 9000])
+
+
+def test_a_damaged_flac_that_cannot_be_searched_says_the_same_from_any_span(store):
+    data = bytearray(damage.with_seek_point(encode(noise(20, RATE), RATE, "flac"), 441_000, 100))
+    data[len(data) // 2 : len(data) // 2 + 100] = bytes(100)
+    errors = [fail(store(bytes(data)), start) for start in (0, 5000, 400_000)]
+    assert len({(error.cause, error.frames, error.message) for error in errors}) == 1
+    assert 0.45 * 20 * RATE < errors[0].frames < 10 * RATE
 
 
 @pytest.mark.parametrize("late", [0, 5000])

@@ -38,7 +38,8 @@ def explain(file: StoredFile, audio: AudioInfo, error: RecordingError) -> Record
     -------
     RecordingError
         ``length_mismatch`` where nothing is missing, with the whole stream as its
-        ``audio``; else ``truncated`` or ``corrupt``, with the frames before the damage.
+        ``audio``; else ``truncated`` or ``corrupt``, with the frames before the damage. The
+        given error where a decode from the start finds no fault.
     """
     if is_partial(audio.decoder):
         return error
@@ -56,6 +57,8 @@ def explain(file: StoredFile, audio: AudioInfo, error: RecordingError) -> Record
     ends_well = error.cause is Cause.TRUNCATED and error.audio is None and own
     if library(audio.decoder) == "pyav" and found is None and ends_well:
         return mismatch(file, audio, replace(audio, frames=own))
+    if own >= audio.frames and found is None:
+        return error
     frames, what = (min(own, found[0]), f"; {found[1]}") if found else (own, "")
     cause = Cause.CORRUPT if found else error.cause
     remains = replace(audio, frames=frames, decoder=partial(audio.decoder)) if frames else None

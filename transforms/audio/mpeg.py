@@ -7,6 +7,7 @@ guesses the length and loses what lies beyond its guess.
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass, field
 
@@ -30,6 +31,12 @@ _MAX_JUNK_BYTES = 1 << 16
 _MP3_START = 2 * 1152 + 1105
 #: Frames in a row that something else is not taken for.
 _CONVINCING = 3
+#: Read at once in search of a frame, and with it as much as some of the largest frames take.
+_BLOCK_BYTES, _MARGIN_BYTES = 1 << 16, 1 << 14
+#: Tags up to this size are looked through for what looks like frames.
+_MOST_TAG_BYTES = 1 << 24
+#: What a frame's header may begin with, as :func:`parse_frame` has it.
+_HEADS = re.compile(rb"\xff(?=[\xe2-\xe7\xf2-\xff][\x10-\xef])", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,14 +262,19 @@ def _goes_on(file: StoredFile, at: int, behind: int) -> bool:
 
 
 def _holds_frame(file: StoredFile, at: int, end: int, like: MpegFrame | None) -> bool:
-    """Tell whether a tag holds bytes (of a picture) that look like one of the stream's frames."""
-    tag = file.read_at(at, end - at)
-    offset = tag.find(b"\xff")
-    while offset >= 0:
-        frame = parse_frame(tag[offset : offset + 4])
-        if frame and like and frame.kind == like.kind:
-            return True
-        offset = tag.find(b"\xff", offset + 1)
+    """Tell whether a tag holds bytes (of a picture) that look like one of the stream's frames.
+
+    A tag that is too large to be looked through is taken for one that does.
+    """
+    if end - at > _MOST_TAG_BYTES:
+        return True
+    while at < end:
+        data = file.read_at(at, min(_BLOCK_BYTES, end - at))
+        for found in _HEADS.finditer(data):
+            frame = parse_frame(data[found.start() : found.start() + 4])
+            if frame and like and frame.kind == like.kind:
+                return True
+        at += max(1, len(data) - 3)
     return False
 
 
@@ -270,21 +282,18 @@ def _find_frame(file: StoredFile, at: int, most_bytes: int) -> int:
     """Find the next byte where some frames of one kind follow one another; -1 if none does."""
     stop = min(file.size_bytes, at + most_bytes)
     while at < stop:
-        data = file.read_at(at, min(4096, stop - at))
-        offset = data.find(b"\xff")
-        if offset < 0:
-            at += len(data) or 1
-        elif _begins_stream(file, at + offset):
-            return at + offset
-        else:
-            at += offset + 1
+        data = file.read_at(at, _BLOCK_BYTES + _MARGIN_BYTES)
+        for found in _HEADS.finditer(data, 0, min(stop - at, _BLOCK_BYTES) + 2):
+            if _begins_stream(data, found.start(), at + len(data) == file.size_bytes):
+                return at + found.start()
+        at += min(len(data), _BLOCK_BYTES) or 1
     return -1
 
 
-def _begins_stream(file: StoredFile, at: int) -> bool:
+def _begins_stream(data: bytes, at: int, is_last: bool) -> bool:
     kinds: list[tuple[bool, int, int]] = []
-    while len(kinds) < _CONVINCING and (frame := parse_frame(file.read_at(at, 4))):
+    while len(kinds) < _CONVINCING and (frame := parse_frame(data[at : at + 4])):
         kinds.append(frame.kind)
         at += frame.size_bytes
-    enough = len(kinds) == _CONVINCING or (len(kinds) > 1 and at == file.size_bytes)
+    enough = len(kinds) == _CONVINCING or (len(kinds) > 1 and is_last and at == len(data))
     return enough and len(set(kinds)) == 1

@@ -6,6 +6,7 @@ libsndfile decodes the first and says nothing of the others.
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from transforms.audio.claims import Header
 from transforms.storage.stored_file import StoredFile
 
 _MAGIC = b"OggS\0"
+#: The magic word, and flags that there are.
+_FIRST_BYTES = re.compile(rb"OggS\0[\0-\7]")
 _HEAD_BYTES = 27
 _MAX_PAGE_BYTES = _HEAD_BYTES + 255 + 255 * 255
 #: Where the last page is looked for: an ordinary one first, then the largest possible,
@@ -202,14 +205,15 @@ def _position_before(file: StoredFile, first: Page, page: Page) -> int:
 def _next_page(file: StoredFile, at: int) -> Page | None:
     """Find the next intact page behind something else."""
     while data := file.read_at(at, 2 * _MAX_PAGE_BYTES):
-        offset = data.find(_MAGIC)
-        while offset >= 0:
-            page = parse_page(data, offset, at)
-            whole = page is not None and page.end <= file.size_bytes
-            if page and whole and is_intact(file.read_at(page.start, page.end - page.start)):
+        for found in _FIRST_BYTES.finditer(data, 0, _MAX_PAGE_BYTES + len(_MAGIC)):
+            page = parse_page(data, found.start(), at)
+            if (
+                page
+                and page.end - at <= len(data)
+                and is_intact(data[found.start() : page.end - at])
+            ):
                 return page
-            offset = data.find(_MAGIC, offset + 1)
-        at += len(data) - len(_MAGIC) + 1 if len(data) > len(_MAGIC) else len(data)
+        at += min(len(data), _MAX_PAGE_BYTES)
     return None
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from transforms.audio import libsndfile
 from transforms.audio.damage import ask_other, explain, mismatch
 from transforms.audio.decoders import is_partial, library
-from transforms.audio.streams import Stream, open_stream
+from transforms.audio.streams import DECODERS_CAUSES, Stream, open_stream
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.records import AudioInfo
 from transforms.storage.stored_file import StoredFile
@@ -37,6 +37,7 @@ class Reader:
         self.audio = audio
         self._file = file
         self._stream = self._open()
+        self._has_sought = False
 
     def _open(self) -> Stream:
         try:
@@ -63,10 +64,25 @@ class Reader:
             self._go_to(self.audio.frames)
 
     def _go_to(self, start: int) -> None:
-        if start < self._stream.position:
-            self._stream.close()
-            self._stream = self._open()
-        self._stream.seek(start)
+        before = self._stream.position
+        if start < before:
+            self._restart()
+            before = 0
+        try:
+            self._stream.seek(start)
+            self._has_sought = self._has_sought or self._stream.position != before
+        except RecordingError as error:
+            if error.cause not in DECODERS_CAUSES:
+                raise
+            self._restart()  # a wrong seek table is no damage to the sound
+        self._read_on_to(start)
+
+    def _restart(self) -> None:
+        self._stream.close()
+        self._stream = self._open()
+        self._has_sought = False
+
+    def _read_on_to(self, start: int) -> None:
         while missing := start - self._stream.position:
             self._read(min(missing, _SKIP_FRAMES))
 
@@ -79,7 +95,12 @@ class Reader:
                 message = f"{library_name} ends at frame {end} of {self.audio.frames}"
                 raise RecordingError(Stage.DECODE, Cause.TRUNCATED, message)
         except RecordingError as error:
-            raise explain(self._file, self.audio, error) from error
+            explained = explain(self._file, self.audio, error)
+            if explained is error and error.cause in DECODERS_CAUSES and self._has_sought:
+                self._restart()
+                self._read_on_to(first)
+                return self._read(frames)
+            raise explained from error
         if self.audio.codec not in libsndfile.INTEGER:
             _require_finite(block, first)
         # Checked here, because a caller that has the last frame need not ask for more.

@@ -220,6 +220,8 @@ def _is_audio_behind(file: StoredFile, at: int, end: int, field: _Size) -> bool:
                 message = f"another file begins at byte {inside - 8}, behind the audio"
                 raise RecordingError(Stage.PROBE, Cause.CORRUPT, message)
             position = inside + size + -size % field.padding
+    if position >= file.size_bytes:
+        return False
     stray = audio_end(file, position) - position
     if stray <= max(_STRAY_BYTES, _STRAY_SHARE * (end - at)):
         return False
@@ -233,9 +235,11 @@ def _trailers(file: StoredFile, at: int, field: _Size) -> int:
         return stop
     origin = max(at, stop - _TAIL_BYTES)
     tail = file.read_at(origin, stop - origin)
+    lead_nowhere: set[int] = set()
     for found in _TRAILERS.finditer(tail):
-        position = found.start()
-        while position < len(tail):
+        position, passed = found.start(), []
+        while position < len(tail) and position not in lead_nowhere:
+            passed.append(position)
             try:
                 name, size = struct.unpack_from(field.head, tail, position)
             except struct.error:
@@ -246,4 +250,5 @@ def _trailers(file: StoredFile, at: int, field: _Size) -> int:
             position += struct.calcsize(field.head) + size + -size % field.padding
         if position in (len(tail), len(tail) + 1):
             return origin + found.start()
+        lead_nowhere.update(passed)
     return stop
