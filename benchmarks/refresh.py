@@ -70,12 +70,12 @@ def make_synthetic(folder: Path, recordings: int) -> tuple[Path, Path]:
     store = Store(str(dataset))
     snapshot = require_snapshot(store)
     real = next(read_shards(store, snapshot.index))
-    shards = write_index(store, songs, recordings, real)
+    write_index(store, songs, recordings, real)
     schema = table_schema_of(row_schema(store, snapshot))
     parts = count_parts(recordings)
     fields = {name: getattr(snapshot, name) for name in snapshot.__slots__}
     made = type(snapshot)(**{**fields, "index": "f" * 32, "parts": parts})
-    commit(store, made, shards, schema)
+    commit(store, made, schema)
     return songs, dataset
 
 
@@ -84,9 +84,7 @@ def count_parts(recordings: int) -> int:
     return 1 + recordings // RECORDINGS_PER_PART
 
 
-def write_index(
-    store: Store, songs: Path, recordings: int, real: ShardSummary
-) -> list[ShardSummary]:
+def write_index(store: Store, songs: Path, recordings: int, real: ShardSummary) -> None:
     """Write the index's recordings and shards, part by part."""
     parts = count_parts(recordings)
     rows: list[list[dict[str, object]]] = [[] for _ in range(parts)]
@@ -108,7 +106,6 @@ def write_index(
             path.parent.mkdir(parents=True, exist_ok=True)
             table = pa.Table.from_pylist(values, schema=schema).sort_by(schema.names[0])
             pq.write_table(table, path, compression="zstd")
-    return shards
 
 
 def recording_row(path: Path, name: str, shard: str) -> dict[str, object]:

@@ -27,23 +27,26 @@ SCHEMA = pa.schema([("a", pa.int64()), ("split", pa.string())])
 RACER = """
 import json, sys
 from tests.e2e.object_stores.test_commits import VERSIONS, commit_one
+from tests.plans import lay_down, summary
 from transforms.storage.store import Store
 root, options, number = json.loads(sys.argv[1])
 store = Store(root, tuple(options.items()))
 for version in VERSIONS:
+    name = f"v{version}-{number}"
+    lay_down(store, name, summary(name))
     print("ready", flush=True)
     sys.stdin.readline()
-    print(commit_one(store, version, f"v{version}-{number}"), flush=True)
+    print(commit_one(store, version, name), flush=True)
 """
 #: Making the table, and adding to it.
 VERSIONS = (-1, 0)
 
 
 def commit_one(store: Store, version: int, name: str) -> str:
-    """Commit one shard over a version; gives who won, or what the loser is told."""
+    """Commit an index that is there over a version; gives who won, or what the loser is told."""
     snapshot = Snapshot(version, name, {}, "catalogue", "features", {})
     try:
-        return f"won {commit(store, snapshot, [summary(name)], SCHEMA)}"
+        return f"won {commit(store, snapshot, SCHEMA)}"
     except DatasetError as error:
         return str(error)
 
