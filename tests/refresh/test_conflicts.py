@@ -165,15 +165,16 @@ def test_side_files_of_a_later_commit_are_not_overwritten(
     import pipelines.finish
 
     write_song(songs / "new.wav", 50)
-    real = pipelines.finish.require_snapshot
+    real = pipelines.finish.commit
 
-    def require_snapshot(store: Store) -> object:
-        # Between the commit and the card.
+    def commit(store: Store, *arguments: object) -> int:
         monkeypatch.undo()
+        version = real(store, *arguments)
+        # Between the commit and the card.
         takedown(store, [str(songs / "0.wav")])
-        return real(store)
+        return version
 
-    monkeypatch.setattr(pipelines.finish, "require_snapshot", require_snapshot)
+    monkeypatch.setattr(pipelines.finish, "commit", commit)
     made = refresh_here(songs, dataset)
     assert (made.committed, made.snapshot.version) == (True, 1)
     assert validate(Store(str(dataset)), 1, lambda number: None) == []
