@@ -219,6 +219,20 @@ def test_a_flac_that_counts_too_few_frames_is_counted(store, share):
     assert np.array_equal(decode_all(source)[:, 0], np.round(sound * 2**15) / np.float32(2**15))
 
 
+@pytest.mark.parametrize("last", [4096, 700, 16])
+def test_a_flac_of_blocks_of_any_size_is_counted(store, last):
+    sizes = [4096] * 9 + [1000, 4096, 192, 3000, 4096, last]
+    sound = noise(2, RATE)[: sum(sizes)]
+    parts = np.split(sound, np.cumsum(sizes)[:-1])
+    data = damage.variable_flac([encode(part, RATE, "flac") for part in parts], len(sound))
+    audio = probe_audio(store(data))
+    assert (audio.decoder, audio.frames) == ("libsndfile", len(sound))
+    expected = np.round(sound * 2**15) / np.float32(2**15)
+    assert np.array_equal(decode_all(store(data))[:, 0], expected)
+    cut = damage.variable_flac([encode(part, RATE, "flac") for part in parts[:-1]], len(sound))
+    assert failure(store(cut)).cause == Cause.TRUNCATED
+
+
 @pytest.mark.parametrize("behind", [ID3V1, ID3V2, APE, bytes(300)], ids=len)
 def test_tags_behind_a_flac_are_no_damage(store, behind):
     data = encode(song(1, RATE), RATE, "flac")
