@@ -116,6 +116,22 @@ def size_of(data: bytes, format: str) -> int:
     return struct.unpack_from(form, data, data.index(word) + len(word) + between)[0]
 
 
+def with_envelope_grown(data: bytes, format: str, extra: int) -> bytes:
+    """A file whose outermost size counts more bytes than there are."""
+    if format == "voc":  # of the last block, without the byte that ends the file
+        data = data.rstrip(b"\0") if data.endswith(b"\0") else data
+        at = struct.unpack_from("<H", data, 20)[0] + 1
+        size = len(data) - at - 3 + extra
+        return data[:at] + struct.pack("<I", size)[:3] + data[at + 3 :]
+    at, form = {"avi": (4, "<I"), "8svx": (4, ">I")}.get(format, (0, "<Q"))
+    if format == "wma":
+        at = struct.unpack_from("<Q", data, 16)[0] + 16
+        size = len(data) - at + 16 + extra
+    else:
+        size = len(data) - 8 + extra
+    return data[:at] + struct.pack(form, size) + data[at + struct.calcsize(form) :]
+
+
 def with_xing(data: bytes, frames: int | None = None, size: int | None = None) -> bytes:
     """An MP3 whose tag counts other frames or bytes."""
     at = mpeg.parse_frame(data).tag_offset

@@ -132,6 +132,27 @@ def test_compressed_sound_in_a_wav_is_counted(store, codec):
     assert 3 * RATE <= audio.frames < 3 * RATE + 4 * 1536
 
 
+@pytest.mark.parametrize("extra", [1, 4, 8, 100])
+@pytest.mark.parametrize("name", ["avi", "wma", "voc", "8svx"])
+def test_a_size_that_counts_its_own_header_is_no_missing_audio(store, name, extra):
+    data = encode(song(1, RATE), RATE, name)
+    expected = decode_all(store(data))
+    source = store(damage.with_envelope_grown(data, name, extra))
+    if extra > 8:
+        error = failure(source)
+        assert error.cause == Cause.TRUNCATED
+        assert error.frames
+    else:
+        assert np.array_equal(decode_all(source), expected)
+
+
+@pytest.mark.parametrize("name", ["sox", "avr"])
+def test_a_count_of_samples_is_exact(store, name):
+    data = encode(song(1, RATE), RATE, name)
+    assert decode_all(store(data)).shape == (RATE, 1)
+    assert failure(store(data[:-1])).cause == Cause.TRUNCATED
+
+
 # MP3
 
 
