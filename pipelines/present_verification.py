@@ -25,6 +25,7 @@ def verification_json(dataset: str, found: Verification) -> dict[str, Any]:
         "formats": {name: _plain(asdict(result)) for name, result in sorted(found.formats.items())},
         "beyond": [_plain(row) for row in found.beyond],
         "skipped": found.skipped,
+        "failed": found.failed,
     }
 
 
@@ -48,10 +49,11 @@ def _lines(dataset: str, found: Verification) -> Iterator[str]:
             f"  {name:20} {result.rows:7,} {result.largest:9.2g} {unit} {result.mean:9.2g} {unit}"
             f"   {result.tolerance_share:.3g}"
         )
-    for reason, recordings in sorted(found.skipped.items()):
-        examples = ", ".join(islice(recordings, _EXAMPLES))
-        more = ", …" if len(recordings) > _EXAMPLES else ""
-        yield f"skipped {sum(recordings.values()):,} rows: {reason} ({examples}{more})"
+    for outcome, reasons in (("skipped", found.skipped), ("failed", found.failed)):
+        for reason, recordings in sorted(reasons.items()):
+            examples = ", ".join(islice(recordings, _EXAMPLES))
+            more = ", …" if len(recordings) > _EXAMPLES else ""
+            yield f"{outcome} {sum(recordings.values()):,} rows: {reason} ({examples}{more})"
     for row in found.beyond[:_EXAMPLES]:
         yield (
             f"beyond the tolerance: {row['uri']}, chunk {row['chunk_index']}, "

@@ -15,7 +15,7 @@ from pipelines.maintenance import open_snapshot
 from pipelines.schemas import recipe_of
 from transforms.audio.features import FeatureSpec
 from transforms.audio.resample import drifts
-from transforms.errors import Cause, DatasetError, RecordingError
+from transforms.errors import TRANSIENT_CAUSES, Cause, DatasetError, RecordingError
 from transforms.records import AudioInfo
 from transforms.storage.index import read_index
 from transforms.storage.objects import StoredObject
@@ -36,6 +36,7 @@ class SampledRow:
     """A row of the dataset that is computed again."""
 
     recording_id: str
+    uri: str
     chunk_index: int
     channel: int
     start_sample: int
@@ -88,6 +89,8 @@ class Verification:
         Rows beyond the tolerance: ``uri``, ``chunk_index``, ``channel``, ``largest``.
     skipped
         Numbers of rows that were not compared, by reason and then by URI.
+    failed
+        Numbers of rows that have no source to be right by, though it should be there; likewise.
     """
 
     version: int
@@ -95,6 +98,7 @@ class Verification:
     formats: dict[str, FormatResult] = field(default_factory=lambda: defaultdict(FormatResult))
     beyond: list[dict[str, Any]] = field(default_factory=list)
     skipped: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    failed: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
 
     @property
     def rows(self) -> int:
@@ -103,8 +107,8 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether rows were compared, and all of them are within the tolerance."""
-        return self.rows > 0 and not self.beyond
+        """Whether rows were compared, all are within the tolerance, and none failed."""
+        return self.rows > 0 and not self.beyond and not self.failed
 
 
 def verify(
@@ -145,11 +149,13 @@ def verify(
         rows[row.recording_id].append(row)
     done = 0
     for entry in read_index(store, snapshot.index, "recordings"):
-        if sampled := rows.get(entry["recording_id"]):
+        if sampled := rows.pop(entry["recording_id"], None):
             source = StoredObject(entry["uri"], storage_options=catalogue_options)
             _verify_recording(sampled, entry, source, features, found)
             done += len(sampled)
             report(done)
+    for left in rows.values():
+        found.failed["the index does not hold the recording"][left[0].uri] = len(left)
     return found
 
 
@@ -179,6 +185,7 @@ def _read_chosen(file: IO[bytes], chosen: npt.NDArray[np.int64]) -> Iterator[Sam
             columns = {name: values[row] for name, values in batch.columns.items()}
             yield SampledRow(
                 str(columns["recording_id"]),
+                str(columns["uri"]),
                 int(columns["chunk_index"]),
                 int(columns.get("channel", 0)),
                 int(columns["start_sample"]),
@@ -206,7 +213,9 @@ def _verify_recording(
     try:
         samples = reference_samples(source, audio, features)
     except RecordingError as error:
-        found.skipped[f"the source cannot be read: {error.message}"][source.uri] = len(rows)
+        # Its fingerprint is that of the rows: unless the store is at fault, they were made of it.
+        outcome = found.skipped if error.cause in TRANSIENT_CAUSES else found.failed
+        outcome[f"the source cannot be read: {error.message}"][source.uri] = len(rows)
         return
     for row in rows:
         place = row.start_sample, row.valid_samples, row.chunk_index

@@ -132,6 +132,27 @@ def test_compressed_sound_in_a_wav_is_counted(store, codec):
     assert 3 * RATE <= audio.frames < 3 * RATE + 4 * 1536
 
 
+@pytest.mark.parametrize("extra", [1, 4, 8, 100])
+@pytest.mark.parametrize("name", ["avi", "wma", "voc", "8svx"])
+def test_a_size_that_counts_its_own_header_is_no_missing_audio(store, name, extra):
+    data = encode(song(1, RATE), RATE, name)
+    expected = decode_all(store(data))
+    source = store(damage.with_envelope_grown(data, name, extra))
+    if extra > 8:
+        error = failure(source)
+        assert error.cause == Cause.TRUNCATED
+        assert error.frames
+    else:
+        assert np.array_equal(decode_all(source), expected)
+
+
+@pytest.mark.parametrize("name", ["sox", "avr"])
+def test_a_count_of_samples_is_exact(store, name):
+    data = encode(song(1, RATE), RATE, name)
+    assert decode_all(store(data)).shape == (RATE, 1)
+    assert failure(store(data[:-1])).cause == Cause.TRUNCATED
+
+
 # MP3
 
 
@@ -217,6 +238,20 @@ def test_a_flac_that_counts_too_few_frames_is_counted(store, share):
     data[22:26] = struct.pack(">I", round(share * len(sound)))
     source = store(bytes(data))
     assert np.array_equal(decode_all(source)[:, 0], np.round(sound * 2**15) / np.float32(2**15))
+
+
+@pytest.mark.parametrize("last", [4096, 700, 16])
+def test_a_flac_of_blocks_of_any_size_is_counted(store, last):
+    sizes = [4096] * 9 + [1000, 4096, 192, 3000, 4096, last]
+    sound = noise(2, RATE)[: sum(sizes)]
+    parts = np.split(sound, np.cumsum(sizes)[:-1])
+    data = damage.variable_flac([encode(part, RATE, "flac") for part in parts], len(sound))
+    audio = probe_audio(store(data))
+    assert (audio.decoder, audio.frames) == ("libsndfile", len(sound))
+    expected = np.round(sound * 2**15) / np.float32(2**15)
+    assert np.array_equal(decode_all(store(data))[:, 0], expected)
+    cut = damage.variable_flac([encode(part, RATE, "flac") for part in parts[:-1]], len(sound))
+    assert failure(store(cut)).cause == Cause.TRUNCATED
 
 
 @pytest.mark.parametrize("behind", [ID3V1, ID3V2, APE, bytes(300)], ids=len)

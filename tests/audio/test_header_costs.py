@@ -71,6 +71,23 @@ def test_a_header_of_a_remote_file_takes_few_requests(name, behind, requests):
     assert len(asked) == requests, asked
 
 
+def test_a_walk_through_a_remote_mp3_reads_on_and_on():
+    data = damage.strip_xing(encode(noise(30, RATE), RATE, "mp3"))
+    data = data * (10_000_000 // len(data))
+    asked = []
+
+    def read(start: int, stop: int) -> bytes:
+        asked.append((start, stop))
+        return data[start:stop]
+
+    remote = ReadAheadFile(read, len(data), len(data))
+    header = examine_header(StoredFile(remote))
+    assert header.irregularity == "an MP3 without a Xing or Info tag"
+    assert not header.pieces
+    assert sum(stop - start for start, stop in asked) < 1.1 * len(data)
+    assert len(asked) <= 10
+
+
 def untagged() -> bytes:
     return damage.strip_xing(encode(song(2, RATE), RATE, "mp3"))
 

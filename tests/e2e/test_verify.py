@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,45 @@ def test_sources_that_changed_or_are_gone_are_named(tmp_path):
     assert "skipped 15 rows: the source is gone" in text
     shutil.rmtree(songs)
     assert run(output)[0] == 1
+
+
+def test_rows_of_a_recording_that_the_index_lacks_fail(dataset, monkeypatch):
+    read = verify_module.read_index
+
+    def without_one(*arguments: Any) -> Any:
+        return (entry for entry in read(*arguments) if not entry["uri"].endswith("b.flac"))
+
+    monkeypatch.setattr(verify_module, "read_index", without_one)
+    found = verified(dataset)
+    assert not found.passed
+    assert found.rows == 15 * (len(RECORDINGS) - 1)
+    [(reason, recordings)] = found.failed.items()
+    assert reason == "the index does not hold the recording"
+    [(uri, rows)] = recordings.items()
+    assert (uri.endswith("b.flac"), rows) == (True, 15)
+    assert "failed 15 rows: the index does not hold the recording" in verification_text("d", found)
+
+
+@pytest.mark.parametrize("shown", ["failed", "skipped"])
+def test_an_unchanged_source_that_cannot_be_read_fails(tmp_path, shown):
+    """Its bytes are changed and its time is not; or the store says no."""
+    songs, output = write_songs(tmp_path / "songs"), tmp_path / "dataset"
+    extract_here(songs, output, *SETTINGS)
+    path = songs / "b.flac"
+    if shown == "failed":
+        data, stat = bytearray(path.read_bytes()), path.stat()
+        data[len(data) // 2 : len(data) // 2 + 100] = bytes(100)
+        path.write_bytes(data)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    else:
+        path.unlink()
+        path.mkdir()
+    status, said = run(output, "--sample", "1000")
+    assert status == (1 if shown == "failed" else 0)
+    [(reason, recordings)] = said[shown].items()
+    assert "the source " in reason
+    assert recordings == {str(path): 15}
+    assert said["passed"] == (shown == "skipped")
 
 
 def test_rates_at_which_soxr_drifts_are_left_out(tmp_path):

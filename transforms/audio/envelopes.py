@@ -14,6 +14,9 @@ _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 #: Blocks of a VOC that are looked at; the audio of real files is in a few.
 _MAX_BLOCKS = 100_000
 _AVR_HEADER_BYTES = 128
+#: Some writers count a size's own header in it. So few bytes hold no more than 1 ms of audio
+#: (8 bits at 8 kHz) where they are missing, and in most formats an index or padding.
+_HEAD_BYTES = 8
 
 
 def read_asf(file: StoredFile, start: int, magic: bytes) -> Header:
@@ -32,7 +35,7 @@ def read_avi(file: StoredFile, start: int, magic: bytes) -> Header:
         if name != b"RIFF" or size in PLACEHOLDERS:
             break
         end = at + size
-    return Header("avi", data_end=end, missing=missing_bytes("avi", end, file))
+    return Header("avi", data_end=end, missing=missing_bytes("avi", end, file, _HEAD_BYTES))
 
 
 def read_iff(file: StoredFile, start: int, magic: bytes) -> Header:
@@ -54,7 +57,7 @@ def read_sox(file: StoredFile, start: int, magic: bytes) -> Header:
     """Read the number of samples in SoX' own format."""
     order = "<" if magic.startswith(b".SoX") else ">"
     head_bytes, samples = unpack(file, start + 4, order + "IQ")
-    return _claim(file, "sox", start + 4 + head_bytes, 4 * samples)
+    return _claim(file, "sox", start + 4 + head_bytes, 4 * samples, tolerance=0)
 
 
 def read_avr(file: StoredFile, start: int, magic: bytes) -> Header:
@@ -62,7 +65,7 @@ def read_avr(file: StoredFile, start: int, magic: bytes) -> Header:
     stereo, bits = unpack(file, start + 12, ">HH")
     (frames,) = unpack(file, start + 26, ">I")
     size = frames * (2 if stereo else 1) * (bits // 8)
-    return _claim(file, "avr", start + _AVR_HEADER_BYTES, size)
+    return _claim(file, "avr", start + _AVR_HEADER_BYTES, size, tolerance=0)
 
 
 def read_voc(file: StoredFile, start: int, magic: bytes) -> Header:
@@ -74,12 +77,14 @@ def read_voc(file: StoredFile, start: int, magic: bytes) -> Header:
         if kind in (b"", b"\0"):  # the end of the file, or the block that says so
             break
         at += 4 + int.from_bytes(read_exactly(file, at + 1, 3), "little")
-    return Header("voc", data_end=at, missing=missing_bytes("voc", at, file))
+    return Header("voc", data_end=at, missing=missing_bytes("voc", at, file, _HEAD_BYTES))
 
 
-def _claim(file: StoredFile, container: str, at: int, size: int) -> Header:
+def _claim(
+    file: StoredFile, container: str, at: int, size: int, tolerance: int = _HEAD_BYTES
+) -> Header:
     """Hold a claimed number of bytes, counted from byte `at`, against the file's end."""
     if size in PLACEHOLDERS:
         return Header(container)
     end = at + size
-    return Header(container, data_end=end, missing=missing_bytes(container, end, file))
+    return Header(container, data_end=end, missing=missing_bytes(container, end, file, tolerance))

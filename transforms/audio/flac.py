@@ -70,16 +70,19 @@ def _count(file: StoredFile, start: int, largest: int) -> int | None:
     origin = max(start, end - tail_bytes)
     data = file.read_at(origin, end - origin)
     counted, position = None, 0
-    samples: dict[tuple[bool, int], int] = {}
+    samples: dict[int, int] = {}  # by number, where frames are counted
+    ends: set[int] = set()  # where samples are
     for sync in _SYNC.finditer(data):
         if frame := parse_frame(data[sync.start() : sync.start() + 16]):
             # Noise passes for a frame, too, once in millions of bytes, but has no neighbours.
-            before = frame.number - (frame.samples if frame.is_variable else 1)
-            block = samples.get((frame.is_variable, before), 0)
-            if block or frame.number == 0:
-                first = frame.number if frame.is_variable else frame.number * block
+            number, block = frame.number, samples.get(frame.number - 1, 0)
+            if number == 0 or (number in ends if frame.is_variable else block):
+                first = number if frame.is_variable else number * block
                 counted, position = first + frame.samples, sync.start()
-            samples[frame.is_variable, frame.number] = frame.samples
+            if frame.is_variable:
+                ends.add(number + frame.samples)
+            else:
+                samples[number] = frame.samples
     if 0 < largest < len(data) - position:
         return None  # something else than the rest of the last frame lies behind it
     return counted

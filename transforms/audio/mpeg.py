@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from transforms.audio.claims import Header
 from transforms.audio.tag_ranges import audio_end, is_tag_before, skip_tag
@@ -224,13 +225,42 @@ class Walk:
             self.ranges.append((begin, end))
 
 
+class _Blocks:
+    """The headers of frames, from blocks that are read one after another.
+
+    A store gives them in few requests, since each block begins where the one before it ends.
+    """
+
+    def __init__(self, file: StoredFile) -> None:
+        self._file, self._start, self._data = file, 0, b""
+
+    def head(self, at: int) -> bytes:
+        """Give the four bytes at a position."""
+        offset = at - self._start
+        if not 0 <= offset <= len(self._data) - 4:
+            self._read(at)
+            offset = 0
+        return self._data[offset : offset + 4]
+
+    def _read(self, at: int) -> None:
+        stop = self._start + len(self._data)
+        follows = at - self._start >= 0 and at - stop < _MARGIN_BYTES
+        first = stop if follows else at
+        data = self._data[at - self._start :] if follows else b""
+        more = self._file.read_at(first, _BLOCK_BYTES)
+        self._data = data + more[max(0, at - first) :]
+        self._start = at
+
+
 def walk(file: StoredFile, at: int) -> Walk:
     """Go through a file frame by frame, from the frame at byte `at`."""
     first = parse_frame(file.read_at(at, 4))
     found = Walk(end=audio_end(file, at + (first.size_bytes if first else 0)))
+    blocks = _Blocks(file)
+    parse = lru_cache(maxsize=256)(parse_frame)  # the headers of a stream are of a few kinds
     while 0 <= at < found.end:
         begin = at
-        while at < found.end and (frame := parse_frame(file.read_at(at, 4))):
+        while at < found.end and (frame := parse(blocks.head(at))):
             found.samples += frame.samples
             at = min(at + frame.size_bytes, found.end)
         behind = min(skip_tag(file, at), found.end)

@@ -184,9 +184,9 @@ def _measure(file: StoredFile, header: Header, at: int, size: int, field: _Size)
     return replace(header, data_end=end, mended=mended, pieces=pieces)
 
 
-def missing_bytes(container: str, end: int, file: StoredFile) -> str:
+def missing_bytes(container: str, end: int, file: StoredFile, tolerance: int = 0) -> str:
     """Say which bytes are missing if the audio ends at byte `end`; ``""`` if none are."""
-    if end <= file.size_bytes:
+    if end <= file.size_bytes + tolerance:
         return ""
     return (
         f"the {container} header declares audio up to byte {end}, "
