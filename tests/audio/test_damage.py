@@ -11,6 +11,7 @@ import pytest
 from tests import damage
 from tests.recordings import RATE, decode, decode_all, rate_of, read
 from tests.signals import FORMATS, encode, noise, song, tone
+from transforms.audio import damage as damage_module
 from transforms.audio import mpeg, ogg
 from transforms.audio.damage import explain
 from transforms.audio.media import open_audio, probe_audio
@@ -97,6 +98,27 @@ def test_an_overwritten_part_of_an_mp3_is_no_junk(store, name, fill, share):
     assert 0.4 * len(whole) < frames < 0.52 * len(whole)
     remains = decode(source, errors[0].audio)
     assert np.abs(remains - whole[:frames]).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["mp3_vbr", "ogg", "opus"])
+def test_a_damage_that_was_found_needs_no_second_decode(store, monkeypatch, name):
+    """A decoder that conceals what is missing could give as many frames as the header counts."""
+    asked = []
+    monkeypatch.setattr(damage_module, "ask_other", lambda *arguments: asked.append(arguments))
+    data = bytearray(encode(noise(7, rate_of(name)), rate_of(name), name))
+    data[len(data) // 2 : len(data) // 2 + 9000] = bytes(9000)
+    assert fail(store(bytes(data))).cause == Cause.CORRUPT
+    assert not asked
+
+
+def test_one_lost_frame_of_an_mp3_is_damage(store):
+    data = encode(noise(7, RATE), RATE, "mp3_vbr")
+    at = 0
+    while at < len(data) // 2:
+        at += mpeg.parse_frame(data[at : at + 4]).size_bytes
+    error = fail(store(data[:at] + bytes(4) + data[at + 4 :]))
+    assert error.cause == Cause.CORRUPT
+    assert f"what lies at byte {at} is neither a frame nor a tag" in error.message
 
 
 @pytest.mark.parametrize("between", [bytes(999), b"TAG" + bytes(125), b"ID3\4\0\0\0\0\0\x20"])

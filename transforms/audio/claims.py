@@ -37,6 +37,8 @@ class Header:
         read instead of the file.
     damage
         What cannot be mended: the frames before it, and what is there.
+    promised
+        Frames up to the last page's position, where an Ogg stream begins at position 0.
     single_page
         Whether all audio of an Ogg stream lies in one page.
     """
@@ -51,6 +53,7 @@ class Header:
     mended: str = ""
     pieces: tuple[Piece, ...] = ()
     damage: tuple[int, str] | None = None
+    promised: int | None = None
     single_page: bool = False
 
 

@@ -49,9 +49,10 @@ def explain(file: StoredFile, audio: AudioInfo, error: RecordingError) -> Record
         error = RecordingError(Stage.DECODE, Cause.CORRUPT, error.message)
     if error.cause not in DECODERS_CAUSES:
         return error
-    second = ask_other(file, audio) if audio.codec in _IN_BOTH else None
     found = find_damage(file, audio)
-    if second is not None and (second.frames >= audio.frames or found is None):
+    # Each opinion is a whole decode, within one time limit; and what is damaged stays so.
+    second = ask_other(file, audio) if found is None and audio.codec in _IN_BOTH else None
+    if second is not None:
         return mismatch(file, audio, second)
     own = count_frames(file, audio)
     ends_well = error.cause is Cause.TRUNCATED and error.audio is None and own

@@ -125,6 +125,9 @@ def _probe(file: StoredFile, header: Header, limits: MediaLimits) -> AudioInfo:
             audio = replace(audio, decoder=decoder(_quicker_decoder(audio, header)))
             if header.damage:
                 raise _damaged(header.damage, audio)
+            # libsndfile leaves out of its count what pages that are missing would hold.
+            if header.promised not in (None, audio.frames) and (damage := find_damage(file, audio)):
+                raise _damaged(damage, audio)
             if header.missing:
                 raise _cut(header, replace(audio, frames=count_frames(file, audio)))
             return audio

@@ -84,6 +84,7 @@ def _check_stream(file: StoredFile, first: Page, last: Page) -> Header:
     header = Header(
         "ogg",
         irregularity=f"an Ogg stream that begins at position {early}" if early else "",
+        promised=last.granule - _pre_skip(file.read_at(first.body, 12)),
         single_page=audio is not None and audio.start == last.start,
     )
     if last.flags & _ENDS:
