@@ -45,8 +45,8 @@ def test_both_taskmanagers_make_shards(flink: Flink) -> None:
     (stage,) = (
         vertex["id"]
         for vertex in flink.ask(f"jobs/{job}")["vertices"]
-        # Not where recordings are written once more.
-        if "WriteShards/MakeShards/ParDo" in vertex["name"] and "Recounted" not in vertex["name"]
+        # Not where recordings are written once more, within WriteRecounted.
+        if "]WriteShards/MakeShards)" in vertex["name"]
     )
     tasks = flink.ask(f"jobs/{job}/vertices/{stage}")["subtasks"]
     assert len({task["taskmanager-id"] for task in tasks}) == 2
