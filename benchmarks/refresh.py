@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 import soundfile
 from measure import COST_HEADER, Cost, cost_row, describe_machine, melmill, print_table, run
 
-from pipelines.finish import table_schema_of
 from pipelines.schemas import row_schema
 from transforms.storage.index import RECORDINGS, SHARDS, part_name, read_shards
 from transforms.storage.naming import bucket, digest
@@ -71,7 +70,7 @@ def make_synthetic(folder: Path, recordings: int) -> tuple[Path, Path]:
     snapshot = require_snapshot(store)
     real = next(read_shards(store, snapshot.index))
     write_index(store, songs, recordings, real)
-    schema = table_schema_of(row_schema(store, snapshot))
+    schema = row_schema(store, snapshot).table()
     parts = count_parts(recordings)
     fields = {name: getattr(snapshot, name) for name in snapshot.__slots__}
     made = type(snapshot)(**{**fields, "index": "f" * 32, "parts": parts})

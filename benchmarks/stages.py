@@ -28,10 +28,9 @@ from measure import audio_files, cpu_of, describe_machine, interleave, median, p
 from transforms.audio.chunks import count_chunks, resampled_length
 from transforms.audio.features import FeatureSpec
 from transforms.audio.isolation import DecoderProcess
-from transforms.audio.media import open_audio
+from transforms.audio.media import open_audio, probe_object
 from transforms.audio.resample import Conversion, resample_stream
 from transforms.audio.spans import Span, extract_span, mel_extractor, read_chunks
-from transforms.probe import probe_object
 from transforms.records import ProbedRecording, Recording
 from transforms.storage.objects import StoredObject
 from transforms.storage.parquet import ParquetShard

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipelines.errors import LostWorkerError, NothingSubmittedError, TooManyFailuresError
 from transforms.errors import ConflictError, UnavailableError, UserError
 from transforms.storage.store import Store, absolute_uri
 
@@ -111,10 +112,6 @@ def open_store(root: str, settings: list[str], option: str = "--storage-option")
 @contextlib.contextmanager
 def reporting_errors() -> Iterator[None]:
     """Say what went wrong in plain words, and exit with what it means."""
-    from pipelines.finish import TooManyFailuresError
-    from pipelines.launch import NothingSubmittedError
-    from pipelines.local_workers import LostWorkerError
-
     try:
         yield
     except ConflictError as error:

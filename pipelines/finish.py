@@ -12,6 +12,7 @@ from typing import Any
 
 from deltalake import Schema
 
+from pipelines.errors import TooManyFailuresError
 from pipelines.launch import not_shared
 from pipelines.present import failures_text
 from pipelines.schemas import row_schema
@@ -23,7 +24,6 @@ from transforms.storage.index import shard_names
 from transforms.storage.own_files import is_own, remove_empty_folders, remove_own
 from transforms.storage.ownership import claim
 from transforms.storage.receipts import Made, read_made
-from transforms.storage.schema import RowSchema
 from transforms.storage.snapshot import (
     Snapshot,
     commit,
@@ -38,10 +38,6 @@ from transforms.storage.totals import Totals, add_up
 
 #: Files of a run's staging folder: when it began, and which attempts at it there are.
 STARTED, _ATTEMPTS = "started", "attempts"
-
-
-class TooManyFailuresError(Exception):
-    """More recordings failed than ``limits.max_failure_ratio`` allows; nothing is committed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +132,7 @@ def finish(
 
 def commit_and_describe(job: ExtractJob, snapshot: Snapshot, totals: Totals) -> Snapshot:
     """Commit a snapshot that a run has made, write its side files, and tidy up after the run."""
-    version = commit(job.store, snapshot, table_schema(job))
+    version = commit(job.store, snapshot, job.schema.table())
     found = require_snapshot(job.store)
     if found.run == job.attempt:
         write_card(job.store, found, totals, job.schema)
@@ -283,7 +279,7 @@ def changes_schema(job: ExtractJob) -> bool:
     table = open_table(job.store)
     if table is None:
         return False
-    if not has_columns(table, Schema.from_arrow(table_schema(job))):
+    if not has_columns(table, Schema.from_arrow(job.schema.table())):
         return True
     before = row_schema(job.store, require_snapshot(job.store))
     return (before.n_mels, before.n_frames) != job.features.shape
@@ -320,18 +316,6 @@ def commit_index(
         raise not_shared(job.store.root) from None
     with discarding_the_overtaken(job, current):
         return finish(job, configuration, current, outcome)[0].version
-
-
-def table_schema(job: ExtractJob) -> Any:
-    """Schema of the Delta table: the rows', and the partition column."""
-    return table_schema_of(job.schema)
-
-
-def table_schema_of(schema: RowSchema) -> Any:
-    """Schema of a Delta table of such rows."""
-    import pyarrow as pa
-
-    return schema.arrow().append(pa.field("split", pa.string())).remove_metadata()
 
 
 def _check_failures(totals: Totals, job: ExtractJob, outcome: Outcome) -> None:

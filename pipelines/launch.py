@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import transforms.errors
 from pipelines.counters import RunMetrics, final_metrics, watching
+from pipelines.errors import LostWorkerError, NothingSubmittedError, RunnerError
 from pipelines.interruption import Interrupted
-from pipelines.local_workers import LostWorkerError, quiet_workers, watching_workers
+from pipelines.local_workers import quiet_workers, watching_workers
 from pipelines.memory import tune_allocation
 from pipelines.options import RUNNERS
 from transforms.audio.isolation import ONE_THREAD
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = 3
 _USER_ERROR = re.compile(r"transforms\.errors\.(\w+): (.*?)(?= \[while running|\n\n|\Z)", re.DOTALL)
-
-
-class RunnerError(UserError):
-    """The runner, or its workers, are not set up for this."""
 
 
 #: What is wrong with a cluster, by what is found in an error of it.
@@ -54,10 +51,6 @@ _ADVICE = (
         "--job_endpoint: then the right one is used",
     ),
 )
-
-
-class NothingSubmittedError(Exception):
-    """No job runs, and none was to: the options asked for a check, or for a template."""
 
 
 Job = TypeVar("Job", "ExtractJob", "ExportJob")

@@ -18,6 +18,7 @@ from typing import IO, TypeVar
 import psutil
 
 from pipelines import interruption
+from pipelines.errors import LostWorkerError
 from transforms.errors import UserError
 
 T = TypeVar("T")
@@ -37,10 +38,6 @@ _LAST_LINES, _LINE_LETTERS, _KEPT_BYTES = 20, 300, 10 << 20
 _NOISE = re.compile(
     r"[A-Z]+:apache_beam\.|[IWEF]\d{4} |WARNING: All log messages before|\s*[\^~]*$"
 )
-
-
-class LostWorkerError(Exception):
-    """A worker process of the direct runner ended in mid-run."""
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ from typing import Any
 
 from deltalake import Schema
 
-from pipelines.finish import table_schema
 from pipelines.schemas import recipe_of, row_schema
 from transforms.errors import DatasetError
 from transforms.job import Base, ExtractJob
@@ -127,7 +126,7 @@ def _made_with(configuration: dict[str, Any]) -> dict[str, Any]:
 
 def _same_files(job: ExtractJob, before: dict[str, Any], now: dict[str, Any]) -> bool:
     table, output = open_table(job.store), before.get("output", {})
-    if table is None or not has_columns(table, Schema.from_arrow(table_schema(job))):
+    if table is None or not has_columns(table, Schema.from_arrow(job.schema.table())):
         return False
     return all(_as_written(output, key) == _as_written(now["output"], key) for key in _FILES)
 

@@ -15,11 +15,12 @@ import yaml
 
 from pipelines.dataflow import settle_dataflow
 from pipelines.flink import settle_flink
+from pipelines.local_beam import import_beam
 from transforms.errors import ConfigError
 
 #: Names people use, and Beam's.
 RUNNERS = {
-    "direct": "FnApiRunner",
+    "direct": "pipelines.local_runner.LocalRunner",
     "flink": "FlinkRunner",
     "dataflow": "DataflowRunner",
     "prism": "PrismRunner",
@@ -51,7 +52,9 @@ def pipeline_options(
         Unknown runner, an option that neither we nor Beam know or that has no such value, no
         cluster where the options say, or one of another version.
     """
-    from apache_beam.options.pipeline_options import PipelineOptions
+    if runner == "direct" or not (runner or recipe):
+        import_beam()
+    from pipelines.quick_options import QuickOptions
 
     recipe_runner, recipe_flags = read_recipe(recipe) if recipe else (None, [])
     runner = runner if runner is not None else recipe_runner or "direct"
@@ -60,7 +63,7 @@ def pipeline_options(
     _check_known(beam_options)
     flags = [*recipe_flags, *beam_options]
     own = _OWN[runner](workers) if runner in _OWN else []
-    options = PipelineOptions([f"--runner={RUNNERS[runner]}", *own, *flags])
+    options = QuickOptions([f"--runner={RUNNERS[runner]}", *own, *flags])
     if settle := _SETTLE.get(runner):
         settle(options, flags)
     return options

@@ -11,8 +11,9 @@ from typing import Any
 
 import apache_beam as beam
 
+from pipelines.errors import TooManyFailuresError
 from pipelines.extract import Extraction, lay_out_plan, read_current, run
-from pipelines.finish import TooManyFailuresError, changes_schema
+from pipelines.finish import changes_schema
 from pipelines.launch import is_dry_run, not_shared, run_job, runs_here
 from pipelines.maintenance import start_from
 from transforms.diff import Decision

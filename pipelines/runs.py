@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import transforms
-from pipelines.launch import NothingSubmittedError
+from pipelines.errors import NothingSubmittedError
 from pipelines.versions import iso_time
 from transforms.errors import ConfigError, ConflictError, UserError
 from transforms.storage.card import to_json

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipelines.finding import Found, Held, find_recordings
-from pipelines.finish import begin, discard, discarding_the_overtaken, table_schema
+from pipelines.finish import begin, discard, discarding_the_overtaken
 from pipelines.leftovers import erase_leftovers, redact_records
 from pipelines.maintenance import (
     base_of,
@@ -171,7 +171,7 @@ def _commit(
             replaced=replaced,
             run=job.attempt,
         )
-        commit(store, snapshot, table_schema(job))
+        commit(store, snapshot, job.schema.table())
     committed = require_snapshot(store)
     describe(store, committed, job.schema)
     for one in jobs.values():

@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.finish import table_schema_of
 from pipelines.maintenance import (
     describe,
     mend_side_files,
@@ -185,7 +184,7 @@ def rollback(store: Store, version: int) -> tuple[Snapshot, Totals]:
         mend_side_files(store, current)
         return current, add_up(store, current.index)
     schema = row_schema(store, past)
-    columns = table_schema_of(schema)
+    columns = schema.table()
     same = past.dataset_version == current.dataset_version
     snapshot = replace(
         past,

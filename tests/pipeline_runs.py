@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms import userstate
 
 from pipelines.cli import recipe_for
 from pipelines.config import load_config
 from pipelines.extract import Extraction, extract, make_job, resolve_catalogue
+from pipelines.quick_options import QuickOptions
 from pipelines.refresh import refresh
 from transforms.job import ExtractJob
 from transforms.storage.store import Store
@@ -58,9 +58,9 @@ def extract_here(
     return extract(job, recipe.as_dict(), here(), overwrite=overwrite)
 
 
-def here() -> PipelineOptions:
+def here() -> QuickOptions:
     """Beam's in-memory runner, in this process."""
-    return PipelineOptions(["--runner=FnApiRunner", "--direct_running_mode=in_memory"])
+    return QuickOptions(["--runner=FnApiRunner", "--direct_running_mode=in_memory"])
 
 
 def refresh_here(

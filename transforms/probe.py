@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import apache_beam as beam
 
 from transforms.audio.isolation import DecoderProcess
-from transforms.audio.media import probe_audio
+from transforms.audio.media import probe_object
 from transforms.decoding import borrow_decoder, return_decoder
 from transforms.errors import RecordingError, Stage
 from transforms.job import ExtractJob
 from transforms.metrics import Progress, count, count_failure, observe_ms
 from transforms.planning import read_again
-from transforms.records import AudioInfo, Failure, ProbedRecording, Recording
-from transforms.storage.objects import MOST_HEADERS, StoredObject, hash_content
+from transforms.records import Failure, ProbedRecording, Recording
+from transforms.storage.objects import MOST_HEADERS, hash_content
 
 FAILURES = "failures"
 
@@ -141,20 +141,3 @@ def _segment(recording: Recording, job: ExtractJob) -> str | None:
         return None
     start, end = recording.start_seconds, recording.end_seconds
     return "" if start is None and end is None else f"@{start}-{end}"
-
-
-def probe_object(
-    source: StoredObject, upcoming: Sequence[StoredObject] = (), segment: str | None = None
-) -> tuple[AudioInfo, int, str, str]:
-    """Read an object's header, its size and its fingerprint where the listing gave none.
-
-    With a segment (``""`` for the whole), its content's hash, too.
-    """
-    for one in upcoming:
-        one.prefetch_header()
-    if not source.fingerprint:
-        size_bytes, fingerprint = source.stat()
-        source = replace(source, size_bytes=size_bytes, fingerprint=fingerprint)
-    audio = probe_audio(source)
-    content_hash = "" if segment is None else hash_content(source, segment)
-    return audio, source.size_bytes, source.fingerprint, content_hash

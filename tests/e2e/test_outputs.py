@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
+from pipelines.errors import TooManyFailuresError
 from pipelines.extract import check_output
-from pipelines.finish import TooManyFailuresError
 from pipelines.present import extraction_text
 from pipelines.validate import check_shard
 from tests import signals

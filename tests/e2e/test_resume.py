@@ -72,7 +72,7 @@ class Run:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def workers(self) -> list[psutil.Process]:
-        return [p for p in self.children() if "sdk_worker_main" in _last_argument(p)]
+        return [p for p in self.children() if "local_beam" in _last_argument(p)]
 
     def decoders(self) -> list[psutil.Process]:
         return [p for p in self.children() if "m.serve()" in " ".join(_arguments(p))]

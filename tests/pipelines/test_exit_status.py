@@ -9,9 +9,12 @@ import pytest
 import typer
 
 from pipelines.cli_common import Exit, reporting_errors
-from pipelines.finish import TooManyFailuresError
-from pipelines.launch import NothingSubmittedError, RunnerError
-from pipelines.local_workers import LostWorkerError
+from pipelines.errors import (
+    LostWorkerError,
+    NothingSubmittedError,
+    RunnerError,
+    TooManyFailuresError,
+)
 from transforms import errors
 from transforms.errors import DatasetError, UnavailableError, UserError
 from transforms.storage import patience

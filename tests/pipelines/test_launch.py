@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from pipelines import launch
+from pipelines.errors import LostWorkerError
 from pipelines.launch import run_pipeline
-from pipelines.local_workers import LostWorkerError, watching_workers
+from pipelines.local_workers import watching_workers
 from pipelines.options import pipeline_options
 from transforms.errors import CatalogueError, Cause, DatasetError, RecordingError, Stage, UserError
 

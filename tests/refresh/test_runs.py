@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipelines.launch import NothingSubmittedError
+from pipelines.errors import NothingSubmittedError
 from pipelines.runs import Run, recording_run, write_metrics
 from tests.pipeline_runs import melmill
 from tests.refresh.catalogues import SMALL, write_song, write_songs

@@ -125,6 +125,18 @@ def test_a_finished_shard_is_not_decoded_again(
     assert sum(reported) == first.rows
 
 
+def test_a_decoder_process_needs_no_beam(songs: Path, tmp_path: Path) -> None:
+    """Importing it takes longer than most recordings."""
+    job = make_test_job(songs, tmp_path / "out", *OVERRIDES, "catalogue.content_hashes=true")
+    new_decoder = DecoderProcess(2**30)
+    (plan,) = plan_shards(job, new_decoder, 1)
+    assert not write_shard(plan, job, new_decoder, ignore).failures
+    modules = new_decoder.call(20, eval, "sorted(__import__('sys').modules)")
+    new_decoder.close()
+    assert "transforms.audio.spans" in modules
+    assert not {"apache_beam", "transforms.probe"} & set(modules)
+
+
 @pytest.mark.parametrize("damage", ["missing", "cut", "twin missing", "no receipt"])
 def test_a_shard_that_is_not_whole_is_made_again(
     damage: str, songs: Path, tmp_path: Path, decoder: DecoderProcess

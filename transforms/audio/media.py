@@ -6,7 +6,7 @@ decided once, by the probe, so that every read of a recording gives the same sam
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -23,7 +23,7 @@ from transforms.audio.reading import Reader
 from transforms.audio.streams import count_frames
 from transforms.errors import Cause, RecordingError, Stage
 from transforms.records import AudioInfo
-from transforms.storage.objects import StoredObject
+from transforms.storage.objects import StoredObject, hash_content
 from transforms.storage.stored_file import StoredFile
 
 
@@ -114,6 +114,23 @@ def probe_audio(source: StoredObject, limits: MediaLimits = MediaLimits()) -> Au
         rate, channels, frames = audio.sample_rate_hz, audio.channels, audio.frames
         require_plausible(rate, channels, frames, file.size_bytes, limits)
     return audio
+
+
+def probe_object(
+    source: StoredObject, upcoming: Sequence[StoredObject] = (), segment: str | None = None
+) -> tuple[AudioInfo, int, str, str]:
+    """Read an object's header, its size and its fingerprint where the listing gave none.
+
+    With a segment (``""`` for the whole), its content's hash, too.
+    """
+    for one in upcoming:
+        one.prefetch_header()
+    if not source.fingerprint:
+        size_bytes, fingerprint = source.stat()
+        source = replace(source, size_bytes=size_bytes, fingerprint=fingerprint)
+    audio = probe_audio(source)
+    content_hash = "" if segment is None else hash_content(source, segment)
+    return audio, source.size_bytes, source.fingerprint, content_hash
 
 
 def _probe(file: StoredFile, header: Header, limits: MediaLimits) -> AudioInfo:

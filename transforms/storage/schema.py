@@ -88,6 +88,10 @@ class RowSchema:
         n_mels, n_frames = str(self.n_mels).encode(), str(self.n_frames).encode()
         return pa.schema(fields, metadata={_N_MELS: n_mels, _N_FRAMES: n_frames})
 
+    def table(self) -> Any:
+        """Give the ``pyarrow.Schema`` of a Delta table of such rows, with its partition column."""
+        return self.arrow().append(pa.field("split", pa.string())).remove_metadata()
+
     @classmethod
     def from_arrow(cls, schema: Any) -> RowSchema:
         """Read back what :meth:`arrow` made; ``ValueError`` for any other schema."""

@@ -1,0 +1,24 @@
+"""Beam's runner for one machine, with our worker processes."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Any
+
+from apache_beam.portability import python_urns
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+
+import pipelines.local_beam
+
+
+class LocalRunner(FnApiRunner):
+    """Runs pipelines in worker processes that import only what they need."""
+
+    def run_via_runner_api(self, pipeline_proto: Any, options: Any) -> Any:
+        """Run a pipeline that was translated for Beam's own worker program."""
+        command = f"{shlex.quote(sys.executable)} -m {pipelines.local_beam.__name__}"
+        for environment in pipeline_proto.components.environments.values():
+            if environment.urn == python_urns.SUBPROCESS_SDK:
+                environment.payload = command.encode()
+        return super().run_via_runner_api(pipeline_proto, options)

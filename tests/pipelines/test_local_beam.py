@@ -1,0 +1,60 @@
+"""What is imported, and when, for a run on this machine."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import subprocess
+import sys
+
+from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
+
+from pipelines.local_beam import _UNUSED
+from pipelines.quick_options import QuickOptions
+
+
+def modules_after(code: str) -> set[str]:
+    program = f"import sys; {code}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    return set(done.stdout.decode().split())
+
+
+def test_no_command_imports_beam_before_its_options_are_read() -> None:
+    commands = "pipelines.cli, pipelines.cli_versions, pipelines.options, pipelines.runs"
+    assert "apache_beam" not in modules_after(f"import {commands}")
+
+
+def test_beam_is_imported_without_packages_that_go_unused() -> None:
+    options = "from pipelines.options import pipeline_options; pipeline_options('direct')"
+    modules = modules_after(f"{options}; import pipelines.extract, pipelines.local_runner")
+    assert "apache_beam.runners.portability.fn_api_runner.fn_runner" in modules
+    assert not modules & {*_UNUSED}
+
+
+def test_a_worker_imports_no_more() -> None:
+    program = "import pipelines.local_beam as b; b.import_beam(); import transforms.shards"
+    assert not modules_after(program) & {*_UNUSED, "librosa", "matplotlib"}
+
+
+def test_what_was_left_out_can_be_imported_afterwards() -> None:
+    installed = [name for name in ("pandas", "azure.core") if importlib.util.find_spec(name)]
+    later = "".join(f"; import {name}" for name in installed)
+    program = f"import pipelines.local_beam as b; b.import_beam(){later}"
+    assert {*installed} <= modules_after(program)
+
+
+def test_another_runner_gets_all_of_beam() -> None:
+    call = "pipeline_options('flink', 0, ['--flink_master=[local]'])"
+    modules = modules_after(f"from pipelines.options import pipeline_options; {call}")
+    assert "apache_beam.io.gcp.bigquery" in modules
+
+
+def test_views_of_options_are_made_once_and_share_their_values() -> None:
+    options = QuickOptions(["--direct_num_workers=3"])
+    view = options.view_as(DirectOptions)
+    assert options.view_as(DirectOptions) is view
+    options.view_as(StandardOptions).runner = "another"
+    twin = copy.deepcopy(options)
+    twin.view_as(DirectOptions).direct_num_workers = 5
+    assert (view.direct_num_workers, twin.view_as(DirectOptions).direct_num_workers) == (3, 5)
+    assert twin.view_as(StandardOptions).runner == "another"
