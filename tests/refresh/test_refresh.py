@@ -469,5 +469,8 @@ def test_what_fails_after_the_commit_is_no_conflict(
         patch.setattr("pipelines.finish.write_card", fail)
         with pytest.raises(DatasetError, match="the card cannot be written"):
             refresh_here(songs, dataset)
-    assert faults(dataset) == []
+    missing = faults(dataset)
+    assert missing
+    assert all("the next refresh writes it anew" in fault for fault in missing)
     assert not refresh_here(songs, dataset).committed
+    assert faults(dataset) == []

@@ -422,6 +422,6 @@ def test_nothing_to_read_is_no_reason_to_fail(store: Store, dataset: Path, songs
     from pipelines.present import extraction_text
 
     takedown(store, sorted(uris_of(dataset)))
-    made = extract_here(songs, dataset, *SMALL)
+    made = extract_here(songs, dataset, *FEW, TWINS, "catalogue.content_hashes=true")
     assert not made.totals.rows
     assert "Nothing to do" in extraction_text(str(dataset), made)
