@@ -9,8 +9,8 @@ from transforms.storage.stored_file import StoredFile
 
 #: Tags before and behind the audio that are skipped; real files have one or two.
 _MAX_TAGS = 16
-#: The end of a file that is fetched at once, where it is remote: a smallest window.
-_TAIL_BYTES = 1 << 18
+#: The end of a file that is read at once.
+_TAIL_BYTES = 1 << 16
 #: The start of an ID3v2 tag is looked for within this.
 _SEARCHED_BYTES = 1 << 20
 
@@ -35,8 +35,8 @@ def audio_end(file: StoredFile, start: int) -> int:
     A tag's size is a claim: a tag cannot begin before byte `start`, where the audio begins.
     """
     end = file.size_bytes
-    # Steps backward would each be a request to a remote store, so all of them get one window.
-    file.read_at(max(start, end - _TAIL_BYTES), 1)
+    # Steps backward would each be a request to a remote store.
+    file.read_at(max(start, end - _TAIL_BYTES), _TAIL_BYTES)
     for _ in range(_MAX_TAGS):
         size = _tag_before(file, end)
         if size == 0 or end - size < start:
