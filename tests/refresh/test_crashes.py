@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipelines.config import RetentionConfig
@@ -20,6 +20,7 @@ from tests.refresh.catalogues import (
     SMALL,
     assert_as_fresh,
     files_of,
+    mentions_of,
     rows_of,
     write_song,
     write_songs,
@@ -71,22 +72,62 @@ def test_killed_at_a_write(songs: Path, dataset: Path, tmp_path: Path, write: in
     assert_finished(songs, dataset, tmp_path / "fresh")
 
 
-LATER = [pytest.param(tenths, marks=pytest.mark.slow) for tenths in range(16, 80, 4)]
+#: A hundred moments, of which the default tests have one.
+MOMENTS = [
+    pytest.param(command, seed, marks=[] if (command, seed) == ("refresh", 0) else pytest.mark.slow)
+    for command in ("extract", "refresh", "takedown", "gc")
+    for seed in range(25)
+]
 
 
-@pytest.mark.parametrize("tenths", [45, *LATER])
-def test_killed_after_a_while(songs: Path, dataset: Path, tmp_path: Path, tenths: int) -> None:
-    command = [sys.executable, "-m", "pipelines", "refresh", str(songs), str(dataset), "--quiet"]
-    before, version = rows_of(dataset), require_snapshot(Store(str(dataset))).version
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    ) as run:
-        time.sleep(tenths / 10)
+@pytest.mark.parametrize(("command", "seed"), MOMENTS)
+def test_killed_after_a_while(
+    songs: Path, dataset: Path, tmp_path: Path, command: str, seed: int
+) -> None:
+    """All processes of a command end by kill -9; the same command goes on from there."""
+    formats = "output.formats=[parquet,tfrecord]"
+    erased = str(songs / "3.wav")
+    if command == "extract":
+        dataset = tmp_path / "new"
+    if command == "gc":
+        refresh_here(songs, dataset)
+    arguments = {
+        "extract": [songs, dataset, *(f"--set={one}" for one in (*SMALL, formats))],
+        "refresh": [songs, dataset],
+        "takedown": [dataset, erased, "--yes"],
+        "gc": [dataset, "--keep=1", "--grace-hours=0"],
+    }[command]
+    line = [sys.executable, "-m", "pipelines", command, *map(str, arguments), "--quiet"]
+    before, version = held(dataset)
+    kill_after(np.random.default_rng(seed).uniform(0, _SECONDS[command]), line)
+    if command == "gc" or held(dataset)[1] == version:
+        assert held(dataset)[0] == before
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    if command == "takedown":
+        assert mentions_of(dataset, erased) == []
+        Path(erased).unlink()
+    assert_finished(songs, dataset, tmp_path / "fresh")
+
+
+#: About how long each command takes.
+_SECONDS = {"extract": 7, "refresh": 7, "takedown": 2, "gc": 2}
+
+
+def held(dataset: Path) -> tuple[object, int]:
+    """The current snapshot's rows and version; none, and -1, where nothing is committed."""
+    if not (dataset / "_delta_log").exists() or not any((dataset / "_delta_log").glob("*.json")):
+        return None, -1
+    return rows_of(dataset), require_snapshot(Store(str(dataset))).version
+
+
+def kill_after(seconds: float, line: list[str]) -> None:
+    null = subprocess.DEVNULL
+    with subprocess.Popen(line, stdout=null, stderr=null, start_new_session=True) as run:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.wait(seconds)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(run.pid, signal.SIGKILL)
-    if require_snapshot(Store(str(dataset))).version == version:
-        assert rows_of(dataset) == before
-    assert_finished(songs, dataset, tmp_path / "fresh")
 
 
 def test_finished_shards_are_not_made_again(

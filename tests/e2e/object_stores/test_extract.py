@@ -54,7 +54,15 @@ def test_a_catalogue_and_a_dataset_on_any_store(
     }
     folder = places[1].store("sets/dataset").top_names()
     assert folder == {
-        *(".melmill", "README.md", "_delta_log", "index", "split=test", "split=train", "split=validation"),
+        *(
+            ".melmill",
+            "README.md",
+            "_delta_log",
+            "index",
+            "split=test",
+            "split=train",
+            "split=validation",
+        ),
         *("statistics.json", "tfrecord"),
     }
 
