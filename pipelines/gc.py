@@ -71,9 +71,10 @@ def collect(
     Raises
     ------
     DatasetError
-        There is no dataset, or another run committed just now.
+        There is no dataset, or another run began or committed just now.
     """
     current = open_snapshot(store)
+    staged = set(store.names("staging"))
     every = read_history(store)
     history = [past for past in every if past.kept]
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
@@ -84,6 +85,9 @@ def collect(
     garbage = _garbage(store, every, kept, young_ms)
     if require_snapshot(store).version != current.version:
         raise DatasetError(f"{store.root}: another run committed just now; run gc again")
+    # One that goes on where it stopped long ago may take its old shards for finished.
+    if set(store.names("staging")) - staged:
+        raise DatasetError(f"{store.root}: a run began just now; run gc again")
     if not dry_run:
         mend_side_files(store, current)
         remove_all(store, garbage, report)

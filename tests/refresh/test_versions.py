@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from pipelines.compact import compact
 from pipelines.config import RetentionConfig
-from pipelines.gc import choose, collect
+from pipelines.gc import _garbage, choose, collect
 from pipelines.takedown import takedown
 from pipelines.validate import validate
 from pipelines.versions import (
@@ -284,10 +285,7 @@ def test_a_clock_that_goes_backwards_keeps_more(store: Store, folder: Path) -> N
 def test_gc_leaves_what_a_running_run_has_finished(store: Store, folder: Path) -> None:
     # An interrupted run of long ago that was begun again just now.
     (folder / "songs" / "7.wav").write_bytes((folder / "songs" / "3.wav").read_bytes())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transforms.index.write_part", _fail)
-        with pytest.raises(RuntimeError):
-            refresh_here(folder / "songs", folder / "set")
+    _interrupted_refresh(folder)
     made = files_of(folder / "set")
     soon = time.time_ns() // 1_000_000 + 3_600_000
     _age(folder / "set", 10)
@@ -299,6 +297,37 @@ def test_gc_leaves_what_a_running_run_has_finished(store: Store, folder: Path) -
     collect(store, RetentionConfig(keep_snapshots=3, grace_hours=24), now_ms=soon)
     assert len(files_of(folder / "set")) < len(made)
     assert not (folder / "set" / "staging").exists()
+
+
+def test_gc_stops_where_a_run_of_long_ago_goes_on_meanwhile(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "songs" / "7.wav").write_bytes((folder / "songs" / "3.wav").read_bytes())
+    _interrupted_refresh(folder)
+    soon = time.time_ns() // 1_000_000 + 3_600_000
+    _age(folder / "set", 10)
+    real, retention = _garbage, RetentionConfig(keep_snapshots=3, grace_hours=24)
+
+    def slow(*arguments: Any) -> dict[str, int]:
+        found = real(*arguments)
+        _interrupted_refresh(folder)
+        return found
+
+    monkeypatch.setattr("pipelines.gc._garbage", slow)
+    with pytest.raises(DatasetError, match="a run began just now; run gc again"):
+        collect(store, retention, now_ms=soon)
+    monkeypatch.undo()
+    assert collect(store, retention, now_ms=soon).files == []
+    made = refresh_here(folder / "songs", folder / "set")
+    assert made.committed
+    assert "shards_written" not in made.metrics.counters
+
+
+def _interrupted_refresh(folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transforms.index.write_part", _fail)
+        with pytest.raises(RuntimeError):
+            refresh_here(folder / "songs", folder / "set")
 
 
 def _fail(*_: object, **__: object) -> None:
