@@ -59,3 +59,16 @@ def test_what_lasts_is_not_asked_again(waits: list[float]) -> None:
     with pytest.raises(FileNotFoundError):
         insist(store)
     assert (store.asked, waits) == (1, [])
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(waits: list[float]) -> None:
+    """Aiohttp calls it a bad message, by a status of its own that no store gave."""
+    aiohttp = pytest.importorskip("aiohttp")
+    from aiohttp.http_exceptions import ContentLengthError
+
+    def broken_off() -> Exception:
+        error = aiohttp.ClientPayloadError("Response payload is not completed")
+        error.__cause__ = ContentLengthError("Not enough data")
+        return error
+
+    assert insist(Store(3, broken_off)) == "answer"

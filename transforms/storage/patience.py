@@ -170,6 +170,8 @@ def _is_forbidden(error: BaseException) -> bool:
 def _status(error: BaseException) -> int | None:
     """Find the HTTP status that a client's exception carries, under whatever name."""
     for one in _chain(error):
+        if type(one).__module__ == "aiohttp.http_exceptions":
+            continue  # 400 for an answer that breaks off, which no store gave
         response = getattr(one, "response", None)
         known = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
         for status in (

@@ -149,6 +149,9 @@ class Gateway:
     async def _half(
         self, request: web.Request, status: int, headers: Any, content: bytes
     ) -> web.StreamResponse:
+        if not content:  # half of such an answer is none
+            _abort(request)
+            return self._remember(request, web.Response(status=500))
         response = web.StreamResponse(status=status, headers=headers)
         response.content_length = len(content)
         await response.prepare(request)

@@ -82,7 +82,7 @@ def extract(place: Place, output: str) -> None:
     ]
     more = ("--set=output.formats=[parquet,tfrecord]", "--workers=2")
     done = melmill("extract", f"{place.root}/songs", f"{place.root}/{output}", *settings, *more)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def content(store: Store) -> dict[str, bytes]:
