@@ -62,7 +62,7 @@ class Outcome:
 
 def read_outcome(job: ExtractJob) -> Outcome:
     """Read what the pipeline has left; ``FileNotFoundError`` where it is not there."""
-    said = json.loads(job.store.read(f"{job.staging}/outcome.json"))
+    said = json.loads(job.store.read(job.outcome))
     del said["files"]
     return Outcome(**said)
 

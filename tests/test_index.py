@@ -151,7 +151,7 @@ def write(
     shards: list[ShardSummary] = SHARDS,
     parts: int = 1,
 ) -> str:
-    """Write the index; give its name, as ``outcome.json`` tells it."""
+    """Write the index; give its name, as the outcome tells it."""
     with in_memory_pipeline() as pipeline:
         found = tuple(
             pipeline | f"Create{i}" >> beam.Create(facts, reshuffle=False)
@@ -159,7 +159,7 @@ def write(
         )
         decided = pipeline | beam.Create([decision(parts)], reshuffle=False)
         _ = found | WriteIndex(job, decided)
-    outcome = json.loads(job.store.read(f"{job.staging}/outcome.json"))
+    outcome = json.loads(job.store.read(job.outcome))
     assert sorted(job.store.names("index")) == outcome["files"]
     return outcome["index"]
 

@@ -60,7 +60,7 @@ class WriteIndex(beam.PTransform):
     In go collections of facts: planned recordings, failures before any shard, the shards'
     summaries; in a refresh, what differs from the snapshot before, of which all that no fact
     speaks of is carried over. The index is written to ``index/DIGEST``, the digest being that of
-    everything in it, so a retry writes the same files again; then ``outcome.json`` in the run's
+    everything in it, so a retry writes the same files again; then the outcome in the run's
     staging folder names it. Out comes that name, once.
 
     Attributes
@@ -393,5 +393,5 @@ def _write_outcome(
     name = index_name(index)
     outcome: dict[str, Any] = {"index": name, "parts": parts, "files": sorted(files)}
     outcome |= {"todo": decision.todo, "difference": decision.difference.to_json()}
-    job.store.put(f"{job.staging}/outcome.json", json.dumps(outcome).encode())
+    job.store.put(job.outcome, json.dumps(outcome).encode())
     return name

@@ -186,6 +186,11 @@ class ExtractJob:
         """Folder of the run's working files in the dataset."""
         return f"staging/{self.run_id}"
 
+    @property
+    def outcome(self) -> str:
+        """File where an attempt's pipeline says what it has left; others work for the same end."""
+        return f"{self.staging}/outcomes/{self.attempt or self.run_id}.json"
+
     def left_out(self) -> LeftOut:
         """Read which recordings stay out of the dataset, whatever the catalogue lists."""
         options = self.catalogue.storage_options

@@ -9,10 +9,11 @@ from deltalake import DeltaTable
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a dataset but the log, whose commits carry the time of day."""
+    """Every file of a dataset but the log and the runs' records, which tell the time of day."""
     files = (path for path in folder.rglob("*") if path.is_file())
     named = ((path.relative_to(folder), path) for path in files)
-    return {str(name): path.read_bytes() for name, path in named if name.parts[0] != "_delta_log"}
+    times = ("_delta_log", "runs")
+    return {str(name): path.read_bytes() for name, path in named if name.parts[0] not in times}
 
 
 def added(folder: Path) -> list[str]:

@@ -103,8 +103,8 @@ def has_worker(process: subprocess.Popen[str]) -> bool:
 #: Moments that every command comes to; the last are for those that have workers.
 MOMENTS: dict[str, Callable[[subprocess.Popen[str]], object]] = {
     "the first": lambda process: True,
-    "imports": lambda process: time.sleep(0.3) or True,
-    "later imports": lambda process: time.sleep(1) or True,
+    "imports": lambda process: time.sleep(0.1) or True,
+    "later imports": lambda process: time.sleep(0.5) or True,
     "first worker": has_worker,
     "working": lambda process: has_worker(process) and (time.sleep(1.2) or True),
 }
@@ -150,7 +150,7 @@ ALL = [
     (name, moment, number, group)
     for name in COMMANDS
     for moment in MOMENTS
-    if name in HAVE_WORKERS or "work" not in moment
+    if name in HAVE_WORKERS or moment in ("the first", "imports")
     for number in WORDS
     for group in (True, False)
 ]

@@ -23,18 +23,18 @@ _SHARD = re.compile(
 _INDEX = re.compile(rf"index/({_DIGEST})/(?:recordings|failures|shards)-[0-9]{{5,}}\.parquet")
 _TAKEN_DOWN = re.compile(rf"taken_down/{_DIGEST}\.jsonl")
 _STAGING = re.compile(
-    r"staging/(?:(?P<run>[0-9a-f]{16})/)?(?:started|(?:outcome|plan|decision)\.json"
+    r"staging/(?:(?P<run>[0-9a-f]{16})/)?(?:started|(?:plan|decision)\.json"
     rf"|(?:made|shards)/{_DIGEST}\.json|scratch/{_DIGEST}|exclusive-{_DIGEST}"
-    rf"|attempts/[0-9a-f]{{16}}-{_DIGEST})"
+    rf"|attempts/[0-9a-f]{{16}}-{_DIGEST}|outcomes/[0-9a-f]{{16}}(?:-{_DIGEST})?\.json)"
 )
 
-_RUN_FOLDERS = ("attempts", "made", "scratch", "shards")
+_RUN_FOLDERS = ("attempts", "made", "outcomes", "scratch", "shards")
 
 
 def is_own(name: str) -> bool:
     """Tell whether only melmill gives a file such a name; names are relative to the dataset.
 
-    >>> is_own("staging/0123456789abcdef/outcome.json"), is_own("index/songs/a.wav")
+    >>> is_own("staging/0123456789abcdef/started"), is_own("index/songs/a.wav")
     (True, False)
     """
     return any(form.fullmatch(name) for form in (_SHARD, _INDEX, _TAKEN_DOWN, _STAGING))
