@@ -32,10 +32,10 @@ SMALL = (
 )
 
 
-def write_song(path: Path, seed: int = 0, seconds: float = 1.0) -> None:
+def write_song(path: Path, seed: int = 0, seconds: float = 1.0, rate: int = RATE) -> None:
     """Write noise that no other seed gives."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_audio(path, noise(seconds, RATE, seed), RATE)
+    write_audio(path, noise(seconds, rate, seed), rate)
 
 
 def write_songs(folder: Path, number: int = 6) -> Path:

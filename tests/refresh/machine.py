@@ -31,9 +31,11 @@ from pipelines.validate import validate
 from pipelines.versions import history, rollback
 from tests.pipeline_runs import extract_here, here, refresh_here
 from tests.refresh.catalogues import (
+    RATE,
     SMALL,
     assert_as_fresh,
     files_of,
+    mentions_of,
     needed_files,
     rows_of,
     statuses_of,
@@ -51,6 +53,8 @@ from transforms.storage.store import Store
 NAMES = st.sampled_from([f"{letter}.wav" for letter in "abcde"])
 SEEDS = st.integers(0, 99)
 SECONDS = st.sampled_from([0.1, 0.5, 1.0, 1.3])
+#: The dataset's own rate, and one that is resampled.
+RATES = st.sampled_from([RATE, 4410])
 
 #: Settings, and the values that they take in turn.
 SETTINGS: dict[str, tuple[str, ...]] = {
@@ -63,6 +67,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "output.min_shards": ("8", "2"),
     "output.order_seed": ("0", "4"),
     "limits.max_duration_hours": ("24", str(0.7 / 3600)),
+    "limits.damaged": ("fail", "keep"),
 }
 
 
@@ -150,6 +155,10 @@ class DatasetMachine(RuleBasedStateMachine):
         self.add("anchor.wav", 1, 0.5)
         self.add("a.wav", 2, 1.0)
         extract_here(self.table(), self.dataset, *self.recipe())
+        # Within the folders that melmill fills, too, a user may put something.
+        for folder in ("index/songs", "staging", "runs", "split=train"):
+            (self.dataset / folder).mkdir(parents=True, exist_ok=True)
+            (self.dataset / folder / "mine.wav").write_bytes(b"mine")
 
     def table(self, *, without: frozenset[str] = frozenset(), file: str = "songs.jsonl") -> Path:
         rows = [
@@ -174,11 +183,17 @@ class DatasetMachine(RuleBasedStateMachine):
         settings = [f"{key}={value}" for key, value in self.settings.items()]
         return [*SMALL, once, f"catalogue.exclude={exclude}", *settings]
 
-    @rule(name=NAMES, seed=SEEDS, seconds=SECONDS)
-    def add(self, name: str, seed: int, seconds: float) -> None:
+    @rule(name=NAMES, seed=SEEDS, seconds=SECONDS, rate=RATES)
+    def add(self, name: str, seed: int, seconds: float, rate: int = RATE) -> None:
         (self.songs / name).unlink(missing_ok=True)
-        write_song(self.songs / name, seed, seconds)
+        write_song(self.songs / name, seed, seconds, rate)
         self.labels.setdefault(name, {"genre": "rock"})
+
+    @rule(name=NAMES, share=st.sampled_from([0.3, 0.9]), rate=RATES)
+    def truncate(self, name: str, share: float, rate: int) -> None:
+        self.add(name, 7, 1.0, rate)
+        content = (self.songs / name).read_bytes()
+        (self.songs / name).write_bytes(content[: round(share * len(content))])
 
     @rule(name=NAMES)
     def remove(self, name: str) -> None:
@@ -283,6 +298,27 @@ class DatasetMachine(RuleBasedStateMachine):
             assert self.version() == version + 1
         self.refresh()
 
+    @rule(name=NAMES)
+    def refresh_beside_one_that_misses_a_recording(self, name: str) -> None:
+        """The same command, begun later, finds a recording gone, and perhaps nothing to do."""
+        real, committed = pipelines.extract.require_outcome, []
+
+        def require_outcome(job: Any) -> Any:
+            pipelines.extract.require_outcome = real
+            self.table(without=frozenset({name}))
+            rival = refresh_here(self.songs / "songs.jsonl", self.dataset, *self.recipe())
+            committed.append(rival.committed)
+            self.table()
+            return real(job)
+
+        patched = mock.patch.object(pipelines.extract, "require_outcome", require_outcome)
+        with patched, contextlib.suppress(ConflictError):
+            refresh_here(self.table(), self.dataset, *self.recipe())
+        if committed == [True]:
+            self.refresh()
+        else:
+            self.is_up_to_date()
+
     def version(self) -> int:
         return require_snapshot(Store(str(self.dataset))).version
 
@@ -311,6 +347,8 @@ class DatasetMachine(RuleBasedStateMachine):
         for version in self.kept():
             uris = {str(dict(row[:-1])["uri"]) for row in rows_of(self.dataset, version).values()}
             assert not {str(self.songs / one) for one in self.erased} & uris
+        erased = sorted(str(self.songs / one) for one in self.erased)
+        assert mentions_of(self.dataset, *erased) == []
 
     def known(self) -> set[str]:
         """Names of the recordings that the current snapshot knows."""
@@ -350,7 +388,8 @@ class DatasetMachine(RuleBasedStateMachine):
 
     def only_the_current_is_left(self) -> None:
         needed = needed_files(self.dataset)
-        assert files_of(self.dataset) <= needed | {"tfrecord/files.json", "tfrecord/features.json"}
+        files = {name for name in files_of(self.dataset) if not name.endswith("/mine.wav")}
+        assert files <= needed | {"tfrecord/files.json", "tfrecord/features.json"}
 
     @precondition(lambda self: len(history(Store(str(self.dataset)))) > 1)
     @rule(data=st.data())
@@ -368,6 +407,7 @@ class DatasetMachine(RuleBasedStateMachine):
             store = Store(str(self.dataset))
             assert validate(store, 1, lambda number: None) == []
             list_files(store, require_snapshot(store))
+            assert len(list(self.dataset.rglob("mine.wav"))) == 4
 
     def teardown(self) -> None:
         if hasattr(self, "dataset"):
