@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import threading
+import time
+
+_LOOKING_SECONDS = 0.5
 
 #: Packages that Beam imports where they are installed, for transforms that melmill does not use.
 _UNUSED = (
@@ -34,7 +39,16 @@ def import_beam() -> None:
             del sys.modules[name]
 
 
+def end_with(launcher: int) -> None:
+    """End this process when its parent is another than the launcher, which has ended then."""
+    while os.getppid() == launcher:
+        time.sleep(_LOOKING_SECONDS)
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    # One that was begun while its launcher ended would wait a minute for it.
+    threading.Thread(target=end_with, args=(int(sys.argv[1]),), daemon=True).start()
     import_beam()
     from apache_beam.runners.worker.sdk_worker_main import main
 

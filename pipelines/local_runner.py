@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from typing import Any
@@ -17,7 +18,8 @@ class LocalRunner(FnApiRunner):
 
     def run_via_runner_api(self, pipeline_proto: Any, options: Any) -> Any:
         """Run a pipeline that was translated for Beam's own worker program."""
-        command = f"{shlex.quote(sys.executable)} -m {pipelines.local_beam.__name__}"
+        program = f"{shlex.quote(sys.executable)} -m {pipelines.local_beam.__name__}"
+        command = f"exec {program} {os.getpid()}"  # or its parent would be a shell
         for environment in pipeline_proto.components.environments.values():
             if environment.urn == python_urns.SUBPROCESS_SDK:
                 environment.payload = command.encode()

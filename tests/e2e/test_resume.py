@@ -72,7 +72,7 @@ class Run:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def workers(self) -> list[psutil.Process]:
-        return [p for p in self.children() if "local_beam" in _last_argument(p)]
+        return [p for p in self.children() if "pipelines.local_beam" in _arguments(p)]
 
     def decoders(self) -> list[psutil.Process]:
         return [p for p in self.children() if "m.serve()" in " ".join(_arguments(p))]
@@ -92,12 +92,6 @@ def _arguments(process: psutil.Process) -> list[str]:
     with suppress(psutil.NoSuchProcess):
         return process.cmdline()
     return []
-
-
-def _last_argument(process: psutil.Process) -> str:
-    # Not the shell between, whose last argument is a whole command line.
-    last = (_arguments(process) or [""])[-1]
-    return "" if " " in last else last
 
 
 @contextmanager

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
+import os
 import subprocess
 import sys
 
+import psutil
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
 from pipelines.local_beam import _UNUSED
@@ -58,3 +61,22 @@ def test_views_of_options_are_made_once_and_share_their_values() -> None:
     twin.view_as(DirectOptions).direct_num_workers = 5
     assert (view.direct_num_workers, twin.view_as(DirectOptions).direct_num_workers) == (3, 5)
     assert twin.view_as(StandardOptions).runner == "another"
+
+
+def test_a_worker_ends_with_its_launcher_however_that_ends() -> None:
+    """One that is begun while its launcher ends is among the children of nobody who ends them."""
+    nobody = dict.fromkeys(
+        ("CONTROL_API_SERVICE_DESCRIPTOR", "LOGGING_API_SERVICE_DESCRIPTOR"), 'url: "localhost:9"'
+    )
+    program = "import subprocess, sys, os; "
+    program += "worker = subprocess.Popen([sys.executable, '-m', 'pipelines.local_beam', "
+    program += "str(os.getpid())], stdout=2); print(worker.pid, flush=True); os._exit(1)"
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **nobody, "PIPELINE_OPTIONS": "{}"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(int(ended.stdout)).wait(20)
