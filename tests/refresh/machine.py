@@ -47,6 +47,7 @@ from transforms.audio.spans import extract_span
 from transforms.errors import Cause, ConflictError, DatasetError, RecordingError, Stage
 from transforms.storage.card import list_files
 from transforms.storage.exports import ExportJob
+from transforms.storage.index import read_index
 from transforms.storage.snapshot import require_snapshot
 from transforms.storage.store import Store
 
@@ -150,7 +151,7 @@ class DatasetMachine(RuleBasedStateMachine):
         self.erased: set[str] = set()
         self.excluded: set[str] = set()
         self.settings = {key: values[0] for key, values in SETTINGS.items()}
-        self.current = False
+        self.may_be_stale = False
         # A dataset of nothing is none: one recording stays.
         self.add("anchor.wav", 1, 0.5)
         self.add("a.wav", 2, 1.0)
@@ -255,6 +256,7 @@ class DatasetMachine(RuleBasedStateMachine):
 
     def is_up_to_date(self) -> None:
         """The dataset holds what a fresh extraction without the erased would, and stays so."""
+        self.may_be_stale = False
         fresh = self.table(without=frozenset(self.erased), file="fresh.jsonl")
         assert_as_fresh(fresh, self.dataset, self.folder / "fresh", *self.recipe())
         assert not refresh_here(self.table(), self.dataset).committed
@@ -328,6 +330,7 @@ class DatasetMachine(RuleBasedStateMachine):
         with killed_at(write):
             refresh_here(self.table(), self.dataset, *self.recipe())
         assert self.version() in (version, version + 1)
+        self.may_be_stale |= self.version() > version
         if self.version() == version:
             assert rows_of(self.dataset) == before
 
@@ -343,19 +346,18 @@ class DatasetMachine(RuleBasedStateMachine):
         if name in self.known():
             takedown(Store(str(self.dataset)), [how.format(self.songs / name)])
             self.erased.add(name)
+            self.may_be_stale = False
         assert not self.erased & self.known()
-        for version in self.kept():
-            uris = {str(dict(row[:-1])["uri"]) for row in rows_of(self.dataset, version).values()}
-            assert not {str(self.songs / one) for one in self.erased} & uris
         erased = sorted(str(self.songs / one) for one in self.erased)
+        store = Store(str(self.dataset))
+        for index in {one["index"] for one in history(store) if one["kept"]}:
+            uris = {row["uri"] for row in read_index(store, index, "recordings", ["uri"])}
+            assert uris.isdisjoint(erased)
         assert mentions_of(self.dataset, *erased) == []
 
     def known(self) -> set[str]:
         """Names of the recordings that the current snapshot knows."""
         return {Path(uri).name for uri in statuses_of(self.dataset)}
-
-    def kept(self) -> list[int]:
-        return [one["version"] for one in history(Store(str(self.dataset))) if one["kept"]]
 
     @rule()
     def comment_on_a_column(self) -> None:
@@ -372,6 +374,7 @@ class DatasetMachine(RuleBasedStateMachine):
     def compact(self) -> None:
         before = rows_of(self.dataset)
         compact(Store(str(self.dataset)), here())
+        self.may_be_stale = False
         assert rows_of(self.dataset) == before
 
     @rule(keep=st.integers(1, 3))
@@ -379,6 +382,7 @@ class DatasetMachine(RuleBasedStateMachine):
         before = rows_of(self.dataset)
         store = Store(str(self.dataset))
         collect(store, RetentionConfig(keep_snapshots=keep, grace_hours=0))
+        self.may_be_stale = False
         assert rows_of(self.dataset) == before
         kept = [one["version"] for one in history(store) if one["kept"]]
         for version in kept:
@@ -399,13 +403,18 @@ class DatasetMachine(RuleBasedStateMachine):
         version = data.draw(st.sampled_from(kept))
         wanted = rows_of(self.dataset, version)
         rollback(store, version)
+        self.may_be_stale = False
         assert rows_of(self.dataset) == wanted
 
     @invariant()
     def what_is_there_is_whole(self) -> None:
         if hasattr(self, "dataset"):
             store = Store(str(self.dataset))
-            assert validate(store, 1, lambda number: None) == []
+            faults = validate(store, 1, lambda number: None)
+            # What a run that was killed behind its commit left is named, and mended by the next.
+            if self.may_be_stale:
+                faults = [one for one in faults if "the next refresh writes it anew" not in one]
+            assert faults == []
             list_files(store, require_snapshot(store))
             assert len(list(self.dataset.rglob("mine.wav"))) == 4
 
