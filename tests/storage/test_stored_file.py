@@ -72,3 +72,12 @@ def test_an_error_below_a_view_is_raised_by_it(monkeypatch):
     with pytest.raises(RecordingError) as raised:
         view.raise_kept()
     assert raised.value.cause == Cause.STORAGE_ERROR
+
+
+def test_a_read_of_an_impossible_size_gives_what_there_is() -> None:
+    """Memory for all that was asked for would be taken beforehand, and is not there."""
+    with StoredFile(io.BytesIO(b"abcdef")) as file:
+        file.seek(2)
+        assert file.read(1 << 60) == b"cdef"
+        assert (file.read(1 << 60), file.read(), file.tell()) == (b"", b"", 6)
+        file.raise_kept()

@@ -86,8 +86,10 @@ class StoredFile:
         """Read up to `size` bytes; none at the end of the file and after an error."""
         if self._kept is not None:
             return b""
+        # A decoder asks for as much as a damaged file says; memory for it is taken beforehand.
+        left = max(0, self.size_bytes - self._position)
         try:
-            data = self._buffered.read(size)
+            data = self._buffered.read(min(size, left) if size >= 0 else left)
         except BaseException as error:  # noqa: BLE001 - raise_kept raises it, of whatever kind
             self._kept = error
             return b""
