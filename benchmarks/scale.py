@@ -29,15 +29,15 @@ from pipelines.counters import run_metrics
 from pipelines.extract import make_job
 from pipelines.launch import run_pipeline
 from pipelines.options import pipeline_options
-from transforms.job import ExtractJob
-from transforms.plan import PlanRecordings, PlanShards, pack_bucket
-from transforms.plan_summary import SummarizePlan
-from transforms.planning import RECORDINGS_PER_BUCKET, SplitTotals, plan_recording
-from transforms.records import AudioInfo, ProbedRecording, Recording
-from transforms.storage.catalogue import Catalogue
-from transforms.storage.listing import Listing
-from transforms.storage.naming import digest
-from transforms.storage.store import Store
+from transforms.catalogue.listing import Listing
+from transforms.catalogue.parts import Catalogue
+from transforms.core.naming import digest
+from transforms.core.records import AudioInfo, ProbedRecording, Recording
+from transforms.plan.job import ExtractJob
+from transforms.plan.planning import RECORDINGS_PER_BUCKET, SplitTotals, plan_recording
+from transforms.plan_shards import PlanRecordings, PlanShards, pack_bucket
+from transforms.store.folders import Store
+from transforms.summarize_plan import SummarizePlan
 
 PER_PART = RECORDINGS_PER_BUCKET
 RATE_HZ = 44_100

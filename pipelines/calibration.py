@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from transforms.audio.chunks import count_chunks, resampled_length
-from transforms.audio.features import FeatureSpec
-from transforms.audio.media import probe_audio
-from transforms.audio.spans import Span, extract_span
-from transforms.records import ProbedRecording, Recording
-from transforms.storage.objects import StoredObject
+from transforms.core.records import ProbedRecording, Recording
+from transforms.decode.media import probe_audio
+from transforms.features.chunks import count_chunks, resampled_length
+from transforms.features.spans import Span, extract_span
+from transforms.features.spec import FeatureSpec
+from transforms.store.objects import StoredObject
 
 _RATE_HZ = 48_000
 _SECONDS = 20

@@ -32,12 +32,12 @@ from pipelines.cli_common import (
     print_json,
     reporting_errors,
 )
-from transforms.storage.store import Store, absolute_uri
+from transforms.store.folders import Store, absolute_uri
 
 if TYPE_CHECKING:
     from pipelines.config import Config
     from pipelines.extract import Extraction
-    from transforms.job import ExtractJob
+    from transforms.plan.job import ExtractJob
 
 
 @app.command(context_settings=PASS_THROUGH)
@@ -190,7 +190,7 @@ def refresh(
 def recipe_for(dataset: str, config: str | None, overrides: list[str]) -> Config:
     """Read the recipe that is asked for, or the one that a dataset was made with."""
     from pipelines.config import load_config
-    from transforms.storage.snapshot import read_snapshot
+    from transforms.snapshot.delta import read_snapshot
 
     asked = load_config(config, overrides)
     if config is not None:
@@ -354,8 +354,8 @@ def export(
     from pipelines.export import default_name
     from pipelines.export import export as run
     from pipelines.progress import showing_progress
-    from transforms.storage.exports import ExportJob, check_format
-    from transforms.storage.normalization import check_normalization
+    from transforms.rows.normalization import check_normalization
+    from transforms.views.exports import ExportJob, check_format
 
     with reporting_errors():
         options = beam_options(runner, workers, context.args, runner_config)

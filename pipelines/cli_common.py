@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.errors import LostWorkerError, NothingSubmittedError, TooManyFailuresError
-from transforms.errors import ConflictError, UnavailableError, UserError
-from transforms.storage.store import Store, absolute_uri
+from transforms.core.errors import ConflictError, UnavailableError, UserError
+from transforms.store.folders import Store, absolute_uri
 
 
 class Exit(IntEnum):

@@ -26,7 +26,7 @@ from pipelines.cli_common import (
     print_json,
     reporting_errors,
 )
-from transforms.errors import ConfigError
+from transforms.core.errors import ConfigError
 
 VersionArgument = Annotated[
     int, typer.Argument(metavar="VERSION", min=0, help="As melmill history names it.")

@@ -23,20 +23,19 @@ from pipelines.maintenance import (
     mend_side_files,
     open_whole_snapshot,
 )
-from transforms.compact import MergeShards
-from transforms.diff import Decision
-from transforms.diffing import Difference
-from transforms.index import WriteIndex
-from transforms.job import ExtractJob
-from transforms.storage.exclusive import require_exclusive_commits
-from transforms.storage.index import read_index
-from transforms.storage.merging import ShardSize, plan_merges
-from transforms.storage.receipts import count_finished
-from transforms.storage.shards import row_group_rows
-from transforms.storage.snapshot import Snapshot
-from transforms.storage.store import Store
-from transforms.storage.totals import add_up
-from transforms.workers import CheckWorkers
+from transforms.check_workers import CheckWorkers
+from transforms.index.tables import read_index
+from transforms.merge_shards import MergeShards
+from transforms.plan.comparing import Decision, Difference
+from transforms.plan.job import ExtractJob
+from transforms.shards.merging import ShardSize, plan_merges
+from transforms.shards.receipts import count_finished
+from transforms.shards.writing import row_group_rows
+from transforms.snapshot.delta import Snapshot
+from transforms.snapshot.totals import add_up
+from transforms.store.exclusive import require_exclusive_commits
+from transforms.store.folders import Store
+from transforms.write_index import WriteIndex
 
 #: Row groups of full size that one merge may hold at once.
 _OPEN_ROW_GROUPS = 16

@@ -29,18 +29,18 @@ from pydantic import (
     with_config,
 )
 
-from transforms.audio.channels import ChannelPolicy
-from transforms.audio.chunks import ChunkSpec, Short, Tail
-from transforms.audio.features import FeatureSpec
-from transforms.audio.logarithm import LogSpec
-from transforms.audio.mel import MelSpec, contradictions
-from transforms.audio.resample import Quality
-from transforms.errors import ConfigError
-from transforms.job import Format, Limits, RefreshSpec, WriterSpec
-from transforms.planning import Damaged, ShardSpec, SplitSpec, check_split_name
-from transforms.storage.catalogue import DEFAULT_EXTENSIONS
-from transforms.storage.filesystems import StorageOptions
-from transforms.storage.left_out import absolute_file
+from transforms.catalogue.left_out import absolute_file
+from transforms.catalogue.parts import DEFAULT_EXTENSIONS
+from transforms.core.errors import ConfigError
+from transforms.features.channels import ChannelPolicy
+from transforms.features.chunks import ChunkSpec, Short, Tail
+from transforms.features.logarithm import LogSpec
+from transforms.features.mel import MelSpec, contradictions
+from transforms.features.resample import Quality
+from transforms.features.spec import FeatureSpec
+from transforms.plan.job import Format, Limits, RefreshSpec, WriterSpec
+from transforms.plan.planning import Damaged, ShardSpec, SplitSpec, check_split_name
+from transforms.store.filesystems import StorageOptions
 
 Raw = dict[str, Any]
 Fault = tuple[str, object, str]

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from transforms.metrics import NAMESPACE, PASSED_OVER, Progress
+from transforms.beam.metrics import NAMESPACE, PASSED_OVER, Progress
 
 _SECONDS_BETWEEN = 5.0
 _LOG = logging.getLogger("melmill")
@@ -27,7 +27,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class RunMetrics:
-    """Beam's metrics of a run, added up over its steps; :mod:`transforms.metrics` names them.
+    """Beam's metrics of a run, added up over its steps; :mod:`transforms.beam.metrics` names them.
 
     A runner that does work twice counts it twice.
     """

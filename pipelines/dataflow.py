@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from transforms.errors import ConfigError
+from transforms.core.errors import ConfigError
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
 _NEEDED = {

@@ -22,13 +22,13 @@ import pyarrow.dataset
 import pyarrow.fs
 
 from pipelines.inspect import inspect
-from transforms.errors import DatasetError
-from transforms.storage.card import FileLists, list_files, statistics
-from transforms.storage.columns import is_label
-from transforms.storage.naming import join_uri
-from transforms.storage.snapshot import open_table
-from transforms.storage.store import Store
-from transforms.storage.totals import ordered_shards
+from transforms.core.errors import DatasetError
+from transforms.core.naming import join_uri
+from transforms.rows.columns import is_label
+from transforms.snapshot.card import FileLists, list_files, statistics
+from transforms.snapshot.delta import open_table
+from transforms.snapshot.totals import ordered_shards
+from transforms.store.folders import Store
 
 
 class Dataset:

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from transforms.audio import synthesis
-from transforms.audio.synthesis import INSTRUMENTS, Note, Part, Room, Samples
-from transforms.errors import UserError
+from pipelines import synthesis
+from pipelines.synthesis import INSTRUMENTS, Note, Part, Room, Samples
+from transforms.core.errors import UserError
 
 #: Raised whenever the same song comes to sound different.
 _EDITION = 1

@@ -1,8 +1,8 @@
-"""What a run ends with besides the errors of :mod:`transforms.errors`."""
+"""What a run ends with besides the errors of :mod:`transforms.core.errors`."""
 
 from __future__ import annotations
 
-from transforms.errors import UserError
+from transforms.core.errors import UserError
 
 
 class RunnerError(UserError):

@@ -14,23 +14,23 @@ import apache_beam as beam
 
 from pipelines.inspect import Inspection, inspect
 from pipelines.launch import is_dry_run, run_job
-from transforms.errors import ConfigError, DatasetError
-from transforms.export import ExportShards, list_export_shards
-from transforms.storage.card import band_statistics, statistics, to_json, view_card
-from transforms.storage.croissant import croissant
-from transforms.storage.export_records import ExportRecord, write_export_record
-from transforms.storage.exports import (
+from transforms.check_workers import CheckWorkers
+from transforms.core.errors import ConfigError, DatasetError
+from transforms.export_shards import ExportShards, list_export_shards
+from transforms.rows.tfds import TfdsShard, TfdsSplit, dataset_info
+from transforms.rows.tfds import features as tfds_features
+from transforms.snapshot.card import band_statistics, statistics, to_json, view_card
+from transforms.store.folders import Store, absolute_uri
+from transforms.store.own_files import is_own, remove_own
+from transforms.views.croissant import croissant
+from transforms.views.export_records import ExportRecord, write_export_record
+from transforms.views.exports import (
     TFDS_FORMATS,
     ExportJob,
     ExportShard,
     array_record_module,
     file_names,
 )
-from transforms.storage.own_files import is_own, remove_own
-from transforms.storage.store import Store, absolute_uri
-from transforms.storage.tfds import TfdsShard, TfdsSplit, dataset_info
-from transforms.storage.tfds import features as tfds_features
-from transforms.workers import CheckWorkers
 
 _MARK = "staging/export.json"
 

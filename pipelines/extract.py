@@ -22,38 +22,38 @@ from pipelines.finish import (
 )
 from pipelines.launch import is_dry_run, makes_template, run_job, write_template
 from pipelines.maintenance import in_its_staging, mend_side_files, start_from
-from transforms.diff import (
-    Adoptions,
-    AdoptRecordings,
-    Decision,
-    DiffCatalogue,
-    Differences,
-    LeaveOutContents,
-)
-from transforms.errors import CatalogueError, DatasetError
-from transforms.index import WriteIndex
-from transforms.job import ExtractJob
-from transforms.plan import PlanRecordings, PlanShards
-from transforms.planning import PlannedRecording, ShardPlan
-from transforms.probe import ProbeRecordings
-from transforms.records import Failure
-from transforms.recount import WriteRecounted
-from transforms.rewrite import RewriteShards
-from transforms.shards import WriteShards
-from transforms.storage.catalogue import (
+from transforms.catalogue.left_out import read_uris
+from transforms.catalogue.parts import (
     Catalogue,
     open_catalogue,
     require_recordings,
 )
-from transforms.storage.endpoints import require_reachable
-from transforms.storage.exclusive import require_exclusive_commits
-from transforms.storage.left_out import read_uris
-from transforms.storage.ownership import check_folder
-from transforms.storage.receipts import count_finished
-from transforms.storage.snapshot import Snapshot, read_snapshot
-from transforms.storage.store import Store
-from transforms.storage.totals import Totals
-from transforms.workers import CheckWorkers
+from transforms.check_workers import CheckWorkers
+from transforms.core.errors import CatalogueError, DatasetError
+from transforms.core.records import Failure
+from transforms.diff_catalogue import (
+    Adoptions,
+    AdoptRecordings,
+    DiffCatalogue,
+    Differences,
+    LeaveOutContents,
+)
+from transforms.plan.comparing import Decision
+from transforms.plan.job import ExtractJob
+from transforms.plan.planning import PlannedRecording, ShardPlan
+from transforms.plan_shards import PlanRecordings, PlanShards
+from transforms.probe_recordings import ProbeRecordings
+from transforms.rewrite_shards import RewriteShards
+from transforms.shards.receipts import count_finished
+from transforms.snapshot.delta import Snapshot, read_snapshot
+from transforms.snapshot.totals import Totals
+from transforms.store.endpoints import require_reachable
+from transforms.store.exclusive import require_exclusive_commits
+from transforms.store.folders import Store
+from transforms.store.ownership import check_folder
+from transforms.write_index import WriteIndex
+from transforms.write_recounted import WriteRecounted
+from transforms.write_shards import WriteShards
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Extraction:
     committed
         Whether this run made it; otherwise there was nothing to do.
     difference
-        Recordings by what was done with them; see :class:`~transforms.diffing.Difference`.
+        Recordings by what was done with them; see :class:`~transforms.plan.comparing.Difference`.
     new_schema
         Whether it started a new dataset version.
     shape

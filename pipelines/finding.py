@@ -19,17 +19,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.leftovers import recordings_in, telling
-from transforms.errors import CatalogueError, DatasetError
-from transforms.storage.catalogue import split_glob
-from transforms.storage.filesystems import absolute_path
-from transforms.storage.garbage import list_own, needed
-from transforms.storage.index import read_batches, read_index
-from transforms.storage.left_out import canonical_uri, content_of, names_of_uri
-from transforms.storage.naming import recording_id, resolve_uri, split_chain
-from transforms.storage.own_files import index_of, shard_of
-from transforms.storage.snapshot import Past
-from transforms.storage.store import Store
-from transforms.storage.taken_down import TakenDown
+from transforms.catalogue.left_out import canonical_uri, content_of, names_of_uri
+from transforms.catalogue.parts import split_glob
+from transforms.catalogue.taken_down import TakenDown
+from transforms.core.errors import CatalogueError, DatasetError
+from transforms.core.naming import recording_id, resolve_uri, split_chain
+from transforms.index.tables import read_batches, read_index
+from transforms.snapshot.delta import Past
+from transforms.snapshot.garbage import list_own, needed
+from transforms.store.filesystems import absolute_path
+from transforms.store.folders import Store
+from transforms.store.own_files import index_of, shard_of
 
 _COLUMNS = ["recording_id", "uri", "content_hash", "rows", "shards"]
 #: Names that are compared with one that nobody knows.

@@ -16,15 +16,12 @@ from pipelines.errors import TooManyFailuresError
 from pipelines.launch import not_shared
 from pipelines.present import failures_text
 from pipelines.schemas import row_schema
-from transforms.errors import ConflictError, DatasetError
-from transforms.job import ExtractJob
-from transforms.storage.card import brief_statistics, write_card
-from transforms.storage.garbage import needed
-from transforms.storage.index import shard_names
-from transforms.storage.own_files import is_own, remove_empty_folders, remove_own
-from transforms.storage.ownership import claim
-from transforms.storage.receipts import Made, read_made
-from transforms.storage.snapshot import (
+from transforms.core.errors import ConflictError, DatasetError
+from transforms.index.tables import shard_names
+from transforms.plan.job import ExtractJob
+from transforms.shards.receipts import Made, read_made
+from transforms.snapshot.card import brief_statistics, write_card
+from transforms.snapshot.delta import (
     Snapshot,
     commit,
     has_columns,
@@ -33,8 +30,11 @@ from transforms.storage.snapshot import (
     read_snapshot,
     require_snapshot,
 )
-from transforms.storage.store import Store
-from transforms.storage.totals import Totals, add_up
+from transforms.snapshot.garbage import needed
+from transforms.snapshot.totals import Totals, add_up
+from transforms.store.folders import Store
+from transforms.store.own_files import is_own, remove_empty_folders, remove_own
+from transforms.store.ownership import claim
 
 #: Files of a run's staging folder: when it began, and which attempts at it there are.
 STARTED, _ATTEMPTS = "started", "attempts"

@@ -15,7 +15,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from transforms.errors import ConfigError
+from transforms.core.errors import ConfigError
 
 _SECONDS = 5.0
 #: In a job server's jar: which Flink is in it. Flink itself reads it there.

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 from pipelines.config import RetentionConfig
 from pipelines.maintenance import mend_side_files, open_snapshot
-from transforms.errors import DatasetError
-from transforms.storage.garbage import (
+from transforms.core.errors import DatasetError
+from transforms.snapshot.delta import Past, read_history, require_snapshot
+from transforms.snapshot.garbage import (
     in_order_of_removal,
     list_own,
     needed,
     read_announced,
     read_records,
 )
-from transforms.storage.own_files import index_of, remove_empty_folders, run_of
-from transforms.storage.snapshot import Past, read_history, require_snapshot
-from transforms.storage.store import Store, StoreFile
+from transforms.store.folders import Store, StoreFile
+from transforms.store.own_files import index_of, remove_empty_folders, run_of
 
 _DAY_MS, _HOUR_MS = 86_400_000, 3_600_000
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.schemas import row_schema
-from transforms.errors import DatasetError
-from transforms.storage.card import band_statistics, statistics
-from transforms.storage.endpoints import require_reachable
-from transforms.storage.schema import RowSchema
-from transforms.storage.snapshot import Snapshot, require_snapshot
-from transforms.storage.store import Store
-from transforms.storage.totals import Totals, add_up
+from transforms.core.errors import DatasetError
+from transforms.rows.schema import RowSchema
+from transforms.snapshot.card import band_statistics, statistics
+from transforms.snapshot.delta import Snapshot, require_snapshot
+from transforms.snapshot.totals import Totals, add_up
+from transforms.store.endpoints import require_reachable
+from transforms.store.folders import Store
 
 
 @dataclass(frozen=True, slots=True)

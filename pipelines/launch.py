@@ -13,22 +13,24 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-import transforms.errors
+import transforms.core.errors
 from pipelines.counters import RunMetrics, final_metrics, watching
 from pipelines.errors import LostWorkerError, NothingSubmittedError, RunnerError
 from pipelines.interruption import Interrupted
 from pipelines.local_workers import quiet_workers, watching_workers
 from pipelines.memory import tune_allocation
 from pipelines.options import RUNNERS
-from transforms.audio.isolation import ONE_THREAD
-from transforms.errors import ConfigError, DatasetError, UserError
+from transforms.core.errors import ConfigError, DatasetError, UserError
+from transforms.decode.isolation import ONE_THREAD
 
 if TYPE_CHECKING:
-    from transforms.job import ExtractJob
-    from transforms.storage.exports import ExportJob
+    from transforms.plan.job import ExtractJob
+    from transforms.views.exports import ExportJob
 
 _ATTEMPTS = 3
-_USER_ERROR = re.compile(r"transforms\.errors\.(\w+): (.*?)(?= \[while running|\n\n|\Z)", re.DOTALL)
+_USER_ERROR = re.compile(
+    r"transforms\.core\.errors\.(\w+): (.*?)(?= \[while running|\n\n|\Z)", re.DOTALL
+)
 
 
 #: What is wrong with a cluster, by what is found in an error of it.
@@ -258,7 +260,7 @@ def _plain(error: Exception) -> Exception:
     """Find the user's error in what Beam makes of it."""
     if errors := _USER_ERROR.findall(str(error)):
         name, message = errors[-1]
-        kind = getattr(transforms.errors, name, Exception)
+        kind = getattr(transforms.core.errors, name, Exception)
         if issubclass(kind, UserError):
             return kind(message.strip())
     for said, advice in _ADVICE:

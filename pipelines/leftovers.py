@@ -14,21 +14,21 @@ from collections.abc import Collection, Iterable, Iterator
 import pyarrow.parquet as pq
 
 from pipelines.gc import remove_all
-from transforms.errors import DatasetError
-from transforms.storage.garbage import Needed, in_order_of_removal, list_own, needed
-from transforms.storage.index import read_index
-from transforms.storage.left_out import canonical_uri, content_of, names_of_uri
-from transforms.storage.own_files import index_of, run_of, shard_of
-from transforms.storage.receipts import read_made
-from transforms.storage.snapshot import read_history
-from transforms.storage.store import Store
-from transforms.storage.tf_example import Values, parse_example
-from transforms.storage.tfrecord import read_records
+from transforms.catalogue.left_out import canonical_uri, content_of, names_of_uri
+from transforms.core.errors import DatasetError
+from transforms.index.tables import read_index
+from transforms.rows.tf_example import Values, parse_example
+from transforms.rows.tfrecord import read_records
+from transforms.shards.receipts import read_made
+from transforms.snapshot.delta import read_history
+from transforms.snapshot.garbage import Needed, in_order_of_removal, list_own, needed
+from transforms.store.folders import Store
+from transforms.store.own_files import index_of, run_of, shard_of
 
 _RECORD = re.compile(r"runs/[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[a-z]+\.json")
 _ERASED = "(taken down)"
 
-#: Names, URIs and contents of recordings; see :class:`~transforms.storage.left_out.LeftOut`.
+#: Names, URIs and contents of recordings; see :class:`~transforms.catalogue.left_out.LeftOut`.
 Names = Collection[str]
 
 #: Working files that name no recording, and that a run needs to tidy up after itself.

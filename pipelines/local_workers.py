@@ -19,7 +19,7 @@ import psutil
 
 from pipelines import interruption
 from pipelines.errors import LostWorkerError
-from transforms.errors import UserError
+from transforms.core.errors import UserError
 
 T = TypeVar("T")
 

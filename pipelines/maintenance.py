@@ -8,23 +8,23 @@ from typing import Any
 from deltalake import Schema
 
 from pipelines.schemas import recipe_of, row_schema
-from transforms.errors import DatasetError
-from transforms.job import Base, ExtractJob
-from transforms.storage.card import brief_statistics, stale_files, write_card
-from transforms.storage.catalogue import Catalogue
-from transforms.storage.endpoints import require_reachable
-from transforms.storage.index import count_parts
-from transforms.storage.schema import RowSchema
-from transforms.storage.snapshot import (
+from transforms.catalogue.parts import Catalogue
+from transforms.catalogue.tables import Table
+from transforms.core.errors import DatasetError
+from transforms.index.tables import count_parts
+from transforms.plan.job import Base, ExtractJob
+from transforms.rows.schema import RowSchema
+from transforms.snapshot.card import brief_statistics, stale_files, write_card
+from transforms.snapshot.delta import (
     Snapshot,
     has_columns,
     open_table,
     require_snapshot,
     table_files,
 )
-from transforms.storage.store import Store
-from transforms.storage.tables import Table
-from transforms.storage.totals import Totals, add_up, require_consistent
+from transforms.snapshot.totals import Totals, add_up, require_consistent
+from transforms.store.endpoints import require_reachable
+from transforms.store.folders import Store
 
 #: Keys of the recipe's section ``output`` that a shard's bytes depend on.
 _FILES = ("formats", "row_group_rows", "compression_level")

@@ -23,20 +23,20 @@ import numpy as np
 import numpy.typing as npt
 
 from pipelines.config import Config, load_config
-from transforms.audio.channels import check_channels, count_channels
-from transforms.audio.chunks import (
+from transforms.core.errors import RecordingError
+from transforms.decode.media import probe_audio
+from transforms.features.channels import check_channels, count_channels
+from transforms.features.chunks import (
     chunk_start,
     count_chunks,
     cut_chunks,
     resampled_length,
     valid_samples,
 )
-from transforms.audio.features import FeatureSpec
-from transforms.audio.media import probe_audio
-from transforms.audio.spans import mel_extractor, read_samples
-from transforms.errors import RecordingError
-from transforms.storage.objects import StoredObject
-from transforms.storage.schema import round_to_resolution
+from transforms.features.spans import mel_extractor, read_samples
+from transforms.features.spec import FeatureSpec
+from transforms.rows.schema import round_to_resolution
+from transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
 

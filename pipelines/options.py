@@ -16,7 +16,7 @@ import yaml
 from pipelines.dataflow import settle_dataflow
 from pipelines.flink import settle_flink
 from pipelines.local_beam import import_beam
-from transforms.errors import ConfigError
+from transforms.core.errors import ConfigError
 
 #: Names people use, and Beam's.
 RUNNERS = {

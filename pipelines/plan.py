@@ -14,11 +14,11 @@ from pipelines.calibration import seconds_per_audio_second
 from pipelines.costs import estimate_costs
 from pipelines.extract import lay_out_plan
 from pipelines.launch import not_shared, run_job, runs_here
-from transforms.errors import ConfigError
-from transforms.job import ExtractJob
-from transforms.plan_summary import SummarizePlan
-from transforms.storage.own_files import remove_own
-from transforms.storage.store import Store
+from transforms.core.errors import ConfigError
+from transforms.plan.job import ExtractJob
+from transforms.store.folders import Store
+from transforms.store.own_files import remove_own
+from transforms.summarize_plan import SummarizePlan
 
 
 def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
@@ -46,7 +46,7 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
     Returns
     -------
     dict
-        The plan's :class:`~transforms.plan_summary.PlanSummary` as plain values, and
+        The plan's :class:`~transforms.summarize_plan.PlanSummary` as plain values, and
         ``cpu_seconds``, from a short calibration on this machine; ``costs`` on others
         (:func:`~pipelines.costs.estimate_costs`); and ``passed_over``, files by extension.
     """

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from pipelines.counters import RunMetrics
     from pipelines.export import Export
     from pipelines.extract import Extraction
-    from transforms.storage.totals import Totals
+    from transforms.snapshot.totals import Totals
 
 
 def totals_json(totals: Totals) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def metrics_lines(metrics: RunMetrics) -> list[str]:
 
 def totals_lines(totals: Totals) -> list[str]:
     """Say what a snapshot holds, a line a thing."""
-    from transforms.storage.card import balance_lines, label_balance
+    from transforms.snapshot.card import balance_lines, label_balance
 
     number = totals.recordings
     lines = [
@@ -195,7 +195,7 @@ def _duration(seconds: float) -> str:
 
 def how_to_read(output: str, extraction: Extraction) -> str:
     """Give code that loads the dataset in Keras."""
-    from transforms.storage.totals import training_split
+    from transforms.snapshot.totals import training_split
 
     split = training_split(extraction.totals.splits)
     content = extraction.totals.splits[split or "train"]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pipelines.gc import Collected
     from pipelines.takedown import Takedown
     from pipelines.versions import RecordingChange
-    from transforms.storage.snapshot import Snapshot
-    from transforms.storage.totals import Totals
+    from transforms.snapshot.delta import Snapshot
+    from transforms.snapshot.totals import Totals
 
 _SAID = {
     "new": "new",

@@ -3,7 +3,7 @@
 Nothing here runs in a worker. Only decoding is melmill's own (libsndfile and FFmpeg): the mix,
 the conversion of the sample rate, the spectrum, the bands and the logarithm are librosa's.
 
-How far rows may be off follows from float32, value by value (``tests/audio/test_mel.py`` derives
+How far rows may be off follows from float32, value by value (``tests/features/test_mel.py`` derives
 it). We transform in single precision, which adds to each bin of a spectrum an error of float32's
 epsilon times the loudest bin, however quiet the bin is; and a resampled sample has float32
 rounding of its own. A mel value is then right to 1e-4 of itself and to what its band sums of
@@ -19,13 +19,13 @@ import librosa
 import numpy as np
 import numpy.typing as npt
 
-from transforms.audio.channels import ChannelPolicy
-from transforms.audio.chunks import fill_short, pad_chunk
-from transforms.audio.features import FeatureSpec
-from transforms.audio.media import open_audio
-from transforms.audio.mel import MelSpec
-from transforms.records import AudioInfo
-from transforms.storage.objects import StoredObject
+from transforms.core.records import AudioInfo
+from transforms.decode.media import open_audio
+from transforms.features.channels import ChannelPolicy
+from transforms.features.chunks import fill_short, pad_chunk
+from transforms.features.mel import MelSpec
+from transforms.features.spec import FeatureSpec
+from transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
 

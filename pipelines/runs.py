@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import transforms
 from pipelines.errors import NothingSubmittedError
 from pipelines.versions import iso_time
-from transforms.errors import ConfigError, ConflictError, UserError
-from transforms.storage.card import to_json
-from transforms.storage.store import Store
+from transforms.core.errors import ConfigError, ConflictError, UserError
+from transforms.snapshot.card import to_json
+from transforms.store.folders import Store
 
 if TYPE_CHECKING:
     from pipelines.extract import Extraction

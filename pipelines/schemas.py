@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pipelines.config import Config, load_config
-from transforms.storage.parquet import read_schema
-from transforms.storage.schema import RowSchema
-from transforms.storage.snapshot import Snapshot, table_labels
-from transforms.storage.store import Store
-from transforms.storage.totals import ordered_shards
+from transforms.rows.parquet import read_schema
+from transforms.rows.schema import RowSchema
+from transforms.snapshot.delta import Snapshot, table_labels
+from transforms.snapshot.totals import ordered_shards
+from transforms.store.folders import Store
 
 
 def recipe_of(snapshot: Snapshot) -> Config:

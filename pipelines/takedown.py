@@ -22,17 +22,20 @@ from pipelines.maintenance import (
     statistics_of,
 )
 from pipelines.schemas import recipe_of
-from transforms.diffing import Dropped, Touched
-from transforms.errors import ConfigError
-from transforms.index import write_index
-from transforms.job import ExtractJob
-from transforms.storage.exclusive import require_exclusive_commits
-from transforms.storage.export_records import ExportRecord, read_export_records
-from transforms.storage.index import read_shards
-from transforms.storage.left_out import read_left_out
-from transforms.storage.receipts import announce_file
-from transforms.storage.rewriting import rewrite_shard
-from transforms.storage.snapshot import (
+from transforms.catalogue.left_out import read_left_out
+from transforms.catalogue.taken_down import (
+    TakenDown,
+    read_taken_down,
+    taken_down_name,
+    write_taken_down,
+)
+from transforms.core.errors import ConfigError
+from transforms.index.tables import read_shards
+from transforms.plan.comparing import Dropped, Touched
+from transforms.plan.job import ExtractJob
+from transforms.shards.receipts import announce_file
+from transforms.shards.rewriting import rewrite_shard
+from transforms.snapshot.delta import (
     Past,
     Snapshot,
     commit,
@@ -40,13 +43,10 @@ from transforms.storage.snapshot import (
     read_history,
     require_snapshot,
 )
-from transforms.storage.store import Store
-from transforms.storage.taken_down import (
-    TakenDown,
-    read_taken_down,
-    taken_down_name,
-    write_taken_down,
-)
+from transforms.store.exclusive import require_exclusive_commits
+from transforms.store.folders import Store
+from transforms.views.export_records import ExportRecord, read_export_records
+from transforms.write_index import write_index
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,18 +13,18 @@ from typing import IO
 import numpy as np
 
 from pipelines.schemas import row_schema
-from transforms.errors import DatasetError
-from transforms.storage.card import stale_files
-from transforms.storage.index import read_index
-from transforms.storage.parquet import read_rows, read_schema
-from transforms.storage.shards import add_rows, held_recordings, is_same
-from transforms.storage.snapshot import Snapshot, open_table, require_snapshot, table_files
-from transforms.storage.store import Store
-from transforms.storage.summaries import FileEntry, RecordingRows, ShardSummary
-from transforms.storage.taken_down import read_taken_down
-from transforms.storage.tf_example import encode_examples
-from transforms.storage.tfrecord import read_records
-from transforms.storage.totals import ordered_shards, row_differences
+from transforms.catalogue.taken_down import read_taken_down
+from transforms.core.errors import DatasetError
+from transforms.index.tables import read_index
+from transforms.rows.parquet import read_rows, read_schema
+from transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
+from transforms.rows.tf_example import encode_examples
+from transforms.rows.tfrecord import read_records
+from transforms.shards.writing import add_rows, held_recordings, is_same
+from transforms.snapshot.card import stale_files
+from transforms.snapshot.delta import Snapshot, open_table, require_snapshot, table_files
+from transforms.snapshot.totals import ordered_shards, row_differences
+from transforms.store.folders import Store
 
 _SHARDS_IN_FLIGHT = 256
 

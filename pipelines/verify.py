@@ -13,16 +13,16 @@ import pyarrow.parquet as pq
 
 from pipelines.maintenance import open_snapshot
 from pipelines.schemas import recipe_of
-from transforms.audio.features import FeatureSpec
-from transforms.audio.resample import drifts
-from transforms.errors import TRANSIENT_CAUSES, Cause, DatasetError, RecordingError
-from transforms.records import AudioInfo
-from transforms.storage.index import read_index
-from transforms.storage.objects import StoredObject
-from transforms.storage.parquet import read_rows
-from transforms.storage.snapshot import Snapshot
-from transforms.storage.store import Store
-from transforms.storage.totals import ordered_shards
+from transforms.core.errors import TRANSIENT_CAUSES, Cause, DatasetError, RecordingError
+from transforms.core.records import AudioInfo
+from transforms.features.resample import drifts
+from transforms.features.spec import FeatureSpec
+from transforms.index.tables import read_index
+from transforms.rows.parquet import read_rows
+from transforms.snapshot.delta import Snapshot
+from transforms.snapshot.totals import ordered_shards
+from transforms.store.folders import Store
+from transforms.store.objects import StoredObject
 
 #: The reference holds a whole recording: 1 GiB as decoded and mixed, an hour and a half of
 #: 44.1 kHz.

@@ -20,12 +20,11 @@ from pipelines.maintenance import (
     statistics_of,
 )
 from pipelines.schemas import row_schema
-from transforms.errors import DatasetError
-from transforms.storage.card import past_card, statistics, to_json
-from transforms.storage.exclusive import require_exclusive_commits
-from transforms.storage.index import count_parts, read_part
-from transforms.storage.naming import bucket
-from transforms.storage.snapshot import (
+from transforms.core.errors import DatasetError
+from transforms.core.naming import bucket
+from transforms.index.tables import count_parts, read_part
+from transforms.snapshot.card import past_card, statistics, to_json
+from transforms.snapshot.delta import (
     Past,
     Snapshot,
     commit,
@@ -33,8 +32,9 @@ from transforms.storage.snapshot import (
     require_past,
     require_snapshot,
 )
-from transforms.storage.store import Store
-from transforms.storage.totals import Totals, add_up, ordered_shards, require_consistent
+from transforms.snapshot.totals import Totals, add_up, ordered_shards, require_consistent
+from transforms.store.exclusive import require_exclusive_commits
+from transforms.store.folders import Store
 
 _COMPARED = ["recording_id", "uri", "feature_key", "status", "split", "labels_digest", "rows"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 
-from transforms.audio import flac, mpeg, ogg
+from transforms.decode import flac, mpeg, ogg
 
 
 def strip_xing(data: bytes) -> bytes:

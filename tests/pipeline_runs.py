@@ -19,8 +19,8 @@ from pipelines.config import load_config
 from pipelines.extract import Extraction, extract, make_job, resolve_catalogue
 from pipelines.quick_options import QuickOptions
 from pipelines.refresh import refresh
-from transforms.job import ExtractJob
-from transforms.storage.store import Store
+from transforms.plan.job import ExtractJob
+from transforms.store.folders import Store
 
 
 def _look_at_each_dofn_once() -> None:

@@ -6,16 +6,16 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from transforms.audio.chunks import ChunkSpec
-from transforms.audio.features import FeatureSpec
-from transforms.audio.mel import MelSpec
-from transforms.errors import Cause, Stage
-from transforms.planning import PlannedRecording
-from transforms.records import AudioInfo, Failure, ProbedRecording, Recording
-from transforms.storage.index import recording_row, shard_row, write_part
-from transforms.storage.naming import digest
-from transforms.storage.store import Store
-from transforms.storage.summaries import FileEntry, RecordingRows, ShardSummary
+from transforms.core.errors import Cause, Stage
+from transforms.core.naming import digest
+from transforms.core.records import AudioInfo, Failure, ProbedRecording, Recording
+from transforms.features.chunks import ChunkSpec
+from transforms.features.mel import MelSpec
+from transforms.features.spec import FeatureSpec
+from transforms.index.tables import recording_row, shard_row, write_part
+from transforms.plan.planning import PlannedRecording
+from transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
+from transforms.store.folders import Store
 
 if TYPE_CHECKING:
     from apache_beam.testing.test_pipeline import TestPipeline

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from transforms.audio.media import MediaLimits, open_audio, probe_audio
-from transforms.errors import RecordingError
-from transforms.records import AudioInfo
-from transforms.storage.objects import StoredObject
+from transforms.core.errors import RecordingError
+from transforms.core.records import AudioInfo
+from transforms.decode.media import MediaLimits, open_audio, probe_audio
+from transforms.store.objects import StoredObject
 
 RATE = 44100
 

@@ -19,10 +19,10 @@ from pipelines.options import pipeline_options
 from pipelines.validate import validate
 from tests import signals
 from tests.pipeline_runs import drop_privileges, extract_here, melmill
-from transforms.errors import CatalogueError, ConfigError, UserError
-from transforms.storage.index import read_index
-from transforms.storage.store import Store
-from transforms.storage.tfrecord import read_records
+from transforms.core.errors import CatalogueError, ConfigError, UserError
+from transforms.index.tables import read_index
+from transforms.rows.tfrecord import read_records
+from transforms.store.folders import Store
 
 RATE = 22_050
 

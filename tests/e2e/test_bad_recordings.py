@@ -22,8 +22,8 @@ from pipelines.extract import Extraction
 from pipelines.validate import validate
 from tests import signals
 from tests.pipeline_runs import extract_here
-from transforms.storage.index import read_index
-from transforms.storage.store import Store
+from transforms.index.tables import read_index
+from transforms.store.folders import Store
 
 RATE = 22_050
 #: Seconds in a chunk of these tests.

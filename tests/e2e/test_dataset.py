@@ -17,8 +17,8 @@ from pipelines.dataset import Dataset
 from tests.e2e.rows import SHAPE, SPLITS, as_text, assert_same_rows, by_chunk, from_arrow
 from tests.pipeline_runs import extract_here
 from tests.signals import noise, write_audio
-from transforms.errors import DatasetError
-from transforms.storage.store import Store
+from transforms.core.errors import DatasetError
+from transforms.store.folders import Store
 
 CORE = ("recording_id", "uri", "chunk_index", "start_sample", "valid_samples", "sample_rate_hz")
 

@@ -24,13 +24,13 @@ from tests.e2e.rows import (
 )
 from tests.e2e.songs import LABELS, SETTINGS
 from tests.pipeline_runs import extract_here, melmill, melmill_json
-from transforms.errors import DatasetError
-from transforms.export import list_export_shards
-from transforms.storage import exports
-from transforms.storage.exports import ExportJob, export_shard
-from transforms.storage.snapshot import require_snapshot
-from transforms.storage.store import Store
-from transforms.storage.tf_example import parse_example
+from transforms.core.errors import DatasetError
+from transforms.export_shards import list_export_shards
+from transforms.rows.tf_example import parse_example
+from transforms.snapshot.delta import require_snapshot
+from transforms.store.folders import Store
+from transforms.views import exports
+from transforms.views.exports import ExportJob, export_shard
 
 FORMATS = ("tfds", "hf", "webdataset", "arrayrecord", "numpy")
 

@@ -18,13 +18,13 @@ from pipelines.present import extraction_text
 from pipelines.validate import check_shard
 from tests import signals
 from tests.pipeline_runs import drop_privileges, extract_here, make_test_job, melmill
-from transforms.errors import DatasetError
-from transforms.plan import pack_bucket
-from transforms.planning import SplitTotals
-from transforms.storage.index import read_index
-from transforms.storage.snapshot import read_snapshot, require_snapshot, table_files
-from transforms.storage.store import Store
-from transforms.storage.totals import ordered_shards
+from transforms.core.errors import DatasetError
+from transforms.index.tables import read_index
+from transforms.plan.planning import SplitTotals
+from transforms.plan_shards import pack_bucket
+from transforms.snapshot.delta import read_snapshot, require_snapshot, table_files
+from transforms.snapshot.totals import ordered_shards
+from transforms.store.folders import Store
 
 RATE = 22_050
 QUICK = ("mel.n_mels=16", "chunk.seconds=0.5", "split.fractions={train: 1.0}")

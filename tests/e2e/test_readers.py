@@ -30,10 +30,10 @@ from tests.e2e.rows import (
 from tests.e2e.songs import LABELS, SETTINGS, SONGS, Songs
 from tests.pipeline_runs import extract_here, melmill, melmill_json
 from tests.signals import noise, write_audio
-from transforms.storage.snapshot import require_snapshot
-from transforms.storage.store import Store
-from transforms.storage.summaries import ShardSummary
-from transforms.storage.totals import ordered_shards
+from transforms.rows.summaries import ShardSummary
+from transforms.snapshot.delta import require_snapshot
+from transforms.snapshot.totals import ordered_shards
+from transforms.store.folders import Store
 
 
 def test_every_chunk_has_its_row_its_split_and_its_labels(rows, songs):
@@ -72,7 +72,7 @@ def test_every_spectrogram_is_librosas(rows, songs, name):
     samples = librosa.util.fix_length(decode(songs.path(name)), size=CHUNKS[name] * CHUNK)
     for i, chunk in enumerate(samples.reshape(-1, CHUNK)):
         power = librosa.feature.melspectrogram(y=chunk, sr=RATE_HZ)
-        # As in tests/audio/test_mel.py: a value 80 dB below the loudest has been rounded by
+        # As in tests/features/test_mel.py: a value 80 dB below the loudest has been rounded by
         # up to 1 in 70 of itself. And soxr in pieces is 5e-7 of full scale from soxr whole.
         np.testing.assert_allclose(
             rows[name, i]["mel"], librosa.power_to_db(power), rtol=0, atol=0.01

@@ -16,13 +16,13 @@ from deltalake import DeltaTable
 
 import pipelines.extract
 import pipelines.finish
-import transforms.storage.snapshot
+import transforms.snapshot.delta
 from tests.e2e.comparing import added, assert_same_dataset, contents
 from tests.e2e.songs import Songs, python_command
 from tests.pipeline_runs import extract_here
 from tests.signals import noise, write_audio
-from transforms.errors import DatasetError
-from transforms.storage.summaries import ShardSummary
+from transforms.core.errors import DatasetError
+from transforms.rows.summaries import ShardSummary
 
 #: What is left of a run must be gone by then; seconds were seen on a busy machine.
 ENDING_SECONDS = 30
@@ -159,7 +159,7 @@ KILL = "os.kill(os.getpid(), 9)"
         ),
         pytest.param(f"finish.write_card = lambda *of: {KILL}", True, id="commit, no card"),
         pytest.param(
-            f"import transforms.storage.card as card; card.statistics = lambda totals: {KILL}",
+            f"import transforms.snapshot.card as card; card.statistics = lambda totals: {KILL}",
             True,
             id="half a card",
             marks=pytest.mark.slow,
@@ -272,13 +272,13 @@ def hum(tmp_path) -> Path:
 
 def test_a_commit_whose_reply_was_lost_is_known_as_ones_own(hum, tmp_path, monkeypatch):
     """The client tries once more, and the store says that the commit is there."""
-    real = transforms.storage.snapshot._write
+    real = transforms.snapshot.delta._write
 
     def write_twice(*arguments):
         real(*arguments)
         return real(*arguments)
 
-    monkeypatch.setattr(transforms.storage.snapshot, "_write", write_twice)
+    monkeypatch.setattr(transforms.snapshot.delta, "_write", write_twice)
     extraction = extract_here(hum, tmp_path / "dataset")
     assert extraction.committed
     assert extraction.snapshot.version == 0

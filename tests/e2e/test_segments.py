@@ -9,8 +9,8 @@ import pytest
 from pipelines.plan import plan
 from tests.pipeline_runs import extract_here, here, make_test_job
 from tests.refresh.catalogues import SMALL, failures_of, write_song
-from transforms.storage.index import read_index
-from transforms.storage.store import Store
+from transforms.index.tables import read_index
+from transforms.store.folders import Store
 
 
 @pytest.fixture

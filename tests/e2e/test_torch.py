@@ -13,7 +13,7 @@ import pytest
 
 from pipelines.dataset import Dataset
 from tests.e2e.rows import SHAPE, SPLITS
-from transforms.errors import DatasetError
+from transforms.core.errors import DatasetError
 
 torch = pytest.importorskip("torch")
 from torch.utils.data import DataLoader, default_collate  # noqa: E402 - after it is there

@@ -19,9 +19,9 @@ from pipelines.present_verification import verification_text
 from pipelines.verify import Verification, verify
 from tests import signals
 from tests.pipeline_runs import extract_here
-from transforms.storage.parquet import ParquetShard, read_rows, read_schema
-from transforms.storage.snapshot import require_snapshot
-from transforms.storage.store import Store
+from transforms.rows.parquet import ParquetShard, read_rows, read_schema
+from transforms.snapshot.delta import require_snapshot
+from transforms.store.folders import Store
 
 #: name, rate, channels
 RECORDINGS = (

@@ -15,10 +15,9 @@ from tests.e2e.runners.bare import ROOT
 
 #: Without servers, loaders or object stores: what a plain ``pip install melmill`` is for.
 CORE_TESTS = (
-    *("tests/audio", "tests/storage", "tests/pipelines", "tests/refresh/test_refresh.py"),
-    *("tests/test_combine.py", "tests/test_diffing.py"),
-    *("tests/test_index.py", "tests/test_plan_transforms.py", "tests/test_planning.py"),
-    *("tests/test_workers.py", "transforms", "pipelines"),
+    *(f"tests/{one}" for one in ("beam", "catalogue", "core", "decode", "features", "index")),
+    *(f"tests/{one}" for one in ("pipelines", "plan", "rows", "shards", "snapshot", "steps")),
+    *("tests/store", "tests/refresh/test_refresh.py", "transforms", "pipelines"),
 )
 
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.config import Config, load_config, read_yaml
-from transforms.audio.chunks import ChunkSpec
-from transforms.audio.features import FeatureSpec
-from transforms.errors import ConfigError
+from transforms.core.errors import ConfigError
+from transforms.features.chunks import ChunkSpec
+from transforms.features.spec import FeatureSpec
 
 Recipe = Callable[[str], Path]
 RECIPES = Path(__file__).parents[2] / "configs"

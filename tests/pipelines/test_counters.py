@@ -13,8 +13,8 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.counters import Distribution, RunMetrics, display_totals, run_metrics, watching
 from pipelines.progress import Board, showing_progress
-from transforms import metrics
-from transforms.metrics import count, observe_ms
+from transforms.beam import metrics
+from transforms.beam.metrics import count, observe_ms
 
 HERE = PipelineOptions(["--runner=FnApiRunner", "--direct_running_mode=in_memory"])
 

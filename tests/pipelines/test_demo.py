@@ -8,13 +8,12 @@ import pytest
 import soundfile
 import soxr
 
-from pipelines import demo
+from pipelines import demo, synthesis
 from pipelines.demo import COLUMNS, FORMATS, encode, make_demo_catalogue, perform, plan_song
-from transforms.audio import synthesis
-from transforms.audio.mel import MelExtractor, MelSpec
-from transforms.audio.synthesis import INSTRUMENTS, Note, Room
-from transforms.errors import UserError
-from transforms.storage.catalogue import catalogue_parts, list_part, open_catalogue
+from pipelines.synthesis import INSTRUMENTS, Note, Room
+from transforms.catalogue.parts import catalogue_parts, list_part, open_catalogue
+from transforms.core.errors import UserError
+from transforms.features.mel import MelExtractor, MelSpec
 
 RATE_HZ = 22_050
 CHUNK = 3 * RATE_HZ

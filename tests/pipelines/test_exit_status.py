@@ -15,11 +15,11 @@ from pipelines.errors import (
     RunnerError,
     TooManyFailuresError,
 )
-from transforms import errors
-from transforms.errors import DatasetError, UnavailableError, UserError
-from transforms.storage import patience
-from transforms.storage.catalogue import open_catalogue
-from transforms.storage.store import Store
+from transforms.catalogue.parts import open_catalogue
+from transforms.core import errors
+from transforms.core.errors import DatasetError, UnavailableError, UserError
+from transforms.store import retries as patience
+from transforms.store.folders import Store
 
 STATUS = {
     errors.ConfigError: Exit.USAGE,

@@ -11,7 +11,7 @@ from pipelines.config import load_config
 from pipelines.finish import commit_index
 from tests.pipeline_runs import extract_here, make_test_job
 from tests.signals import noise, write_audio
-from transforms.errors import DatasetError
+from transforms.core.errors import DatasetError
 
 CONFIGURATION = load_config(None, ()).as_dict()
 

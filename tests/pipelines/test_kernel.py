@@ -14,7 +14,7 @@ import threading
 from pipelines.config import load_config
 from pipelines.extract import extract, make_job, resolve_catalogue
 from pipelines.options import pipeline_options
-from transforms.storage.store import Store
+from transforms.store.folders import Store
 
 def run(output):
     recipe = load_config(None, {settings!r})

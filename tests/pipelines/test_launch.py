@@ -19,20 +19,27 @@ from pipelines.errors import LostWorkerError
 from pipelines.launch import run_pipeline
 from pipelines.local_workers import watching_workers
 from pipelines.options import pipeline_options
-from transforms.errors import CatalogueError, Cause, DatasetError, RecordingError, Stage, UserError
+from transforms.core.errors import (
+    CatalogueError,
+    Cause,
+    DatasetError,
+    RecordingError,
+    Stage,
+    UserError,
+)
 
 # What Beam makes of an error in a worker.
 BEAMS = """Traceback (most recent call last):
   File "apache_beam/runners/common.py", line 1498, in process
   File "/x/transforms/catalogue.py", line 45, in only_one
     raise CatalogueError(duplicate_message(first, others[0]))
-transforms.errors.{error} [while running 'ReadCatalogue/CheckUnique-ptransform-72']
+transforms.core.errors.{error} [while running 'ReadCatalogue/CheckUnique-ptransform-72']
 
 During handling of the above exception, another exception occurred:
 
 Traceback (most recent call last):
   File "apache_beam/runners/common.py", line 1563, in reraise
-transforms.errors.{error} [while running 'ReadCatalogue/CheckUnique-ptransform-72']
+transforms.core.errors.{error} [while running 'ReadCatalogue/CheckUnique-ptransform-72']
 """
 
 
@@ -68,7 +75,10 @@ def test_an_error_that_is_nobodys_fault_stays_beams(error: str) -> None:
     ("said", "advice"),
     [
         ("ModuleNotFoundError: No module named 'transforms' [while", "the workers have no melmill"),
-        ("ModuleNotFoundError: No module named 'transforms.job'", "the workers have no melmill"),
+        (
+            "ModuleNotFoundError: No module named 'transforms.plan.job'",
+            "the workers have no melmill",
+        ),
         ("ModuleNotFoundError: No module named 'soxr'", "the workers have no Python package soxr;"),
         (
             # As Flink 1.20.1 answered a job server for 1.19.

@@ -35,7 +35,7 @@ def test_beam_is_imported_without_packages_that_go_unused() -> None:
 
 
 def test_a_worker_imports_no_more() -> None:
-    program = "import pipelines.local_beam as b; b.import_beam(); import transforms.shards"
+    program = "import pipelines.local_beam as b; b.import_beam(); import transforms.write_shards"
     assert not modules_after(program) & {*_UNUSED, "librosa", "matplotlib"}
 
 

@@ -49,9 +49,9 @@ print((psutil.Process().memory_info().rss - before) >> 20)
 SHARD = """
 import numpy as np
 import psutil
-from transforms.storage.parquet import ParquetShard
-from transforms.storage.schema import RowBatch, RowSchema
-from transforms.storage.shards import regroup
+from transforms.rows.parquet import ParquetShard
+from transforms.rows.schema import RowBatch, RowSchema
+from transforms.shards.writing import regroup
 kinds = RowSchema(n_mels=128, n_frames=130).columns()
 mel = np.random.default_rng(0).normal(size=(16, 128, 130)).astype(np.float32)
 zero = {"string": "x", "int32": 0, "int64": 0, "float": 0.0}

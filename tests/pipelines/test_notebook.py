@@ -15,7 +15,7 @@ from pipelines.config import load_config
 from pipelines.notebook import Audio, iter_chunks, load_audio, mel_spectrogram, play, plot
 from tests.pipeline_runs import extract_here
 from tests.signals import noise, song, write_audio
-from transforms.errors import ConfigError, RecordingError
+from transforms.core.errors import ConfigError, RecordingError
 
 #: A name, a rate, a number of channels, seconds.
 RECORDINGS = (

@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import (
 )
 
 from pipelines.options import RUNNERS, pipeline_options, read_recipe
-from transforms.errors import ConfigError
+from transforms.core.errors import ConfigError
 
 LOCAL_FLINK = "--flink_master=[local]"
 #: What each runner is to be told before it can be asked for.

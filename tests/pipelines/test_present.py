@@ -15,8 +15,8 @@ from pipelines.counters import Distribution, RunMetrics
 from pipelines.extract import Extraction
 from tests import signals
 from tests.pipeline_runs import extract_here
-from transforms.storage.snapshot import Snapshot
-from transforms.storage.totals import SplitContent, Totals
+from transforms.snapshot.delta import Snapshot
+from transforms.snapshot.totals import SplitContent, Totals
 
 PLAN: dict[str, Any] = {
     "recordings": {"planned": 1000, "failed": 2, "skipped": 3},

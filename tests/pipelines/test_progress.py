@@ -11,7 +11,7 @@ import pytest
 
 from pipelines import progress
 from pipelines.progress import Board, counting, showing_progress
-from transforms.metrics import Progress
+from transforms.beam.metrics import Progress
 
 
 def hear(board: Board, source: str, **totals: float) -> None:

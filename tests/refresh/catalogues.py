@@ -13,9 +13,9 @@ from deltalake import DeltaTable
 
 from tests.pipeline_runs import extract_here
 from tests.signals import noise, write_audio
-from transforms.storage.index import read_index, read_shards
-from transforms.storage.snapshot import require_snapshot
-from transforms.storage.store import Store
+from transforms.index.tables import read_index, read_shards
+from transforms.snapshot.delta import require_snapshot
+from transforms.store.folders import Store
 
 RATE = 4000
 

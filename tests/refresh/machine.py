@@ -42,14 +42,14 @@ from tests.refresh.catalogues import (
     write_song,
     write_table,
 )
-from transforms.audio.isolation import DecoderProcess
-from transforms.audio.spans import extract_span
-from transforms.errors import Cause, ConflictError, DatasetError, RecordingError, Stage
-from transforms.storage.card import list_files
-from transforms.storage.exports import ExportJob
-from transforms.storage.index import read_index
-from transforms.storage.snapshot import require_snapshot
-from transforms.storage.store import Store
+from transforms.core.errors import Cause, ConflictError, DatasetError, RecordingError, Stage
+from transforms.decode.isolation import DecoderProcess
+from transforms.features.spans import extract_span
+from transforms.index.tables import read_index
+from transforms.snapshot.card import list_files
+from transforms.snapshot.delta import require_snapshot
+from transforms.store.folders import Store
+from transforms.views.exports import ExportJob
 
 NAMES = st.sampled_from([f"{letter}.wav" for letter in "abcde"])
 SEEDS = st.integers(0, 99)

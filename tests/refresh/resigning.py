@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms.storage.index import read_shards, shard_row, write_part
-from transforms.storage.snapshot import require_snapshot
-from transforms.storage.store import Store
+from transforms.index.tables import read_shards, shard_row, write_part
+from transforms.snapshot.delta import require_snapshot
+from transforms.store.folders import Store
 
 
 def change_a_row(store: Store) -> str:

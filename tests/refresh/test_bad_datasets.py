@@ -14,10 +14,10 @@ from pipelines.takedown import takedown
 from pipelines.versions import rollback
 from tests.pipeline_runs import extract_here, here, refresh_here
 from tests.refresh.catalogues import SMALL, files_of, write_song, write_songs
-from transforms.errors import DatasetError
-from transforms.storage import snapshot as snapshots
-from transforms.storage.snapshot import require_snapshot
-from transforms.storage.store import Store
+from transforms.core.errors import DatasetError
+from transforms.snapshot import delta as snapshots
+from transforms.snapshot.delta import require_snapshot
+from transforms.store.folders import Store
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,9 @@ from tests.refresh.catalogues import (
     write_song,
     write_songs,
 )
-from transforms.storage.index import read_index
-from transforms.storage.snapshot import require_snapshot
-from transforms.storage.store import Store
+from transforms.index.tables import read_index
+from transforms.snapshot.delta import require_snapshot
+from transforms.store.folders import Store
 
 
 def path_of(folder: Path, name: bytes) -> Path:

@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 
 import pipelines.compact
 import pipelines.extract
-import transforms.shards
+import transforms.write_shards
 from pipelines.cli_common import Exit
 from pipelines.compact import compact
 from pipelines.config import RetentionConfig
@@ -29,8 +29,8 @@ from tests.refresh.catalogues import (
     write_song,
     write_songs,
 )
-from transforms.errors import ConflictError
-from transforms.storage.store import Store
+from transforms.core.errors import ConflictError
+from transforms.store.folders import Store
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_the_overtaken_leaves_what_an_earlier_snapshot_holds(
     # The rival does the very same, so its shards have the same names; then all are others.
     write_song(songs / "new.wav", 50)
     held: dict[object, object] = {}
-    real = transforms.shards.write_shard
+    real = transforms.write_shards.write_shard
 
     def write_shard(*arguments: object) -> object:
         monkeypatch.undo()
@@ -134,7 +134,7 @@ def test_the_overtaken_leaves_what_an_earlier_snapshot_holds(
         refresh_here(songs, dataset, "output.compression_level=7")
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(transforms.shards, "write_shard", write_shard)
+    monkeypatch.setattr(transforms.write_shards, "write_shard", write_shard)
     with pytest.raises(ConflictError):
         refresh_here(songs, dataset)
     assert rows_of(dataset, 1) == held
@@ -145,7 +145,7 @@ def test_what_a_rival_has_announced_is_left_to_it(songs: Path, tmp_path: Path) -
     from pipelines.finish import begin, discard
     from pipelines.maintenance import in_its_staging
     from tests.pipeline_runs import make_test_job
-    from transforms.storage.receipts import announce_shard
+    from transforms.shards.receipts import announce_shard
 
     dataset = tmp_path / "set"
     extract_here(songs, dataset, *SMALL)

@@ -26,8 +26,8 @@ from tests.refresh.catalogues import (
     write_songs,
 )
 from tests.refresh.machine import killed_at
-from transforms.storage.snapshot import require_snapshot
-from transforms.storage.store import Store
+from transforms.snapshot.delta import require_snapshot
+from transforms.store.folders import Store
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_finished_shards_are_not_made_again(
         raise RuntimeError("the machine went down")
 
     with monkeypatch.context() as patch:
-        patch.setattr("transforms.index.write_part", killed)
+        patch.setattr("transforms.write_index.write_part", killed)
         with pytest.raises(RuntimeError):
             refresh_here(songs, dataset)
     made = refresh_here(songs, dataset)
@@ -150,7 +150,7 @@ def test_finished_shards_are_not_made_again(
 def test_a_file_that_changes_while_it_is_read_is_read_again(
     songs: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transforms.audio import spans
+    from transforms.features import spans
 
     real, changed = spans.read_chunks, []
 
@@ -161,8 +161,8 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
         return real(span, features, source)  # type: ignore[arg-type]
 
     monkeypatch.setattr(spans, "read_chunks", change)
-    monkeypatch.setattr("transforms.shards.borrow_decoder", lambda _: _InThisProcess())
-    monkeypatch.setattr("transforms.shards.return_decoder", lambda *_: None)
+    monkeypatch.setattr("transforms.write_shards.borrow_decoder", lambda _: _InThisProcess())
+    monkeypatch.setattr("transforms.write_shards.return_decoder", lambda *_: None)
     refresh_here(songs, dataset)
     assert changed
     monkeypatch.undo()

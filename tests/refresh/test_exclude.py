@@ -16,9 +16,9 @@ from pipelines.present_versions import refresh_text
 from pipelines.refresh import plan_refresh
 from tests.pipeline_runs import extract_here, here, make_test_job, refresh_here
 from tests.refresh.catalogues import SMALL, rows_of, statuses_of, write_songs, write_table
-from transforms.errors import CatalogueError
-from transforms.storage.left_out import read_uris
-from transforms.storage.store import Store
+from transforms.catalogue.left_out import read_uris
+from transforms.core.errors import CatalogueError
+from transforms.store.folders import Store
 
 FEW = (*SMALL, "output.min_shards=2", "refresh.max_removed_ratio=0.1")
 

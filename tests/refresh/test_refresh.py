@@ -30,9 +30,9 @@ from tests.refresh.catalogues import (
     write_songs,
     write_table,
 )
-from transforms.errors import CatalogueError, DatasetError
-from transforms.storage.snapshot import require_snapshot
-from transforms.storage.store import Store
+from transforms.core.errors import CatalogueError, DatasetError
+from transforms.snapshot.delta import require_snapshot
+from transforms.store.folders import Store
 
 COUNTED = ("new", "changed", "removed", "retried", "relabelled", "recomputed", "unchanged")
 
@@ -201,7 +201,7 @@ def test_a_shorter_limit_removes_what_is_too_long_and_a_longer_one_brings_it_bac
 def test_a_newer_extractor_computes_everything_again(
     songs: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transforms.audio.features.EXTRACTOR_VERSION", 99)
+    monkeypatch.setattr("transforms.features.spec.EXTRACTOR_VERSION", 99)
     made = refresh_here(songs, dataset)
     assert kinds(made.difference) == {"recomputed": 6}
     assert '"extractor_version":99' in made.snapshot.features

@@ -13,8 +13,8 @@ from pipelines.errors import NothingSubmittedError
 from pipelines.runs import Run, recording_run, write_metrics
 from tests.pipeline_runs import melmill
 from tests.refresh.catalogues import SMALL, write_song, write_songs
-from transforms.errors import ConfigError, ConflictError
-from transforms.storage.store import Store
+from transforms.core.errors import ConfigError, ConflictError
+from transforms.store.folders import Store
 
 
 def runs(dataset: Path) -> list[dict[str, Any]]:

@@ -31,14 +31,14 @@ from tests.refresh.catalogues import (
 )
 from tests.refresh.machine import killed_at, killed_at_removal
 from tests.refresh.test_conflicts import overtaken
-from transforms.errors import ConflictError, DatasetError
-from transforms.storage.export_records import read_export_records
-from transforms.storage.exports import ExportJob
-from transforms.storage.left_out import LeftOut, names_of_uri, read_left_out
-from transforms.storage.naming import recording_id
-from transforms.storage.snapshot import require_snapshot
-from transforms.storage.store import Store
-from transforms.storage.taken_down import TakenDown, read_taken_down, write_taken_down
+from transforms.catalogue.left_out import LeftOut, names_of_uri, read_left_out
+from transforms.catalogue.taken_down import TakenDown, read_taken_down, write_taken_down
+from transforms.core.errors import ConflictError, DatasetError
+from transforms.core.naming import recording_id
+from transforms.snapshot.delta import require_snapshot
+from transforms.store.folders import Store
+from transforms.views.export_records import read_export_records
+from transforms.views.exports import ExportJob
 
 FEW = (*SMALL, "output.min_shards=2", "split.fractions={train: 1.0}")
 TWINS = "output.formats=[parquet,tfrecord]"
@@ -410,7 +410,7 @@ def test_an_export_of_a_dataset_that_cannot_be_told_warns(
 
 def test_a_list_has_one_name_however_it_is_ordered(store: Store) -> None:
     """It was announced under another name than it was written under."""
-    from transforms.storage.taken_down import TakenDown, taken_down_name, write_taken_down
+    from transforms.catalogue.taken_down import TakenDown, taken_down_name, write_taken_down
 
     listed = [TakenDown(f"{i}", f"/songs/{9 - i}.wav", "2026-11-25T00:00:00") for i in range(3)]
     assert taken_down_name(listed) == taken_down_name(listed[::-1])

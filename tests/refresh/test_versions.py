@@ -40,13 +40,13 @@ from tests.refresh.catalogues import (
     write_song,
     write_songs,
 )
-from transforms.errors import DatasetError
-from transforms.storage.index import write_part
-from transforms.storage.merging import ShardSize, plan_merges
-from transforms.storage.naming import bucket, digest
-from transforms.storage.snapshot import Past, Snapshot, require_snapshot
-from transforms.storage.store import Store
-from transforms.storage.taken_down import read_taken_down
+from transforms.catalogue.taken_down import read_taken_down
+from transforms.core.errors import DatasetError
+from transforms.core.naming import bucket, digest
+from transforms.index.tables import write_part
+from transforms.shards.merging import ShardSize, plan_merges
+from transforms.snapshot.delta import Past, Snapshot, require_snapshot
+from transforms.store.folders import Store
 
 DAY_MS = 86_400_000
 #: Files of a dataset with twins that no snapshot names.
@@ -325,7 +325,7 @@ def test_gc_stops_where_a_run_of_long_ago_goes_on_meanwhile(
 
 def _interrupted_refresh(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transforms.index.write_part", _fail)
+        patch.setattr("transforms.write_index.write_part", _fail)
         with pytest.raises(RuntimeError):
             refresh_here(folder / "songs", folder / "set")
 

@@ -30,13 +30,13 @@ from tests.refresh.catalogues import (
     write_song,
     write_songs,
 )
-from transforms.errors import DatasetError
-from transforms.storage.card import stale_files
-from transforms.storage.index import read_shards
-from transforms.storage.schema import RowSchema
-from transforms.storage.snapshot import Snapshot, commit, require_snapshot
-from transforms.storage.store import Store
-from transforms.storage.summaries import ShardSummary
+from transforms.core.errors import DatasetError
+from transforms.index.tables import read_shards
+from transforms.rows.schema import RowSchema
+from transforms.rows.summaries import ShardSummary
+from transforms.snapshot.card import stale_files
+from transforms.snapshot.delta import Snapshot, commit, require_snapshot
+from transforms.store.folders import Store
 
 TWINS = "output.formats=[parquet,tfrecord]"
 
@@ -58,7 +58,7 @@ def test_a_recording_that_failed_for_a_while_comes_back_whole(
     songs: Path, tmp_path: Path, again: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its shard was written over the live file, or it came back with a third of its rows."""
-    from transforms.storage import shards
+    from transforms.write_shards import writing as shards
 
     write_song(songs / "long.wav", 9, 6.0)
     dataset, real = tmp_path / "set", shards.extract_span
@@ -71,8 +71,8 @@ def test_a_recording_that_failed_for_a_while_comes_back_whole(
                 raise shards.RecordingError("decode", "timeout", "not read within 1 s")
             return function(span, *arguments)
 
-    monkeypatch.setattr("transforms.shards.borrow_decoder", lambda _: Decoder())
-    monkeypatch.setattr("transforms.shards.return_decoder", lambda *_: None)
+    monkeypatch.setattr("transforms.write_shards.borrow_decoder", lambda _: Decoder())
+    monkeypatch.setattr("transforms.write_shards.return_decoder", lambda *_: None)
     extract_here(songs, dataset, *SMALL, TWINS)
     assert real is shards.extract_span
     assert statuses_of(dataset)[str(songs / "long.wav")] == ("failed", 0)
@@ -179,7 +179,7 @@ def _changed(shard: ShardSummary, **change: int) -> ShardSummary:
 
 
 def test_validate_counts_the_rows_of_each_recording(songs: Path, tmp_path: Path) -> None:
-    from transforms.storage.index import shard_row, write_part
+    from transforms.index.tables import shard_row, write_part
 
     dataset = tmp_path / "set"
     extract_here(songs, dataset, *SMALL, "split.fractions={train: 1.0}", "output.min_shards=1")
@@ -345,7 +345,7 @@ def test_an_interrupted_first_run_is_gone_on_with(
         raise RuntimeError("the machine went down")
 
     with monkeypatch.context() as patch:
-        patch.setattr("transforms.index.write_part", killed)
+        patch.setattr("transforms.write_index.write_part", killed)
         with pytest.raises(RuntimeError):
             extract_here(songs, tmp_path / "set", *SMALL)
     made = extract_here(songs, tmp_path / "set", *SMALL)
@@ -450,7 +450,7 @@ def test_rows_that_were_changed_and_signed_again_are_found(songs: Path, tmp_path
 def test_rows_that_change_while_they_are_carried_over_are_not_committed(
     songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transforms.storage import rewriting
+    from transforms.write_shards import rewriting
 
     dataset = tmp_path / "set"
     extract_here(songs, dataset, *SMALL, "split.fractions={train: 1.0}", "output.min_shards=1")

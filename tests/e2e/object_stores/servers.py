@@ -19,7 +19,7 @@ from typing import Any
 
 import fsspec
 
-from transforms.storage.store import Store
+from transforms.store.folders import Store
 
 KINDS = ("s3", "gcs", "azure")
 

@@ -17,10 +17,10 @@ from tests.e2e.object_stores.gateway import Fault, Gateway, gateway_to
 from tests.e2e.object_stores.servers import Place
 from tests.pipeline_runs import melmill
 from tests.signals import song, write_audio
-from transforms.errors import Cause, DatasetError, RecordingError
-from transforms.storage.filesystems import SILENCE_SECONDS, open_filesystem
-from transforms.storage.objects import StoredObject, fingerprint_of
-from transforms.storage.store import Store
+from transforms.core.errors import Cause, DatasetError, RecordingError
+from transforms.store.filesystems import SILENCE_SECONDS, open_filesystem
+from transforms.store.folders import Store
+from transforms.store.objects import StoredObject, fingerprint_of
 
 #: What passes if one waits.
 PASSING = (

@@ -20,8 +20,8 @@ from tests.e2e.runners.bare import copy_source
 from tests.e2e.runners.dataflow_service import DONE, FAILED, Service, dataflow_service
 from tests.e2e.runners.flink import ROOT, said_json
 from tests.e2e.songs import SETTINGS, Songs
-from transforms.errors import ConfigError
-from transforms.storage.snapshot import require_snapshot
+from transforms.core.errors import ConfigError
+from transforms.snapshot.delta import require_snapshot
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,26 @@
+"""Several collections combined into one value, empty ones among them."""
+
+from __future__ import annotations
+
+import apache_beam as beam
+import pytest
+from apache_beam.testing.util import assert_that, equal_to
+
+from tests.plans import in_memory_pipeline
+from transforms.beam.combine import CombineEach
+
+
+@pytest.mark.parametrize(
+    "numbers", [[[1, 2], [30], [400, 500, 6]], [[1], [], [2]], [[], []], [[7]]]
+)
+def test_every_element_of_every_collection_counts_once(numbers):
+    with in_memory_pipeline() as made:
+        collections = tuple(
+            made | f"Make{i}" >> beam.Create(some, reshuffle=False)
+            for i, some in enumerate(numbers)
+        )
+        total = collections | "Sum" >> CombineEach(beam.CombineFn.maybe_from_callable(sum))
+        count = collections | "Count" >> CombineEach(beam.combiners.CountCombineFn())
+        everything = [number for some in numbers for number in some]
+        assert_that(total, equal_to([sum(everything)]), label="total")
+        assert_that(count, equal_to([len(everything)]), label="count")

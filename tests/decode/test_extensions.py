@@ -1,0 +1,87 @@
+"""Every extension of the default list: its files decode, and a cut one does not pass for whole."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+
+from tests.recordings import decode, rate_of
+from tests.signals import FORMATS, RARE_FORMATS, encode, song, tone
+from transforms.catalogue.parts import DEFAULT_EXTENSIONS
+from transforms.core.errors import Cause, RecordingError
+from transforms.decode.media import probe_audio
+from transforms.store.objects import StoredObject
+
+#: Extension -> format of tests.signals, where they differ.
+SAME = {
+    **dict.fromkeys(("wave", "bwf"), "wav"),
+    **dict.fromkeys(("aif", "aifc"), "aiff"),
+    **{"snd": "au", "sph": "nist", "oga": "ogg", "m4b": "m4a", "wmv": "wma", "asf": "wma"},
+    **{"mpga": "mp3", "m4v": "mp4", "mpeg": "mpg"},
+}
+#: No encoder at hand: spx, ape, tak, mpc, dsf and dff were tried by hand with mutagen's test
+#: files, and decode; the others FFmpeg lists among its decoders.
+NO_ENCODER = {"spx", "ape", "tak", "mpc", "dsf", "dff"}
+NO_ENCODER |= {"mp1", "dts", "dtshd", "mlp", "thd", "awb", "shn", "oma", "aa3", "qcp", "ogv"}
+#: Frames one after another: of a file that is cut between two nothing is known to be missing.
+UNCOUNTED = {"ac3", "eac3", "aac", "mp2", "m2ts", "mpg", "vob", "rm"}
+HERE = sorted({*FORMATS, *RARE_FORMATS})
+
+
+def test_every_extension_is_tried():
+    assert set(DEFAULT_EXTENSIONS) - {*HERE, *SAME, *NO_ENCODER} == set()
+    assert set(RARE_FORMATS) <= set(DEFAULT_EXTENSIONS)
+
+
+@pytest.fixture
+def store(tmp_path):
+    def put(data: bytes) -> StoredObject:
+        (tmp_path / "recording").write_bytes(data)
+        return StoredObject(str(tmp_path / "recording"))
+
+    return put
+
+
+@pytest.mark.parametrize("name", RARE_FORMATS)
+def test_a_rare_format_holds_the_tone_that_was_put_in(store, name):
+    rate = rate_of(name)
+    source = store(encode(tone(440, 2, rate), rate, name))
+    audio = probe_audio(source)
+    decoded = decode(source, audio)[:, 0]
+    assert audio.sample_rate_hz == rate
+    assert 2 * rate <= len(decoded) < 2.1 * rate
+    middle = decoded[rate // 2 : rate // 2 + rate]
+    spectrum = np.abs(np.fft.rfft(middle * np.hanning(rate))) ** 2
+    # RealAudio's coder for speech at 14,400 bits a second adds the most of its own: 0.043.
+    assert spectrum[435:446].sum() > 0.95 * spectrum.sum()
+
+
+@pytest.mark.parametrize("name", sorted({*RARE_FORMATS, *FORMATS} - UNCOUNTED - {"mp3_untagged"}))
+def test_half_of_it_does_not_pass_for_whole(store, name):
+    data = encode(song(3, rate_of(name)), rate_of(name), name)
+    source = store(data[: len(data) // 2])
+    with pytest.raises(RecordingError) as raised:
+        decode(source, probe_audio(source))
+    causes = {Cause.TRUNCATED, Cause.CORRUPT, Cause.UNKNOWN_FORMAT, Cause.NO_AUDIO}
+    assert raised.value.cause in causes
+
+
+def test_a_dsf_is_read_and_a_cut_one_is_truncated(store):
+    data = dsf(seconds=0.1)
+    audio = probe_audio(store(data))
+    assert (audio.container, audio.sample_rate_hz, audio.channels) == ("dsf", 352_800, 1)
+    with pytest.raises(RecordingError, match="dsf header") as raised:
+        probe_audio(store(data[:-5000]))
+    assert raised.value.cause == Cause.TRUNCATED
+
+
+def dsf(seconds: float) -> bytes:
+    """One bit a sample at 2.8 MHz: every second one set, which is silence."""
+    blocks = round(2_822_400 * seconds / 8 / 4096)
+    sound = b"\x55" * 4096 * blocks
+    form = struct.pack("<IIIIIIQII", 1, 0, 1, 1, 2_822_400, 1, 8 * len(sound), 4096, 0)
+    chunks = b"fmt " + struct.pack("<Q", 12 + len(form)) + form
+    chunks += b"data" + struct.pack("<Q", 12 + len(sound)) + sound
+    return b"DSD " + struct.pack("<QQQ", 28, 28 + len(chunks), 0) + chunks

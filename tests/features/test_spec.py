@@ -1,0 +1,101 @@
+"""The feature configuration's digest: what stored rows are recognised by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import pytest
+
+from transforms.features.chunks import ChunkSpec
+from transforms.features.logarithm import LogSpec
+from transforms.features.mel import MelSpec
+from transforms.features.spec import FeatureSpec
+
+OTHER: dict[str, Any] = {
+    "sample_rate_hz": 16_000,
+    "channels": "each",
+    "resampler": "soxr_vhq",
+    "resolution": 1 / 64,
+    "chunk.length": 1,
+    "chunk.hop": 1,
+    "chunk.tail": "pad",
+    "chunk.short": "drop",
+    "chunk.pad_value": 0.5,
+    "mel.n_fft": 1024,
+    "mel.win_length": 512,
+    "mel.hop_length": 256,
+    "mel.window": "hamming",
+    "mel.center": False,
+    "mel.pad_mode": "reflect",
+    "mel.power": 1,
+    "mel.n_mels": 64,
+    "mel.f_min_hz": 20.0,
+    "mel.f_max_hz": 8000.0,
+    "mel.scale": "htk",
+    "mel.norm": "none",
+    "mel.log.kind": "ln",
+    "mel.log.ref": "max",
+    "mel.log.floor": 1e-5,
+    "mel.log.offset": 1.0,
+    "mel.log.top_db": None,
+}
+
+
+def keys(spec: Any, prefix: str = "") -> Iterator[str]:
+    for item in fields(spec):
+        value = getattr(spec, item.name)
+        if is_dataclass(value):
+            yield from keys(value, f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name
+
+
+def changed(spec: Any, key: str, value: Any) -> Any:
+    name, _, rest = key.partition(".")
+    return replace(spec, **{name: changed(getattr(spec, name), rest, value) if rest else value})
+
+
+def test_the_default_digest_is_what_it_was() -> None:
+    # Another digest makes every stored row stale: change this together with
+    # EXTRACTOR_VERSION, or because a key was added, and say so in the changelog.
+    assert FeatureSpec().digest() == "12fe22a81930594dd3c159417e80c6e5"
+
+
+@pytest.mark.parametrize("key", list(keys(FeatureSpec())))
+def test_every_key_changes_the_digest(key: str) -> None:
+    assert changed(FeatureSpec(), key, OTHER[key]).digest() != FeatureSpec().digest()
+
+
+def test_all_digests_differ() -> None:
+    specs = [FeatureSpec(), *(changed(FeatureSpec(), key, OTHER[key]) for key in OTHER)]
+    assert len({spec.digest() for spec in specs}) == len(OTHER) + 1
+
+
+def test_the_extractors_version_changes_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = FeatureSpec().digest()
+    monkeypatch.setattr("transforms.features.spec.EXTRACTOR_VERSION", 99)
+    assert FeatureSpec().digest() != before
+
+
+def test_defaults_written_out_have_the_same_digest() -> None:
+    written = FeatureSpec(
+        chunk=ChunkSpec(length=66_150, hop=66_150), mel=MelSpec(n_mels=128, log=LogSpec("db"))
+    )
+    assert written.digest() == FeatureSpec().digest()
+
+
+def test_the_canonical_form_says_everything() -> None:
+    said = json.loads(FeatureSpec().canonical())
+    assert said.pop("extractor_version") == 2
+    chunk, mel = said.pop("chunk"), said.pop("mel")
+    log = LogSpec(**mel.pop("log"))
+    assert FeatureSpec(chunk=ChunkSpec(**chunk), mel=MelSpec(**mel, log=log), **said) == (
+        FeatureSpec()
+    )
+
+
+def test_the_shape_is_bands_by_frames() -> None:
+    assert FeatureSpec().shape == (128, 130)

@@ -1,0 +1,381 @@
+"""Plans: every chunk once, whatever the order; splits that stay where they are."""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.plans import FEATURES, planned, probed, recording
+from transforms.core.errors import CatalogueError, Cause, RecordingError
+from transforms.core.records import ProbedRecording
+from transforms.features.chunks import ChunkSpec
+from transforms.plan.planning import (
+    PlannedRecording,
+    ShardPlan,
+    ShardSpec,
+    SplitSpec,
+    SplitTotals,
+    assign_split,
+    count_buckets,
+    count_shards,
+    pack_shards,
+    plan_recording,
+    row_bytes,
+)
+
+DAY = 86_400
+
+
+def plan(one: ProbedRecording, max_seconds: float = DAY) -> PlannedRecording:
+    return plan_recording(one, FEATURES, SplitSpec(), max_seconds)
+
+
+# One recording
+
+
+@given(st.builds(PlannedRecording, st.builds(ProbedRecording)))
+def test_a_planned_recording_travels_whole(made: PlannedRecording) -> None:
+    # NaN, which equals nothing, may be among the values.
+    assert repr(pickle.loads(pickle.dumps(made))) == repr(made)
+
+
+def test_a_planned_recording_takes_less_than_its_parts() -> None:
+    made = planned()
+    assert len(pickle.dumps(made)) < len(pickle.dumps(made.probed))
+
+
+def test_a_recording_is_counted_at_the_target_rate() -> None:
+    made = plan(probed(seconds=10.4))
+    assert (made.origin_sample, made.samples, made.chunks, made.rows) == (0, 10_400, 10, 10)
+
+
+def test_each_channel_has_rows_of_its_own() -> None:
+    features = replace(FEATURES, channels="each")
+    made = plan_recording(probed(channels=6), features, SplitSpec(), DAY)
+    assert (made.chunks, made.rows) == (10, 60)
+
+
+def test_a_segment_starts_where_the_catalogue_says() -> None:
+    made = plan(probed(start_seconds=2.5, end_seconds=7.0))
+    assert (made.origin_sample, made.samples, made.chunks) == (2500, 4500, 4)
+
+
+def test_a_segment_without_an_end_goes_to_the_recordings() -> None:
+    assert plan(probed(start_seconds=2.5)).samples == 7500
+
+
+def test_a_segment_that_ends_a_little_behind_the_recording_is_cut_short() -> None:
+    assert plan(probed(end_seconds=10.5)).samples == 10_000
+
+
+def test_a_segment_that_ends_far_behind_the_recording_is_refused() -> None:
+    with pytest.raises(RecordingError, match=r"bad_segment.*behind the end.*10.000 s"):
+        plan(probed(end_seconds=10.502))
+    # What the message says to do.
+    assert plan(probed(end_seconds=10)).samples == 10_000
+
+
+@pytest.mark.parametrize(("start", "end"), [(10.0, None), (99.0, 100.0), (2.0, 2.0001)])
+def test_a_segment_that_holds_nothing_is_refused(start: float, end: float | None) -> None:
+    with pytest.raises(RecordingError, match=r"recording of 10\.000 s") as caught:
+        plan(probed(start_seconds=start, end_seconds=end))
+    assert caught.value.cause == Cause.BAD_SEGMENT
+
+
+def test_a_recording_as_long_as_allowed_is_taken() -> None:
+    assert plan(probed(seconds=10), max_seconds=10).chunks == 10
+
+
+def test_a_longer_recording_is_refused() -> None:
+    with pytest.raises(RecordingError, match=r"11 s, and .* allows 10 s") as caught:
+        plan(probed(seconds=11), max_seconds=10)
+    assert caught.value.cause == Cause.TOO_LONG
+
+
+def test_what_counts_is_the_segment_not_the_file() -> None:
+    assert plan(probed(seconds=100, start_seconds=5, end_seconds=9), max_seconds=10).chunks == 4
+
+
+def test_a_missing_channel_is_refused() -> None:
+    with pytest.raises(RecordingError, match="no right channel"):
+        plan_recording(probed(), replace(FEATURES, channels="right"), SplitSpec(), DAY)
+
+
+def test_a_recording_too_short_for_a_chunk_gives_no_rows() -> None:
+    features = replace(FEATURES, chunk=ChunkSpec(1000, 1000, short="drop"))
+    assert plan_recording(probed(seconds=0.5), features, SplitSpec(), DAY).rows == 0
+
+
+# Splits
+
+NAMES = [f"{i}.wav" for i in range(10_000)]
+
+
+def splits(spec: SplitSpec) -> list[str]:
+    return [assign_split(recording(name), spec) for name in NAMES]
+
+
+def fractions(**shares: float) -> SplitSpec:
+    return SplitSpec(tuple(shares.items()))
+
+
+def test_splits_have_about_the_shares_asked_for() -> None:
+    found = Counter(splits(fractions(train=0.7, validation=0.2, test=0.1)))
+    # The standard deviation of the largest count is 46: five of them.
+    for name, share in [("train", 0.7), ("validation", 0.2), ("test", 0.1)]:
+        assert abs(found[name] - 10_000 * share) < 230
+    assert found.total() == 10_000
+
+
+def test_splits_are_what_they_were_in_the_first_release() -> None:
+    first = splits(SplitSpec())[:12]
+    assert first == [*["train"] * 4, *["test"] * 2, *["train"] * 3, "validation", *["train"] * 2]
+
+
+def test_another_seed_divides_otherwise() -> None:
+    moved = zip(splits(SplitSpec()), splits(SplitSpec(seed=1)), strict=True)
+    # 1 - (0.8² + 0.1² + 0.1²) of them move, give or take.
+    assert 3_000 < sum(a != b for a, b in moved) < 3_800
+
+
+SHARES = st.lists(st.floats(0.01, 1), min_size=3, max_size=3)
+
+
+@given(SHARES, SHARES)
+def test_other_shares_move_only_what_they_must(before: list[float], after: list[float]) -> None:
+    old, new = (
+        SplitSpec(tuple(zip("abc", (share / sum(shares) for share in shares), strict=True)))
+        for shares in (before, after)
+    )
+    shares = {name: (dict(old.fractions)[name], dict(new.fractions)[name]) for name in "abc"}
+    moves = Counter(
+        (a, b)
+        for name in NAMES[:500]
+        if (a := assign_split(recording(name), old)) != (b := assign_split(recording(name), new))
+    )
+    for a, b in moves:
+        grown = [shares[b][i] / shares[a][i] for i in (0, 1)]
+        assert grown[1] > grown[0]
+    # At least the difference d of the shares must move, and 2 d / (1 + d) is what may; of 500
+    # draws the standard deviation is at most 11.2: five of them.
+    least = sum(abs(p - q) for p, q in shares.values()) / 2
+    assert moves.total() <= 500 * 2 * least / (1 + least) + 56
+
+
+def test_a_split_that_is_added_takes_from_the_others_and_nothing_else_moves() -> None:
+    before = splits(fractions(train=0.8, test=0.2))
+    after = splits(fractions(train=0.72, test=0.18, validation=0.1))
+    moves = Counter((a, b) for a, b in zip(before, after, strict=True) if a != b)
+    assert {b for _, b in moves} == {"validation"}
+    assert 850 < moves.total() < 1150
+
+
+def test_the_order_of_the_shares_does_not_matter() -> None:
+    assert splits(fractions(a=0.7, b=0.3)) == splits(fractions(b=0.3, a=0.7))
+
+
+@given(st.text(), st.integers())
+def test_every_recording_has_one_of_the_splits(name: str, seed: int) -> None:
+    spec = SplitSpec((("a", 0.1), ("b", 0.2), ("c", 0.7)), seed=seed)
+    assert assign_split(recording(name), spec) in {"a", "b", "c"}
+
+
+def test_segments_of_a_recording_stay_together() -> None:
+    first = recording("a.wav", start_seconds=0.0, end_seconds=1.0)
+    for i in range(1, 20):
+        other = replace(first, recording_id=str(i), start_seconds=float(i), end_seconds=i + 1.0)
+        assert assign_split(other, SplitSpec()) == assign_split(first, SplitSpec())
+
+
+def test_a_group_stays_together() -> None:
+    spec = SplitSpec(by="group", group="album")
+    found = {
+        (i % 50, assign_split(recording(name, labels=(("album", i % 50),)), spec))
+        for i, name in enumerate(NAMES)
+    }
+    assert len(found) == 50
+    assert len({split for _, split in found}) == 3
+
+
+@pytest.mark.parametrize("labels", [(("album", None),), (("artist", "x"),), ()])
+def test_a_recording_without_its_group_is_refused(labels: tuple[tuple[str, None], ...]) -> None:
+    spec = SplitSpec(by="group", group="album")
+    with pytest.raises(CatalogueError, match=r"songs.csv line 7: album: no value"):
+        assign_split(recording(labels=labels, origin="songs.csv line 7"), spec)
+
+
+@pytest.mark.parametrize("by", ["catalogue", "auto"])
+def test_the_catalogues_division_is_followed(by: str) -> None:
+    assert assign_split(recording(split="fold3"), SplitSpec(by=by)) == "fold3"
+
+
+@pytest.mark.parametrize("by", ["recording", "group"])
+def test_the_catalogues_division_can_be_ignored(by: str) -> None:
+    one = recording(split="fold3", labels=(("album", "x"),))
+    assert assign_split(one, SplitSpec(by=by, group="album")) in {"train", "validation", "test"}
+
+
+def test_a_recording_that_the_catalogue_leaves_out_is_refused() -> None:
+    with pytest.raises(CatalogueError, match=r"songs.csv line 7: split: no value"):
+        assign_split(recording(origin="songs.csv line 7"), SplitSpec(by="catalogue"))
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a/b", "", "my-split", "a b", "all", "é", "x\n"])
+def test_a_division_that_no_folder_can_be_named_after_is_refused(name: str) -> None:
+    with pytest.raises(CatalogueError, match=r"songs.csv line 7: split: .* must be ASCII"):
+        assign_split(recording(split=name, origin="songs.csv line 7"), SplitSpec())
+
+
+# Shards
+
+RECORDINGS = st.lists(
+    st.tuples(st.integers(0, 60), st.integers(1, 3)), min_size=1, max_size=25
+).map(lambda sizes: [planned(f"{i}.wav", *size) for i, size in enumerate(sizes)])
+SHARDS = st.integers(1, 12)
+
+
+def pack(recordings: list[PlannedRecording], shards: int, seed: int = 0) -> list[ShardPlan]:
+    return list(pack_shards(recordings, shards, FEATURES, seed, "writer"))
+
+
+def rows_of(shard: ShardPlan) -> int:
+    return sum(span.chunks * span.probed.audio.channels for span in shard.spans)
+
+
+@given(RECORDINGS, SHARDS)
+def test_every_chunk_is_in_one_shard_once(recordings: list[PlannedRecording], shards: int) -> None:
+    found = Counter(
+        (span.probed, index)
+        for shard in pack(recordings, shards)
+        for span in shard.spans
+        for index in range(span.first_chunk, span.stop_chunk)
+    )
+    assert found == Counter((one.probed, i) for one in recordings for i in range(one.chunks))
+
+
+@given(RECORDINGS, SHARDS, st.randoms(use_true_random=False))
+def test_the_order_of_the_recordings_does_not_matter(
+    recordings: list[PlannedRecording], shards: int, random: object
+) -> None:
+    shuffled = list(recordings)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert pack(shuffled, shards) == pack(recordings, shards)
+
+
+@given(RECORDINGS, SHARDS)
+def test_shards_are_balanced(recordings: list[PlannedRecording], shards: int) -> None:
+    made = pack(recordings, shards)
+    pieces = [s.chunks * s.probed.audio.channels for shard in made for s in shard.spans]
+    mean = sum(pieces) / shards
+    assert max(map(rows_of, made), default=0) <= mean + max(pieces, default=0)
+
+
+@given(RECORDINGS, SHARDS)
+def test_no_piece_is_larger_than_a_shard(recordings: list[PlannedRecording], shards: int) -> None:
+    capacity = -(-sum(one.rows for one in recordings) // shards)
+    for shard in pack(recordings, shards):
+        for span in shard.spans:
+            # A chunk is not divided: its channels may go over by less than one chunk's rows.
+            rows_per_chunk = span.probed.audio.channels
+            assert span.chunks * rows_per_chunk < capacity + rows_per_chunk
+
+
+@given(RECORDINGS, SHARDS)
+def test_there_are_as_many_shards_as_there_are_rows_for(
+    recordings: list[PlannedRecording], shards: int
+) -> None:
+    made = pack(recordings, shards)
+    assert len(made) <= shards
+    assert all(shard.spans for shard in made)
+    assert len({shard.name for shard in made}) == len(made)
+
+
+def test_a_long_recording_is_spread_over_all_shards() -> None:
+    made = pack([planned(chunks=100)], 8)
+    assert sorted(map(rows_of, made)) == [12] * 4 + [13] * 4
+
+
+def test_more_shards_than_chunks_give_one_each() -> None:
+    assert [rows_of(shard) for shard in pack([planned(chunks=3)], 10)] == [1, 1, 1]
+
+
+def test_recordings_without_rows_are_in_no_shard() -> None:
+    assert pack([planned(chunks=0)], 3) == []
+
+
+def test_a_shards_name_is_what_it_was() -> None:
+    # It names files on users' disks: no change that is not meant.
+    assert pack([planned(chunks=3)], 1)[0].name == "96c41f47d1a825a91b3d5f97639038af"
+
+
+@given(st.integers(1, 30))
+def test_another_seed_gives_another_order_of_the_same(seed: int) -> None:
+    recordings = [planned(f"{i}.wav", 5) for i in range(20)]
+    (one,), (other,) = pack(recordings, 1), pack(recordings, 1, seed)
+    assert one.spans != other.spans
+    assert set(one.spans) == set(other.spans)
+
+
+def test_the_name_depends_on_the_features_and_the_writer() -> None:
+    recordings = [planned()]
+    louder = replace(FEATURES, resolution=1 / 64)
+    made = [
+        *pack(recordings, 1),
+        *pack_shards(recordings, 1, louder, 0, "writer"),
+        *pack_shards(recordings, 1, FEATURES, 0, "other writer"),
+        *pack([replace(recordings[0], split="test")], 1),
+        *pack([planned("b.wav")], 1),
+    ]
+    assert len({shard.name for shard in made}) == 5
+
+
+def test_the_name_does_not_depend_on_where_the_catalogue_mentions_a_recording() -> None:
+    one = planned()
+    moved = replace(one.probed.recording, origin="songs.csv line 9")
+    other = replace(one, probed=replace(one.probed, recording=moved))
+    assert pack([one], 1)[0].name == pack([other], 1)[0].name
+
+
+def test_a_recording_listed_twice_is_refused() -> None:
+    with pytest.raises(CatalogueError, match=r"/songs/a\.wav is listed twice"):
+        pack([planned("a.wav"), planned("b.wav"), planned("a.wav", 3)], 2)
+
+
+# How many shards
+
+
+def test_shards_are_as_large_as_asked_for() -> None:
+    spec = ShardSpec(target_bytes=10_000, min_shards=1)
+    assert count_shards(SplitTotals(1, 100), 100, 1000, spec) == 10
+
+
+def test_a_small_dataset_has_the_least_number_of_shards() -> None:
+    spec = ShardSpec(min_shards=8)
+    halves = [count_shards(SplitTotals(1, rows), 100, 10, spec) for rows in (75, 25)]
+    assert halves == [6, 2]
+
+
+@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=5), st.integers(1, 10**6))
+def test_splits_share_at_least_the_least_number(rows: list[int], least: int) -> None:
+    spec = ShardSpec(min_shards=least)
+    counted = [count_shards(SplitTotals(1, one), sum(rows), 100, spec) for one in rows]
+    assert sum(counted, Fraction(0)) >= least
+
+
+@pytest.mark.parametrize(("recordings", "buckets"), [(0, 1), (1, 1), (10_000, 1), (20_001, 3)])
+def test_buckets_hold_a_bounded_number(recordings: int, buckets: int) -> None:
+    assert count_buckets(SplitTotals(recordings, 1)) == buckets
+
+
+def test_a_row_is_about_as_large_as_was_measured() -> None:
+    # 49.7 kB for 128 bands of 130 frames.
+    large = replace(
+        FEATURES, chunk=ChunkSpec(66_150, 66_150), mel=replace(FEATURES.mel, n_mels=128)
+    )
+    assert row_bytes(large) == pytest.approx(49_700, rel=0.02)

@@ -1,0 +1,137 @@
+"""How rows are distributed, beside what NumPy and plain counting find."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.pipeline_runs import extract_here
+from tests.signals import noise, write_audio
+from transforms.rows import distribution
+from transforms.rows.columns import LabelColumn
+from transforms.rows.distribution import (
+    DURATION_EDGES_S,
+    LEVEL_EDGES_DBFS,
+    Distribution,
+    DistributionCounter,
+    histogram,
+)
+from transforms.rows.parquet import read_rows
+from transforms.rows.schema import RowBatch
+from transforms.snapshot.totals import add_up
+from transforms.store.folders import Store
+
+LABELS = (LabelColumn("genre", "string"), LabelColumn("tags", "list<int64>"))
+
+
+@given(st.lists(st.floats(-200, 50, width=32)))
+def test_a_histogram_is_numpys(values: list[float]) -> None:
+    # NumPy's last bin is closed; here an infinite one follows.
+    edges = [-np.inf, *LEVEL_EDGES_DBFS, np.inf]
+    assert histogram(values, LEVEL_EDGES_DBFS).tolist() == np.histogram(values, edges)[0].tolist()
+
+
+def rows(genres: list[str | None]) -> RowBatch:
+    """Two rows of each recording, which is in a genre and has its letters' numbers as tags."""
+    doubled = [genre for genre in genres for _ in range(2)]
+    columns: dict[str, Any] = {
+        "chunk_index": [0, 1] * len(genres),
+        "peak_dbfs": [-3.0, float("-inf")] * len(genres),
+        "rms_dbfs": [-20.0, float("-inf")] * len(genres),
+        "genre": doubled,
+        "tags": [None if g is None else [ord(letter) for letter in g] for g in doubled],
+    }
+    return RowBatch(columns, np.zeros((len(doubled), 1, 1), np.float32))
+
+
+def counted(*batches: RowBatch) -> Distribution:
+    counter = DistributionCounter()
+    for batch in batches:
+        counter.count(batch, LABELS)
+    return counter.total()
+
+
+GENRES = st.lists(st.none() | st.text(max_size=3), max_size=12)
+
+
+@given(st.lists(GENRES, max_size=4))
+def test_parts_add_up_to_the_whole(parts: list[list[str | None]]) -> None:
+    added = DistributionCounter()
+    for part in parts:
+        added.add(counted(rows(part)))
+    assert added.total() == counted(rows([genre for part in parts for genre in part]))
+
+
+@given(GENRES)
+def test_classes_are_counted_by_rows_and_recordings(genres: list[str | None]) -> None:
+    found = {(c.column, c.value): (c.rows, c.recordings) for c in counted(rows(genres)).classes}
+    wanted: Counter[tuple[str, Any]] = Counter(("genre", genre) for genre in genres)
+    for genre in genres:
+        wanted.update(("tags", tag) for tag in ({None} if genre is None else set(map(ord, genre))))
+    assert found == {key: (2 * number, number) for key, number in wanted.items()}
+
+
+def test_a_label_of_too_many_values_has_no_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distribution, "MAX_CLASSES", 3)
+    # Neither part has too many by itself.
+    added = DistributionCounter()
+    for part in (["a", "b"], ["c", "d"], ["a"]):
+        added.add(counted(rows(list(part))))
+    assert added.total().many == ("genre", "tags")
+    assert added.total().classes == ()
+
+
+def test_a_dataset_says_how_its_rows_are_distributed(tmp_path: Path) -> None:
+    songs = tmp_path / "songs"
+    songs.mkdir()
+    lines = []
+    for i in range(6):
+        write_audio(songs / f"{i}.wav", noise(1.5 + i, 8000, i, channels=2) / (i + 1), 8000)
+        genre = "\N{SNOWMAN}" if i % 2 else "jazz"
+        split = "test" if i == 5 else "train"
+        lines.append({"uri": f"{i}.wav", "genre": genre, "title": f"song {i}", "split": split})
+    (songs / "songs.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    settings = ["chunk.seconds=1", "audio.sample_rate_hz=8000", "mel.n_mels=8", "mel.n_fft=512"]
+    settings += ["output.min_shards=4", "audio.channels=each"]
+    made = extract_here(songs / "songs.jsonl", tmp_path / "dataset", *settings)
+
+    store = Store(str(tmp_path / "dataset"))
+    said = json.loads(store.read("statistics.json"))
+    assert said["mean"] == made.snapshot.statistics["mean"]
+    train = said["splits"]["train"]
+    columns: dict[str, list[Any]] = {"rms_dbfs": [], "peak_dbfs": [], "genre": []}
+    for path in (tmp_path / "dataset" / "split=train").iterdir():
+        for batch in read_rows(path):
+            for name, values in columns.items():
+                values += list(batch.columns[name])
+    for name in ("rms_dbfs", "peak_dbfs"):
+        edges = [-np.inf, *train[name]["edges"], np.inf]
+        assert train[name]["counts"] == np.histogram(columns[name], edges)[0].tolist()
+    assert {c["value"]: c["rows"] for c in train["labels"]["genre"]} == Counter(columns["genre"])
+    assert {c["value"]: c["recordings"] for c in train["labels"]["genre"]} == {
+        "jazz": 3,
+        "\N{SNOWMAN}": 2,
+    }
+    assert train["seconds_histogram"] == {
+        "edges": list(DURATION_EDGES_S),
+        "counts": np.histogram([1.5, 2.5, 3.5, 4.5, 5.5], [0, *DURATION_EDGES_S, np.inf])[
+            0
+        ].tolist(),
+    }
+    assert train["seconds"] == 17.5
+
+    balance = said["balance"]["genre"]
+    assert balance["classes"] == 2
+    assert balance["missing"] == {"test": ["jazz"]}
+    assert balance["largest_difference"]["split"] == "test"
+    assert add_up(store, made.snapshot.index).split("test").distribution.many == ()
+    card = store.read("README.md").decode()
+    assert "genre: 2 classes; shares differ by at most 50.0 points" in card
+    assert "test lacks 1: jazz" in card

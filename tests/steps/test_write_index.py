@@ -1,0 +1,203 @@
+"""The index: what became of every recording, the same whatever the order."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+
+from tests.pipeline_runs import make_test_job
+from tests.plans import failure, in_memory_pipeline, planned, summary
+from transforms.core.errors import Cause
+from transforms.core.naming import digest
+from transforms.core.records import Failure
+from transforms.index.tables import read_index, read_shards
+from transforms.plan.comparing import Decision, Difference
+from transforms.plan.job import ExtractJob
+from transforms.plan.planning import PlannedRecording
+from transforms.rows.summaries import RecordingRows, ShardSummary
+from transforms.write_index import WriteIndex, fact_digest, index_name, join_recordings, key_by_part
+
+
+def held(name: str, shard: str, rows: int, peak_dbfs: float) -> tuple[str, Any]:
+    return shard, RecordingRows(digest(name), rows, peak_dbfs, f"{rows:032x}")
+
+
+def join(*facts: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    return join_recordings(facts, "features")
+
+
+def test_a_recordings_rows_are_those_of_all_its_shards() -> None:
+    (row,), failures = join(held("a.wav", "s2", 3, -9.0), planned(), held("a.wav", "s1", 7, -3.0))
+    assert failures == []
+    assert (row["status"], row["rows"], row["shards"]) == ("ok", 10, ["s1", "s2"])
+    assert (row["peak_dbfs"], row["rows_digest"]) == (-3.0, f"{10:032x}")
+
+
+def test_a_recording_without_rows_was_skipped() -> None:
+    (row,), failures = join(planned(chunks=0))
+    assert (row["status"], row["rows"], row["shards"], row["peak_dbfs"]) == ("skipped", 0, [], None)
+    assert failures == []
+
+
+def test_a_failed_recording_holds_nothing_but_is_described() -> None:
+    (row,), (failed,) = join(planned(), failure())
+    assert (row["status"], row["rows"], row["shards"]) == ("failed", 0, [])
+    assert (row["codec"], row["frames"]) == ("pcm_16", 20_000)
+    assert (failed["cause"], failed["stage"], failed["message"]) == ("corrupt", "decode", "bad")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        pytest.param([planned(), held("a.wav", "s1", 7, -3.0)], id="too few"),
+        pytest.param([planned(), held("a.wav", "s1", 11, -3.0)], id="too many"),
+        pytest.param([planned(), failure(), held("a.wav", "s1", 7, -3.0)], id="failed, and held"),
+        pytest.param([held("a.wav", "s1", 7, -3.0)], id="never planned"),
+    ],
+)
+def test_a_recording_that_is_not_held_whole_is_refused(facts: list[Any]) -> None:
+    with pytest.raises(RuntimeError, match=r"its shards hold \d+ rows, and \d+ were planned"):
+        join(*facts)
+
+
+def test_a_recording_that_was_planned_and_not_written_says_so() -> None:
+    (row,), _ = join(planned())
+    assert (row["status"], row["rows"]) == ("unwritten", 0)
+
+
+def test_a_recording_that_failed_before_it_was_planned_is_listed_too() -> None:
+    (row,), _ = join(failure(cause=Cause.NOT_FOUND))
+    assert row["status"] == "failed"
+    assert "codec" not in row
+
+
+def test_a_recording_that_failed_in_two_spans_is_one_failure() -> None:
+    two = [failure(message="first"), failure(message="second")]
+    for order in (two, two[::-1]):
+        recordings, failures = join(planned(), *order)
+        assert len(recordings) == 1
+        assert [row["message"] for row in failures] == ["first"]
+
+
+def test_every_recording_is_joined_with_its_own() -> None:
+    rows, failures = join(
+        planned("a.wav", chunks=0),
+        failure("b.wav"),
+        planned("c.wav", chunks=5),
+        held("c.wav", "s", 5, 0.0),
+    )
+    statuses = {row["recording_id"]: (row["status"], row["rows"]) for row in rows}
+    assert statuses == {
+        digest("a.wav"): ("skipped", 0),
+        digest("b.wav"): ("failed", 0),
+        digest("c.wav"): ("ok", 5),
+    }
+    assert [row["recording_id"] for row in failures] == [digest("b.wav")]
+
+
+def test_another_feature_configuration_gives_another_key() -> None:
+    facts = [planned(chunks=0)]
+    keys = {join_recordings(facts, name)[0][0]["feature_key"] for name in ("one", "other")}
+    assert len(keys) == 2
+
+
+def test_a_shard_tells_its_recordings_parts() -> None:
+    made = summary(failures=(failure("b.wav"),))
+    keyed = [(kind, fact) for (kind, _), fact in key_by_part(made, 1000)]
+    assert keyed == [
+        ("shards", made),
+        ("recordings", (made.name, RecordingRows(digest("a.wav"), 2, -3.0))),
+        ("recordings", failure("b.wav")),
+    ]
+
+
+@pytest.mark.parametrize("change", [{"rows": 3}, {"low": -math.inf}, {"null_labels": ("x",)}])
+def test_any_difference_in_a_shard_is_in_the_digest(change: dict[str, Any]) -> None:
+    assert fact_digest(replace(summary(), **change)) != fact_digest(summary())
+
+
+# In a pipeline
+
+PLANNED = [planned(f"{i}.wav", chunks=0 if i == 3 else 2) for i in range(4)]
+FAILURES = [failure("bad.wav", Cause.UNKNOWN_FORMAT)]
+SHARDS = [
+    summary(f"shard {i}", recordings=(RecordingRows(digest(f"{i}.wav"), 2, -math.inf),))
+    for i in range(3)
+]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> ExtractJob:
+    (tmp_path / "songs").mkdir()
+    (tmp_path / "songs/a.wav").touch()
+    return make_test_job(tmp_path / "songs", tmp_path / "output")
+
+
+def decision(parts: int) -> Decision:
+    return Decision(parts, Difference(), todo=True)
+
+
+def write(
+    job: ExtractJob,
+    recordings: list[PlannedRecording] = PLANNED,
+    failures: list[Failure] = FAILURES,
+    shards: list[ShardSummary] = SHARDS,
+    parts: int = 1,
+) -> str:
+    """Write the index; give its name, as the outcome tells it."""
+    with in_memory_pipeline() as pipeline:
+        found = tuple(
+            pipeline | f"Create{i}" >> beam.Create(facts, reshuffle=False)
+            for i, facts in enumerate((recordings, failures, shards))
+        )
+        decided = pipeline | beam.Create([decision(parts)], reshuffle=False)
+        _ = found | WriteIndex(job, decided)
+    outcome = json.loads(job.store.read(job.outcome))
+    assert sorted(job.store.names("index")) == outcome["files"]
+    return outcome["index"]
+
+
+def test_the_index_tells_everything(job: ExtractJob) -> None:
+    index = write(job)
+    statuses = {
+        row["uri"]: (row["status"], row["rows"])
+        for row in read_index(job.store, index, "recordings")
+    }
+    assert statuses == {
+        "/songs/0.wav": ("ok", 2),
+        "/songs/1.wav": ("ok", 2),
+        "/songs/2.wav": ("ok", 2),
+        "/songs/3.wav": ("skipped", 0),
+        "/songs/bad.wav": ("failed", 0),
+    }
+    assert [row["cause"] for row in read_index(job.store, index, "failures")] == ["unknown_format"]
+    assert set(read_shards(job.store, index)) == set(SHARDS)
+
+
+def test_the_order_does_not_matter(job: ExtractJob) -> None:
+    index = write(job)
+    before = {name: job.store.read(name) for name in job.store.names("index")}
+    assert write(job, PLANNED[::-1], FAILURES, SHARDS[::-1]) == index
+    assert {name: job.store.read(name) for name in job.store.names("index")} == before
+
+
+def test_another_content_has_another_name(job: ExtractJob, tmp_path: Path) -> None:
+    other = replace(job, store=replace(job.store, root=str(tmp_path / "other")))
+    assert write(job) != write(other, PLANNED[1:], FAILURES, SHARDS[1:])
+
+
+def test_many_recordings_are_written_in_parts(job: ExtractJob) -> None:
+    index = write(job, parts=3)
+    parts = [name for name in job.store.names("index") if "/recordings-" in name]
+    assert len(parts) > 1
+    assert len(list(read_index(job.store, index, "recordings"))) == 5
+
+
+def test_an_index_is_named_by_128_bits() -> None:
+    assert len(index_name(2**128 - 1)) == 32

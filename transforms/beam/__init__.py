@@ -1,0 +1,1 @@
+"""What several steps share that needs Beam."""

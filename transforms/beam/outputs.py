@@ -1,0 +1,5 @@
+"""Names of outputs that several steps have."""
+
+from __future__ import annotations
+
+FAILURES = "failures"

@@ -1,0 +1,1 @@
+"""Catalogues: what is listed, and what is left out."""

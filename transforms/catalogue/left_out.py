@@ -1,0 +1,232 @@
+"""Recordings that a catalogue lists and that stay out: taken down, or excluded by the user.
+
+Both are told by absolute URI, however the catalogue comes to it: by another root, another
+table, a segment, a ``file://`` URL, a symbolic link to a folder.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from transforms.catalogue.cells import CONVERSION_ERRORS
+from transforms.catalogue.row_blocks import (
+    Block,
+    is_json_lines,
+    is_table,
+    read_blocks,
+    read_column_types,
+    row_ranges,
+)
+from transforms.catalogue.taken_down import read_taken_down
+from transforms.core.errors import CatalogueError
+from transforms.core.naming import resolve_uri, split_chain
+from transforms.core.records import Recording
+from transforms.store.filesystems import StorageOptions, absolute_path, open_filesystem, reading
+from transforms.store.folders import Store
+
+TAKEN_DOWN, EXCLUDED = "taken_down", "excluded"
+
+_LOCAL_SCHEME = re.compile(r"(?:file|local):(?://)?(?=/)", re.IGNORECASE)
+_SAME_SCHEME = {"gcs": "gs", "s3a": "s3", "az": "abfs", "abfss": "abfs"}
+_SCHEME = re.compile(r"([A-Za-z][\w+.-]*)://", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What stays out, as sets that each recording is looked up in.
+
+    Attributes
+    ----------
+    taken_down
+        Recordings' names, URIs and contents; see :func:`names_of_uri`.
+    excluded
+        URIs that the user excludes.
+    """
+
+    taken_down: frozenset[str] = frozenset()
+    excluded: frozenset[str] = frozenset()
+
+    def reason(self, recording: Recording) -> str:
+        """Say why a listed recording stays out; ``""`` where it does not."""
+        if not self.taken_down and not self.excluded:
+            return ""
+        names = names_of_uri(recording.uri)
+        if recording.recording_id in self.taken_down or not self.taken_down.isdisjoint(names):
+            return TAKEN_DOWN
+        return "" if self.excluded.isdisjoint(names) else EXCLUDED
+
+    def holds_content(self, content_hash: str) -> bool:
+        """Tell whether an object of this content was taken down, whichever segment is meant."""
+        return bool(content_hash) and content_of(content_hash) in self.taken_down
+
+
+def read_left_out(
+    store: Store, taken_down: str, exclude: str = "", options: StorageOptions = ()
+) -> LeftOut:
+    """Read both lists.
+
+    Parameters
+    ----------
+    store, taken_down
+        The dataset, and its list of what was taken down; ``""`` for none.
+    exclude, options
+        The user's file of URIs, and how its store is opened; ``""`` for none.
+
+    Raises
+    ------
+    UserError
+        A list is missing or damaged.
+    """
+    names: set[str] = set()
+    for one in read_taken_down(store, taken_down):
+        names |= {one.recording_id, one.content, *names_of_uri(one.uri)}
+    excluded = (name for uri in read_uris(exclude, options) for name in names_of_uri(uri))
+    return LeftOut(frozenset(names - {""}), frozenset(excluded) if exclude else frozenset())
+
+
+def content_of(content_hash: str) -> str:
+    """Give the digest of a whole object, of which a recording may be a segment.
+
+    >>> content_of("5f@1.0-2.5"), content_of("5f")
+    ('5f', '5f')
+    """
+    return content_hash.partition("@")[0]
+
+
+def names_of_uri(uri: str) -> set[str]:
+    """Give the names under which a URI is looked up; equal files share one of them.
+
+    >>> names_of_uri("file:///nowhere/./a.wav"), names_of_uri("S3A://bucket/x/../a.wav")
+    ({'/nowhere/a.wav'}, {'s3://bucket/a.wav'})
+    """
+    plain = canonical_uri(uri)
+    return {plain, _real_path(plain)} if plain.startswith("/") else {plain}
+
+
+def canonical_uri(uri: str) -> str:
+    """Write an absolute URI in the one way in which URIs are compared; decodes nothing.
+
+    >>> canonical_uri("s3://bucket/songs//a b%20.wav/"), canonical_uri("local:///a/../b.wav")
+    ('s3://bucket/songs/a b%20.wav', '/b.wav')
+    """
+    head, chained = split_chain(uri)
+    if local := _LOCAL_SCHEME.match(head):
+        head = head[local.end() :]
+    scheme = _SCHEME.match(head)
+    if scheme is None:
+        return _normal_path(head) + chained
+    name = scheme[1].lower()
+    store, slash, path = head[scheme.end() :].partition("/")
+    path = _normal_path(slash + path).rstrip("/") if path else ""
+    return f"{_SAME_SCHEME.get(name, name)}://{store}{path}{chained}"
+
+
+def _normal_path(path: str) -> str:
+    # The test spares nearly every path the work of normalising.
+    if "/." in path or "//" in path or path.endswith("/"):
+        path = posixpath.normpath(path)
+    return path[1:] if path.startswith("//") else path
+
+
+def _real_path(path: str) -> str:
+    """Follow symbolic links; what is not there any more keeps its name in its folder."""
+    folder, _, name = path.rpartition("/")
+    real = f"{_real_folder(folder or '/').rstrip('/')}/{name}"
+    return os.path.realpath(real) if os.path.islink(real) else real  # noqa: PTH114
+
+
+@lru_cache(65_536)
+def _real_folder(folder: str) -> str:
+    try:
+        return os.path.realpath(folder)
+    except ValueError:
+        return folder  # a name that no disk can have is that recording's failure, later
+
+
+def read_uris(uri: str, options: StorageOptions) -> Iterator[str]:
+    """Read absolute URIs from the user's file: one a line, or a table's column ``uri``.
+
+    Relative ones start at the file's folder, as in a catalogue's table. Lines that are empty
+    or begin with ``#`` are skipped.
+
+    Parameters
+    ----------
+    uri, options
+        The file, and how its store is opened; ``""`` for no file.
+
+    Raises
+    ------
+    CatalogueError
+        It is missing, cannot be read, or a URI in it cannot be resolved.
+    """
+    if not uri:
+        return
+    head, chained = split_chain(uri)
+    root = (head.rpartition("/")[0] or "/") + chained
+    try:
+        rows = _table_uris(uri, options) if is_table(uri) else _line_uris(uri, options)
+        for place, value in rows:
+            yield _resolve(root, place, value)
+    except CatalogueError as error:
+        raise CatalogueError(
+            f"catalogue.exclude: {uri}: {error}; correct the file, or name another one "
+            "(catalogue.exclude: null for none)"
+        ) from error
+
+
+def _resolve(root: str, place: str, value: str) -> str:
+    # "file:" URLs are absolute in any form.
+    if _LOCAL_SCHEME.match(value):
+        return value
+    try:
+        return resolve_uri(root, value)[0]
+    except CatalogueError as error:
+        raise CatalogueError(f"{place}: {error}") from error
+
+
+def _line_uris(uri: str, options: StorageOptions) -> Iterator[tuple[str, str]]:
+    filesystem, path = open_filesystem(uri, options)
+    compression = "gzip" if uri.lower().endswith(".gz") else None
+    with reading(uri), filesystem.open(path, "rb", compression=compression) as file:
+        for number, line in enumerate(file, 1):
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n \t")
+            if text and not text.startswith("#"):
+                yield f"line {number}", text
+
+
+def _table_uris(uri: str, options: StorageOptions) -> Iterator[tuple[str, str]]:
+    names = [name for name, _ in read_column_types(uri, options)]
+    if not names and is_json_lines(uri):
+        names = ["uri"]  # no row shows a key: there is none, or none can be read
+    if "uri" not in names:
+        raise CatalogueError(f"it has no column 'uri'; its columns are {names}")
+    for part in row_ranges(uri, options):
+        for block in read_blocks(uri, options, names, part):
+            yield from zip(block.places, _texts(block), strict=True)
+
+
+def _texts(block: Block) -> Iterator[str]:
+    for number, fault in sorted(block.broken.items()):
+        raise CatalogueError(f"{block.places[number]} {fault}")
+    try:
+        values = block.convert(block.columns["uri"], "string", False)
+    except CONVERSION_ERRORS as error:
+        raise CatalogueError(f"{block.places[0]} and following: a uri is no text") from error
+    for place, value in zip(block.places, values, strict=True):
+        if not value:
+            raise CatalogueError(f"{place}: its uri is empty")
+        yield str(value)
+
+
+def absolute_file(uri: str) -> str:
+    """Make the name of the user's file one that means the same in every folder.
+
+    >>> absolute_file("s3://bucket/no.txt")
+    's3://bucket/no.txt'
+    """
+    return uri if "://" in uri else absolute_path(uri)

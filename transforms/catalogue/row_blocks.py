@@ -1,0 +1,259 @@
+"""Rows of CSV, JSON lines and Parquet, a block at a time, with the places they stand at.
+
+Text is read by Python's own parsers, because they know the line that a row begins at:
+a message about a table of 100,000 rows is of no use without it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from transforms.catalogue.cells import (
+    Convert,
+    column_type,
+    from_arrow,
+    from_json,
+    from_text,
+    json_type,
+    text_type,
+)
+from transforms.core.errors import CatalogueError
+from transforms.store.filesystems import StorageOptions, open_filesystem, reading
+
+#: How many rows of a CSV or JSON-lines table show the types of its columns.
+SAMPLE_ROWS = 10_000
+
+#: File name endings of tables.
+TABLE_EXTENSIONS = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".parquet")
+
+_BLOCK_ROWS = 2_048
+_PART_ROWS = 20_000
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenRow:
+    """A row that is not of its format, and how."""
+
+    message: str
+
+
+NumberedRows = Iterator[tuple[int, Row | BrokenRow]]
+
+
+@dataclass(frozen=True, slots=True)
+class RowRange:
+    """A part of a table: some row groups of a Parquet file, or all of any other.
+
+    Attributes
+    ----------
+    start, stop
+        The row groups; both 0 for a format that has none.
+    first_row
+        How many rows lie before them.
+    """
+
+    start: int = 0
+    stop: int = 0
+    first_row: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some rows by column, and where they stand in their table.
+
+    Attributes
+    ----------
+    places
+        ``line 2``, ``line 3``, ``line 5``: one for each row.
+    columns
+        Values as the format gives them; a column that the table lacks may be missing.
+    convert
+        What makes Python values of them.
+    broken
+        What is wrong with rows that are not of the table's format, by their number in the block.
+    """
+
+    places: Sequence[str]
+    columns: Mapping[str, Any]
+    convert: Convert
+    broken: Mapping[int, str] = field(default_factory=dict)
+
+
+def is_table(uri: str) -> bool:
+    """Tell by its name whether a file is a table.
+
+    Examples
+    --------
+    >>> is_table("s3://bucket/Songs.CSV.gz"), is_table("song.wav")
+    (True, False)
+    """
+    return uri.lower().endswith(TABLE_EXTENSIONS)
+
+
+def is_csv(uri: str) -> bool:
+    """Tell by its name whether a table is CSV, whose cells hold no lists."""
+    return uri.lower().endswith((".csv", ".csv.gz"))
+
+
+def is_json_lines(uri: str) -> bool:
+    """Tell by its name whether a table is JSON lines, which declare no columns."""
+    return is_table(uri) and not is_csv(uri) and not _is_parquet(uri)
+
+
+def read_column_types(uri: str, options: StorageOptions) -> list[tuple[str, str]]:
+    """Give the names and types of a table's columns, from its footer or its first rows."""
+    with reading(uri), _open(uri, options) as file:
+        if _is_parquet(uri):
+            return [(field.name, column_type(field.type)) for field in _parquet(file).schema_arrow]
+        names, records = _records(file, uri)
+        sample = [row for _, row in islice(records, SAMPLE_ROWS) if isinstance(row, dict)]
+    names = names or list(dict.fromkeys(name for row in sample for name in row))
+    guess = text_type if is_csv(uri) else json_type
+    return [(name, guess([row.get(name) for row in sample])) for name in names]
+
+
+def row_ranges(uri: str, options: StorageOptions) -> Iterator[RowRange]:
+    """Cut a table into parts that can be read apart from one another."""
+    if not _is_parquet(uri):
+        yield RowRange()
+        return
+    with reading(uri), _open(uri, options) as file:
+        footer = _parquet(file).metadata
+        sizes = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
+    start = first_row = rows = 0
+    for i, size in enumerate(sizes, 1):
+        rows += size
+        if rows >= _PART_ROWS or i == len(sizes):
+            yield RowRange(start, i, first_row)
+            start, first_row, rows = i, first_row + rows, 0
+
+
+def read_blocks(
+    uri: str, options: StorageOptions, names: Sequence[str], part: RowRange
+) -> Iterator[Block]:
+    """Read a part of a table, a block of rows at a time.
+
+    Parameters
+    ----------
+    uri, options
+        The table.
+    names
+        The columns that it may have; a key of JSON lines that is none of them is an error.
+    part
+        One of :func:`row_ranges`.
+    """
+    with reading(uri), _open(uri, options) as file:
+        if _is_parquet(uri):
+            yield from _parquet_blocks(file, part)
+        else:
+            yield from _text_blocks(file, uri, names)
+
+
+def _open(uri: str, options: StorageOptions) -> Any:
+    filesystem, path = open_filesystem(uri, options)
+    return filesystem.open(path, "rb", compression="gzip" if uri.lower().endswith(".gz") else None)
+
+
+def _is_parquet(uri: str) -> bool:
+    return uri.lower().endswith(".parquet")
+
+
+def _parquet(file: Any) -> Any:
+    return pq.ParquetFile(file)
+
+
+def _parquet_blocks(file: Any, part: RowRange) -> Iterator[Block]:
+    row = part.first_row + 1
+    groups = list(range(part.start, part.stop))
+    for batch in _parquet(file).iter_batches(_BLOCK_ROWS, row_groups=groups, use_threads=False):
+        places = [f"row {number}" for number in range(row, row + batch.num_rows)]
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        yield Block(places, columns, from_arrow)
+        row += batch.num_rows
+
+
+def _text_blocks(file: Any, uri: str, names: Sequence[str]) -> Iterator[Block]:
+    _, records = _records(file, uri)
+    convert = from_text if is_csv(uri) else from_json
+    while rows := list(islice(records, _BLOCK_ROWS)):
+        _check_keys(uri, frozenset(names), rows)
+        sound = [row if isinstance(row, dict) else {} for _, row in rows]
+        columns = {name: [row.get(name) for row in sound] for name in names}
+        broken = {i: row.message for i, (_, row) in enumerate(rows) if isinstance(row, BrokenRow)}
+        yield Block([f"line {number}" for number, _ in rows], columns, convert, broken)
+
+
+def _check_keys(
+    uri: str, known: frozenset[str], rows: Iterable[tuple[int, Row | BrokenRow]]
+) -> None:
+    for number, row in rows:
+        if isinstance(row, dict) and not row.keys() <= known:
+            new = next(name for name in row if name not in known)
+            raise CatalogueError(
+                f"{uri} line {number} has a key {new!r} that the first {SAMPLE_ROWS:,} rows lack;"
+                f" give its type in catalogue.label_types: {{{new}: string}}"
+            )
+
+
+def _records(file: Any, uri: str) -> tuple[list[str], NumberedRows]:
+    """Read text as numbered rows; and the columns, where the format declares them."""
+    if not is_csv(uri):
+        return [], _json_records(io.TextIOWrapper(file, "utf-8-sig", newline="\n"), uri)
+    rows = _csv_rows(io.TextIOWrapper(file, "utf-8-sig", newline=""), uri)
+    _, header = next(rows, (0, []))
+    return header, _csv_records(rows, header, uri)
+
+
+def _json_records(lines: Iterable[str], uri: str) -> NumberedRows:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield number, BrokenRow(f"is not JSON: {error}")
+            continue
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            yield number, BrokenRow(f"is not a JSON object: {line[:80]!r}")
+
+
+def _csv_rows(lines: Iterable[str], uri: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(lines, strict=True)
+    while True:
+        number = reader.line_num + 1  # where the row begins: a quoted value may span lines
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise CatalogueError(f"{uri} line {number} is not CSV: {error}") from error
+        if row:
+            yield number, row
+
+
+def _csv_records(
+    rows: Iterable[tuple[int, list[str]]], header: list[str], uri: str
+) -> NumberedRows:
+    for number, row in rows:
+        if len(row) == len(header):
+            yield number, dict(zip(header, row, strict=True))
+        else:
+            yield (
+                number,
+                BrokenRow(
+                    f"has {len(row)} values for {len(header)} columns;"
+                    f" a value that holds a comma or a quote must be in quotes"
+                ),
+            )

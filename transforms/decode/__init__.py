@@ -1,0 +1,1 @@
+"""Opens and decodes any recording, sample for sample."""

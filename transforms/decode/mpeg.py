@@ -1,0 +1,329 @@
+"""MPEG audio (MP1, MP2, MP3): the length its first frame claims against the file's.
+
+An MP3 has no header of its own. Encoders put the length into a silent first frame (the
+Xing or Info tag); where that is missing or counts only a part of the file, libsndfile
+guesses the length and loses what lies beyond its guess.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from transforms.core.errors import Cause, RecordingError, Stage
+from transforms.decode.claims import Header
+from transforms.decode.tag_ranges import audio_end, is_tag_before, skip_tag
+from transforms.store.stored_file import Piece, StoredFile
+
+_KBITS: dict[tuple[bool, int], tuple[int, ...]] = {
+    (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_RATES_HZ = (44100, 48000, 32000)
+#: Zeros before the first frame are skipped up to this size.
+_MAX_JUNK_BYTES = 1 << 16
+#: Samples that an MP3's first frames give before its sound begins: the tag's, the encoder's.
+_MP3_START = 2 * 1152 + 1105
+#: Frames in a row that something else is not taken for.
+_CONVINCING = 3
+#: Read at once in search of a frame, and with it as much as some of the largest frames take.
+_BLOCK_BYTES, _MARGIN_BYTES = 1 << 16, 1 << 14
+#: Tags up to this size are looked through for what looks like frames.
+_MOST_TAG_BYTES = 1 << 24
+#: What a frame's header may begin with, as :func:`parse_frame` has it.
+_HEADS = re.compile(rb"\xff(?=[\xe2-\xe7\xf2-\xff][\x10-\xef])", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class MpegFrame:
+    """The header of one frame.
+
+    Attributes
+    ----------
+    is_mpeg1
+        MPEG-1; else MPEG-2 or 2.5, with half the samples in a layer III frame.
+    layer
+        1, 2 or 3.
+    size_bytes
+        From this header to the next.
+    """
+
+    is_mpeg1: bool
+    layer: int
+    sample_rate_hz: int
+    channels: int
+    size_bytes: int
+
+    @property
+    def samples(self) -> int:
+        """Samples per channel."""
+        if self.layer == 1:
+            return 384
+        return 1152 if self.layer == 2 or self.is_mpeg1 else 576
+
+    @property
+    def kind(self) -> tuple[bool, int, int]:
+        """What all frames of a stream have in common."""
+        return self.is_mpeg1, self.layer, self.sample_rate_hz
+
+    @property
+    def tag_offset(self) -> int:
+        """Where a Xing tag lies in the frame: after the side information."""
+        if self.is_mpeg1:
+            return 36 if self.channels == 2 else 21
+        return 21 if self.channels == 2 else 13
+
+
+def parse_frame(head: bytes) -> MpegFrame | None:
+    """Parse a frame's four-byte header; ``None`` if it is none.
+
+    Examples
+    --------
+    >>> parse_frame(bytes.fromhex("fffb9064"))
+    MpegFrame(is_mpeg1=True, layer=3, sample_rate_hz=44100, channels=2, size_bytes=417)
+    >>> parse_frame(b"Text") is None
+    True
+    """
+    if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE0:
+        return None
+    version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
+    bitrate, rate = head[2] >> 4, head[2] >> 2 & 3
+    if version == 1 or layer == 4 or bitrate in (0, 15) or rate == 3:
+        return None
+    is_mpeg1, padding = version == 3, head[2] >> 1 & 1
+    rate_hz = _RATES_HZ[rate] // {3: 1, 2: 2, 0: 4}[version]
+    bits = _KBITS[is_mpeg1, layer][bitrate - 1] * 1000
+    channels = 1 if head[3] >> 6 == 3 else 2
+    return MpegFrame(
+        is_mpeg1, layer, rate_hz, channels, _size(is_mpeg1, layer, bits, rate_hz, padding)
+    )
+
+
+def _size(is_mpeg1: bool, layer: int, bits: int, rate_hz: int, padding: int) -> int:
+    if layer == 1:
+        return (12 * bits // rate_hz + padding) * 4
+    slots = 144 if is_mpeg1 or layer == 2 else 72
+    return slots * bits // rate_hz + padding
+
+
+def read_mpeg(file: StoredFile, start: int) -> Header:
+    """Read the first frame, and hold the length in its tag against the file's.
+
+    Where libsndfile would not decode all of the file, the file is walked through frame by
+    frame, and what is no frame left out of what a decoder is given.
+
+    Raises
+    ------
+    RecordingError
+        ``truncated``: the file ends within the tag.
+    """
+    first = start
+    frame = parse_frame(file.read_at(start, 4))
+    # What else begins otherwise may be a film, with MPEG audio inside.
+    if frame is None and not any(file.read_at(start, 4)):
+        first = _find_frame(file, start, _MAX_JUNK_BYTES)
+        if first >= 0 and not any(file.read_at(start, first - start)):
+            frame = parse_frame(file.read_at(first, 4))
+    if frame is None:
+        return Header()
+    irregularity, missing = _check_length(file, first, frame)
+    mended = f"an MP3 behind {first - start} zeros" if first > start else ""
+    pieces: tuple[Piece, ...] = ()
+    damage = None
+    if irregularity or mended:
+        stream = walk(file, first)
+        if len(stream.ranges) > 1 or stream.ranges[-1][1] < stream.end:
+            mended = mended or "an MP3 with something else between or behind its frames"
+        if mended:
+            pieces = (0, start), *stream.ranges
+        damage = stream.damage
+    return Header(
+        "mp3",
+        frame.sample_rate_hz,
+        frame.channels,
+        irregularity=irregularity,
+        missing=missing,
+        mended=mended,
+        pieces=pieces,
+        damage=damage,
+    )
+
+
+def _check_length(file: StoredFile, start: int, frame: MpegFrame) -> tuple[str, str]:
+    """Hold the length in the first frame's tag against the file's.
+
+    Returns
+    -------
+    (irregularity, missing)
+        Why libsndfile would not decode all of this file; and how much of it is missing,
+        where it is more than a frame.
+    """
+    head = file.read_at(start, frame.tag_offset + 16)[frame.tag_offset :]
+    if frame.layer != 3 or head[:4] not in (b"Xing", b"Info"):
+        return "an MP3 without a Xing or Info tag", ""
+    if len(head) < 16:
+        message = f"the file ends at byte {file.size_bytes}, within the MP3's Xing or Info tag"
+        raise RecordingError(Stage.PROBE, Cause.TRUNCATED, message)
+    flags, frames, claimed = struct.unpack(">4xIII", head)
+    if flags & 3 != 3 or claimed == 0 or frames == 0:
+        return "an MP3 whose tag does not give its length", ""
+    surplus = audio_end(file, start + frame.size_bytes) - start - claimed
+    if surplus < -frame.size_bytes:
+        message = f"the MP3's tag counts {claimed} bytes, {-surplus} of them are missing"
+        return "an MP3 that is cut", message
+    # Some encoders leave the tag's own frame out of the count.
+    if not 0 <= surplus <= frame.size_bytes:
+        return f"an MP3 whose tag counts {claimed} bytes, where {claimed + surplus} are", ""
+    if head.startswith(b"Info"):  # all frames are of one size, up to a byte of padding
+        audio = parse_frame(file.read_at(start + frame.size_bytes, 4)) or frame
+        if abs(claimed - frames * audio.size_bytes) > frames + 2 * frame.size_bytes:
+            return f"an MP3 whose tag counts {frames} frames in {claimed} bytes", ""
+    return "", ""
+
+
+@dataclass(slots=True)
+class Walk:
+    """What the frames of a file say, from the first to the last.
+
+    Attributes
+    ----------
+    ranges
+        Where frames lie that follow one another.
+    end
+        Where the audio ends: before the tags at the end of the file.
+    samples
+        Samples per channel in all frames; the first frame may be a tag's.
+    hole
+        ``(samples, byte)`` where frames are missing: something lies there that is no tag, and
+        the stream goes on behind it.
+    """
+
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    end: int = 0
+    samples: int = 0
+    hole: tuple[int, int] | None = None
+
+    @property
+    def damage(self) -> tuple[int, str] | None:
+        """The frames that decode before the hole, and what is there."""
+        if self.hole is None:
+            return None
+        samples, at = self.hole
+        return max(0, samples - _MP3_START), f"what lies at byte {at} is neither a frame nor a tag"
+
+    def add(self, begin: int, end: int) -> None:
+        """Add a range; what follows on the last one prolongs it."""
+        if self.ranges and self.ranges[-1][1] == begin:
+            begin = self.ranges.pop()[0]
+        if end > begin:
+            self.ranges.append((begin, end))
+
+
+class _Blocks:
+    """The headers of frames, from blocks that are read one after another.
+
+    A store gives them in few requests, since each block begins where the one before it ends.
+    """
+
+    def __init__(self, file: StoredFile) -> None:
+        self._file, self._start, self._data = file, 0, b""
+
+    def head(self, at: int) -> bytes:
+        """Give the four bytes at a position."""
+        offset = at - self._start
+        if not 0 <= offset <= len(self._data) - 4:
+            self._read(at)
+            offset = 0
+        return self._data[offset : offset + 4]
+
+    def _read(self, at: int) -> None:
+        stop = self._start + len(self._data)
+        follows = at - self._start >= 0 and at - stop < _MARGIN_BYTES
+        first = stop if follows else at
+        data = self._data[at - self._start :] if follows else b""
+        more = self._file.read_at(first, _BLOCK_BYTES)
+        self._data = data + more[max(0, at - first) :]
+        self._start = at
+
+
+def walk(file: StoredFile, at: int) -> Walk:
+    """Go through a file frame by frame, from the frame at byte `at`."""
+    first = parse_frame(file.read_at(at, 4))
+    found = Walk(end=audio_end(file, at + (first.size_bytes if first else 0)))
+    blocks = _Blocks(file)
+    parse = lru_cache(maxsize=256)(parse_frame)  # the headers of a stream are of a few kinds
+    while 0 <= at < found.end:
+        begin = at
+        while at < found.end and (frame := parse(blocks.head(at))):
+            found.samples += frame.samples
+            at = min(at + frame.size_bytes, found.end)
+        behind = min(skip_tag(file, at), found.end)
+        if behind > at and not _holds_frame(file, at, behind, first):
+            found.add(begin, behind)  # a decoder steps over such a tag by itself
+        else:
+            found.add(begin, at)
+        if behind == at < found.end:
+            behind = _find_frame(file, at, found.end)
+            if found.samples and not found.hole and _goes_on(file, at, behind):
+                found.hole = found.samples, at
+        at = behind
+    return found
+
+
+def _goes_on(file: StoredFile, at: int, behind: int) -> bool:
+    """Tell whether the frame at byte `behind` belongs to the stream before the hole at `at`.
+
+    The first frame of a stream needs no bits of those before it. An encoder that keeps a
+    reservoir of bits makes few others like it: none in 20 s of LAME's below 320 kbit/s.
+    """
+    head = file.read_at(behind, 8)
+    frame = parse_frame(head)
+    if frame is None:  # there is no other
+        return False
+    side = head[4:] if head[1] & 1 else head[6:]  # behind a checksum
+    reach = side[0] << 1 | side[1] >> 7 if frame.is_mpeg1 else side[0]
+    return (frame.layer != 3 or reach > 0) and not is_tag_before(file, at, behind)
+
+
+def _holds_frame(file: StoredFile, at: int, end: int, like: MpegFrame | None) -> bool:
+    """Tell whether a tag holds bytes (of a picture) that look like one of the stream's frames.
+
+    A tag that is too large to be looked through is taken for one that does.
+    """
+    if end - at > _MOST_TAG_BYTES:
+        return True
+    while at < end:
+        data = file.read_at(at, min(_BLOCK_BYTES, end - at))
+        for found in _HEADS.finditer(data):
+            frame = parse_frame(data[found.start() : found.start() + 4])
+            if frame and like and frame.kind == like.kind:
+                return True
+        at += max(1, len(data) - 3)
+    return False
+
+
+def _find_frame(file: StoredFile, at: int, most_bytes: int) -> int:
+    """Find the next byte where some frames of one kind follow one another; -1 if none does."""
+    stop = min(file.size_bytes, at + most_bytes)
+    while at < stop:
+        data = file.read_at(at, _BLOCK_BYTES + _MARGIN_BYTES)
+        for found in _HEADS.finditer(data, 0, min(stop - at, _BLOCK_BYTES) + 2):
+            if _begins_stream(data, found.start(), at + len(data) == file.size_bytes):
+                return at + found.start()
+        at += min(len(data), _BLOCK_BYTES) or 1
+    return -1
+
+
+def _begins_stream(data: bytes, at: int, is_last: bool) -> bool:
+    kinds: list[tuple[bool, int, int]] = []
+    while len(kinds) < _CONVINCING and (frame := parse_frame(data[at : at + 4])):
+        kinds.append(frame.kind)
+        at += frame.size_bytes
+    enough = len(kinds) == _CONVINCING or (len(kinds) > 1 and is_last and at == len(data))
+    return enough and len(set(kinds)) == 1

@@ -1,0 +1,395 @@
+"""From a catalogue and a snapshot to what has to be done."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+import apache_beam as beam
+
+from transforms.beam.metrics import Progress, count, count_passed_over
+from transforms.catalogue.left_out import TAKEN_DOWN
+from transforms.catalogue.parts import catalogue_parts, list_part
+from transforms.core.errors import DatasetError
+from transforms.core.naming import bucket
+from transforms.core.records import ProbedRecording, Recording
+from transforms.index.tables import RECORDINGS_PER_PART, read_part
+from transforms.plan.comparing import (
+    COLUMNS,
+    FAILURE_COLUMNS,
+    Adopted,
+    Attempts,
+    Candidate,
+    Change,
+    Decision,
+    Difference,
+    Dropped,
+    Offer,
+    Relabelled,
+    Touched,
+    adopt,
+    by_identity,
+    diff_part,
+    pack_recordings,
+    unpack_recordings,
+)
+from transforms.plan.job import Base, ExtractJob
+
+CANDIDATES, PROBED, FACTS, TOUCHED = "candidates", "probed", "facts", "touched"
+OFFERS = "offers"
+
+#: Recordings that travel together from the listing to the comparison.
+_BLOCK = 4096
+#: Objects that a store is asked about at once.
+_ASKED = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Collections that come out of :class:`DiffCatalogue`.
+
+    Attributes
+    ----------
+    recordings
+        Those whose headers are to be read.
+    probed
+        Those to be computed again from files that did not change.
+    facts
+        What the index has to be told.
+    touched
+        Rows that do not stay as they are.
+    offers
+        Rows that leave unless their content turns up again.
+    decision
+        One :class:`Decision`.
+    """
+
+    recordings: beam.PCollection[Recording]
+    probed: beam.PCollection[ProbedRecording]
+    facts: beam.PCollection[Dropped | Relabelled | Attempts]
+    touched: beam.PCollection[Touched]
+    offers: beam.PCollection[Offer]
+    decision: beam.PCollection[Decision]
+
+
+@dataclass(eq=False)
+class DiffCatalogue(beam.PTransform):
+    """List the catalogue, and compare it with the snapshot that the job starts from.
+
+    In goes one element, whatever it is. Listing and index are compared part by part, each on
+    one worker; to a job that starts from no snapshot every recording is new. Nothing is handed
+    on before all parts are known. The removal of too many recordings fails the run
+    (:class:`~transforms.core.errors.DatasetError`), as does a recording that is listed twice
+    (:class:`~transforms.core.errors.CatalogueError`).
+    """
+
+    job: ExtractJob
+
+    def expand(self, start: beam.PCollection[str]) -> Differences:
+        """List in blocks, deal them out, compare."""
+        blocks = (
+            start
+            | "NameCatalogue" >> beam.Map(lambda _, catalogue: catalogue, self.job.catalogue)
+            | "ListParts" >> beam.FlatMap(catalogue_parts)
+            | "SpreadParts" >> beam.Reshuffle()
+            | "ListRecordings" >> beam.ParDo(_List(self.job))
+            # A catalogue may change: what is counted and what is compared come of one listing.
+            | "KeepListing" >> beam.Reshuffle()
+        )
+        parts = (
+            blocks
+            | "CountListed" >> beam.Map(lambda block: block[0])
+            | "SumListed" >> beam.CombineGlobally(sum)
+            | "CountParts" >> beam.Map(_count_parts, self.job)
+        )
+        number = beam.pvalue.AsSingleton(parts)
+        dealt = blocks | "DealRecordings" >> beam.FlatMap(_deal, number)
+        # Also those that nothing was listed of: what they held was removed.
+        every = parts | "NameParts" >> beam.FlatMap(lambda parts: [(n, b"") for n in range(parts)])
+        compared = (
+            (dealt, every)
+            | "JoinParts" >> beam.Flatten()
+            | "GroupByPart" >> beam.GroupByKey()
+            | "CompareParts"
+            >> beam.ParDo(_Compare(self.job), number).with_outputs(
+                CANDIDATES, PROBED, FACTS, TOUCHED, OFFERS, main="differences"
+            )
+        )
+        decision = (
+            compared["differences"]
+            | "SumDifferences" >> beam.CombineGlobally(_SumDifferences())
+            | "Decide" >> beam.Map(decide, number, self.job)
+        )
+        decided = beam.pvalue.AsSingleton(decision)
+        candidates, probed, facts, touched, offers = (
+            compared[tag] | f"Await{tag.title()}" >> beam.Map(_after, decided)
+            for tag in (CANDIDATES, PROBED, FACTS, TOUCHED, OFFERS)
+        )
+        return Differences(candidates, probed, facts, touched, offers, decision)
+
+
+class _List(beam.DoFn):
+    """Lists a part in blocks, and asks for the fingerprints that its listing did not tell.
+
+    What is to stay out is marked here, before anything of it is read.
+    """
+
+    def __init__(self, job: ExtractJob) -> None:
+        self.job = job
+
+    def setup(self) -> None:
+        self.progress = Progress(self.job.progress)
+        self.left_out = self.job.left_out()
+
+    def process(self, part: Any) -> Iterator[tuple[int, bytes]]:
+        passed_over: Counter[str] = Counter()
+        listed = list_part(self.job.catalogue, part, passed_over)
+        with ThreadPoolExecutor(_ASKED) as threads:
+            while block := list(islice(listed, _BLOCK)):
+                block = [self._marked(recording) for recording in block]
+                if not all(recording.fingerprint for recording in block):
+                    block = list(threads.map(self._in_its_version, block))
+                count("recordings_listed", len(block))
+                self.progress.add(listed=len(block))
+                yield len(block), pack_recordings(block)
+        for extension, number in passed_over.items():
+            count_passed_over(extension, number)
+
+    def _marked(self, recording: Recording) -> Recording:
+        reason = self.left_out.reason(recording)
+        return replace(recording, change=reason) if reason else recording
+
+    def _in_its_version(self, recording: Recording) -> Recording:
+        return recording if recording.change else self.job.in_its_version(recording)
+
+    def finish_bundle(self) -> None:
+        self.progress.tell()
+
+
+def _count_parts(listed: int, job: ExtractJob) -> int:
+    """Find how many parts are right for a catalogue: a multiple of how many there were."""
+    base = job.base.parts if job.base else 1
+    return base * max(1, -(-listed // (2 * RECORDINGS_PER_PART * base)))
+
+
+def _deal(block: tuple[int, bytes], parts: int) -> Iterator[tuple[int, bytes]]:
+    dealt: defaultdict[int, list[Recording]] = defaultdict(list)
+    for recording in unpack_recordings(block[1]):
+        dealt[bucket(recording.recording_id, parts)].append(recording)
+    for part, recordings in dealt.items():
+        yield part, pack_recordings(recordings)
+
+
+class _Compare(beam.DoFn):
+    def __init__(self, job: ExtractJob) -> None:
+        self.job = job
+
+    def process(
+        self, group: tuple[int, Iterable[bytes]], parts: int
+    ) -> Iterator[Difference | beam.pvalue.TaggedOutput]:
+        part, blocks = group
+        listed = by_identity(one for block in blocks if block for one in unpack_recordings(block))
+        known, failures = _read_known(self.job, part, parts)
+        difference = Difference()
+        for change in diff_part(listed, known, failures, self.job, difference):
+            yield _tagged(change)
+        yield difference
+
+
+def _tagged(change: Change) -> beam.pvalue.TaggedOutput:
+    if isinstance(change, Touched):
+        return beam.pvalue.TaggedOutput(TOUCHED, change)
+    if isinstance(change, Offer):
+        return beam.pvalue.TaggedOutput(OFFERS, change)
+    if not isinstance(change, Candidate):
+        return beam.pvalue.TaggedOutput(FACTS, change)
+    if change.audio is None:
+        return beam.pvalue.TaggedOutput(CANDIDATES, change.recording)
+    return beam.pvalue.TaggedOutput(PROBED, ProbedRecording(change.recording, change.audio))
+
+
+def _read_known(
+    job: ExtractJob, part: int, parts: int
+) -> tuple[Iterator[dict[str, Any]], dict[str, tuple[str, int]]]:
+    """Read what the snapshot's index has of a part; it may be divided into fewer."""
+    base = job.base
+    if base is None:
+        return iter(()), {}
+    where = job.store, base.index
+    rows = read_part(*where, "recordings", part % base.parts, COLUMNS)
+    failed = read_part(*where, "failures", part % base.parts, FAILURE_COLUMNS)
+    failures = {
+        row["recording_id"]: (row["cause"], row["attempts"] or 1) for row in failed.to_pylist()
+    }
+    known = (
+        row
+        for batch in rows.to_batches(_BLOCK)
+        for row in batch.to_pylist(maps_as_pydicts="strict")
+        if parts == base.parts or bucket(row["recording_id"], parts) == part
+    )
+    return known, failures
+
+
+class _SumDifferences(beam.CombineFn):
+    def create_accumulator(self) -> Difference:
+        return Difference()
+
+    def add_input(self, total: Difference, part: Difference) -> Difference:
+        total.merge(part)
+        return total
+
+    def merge_accumulators(self, totals: Iterable[Difference]) -> Difference:
+        merged = Difference()
+        for total in totals:
+            merged.merge(total)
+        return merged
+
+    def extract_output(self, total: Difference) -> Difference:
+        return total
+
+
+def decide(difference: Difference, parts: int, job: ExtractJob) -> Decision:
+    """Say whether a run goes on, and with how many parts.
+
+    Raises
+    ------
+    DatasetError
+        It would remove too much.
+    """
+    base, allowed = job.base, job.refresh.max_removed_ratio
+    if base is None:
+        return Decision(parts, difference, todo=True)
+    removed, known = difference.counts["removed"], difference.counts["known"]
+    if difference.removed_ratio > allowed:
+        some = ", ".join(difference.examples["removed"][:3]) + ", …" * (removed > 3)
+        raise DatasetError(
+            f"{job.catalogue.uri} lacks {removed:,} of the {known:,} recordings of version "
+            f"{base.version} ({difference.removed_ratio:.1%}; {some}), and "
+            f"refresh.max_removed_ratio allows {allowed:.1%}; nothing was changed. If they are "
+            "meant to go: melmill refresh --allow-removals"
+        )
+    return Decision(parts, difference, _is_todo(difference, base))
+
+
+def _is_todo(difference: Difference, base: Base) -> bool:
+    return not (difference.is_nothing and base.same_files and base.configured)
+
+
+@dataclass(eq=False)
+class LeaveOutContents(beam.PTransform):
+    """Leave out recordings whose content was taken down under another name.
+
+    In go the probed recordings and the decision. Out come those that stay, and the decision, in
+    which the others are counted as taken down. A retry finds the same.
+    """
+
+    job: ExtractJob
+
+    def expand(
+        self, found: tuple[beam.PCollection[ProbedRecording], beam.PCollection[Decision]]
+    ) -> tuple[beam.PCollection[ProbedRecording], beam.PCollection[Decision]]:
+        """Part the recordings, and count those that are left out."""
+        probed, decision = found
+        if not (self.job.content_hashes and self.job.taken_down):
+            return probed, decision
+        parted = probed | "PartContents" >> beam.ParDo(_PartContents(self.job)).with_outputs(
+            TAKEN_DOWN, main="recordings"
+        )
+        erased = beam.pvalue.AsList(parted[TAKEN_DOWN])
+        counted = decision | "CountContents" >> beam.Map(leave_out, erased, self.job)
+        return parted["recordings"], counted
+
+
+class _PartContents(beam.DoFn):
+    def __init__(self, job: ExtractJob) -> None:
+        self.job = job
+
+    def setup(self) -> None:
+        self.left_out = self.job.left_out()
+
+    def process(self, probed: ProbedRecording) -> Iterator[Any]:
+        recording = probed.recording
+        if not self.left_out.holds_content(recording.content_hash):
+            yield probed
+        else:
+            yield beam.pvalue.TaggedOutput(TAKEN_DOWN, recording)
+
+
+def leave_out(decision: Decision, erased: Iterable[Recording], job: ExtractJob) -> Decision:
+    """Count recordings as taken down that were counted as ones to be read."""
+    difference = decision.difference.copy()
+    for recording in sorted(erased, key=lambda one: one.recording_id):
+        difference.leave_out(recording, TAKEN_DOWN)
+    todo = decision.todo and (job.base is None or _is_todo(difference, job.base))
+    return replace(decision, difference=difference, todo=todo)
+
+
+@dataclass(frozen=True, slots=True)
+class Adoptions:
+    """Collections that come out of :class:`AdoptRecordings`; ``number`` is of those adopted."""
+
+    recordings: beam.PCollection[ProbedRecording]
+    facts: beam.PCollection[Adopted | Dropped]
+    touched: beam.PCollection[Touched]
+    number: beam.PCollection[int]
+
+
+@dataclass(eq=False)
+class AdoptRecordings(beam.PTransform):
+    """Find the content of rows that leave among recordings whose rows are to be made.
+
+    In go the offers and the probed recordings, with their contents' hashes. What is found is
+    carried over under its new name; nothing of it is decoded.
+    """
+
+    job: ExtractJob
+
+    def expand(
+        self, found: tuple[beam.PCollection[Offer], beam.PCollection[ProbedRecording]]
+    ) -> Adoptions:
+        """Join both by content."""
+        offers, probed = found
+        if not self.job.content_hashes:
+            none = offers | "NoOffers" >> beam.Filter(lambda _: False)
+            return Adoptions(probed, none, none, _count_adopted(none))
+        adopted = (
+            {
+                OFFERS: offers | "KeyOffers" >> beam.Map(lambda one: (one.content_hash, one)),
+                PROBED: probed
+                | "KeyProbed" >> beam.Map(lambda one: (one.recording.content_hash, one)),
+            }
+            | "JoinContents" >> beam.CoGroupByKey()
+            | "Adopt" >> beam.FlatMap(_adopt, self.job).with_outputs(FACTS, TOUCHED, main="rest")
+        )
+        number = _count_adopted(adopted[FACTS])
+        return Adoptions(adopted["rest"], adopted[FACTS], adopted[TOUCHED], number)
+
+
+def _count_adopted(facts: beam.PCollection[Any]) -> beam.PCollection[int]:
+    return (
+        facts
+        | "OnlyAdopted" >> beam.Filter(lambda fact: isinstance(fact, Adopted))
+        | "CountAdopted" >> beam.combiners.Count.Globally()
+    )
+
+
+def _adopt(
+    group: tuple[str, dict[str, Iterable[Any]]], job: ExtractJob
+) -> Iterator[ProbedRecording | beam.pvalue.TaggedOutput]:
+    for one in adopt(group[1][OFFERS], group[1][PROBED], job):
+        if isinstance(one, ProbedRecording):
+            yield one
+        elif isinstance(one, Touched):
+            yield beam.pvalue.TaggedOutput(TOUCHED, one)
+        else:
+            if isinstance(one, Adopted):
+                count("recordings_moved")
+            yield beam.pvalue.TaggedOutput(FACTS, one)
+
+
+def _after(change: Any, decision: Decision) -> Any:
+    return change

@@ -1,0 +1,118 @@
+"""From a snapshot to a view of it in another layout."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from operator import itemgetter
+from typing import Any
+
+import apache_beam as beam
+
+from transforms.beam.metrics import Progress, count
+from transforms.index.tables import read_batches
+from transforms.rows.moments import Moments
+from transforms.snapshot.totals import ordered_shards
+from transforms.views.exports import ExportJob, ExportShard, export_shard, measure_shared
+
+
+@dataclass(eq=False)
+class ExportShards(beam.PTransform):
+    """Write what each shard of a snapshot becomes.
+
+    In goes one element, whatever it is (see :class:`~transforms.check_workers.CheckWorkers`).
+    Out come the names of the files. A retry writes the same files again.
+    """
+
+    job: ExportJob
+
+    def expand(self, start: beam.PCollection[str]) -> beam.PCollection[str]:
+        """Number the shards of each split, then write them on all workers."""
+        named = start | "NameView" >> beam.Map(lambda _, job: job, self.job)
+        shards = (
+            named
+            | "ListShards" >> beam.FlatMap(list_export_shards)
+            | "SpreadShards" >> beam.Reshuffle()
+        )
+        if self.job.normalize != "per_recording":
+            return shards | "WriteFiles" >> beam.ParDo(_ExportShard(self.job))
+        # What lies in one shard is measured where it is written.
+        parted = beam.pvalue.AsSingleton(
+            named
+            | "ListParted" >> beam.FlatMap(list_parted_recordings)
+            | "GatherParted" >> beam.CombineGlobally(_gather)
+        )
+        moments = (
+            shards
+            | "MeasureParts" >> beam.FlatMap(_measure_parts, self.job, parted)
+            | "GroupParts" >> beam.GroupByKey()
+            | "MergeParts" >> beam.MapTuple(_merge_parts)
+        )
+        return shards | "WriteFiles" >> beam.ParDo(
+            _ExportShard(self.job), beam.pvalue.AsDict(moments)
+        )
+
+
+def list_export_shards(job: ExportJob) -> Iterator[ExportShard]:
+    """Number the snapshot's shards within their splits, in the order of its index."""
+    counts: Counter[str] = Counter()
+    for shard in ordered_shards(job.dataset, job.index):
+        counts[shard.split] += 1
+    numbers: Counter[str] = Counter()
+    for shard in ordered_shards(job.dataset, job.index):
+        if shard.parquet is not None:
+            number = numbers[shard.split]
+            numbers[shard.split] += 1
+            count_of = counts[shard.split]
+            entries = shard.parquet, shard.tfrecord
+            yield ExportShard(shard.split, number, count_of, shard.rows, *entries)
+
+
+def list_parted_recordings(job: ExportJob) -> Iterator[str]:
+    """Name the recordings that were cut over several shards: no more than there are shards."""
+    for batch in read_batches(job.dataset, job.index, "recordings", ["recording_id", "shards"]):
+        columns = (batch.column(name).to_pylist() for name in ("recording_id", "shards"))
+        for name, shards in zip(*columns, strict=True):
+            if len(shards) > 1:
+                yield name
+
+
+def _gather(names: Iterable[Any]) -> frozenset[str]:
+    found: set[str] = set()
+    for name in names:
+        found |= {name} if isinstance(name, str) else name
+    return frozenset(found)
+
+
+def _measure_parts(
+    shard: ExportShard, job: ExportJob, parted: frozenset[str]
+) -> Iterator[tuple[str, tuple[str, Moments]]]:
+    for name, moments in measure_shared(shard, job, parted).items():
+        yield name, (shard.parquet.name, moments)
+
+
+def _merge_parts(recording_id: str, parts: Iterable[tuple[str, Moments]]) -> tuple[str, Moments]:
+    # Always in the same order, so that sums have the same bits.
+    ordered = sorted(parts, key=itemgetter(0))
+    return recording_id, reduce(Moments.merge, (moments for _, moments in ordered))
+
+
+class _ExportShard(beam.DoFn):
+    def __init__(self, job: ExportJob) -> None:
+        self.job = job
+
+    def setup(self) -> None:
+        self.progress = Progress(self.job.progress)
+
+    def process(
+        self, shard: ExportShard, shared: Mapping[str, Moments] | None = None
+    ) -> Iterator[str]:
+        yield from export_shard(shard, self.job, shared)
+        count("shards_exported")
+        count("rows_exported", shard.rows)
+        self.progress.add(exported=1, rows=shard.rows)
+
+    def finish_bundle(self) -> None:
+        self.progress.tell()

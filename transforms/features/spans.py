@@ -1,0 +1,301 @@
+"""A span becomes rows: decode, mix, resample, cut, and compute the features.
+
+A span is a run of consecutive chunks of one recording. What comes out of it does not
+depend on where the recording was divided into spans.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from io import FileIO
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from transforms.core.errors import Cause, DatasetError, RecordingError, Stage
+from transforms.core.records import AudioInfo, ProbedRecording
+from transforms.decode.media import open_audio
+from transforms.features.channels import count_channels, select_channels
+from transforms.features.chunks import chunk_start, cut_chunks, resampled_length, valid_samples
+from transforms.features.mel import MelExtractor
+from transforms.features.resample import Conversion, resample_stream
+from transforms.features.spec import FeatureSpec
+from transforms.store.objects import StoredObject
+
+Samples = npt.NDArray[np.float32]
+
+_BLOCK_SAMPLES = 1 << 17
+_MIN_BLOCK_FRAMES = 1024
+_BATCH_SAMPLES = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A run of consecutive chunks of one recording: the unit of decoding.
+
+    Attributes
+    ----------
+    probed
+        The recording and what its header says.
+    origin_sample, samples
+        Where the recording (or the segment asked of it) begins, and its length; samples at
+        the target rate.
+    first_chunk, stop_chunk
+        The chunks of this span, ``stop_chunk`` excluded.
+    """
+
+    probed: ProbedRecording
+    origin_sample: int
+    samples: int
+    first_chunk: int
+    stop_chunk: int
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks in the span."""
+        return self.stop_chunk - self.first_chunk
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRows:
+    """The rows of a span but for their spectrograms; one array element a row.
+
+    Attributes
+    ----------
+    chunk_index, channel, valid_samples : int32
+    start_sample : int64
+        From the start of the recording, at the target rate.
+    peak_dbfs, rms_dbfs : float32
+        Of the chunk's samples at the target rate; −inf for digital silence.
+    decode_seconds, features_seconds : float
+        What reading, decoding and resampling took, and what computing the features took.
+    """
+
+    chunk_index: npt.NDArray[np.int32]
+    channel: npt.NDArray[np.int32]
+    start_sample: npt.NDArray[np.int64]
+    valid_samples: npt.NDArray[np.int32]
+    peak_dbfs: npt.NDArray[np.float32]
+    rms_dbfs: npt.NDArray[np.float32]
+    decode_seconds: float = 0.0
+    features_seconds: float = 0.0
+
+
+def extract_span(
+    span: Span,
+    features: FeatureSpec,
+    source: StoredObject,
+    spool: Path,
+    upcoming: Sequence[StoredObject] = (),
+) -> SpanRows:
+    """Compute a span's rows, and write their spectrograms to a file of raw numbers.
+
+    Parameters
+    ----------
+    span
+        Which chunks of which recording.
+    features
+        What to compute.
+    source
+        Where the recording is.
+    spool
+        Overwritten with float32 [rows, n_mels, frames], in C order.
+    upcoming
+        What will be read from its start next: fetched meanwhile, where it is remote.
+
+    Returns
+    -------
+    SpanRows
+        The rows' other columns. Rows of one chunk stand together, channel by channel.
+
+    Raises
+    ------
+    RecordingError
+        The recording cannot be read as its header promised, or changed since it was probed.
+    DatasetError
+        The spool cannot be written.
+    """
+    for one in upcoming:
+        one.prefetch()
+    with _spool_errors(spool):
+        file = spool.open("wb", buffering=0)  # so that every error is a write's own
+    with file:
+        write = partial(_write_spool, file, spool)
+        rows = _write_rows(span, features, read_chunks(span, features, source), write)
+    _check_unchanged(span, source)
+    return rows
+
+
+def read_chunks(
+    span: Span, features: FeatureSpec, source: StoredObject
+) -> Iterator[tuple[int, Samples]]:
+    """Decode, mix, resample and cut a span.
+
+    Yields
+    ------
+    (int, float32 [length, rows' channels])
+        The chunk's index and its samples at the target rate.
+    """
+    spec = features.chunk
+    last = span.stop_chunk - 1
+    start = span.origin_sample + chunk_start(span.first_chunk, span.samples, spec)
+    stop = span.origin_sample + chunk_start(last, span.samples, spec)
+    stop += valid_samples(last, span.samples, spec)
+    blocks = read_samples(span.probed.audio, features, source, start, stop)
+    yield from cut_chunks(blocks, span.first_chunk, span.stop_chunk, span.samples, spec)
+    # What lies behind the last chunk tells whether the recording ends where it should.
+    deque(blocks, maxlen=0)
+
+
+def read_samples(
+    audio: AudioInfo, features: FeatureSpec, source: StoredObject, start: int, stop: int
+) -> Iterator[Samples]:
+    """Decode, mix and resample a part of a recording.
+
+    Parameters
+    ----------
+    audio
+        What the probe said of it.
+    features
+        Target rate, channels and resampler.
+    source
+        Where it is.
+    start, stop
+        Samples at the target rate, ``stop`` excluded.
+
+    Yields
+    ------
+    float32 [any, rows' channels]
+        ``stop - start`` samples in all.
+    """
+    conversion = Conversion(audio.sample_rate_hz, features.sample_rate_hz, features.resampler)
+    first, last = conversion.source_range(start, stop, audio.frames)
+    with open_audio(source, audio, first, last) as reader:
+        decoded = chain(
+            reader.blocks(first, last, _block_frames(audio)),
+            reader.blocks(last, audio.frames, _MIN_BLOCK_FRAMES),  # hardly ever needed
+        )
+        mixed = (select_channels(block, features.channels) for block in decoded)
+        yield from resample_stream(mixed, start, stop, conversion)
+        rates = audio.sample_rate_hz, features.sample_rate_hz
+        if resampled_length(audio.frames, *rates) - stop < features.chunk.hop:
+            reader.finish()  # no other span would come to the recording's end
+
+
+def _block_frames(audio: AudioInfo) -> int:
+    return max(_MIN_BLOCK_FRAMES, _BLOCK_SAMPLES // audio.channels)
+
+
+@contextmanager
+def _spool_errors(spool: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"cannot write working files in {spool.parent}: {error}") from error
+
+
+def _write_spool(file: FileIO, spool: Path, data: memoryview) -> None:
+    left = data.cast("B")
+    with _spool_errors(spool):
+        while len(left):
+            left = left[file.write(left) :]
+
+
+def _write_rows(
+    span: Span,
+    features: FeatureSpec,
+    chunks: Iterator[tuple[int, Samples]],
+    write: Callable[[memoryview], None],
+) -> SpanRows:
+    extractor = mel_extractor(features)
+    per_batch = max(1, _BATCH_SAMPLES // features.chunk.length)
+    levels = []
+    channels = count_channels(span.probed.audio.channels, features.channels)
+    started, features_seconds = time.perf_counter(), 0.0
+    while batch := list(islice(chunks, per_batch)):
+        decoded = time.perf_counter()
+        samples = np.concatenate([chunk.T for _, chunk in batch])
+        with np.errstate(over="ignore", invalid="ignore"):
+            mel = extractor(samples)
+        _require_finite(mel, samples, batch[0][0], channels)
+        write(mel.data)
+        levels.append(measure_levels(samples))
+        features_seconds += time.perf_counter() - decoded
+    decode_seconds = time.perf_counter() - started - features_seconds
+    peak_dbfs, rms_dbfs = np.concatenate(levels, axis=1)
+    rows = _rows(span, features, channels, peak_dbfs, rms_dbfs)
+    return replace(rows, decode_seconds=decode_seconds, features_seconds=features_seconds)
+
+
+def _require_finite(mel: Samples, samples: Samples, first_chunk: int, channels: int) -> None:
+    """Refuse samples that are finite and yet so large that their features are not."""
+    if np.isfinite([mel.min(), mel.max()]).all():
+        return
+    row = int(np.argmin(np.isfinite(mel).all(axis=(1, 2))))
+    message = (
+        f"the features of chunk {first_chunk + row // channels} are not finite: "
+        f"its largest sample is {np.abs(samples[row]).max():g}, where full scale is 1"
+    )
+    raise RecordingError(Stage.DECODE, Cause.NON_FINITE, message)
+
+
+def _rows(
+    span: Span, features: FeatureSpec, channels: int, peak_dbfs: Samples, rms_dbfs: Samples
+) -> SpanRows:
+    indices = range(span.first_chunk, span.stop_chunk)
+    starts = [span.origin_sample + chunk_start(i, span.samples, features.chunk) for i in indices]
+    valid = [valid_samples(i, span.samples, features.chunk) for i in indices]
+    return SpanRows(
+        chunk_index=np.repeat(np.array(indices, np.int32), channels),
+        channel=np.tile(np.arange(channels, dtype=np.int32), len(indices)),
+        start_sample=np.repeat(np.array(starts, np.int64), channels),
+        valid_samples=np.repeat(np.array(valid, np.int32), channels),
+        peak_dbfs=peak_dbfs,
+        rms_dbfs=rms_dbfs,
+    )
+
+
+def measure_levels(samples: Samples) -> Samples:
+    """Measure peak and root mean square of each row of samples.
+
+    Parameters
+    ----------
+    samples : float32 [rows, samples]
+
+    Returns
+    -------
+    float32 [2, rows]
+        Peak and RMS in dB re full scale (1.0); −inf for digital silence.
+
+    Examples
+    --------
+    >>> measure_levels(np.array([[0.5, -1.0], [0.0, 0.0]], np.float32)).round(3).tolist()
+    [[0.0, -inf], [-2.0409998893737793, -inf]]
+    """
+    peak = np.maximum(samples.max(axis=1), -samples.min(axis=1))
+    rms = np.sqrt([np.dot(row, row) / len(row) for row in samples])
+    with np.errstate(divide="ignore"):
+        levels: Samples = (20 * np.log10(np.stack([peak, rms]))).astype(np.float32)
+    return levels
+
+
+@lru_cache(maxsize=4)
+def mel_extractor(features: FeatureSpec) -> MelExtractor:
+    """Build the extractor once a process and configuration."""
+    return MelExtractor(features.mel, features.sample_rate_hz, features.chunk.length)
+
+
+def _check_unchanged(span: Span, source: StoredObject) -> None:
+    if source.holds_version:
+        return
+    _, fingerprint = source.stat()
+    if fingerprint != span.probed.recording.fingerprint:
+        message = f"was {span.probed.recording.fingerprint} when probed, now {fingerprint}"
+        raise RecordingError(Stage.READ, Cause.CHANGED, message)

@@ -1,0 +1,296 @@
+"""The index of a snapshot: what became of every recording, every failure, every shard.
+
+Its parts are Parquet tables in ``index/DIGEST/``, where the digest is of their content: an
+index is never changed, and a snapshot names the one that belongs to it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from transforms.core.naming import digest
+from transforms.core.records import Failure
+from transforms.plan.comparing import labels_digest
+from transforms.plan.planning import PlannedRecording
+from transforms.rows.rows_digest import combine_digests, digest_text
+from transforms.rows.summaries import RecordingRows, ShardSummary
+from transforms.store.folders import Store
+
+#: Recordings whose index rows are gathered in one worker's memory.
+RECORDINGS_PER_PART = 50_000
+
+_ROWS_PER_READ = 4096
+
+RECORDINGS = pa.schema(
+    {
+        "recording_id": pa.string(),
+        "uri": pa.string(),
+        "fingerprint": pa.string(),
+        "content_hash": pa.string(),
+        "feature_key": pa.string(),
+        "status": pa.string(),
+        "split": pa.string(),
+        "labels_digest": pa.string(),
+        "container": pa.string(),
+        "codec": pa.string(),
+        "decoder": pa.string(),
+        "size_bytes": pa.int64(),
+        "sample_rate_hz": pa.int32(),
+        "channels": pa.int32(),
+        "frames": pa.int64(),
+        "seconds": pa.float64(),
+        "rows": pa.int64(),
+        "shards": pa.list_(pa.string()),
+        "rows_digest": pa.string(),
+        "peak_dbfs": pa.float32(),
+        "tags": pa.map_(pa.string(), pa.string()),
+    }
+)
+
+FAILURES = pa.schema(
+    {
+        **dict.fromkeys(
+            ("recording_id", "uri", "fingerprint", "stage", "cause", "message"), pa.string()
+        ),
+        "attempts": pa.int32(),
+    }
+)
+
+SHARDS = pa.schema(
+    {
+        "name": pa.string(),
+        "split": pa.string(),
+        "rows": pa.int64(),
+        "parquet_bytes": pa.int64(),
+        "tfrecord_bytes": pa.int64(),
+        "summary": pa.binary(),
+    }
+)
+
+
+_SCHEMAS = {"recordings": RECORDINGS, "failures": FAILURES, "shards": SHARDS}
+
+
+def recording_row(
+    planned: PlannedRecording, held: Iterable[tuple[str, RecordingRows]], features_digest: str
+) -> dict[str, Any]:
+    """Describe a recording that was planned.
+
+    Its status is ``ok``; ``partial`` where only what is before a damage was planned; ``skipped``
+    where no row was; ``unwritten`` where no shard was written, since too many recordings had
+    failed before. An index with such recordings is never committed.
+
+    Parameters
+    ----------
+    planned
+        The recording.
+    held
+        Name of every shard that holds some of it, and what that holds.
+    features_digest
+        Of the feature configuration.
+    """
+    recording, audio = planned.probed.recording, planned.probed.audio
+    shards = sorted(held, key=lambda pair: pair[0])
+    parts = [entry for _, entry in shards]
+    status = "partial" if planned.probed.damage else "ok"
+    if not shards:
+        status = "unwritten" if planned.rows else "skipped"
+    return {
+        "recording_id": recording.recording_id,
+        "uri": recording.uri,
+        "fingerprint": recording.fingerprint,
+        "content_hash": recording.content_hash or None,
+        "feature_key": digest(recording.fingerprint, features_digest),
+        "status": status,
+        "split": planned.split,
+        "labels_digest": labels_digest(recording),
+        "container": audio.container,
+        "codec": audio.codec,
+        "decoder": audio.decoder,
+        "size_bytes": recording.size_bytes,
+        "sample_rate_hz": audio.sample_rate_hz,
+        "channels": audio.channels,
+        "frames": audio.frames,
+        "seconds": planned.probed.seconds,
+        "rows": sum(part.rows for part in parts),
+        "shards": [name for name, _ in shards],
+        "rows_digest": sum_digests(part.digest for part in parts),
+        "peak_dbfs": max((part.peak_dbfs for part in parts), default=None),
+        "tags": list(audio.tags),
+    }
+
+
+def sum_digests(digests: Iterable[str]) -> str | None:
+    """Give the digest of rows in several shards; ``None`` for no rows, or where one is unknown.
+
+    >>> sum_digests(["0f", "01"]), sum_digests([]), sum_digests(["0f", ""])
+    ('00000000000000000000000000000010', None, None)
+    """
+    parts = list(digests)
+    if not parts or not all(parts):
+        return None
+    return digest_text(combine_digests(int(part, 16) for part in parts))
+
+
+def failed_row(
+    failure: Failure, planned: PlannedRecording | None, features_digest: str
+) -> dict[str, Any]:
+    """Describe a recording that failed, as far as it was understood before."""
+    known = recording_row(planned, (), features_digest) if planned else {}
+    return known | {
+        "recording_id": failure.recording_id,
+        "uri": failure.uri,
+        "fingerprint": failure.fingerprint,
+        "feature_key": digest(failure.fingerprint, features_digest),
+        "status": "failed",
+        "rows": 0,
+        "shards": [],
+        "rows_digest": None,
+    }
+
+
+def failure_row(failure: Failure, attempts: int = 1) -> dict[str, Any]:
+    """Describe a failure, and how often the recording was tried."""
+    said = {name: str(getattr(failure, name)) for name in FAILURES.names if name != "attempts"}
+    return {**said, "attempts": attempts}
+
+
+def shard_row(summary: ShardSummary) -> dict[str, Any]:
+    """Describe a shard; the column ``summary`` holds all that is known of it."""
+    return {
+        "name": summary.name,
+        "split": summary.split,
+        "rows": summary.rows,
+        "parquet_bytes": summary.parquet.size_bytes if summary.parquet else 0,
+        "tfrecord_bytes": summary.tfrecord.size_bytes if summary.tfrecord else 0,
+        "summary": summary.to_json(),
+    }
+
+
+def write_part(
+    store: Store,
+    index: str,
+    kind: str,
+    part: int,
+    rows: list[dict[str, Any]],
+    carried: pa.Table | None = None,
+) -> str | None:
+    """Write one part of one of the index's tables, sorted by its key; give its name.
+
+    Nothing is written of no rows, but for the first part of the recordings.
+
+    Parameters
+    ----------
+    store, index, kind, part
+        Where: see :func:`part_name`.
+    rows
+        New ones.
+    carried
+        Others, from another index.
+    """
+    schema = _SCHEMAS[kind]
+    table = pa.Table.from_pylist(rows, schema=schema)
+    if carried is not None:
+        table = pa.concat_tables([carried, table])
+    # An index has its first part whatever it holds: by that it is known to be there.
+    if not table.num_rows and (kind, part) != ("recordings", 0):
+        return None
+    name = part_name(index, kind, part)
+    with store.scratch() as path:
+        pq.write_table(table.sort_by(schema.names[0]), path, compression="zstd")
+        store.publish(path, name)
+    return name
+
+
+def part_name(index: str, kind: str, part: int) -> str:
+    """Name one part of one of an index's tables: ``recordings``, ``failures`` or ``shards``.
+
+    >>> part_name("5f", "shards", 3)
+    'index/5f/shards-00003.parquet'
+    """
+    return f"index/{index}/{kind}-{part:05d}.parquet"
+
+
+def read_part(
+    store: Store, index: str, kind: str, part: int, columns: list[str] | None = None
+) -> pa.Table:
+    """Read one part of one of an index's tables: a bounded number of rows.
+
+    It is empty where nothing belongs into it. Columns that an older index lacks are null.
+    """
+    schema = _SCHEMAS[kind]
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns])
+    try:
+        with _open_part(store, part_name(index, kind, part)) as table:
+            there = [name for name in schema.names if name in table.schema_arrow.names]
+            found = table.read(columns=there)
+    except FileNotFoundError:
+        return schema.empty_table()
+    for field in schema:
+        if field.name not in there:
+            found = found.append_column(field, pa.nulls(found.num_rows, field.type))
+    return found.select(schema.names).cast(schema)
+
+
+def count_parts(store: Store, index: str) -> int:
+    """Count the parts of an index by the names of its files, where that was not recorded."""
+    names = store.names(f"index/{index}")
+    numbers = re.findall(r"recordings-(\d+)", " ".join(names))
+    return 1 + max(map(int, numbers), default=0)
+
+
+def read_index(
+    store: Store, index: str, kind: str, columns: list[str] | None = None
+) -> Iterator[Mapping[str, Any]]:
+    """Read one of the index's tables, a bounded number of rows in memory at a time."""
+    for batch in read_batches(store, index, kind, columns):
+        yield from batch.to_pylist(maps_as_pydicts="strict")
+
+
+def read_batches(
+    store: Store, index: str, kind: str, columns: list[str] | None = None
+) -> Iterator[Any]:
+    """Read one of the index's tables as ``pyarrow.RecordBatch``, part by part in order.
+
+    Columns that an older index lacks are null.
+    """
+    for name in sorted(store.names(f"index/{index}")):
+        if name.rsplit("/", 1)[-1].startswith(f"{kind}-"):
+            with _open_part(store, name) as table:
+                for batch in table.iter_batches(_ROWS_PER_READ, columns=columns):
+                    yield _with_columns(batch, _SCHEMAS[kind], columns or ())
+
+
+def _open_part(store: Store, name: str) -> pq.ParquetFile:
+    # Whole: one request, which is asked again until it is answered whole, and a part is small.
+    return pq.ParquetFile(pa.BufferReader(store.read(name)))
+
+
+def _with_columns(batch: Any, schema: pa.Schema, columns: Iterable[str]) -> Any:
+    for name in columns:
+        if name not in batch.schema.names:
+            batch = batch.append_column(name, pa.nulls(batch.num_rows, schema.field(name).type))
+    return batch
+
+
+def read_shards(store: Store, index: str) -> Iterator[ShardSummary]:
+    """Read the summaries of a snapshot's shards, in the order of their names in each part."""
+    for row in read_index(store, index, "shards", ["summary"]):
+        yield ShardSummary.from_json(row["summary"])
+
+
+def shard_names(store: Store, index: str) -> Iterator[str]:
+    """Name the shards that an index describes."""
+    return (row["name"] for row in read_index(store, index, "shards", ["name"]))
+
+
+def is_indexed(store: Store, shard: str) -> bool:
+    """Tell whether any index of the dataset describes a shard; reads all of them."""
+    indexes = sorted({name.split("/")[1] for name in store.names("index")})
+    return any(shard in shard_names(store, index) for index in indexes)

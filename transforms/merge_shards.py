@@ -1,0 +1,69 @@
+"""From small shards to fewer, larger ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from transforms.beam.metrics import Progress, count
+from transforms.core.naming import bucket
+from transforms.index.tables import read_part
+from transforms.plan.job import ExtractJob
+from transforms.rows.summaries import ShardSummary
+from transforms.shards.merging import merge_shards
+from transforms.shards.rewriting import Replaced, Rewritten
+
+
+@dataclass(eq=False)
+class MergeShards(beam.PTransform):
+    """Merge shards of the snapshot that the job starts from.
+
+    In go the names of those that are merged into one. A retry finds what is finished. Fails
+    where a shard is missing or damaged.
+    """
+
+    job: ExtractJob
+
+    def expand(
+        self, merges: beam.PCollection[tuple[str, ...]]
+    ) -> beam.PCollection[Replaced | Rewritten]:
+        """Write one merged shard at a time on each worker."""
+        return (
+            merges
+            | "SpreadMerges" >> beam.Reshuffle()
+            | "MergeRows" >> beam.ParDo(_Merge(self.job))
+        )
+
+
+class _Merge(beam.DoFn):
+    def __init__(self, job: ExtractJob) -> None:
+        self.job = job
+
+    def setup(self) -> None:
+        self.progress = Progress(self.job.progress)
+
+    def process(self, names: tuple[str, ...]) -> Iterator[Replaced | Rewritten]:
+        for one in merge_shards(find_summaries(names, self.job), self.job):
+            if isinstance(one, Rewritten):
+                count("shards_merged", len(names))
+                count("rows_carried", one.summary.rows)
+                self.progress.add(rows=one.summary.rows)
+            yield one
+        self.progress.add(shards=1)
+
+    def finish_bundle(self) -> None:
+        self.progress.tell()
+
+
+def find_summaries(names: tuple[str, ...], job: ExtractJob) -> list[ShardSummary]:
+    """Look some shards up in the index that the job starts from."""
+    base = job.require_base()
+    found = {}
+    for part in sorted({bucket(name, base.parts) for name in names}):
+        table = read_part(job.store, base.index, "shards", part, ["name", "summary"])
+        for name, summary in zip(table["name"].to_pylist(), table["summary"], strict=True):
+            if name in names:
+                found[name] = ShardSummary.from_json(summary.as_py())
+    return [found[name] for name in names]

@@ -1,0 +1,1 @@
+"""What is to be done: the job, chunks and shards, and what changed since a snapshot."""

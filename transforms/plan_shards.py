@@ -1,0 +1,169 @@
+"""From probed recordings to the shards that will be made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any
+
+import apache_beam as beam
+
+from transforms.beam.metrics import Progress, count, count_failure
+from transforms.beam.outputs import FAILURES
+from transforms.core.errors import RecordingError
+from transforms.core.naming import bucket
+from transforms.core.records import Failure, ProbedRecording
+from transforms.plan.comparing import Decision, Difference
+from transforms.plan.job import ExtractJob
+from transforms.plan.planning import (
+    PlannedRecording,
+    ShardPlan,
+    SplitTotals,
+    count_buckets,
+    count_shards,
+    pack_shards,
+    plan_recording,
+    row_bytes,
+)
+
+Totals = Mapping[str, SplitTotals]
+
+#: What an extraction, which starts from no snapshot, carries over.
+_NOTHING = Difference()
+
+
+@dataclass(eq=False)
+class PlanRecordings(beam.PTransform):
+    """Find the chunks and the split of every recording.
+
+    Out come :class:`~transforms.plan.planning.PlannedRecording`, also of recordings that give
+    no rows, and, tagged ``failures``, :class:`~transforms.core.records.Failure`.
+    """
+
+    job: ExtractJob
+
+    def expand(self, probed: beam.PCollection[ProbedRecording]) -> beam.pvalue.DoOutputsTuple:
+        """Plan one recording at a time."""
+        plan = beam.ParDo(_PlanRecording(self.job))
+        return probed | "CountChunks" >> plan.with_outputs(FAILURES, main="recordings")
+
+
+class _PlanRecording(beam.DoFn):
+    def __init__(self, job: ExtractJob) -> None:
+        self.job = job
+
+    def setup(self) -> None:
+        self.progress = Progress(self.job.progress)
+
+    def process(
+        self, probed: ProbedRecording
+    ) -> Iterator[PlannedRecording | beam.pvalue.TaggedOutput]:
+        job = self.job
+        try:
+            planned = plan_recording(probed, job.features, job.split, job.limits.max_seconds)
+        except RecordingError as error:
+            count("recordings_failed")
+            count_failure(error.cause)
+            self.progress.add(failed=1)
+            yield beam.pvalue.TaggedOutput(FAILURES, Failure.of(probed.recording, error))
+        else:
+            count("recordings_planned")
+            count("rows_planned", planned.rows)
+            seconds = planned.samples / job.features.sample_rate_hz if planned.rows else 0.0
+            count("audio_ms_planned", round(1000 * seconds))
+            self.progress.add(planned=1, rows_planned=planned.rows, seconds_planned=seconds)
+            yield planned
+
+    def finish_bundle(self) -> None:
+        self.progress.tell()
+
+
+@dataclass(eq=False)
+class PlanShards(beam.PTransform):
+    """Divide the recordings among shards.
+
+    Out come :class:`~transforms.plan.planning.ShardPlan`, the same for the same recordings in
+    whatever order they come; and none at all where so many recordings failed already that
+    the run will not be committed. Only these small records are grouped, never audio.
+
+    Attributes
+    ----------
+    job
+        The run.
+    decision
+        Of a refresh: what is carried over belongs to the same dataset.
+    adopted
+        Of a refresh: how many recordings are carried over beside.
+    """
+
+    job: ExtractJob
+    decision: beam.PCollection[Decision] | None = None
+    adopted: beam.PCollection[int] | None = None
+
+    def expand(
+        self,
+        found: tuple[beam.PCollection[PlannedRecording], beam.PCollection[Failure]],
+    ) -> beam.PCollection[ShardPlan]:
+        """Deal recordings into buckets by digest, and pack each bucket on one worker."""
+        recordings, failures = found
+        failed = beam.pvalue.AsSingleton(
+            failures | "CountFailures" >> beam.combiners.Count.Globally()
+        )
+        carried: Any = _NOTHING
+        if self.decision is not None and self.adopted is not None:
+            number = beam.pvalue.AsSingleton(self.adopted)
+            carried = beam.pvalue.AsSingleton(
+                self.decision | "TakeCarried" >> beam.Map(_carried, number)
+            )
+        totals = beam.pvalue.AsDict(
+            recordings
+            | "CountRows" >> beam.Map(lambda r: (r.split, SplitTotals(1, r.rows)))
+            | "SumSplits" >> beam.CombinePerKey(_sum_totals)
+        )
+        return (
+            recordings
+            | "KeyByBucket" >> beam.Map(_key_by_bucket, totals)
+            | "GroupByBucket" >> beam.GroupByKey()
+            | "PackShards" >> beam.FlatMap(pack_bucket, totals, failed, self.job, carried)
+        )
+
+
+def _carried(decision: Decision, adopted: int) -> Difference:
+    found = decision.difference
+    return replace(found, carried_recordings=found.carried_recordings + adopted)
+
+
+def _sum_totals(parts: Iterable[SplitTotals]) -> SplitTotals:
+    return sum(parts, SplitTotals())
+
+
+def _key_by_bucket(
+    planned: PlannedRecording, totals: Totals
+) -> tuple[tuple[str, int], PlannedRecording]:
+    buckets = count_buckets(totals[planned.split])
+    number = bucket(planned.probed.recording.recording_id, buckets)
+    return (planned.split, number), planned
+
+
+def pack_bucket(
+    group: tuple[tuple[str, int], Iterable[PlannedRecording]],
+    totals: Totals,
+    failed: int,
+    job: ExtractJob,
+    carried: Difference = _NOTHING,
+) -> Iterator[ShardPlan]:
+    """Pack one bucket's recordings into its share of the split's shards."""
+    (split, _), recordings = group[0], list(group[1])
+    rows = sum(planned.rows for planned in recordings)
+    failed += carried.carried_failures
+    listed = failed + sum(total.recordings for total in totals.values())
+    listed += carried.carried_recordings
+    # The very comparison that is made before the commit: a product would round otherwise.
+    if not rows or failed / listed > job.limits.max_failure_ratio:
+        return
+    all_rows = sum(total.rows for total in totals.values()) + carried.carried_rows
+    shards = count_shards(totals[split], all_rows, row_bytes(job.features), job.shards)
+    number = ceil(shards * rows / totals[split].rows)
+    full_rows = job.shards.target_bytes // row_bytes(job.features)
+    yield from pack_shards(recordings, number, job.features, job.shards.seed, job.run_id, full_rows)

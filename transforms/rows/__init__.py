@@ -1,0 +1,1 @@
+"""Rows of a dataset: their columns, and the formats that hold them."""

@@ -1,0 +1,162 @@
+"""What TensorFlow Datasets must find beside TFRecord or ArrayRecord shards to read them.
+
+TFDS opens a directory that holds ``features.json``, ``dataset_info.json`` and numbered
+shards. The two documents and the numbered names are made here, as plain values, without
+TensorFlow; putting the files into place is the export's business.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from transforms.core.naming import shard_number
+from transforms.rows.schema import RowSchema
+
+Json = dict[str, Any]
+
+FileFormat = Literal["tfrecord", "array_record"]
+
+_CLASSES = "tensorflow_datasets.core.features"
+
+# An Example has only float32; and TFDS reads a missing bool as False, but a missing
+# int64 as the smallest one, which nobody takes for a label.
+_DTYPES = {"float": "float32", "double": "float32", "bool": "int64"}
+
+
+@dataclass(frozen=True, slots=True)
+class TfdsShard:
+    """One file of a split: how many rows and bytes it has."""
+
+    rows: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TfdsSplit:
+    """One split: its shards in the order in which TFDS is to number them."""
+
+    name: str
+    shards: tuple[TfdsShard, ...]
+
+
+def features(schema: RowSchema, file_format: FileFormat = "tfrecord") -> Json:
+    """Give the content of ``features.json``.
+
+    Parameters
+    ----------
+    schema
+        The dataset's columns.
+    file_format
+        What the shards are.
+
+    Returns
+    -------
+    dict
+        ``mel`` as a float32 tensor [n_mels, n_frames], core columns as scalars, scalar
+        labels as optional scalars (TFDS gives a null as ``""``, the smallest int64 or the
+        smallest float32), list labels as sequences (a null is an empty one); from
+        ArrayRecord a null is ``None``.
+    """
+    labels = {label.name for label in schema.labels}
+    columns = {
+        name: _list_in_array_record(kind)
+        if kind.startswith("list<") and file_format == "array_record"
+        else _feature(kind, optional=name in labels)
+        for name, kind in schema.columns().items()
+    }
+    mel = _tensor("tensor_feature.Tensor", "float32", shape=(schema.n_mels, schema.n_frames))
+    return {
+        "pythonClassName": f"{_CLASSES}.features_dict.FeaturesDict",
+        "featuresDict": {"features": columns | {"mel": mel}},
+    }
+
+
+def _feature(kind: str, *, optional: bool) -> Json:
+    if kind.startswith("list<"):
+        return {
+            "pythonClassName": f"{_CLASSES}.sequence_feature.Sequence",
+            "sequence": {"feature": _feature(kind[5:-1], optional=False), "length": "-1"},
+        }
+    # TFDS's own Text would do for strings, but loses "optional" on its way through JSON.
+    return _tensor("scalar.Scalar", _DTYPES.get(kind, kind), optional=optional)
+
+
+def _list_in_array_record(kind: str) -> Json:
+    # Without TensorFlow, TFDS fails where a sequence is empty.
+    scalar = kind[5:-1]
+    return _tensor("tensor_feature.Tensor", _DTYPES.get(scalar, scalar), shape=(-1,))
+
+
+def _tensor(cls: str, dtype: str, *, shape: tuple[int, ...] = (), optional: bool = False) -> Json:
+    dimensions: Json = {"dimensions": [str(n) for n in shape]} if shape else {}
+    tensor: Json = {"dtype": dtype, "encoding": "none", "shape": dimensions}
+    if optional:
+        tensor["optional"] = True
+    return {"pythonClassName": f"{_CLASSES}.{cls}", "tensor": tensor}
+
+
+def dataset_info(
+    name: str,
+    version: str,
+    splits: Iterable[TfdsSplit],
+    *,
+    description: str = "",
+    file_format: FileFormat = "tfrecord",
+) -> Json:
+    """Give the content of ``dataset_info.json``.
+
+    Parameters
+    ----------
+    name
+        The dataset's name: an identifier, as TFDS asks.
+    version
+        ``x.y.z``, in numbers.
+    splits
+        All splits; one without rows is left out, because TFDS cannot open it.
+    description
+        For people.
+    file_format
+        What the shards are.
+
+    Raises
+    ------
+    ValueError
+        If TFDS would refuse the name or the version.
+    """
+    if not re.fullmatch(r"[A-Za-z]\w*", name, flags=re.ASCII):
+        raise ValueError(f"TFDS takes no dataset name {name!r}: use letters, digits and _")
+    if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", version, flags=re.ASCII):
+        raise ValueError(f"TFDS takes no version {version!r}: use three numbers, as 1.0.0")
+    return {
+        "name": name,
+        "version": version,
+        "description": description,
+        "fileFormat": file_format,
+        "splits": [_split_info(split) for split in splits if split.shards],
+    }
+
+
+def _split_info(split: TfdsSplit) -> Json:
+    return {
+        "name": split.name,
+        "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+        # int64 is a string in protobuf's JSON.
+        "shardLengths": [str(shard.rows) for shard in split.shards],
+        "numBytes": str(sum(shard.size_bytes for shard in split.shards)),
+    }
+
+
+def shard_file(
+    dataset: str, split: str, number: int, count: int, file_format: FileFormat = "tfrecord"
+) -> str:
+    """Give TFDS's name for one of a split's files.
+
+    Examples
+    --------
+    >>> shard_file("birds", "train", 0, 1)
+    'birds-train.tfrecord-00000-of-00001'
+    """
+    return f"{dataset}-{split}.{file_format}-{shard_number(number, count)}"

@@ -1,0 +1,109 @@
+"""Shards written anew from stored rows: some leave, some get other labels; none is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from transforms.core.naming import digest
+from transforms.plan.comparing import Touched
+from transforms.plan.job import ExtractJob
+from transforms.rows.schema import RowBatch
+from transforms.rows.summaries import RecordingRows, ShardSummary
+from transforms.shards.writing import read_shard, write_again
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A shard of the snapshot before that is not in the new one."""
+
+    shard: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A shard that holds rows of replaced ones."""
+
+    replaced: tuple[str, ...]
+    summary: ShardSummary
+
+
+def rewrite_shard(
+    summary: ShardSummary, touched: Sequence[Touched], job: ExtractJob
+) -> Iterator[Replaced | Rewritten]:
+    """Write a shard's rows anew, into one shard for each split that they belong to now.
+
+    Parameters
+    ----------
+    summary
+        The shard.
+    touched
+        Its recordings that leave, or that have other labels, another URI or split.
+    job
+        The refresh.
+
+    Raises
+    ------
+    DatasetError
+        The shard is missing or damaged.
+    """
+    changes = {one.recording_id: one for one in touched}
+    splits = {_split(entry.recording_id, changes, summary) for entry in summary.recordings}
+    said = sorted(map(repr, touched))
+    for split in sorted(name for name in splits if name is not None):
+        plan = digest("rewritten", summary.name, split, job.run_id, *said)
+        batches = _rows_of_split(summary, split, changes, job)
+        expected = _expected(summary, split, changes)
+        yield Rewritten((summary.name,), write_again(plan, split, batches, expected, job))
+    yield Replaced(summary.name)
+
+
+def _expected(
+    summary: ShardSummary, split: str, changes: Mapping[str, Touched]
+) -> Iterator[RecordingRows]:
+    """Give what of a shard belongs to a split now, by the recordings' names of now."""
+    for entry in summary.recordings:
+        change = changes.get(entry.recording_id)
+        if _split(entry.recording_id, changes, summary) == split:
+            recording = change.recording if change else None
+            name = recording.recording_id if recording else entry.recording_id
+            yield replace(entry, recording_id=name)
+
+
+def _split(recording_id: str, changes: Mapping[str, Touched], summary: ShardSummary) -> str | None:
+    change = changes.get(recording_id)
+    return summary.split if change is None else change.split
+
+
+def _rows_of_split(
+    summary: ShardSummary, split: str, changes: Mapping[str, Touched], job: ExtractJob
+) -> Iterator[RowBatch]:
+    for batch in read_shard(job.store, summary):
+        names = list(batch.columns["recording_id"])
+        keep = [i for i, name in enumerate(names) if _split(name, changes, summary) == split]
+        columns = {name: [values[i] for i in keep] for name, values in batch.columns.items()}
+        kept = RowBatch(columns, batch.mel[keep])
+        yield RowBatch(_relabel(kept, changes, job), kept.mel)
+
+
+def _relabel(
+    batch: RowBatch, changes: Mapping[str, Touched], job: ExtractJob
+) -> dict[str, Sequence[Any]]:
+    """Give the batch's columns the schema's labels, with the values that recordings have now."""
+    now = [_said(name, changes) for name in batch.columns["recording_id"]]
+    columns: dict[str, Sequence[Any]] = {}
+    for name in job.schema.columns():
+        before = batch.columns.get(name, [None] * batch.rows)
+        columns[name] = [said.get(name, value) for said, value in zip(now, before, strict=True)]
+    return columns
+
+
+def _said(recording_id: str, changes: Mapping[str, Touched]) -> dict[str, Any]:
+    """Give the columns that a recording decides itself, where it changed."""
+    change = changes.get(recording_id)
+    recording = change.recording if change else None
+    if recording is None:
+        return {}
+    own = {"recording_id": recording.recording_id, "uri": recording.uri}
+    return {**own, **dict(recording.labels)}

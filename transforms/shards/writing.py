@@ -1,0 +1,473 @@
+"""Shards: a plan's spans in, one Parquet file (and its TFRecord twin) out.
+
+A shard is a pure function of its plan and of the recordings. Its name is a digest of its files'
+content and of the plan: files of one name have the same bytes, so no file is ever replaced by
+another one, whatever a second attempt finds. A shard counts as finished when its receipt is
+there, which is written last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from transforms.core.errors import DatasetError, RecordingError
+from transforms.core.naming import digest
+from transforms.core.records import Failure, Recording
+from transforms.decode.isolation import DecoderProcess
+from transforms.features.spans import Span, SpanRows, extract_span
+from transforms.index.tables import is_indexed
+from transforms.plan.job import ExtractJob
+from transforms.plan.planning import ShardPlan
+from transforms.rows.distribution import DistributionCounter
+from transforms.rows.moments import Moments
+from transforms.rows.parquet import ParquetShard, read_rows
+from transforms.rows.rows_digest import combine_digests, digest_text, rows_digest
+from transforms.rows.schema import Float32Array, LabelColumn, RowBatch, round_to_resolution
+from transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
+from transforms.rows.tfrecord import TFRecordShard
+from transforms.shards.receipts import announce_shard, read_receipt, write_receipt
+from transforms.store.folders import Store
+
+
+@dataclass(frozen=True, slots=True)
+class SpanOutcome:
+    """What became of a span.
+
+    Attributes
+    ----------
+    span
+        Which.
+    rows
+        That it gave; 0 where it failed.
+    failure
+        Why it gave none; ``None`` where it did not fail.
+    reused
+        Whether that was known already, from a finished shard.
+    decode_seconds, features_seconds
+        What it took.
+    """
+
+    span: Span
+    rows: int
+    failure: Failure | None = None
+    reused: bool = False
+    decode_seconds: float = 0.0
+    features_seconds: float = 0.0
+
+    @property
+    def failed(self) -> str:
+        """The cause of its failure; ``""`` where it did not fail."""
+        return "" if self.failure is None else self.failure.cause
+
+
+#: Called after each span.
+Report = Callable[[SpanOutcome], None]
+
+#: However many rows a row group should have, its spectrograms take no more than this.
+_ROW_GROUP_BYTES = 32 * 2**20
+#: Spectrograms are read back from the decoder process in parts of this size.
+_READ_BYTES = 2**20
+#: Columns that say which part of a recording a row is.
+_PLACE = ("chunk_index", "start_sample", "valid_samples")
+#: Recordings that are fetched while the one before them is decoded.
+_UPCOMING = 3
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was seen of the rows on their way into the files."""
+
+    rows: int = 0
+    moments: Moments | None = None
+    recordings: dict[str, RecordingRows] = field(default_factory=dict)
+    null_labels: set[str] = field(default_factory=set)
+    distribution: DistributionCounter = field(default_factory=DistributionCounter)
+
+    def count(self, batch: RowBatch, labels: Sequence[LabelColumn]) -> None:
+        """Take a row group into account."""
+        moments = Moments.of(batch.mel)
+        self.rows += batch.rows
+        self.moments = moments if self.moments is None else self.moments.merge(moments)
+        for held in held_recordings(batch):
+            known = self.recordings.get(held.recording_id)
+            self.recordings[held.recording_id] = add_rows(known, held) if known else held
+        self.null_labels |= {label.name for label in labels if None in batch.columns[label.name]}
+        self.distribution.count(batch, labels)
+
+
+def held_recordings(batch: RowBatch) -> Iterator[RecordingRows]:
+    """Say what a batch holds of each run of rows of one recording."""
+    names = list(batch.columns["recording_id"])
+    begins = [i for i in range(batch.rows) if not i or names[i] != names[i - 1]]
+    for start, stop in pairwise([*begins, batch.rows]):
+        part = slice(start, stop)
+        columns = {name: batch.columns[name][part] for name in _PLACE}
+        channel = batch.columns.get("channel", [0] * batch.rows)[part]
+        peaks = map(float, batch.columns["peak_dbfs"][part])
+        digest = rows_digest(channel=channel, mel=batch.mel[part], **columns)
+        yield RecordingRows(names[start], stop - start, max(peaks), digest_text(digest))
+
+
+def add_rows(one: RecordingRows, other: RecordingRows) -> RecordingRows:
+    """Say what two parts of a recording's rows are together."""
+    digests = [int(part.digest, 16) for part in (one, other) if part.digest]
+    digest = digest_text(combine_digests(digests)) if len(digests) == 2 else ""
+    peak_dbfs = max(one.peak_dbfs, other.peak_dbfs)
+    return RecordingRows(one.recording_id, one.rows + other.rows, peak_dbfs, digest)
+
+
+def write_shard(
+    plan: ShardPlan, job: ExtractJob, decoder: DecoderProcess, report: Report
+) -> ShardSummary:
+    """Make a shard, unless it is there already.
+
+    Raises
+    ------
+    DatasetError
+        The dataset's folder cannot be written.
+    """
+    if (finished := read_receipt(job, plan.name)) is not None:
+        failed = {failure.recording_id: failure for failure in finished.failures}
+        for span in plan.spans:
+            failure = failed.get(span.probed.recording.recording_id)
+            report(SpanOutcome(span, 0 if failure else span.chunks, failure, reused=True))
+        return finished
+    failures: list[Failure] = []
+    # In the store's scratch folder, which a later run clears even if this one is killed.
+    with job.store.scratch() as spool:
+        batches = _extract_rows(plan, job, decoder, spool, failures, report)
+        summary = _write_rows(plan.name, plan.split, batches, failures, job)
+    write_receipt(job, summary)
+    return summary
+
+
+def withdraw_recordings(
+    summary: ShardSummary, recording_ids: Collection[str], job: ExtractJob
+) -> ShardSummary:
+    """Write a shard anew without some recordings, from its own rows, decoding nothing.
+
+    A recording is in a dataset whole or not at all: where one of its spans failed, its
+    rows leave the shards that hold its other spans.
+    """
+    gone = {entry.recording_id for entry in summary.recordings} & set(recording_ids)
+    if not gone or summary.parquet is None:
+        return summary
+    plan = digest("withdrawn", summary.name, *sorted(gone))
+    kept = (without(batch, gone) for batch in read_shard(job.store, summary))
+    expected = [entry for entry in summary.recordings if entry.recording_id not in gone]
+    return write_again(plan, summary.split, kept, expected, job, summary.failures)
+
+
+def write_again(
+    plan: str,
+    split: str,
+    batches: Iterable[RowBatch],
+    expected: Iterable[RecordingRows],
+    job: ExtractJob,
+    failures: Iterable[Failure] = (),
+) -> ShardSummary:
+    """Write a shard of rows that are there already, unless it is.
+
+    Parameters
+    ----------
+    plan
+        Digest of what the shard is written from.
+    split
+        The shard's.
+    batches
+        The shard's rows; asked for only if they are needed.
+    expected
+        What the shard must hold of each recording, in any order; a recording may come in parts.
+    job
+        The run that writes the shard.
+    failures
+        Recordings of the plan that the shard holds nothing of.
+
+    Raises
+    ------
+    RuntimeError
+        The batches lack rows of a recording, or have too many: nothing may be committed.
+    """
+    if (finished := read_receipt(job, plan)) is not None:
+        # The plan is of rows; which recordings failed may be another now.
+        return replace(finished, failures=tuple(failures))
+    summary = _write_rows(plan, split, batches, list(failures), job)
+    summary = _require_rows(summary, expected)
+    write_receipt(job, summary)
+    return summary
+
+
+def _require_rows(summary: ShardSummary, expected: Iterable[RecordingRows]) -> ShardSummary:
+    wanted: dict[str, RecordingRows] = {}
+    for entry in expected:
+        known = wanted.get(entry.recording_id)
+        wanted[entry.recording_id] = add_rows(known, entry) if known else entry
+    held = {entry.recording_id: entry for entry in summary.recordings}
+    for recording_id in sorted(wanted.keys() | held.keys()):
+        if not is_same(held.get(recording_id), wanted.get(recording_id)):
+            raise RuntimeError(
+                f"shard {summary.name} was written with {held.get(recording_id)}, and it must hold "
+                f"{wanted.get(recording_id)}: its rows come of others"
+            )
+    # What an older melmill wrote has no digest, neither here nor in the index.
+    entries = (replace(one, digest=wanted[one.recording_id].digest) for one in held.values())
+    return replace(summary, recordings=tuple(entries))
+
+
+def is_same(held: RecordingRows | None, wanted: RecordingRows | None) -> bool:
+    """Tell whether a shard holds of a recording what it must hold."""
+    if held is None or wanted is None:
+        return False
+    return held.rows == wanted.rows and (held.digest == wanted.digest or not wanted.digest)
+
+
+def read_shard(store: Store, summary: ShardSummary) -> Iterator[RowBatch]:
+    """Read a shard's rows, a row group at a time.
+
+    Raises
+    ------
+    DatasetError
+        It is missing or damaged.
+    """
+    if summary.parquet is not None:
+        with store.reading_shard(summary.parquet.name) as file:
+            for batch in read_rows(file):
+                # Python's own values, as they were when the rows were made.
+                columns = {name: _as_list(values) for name, values in batch.columns.items()}
+                yield RowBatch(columns, batch.mel)
+
+
+def _as_list(values: Any) -> list[Any]:
+    listed: list[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    return listed
+
+
+def without(batch: RowBatch, gone: Collection[str]) -> RowBatch:
+    """Leave some recordings' rows out of a batch."""
+    keep = [i for i, name in enumerate(batch.columns["recording_id"]) if name not in gone]
+    columns = {name: [values[i] for i in keep] for name, values in batch.columns.items()}
+    return RowBatch(columns, batch.mel[keep])
+
+
+def _extract_rows(
+    plan: ShardPlan,
+    job: ExtractJob,
+    decoder: DecoderProcess,
+    spool: Path,
+    failures: list[Failure],
+    report: Report,
+) -> Iterator[RowBatch]:
+    for number, span in enumerate(plan.spans):
+        following = plan.spans[number + 1 : number + 1 + _UPCOMING]
+        upcoming = [job.source(r) for r in _from_start(following)]
+        source = job.source(span.probed.recording)
+        started = time.perf_counter()
+        try:
+            rows = decoder.call(
+                job.limits.timeout_s, extract_span, span, job.features, source, spool, upcoming
+            )
+        except RecordingError as error:
+            failures.append(Failure.of(span.probed.recording, error))
+            took_seconds = time.perf_counter() - started
+            report(SpanOutcome(span, 0, failures[-1], decode_seconds=took_seconds))
+            continue
+        yield from _spooled(span, rows, job, spool)
+        took = rows.decode_seconds, rows.features_seconds
+        report(SpanOutcome(span, len(rows.chunk_index), None, False, *took))
+
+
+def _from_start(spans: Sequence[Span]) -> Iterator[Recording]:
+    """Give the recordings that are read from their start on."""
+    for span in spans:
+        if span.first_chunk == 0 and span.origin_sample == 0:
+            yield span.probed.recording
+
+
+@contextmanager
+def _spool_errors(spool: Path) -> Iterator[None]:
+    """Name the working files in their errors, which would pass for the dataset's."""
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"cannot read working files in {spool.parent}: {error}") from error
+
+
+def _spooled(span: Span, rows: SpanRows, job: ExtractJob, spool: Path) -> Iterator[RowBatch]:
+    shape = job.features.shape
+    size = max(1, _READ_BYTES // (4 * math.prod(shape)))
+    with _spool_errors(spool), spool.open("rb") as file:
+        for start in range(0, len(rows.chunk_index), size):
+            part = slice(start, min(start + size, len(rows.chunk_index)))
+            mel = np.empty((part.stop - part.start, *shape), np.float32)
+            if file.readinto(mel.data) < mel.nbytes:
+                raise RuntimeError(f"{spool} holds fewer rows than the span has")
+            round_to_resolution(mel, job.features.resolution)
+            yield RowBatch(_columns(span, rows, part, job), mel)
+
+
+def _columns(span: Span, rows: SpanRows, part: slice, job: ExtractJob) -> dict[str, Any]:
+    recording, number = span.probed.recording, part.stop - part.start
+    labels = dict(recording.labels)
+    columns: dict[str, Any] = {
+        "recording_id": [recording.recording_id] * number,
+        "uri": [recording.uri] * number,
+        "chunk_index": rows.chunk_index[part].tolist(),
+        "start_sample": rows.start_sample[part].tolist(),
+        "valid_samples": rows.valid_samples[part].tolist(),
+        "sample_rate_hz": [job.features.sample_rate_hz] * number,
+        "peak_dbfs": rows.peak_dbfs[part].tolist(),
+        "rms_dbfs": rows.rms_dbfs[part].tolist(),
+    }
+    if job.schema.per_channel:
+        columns["channel"] = rows.channel[part].tolist()
+    return columns | {label.name: [labels[label.name]] * number for label in job.schema.labels}
+
+
+def row_group_rows(job: ExtractJob) -> int:
+    """Rows of a row group: as configured, within a bound of memory."""
+    n_mels, frames = job.features.shape
+    return max(1, min(job.writer.row_group_rows, _ROW_GROUP_BYTES // (4 * n_mels * frames)))
+
+
+def regroup(batches: Iterable[RowBatch], size: int) -> Iterator[RowBatch]:
+    """Join and divide batches so that each but the last has so many rows.
+
+    They share one buffer: each is to be used before the next is asked for. Memory taken anew
+    for every row group would lie in other places each time, and a worker grow with its shard.
+    """
+    group: Float32Array | None = None
+    columns: defaultdict[str, list[Any]] = defaultdict(list)
+    filled = 0
+    for batch in batches:
+        if group is None:
+            group = np.empty((size, *batch.mel.shape[1:]), np.float32)
+        start = 0
+        while start < batch.rows:
+            stop = min(batch.rows, start + size - filled)
+            group[filled : filled + stop - start] = batch.mel[start:stop]
+            for name, values in batch.columns.items():
+                columns[name] += values[start:stop]
+            filled, start = filled + stop - start, stop
+            if filled == size:
+                yield RowBatch(dict(columns), group)
+                columns.clear()
+                filled = 0
+    if group is not None and filled:
+        yield RowBatch(dict(columns), group[:filled])
+
+
+def _write_rows(
+    plan: str,
+    split: str,
+    batches: Iterable[RowBatch],
+    failures: list[Failure],
+    job: ExtractJob,
+) -> ShardSummary:
+    tally = Tally()
+    metadata = {"melmill.features": job.features.canonical(), "melmill.plan": plan}
+    with ExitStack() as stack:
+        paths = {form: stack.enter_context(job.store.scratch()) for form in job.writer.formats}
+        writers = [
+            stack.enter_context(_open_writer(form, path, job, metadata))
+            for form, path in paths.items()
+        ]
+        for batch in regroup(batches, row_group_rows(job)):
+            for writer in writers:
+                writer.add(batch)
+            tally.count(batch, job.schema.labels)
+        for writer in writers:
+            writer.close()
+        name, files = _publish(paths, plan, split, job) if tally.rows else (plan, {})
+    return _summary(name, plan, split, tally, files, failures, job)
+
+
+def _open_writer(form: str, path: Path, job: ExtractJob, metadata: dict[str, str]) -> Any:
+    if form == "tfrecord":
+        return TFRecordShard(path, job.schema)
+    level = job.writer.compression_level
+    return ParquetShard(path, job.schema, metadata, compression_level=level)
+
+
+def _publish(
+    paths: dict[Any, Path], plan: str, split: str, job: ExtractJob
+) -> tuple[str, dict[str, FileEntry]]:
+    """Name the shard by its content, and put its files into the dataset."""
+    checksums = {form: _checksum(path) for form, path in paths.items()}
+    name = digest(plan, *(checksums[form] for form in sorted(checksums)))
+    entries = {
+        form: FileEntry(shard_file(form, split, name), path.stat().st_size, checksums[form])
+        for form, path in paths.items()
+    }
+    announce_shard(job, name, [entry.name for entry in entries.values()])
+    for form, path in paths.items():
+        _publish_once(path, entries[form], name, job.store)
+    return name, entries
+
+
+def shard_file(form: str, split: str, name: str) -> str:
+    """Name a shard's file of a format, relative to the dataset.
+
+    >>> shard_file("parquet", "train", "5f"), shard_file("tfrecord", "train", "5f")
+    ('split=train/part-5f.parquet', 'tfrecord/train/part-5f.tfrecord')
+    """
+    folder = f"split={split}" if form == "parquet" else f"tfrecord/{split}"
+    return f"{folder}/part-{name}.{form}"
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _publish_once(path: Path, entry: FileEntry, shard: str, store: Store) -> None:
+    """Put a file under a name that says what is in it, unless it is there."""
+    present = store.size(entry.name)
+    if present == entry.size_bytes:
+        return
+    if present is not None and is_indexed(store, shard):
+        raise DatasetError(
+            f"{store.root}: {entry.name} has {present:,} bytes and was written with "
+            f"{entry.size_bytes:,}: it is damaged, and a kept snapshot names it. melmill validate "
+            "says what else is; remove the file, and run the same command again"
+        )
+    store.publish(path, entry.name)
+
+
+def _summary(
+    name: str,
+    plan: str,
+    split: str,
+    tally: Tally,
+    files: dict[str, FileEntry],
+    failures: list[Failure],
+    job: ExtractJob,
+) -> ShardSummary:
+    moments = tally.moments or Moments.empty(job.features.mel.n_mels)
+    return ShardSummary(
+        name=name,
+        plan=plan,
+        split=split,
+        rows=tally.rows,
+        parquet=files.get("parquet"),
+        tfrecord=files.get("tfrecord"),
+        recordings=tuple(tally.recordings.values()),
+        failures=tuple(failures),
+        null_labels=tuple(sorted(tally.null_labels)),
+        count=moments.count,
+        mean=tuple(moments.mean.tolist()),
+        m2=tuple(moments.m2.tolist()),
+        low=moments.low,
+        high=moments.high,
+        distribution=tally.distribution.total(),
+    )

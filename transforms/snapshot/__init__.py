@@ -1,0 +1,1 @@
+"""Snapshots of a dataset: the commit, its index, totals and card."""

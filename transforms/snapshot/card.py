@@ -1,0 +1,327 @@
+"""The dataset card: what the current snapshot holds and how to load it, for people and for
+Hugging Face ``datasets``, which reads the file lists and the shape of ``mel`` from its head.
+
+The card and the files beside it are derived from a snapshot: each says which one it describes,
+and all can be written again at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from transforms.index.tables import read_shards
+from transforms.rows.distribution import DURATION_EDGES_S, LEVEL_EDGES_DBFS, balance
+from transforms.rows.schema import RowSchema
+from transforms.rows.tfds import features as tfds_features
+from transforms.snapshot.delta import Snapshot
+from transforms.snapshot.totals import SplitContent, Totals, training_split
+from transforms.store.folders import Store
+
+#: Names of files, relative to the dataset, by split.
+FileLists = dict[str, list[str]]
+
+#: Key of the index that a file describes; no split can have this name.
+_MARK = "_index"
+_STATISTICS = "statistics.json"
+_FILE_LISTS, _TFDS_FEATURES = "tfrecord/files.json", "tfrecord/features.json"
+
+#: A label's classes are told one by one, and kept in the commit, up to this many.
+_FEW = 20
+#: Classes that a line names.
+_SHOWN = 3
+
+_HF_TYPES = {"double": "float64", "float": "float32"}
+
+
+def write_card(store: Store, snapshot: Snapshot, totals: Totals, schema: RowSchema) -> None:
+    """Write ``README.md``, ``statistics.json`` and, for TFRecord, its features and file lists."""
+    parquet, tfrecord = list_files(store, snapshot)
+    mark = {_MARK: snapshot.index}
+    if tfrecord:
+        store.put(_TFDS_FEATURES, to_json(tfds_features(schema)))
+    if tfrecord or store.size(_FILE_LISTS) is not None:
+        store.put(_FILE_LISTS, to_json({**tfrecord, **mark}))
+    store.put(_STATISTICS, to_json({**statistics(totals), **mark}))
+    store.put("README.md", _card(parquet, snapshot, totals, schema).encode())
+
+
+def stale_files(store: Store, snapshot: Snapshot, schema: RowSchema) -> list[str]:
+    """Name the side files of a dataset that do not describe a snapshot: the card and its like."""
+    _, tfrecord = list_files(store, snapshot)
+    stale = [] if _card_describes(store, snapshot) else ["README.md"]
+    marked = [_STATISTICS]
+    # A list that is left of a snapshot before must be seen to be empty now.
+    if tfrecord or store.size(_FILE_LISTS) is not None:
+        marked.append(_FILE_LISTS)
+    stale += [name for name in marked if _read_json(store, name).get(_MARK) != snapshot.index]
+    if tfrecord and _read_json(store, _TFDS_FEATURES) != tfds_features(schema):
+        stale.append(_TFDS_FEATURES)
+    return stale
+
+
+def _card_describes(store: Store, snapshot: Snapshot) -> bool:
+    try:
+        text = store.read("README.md").decode(errors="replace")
+    except FileNotFoundError:
+        return False
+    return _SNAPSHOT.format(index=snapshot.index) in text
+
+
+def _read_json(store: Store, name: str) -> dict[str, Any]:
+    """Read a small file; what is missing or cannot be read describes nothing."""
+    try:
+        found = json.loads(store.read(name))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def list_files(store: Store, snapshot: Snapshot) -> tuple[FileLists, FileLists]:
+    """Name the snapshot's Parquet files, and its TFRecord files, of each split.
+
+    No TFRecord files at all where a shard has none: what is left would be a part of the rows.
+    """
+    parquet: FileLists = {}
+    tfrecord: FileLists = {}
+    for shard in read_shards(store, snapshot.index):
+        for lists, file in ((parquet, shard.parquet), (tfrecord, shard.tfrecord)):
+            if file:
+                lists.setdefault(shard.split, []).append(file.name)
+    twins = {split: len(names) for split, names in tfrecord.items()}
+    if twins != {split: len(names) for split, names in parquet.items()}:
+        tfrecord = {}
+    return _sorted(parquet), _sorted(tfrecord)
+
+
+def _sorted(lists: FileLists) -> FileLists:
+    return {split: sorted(lists[split]) for split in sorted(lists)}
+
+
+def to_json(value: Any) -> bytes:
+    """Write a small file of a dataset or a view that people may read, too."""
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def statistics(totals: Totals) -> dict[str, Any]:
+    """Give what normalisation needs, and how rows are distributed.
+
+    Returns
+    -------
+    dict
+        :func:`band_statistics`, and ``splits``: of each, ``recordings``, ``rows``,
+        ``seconds``, histograms ``seconds_histogram`` of its recordings and ``peak_dbfs``
+        and ``rms_dbfs`` of its rows, ``labels`` (``value``, ``rows`` and ``recordings`` of
+        each class; ``null`` where there are too many) and ``balance`` of all splits.
+    """
+    splits = {name: _split_statistics(split) for name, split in sorted(totals.splits.items())}
+    return {**band_statistics(totals), "splits": splits, "balance": label_balance(totals)}
+
+
+def brief_statistics(totals: Totals) -> dict[str, Any]:
+    """Give the :func:`statistics` that a commit holds: without labels of more than a few classes.
+
+    Every reader of a Delta table reads its commits.
+    """
+    found = statistics(totals)
+    labels = [name for name, one in found["balance"].items() if one["classes"] <= _FEW]
+    splits = {
+        name: {**split, "labels": {label: split["labels"].get(label) for label in labels}}
+        for name, split in found["splits"].items()
+    }
+    return {**found, "splits": splits, "balance": {name: found["balance"][name] for name in labels}}
+
+
+def band_statistics(totals: Totals) -> dict[str, Any]:
+    """Give mean and standard deviation of each mel band over the training split."""
+    moments = totals.moments
+    if moments is None:
+        return {}
+    return {
+        "split": training_split(totals.splits),
+        "values_per_band": moments.count,
+        "mean": moments.mean.tolist(),
+        "std": moments.std.tolist(),
+        "min": moments.low,
+        "max": moments.high,
+    }
+
+
+def label_balance(totals: Totals) -> dict[str, dict[str, Any]]:
+    """Compare the classes of the splits; see :func:`~transforms.rows.distribution.balance`."""
+    splits = sorted(totals.splits.items())
+    return balance({name: content.distribution for name, content in splits})
+
+
+def _split_statistics(content: SplitContent) -> dict[str, Any]:
+    distribution = content.distribution
+    labels: dict[str, Any] = dict.fromkeys(distribution.many)
+    for entry in sorted(distribution.classes, key=lambda entry: -entry.rows):
+        said = {"value": entry.value, "rows": entry.rows, "recordings": entry.recordings}
+        labels.setdefault(entry.column, []).append(said)
+    return {
+        "recordings": content.recordings,
+        "rows": content.rows,
+        "seconds": content.seconds,
+        "seconds_histogram": _histogram(DURATION_EDGES_S, content.durations.tolist()),
+        "peak_dbfs": _histogram(LEVEL_EDGES_DBFS, distribution.peak_dbfs),
+        "rms_dbfs": _histogram(LEVEL_EDGES_DBFS, distribution.rms_dbfs),
+        "labels": labels,
+    }
+
+
+def _histogram(edges: Sequence[int], counts: Sequence[int]) -> dict[str, list[int]]:
+    """Bins are open at both ends: one count more than there are edges."""
+    return {"edges": list(edges), "counts": list(counts)}
+
+
+def view_card(
+    files: FileLists, snapshot: Snapshot, totals: Totals, schema: RowSchema, normalize: str
+) -> bytes:
+    """Write the card of a view in Hugging Face's own layout, with these Parquet files."""
+    about = _about(snapshot, totals, schema, twins=False)
+    if normalize != "none":
+        about += f"\n`mel` is normalised: {normalize}, each band to mean 0 and deviation 1.\n"
+    return (_head(files, schema) + about + _features(snapshot)).encode()
+
+
+def past_card(
+    store: Store, snapshot: Snapshot, totals: Totals, schema: RowSchema
+) -> tuple[bytes, dict[str, FileLists]]:
+    """Write the card of a snapshot that need not be the current one, and list its files.
+
+    Both name files by where they lie, not relative to the card.
+    """
+    root = store.path("") if store.is_local else f"{store.root}/"
+    parquet, tfrecord = (
+        {split: [root + name for name in names] for split, names in lists.items()}
+        for lists in list_files(store, snapshot)
+    )
+    card = _head(parquet, schema) + _about(snapshot, totals, schema) + _features(snapshot)
+    return card.encode(), {"parquet": parquet, "tfrecord": tfrecord}
+
+
+def _card(files: FileLists, snapshot: Snapshot, totals: Totals, schema: RowSchema) -> str:
+    about = _about(snapshot, totals, schema)
+    said = _SNAPSHOT.format(index=snapshot.index)
+    return _head(files, schema) + about + _AFTERWARDS + _features(snapshot) + said
+
+
+def _head(files: FileLists, schema: RowSchema) -> str:
+    head = yaml.safe_dump(_front_matter(files, schema), sort_keys=False, width=1000)
+    return f"---\n{head}---\n\n"
+
+
+def _front_matter(files: FileLists, schema: RowSchema) -> dict[str, Any]:
+    data_files = [{"split": split, "path": names} for split, names in files.items()]
+    return {
+        "configs": [{"config_name": "default", "data_files": data_files}],
+        "dataset_info": {"config_name": "default", "features": _hf_features(schema)},
+    }
+
+
+def _hf_features(schema: RowSchema) -> list[dict[str, Any]]:
+    columns = [_hf_feature(name, kind) for name, kind in schema.columns().items()]
+    array = {"shape": [schema.n_mels, schema.n_frames], "dtype": "float32"}
+    return [*columns, {"name": "mel", "dtype": {"array2_d": array}}]
+
+
+def _hf_feature(name: str, kind: str) -> dict[str, Any]:
+    if kind.startswith("list<"):
+        return {"name": name, "list": _HF_TYPES.get(kind[5:-1], kind[5:-1])}
+    return {"name": name, "dtype": _HF_TYPES.get(kind, kind)}
+
+
+def _about(snapshot: Snapshot, totals: Totals, schema: RowSchema, *, twins: bool = True) -> str:
+    splits = "\n".join(
+        f"| {name} | {content.recordings:,} | {content.rows:,} | {content.shards:,} "
+        f"| {(content.parquet_bytes + twins * content.tfrecord_bytes) / 1e6:,.1f} |"
+        for name, content in sorted(totals.splits.items())
+    )
+    return _ABOUT.format(
+        rows=totals.rows,
+        hours=totals.seconds / 3600,
+        n_mels=schema.n_mels,
+        n_frames=schema.n_frames,
+        catalogue=snapshot.catalogue,
+        splits=splits,
+        failed=totals.recordings["failed"],
+        skipped=totals.recordings["skipped"],
+        labels=_labels(totals),
+    )
+
+
+def _labels(totals: Totals) -> str:
+    lines = [f"- {line}\n" for line in balance_lines(label_balance(totals))]
+    return "\n## Labels\n\n" + "".join(lines) if lines else ""
+
+
+def balance_lines(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Say how evenly the classes of labels with a few of them are divided among the splits."""
+    for column, one in found.items():
+        if one["classes"] > _FEW:
+            continue
+        most = one["largest_difference"]
+        line = (
+            f"{column}: {one['classes']:,} classes; shares differ by at most "
+            f"{100 * abs(most['share'] - most['overall']):.1f} points ({_class(most['value'])}: "
+            f"{most['share']:.1%} of {most['split']}, {most['overall']:.1%} of all)"
+        )
+        for split, values in one["missing"].items():
+            some = ", ".join(_class(value) for value in values[:_SHOWN])
+            line += f"; {split} lacks {len(values):,}: {some}{', …' * (len(values) > _SHOWN)}"
+        yield line
+
+
+def _class(value: object) -> str:
+    return "no value" if value is None else str(value)
+
+
+def _features(snapshot: Snapshot) -> str:
+    features = json.dumps(json.loads(snapshot.features), indent=2)
+    return f"\n## Feature configuration\n\n```json\n{features}\n```\n"
+
+
+_SNAPSHOT = """
+## Snapshot
+
+Index `index/{index}`.
+"""
+
+_ABOUT = """# Log-mel spectrograms of {catalogue}
+
+{rows:,} rows from {hours:,.2f} hours of audio. `mel` is float32 [{n_mels}, {n_frames}]:
+mel bands × frames of one chunk.
+
+| split | recordings | rows | shards | MB |
+|---|---|---|---|---|
+{splits}
+
+{failed:,} recordings failed and {skipped:,} were too short.
+{labels}"""
+
+_AFTERWARDS = """
+`index/` says which recordings failed and why. `statistics.json` holds mean and standard
+deviation of each mel band.
+
+## How to load
+
+The current snapshot is what the Delta table says; files that it does not name are not in it.
+
+```python
+import polars
+polars.read_delta("DATASET")
+
+from deltalake import DeltaTable
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+# With Arrow's own filesystem: delta-rs's, in Python, may abort the interpreter as it exits.
+files = SubTreeFileSystem("DATASET", LocalFileSystem())
+DeltaTable("DATASET").to_pyarrow_dataset(filesystem=files)
+
+import datasets
+datasets.load_dataset("DATASET")          # splits and shapes come from the head of this file
+```
+"""

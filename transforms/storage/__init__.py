@@ -1,1 +1,0 @@
-"""Catalogues read, shards and snapshots written; nothing in here imports Beam."""

@@ -1,0 +1,262 @@
+"""A stored object: one file in one version, wherever it lies, opened to be read in ranges.
+
+Local paths are used as they stand (never URL-decoded); everything else goes through
+fsspec. A store that fails for a moment is asked again; one that keeps failing gives a
+:class:`RecordingError` of the stage ``read``, also where a decoder in C sits in between
+and would swallow the exception (see :class:`~transforms.store.stored_file.StoredFile`).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import re
+import stat as stat_modes
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from transforms.core.errors import Cause, RecordingError, Stage, UserError
+from transforms.store.read_ahead import (
+    FIRST_BYTES,
+    SMALLEST_BYTES,
+    Prefetched,
+    ReadAheadFile,
+    ReadRange,
+)
+from transforms.store.retries import patiently
+from transforms.store.stored_file import StoredFile
+
+#: Of stores that are not asked for a version: a block of the cache, and one request.
+REMOTE_BLOCK_BYTES = 2**20
+#: Blocks kept for one open remote object.
+REMOTE_BLOCKS = 16
+
+_HASHED_BYTES = 2**20
+
+#: Headers that are fetched before they are read.
+MOST_HEADERS = 8
+_PREFETCHED = Prefetched(most=4)
+_HEADERS = Prefetched(most=MOST_HEADERS + 1)
+
+_REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(://|::.*://)", re.DOTALL)
+_LOCAL_SCHEME = re.compile(r"(file|local)://", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object in a store.
+
+    Parameters
+    ----------
+    uri
+        A local path, taken literally whatever characters it holds; a ``file://`` URL,
+        whose path is taken literally too; or any URL that fsspec opens.
+    size_bytes
+        The size that a listing gave it; ``-1`` where not known.
+    storage_options
+        ``(name, value)`` pairs for the fsspec filesystem.
+    fingerprint
+        The version that is meant; ``""`` for whichever is there.
+
+    Examples
+    --------
+    >>> StoredObject("/music/100%25 #1?.wav").local_path
+    '/music/100%25 #1?.wav'
+    >>> StoredObject("file:///music/a b.wav").local_path
+    '/music/a b.wav'
+    >>> StoredObject("s3://music/a.wav").local_path is None
+    True
+    """
+
+    uri: str
+    size_bytes: int = -1
+    storage_options: tuple[tuple[str, object], ...] = field(default=(), repr=False)
+    fingerprint: str = ""
+
+    @property
+    def local_path(self) -> str | None:
+        """The path on this machine's disks, or ``None`` for a remote object."""
+        if scheme := _LOCAL_SCHEME.match(self.uri):
+            return self.uri[scheme.end() :]
+        return None if _REMOTE.match(self.uri) else self.uri
+
+    def open(self, *, share: float = 0.0, from_start: bool = False) -> StoredFile:
+        """Open for reading.
+
+        Parameters
+        ----------
+        share
+            Where reading is likely to end, as a share of the object: 0.0 where a few places
+            are read, 1.0 where it is read to its end.
+        from_start
+            Whether it is read on and on from its start.
+
+        Returns
+        -------
+        StoredFile
+            Buffered, seekable, and to be closed (a context manager).
+
+        Raises
+        ------
+        RecordingError
+            Stage ``read``: not found, not permitted, or the store fails.
+        UserError
+            The filesystem's package is not installed, or no such URL scheme is known.
+        """
+        return StoredFile(patiently(lambda: self._open_once(share, from_start)))
+
+    @property
+    def holds_version(self) -> bool:
+        """Whether what is read is of the version that the fingerprint names, or an error."""
+        return self._range_reader() is not None
+
+    def prefetch(self) -> None:
+        """Begin to fetch a remote object, which will be opened and read from its start soon."""
+        if self.size_bytes > 0 and (read := self._range_reader()) is not None:
+            size = min(self.size_bytes, FIRST_BYTES)
+            _PREFETCHED.fetch((self.uri, self.fingerprint), read, size)
+
+    def prefetch_header(self) -> None:
+        """Begin to fetch the start of a remote object, which will be opened soon."""
+        if self.size_bytes > 0 and (read := self._range_reader()) is not None:
+            size = min(self.size_bytes, SMALLEST_BYTES)
+            _HEADERS.fetch((self.uri, self.fingerprint), read, size)
+
+    def stat(self) -> tuple[int, str]:
+        """Ask the store for the object's size in bytes and its :func:`fingerprint_of`."""
+        details = patiently(self._details)
+        return int(details.get("size") or 0), fingerprint_of(details)
+
+    def _details(self) -> Mapping[str, Any]:
+        if (path := self.local_path) is not None:
+            return local_details(path)
+        filesystem, path = self._filesystem()
+        details: Mapping[str, Any] = filesystem.info(path)
+        return details
+
+    def _range_reader(self) -> ReadRange | None:
+        if self.local_path is not None:
+            return None
+        from transforms.store.ranges import range_reader  # loads fsspec: not for local files
+
+        return range_reader(*self._filesystem(), self.fingerprint)
+
+    def _read_ahead(self, read: ReadRange, share: float, from_start: bool) -> ReadAheadFile:
+        expected = min(self.size_bytes, round(share * self.size_bytes) + SMALLEST_BYTES)
+        begun = (_PREFETCHED if from_start else _HEADERS).take((self.uri, self.fingerprint))
+        first: Callable[[], bytes] | None = begun.result if begun else None
+        if from_start and first is None:
+            first = partial(read, 0, min(expected, FIRST_BYTES))
+        return ReadAheadFile(read, self.size_bytes, expected, first)
+
+    def _open_once(self, share: float, from_start: bool) -> Any:
+        if (path := self.local_path) is not None:
+            local_details(path)
+            return io.FileIO(path)
+        if self.size_bytes > 0 and (read := self._range_reader()) is not None:
+            return self._read_ahead(read, share, from_start)
+        filesystem, path = self._filesystem()
+        file = filesystem.open(
+            path,
+            "rb",
+            block_size=REMOTE_BLOCK_BYTES,
+            cache_type="blockcache",
+            cache_options={"maxblocks": REMOTE_BLOCKS},
+        )
+        if not file.seekable():
+            raise OSError(errno.ESPIPE, "the server does not support ranged reads")
+        return file
+
+    def _filesystem(self) -> tuple[Any, str]:
+        from transforms.store.filesystems import open_filesystem  # the same
+
+        return open_filesystem(self.uri, self.storage_options, UserError)
+
+
+def hash_content(source: StoredObject, segment: str = "") -> str:
+    """Digest an object's bytes, and which segment of it is meant.
+
+    Returns
+    -------
+    str
+        SHA-256 in hexadecimal, and behind it the segment.
+
+    Raises
+    ------
+    RecordingError
+        It cannot be read, or changed meanwhile.
+    """
+    state = hashlib.sha256()
+    with source.open(share=1.0, from_start=True) as file:
+        while block := file.read(_HASHED_BYTES):
+            state.update(block)
+    if not source.holds_version and source.stat()[1] != source.fingerprint:
+        message = f"was {source.fingerprint} when listed, and changed while it was read"
+        raise RecordingError(Stage.READ, Cause.CHANGED, message)
+    return state.hexdigest() + segment
+
+
+def local_details(path: str) -> dict[str, int]:
+    """Size and exact modification time of a regular local file.
+
+    fsspec gives the time as a float, which cannot hold nanoseconds.
+    """
+    status = os.stat(path)  # noqa: PTH116 - a path as the store gave it
+    if not stat_modes.S_ISREG(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "not a regular file")
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def fingerprint_of(details: Mapping[str, Any]) -> str:
+    """Name the version of an object, from what its store says of it.
+
+    Parameters
+    ----------
+    details
+        What fsspec's ``info``, or a listing with ``detail=True``, gives for one object.
+
+    Returns
+    -------
+    str
+        Equal for equal content as far as the store can tell: its generation, its ETag or
+        digest with the size, or time and size.
+
+    Examples
+    --------
+    >>> fingerprint_of({"ETag": '"abc"', "size": 123})
+    'etag:abc:123'
+    >>> fingerprint_of({"generation": "1700000000", "etag": "CJ", "size": 123})
+    'generation:1700000000:123'
+    >>> fingerprint_of({"size": 123, "mtime_ns": 1_700_000_000_000_000_001})
+    'mtime:1700000000000000001:123'
+    >>> fingerprint_of({"size": 123})
+    'size:123'
+    """
+    if "ino" in details and "name" in details and "mtime_ns" not in details:
+        details = local_details(str(details["name"]))  # LocalFileSystem's float mtime
+    size = details.get("size")
+    for kind, keys in _FINGERPRINT_KEYS:
+        for key in keys:
+            if value := details.get(key):
+                return f"{kind}:{_plain(value)}:{size}"
+    return f"size:{size}"
+
+
+_FINGERPRINT_KEYS = (
+    ("generation", ("generation",)),
+    ("etag", ("ETag", "etag", "e_tag")),
+    ("md5", ("md5Hash", "content_md5", "Content-MD5")),
+    ("mtime", ("mtime_ns", "mtime", "LastModified", "last_modified", "Last-Modified", "created")),
+)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return str(round(value * 1_000_000_000))
+    if hasattr(value, "isoformat"):
+        return str(value.isoformat())
+    return str(value).strip('"')

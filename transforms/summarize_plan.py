@@ -1,0 +1,154 @@
+"""From a plan to what it comes to, without carrying it out."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+
+import apache_beam as beam
+
+from transforms.beam.combine import CombineEach
+from transforms.catalogue.left_out import EXCLUDED
+from transforms.core.records import Failure
+from transforms.plan.comparing import Decision
+from transforms.plan.job import ExtractJob
+from transforms.plan.planning import PlannedRecording, ShardPlan, row_bytes
+
+PlanFact = PlannedRecording | Failure | ShardPlan | Decision
+
+_EXAMPLES = 3
+
+
+def _zeros() -> defaultdict[str, float]:
+    return defaultdict(float)
+
+
+@dataclass(slots=True)
+class PlanSummary:
+    """What a plan comes to; adds up over workers.
+
+    Attributes
+    ----------
+    recordings
+        Number by status: ``planned``, ``failed``, ``skipped``; ``excluded``, left out by
+        ``catalogue.exclude``.
+    seconds, chunks
+        Of the recordings that give rows.
+    codec_seconds
+        Seconds by codec, at the recordings' own rates and channels.
+    rows, shards
+        Number by split.
+    parquet_bytes
+        Estimated size of the Parquet shards.
+    failures
+        Number by cause.
+    examples
+        Some failures of each cause, as ``(uri, message)``.
+    """
+
+    recordings: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    chunks: int = 0
+    codec_seconds: defaultdict[str, float] = field(default_factory=_zeros)
+    rows: Counter[str] = field(default_factory=Counter)
+    shards: Counter[str] = field(default_factory=Counter)
+    parquet_bytes: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def add(self, fact: PlanFact, row_size: int) -> None:
+        """Take one thing known of the plan into account."""
+        if isinstance(fact, Decision):
+            self.recordings.update(excluded=fact.difference.counts[EXCLUDED])
+        elif isinstance(fact, Failure):
+            self.recordings["failed"] += 1
+            self.failures[fact.cause] += 1
+            self._keep(fact.cause, [(fact.uri, fact.message)])
+        elif isinstance(fact, ShardPlan):
+            self.shards[fact.split] += 1
+        elif not fact.rows:
+            self.recordings["skipped"] += 1
+        else:
+            self._add_recording(fact, row_size)
+
+    def _add_recording(self, planned: PlannedRecording, row_size: int) -> None:
+        probed = planned.probed
+        self.recordings["planned"] += 1
+        self.seconds += probed.seconds
+        self.codec_seconds[probed.audio.codec] += probed.seconds
+        self.chunks += planned.chunks
+        self.rows[planned.split] += planned.rows
+        self.parquet_bytes += planned.rows * row_size
+
+    def merge(self, other: PlanSummary) -> None:
+        """Add what another worker counted."""
+        for name in ("recordings", "rows", "shards", "failures"):
+            getattr(self, name).update(getattr(other, name))
+        for codec, seconds in other.codec_seconds.items():
+            self.codec_seconds[codec] += seconds
+        self.seconds += other.seconds
+        self.chunks += other.chunks
+        self.parquet_bytes += other.parquet_bytes
+        for cause, examples in other.examples.items():
+            self._keep(cause, examples)
+
+    def _keep(self, cause: str, examples: list[tuple[str, str]]) -> None:
+        self.examples[cause] = sorted([*self.examples.get(cause, []), *examples])[:_EXAMPLES]
+
+
+@dataclass(eq=False)
+class SummarizePlan(beam.PTransform):
+    """Add up planned recordings, failures and shard plans into one file, ``plan.json``.
+
+    The decision says how many recordings are left out. Out comes the file's name, once, in the
+    run's staging folder.
+    """
+
+    job: ExtractJob
+
+    def expand(
+        self,
+        found: tuple[
+            beam.PCollection[PlannedRecording],
+            beam.PCollection[Failure],
+            beam.PCollection[ShardPlan],
+            beam.PCollection[Decision],
+        ],
+    ) -> beam.PCollection[str]:
+        """Add up on every worker, then join the sums."""
+        return (
+            found
+            | "AddUp" >> CombineEach(_AddUp(row_bytes(self.job.features)))
+            | "WritePlan" >> beam.Map(_write_summary, self.job)
+        )
+
+
+class _AddUp(beam.CombineFn):
+    def __init__(self, row_size: int) -> None:
+        self.row_size = row_size
+
+    def create_accumulator(self) -> PlanSummary:
+        return PlanSummary()
+
+    def add_input(self, accumulator: PlanSummary, element: PlanFact) -> PlanSummary:
+        accumulator.add(element, self.row_size)
+        return accumulator
+
+    def merge_accumulators(self, accumulators: Iterable[PlanSummary]) -> PlanSummary:
+        merged = PlanSummary()
+        for one in accumulators:
+            merged.merge(one)
+        return merged
+
+    def extract_output(self, accumulator: PlanSummary) -> PlanSummary:
+        return accumulator
+
+
+def _write_summary(summary: PlanSummary, job: ExtractJob) -> str:
+    name = f"{job.staging}/plan.json"
+    values = {item.name: getattr(summary, item.name) for item in fields(summary)}
+    values["recordings"] = +summary.recordings
+    job.store.put(name, json.dumps(values).encode())
+    return name

@@ -1,0 +1,1 @@
+"""Views of a snapshot for other readers."""

@@ -1,0 +1,120 @@
+"""Croissant metadata of a view in Parquet: what machines that look for datasets read of it.
+
+The format is MLCommons' (https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html);
+no library of theirs is needed to write it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from transforms.rows.schema import RowSchema
+
+Json = dict[str, Any]
+
+_TYPES = {
+    "string": "sc:Text",
+    "int32": "sc:Integer",
+    "int64": "sc:Integer",
+    "float": "sc:Float",
+    "double": "sc:Float",
+    "bool": "sc:Boolean",
+}
+
+
+def croissant(
+    name: str, version: str, description: str, splits: Iterable[str], schema: RowSchema
+) -> Json:
+    """Give the content of ``croissant.json``: a set of records for each split.
+
+    Parameters
+    ----------
+    name
+        What the view is called.
+    version
+        ``x.y.z``.
+    description
+        For people.
+    splits
+        Names; a split's files are ``data/SPLIT-*.parquet``.
+    schema
+        The rows' columns. ``mel`` is an array of the shape that it has.
+    """
+    names = list(splits)
+    return {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "name": name,
+        "version": version,
+        "description": description,
+        "conformsTo": "http://mlcommons.org/croissant/1.1",
+        "distribution": [_file_set(split) for split in names],
+        "recordSet": [_record_set(split, schema) for split in names],
+    }
+
+
+def _file_set(split: str) -> Json:
+    return {
+        "@type": "cr:FileSet",
+        "@id": f"{split}-files",
+        "name": f"{split}-files",
+        "encodingFormat": "application/x-parquet",
+        "includes": f"data/{split}-*.parquet",
+    }
+
+
+def _record_set(split: str, schema: RowSchema) -> Json:
+    return {
+        "@type": "cr:RecordSet",
+        "@id": split,
+        "name": split,
+        "key": [{"@id": f"{split}/{column}"} for column in _key(schema)],
+        "field": list(_fields(split, schema)),
+    }
+
+
+def _key(schema: RowSchema) -> list[str]:
+    return ["recording_id", "chunk_index", *(["channel"] if schema.per_channel else [])]
+
+
+def _fields(split: str, schema: RowSchema) -> Iterator[Json]:
+    for column, kind in schema.columns().items():
+        yield _field(split, column, kind, "-1" if kind.startswith("list<") else None)
+    yield _field(split, "mel", "float", f"{schema.n_mels},{schema.n_frames}")
+
+
+def _field(split: str, column: str, kind: str, shape: str | None) -> Json:
+    array: Json = {"isArray": True, "arrayShape": shape} if shape else {}
+    return {
+        "@type": "cr:Field",
+        "@id": f"{split}/{column}",
+        "name": column,
+        "dataType": _TYPES[kind.removeprefix("list<").removesuffix(">")],
+        **array,
+        "source": {"fileSet": {"@id": f"{split}-files"}, "extract": {"column": column}},
+    }
+
+
+_JSON = {name: {"@id": f"cr:{name}", "@type": "@json"} for name in ("data", "examples")}
+_OWN = """
+    arrayShape citeAs column containedIn equivalentProperty extract field fileObject fileProperty
+    fileSet format includes isArray isLiveDataset jsonPath key md5 parentField path recordSet
+    references regex repeated replace samplingRate separator source subField transform
+"""
+
+#: What every document of version 1.1 begins with, whatever of it is used.
+_CONTEXT: Json = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "sc": "https://schema.org/",
+    "cr": "http://mlcommons.org/croissant/",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "dct": "http://purl.org/dc/terms/",
+    "conformsTo": "dct:conformsTo",
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "description": {"@container": "@language"},
+    "name": {"@container": "@language"},
+    **_JSON,
+    **{name: f"cr:{name}" for name in _OWN.split()},
+}

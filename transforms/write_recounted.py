@@ -1,0 +1,86 @@
+"""From recordings whose decode contradicted their plan to rows of what is really there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from transforms.beam.metrics import count
+from transforms.core.errors import RecordingError
+from transforms.core.naming import bucket
+from transforms.core.records import Failure, ProbedRecording
+from transforms.index.facts import Again
+from transforms.plan.job import ExtractJob
+from transforms.plan.planning import (
+    PlannedRecording,
+    ShardPlan,
+    pack_shards,
+    plan_recording,
+    row_bytes,
+)
+from transforms.write_shards import WriteShards
+
+#: Groups in which the recordings of a split are packed: they are few.
+_BUCKETS = 8
+
+
+@dataclass(eq=False)
+class WriteRecounted(beam.PTransform):
+    """Plan and write once more the recordings whose decode gave another length than planned.
+
+    In go :class:`~transforms.core.records.ProbedRecording` with the length that was counted, more
+    than once where more than one span found out. Out come collections of facts for the index.
+    What fails again has failed.
+    """
+
+    job: ExtractJob
+
+    def expand(
+        self, again: beam.PCollection[ProbedRecording]
+    ) -> tuple[beam.PCollection[Again], beam.PCollection[Again]]:
+        """Plan each recording once, pack them by split, and write their shards."""
+        planned = (
+            again
+            | "KeyByRecording" >> beam.Map(lambda one: (one.recording.recording_id, one))
+            | "GroupByRecording" >> beam.GroupByKey()
+            | "PlanAgain" >> beam.Map(_plan, self.job)
+        )
+        shards = (
+            planned
+            | "KeyBySplit" >> beam.FlatMap(_key_by_split)
+            | "GroupBySplit" >> beam.GroupByKey()
+            | "PackShards" >> beam.FlatMap(_pack, self.job)
+            | "WriteShards" >> WriteShards(self.job, last=True)
+        )
+        plans = planned | "TellPlans" >> beam.Map(Again)
+        return plans, shards.summaries | "TellShards" >> beam.Map(Again)
+
+
+def _plan(
+    group: tuple[str, Iterable[ProbedRecording]], job: ExtractJob
+) -> PlannedRecording | Failure:
+    probed = min(group[1], key=repr)
+    count("recordings_recounted")
+    try:
+        return plan_recording(probed, job.features, job.split, job.limits.max_seconds)
+    except RecordingError as error:
+        return Failure.of(probed.recording, error)
+
+
+def _key_by_split(
+    planned: PlannedRecording | Failure,
+) -> Iterator[tuple[tuple[str, int], PlannedRecording]]:
+    if isinstance(planned, PlannedRecording):
+        recording_id = planned.probed.recording.recording_id
+        yield (planned.split, bucket(recording_id, _BUCKETS)), planned
+
+
+def _pack(
+    group: tuple[tuple[str, int], Iterable[PlannedRecording]], job: ExtractJob
+) -> Iterator[ShardPlan]:
+    recordings = list(group[1])
+    full_rows = max(1, job.shards.target_bytes // row_bytes(job.features))
+    shards = -(-sum(planned.rows for planned in recordings) // full_rows)
+    return pack_shards(recordings, shards, job.features, job.shards.seed, job.run_id, full_rows)

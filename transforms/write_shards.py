@@ -1,0 +1,176 @@
+"""From plans to finished shards."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import apache_beam as beam
+
+from transforms.beam.metrics import Progress, count, count_failure, observe_ms
+from transforms.core.records import ProbedRecording
+from transforms.decode.lending import borrow_decoder, return_decoder
+from transforms.features.chunks import count_chunks
+from transforms.plan.job import ExtractJob
+from transforms.plan.planning import ShardPlan, read_again
+from transforms.rows.summaries import ShardSummary
+from transforms.shards.writing import SpanOutcome, withdraw_recordings, write_shard
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Collections that come out of :class:`WriteShards`.
+
+    Attributes
+    ----------
+    summaries
+        Finished shards; the rows themselves stay in the files.
+    again
+        Recordings whose decode gave another length than planned, as they are planned once more.
+    """
+
+    summaries: beam.PCollection[ShardSummary]
+    again: beam.PCollection[ProbedRecording]
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """One shard, the recordings that other shards must not hold, and those to plan again."""
+
+    summary: ShardSummary
+    incomplete: tuple[str, ...]
+    again: tuple[ProbedRecording, ...]
+
+
+@dataclass(eq=False)
+class WriteShards(beam.PTransform):
+    """Make every planned shard, and withdraw the recordings that failed in part.
+
+    A retry finds the finished shards and makes the others again. Fails where the dataset cannot
+    be written.
+
+    Attributes
+    ----------
+    job
+        The run.
+    last
+        Whether no recording is planned again: what fails has failed.
+    """
+
+    job: ExtractJob
+    last: bool = False
+
+    def expand(self, plans: beam.PCollection[ShardPlan]) -> Written:
+        """Make shards one at a time on each worker, then correct the few that need it."""
+        made = (
+            plans
+            | "SpreadPlans" >> beam.Reshuffle()
+            | "MakeShards" >> beam.ParDo(_WriteShard(self.job, self.last))
+            # Made again, a shard may fail otherwise: both uses must be of the same attempt.
+            | "KeepSummaries" >> beam.Reshuffle()
+        )
+        incomplete = made | "TakeIncomplete" >> beam.FlatMap(lambda one: one.incomplete)
+        withdrawn = made | "WithdrawRecordings" >> beam.Map(
+            _withdraw, beam.pvalue.AsIter(incomplete), self.job
+        )
+        return Written(withdrawn, made | "TakeAgain" >> beam.FlatMap(lambda one: one.again))
+
+
+class _WriteShard(beam.DoFn):
+    def __init__(self, job: ExtractJob, last: bool) -> None:
+        self.job, self.last = job, last
+
+    def setup(self) -> None:
+        self.progress = Progress(self.job.progress)
+
+    def start_bundle(self) -> None:
+        self.decoder = borrow_decoder(self.job.limits.memory_bytes)
+
+    def process(self, plan: ShardPlan) -> Iterator[_Made]:
+        self.made = False
+        self.span_seconds, started = 0.0, time.perf_counter()
+        summary = write_shard(plan, self.job, self.decoder, self._report)
+        if self.made:
+            count("shards_written")
+            count("rows_written", summary.rows)
+            files = (summary.parquet, summary.tfrecord)
+            count("bytes_out", sum(file.size_bytes for file in files if file is not None))
+            observe_ms("write_ms", time.perf_counter() - started - self.span_seconds)
+        else:
+            count("shards_reused")
+        self.progress.add(shards=1)
+        incomplete = tuple(find_incomplete(plan, summary, self.job))
+        again = () if self.last else tuple(find_again(plan, summary, self.job))
+        replanned = {one.recording.recording_id for one in again}
+        failures = tuple(one for one in summary.failures if one.recording_id not in replanned)
+        yield _Made(replace(summary, failures=failures), incomplete, again)
+
+    def finish_bundle(self) -> None:
+        self.progress.tell()
+        return_decoder(self.job.limits.memory_bytes, self.decoder)
+
+    def _report(self, outcome: SpanOutcome) -> None:
+        if self._is_read_again(outcome):
+            return
+        span, chunk = outcome.span, self.job.features.chunk
+        chunks = count_chunks(span.samples, chunk)
+        share = span.chunks / chunks
+        samples = min(span.samples * share, span.chunks * chunk.hop)
+        seconds = samples / self.job.features.sample_rate_hz
+        if not outcome.reused:
+            self._count_made(outcome, seconds)
+        if outcome.failed:
+            count("spans_failed")
+            count_failure(outcome.failed)
+        elif span.stop_chunk == chunks:
+            count("recordings_extracted")
+        self.progress.add(
+            rows=outcome.rows,
+            failed=share if outcome.failed else 0,
+            recordings=share,
+            seconds=seconds,
+        )
+
+    def _is_read_again(self, outcome: SpanOutcome) -> bool:
+        recording, failure = outcome.span.probed.recording, outcome.failure
+        if self.last or failure is None:
+            return False
+        return read_again(recording, failure, self.job.limits.damaged) is not None
+
+    def _count_made(self, outcome: SpanOutcome, seconds: float) -> None:
+        self.made = True
+        self.span_seconds += outcome.decode_seconds + outcome.features_seconds
+        if outcome.failed:
+            return
+        count("audio_ms_extracted", round(1000 * seconds))
+        audio, size_bytes = outcome.span.probed.audio, outcome.span.probed.recording.size_bytes
+        whole_seconds = audio.frames / audio.sample_rate_hz
+        count("bytes_in", round(size_bytes * min(1.0, seconds / whole_seconds)))
+        observe_ms("decode_ms", outcome.decode_seconds)
+        observe_ms("features_ms", outcome.features_seconds)
+
+
+def find_incomplete(plan: ShardPlan, summary: ShardSummary, job: ExtractJob) -> Iterator[str]:
+    """Name the failed recordings of which other shards may hold other spans."""
+    failed = {failure.recording_id for failure in summary.failures}
+    for span in plan.spans:
+        recording_id = span.probed.recording.recording_id
+        whole = span.chunks == count_chunks(span.samples, job.features.chunk)
+        if recording_id in failed and not whole:
+            yield recording_id
+
+
+def find_again(
+    plan: ShardPlan, summary: ShardSummary, job: ExtractJob
+) -> Iterator[ProbedRecording]:
+    """Give the failed recordings that are planned once more, each as it is planned then."""
+    recordings = {s.probed.recording.recording_id: s.probed.recording for s in plan.spans}
+    for failure in summary.failures:
+        again = read_again(recordings[failure.recording_id], failure, job.limits.damaged)
+        if again is not None:
+            yield again
+
+
+def _withdraw(made: _Made, failed: Iterable[str], job: ExtractJob) -> ShardSummary:
+    return withdraw_recordings(made.summary, frozenset(failed), job)
