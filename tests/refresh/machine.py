@@ -22,6 +22,7 @@ from hypothesis.stateful import (
 )
 
 import pipelines.extract
+import pipelines.finish
 from pipelines.compact import compact
 from pipelines.config import RetentionConfig, load_config
 from pipelines.export import export
@@ -112,6 +113,20 @@ def killed_at(write: int) -> Iterator[None]:
             # On its way out it meets what a dead process would not have met.
             if left[0] >= 0:
                 raise
+
+
+@contextlib.contextmanager
+def killed_behind_the_commit(write: int) -> Iterator[None]:
+    """Let the process die at the so-manieth write to the store after its commit."""
+    real, killing = pipelines.finish.commit, contextlib.ExitStack()
+
+    def commit(*arguments: Any) -> int:
+        version = real(*arguments)
+        killing.enter_context(killed_at(write))
+        return version
+
+    with mock.patch.object(pipelines.finish, "commit", commit), killing:
+        yield
 
 
 @contextlib.contextmanager
@@ -333,6 +348,13 @@ class DatasetMachine(RuleBasedStateMachine):
         self.may_be_stale |= self.version() > version
         if self.version() == version:
             assert rows_of(self.dataset) == before
+
+    @rule(write=st.integers(0, 4))
+    def refresh_and_be_killed_behind_its_commit(self, write: int) -> None:
+        version = self.version()
+        with killed_behind_the_commit(write):
+            refresh_here(self.table(), self.dataset, *self.recipe())
+        self.may_be_stale |= self.version() > version
 
     @rule(write=st.integers(0, 12))
     def take_down_and_be_killed(self, write: int) -> None:
