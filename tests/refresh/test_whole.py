@@ -58,7 +58,7 @@ def test_a_recording_that_failed_for_a_while_comes_back_whole(
     songs: Path, tmp_path: Path, again: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its shard was written over the live file, or it came back with a third of its rows."""
-    from transforms.write_shards import writing as shards
+    from transforms.shards import writing as shards
 
     write_song(songs / "long.wav", 9, 6.0)
     dataset, real = tmp_path / "set", shards.extract_span
@@ -450,7 +450,7 @@ def test_rows_that_were_changed_and_signed_again_are_found(songs: Path, tmp_path
 def test_rows_that_change_while_they_are_carried_over_are_not_committed(
     songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transforms.write_shards import rewriting
+    from transforms.shards import rewriting
 
     dataset = tmp_path / "set"
     extract_here(songs, dataset, *SMALL, "split.fractions={train: 1.0}", "output.min_shards=1")
