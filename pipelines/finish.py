@@ -62,9 +62,9 @@ class Outcome:
 
 def read_outcome(job: ExtractJob) -> Outcome:
     """Read what the pipeline has left; ``FileNotFoundError`` where it is not there."""
-    said = json.loads(job.store.read(job.outcome))
-    del said["files"]
-    return Outcome(**said)
+    outcome = json.loads(job.store.read(job.outcome))
+    del outcome["files"]
+    return Outcome(**outcome)
 
 
 def require_outcome(job: ExtractJob) -> Outcome:

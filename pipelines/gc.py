@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipelines.config import RetentionConfig
 from pipelines.maintenance import mend_side_files, open_snapshot
-from transforms.core.errors import DatasetError
+from transforms.core.errors import ConflictError, DatasetError
 from transforms.snapshot.delta import Past, read_history, require_snapshot
 from transforms.snapshot.garbage import (
     in_order_of_removal,
@@ -70,11 +70,13 @@ def collect(
 
     Raises
     ------
+    ConflictError
+        Another run began or committed just now.
     DatasetError
-        There is no dataset, or another run began or committed just now.
+        There is no dataset, or a file cannot be removed.
     """
     current = open_snapshot(store)
-    staged = set(store.names("staging"))
+    attempts = _attempts(store)
     every = read_history(store)
     history = [past for past in every if past.kept]
     now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
@@ -84,15 +86,20 @@ def collect(
     young_ms = now_ms - retention.grace_hours * _HOUR_MS
     garbage = _garbage(store, every, kept, young_ms)
     if require_snapshot(store).version != current.version:
-        raise DatasetError(f"{store.root}: another run committed just now; run gc again")
+        raise ConflictError(f"{store.root}: another run committed just now; run gc again")
     # One that goes on where it stopped long ago may take its old shards for finished.
-    if set(store.names("staging")) - staged:
-        raise DatasetError(f"{store.root}: a run began just now; run gc again")
+    if _attempts(store) - attempts:
+        raise ConflictError(f"{store.root}: a run began just now; run gc again")
     if not dry_run:
         mend_side_files(store, current)
         remove_all(store, garbage, report)
     size_bytes = sum(garbage.values())
     return Collected(sorted(versions), sorted(expired), list(garbage), size_bytes)
+
+
+def _attempts(store: Store) -> set[str]:
+    """Return the files by which runs say that they began; what else a run writes is young."""
+    return {name for name in store.names("staging") if "/attempts/" in name}
 
 
 def choose(history: Sequence[Past], retention: RetentionConfig, now_ms: int) -> list[Past]:

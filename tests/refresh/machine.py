@@ -339,7 +339,7 @@ class DatasetMachine(RuleBasedStateMachine):
     def version(self) -> int:
         return require_snapshot(Store(str(self.dataset))).version
 
-    @rule(write=st.integers(0, 16))
+    @rule(write=st.integers(0, 40))
     def refresh_and_be_killed(self, write: int) -> None:
         before, version = rows_of(self.dataset), self.version()
         with killed_at(write):

@@ -41,7 +41,7 @@ from tests.refresh.catalogues import (
     write_songs,
 )
 from transforms.catalogue.taken_down import read_taken_down
-from transforms.core.errors import DatasetError
+from transforms.core.errors import ConflictError, DatasetError
 from transforms.core.naming import bucket, digest
 from transforms.index.tables import write_part
 from transforms.shards.merging import ShardSize, plan_merges
@@ -309,18 +309,34 @@ def test_gc_stops_where_a_run_of_long_ago_goes_on_meanwhile(
     real, retention = _garbage, RetentionConfig(keep_snapshots=3, grace_hours=24)
 
     def slow(*arguments: Any) -> dict[str, int]:
-        found = real(*arguments)
+        garbage = real(*arguments)
         _interrupted_refresh(folder)
-        return found
+        return garbage
 
     monkeypatch.setattr("pipelines.gc._garbage", slow)
-    with pytest.raises(DatasetError, match="a run began just now; run gc again"):
+    with pytest.raises(ConflictError, match="a run began just now; run gc again"):
         collect(store, retention, now_ms=soon)
     monkeypatch.undo()
     assert collect(store, retention, now_ms=soon).files == []
     made = refresh_here(folder / "songs", folder / "set")
     assert made.committed
     assert "shards_written" not in made.metrics.counters
+
+
+def test_gc_is_not_stopped_by_what_a_running_run_writes(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _interrupted_refresh(folder)
+    (staging,) = (folder / "set" / "staging").iterdir()
+    real = _garbage
+
+    def slow(*arguments: Any) -> dict[str, int]:
+        garbage = real(*arguments)
+        (staging / "shards" / f"{'0' * 32}.json").write_text("{}")
+        return garbage
+
+    monkeypatch.setattr("pipelines.gc._garbage", slow)
+    collect(store, RetentionConfig(keep_snapshots=3, grace_hours=24))
 
 
 def _interrupted_refresh(folder: Path) -> None:

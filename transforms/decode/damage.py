@@ -96,7 +96,7 @@ def ask_other(file: StoredFile, audio: AudioInfo) -> AudioInfo | None:
     decoder = mended if header.pieces else str
     try:
         if library(audio.decoder) == "libsndfile":
-            from transforms.decode import pyav
+            from transforms.decode import pyav  # loads FFmpeg's libraries: not for every process
 
             return pyav.probe(view, header, decoder("pyav"))
         second = libsndfile.probe(view)

@@ -148,7 +148,7 @@ def _probe(file: StoredFile, header: Header, limits: MediaLimits) -> AudioInfo:
             if header.missing:
                 raise _cut(header, replace(audio, frames=count_frames(file, audio)))
             return audio
-    from transforms.decode import pyav
+    from transforms.decode import pyav  # loads FFmpeg's libraries: not for every process
 
     try:
         audio = pyav.probe(view, header, decoder("pyav"))

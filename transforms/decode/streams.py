@@ -50,7 +50,7 @@ def open_stream(file: StoredFile, audio: AudioInfo) -> Stream:
         file = file.splice(examine_header(file).pieces)
     if library(audio.decoder) == "libsndfile":
         return libsndfile.SndfileStream(file, audio)
-    from transforms.decode import pyav
+    from transforms.decode import pyav  # loads FFmpeg's libraries: not for every process
 
     about = audio.container
     return pyav.PyavStream(file, audio, "", about, audio.decoder)

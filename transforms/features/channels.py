@@ -32,9 +32,10 @@ def check_channels(channels: int, policy: ChannelPolicy) -> None:
 
     Examples
     --------
-    >>> check_channels(1, "right")  # doctest: +ELLIPSIS
+    >>> check_channels(1, "right")  # doctest: +NORMALIZE_WHITESPACE
     Traceback (most recent call last):
-    transforms.core.errors.RecordingError: probe: missing_channel: ...
+    transforms.core.errors.RecordingError: probe: missing_channel: no right channel:
+        the recording has 1
     """
     if policy == "right" and channels < 2:
         message = f"no right channel: the recording has {channels}"

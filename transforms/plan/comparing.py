@@ -222,6 +222,25 @@ class Difference:
         return {**counts, "examples": named}
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a refresh goes on with, once the whole difference is known.
+
+    Attributes
+    ----------
+    parts
+        Into how many parts the new index's recordings are divided.
+    difference
+        What changed.
+    todo
+        Whether there is anything to do.
+    """
+
+    parts: int
+    difference: Difference
+    todo: bool
+
+
 Change = Dropped | Relabelled | Attempts | Touched | Candidate | Offer
 
 
@@ -526,22 +545,3 @@ def labels_digest(recording: Recording) -> str:
     if not recording.labels and recording.split is None:
         return ""
     return digest(repr(recording.labels), repr(recording.split))
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a refresh goes on with, once the whole difference is known.
-
-    Attributes
-    ----------
-    parts
-        Into how many parts the new index's recordings are divided.
-    difference
-        What changed.
-    todo
-        Whether there is anything to do.
-    """
-
-    parts: int
-    difference: Difference
-    todo: bool

@@ -89,7 +89,7 @@ class RowSchema:
         return pa.schema(fields, metadata={_N_MELS: n_mels, _N_FRAMES: n_frames})
 
     def table(self) -> Any:
-        """Give the ``pyarrow.Schema`` of a Delta table of such rows, with its partition column."""
+        """Return the ``pyarrow.Schema`` of a Delta table of the rows, with its partition column."""
         return self.arrow().append(pa.field("split", pa.string())).remove_metadata()
 
     @classmethod

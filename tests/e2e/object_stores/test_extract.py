@@ -54,16 +54,8 @@ def test_a_catalogue_and_a_dataset_on_any_store(
     }
     folder = places[1].store("sets/dataset").top_names()
     assert folder == {
-        *(
-            ".melmill",
-            "README.md",
-            "_delta_log",
-            "index",
-            "split=test",
-            "split=train",
-            "split=validation",
-        ),
-        *("statistics.json", "tfrecord"),
+        *("split=test", "split=train", "split=validation", "tfrecord", "_delta_log", "index"),
+        *(".melmill", "README.md", "statistics.json"),
     }
 
     assert "12 recordings" in run("inspect", output, places=places).stdout
