@@ -7,6 +7,9 @@ from setuptools import find_packages, setup
 
 _VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
 
+#: Installed as ``melmill.pipelines`` and ``melmill.transforms``.
+FOLDERS = ["pipelines", "pipelines.*", "transforms", "transforms.*"]
+
 #: What every worker needs.
 CORE = [
     "apache-beam>=2.77,<3",
@@ -31,7 +34,7 @@ CORE = [
     "typer>=0.16",
 ]
 
-#: To hear and see recordings (``pipelines.notebook``).
+#: To hear and see recordings (``melmill.pipelines.notebook``).
 NOTEBOOK = ["ipython", "matplotlib>=3.9"]
 
 #: To write and to read ArrayRecord, the format of grain.
@@ -77,14 +80,16 @@ DEV = [
 
 setup(
     name="melmill",
-    version=_VERSION.findall(Path("transforms/__init__.py").read_text(encoding="utf-8"))[0],
+    version=_VERSION.findall(Path("melmill/__init__.py").read_text(encoding="utf-8"))[0],
     description="Turns large audio catalogues into log-mel training data, on Apache Beam.",
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=find_packages(include=["pipelines", "pipelines.*", "transforms", "transforms.*"]),
+    packages=["melmill", *(f"melmill.{name}" for name in find_packages(include=FOLDERS))],
+    package_dir={"melmill.pipelines": "pipelines", "melmill.transforms": "transforms"},
+    package_data={"melmill": ["py.typed"]},
     install_requires=CORE,
     extras_require={
         "s3": [S3],
@@ -96,7 +101,7 @@ setup(
         "loaders": LOADERS,
         "dev": [*DEV, *LOADERS, *NOTEBOOK],
     },
-    entry_points={"console_scripts": ["melmill = pipelines.__main__:main"]},
+    entry_points={"console_scripts": ["melmill = melmill.__main__:main"]},
     classifiers=[
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",

@@ -37,7 +37,7 @@ from measure import (
     spread,
 )
 
-from pipelines.dataset import Dataset
+from melmill.pipelines.dataset import Dataset
 
 #: A loader: gives the number of rows of each batch that it made.
 Loader = Callable[[], Iterator[int]]

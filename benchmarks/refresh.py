@@ -20,13 +20,13 @@ import pyarrow.parquet as pq
 import soundfile
 from measure import COST_HEADER, Cost, cost_row, describe_machine, melmill, print_table, run
 
-from pipelines.schemas import row_schema
-from transforms.core.naming import bucket, digest
-from transforms.index.tables import RECORDINGS, SHARDS, part_name, read_shards
-from transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
-from transforms.snapshot.delta import commit, require_snapshot
-from transforms.store.folders import Store
-from transforms.store.objects import fingerprint_of, local_details
+from melmill.pipelines.snapshots.open import row_schema
+from melmill.transforms.core.naming import bucket, digest
+from melmill.transforms.index.tables import RECORDINGS, SHARDS, part_name, read_shards
+from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
+from melmill.transforms.snapshot.delta import commit, require_snapshot
+from melmill.transforms.store.folders import Store
+from melmill.transforms.store.objects import fingerprint_of, local_details
 
 SHARES = (0.0, 0.001, 0.01, 0.1)
 RECORDINGS_PER_SHARD = 100

@@ -24,20 +24,20 @@ import apache_beam as beam
 import numpy as np
 from measure import describe_machine, print_table
 
-from pipelines.config import load_config
-from pipelines.counters import run_metrics
-from pipelines.extract import make_job
-from pipelines.launch import run_pipeline
-from pipelines.options import pipeline_options
-from transforms.catalogue.listing import Listing
-from transforms.catalogue.parts import Catalogue
-from transforms.core.naming import digest
-from transforms.core.records import AudioInfo, ProbedRecording, Recording
-from transforms.plan.job import ExtractJob
-from transforms.plan.planning import RECORDINGS_PER_BUCKET, SplitTotals, plan_recording
-from transforms.plan_shards import PlanRecordings, PlanShards, pack_bucket
-from transforms.store.folders import Store
-from transforms.summarize_plan import SummarizePlan
+from melmill.pipelines.config import load_config
+from melmill.pipelines.extract import make_job
+from melmill.pipelines.run.counters import run_metrics
+from melmill.pipelines.run.launch import run_pipeline
+from melmill.pipelines.run.options import pipeline_options
+from melmill.transforms.catalogue.listing import Listing
+from melmill.transforms.catalogue.parts import Catalogue
+from melmill.transforms.core.naming import digest
+from melmill.transforms.core.records import AudioInfo, ProbedRecording, Recording
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.planning import RECORDINGS_PER_BUCKET, SplitTotals, plan_recording
+from melmill.transforms.plan_shards import PlanRecordings, PlanShards, pack_bucket
+from melmill.transforms.store.folders import Store
+from melmill.transforms.summarize_plan import SummarizePlan
 
 PER_PART = RECORDINGS_PER_BUCKET
 RATE_HZ = 44_100

@@ -25,17 +25,17 @@ import psutil
 from baseline_decode import BLOCK_FRAMES, decode
 from measure import audio_files, cpu_of, describe_machine, interleave, median, print_table, spread
 
-from transforms.core.records import ProbedRecording, Recording
-from transforms.decode.isolation import DecoderProcess
-from transforms.decode.media import open_audio, probe_object
-from transforms.features.chunks import count_chunks, resampled_length
-from transforms.features.resample import Conversion, resample_stream
-from transforms.features.spans import Span, extract_span, mel_extractor, read_chunks
-from transforms.features.spec import FeatureSpec
-from transforms.rows.parquet import ParquetShard
-from transforms.rows.schema import RowBatch, RowSchema
-from transforms.rows.tfrecord import TFRecordShard
-from transforms.store.objects import StoredObject
+from melmill.transforms.core.records import ProbedRecording, Recording
+from melmill.transforms.decode.isolation import DecoderProcess
+from melmill.transforms.decode.media import open_audio, probe_object
+from melmill.transforms.features.chunks import count_chunks, resampled_length
+from melmill.transforms.features.resample import Conversion, resample_stream
+from melmill.transforms.features.spans import Span, extract_span, mel_extractor, read_chunks
+from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.rows.parquet import ParquetShard
+from melmill.transforms.rows.schema import RowBatch, RowSchema
+from melmill.transforms.rows.tfrecord import TFRecordShard
+from melmill.transforms.store.objects import StoredObject
 
 FEATURES = FeatureSpec()
 ROW_GROUP_ROWS = 128

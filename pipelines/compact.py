@@ -10,32 +10,32 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipelines.finish import (
+from melmill.pipelines.commit import (
     begin,
     commit_and_describe,
     discarding_the_overtaken,
     require_outcome,
 )
-from pipelines.launch import run_job
-from pipelines.maintenance import (
+from melmill.pipelines.run.launch import run_job
+from melmill.pipelines.snapshots.open import (
     in_its_staging,
     job_of,
     mend_side_files,
     open_whole_snapshot,
 )
-from transforms.check_workers import CheckWorkers
-from transforms.index.tables import read_index
-from transforms.merge_shards import MergeShards
-from transforms.plan.comparing import Decision, Difference
-from transforms.plan.job import ExtractJob
-from transforms.shards.merging import ShardSize, plan_merges
-from transforms.shards.receipts import count_finished
-from transforms.shards.writing import row_group_rows
-from transforms.snapshot.delta import Snapshot
-from transforms.snapshot.totals import add_up
-from transforms.store.exclusive import require_exclusive_commits
-from transforms.store.folders import Store
-from transforms.write_index import WriteIndex
+from melmill.transforms.check_workers import CheckWorkers
+from melmill.transforms.index.tables import read_index
+from melmill.transforms.merge_shards import MergeShards
+from melmill.transforms.plan.comparing import Decision, Difference
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.shards.merging import ShardSize, plan_merges
+from melmill.transforms.shards.receipts import count_finished
+from melmill.transforms.shards.writing import row_group_rows
+from melmill.transforms.snapshot.delta import Snapshot
+from melmill.transforms.snapshot.totals import add_up
+from melmill.transforms.store.exclusive import require_exclusive_commits
+from melmill.transforms.store.folders import Store
+from melmill.transforms.write_index import WriteIndex
 
 #: Row groups of full size that one merge may hold at once.
 _OPEN_ROW_GROUPS = 16

@@ -29,18 +29,18 @@ from pydantic import (
     with_config,
 )
 
-from transforms.catalogue.left_out import absolute_file
-from transforms.catalogue.parts import DEFAULT_EXTENSIONS
-from transforms.core.errors import ConfigError
-from transforms.features.channels import ChannelPolicy
-from transforms.features.chunks import ChunkSpec, Short, Tail
-from transforms.features.logarithm import LogSpec
-from transforms.features.mel import MelSpec, contradictions
-from transforms.features.resample import Quality
-from transforms.features.spec import FeatureSpec
-from transforms.plan.job import Format, Limits, RefreshSpec, WriterSpec
-from transforms.plan.planning import Damaged, ShardSpec, SplitSpec, check_split_name
-from transforms.store.filesystems import StorageOptions
+from melmill.transforms.catalogue.left_out import absolute_file
+from melmill.transforms.catalogue.parts import DEFAULT_EXTENSIONS
+from melmill.transforms.core.errors import ConfigError
+from melmill.transforms.features.channels import ChannelPolicy
+from melmill.transforms.features.chunks import ChunkSpec, Short, Tail
+from melmill.transforms.features.logarithm import LogSpec
+from melmill.transforms.features.mel import MelSpec, contradictions
+from melmill.transforms.features.resample import Quality
+from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.plan.job import Format, Limits, RefreshSpec, WriterSpec
+from melmill.transforms.plan.planning import Damaged, ShardSpec, SplitSpec, check_split_name
+from melmill.transforms.store.filesystems import StorageOptions
 
 Raw = dict[str, Any]
 Fault = tuple[str, object, str]

@@ -1,6 +1,6 @@
 """A dataset's current snapshot, opened to train on.
 
-    from pipelines.dataset import Dataset
+    from melmill.pipelines.dataset import Dataset
 
     songs = Dataset("dataset/")
     songs.rows, songs.shape, songs.columns, songs.statistics
@@ -21,14 +21,14 @@ from typing import Any, Literal
 import pyarrow.dataset
 import pyarrow.fs
 
-from pipelines.inspect import inspect
-from transforms.core.errors import DatasetError
-from transforms.core.naming import join_uri
-from transforms.rows.columns import is_label
-from transforms.snapshot.card import FileLists, list_files, statistics
-from transforms.snapshot.delta import open_table
-from transforms.snapshot.totals import ordered_shards
-from transforms.store.folders import Store
+from melmill.pipelines.snapshots.inspect import inspect
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.core.naming import join_uri
+from melmill.transforms.rows.columns import is_label
+from melmill.transforms.snapshot.card import FileLists, list_files, statistics
+from melmill.transforms.snapshot.delta import open_table
+from melmill.transforms.snapshot.totals import ordered_shards
+from melmill.transforms.store.folders import Store
 
 
 class Dataset:
@@ -192,7 +192,7 @@ class Dataset:
         DatasetError
             No such split or column, or a label that some rows lack.
         """
-        from pipelines.torch_rows import Share, SplitRows
+        from melmill.pipelines.torch_rows import Share, SplitRows
 
         self._require_split(split)
         if not 0 <= rank < world_size:

@@ -12,19 +12,19 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipelines.inspect import Inspection, inspect
-from pipelines.launch import is_dry_run, run_job
-from transforms.check_workers import CheckWorkers
-from transforms.core.errors import ConfigError, DatasetError
-from transforms.export_shards import ExportShards, list_export_shards
-from transforms.rows.tfds import TfdsShard, TfdsSplit, dataset_info
-from transforms.rows.tfds import features as tfds_features
-from transforms.snapshot.card import band_statistics, statistics, to_json, view_card
-from transforms.store.folders import Store, absolute_uri
-from transforms.store.own_files import is_own, remove_own
-from transforms.views.croissant import croissant
-from transforms.views.export_records import ExportRecord, write_export_record
-from transforms.views.exports import (
+from melmill.pipelines.run.launch import is_dry_run, run_job
+from melmill.pipelines.snapshots.inspect import Inspection, inspect
+from melmill.transforms.check_workers import CheckWorkers
+from melmill.transforms.core.errors import ConfigError, DatasetError
+from melmill.transforms.export_shards import ExportShards, list_export_shards
+from melmill.transforms.rows.tfds import TfdsShard, TfdsSplit, dataset_info
+from melmill.transforms.rows.tfds import features as tfds_features
+from melmill.transforms.snapshot.card import band_statistics, statistics, to_json, view_card
+from melmill.transforms.store.folders import Store, absolute_uri
+from melmill.transforms.store.own_files import is_own, remove_own
+from melmill.transforms.views.croissant import croissant
+from melmill.transforms.views.export_records import ExportRecord, write_export_record
+from melmill.transforms.views.exports import (
     TFDS_FORMATS,
     ExportJob,
     ExportShard,

@@ -9,9 +9,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipelines.config import Config
-from pipelines.counters import RunMetrics
-from pipelines.finish import (
+from melmill.pipelines.commit import (
     begin,
     changes_schema,
     commit_index,
@@ -20,40 +18,42 @@ from pipelines.finish import (
     require_outcome,
     tidy_up_after,
 )
-from pipelines.launch import is_dry_run, makes_template, run_job, write_template
-from pipelines.maintenance import in_its_staging, mend_side_files, start_from
-from transforms.catalogue.left_out import read_uris
-from transforms.catalogue.parts import (
+from melmill.pipelines.config import Config
+from melmill.pipelines.run.counters import RunMetrics
+from melmill.pipelines.run.launch import is_dry_run, makes_template, run_job, write_template
+from melmill.pipelines.snapshots.open import in_its_staging, mend_side_files, start_from
+from melmill.transforms.catalogue.left_out import read_uris
+from melmill.transforms.catalogue.parts import (
     Catalogue,
     open_catalogue,
     require_recordings,
 )
-from transforms.check_workers import CheckWorkers
-from transforms.core.errors import CatalogueError, DatasetError
-from transforms.core.records import Failure
-from transforms.diff_catalogue import (
+from melmill.transforms.check_workers import CheckWorkers
+from melmill.transforms.core.errors import CatalogueError, DatasetError
+from melmill.transforms.core.records import Failure
+from melmill.transforms.diff_catalogue import (
     Adoptions,
     AdoptRecordings,
     DiffCatalogue,
     Differences,
     LeaveOutContents,
 )
-from transforms.plan.comparing import Decision
-from transforms.plan.job import ExtractJob
-from transforms.plan.planning import PlannedRecording, ShardPlan
-from transforms.plan_shards import PlanRecordings, PlanShards
-from transforms.probe_recordings import ProbeRecordings
-from transforms.rewrite_shards import RewriteShards
-from transforms.shards.receipts import count_finished
-from transforms.snapshot.delta import Snapshot, read_snapshot
-from transforms.snapshot.totals import Totals
-from transforms.store.endpoints import require_reachable
-from transforms.store.exclusive import require_exclusive_commits
-from transforms.store.folders import Store
-from transforms.store.ownership import check_folder
-from transforms.write_index import WriteIndex
-from transforms.write_recounted import WriteRecounted
-from transforms.write_shards import WriteShards
+from melmill.transforms.plan.comparing import Decision
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.planning import PlannedRecording, ShardPlan
+from melmill.transforms.plan_shards import PlanRecordings, PlanShards
+from melmill.transforms.probe_recordings import ProbeRecordings
+from melmill.transforms.rewrite_shards import RewriteShards
+from melmill.transforms.shards.receipts import count_finished
+from melmill.transforms.snapshot.delta import Snapshot, read_snapshot
+from melmill.transforms.snapshot.totals import Totals
+from melmill.transforms.store.endpoints import require_reachable
+from melmill.transforms.store.exclusive import require_exclusive_commits
+from melmill.transforms.store.folders import Store
+from melmill.transforms.store.ownership import check_folder
+from melmill.transforms.write_index import WriteIndex
+from melmill.transforms.write_recounted import WriteRecounted
+from melmill.transforms.write_shards import WriteShards
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,8 @@ class Extraction:
     committed
         Whether this run made it; otherwise there was nothing to do.
     difference
-        Recordings by what was done with them; see :class:`~transforms.plan.comparing.Difference`.
+        Recordings by what was done with them; see
+        :class:`~melmill.transforms.plan.comparing.Difference`.
     new_schema
         Whether it started a new dataset version.
     shape

@@ -1,6 +1,6 @@
 """One recording in a notebook: what the pipeline stores of it, to hear, see and compute with.
 
-    from pipelines.notebook import iter_chunks, load_audio, mel_spectrogram, play, plot
+    from melmill.pipelines.notebook import iter_chunks, load_audio, mel_spectrogram, play, plot
 
     song = load_audio("song.mp3")
     play(song)
@@ -22,21 +22,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.config import Config, load_config
-from transforms.core.errors import RecordingError
-from transforms.decode.media import probe_audio
-from transforms.features.channels import check_channels, count_channels
-from transforms.features.chunks import (
+from melmill.pipelines.config import Config, load_config
+from melmill.transforms.core.errors import RecordingError
+from melmill.transforms.decode.media import probe_audio
+from melmill.transforms.features.channels import check_channels, count_channels
+from melmill.transforms.features.chunks import (
     chunk_start,
     count_chunks,
     cut_chunks,
     resampled_length,
     valid_samples,
 )
-from transforms.features.spans import mel_extractor, read_samples
-from transforms.features.spec import FeatureSpec
-from transforms.rows.schema import round_to_resolution
-from transforms.store.objects import StoredObject
+from melmill.transforms.features.spans import mel_extractor, read_samples
+from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.rows.schema import round_to_resolution
+from melmill.transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipelines.calibration import seconds_per_audio_second
-from pipelines.costs import estimate_costs
-from pipelines.extract import lay_out_plan
-from pipelines.launch import not_shared, run_job, runs_here
-from transforms.core.errors import ConfigError
-from transforms.plan.job import ExtractJob
-from transforms.store.folders import Store
-from transforms.store.own_files import remove_own
-from transforms.summarize_plan import SummarizePlan
+from melmill.pipelines.estimate.calibration import seconds_per_audio_second
+from melmill.pipelines.estimate.costs import estimate_costs
+from melmill.pipelines.extract import lay_out_plan
+from melmill.pipelines.run.launch import not_shared, run_job, runs_here
+from melmill.transforms.core.errors import ConfigError
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.store.folders import Store
+from melmill.transforms.store.own_files import remove_own
+from melmill.transforms.summarize_plan import SummarizePlan
 
 
 def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
@@ -46,9 +46,10 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
     Returns
     -------
     dict
-        The plan's :class:`~transforms.summarize_plan.PlanSummary` as plain values, and
+        The plan's :class:`~melmill.transforms.summarize_plan.PlanSummary` as plain values, and
         ``cpu_seconds``, from a short calibration on this machine; ``costs`` on others
-        (:func:`~pipelines.costs.estimate_costs`); and ``passed_over``, files by extension.
+        (:func:`~melmill.pipelines.estimate.costs.estimate_costs`); and ``passed_over``, files by
+        extension.
     """
     here = runs_here(options)
     if not here and not job.store.root:

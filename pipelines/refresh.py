@@ -11,16 +11,16 @@ from typing import Any
 
 import apache_beam as beam
 
-from pipelines.errors import TooManyFailuresError
-from pipelines.extract import Extraction, lay_out_plan, read_current, run
-from pipelines.finish import changes_schema
-from pipelines.launch import is_dry_run, not_shared, run_job, runs_here
-from pipelines.maintenance import start_from
-from transforms.core.errors import Cause, ConfigError, DatasetError, UserError
-from transforms.plan.comparing import Decision
-from transforms.plan.job import ExtractJob
-from transforms.store.folders import Store
-from transforms.summarize_plan import SummarizePlan
+from melmill.pipelines.commit import changes_schema
+from melmill.pipelines.extract import Extraction, lay_out_plan, read_current, run
+from melmill.pipelines.run.errors import TooManyFailuresError
+from melmill.pipelines.run.launch import is_dry_run, not_shared, run_job, runs_here
+from melmill.pipelines.snapshots.open import start_from
+from melmill.transforms.core.errors import Cause, ConfigError, DatasetError, UserError
+from melmill.transforms.plan.comparing import Decision
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.store.folders import Store
+from melmill.transforms.summarize_plan import SummarizePlan
 
 #: How often recordings are read that change while they are read.
 _PASSES = 3
@@ -110,7 +110,7 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
         with them, and examples; ``new_schema``; ``shards_rewritten``; ``moved``, how many of the
         new and changed are carried over, since their contents are known; ``passed_over``, files
         that are not listed, by extension; and ``made``, the
-        :class:`~transforms.summarize_plan.PlanSummary` of what would be extracted.
+        :class:`~melmill.transforms.summarize_plan.PlanSummary` of what would be extracted.
 
     Raises
     ------

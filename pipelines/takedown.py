@@ -9,33 +9,33 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from pipelines.finding import Found, Held, find_recordings
-from pipelines.finish import begin, discard, discarding_the_overtaken
-from pipelines.leftovers import erase_leftovers, redact_records
-from pipelines.maintenance import (
+from melmill.pipelines.commit import begin, discard, discarding_the_overtaken
+from melmill.pipelines.snapshots.finding import Found, Held, find_recordings
+from melmill.pipelines.snapshots.leftovers import erase_leftovers, redact_records
+from melmill.pipelines.snapshots.open import (
     base_of,
     describe,
     in_its_staging,
     job_of,
     mend_side_files,
     open_whole_snapshot,
+    recipe_of,
     statistics_of,
 )
-from pipelines.schemas import recipe_of
-from transforms.catalogue.left_out import read_left_out
-from transforms.catalogue.taken_down import (
+from melmill.transforms.catalogue.left_out import read_left_out
+from melmill.transforms.catalogue.taken_down import (
     TakenDown,
     read_taken_down,
     taken_down_name,
     write_taken_down,
 )
-from transforms.core.errors import ConfigError
-from transforms.index.tables import read_shards
-from transforms.plan.comparing import Dropped, Touched
-from transforms.plan.job import ExtractJob
-from transforms.shards.receipts import announce_file
-from transforms.shards.rewriting import rewrite_shard
-from transforms.snapshot.delta import (
+from melmill.transforms.core.errors import ConfigError
+from melmill.transforms.index.tables import read_shards
+from melmill.transforms.plan.comparing import Dropped, Touched
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.shards.receipts import announce_file
+from melmill.transforms.shards.rewriting import rewrite_shard
+from melmill.transforms.snapshot.delta import (
     Past,
     Snapshot,
     commit,
@@ -43,10 +43,10 @@ from transforms.snapshot.delta import (
     read_history,
     require_snapshot,
 )
-from transforms.store.exclusive import require_exclusive_commits
-from transforms.store.folders import Store
-from transforms.views.export_records import ExportRecord, read_export_records
-from transforms.write_index import write_index
+from melmill.transforms.store.exclusive import require_exclusive_commits
+from melmill.transforms.store.folders import Store
+from melmill.transforms.views.export_records import ExportRecord, read_export_records
+from melmill.transforms.write_index import write_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,8 @@ def takedown(
     store
         The dataset.
     names
-        What :func:`~pipelines.finding.find_recordings` takes; each stands for the whole object,
-        with all its segments and, where contents are known, all its copies.
+        What :func:`~melmill.pipelines.snapshots.finding.find_recordings` takes; each stands for the
+        whole object, with all its segments and, where contents are known, all its copies.
     single_writer
         Whether the user warrants that no other run writes there meanwhile.
     report

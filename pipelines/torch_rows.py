@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from transforms.rows.parquet import count_row_groups, read_rows
-from transforms.rows.schema import RowBatch
-from transforms.store.folders import Store
+from melmill.transforms.rows.parquet import count_row_groups, read_rows
+from melmill.transforms.rows.schema import RowBatch
+from melmill.transforms.store.folders import Store
 
 
 @dataclass(frozen=True, slots=True)

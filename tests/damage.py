@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 
-from transforms.decode import flac, mpeg, ogg
+from melmill.transforms.decode import flac, mpeg, ogg
 
 
 def strip_xing(data: bytes) -> bytes:

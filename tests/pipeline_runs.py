@@ -14,13 +14,13 @@ from typing import Any
 
 from apache_beam.transforms import userstate
 
-from pipelines.cli import recipe_for
-from pipelines.config import load_config
-from pipelines.extract import Extraction, extract, make_job, resolve_catalogue
-from pipelines.quick_options import QuickOptions
-from pipelines.refresh import refresh
-from transforms.plan.job import ExtractJob
-from transforms.store.folders import Store
+from melmill.pipelines.cli.pipeline_commands import recipe_for
+from melmill.pipelines.config import load_config
+from melmill.pipelines.extract import Extraction, extract, make_job, resolve_catalogue
+from melmill.pipelines.refresh import refresh
+from melmill.pipelines.run.quick_options import QuickOptions
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.store.folders import Store
 
 
 def _look_at_each_dofn_once() -> None:
@@ -75,7 +75,7 @@ def refresh_here(
 
 def melmill(*arguments: Path | str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     """Run the real command."""
-    command = [sys.executable, "-m", "pipelines", *map(str, arguments)]
+    command = [sys.executable, "-m", "melmill", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
 
 

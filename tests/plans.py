@@ -6,16 +6,16 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from transforms.core.errors import Cause, Stage
-from transforms.core.naming import digest
-from transforms.core.records import AudioInfo, Failure, ProbedRecording, Recording
-from transforms.features.chunks import ChunkSpec
-from transforms.features.mel import MelSpec
-from transforms.features.spec import FeatureSpec
-from transforms.index.tables import recording_row, shard_row, write_part
-from transforms.plan.planning import PlannedRecording
-from transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
-from transforms.store.folders import Store
+from melmill.transforms.core.errors import Cause, Stage
+from melmill.transforms.core.naming import digest
+from melmill.transforms.core.records import AudioInfo, Failure, ProbedRecording, Recording
+from melmill.transforms.features.chunks import ChunkSpec
+from melmill.transforms.features.mel import MelSpec
+from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.index.tables import recording_row, shard_row, write_part
+from melmill.transforms.plan.planning import PlannedRecording
+from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
+from melmill.transforms.store.folders import Store
 
 if TYPE_CHECKING:
     from apache_beam.testing.test_pipeline import TestPipeline

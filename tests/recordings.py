@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from transforms.core.errors import RecordingError
-from transforms.core.records import AudioInfo
-from transforms.decode.media import MediaLimits, open_audio, probe_audio
-from transforms.store.objects import StoredObject
+from melmill.transforms.core.errors import RecordingError
+from melmill.transforms.core.records import AudioInfo
+from melmill.transforms.decode.media import MediaLimits, open_audio, probe_audio
+from melmill.transforms.store.objects import StoredObject
 
 RATE = 44100
 

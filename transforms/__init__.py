@@ -1,3 +1,1 @@
-"""The stages of the data's path: thin PTransforms, and the pure functions they call."""
-
-__version__ = "0.1.0"
+"""The steps of the pipeline, one a file, and the libraries that they call, one a folder."""

@@ -12,12 +12,12 @@ from pkgutil import resolve_name
 
 import apache_beam as beam
 
-import transforms
-import transforms.write_shards  # the worker that imports this module has what all others import
-from transforms.core.errors import ConfigError
-from transforms.store.filesystems import StorageOptions, open_filesystem
+import melmill
+import melmill.transforms.write_shards  # a worker that imports this has what all others import
+from melmill.transforms.core.errors import ConfigError
+from melmill.transforms.store.filesystems import StorageOptions, open_filesystem
 
-VERSION = transforms.__version__
+VERSION = melmill.__version__
 
 
 @dataclass(eq=False)

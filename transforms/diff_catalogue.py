@@ -11,14 +11,14 @@ from typing import Any
 
 import apache_beam as beam
 
-from transforms.beam.metrics import Progress, count, count_passed_over
-from transforms.catalogue.left_out import TAKEN_DOWN
-from transforms.catalogue.parts import catalogue_parts, list_part
-from transforms.core.errors import DatasetError
-from transforms.core.naming import bucket
-from transforms.core.records import ProbedRecording, Recording
-from transforms.index.tables import RECORDINGS_PER_PART, read_part
-from transforms.plan.comparing import (
+from melmill.transforms.beam.metrics import Progress, count, count_passed_over
+from melmill.transforms.catalogue.left_out import TAKEN_DOWN
+from melmill.transforms.catalogue.parts import catalogue_parts, list_part
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.core.naming import bucket
+from melmill.transforms.core.records import ProbedRecording, Recording
+from melmill.transforms.index.tables import RECORDINGS_PER_PART, read_part
+from melmill.transforms.plan.comparing import (
     COLUMNS,
     FAILURE_COLUMNS,
     Adopted,
@@ -37,7 +37,7 @@ from transforms.plan.comparing import (
     pack_recordings,
     unpack_recordings,
 )
-from transforms.plan.job import Base, ExtractJob
+from melmill.transforms.plan.job import Base, ExtractJob
 
 CANDIDATES, PROBED, FACTS, TOUCHED = "candidates", "probed", "facts", "touched"
 OFFERS = "offers"
@@ -80,11 +80,11 @@ class Differences:
 class DiffCatalogue(beam.PTransform):
     """List the catalogue, and compare it with the snapshot that the job starts from.
 
-    In goes one element, whatever it is. Listing and index are compared part by part, each on
-    one worker; to a job that starts from no snapshot every recording is new. Nothing is handed
-    on before all parts are known. The removal of too many recordings fails the run
-    (:class:`~transforms.core.errors.DatasetError`), as does a recording that is listed twice
-    (:class:`~transforms.core.errors.CatalogueError`).
+    In goes one element, whatever it is. Listing and index are compared part by part, each on one
+    worker; to a job that starts from no snapshot every recording is new. Nothing is handed on
+    before all parts are known. The removal of too many recordings fails the run
+    (:class:`~melmill.transforms.core.errors.DatasetError`), as does a recording that is listed
+    twice (:class:`~melmill.transforms.core.errors.CatalogueError`).
     """
 
     job: ExtractJob

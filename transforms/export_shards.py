@@ -11,19 +11,20 @@ from typing import Any
 
 import apache_beam as beam
 
-from transforms.beam.metrics import Progress, count
-from transforms.index.tables import read_batches
-from transforms.rows.moments import Moments
-from transforms.snapshot.totals import ordered_shards
-from transforms.views.exports import ExportJob, ExportShard, export_shard, measure_shared
+from melmill.transforms.beam.metrics import Progress, count
+from melmill.transforms.index.tables import read_batches
+from melmill.transforms.rows.moments import Moments
+from melmill.transforms.snapshot.totals import ordered_shards
+from melmill.transforms.views.exports import ExportJob, ExportShard, export_shard, measure_shared
 
 
 @dataclass(eq=False)
 class ExportShards(beam.PTransform):
     """Write what each shard of a snapshot becomes.
 
-    In goes one element, whatever it is (see :class:`~transforms.check_workers.CheckWorkers`).
-    Out come the names of the files. A retry writes the same files again.
+    In goes one element, whatever it is (see
+    :class:`~melmill.transforms.check_workers.CheckWorkers`). Out come the names of the files. A
+    retry writes the same files again.
     """
 
     job: ExportJob

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from transforms.beam.metrics import Progress, count
-from transforms.core.naming import bucket
-from transforms.index.tables import read_part
-from transforms.plan.job import ExtractJob
-from transforms.rows.summaries import ShardSummary
-from transforms.shards.merging import merge_shards
-from transforms.shards.rewriting import Replaced, Rewritten
+from melmill.transforms.beam.metrics import Progress, count
+from melmill.transforms.core.naming import bucket
+from melmill.transforms.index.tables import read_part
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.rows.summaries import ShardSummary
+from melmill.transforms.shards.merging import merge_shards
+from melmill.transforms.shards.rewriting import Replaced, Rewritten
 
 
 @dataclass(eq=False)

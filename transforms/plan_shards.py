@@ -9,14 +9,14 @@ from typing import Any
 
 import apache_beam as beam
 
-from transforms.beam.metrics import Progress, count, count_failure
-from transforms.beam.outputs import FAILURES
-from transforms.core.errors import RecordingError
-from transforms.core.naming import bucket
-from transforms.core.records import Failure, ProbedRecording
-from transforms.plan.comparing import Decision, Difference
-from transforms.plan.job import ExtractJob
-from transforms.plan.planning import (
+from melmill.transforms.beam.metrics import Progress, count, count_failure
+from melmill.transforms.beam.outputs import FAILURES
+from melmill.transforms.core.errors import RecordingError
+from melmill.transforms.core.naming import bucket
+from melmill.transforms.core.records import Failure, ProbedRecording
+from melmill.transforms.plan.comparing import Decision, Difference
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.planning import (
     PlannedRecording,
     ShardPlan,
     SplitTotals,
@@ -37,8 +37,8 @@ _NOTHING = Difference()
 class PlanRecordings(beam.PTransform):
     """Find the chunks and the split of every recording.
 
-    Out come :class:`~transforms.plan.planning.PlannedRecording`, also of recordings that give
-    no rows, and, tagged ``failures``, :class:`~transforms.core.records.Failure`.
+    Out come :class:`~melmill.transforms.plan.planning.PlannedRecording`, also of recordings that
+    give no rows, and, tagged ``failures``, :class:`~melmill.transforms.core.records.Failure`.
     """
 
     job: ExtractJob
@@ -83,9 +83,9 @@ class _PlanRecording(beam.DoFn):
 class PlanShards(beam.PTransform):
     """Divide the recordings among shards.
 
-    Out come :class:`~transforms.plan.planning.ShardPlan`, the same for the same recordings in
-    whatever order they come; and none at all where so many recordings failed already that
-    the run will not be committed. Only these small records are grouped, never audio.
+    Out come :class:`~melmill.transforms.plan.planning.ShardPlan`, the same for the same recordings
+    in whatever order they come; and none at all where so many recordings failed already that the
+    run will not be committed. Only these small records are grouped, never audio.
 
     Attributes
     ----------

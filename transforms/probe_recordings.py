@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 
 import apache_beam as beam
 
-from transforms.beam.metrics import Progress, count, count_failure, observe_ms
-from transforms.beam.outputs import FAILURES
-from transforms.core.errors import RecordingError, Stage
-from transforms.core.records import Failure, ProbedRecording, Recording
-from transforms.decode.isolation import DecoderProcess
-from transforms.decode.lending import borrow_decoder, return_decoder
-from transforms.decode.media import probe_object
-from transforms.plan.job import ExtractJob
-from transforms.plan.planning import read_again
-from transforms.store.objects import MOST_HEADERS, hash_content
+from melmill.transforms.beam.metrics import Progress, count, count_failure, observe_ms
+from melmill.transforms.beam.outputs import FAILURES
+from melmill.transforms.core.errors import RecordingError, Stage
+from melmill.transforms.core.records import Failure, ProbedRecording, Recording
+from melmill.transforms.decode.isolation import DecoderProcess
+from melmill.transforms.decode.lending import borrow_decoder, return_decoder
+from melmill.transforms.decode.media import probe_object
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.planning import read_again
+from melmill.transforms.store.objects import MOST_HEADERS, hash_content
 
 #: Recordings that are handed on together, so that it is known which are upcoming.
 _TOGETHER = 64
@@ -27,8 +27,8 @@ _TOGETHER = 64
 class ProbeRecordings(beam.PTransform):
     """Read every recording's header.
 
-    Out come :class:`~transforms.core.records.ProbedRecording` and, tagged ``failures``,
-    :class:`~transforms.core.records.Failure`. A retry reads again.
+    Out come :class:`~melmill.transforms.core.records.ProbedRecording` and, tagged ``failures``,
+    :class:`~melmill.transforms.core.records.Failure`. A retry reads again.
     """
 
     job: ExtractJob

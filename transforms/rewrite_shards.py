@@ -9,23 +9,23 @@ from typing import Any
 
 import apache_beam as beam
 
-from transforms.beam.metrics import Progress, count
-from transforms.core.errors import DatasetError
-from transforms.core.naming import bucket
-from transforms.index.tables import read_part
-from transforms.plan.comparing import Decision, Touched
-from transforms.plan.job import ExtractJob
-from transforms.rows.summaries import ShardSummary
-from transforms.shards.rewriting import Replaced, Rewritten, rewrite_shard
+from melmill.transforms.beam.metrics import Progress, count
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.core.naming import bucket
+from melmill.transforms.index.tables import read_part
+from melmill.transforms.plan.comparing import Decision, Touched
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.rows.summaries import ShardSummary
+from melmill.transforms.shards.rewriting import Replaced, Rewritten, rewrite_shard
 
 
 @dataclass(eq=False)
 class RewriteShards(beam.PTransform):
     """Write the snapshot's shards anew that hold rows which do not stay as they are.
 
-    In go collections of :class:`~transforms.plan.comparing.Touched` rows, then the decision. Rows
-    that stay are carried over as they are stored. A retry finds what is finished. Fails where a
-    shard is missing or damaged.
+    In go collections of :class:`~melmill.transforms.plan.comparing.Touched` rows, then the
+    decision. Rows that stay are carried over as they are stored. A retry finds what is finished.
+    Fails where a shard is missing or damaged.
     """
 
     job: ExtractJob

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, fields
 
 import apache_beam as beam
 
-from transforms.beam.combine import CombineEach
-from transforms.catalogue.left_out import EXCLUDED
-from transforms.core.records import Failure
-from transforms.plan.comparing import Decision
-from transforms.plan.job import ExtractJob
-from transforms.plan.planning import PlannedRecording, ShardPlan, row_bytes
+from melmill.transforms.beam.combine import CombineEach
+from melmill.transforms.catalogue.left_out import EXCLUDED
+from melmill.transforms.core.records import Failure
+from melmill.transforms.plan.comparing import Decision
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.planning import PlannedRecording, ShardPlan, row_bytes
 
 PlanFact = PlannedRecording | Failure | ShardPlan | Decision
 

@@ -13,11 +13,11 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from transforms.beam.combine import CombineEach
-from transforms.core.naming import bucket, digest
-from transforms.core.records import Failure
-from transforms.index.facts import Again
-from transforms.index.tables import (
+from melmill.transforms.beam.combine import CombineEach
+from melmill.transforms.core.naming import bucket, digest
+from melmill.transforms.core.records import Failure
+from melmill.transforms.index.facts import Again
+from melmill.transforms.index.tables import (
     failed_row,
     failure_row,
     read_part,
@@ -25,12 +25,12 @@ from transforms.index.tables import (
     shard_row,
     write_part,
 )
-from transforms.plan.comparing import Adopted, Attempts, Decision, Dropped, Relabelled
-from transforms.plan.job import Base, ExtractJob
-from transforms.plan.planning import PlannedRecording
-from transforms.rows.summaries import RecordingRows, ShardSummary
-from transforms.shards.receipts import announce_index
-from transforms.shards.rewriting import Replaced, Rewritten
+from melmill.transforms.plan.comparing import Adopted, Attempts, Decision, Dropped, Relabelled
+from melmill.transforms.plan.job import Base, ExtractJob
+from melmill.transforms.plan.planning import PlannedRecording
+from melmill.transforms.rows.summaries import RecordingRows, ShardSummary
+from melmill.transforms.shards.receipts import announce_index
+from melmill.transforms.shards.rewriting import Replaced, Rewritten
 
 _MODULUS = 1 << 128
 

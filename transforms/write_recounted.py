@@ -7,20 +7,20 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from transforms.beam.metrics import count
-from transforms.core.errors import RecordingError
-from transforms.core.naming import bucket
-from transforms.core.records import Failure, ProbedRecording
-from transforms.index.facts import Again
-from transforms.plan.job import ExtractJob
-from transforms.plan.planning import (
+from melmill.transforms.beam.metrics import count
+from melmill.transforms.core.errors import RecordingError
+from melmill.transforms.core.naming import bucket
+from melmill.transforms.core.records import Failure, ProbedRecording
+from melmill.transforms.index.facts import Again
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.planning import (
     PlannedRecording,
     ShardPlan,
     pack_shards,
     plan_recording,
     row_bytes,
 )
-from transforms.write_shards import WriteShards
+from melmill.transforms.write_shards import WriteShards
 
 #: Groups in which the recordings of a split are packed: they are few.
 _BUCKETS = 8
@@ -30,9 +30,9 @@ _BUCKETS = 8
 class WriteRecounted(beam.PTransform):
     """Plan and write once more the recordings whose decode gave another length than planned.
 
-    In go :class:`~transforms.core.records.ProbedRecording` with the length that was counted, more
-    than once where more than one span found out. Out come collections of facts for the index.
-    What fails again has failed.
+    In go :class:`~melmill.transforms.core.records.ProbedRecording` with the length that was
+    counted, more than once where more than one span found out. Out come collections of facts for
+    the index. What fails again has failed.
     """
 
     job: ExtractJob

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 
 import apache_beam as beam
 
-from transforms.beam.metrics import Progress, count, count_failure, observe_ms
-from transforms.core.records import ProbedRecording
-from transforms.decode.lending import borrow_decoder, return_decoder
-from transforms.features.chunks import count_chunks
-from transforms.plan.job import ExtractJob
-from transforms.plan.planning import ShardPlan, read_again
-from transforms.rows.summaries import ShardSummary
-from transforms.shards.writing import SpanOutcome, withdraw_recordings, write_shard
+from melmill.transforms.beam.metrics import Progress, count, count_failure, observe_ms
+from melmill.transforms.core.records import ProbedRecording
+from melmill.transforms.decode.lending import borrow_decoder, return_decoder
+from melmill.transforms.features.chunks import count_chunks
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.planning import ShardPlan, read_again
+from melmill.transforms.rows.summaries import ShardSummary
+from melmill.transforms.shards.writing import SpanOutcome, withdraw_recordings, write_shard
 
 
 @dataclass(frozen=True, slots=True)

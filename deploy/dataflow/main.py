@@ -1,6 +1,6 @@
 """Started by a Flex Template's launcher. Nothing else is in here: Beam pickles ``__main__``."""
 
-from pipelines.flex_template import main
+from melmill.pipelines.cli.flex_template import main
 
 if __name__ == "__main__":
     main()

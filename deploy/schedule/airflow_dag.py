@@ -68,7 +68,7 @@ def refresh_by_beam() -> BaseOperator:
     return RefreshByBeam(
         task_id="refresh",
         py_interpreter=f"{BIN}/python",
-        py_options=["-m", "pipelines", "refresh", CATALOGUE, DATASET],
+        py_options=["-m", "melmill", "refresh", CATALOGUE, DATASET],
         # In the place of a file, since the module is named above and something has to be here.
         py_file="--quiet",
         runner=RUNNER,

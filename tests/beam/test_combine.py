@@ -6,8 +6,8 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
+from melmill.transforms.beam.combine import CombineEach
 from tests.plans import in_memory_pipeline
-from transforms.beam.combine import CombineEach
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.catalogue.cells import (
+from melmill.transforms.catalogue.cells import (
     CONVERSION_ERRORS,
     column_type,
     from_arrow,

@@ -13,14 +13,14 @@ from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.catalogue.listing import (
+from melmill.transforms.catalogue.listing import (
     DirectoryPart,
     Listing,
     list_files,
     listing_parts,
     matches,
 )
-from transforms.core.errors import CatalogueError, Cause
+from melmill.transforms.core.errors import CatalogueError, Cause
 
 ALL = DirectoryPart("", recursive=True)
 COMPONENTS = st.lists(st.text("ab.", min_size=1, max_size=3), min_size=1, max_size=4)
@@ -159,7 +159,7 @@ def test_a_file_that_goes_while_it_is_listed_is_not_seen(
         raise FileNotFoundError(2, "No such file")
 
     touch(tmp_path, "a.wav")
-    monkeypatch.setattr("transforms.catalogue.listing.fingerprint_of", gone)
+    monkeypatch.setattr("melmill.transforms.catalogue.listing.fingerprint_of", gone)
     (recording,) = list_files(Listing(str(tmp_path)), ALL)
     assert (recording.size_bytes, recording.fingerprint) == (-1, "")
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.catalogue.parts import (
+from melmill.transforms.catalogue.parts import (
     Catalogue,
     catalogue_parts,
     list_part,
@@ -20,8 +20,8 @@ from transforms.catalogue.parts import (
     open_catalogue,
     split_glob,
 )
-from transforms.core.errors import CatalogueError
-from transforms.core.records import Recording
+from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.core.records import Recording
 
 ODD_NAMES = [
     "a b.wav",

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from transforms.catalogue import row_blocks
-from transforms.catalogue.row_blocks import RowRange, row_ranges
-from transforms.catalogue.tables import Table, duplicate_message, list_rows, open_table
-from transforms.core.errors import CatalogueError, Cause
-from transforms.core.records import Recording
-from transforms.rows.columns import RESERVED_COLUMNS
+from melmill.transforms.catalogue import row_blocks
+from melmill.transforms.catalogue.row_blocks import RowRange, row_ranges
+from melmill.transforms.catalogue.tables import Table, duplicate_message, list_rows, open_table
+from melmill.transforms.core.errors import CatalogueError, Cause
+from melmill.transforms.core.records import Recording
+from melmill.transforms.rows.columns import RESERVED_COLUMNS
 
 ROWS: list[dict[str, Any]] = [
     {"uri": "a.wav", "track": 1, "gain": 0.5, "live": True, "artist": "Björk"},

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from transforms.core.errors import CatalogueError
-from transforms.core.naming import (
+from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.core.naming import (
     bucket,
     digest,
     fraction,
@@ -47,7 +47,7 @@ def test_lone_surrogates_are_told_apart() -> None:
 
 
 def test_digests_do_not_depend_on_the_process() -> None:
-    code = "from transforms.core.naming import *; print(digest('a'), fraction('a'))"
+    code = "from melmill.transforms.core.naming import *; print(digest('a'), fraction('a'))"
     seen = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -67,7 +67,7 @@ def test_a_fraction_is_below_one(part: str) -> None:
 
 
 def test_the_greatest_digest_gives_a_fraction_below_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("transforms.core.naming.digest", lambda *parts: "f" * 32)
+    monkeypatch.setattr("melmill.transforms.core.naming.digest", lambda *parts: "f" * 32)
     assert fraction("any") < 1.0
 
 

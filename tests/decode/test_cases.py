@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError
+from melmill.transforms.decode.media import probe_audio
+from melmill.transforms.store.objects import StoredObject
 from tests.recordings import decode, failure
-from transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError
-from transforms.decode.media import probe_audio
-from transforms.store.objects import StoredObject
 
 CASES = Path(__file__).parents[3] / "shared/cases/audio"
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from melmill.transforms.core.errors import Cause, RecordingError
+from melmill.transforms.core.records import AudioInfo
+from melmill.transforms.decode.media import probe_audio
+from melmill.transforms.store.objects import StoredObject
 from tests import damage
 from tests.recordings import RATE, decode, decode_all, failure
 from tests.signals import encode, noise, song
-from transforms.core.errors import Cause, RecordingError
-from transforms.core.records import AudioInfo
-from transforms.decode.media import probe_audio
-from transforms.store.objects import StoredObject
 
 NARROW = (0, 0xFFFFFFFF, 0x7FFFF000, 0x80000000, 0x7FFFFFFF)
 WIDE = (0, 2**64 - 1, 2**63 - 1, 2**63, 0xFFFFFFFF)

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from melmill.transforms.core.errors import Cause, RecordingError, Stage
+from melmill.transforms.decode import damage as damage_module
+from melmill.transforms.decode import mpeg, ogg
+from melmill.transforms.decode.damage import explain
+from melmill.transforms.decode.media import open_audio, probe_audio
+from melmill.transforms.store.objects import StoredObject
 from tests import damage
 from tests.recordings import RATE, decode, decode_all, rate_of, read
 from tests.signals import FORMATS, encode, noise, song, tone
-from transforms.core.errors import Cause, RecordingError, Stage
-from transforms.decode import damage as damage_module
-from transforms.decode import mpeg, ogg
-from transforms.decode.damage import explain
-from transforms.decode.media import open_audio, probe_audio
-from transforms.store.objects import StoredObject
 
 #: Formats that tell their length in a header, or page by page.
 COUNTED = sorted({*FORMATS, "tta", "wv", "voc", "avi", "flv"} - {"m4a", "mp4", "m4a_alac"})

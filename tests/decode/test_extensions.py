@@ -7,12 +7,12 @@ import struct
 import numpy as np
 import pytest
 
+from melmill.transforms.catalogue.parts import DEFAULT_EXTENSIONS
+from melmill.transforms.core.errors import Cause, RecordingError
+from melmill.transforms.decode.media import probe_audio
+from melmill.transforms.store.objects import StoredObject
 from tests.recordings import decode, rate_of
 from tests.signals import FORMATS, RARE_FORMATS, encode, song, tone
-from transforms.catalogue.parts import DEFAULT_EXTENSIONS
-from transforms.core.errors import Cause, RecordingError
-from transforms.decode.media import probe_audio
-from transforms.store.objects import StoredObject
 
 #: Extension -> format of tests.signals, where they differ.
 SAME = {

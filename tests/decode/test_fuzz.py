@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError
+from melmill.transforms.decode.headers import examine_header
+from melmill.transforms.decode.isolation import DecoderProcess
+from melmill.transforms.decode.media import open_audio, probe_audio
+from melmill.transforms.store.objects import StoredObject
+from melmill.transforms.store.stored_file import StoredFile
 from tests.recordings import rate_of
 from tests.signals import encode, noise, song
-from transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError
-from transforms.decode.headers import examine_header
-from transforms.decode.isolation import DecoderProcess
-from transforms.decode.media import open_audio, probe_audio
-from transforms.store.objects import StoredObject
-from transforms.store.stored_file import StoredFile
 
 #: Every container whose header, length or tags we read ourselves.
 NAMES = ("wav", "wavex", "wav_ima_adpcm", "rf64", "w64", "aiff", "au", "caf", "nist")

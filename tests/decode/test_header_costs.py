@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from melmill.transforms.decode import mpeg, ogg
+from melmill.transforms.decode.headers import examine_header
+from melmill.transforms.store.objects import StoredObject
+from melmill.transforms.store.read_ahead import SMALLEST_BYTES, ReadAheadFile
+from melmill.transforms.store.stored_file import StoredFile
 from tests import damage
 from tests.recordings import RATE
 from tests.signals import encode, noise, song
-from transforms.decode import mpeg, ogg
-from transforms.decode.headers import examine_header
-from transforms.store.objects import StoredObject
-from transforms.store.read_ahead import SMALLEST_BYTES, ReadAheadFile
-from transforms.store.stored_file import StoredFile
 
 ID3V1 = b"TAG" + bytes(125)
 APE = bytes(20_000) + b"APETAGEX" + struct.pack("<IIII8x", 2000, 20_032, 1, 0)

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from melmill.transforms.core.errors import Cause, RecordingError
+from melmill.transforms.decode import mpeg, ogg
+from melmill.transforms.decode.headers import Header, read_header
+from melmill.transforms.store.objects import StoredObject
 from tests.damage import ogg_page, strip_xing, with_data_size, with_serial, without_total
 from tests.signals import encode, noise, song
-from transforms.core.errors import Cause, RecordingError
-from transforms.decode import mpeg, ogg
-from transforms.decode.headers import Header, read_header
-from transforms.store.objects import StoredObject
 
 RATE = 44100
 SIZED = ("wav", "wav24", "wavex", "wav_float", "rf64", "w64", "aiff", "aiff_float", "au", "caf")

@@ -20,10 +20,10 @@ import numpy as np
 import psutil
 import pytest
 
-from transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError, Stage, UserError
-from transforms.core.records import AudioInfo
-from transforms.decode.isolation import DecoderProcess
-from transforms.store.objects import StoredObject
+from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError, Stage, UserError
+from melmill.transforms.core.records import AudioInfo
+from melmill.transforms.decode.isolation import DecoderProcess
+from melmill.transforms.store.objects import StoredObject
 
 MEMORY_BYTES = 512 * 2**20
 
@@ -233,7 +233,7 @@ def test_a_closed_decoder_leaves_no_process() -> None:
 
 _WORKER = f"""
 import os, time
-from transforms.decode.isolation import DecoderProcess
+from melmill.transforms.decode.isolation import DecoderProcess
 decoder = DecoderProcess({MEMORY_BYTES})
 print(decoder.call(60, os.getpid), flush=True)
 decoder.call(600, time.sleep, 600)

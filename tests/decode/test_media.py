@@ -15,13 +15,13 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from melmill.transforms.core.errors import Cause
+from melmill.transforms.core.records import AudioInfo
+from melmill.transforms.decode.media import open_audio, probe_audio
+from melmill.transforms.store.objects import StoredObject
 from tests.damage import with_granules_moved
 from tests.recordings import RATE, decode, decode_all, failure, rate_of, read
 from tests.signals import FORMATS, constant, encode, noise, song, tone, write_audio
-from transforms.core.errors import Cause
-from transforms.core.records import AudioInfo
-from transforms.decode.media import open_audio, probe_audio
-from transforms.store.objects import StoredObject
 
 REAL = Path(__file__).parents[3] / "shared/data"
 LOSSLESS = ("wav", "wav24", "wav32", "wavex", "rf64", "w64", "aiff", "au", "caf", "caf_alac")
@@ -266,8 +266,8 @@ def test_a_wav_is_probed_without_loading_ffmpeg(store):
     source = store(encode(song(1, RATE), RATE, "wav"))
     program = f"""
 import sys
-from transforms.decode.media import probe_audio
-from transforms.store.objects import StoredObject
+from melmill.transforms.decode.media import probe_audio
+from melmill.transforms.store.objects import StoredObject
 probe_audio(StoredObject({source.uri!r}))
 print(sorted({{"av", "apache_beam", "librosa", "pyarrow", "fsspec"}} & set(sys.modules)))
 """

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from melmill.transforms.core.errors import Cause, RecordingError, Stage
+from melmill.transforms.decode.media import MediaLimits, open_audio, probe_audio
+from melmill.transforms.store.objects import StoredObject
+from melmill.transforms.store.stored_file import StoredFile
 from tests.damage import strip_xing, with_data_size, with_serial, without_total
 from tests.recordings import RATE, decode, decode_all, failure, rate_of
 from tests.signals import constant, encode, noise, silence, song, write_audio
-from transforms.core.errors import Cause, RecordingError, Stage
-from transforms.decode.media import MediaLimits, open_audio, probe_audio
-from transforms.store.objects import StoredObject
-from transforms.store.stored_file import StoredFile
 
 
 @pytest.fixture
@@ -276,7 +276,7 @@ def test_damaged_files_give_their_samples_or_a_recording_error(store, name):
 )
 @pytest.mark.parametrize("error", [OSError(5, "I/O error"), RuntimeError("a bug")])
 def test_errors_below_a_decoder_are_not_taken_for_the_end(store, name, error, monkeypatch):
-    monkeypatch.setattr("transforms.store.retries.RETRYING.sleep", lambda seconds: None)
+    monkeypatch.setattr("melmill.transforms.store.retries.RETRYING.sleep", lambda seconds: None)
     # As of a file that is not on this machine's disks.
     monkeypatch.setattr(StoredFile, "lend_descriptor", lambda file: None)
     source = store(encode(noise(20, rate_of(name)), rate_of(name), name))
@@ -285,7 +285,9 @@ def test_errors_below_a_decoder_are_not_taken_for_the_end(store, name, error, mo
     with open_audio(source, audio) as reader:
         blocks = reader.blocks(0, audio.frames, 10_000)
         next(blocks)
-        monkeypatch.setattr("transforms.store.stored_file._PatientFile._read_here", _raise(error))
+        monkeypatch.setattr(
+            "melmill.transforms.store.stored_file._PatientFile._read_here", _raise(error)
+        )
         with pytest.raises(expected) as raised:
             list(blocks)
     if expected is RecordingError:
@@ -294,7 +296,7 @@ def test_errors_below_a_decoder_are_not_taken_for_the_end(store, name, error, mo
 
 @pytest.mark.parametrize("name", ["wav", "flac", "opus", "mp3"])
 def test_a_disk_that_fails_under_a_decoder_is_not_taken_for_the_end(store, name, monkeypatch):
-    monkeypatch.setattr("transforms.store.retries.RETRYING.sleep", lambda seconds: None)
+    monkeypatch.setattr("melmill.transforms.store.retries.RETRYING.sleep", lambda seconds: None)
     data = encode(noise(20, rate_of(name)), rate_of(name), name)
     source = store(data)
     audio = probe_audio(source)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import soundfile
 
-from pipelines.dataset import Dataset
+from melmill.pipelines.dataset import Dataset
 from tests.deploy.stand_ins import StandIn, add_program
 from tests.signals import song
 
@@ -111,7 +111,7 @@ def songs(tmp_path: Path) -> Path:
 
 def the_command() -> str:
     """A script that runs the real command, from this checkout."""
-    return f'PYTHONPATH={shlex.quote(str(ROOT))} exec {sys.executable} -m pipelines "$@"'
+    return f'PYTHONPATH={shlex.quote(str(ROOT))} exec {sys.executable} -m melmill "$@"'
 
 
 def interpreter(script: str) -> str:
@@ -171,7 +171,7 @@ def test_how_beams_operator_takes_the_end(
     assert with_beam.run() is well
     for told in python.runs():
         wanted = ["refresh", "/the songs", "/var/lib/melmill/dataset", "--quiet", "--runner=flink"]
-        assert told[:7] == ["-m", "pipelines", *wanted]
+        assert told[:7] == ["-m", "melmill", *wanted]
     assert len(python.runs()) == len(statuses)
 
 
@@ -179,7 +179,7 @@ def test_beams_operator_runs_the_real_command(
     with_beam: Airflow, songs: Path, tmp_path: Path
 ) -> None:
     """With the options that the operator adds by itself."""
-    # "-m pipelines" comes before "refresh".
+    # "-m melmill" comes before "refresh".
     add_program(tmp_path / "bin", "python", interpreter(f"shift 2; {the_command()}"))
     places = {"CATALOGUE": str(songs), "DATASET": str(tmp_path / "set")}
     with_beam.put(OPERATOR="beam", BIN=str(tmp_path / "bin"), **places)

@@ -86,7 +86,7 @@ def test_kubernetes_runs_it_once_a_day_and_never_twice_at_once(cronjob: Any) -> 
 
 
 def test_the_cronjob_has_the_workers_image(cronjob: Any) -> None:
-    from transforms import __version__ as ours
+    from melmill import __version__ as ours
 
     (container,) = pod_of(cronjob)["containers"]
     name, _, tag = container["image"].partition(":")

@@ -10,8 +10,8 @@ import pytest
 from google.cloud import dataflow
 from google.protobuf import json_format
 
-from pipelines.flex_template import PARAMETERS, command_line
-from pipelines.options import _all_options, read_recipe
+from melmill.pipelines.cli.flex_template import PARAMETERS, command_line
+from melmill.pipelines.run.options import _all_options, read_recipe
 
 FOLDER = Path(__file__).parents[2] / "deploy/dataflow"
 

@@ -108,7 +108,7 @@ def test_images_are_of_the_versions_that_work_together(manifest: Any) -> None:
     from apache_beam.options.pipeline_options import FlinkRunnerOptions
     from apache_beam.version import __version__ as beam
 
-    from transforms import __version__ as ours
+    from melmill import __version__ as ours
 
     spec = manifest["spec"]
     line = spec["image"].partition(":")[2]

@@ -68,7 +68,8 @@ def make_songs(folder: Path) -> Songs:
 def python_command(*arguments: str, patch: str = "") -> list[str]:
     """The command as a process; `patch` is run in it first, where our modules have short names."""
     if not patch:
-        return [sys.executable, "-m", "pipelines", *arguments]
-    names = "import os, pipelines.cli, pipelines.extract as extract, pipelines.finish as finish"
-    code = f"{names}; {patch}; pipelines.cli.main()"
+        return [sys.executable, "-m", "melmill", *arguments]
+    names = "import os; from melmill.pipelines import commit, extract; "
+    names += "from melmill.pipelines.cli.pipeline_commands import main"
+    code = f"{names}; {patch}; main()"
     return [sys.executable, "-c", code, *arguments]

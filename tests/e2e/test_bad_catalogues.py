@@ -13,16 +13,16 @@ import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 from deltalake import DeltaTable
 
-from pipelines.config import load_config
-from pipelines.extract import resolve_catalogue
-from pipelines.options import pipeline_options
-from pipelines.validate import validate
+from melmill.pipelines.config import load_config
+from melmill.pipelines.extract import resolve_catalogue
+from melmill.pipelines.run.options import pipeline_options
+from melmill.pipelines.snapshots.validate import validate
+from melmill.transforms.core.errors import CatalogueError, ConfigError, UserError
+from melmill.transforms.index.tables import read_index
+from melmill.transforms.rows.tfrecord import read_records
+from melmill.transforms.store.folders import Store
 from tests import signals
 from tests.pipeline_runs import drop_privileges, extract_here, melmill
-from transforms.core.errors import CatalogueError, ConfigError, UserError
-from transforms.index.tables import read_index
-from transforms.rows.tfrecord import read_records
-from transforms.store.folders import Store
 
 RATE = 22_050
 

@@ -18,12 +18,12 @@ import pytest
 import soundfile
 from deltalake import DeltaTable
 
-from pipelines.extract import Extraction
-from pipelines.validate import validate
+from melmill.pipelines.extract import Extraction
+from melmill.pipelines.snapshots.validate import validate
+from melmill.transforms.index.tables import read_index
+from melmill.transforms.store.folders import Store
 from tests import signals
 from tests.pipeline_runs import extract_here
-from transforms.index.tables import read_index
-from transforms.store.folders import Store
 
 RATE = 22_050
 #: Seconds in a chunk of these tests.

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.takedown import takedown
-from pipelines.validate import validate
+from melmill.pipelines.snapshots.validate import validate
+from melmill.pipelines.takedown import takedown
+from melmill.transforms.index.tables import read_index
+from melmill.transforms.snapshot.delta import require_snapshot
+from melmill.transforms.store.folders import Store
 from tests import damage
 from tests.pipeline_runs import extract_here, refresh_here
 from tests.refresh.catalogues import failures_of, rows_of, statuses_of, write_song
 from tests.signals import encode, song
-from transforms.index.tables import read_index
-from transforms.snapshot.delta import require_snapshot
-from transforms.store.folders import Store
 
 RATE = 22_050
 #: Three shards at least, so that long recordings are cut over them.
@@ -186,7 +186,7 @@ def test_a_run_that_is_taken_up_with_another_rule_for_damage(
         raise RuntimeError("the machine went down")
 
     with monkeypatch.context() as patch:
-        patch.setattr("transforms.write_index.write_part", killed)
+        patch.setattr("melmill.transforms.write_index.write_part", killed)
         with pytest.raises(RuntimeError):
             extract_here(songs, tmp_path / "set", *SETTINGS, some, KEEP)
     made = extract_here(songs, tmp_path / "set", *SETTINGS, some)

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from deltalake import DeltaTable
 
-from pipelines.dataset import Dataset
+from melmill.pipelines.dataset import Dataset
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.store.folders import Store
 from tests.e2e.rows import SHAPE, SPLITS, as_text, assert_same_rows, by_chunk, from_arrow
 from tests.pipeline_runs import extract_here
 from tests.signals import noise, write_audio
-from transforms.core.errors import DatasetError
-from transforms.store.folders import Store
 
 CORE = ("recording_id", "uri", "chunk_index", "start_sample", "valid_samples", "sample_rate_hz")
 
@@ -125,7 +125,7 @@ def test_a_dataset_in_the_making_is_none(dataset, tmp_path):
 
 
 def test_opening_needs_no_beam():
-    program = "import sys, pipelines.dataset; sys.exit('apache_beam' in sys.modules)"
+    program = "import sys, melmill.pipelines.dataset; sys.exit('apache_beam' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.export import default_name
+from melmill.pipelines.export import default_name
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.export_shards import list_export_shards
+from melmill.transforms.rows.tf_example import parse_example
+from melmill.transforms.snapshot.delta import require_snapshot
+from melmill.transforms.store.folders import Store
+from melmill.transforms.views import exports
+from melmill.transforms.views.exports import ExportJob, export_shard
 from tests.e2e.rows import (
     SHAPE,
     SPLITS,
@@ -25,13 +32,6 @@ from tests.e2e.rows import (
 )
 from tests.e2e.songs import LABELS, SETTINGS
 from tests.pipeline_runs import extract_here, melmill, melmill_json
-from transforms.core.errors import DatasetError
-from transforms.export_shards import list_export_shards
-from transforms.rows.tf_example import parse_example
-from transforms.snapshot.delta import require_snapshot
-from transforms.store.folders import Store
-from transforms.views import exports
-from transforms.views.exports import ExportJob, export_shard
 
 FORMATS = ("tfds", "hf", "webdataset", "arrayrecord", "numpy")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.dataset import Dataset
+from melmill.pipelines.dataset import Dataset
 from tests.e2e.rows import Rows, by_chunk, from_arrow, read_hugging_face
 from tests.e2e.songs import Songs, make_songs
 from tests.pipeline_runs import extract_here, melmill, melmill_json

@@ -12,19 +12,19 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from pipelines.errors import TooManyFailuresError
-from pipelines.extract import check_output
-from pipelines.present import extraction_text
-from pipelines.validate import check_shard
+from melmill.pipelines.cli.pipeline_texts import extraction_text
+from melmill.pipelines.extract import check_output
+from melmill.pipelines.run.errors import TooManyFailuresError
+from melmill.pipelines.snapshots.validate import check_shard
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.index.tables import read_index
+from melmill.transforms.plan.planning import SplitTotals
+from melmill.transforms.plan_shards import pack_bucket
+from melmill.transforms.snapshot.delta import read_snapshot, require_snapshot, table_files
+from melmill.transforms.snapshot.totals import ordered_shards
+from melmill.transforms.store.folders import Store
 from tests import signals
 from tests.pipeline_runs import drop_privileges, extract_here, make_test_job, melmill
-from transforms.core.errors import DatasetError
-from transforms.index.tables import read_index
-from transforms.plan.planning import SplitTotals
-from transforms.plan_shards import pack_bucket
-from transforms.snapshot.delta import read_snapshot, require_snapshot, table_files
-from transforms.snapshot.totals import ordered_shards
-from transforms.store.folders import Store
 
 RATE = 22_050
 QUICK = ("mel.n_mels=16", "chunk.seconds=0.5", "split.fractions={train: 1.0}")
@@ -374,11 +374,11 @@ def test_a_disk_that_fills_up_is_the_users_error_and_is_gone_on_from(
 def test_a_disk_that_is_full_at_the_commit_commits_nothing(
     songs: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pipelines.finish
+    import melmill.pipelines.commit
 
     enlarge(small_disk)
     output = small_disk / "out"
-    commit = pipelines.finish.commit
+    commit = melmill.pipelines.commit.commit
 
     def commit_on_a_full_disk(*arguments: object) -> int:
         with (small_disk / "filler").open("wb", buffering=0) as filler:
@@ -386,7 +386,7 @@ def test_a_disk_that_is_full_at_the_commit_commits_nothing(
                 pass
         return commit(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipelines.finish, "commit", commit_on_a_full_disk)
+    monkeypatch.setattr(melmill.pipelines.commit, "commit", commit_on_a_full_disk)
     with pytest.raises(DatasetError, match=r"cannot commit to .*: No space left on device"):
         extract_here(songs, output, *QUICK)
     assert not DeltaTable.is_deltatable(str(output))

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 from deltalake import DeltaTable
 
-from pipelines.validate import check_shard, validate
+from melmill.pipelines.snapshots.validate import check_shard, validate
+from melmill.transforms.rows.summaries import ShardSummary
+from melmill.transforms.snapshot.delta import require_snapshot
+from melmill.transforms.snapshot.totals import ordered_shards
+from melmill.transforms.store.folders import Store
 from tests.e2e.rows import (
     CHUNK,
     CHUNKS,
@@ -30,10 +34,6 @@ from tests.e2e.rows import (
 from tests.e2e.songs import LABELS, SETTINGS, SONGS, Songs
 from tests.pipeline_runs import extract_here, melmill, melmill_json
 from tests.signals import noise, write_audio
-from transforms.rows.summaries import ShardSummary
-from transforms.snapshot.delta import require_snapshot
-from transforms.snapshot.totals import ordered_shards
-from transforms.store.folders import Store
 
 
 def test_every_chunk_has_its_row_its_split_and_its_labels(rows, songs):

@@ -14,15 +14,15 @@ import psutil
 import pytest
 from deltalake import DeltaTable
 
-import pipelines.extract
-import pipelines.finish
-import transforms.snapshot.delta
+import melmill.pipelines.commit
+import melmill.pipelines.extract
+import melmill.transforms.snapshot.delta
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.rows.summaries import ShardSummary
 from tests.e2e.comparing import added, assert_same_dataset, contents
 from tests.e2e.songs import Songs, python_command
 from tests.pipeline_runs import extract_here
 from tests.signals import noise, write_audio
-from transforms.core.errors import DatasetError
-from transforms.rows.summaries import ShardSummary
 
 #: What is left of a run must be gone by then; seconds were seen on a busy machine.
 ENDING_SECONDS = 30
@@ -72,7 +72,7 @@ class Run:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def workers(self) -> list[psutil.Process]:
-        return [p for p in self.children() if "pipelines.local_beam" in _arguments(p)]
+        return [p for p in self.children() if "melmill.pipelines.run.local_beam" in _arguments(p)]
 
     def decoders(self) -> list[psutil.Process]:
         return [p for p in self.children() if "m.serve()" in " ".join(_arguments(p))]
@@ -157,9 +157,10 @@ KILL = "os.kill(os.getpid(), 9)"
         pytest.param(
             f"extract.require_outcome = lambda job: {KILL}", False, id="shards, no commit"
         ),
-        pytest.param(f"finish.write_card = lambda *of: {KILL}", True, id="commit, no card"),
+        pytest.param(f"commit.write_card = lambda *of: {KILL}", True, id="commit, no card"),
         pytest.param(
-            f"import transforms.snapshot.card as card; card.statistics = lambda totals: {KILL}",
+            "from melmill.transforms.snapshot import card; "
+            f"card.statistics = lambda totals: {KILL}",
             True,
             id="half a card",
             marks=pytest.mark.slow,
@@ -272,13 +273,13 @@ def hum(tmp_path) -> Path:
 
 def test_a_commit_whose_reply_was_lost_is_known_as_ones_own(hum, tmp_path, monkeypatch):
     """The client tries once more, and the store says that the commit is there."""
-    real = transforms.snapshot.delta._write
+    real = melmill.transforms.snapshot.delta._write
 
     def write_twice(*arguments):
         real(*arguments)
         return real(*arguments)
 
-    monkeypatch.setattr(transforms.snapshot.delta, "_write", write_twice)
+    monkeypatch.setattr(melmill.transforms.snapshot.delta, "_write", write_twice)
     extraction = extract_here(hum, tmp_path / "dataset")
     assert extraction.committed
     assert extraction.snapshot.version == 0
@@ -286,28 +287,28 @@ def test_a_commit_whose_reply_was_lost_is_known_as_ones_own(hum, tmp_path, monke
 
 
 def test_a_rival_that_commits_something_else_first_wins(hum, tmp_path, monkeypatch):
-    real = pipelines.finish.commit
+    real = melmill.pipelines.commit.commit
 
     def commit_after_another(*arguments):
-        monkeypatch.setattr(pipelines.finish, "commit", real)
+        monkeypatch.setattr(melmill.pipelines.commit, "commit", real)
         extract_here(hum, tmp_path / "dataset", "chunk.seconds=2")
         return real(*arguments)
 
-    monkeypatch.setattr(pipelines.finish, "commit", commit_after_another)
+    monkeypatch.setattr(melmill.pipelines.commit, "commit", commit_after_another)
     with pytest.raises(DatasetError, match="another run committed version 0"):
         extract_here(hum, tmp_path / "dataset")
     assert DeltaTable(tmp_path / "dataset").to_pyarrow_table().num_rows == 2
 
 
 def test_a_rival_that_takes_the_staging_away_is_named(hum, tmp_path, monkeypatch):
-    real = pipelines.extract.require_outcome
+    real = melmill.pipelines.extract.require_outcome
 
     def read_after_another(job):
-        monkeypatch.setattr(pipelines.extract, "require_outcome", real)
+        monkeypatch.setattr(melmill.pipelines.extract, "require_outcome", real)
         extract_here(hum, tmp_path / "dataset")
         return real(job)
 
-    monkeypatch.setattr(pipelines.extract, "require_outcome", read_after_another)
+    monkeypatch.setattr(melmill.pipelines.extract, "require_outcome", read_after_another)
     with pytest.raises(DatasetError, match="another run committed version 0"):
         extract_here(hum, tmp_path / "dataset")
     assert not (tmp_path / "dataset" / "staging").exists()

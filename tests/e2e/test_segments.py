@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.plan import plan
+from melmill.pipelines.plan import plan
+from melmill.transforms.index.tables import read_index
+from melmill.transforms.store.folders import Store
 from tests.pipeline_runs import extract_here, here, make_test_job
 from tests.refresh.catalogues import SMALL, failures_of, write_song
-from transforms.index.tables import read_index
-from transforms.store.folders import Store
 
 
 @pytest.fixture

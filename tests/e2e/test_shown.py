@@ -32,7 +32,7 @@ if "data" in names:
 """
 
 WRAPPER = """
-from pipelines.dataset import Dataset
+from melmill.pipelines.dataset import Dataset
 Dataset("dataset").as_arrow()
 Dataset("dataset").as_arrow("train")
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pytest
 
-from pipelines.dataset import Dataset
+from melmill.pipelines.dataset import Dataset
 from tests.pipeline_runs import extract_here
 from tests.signals import noise, write_audio
 

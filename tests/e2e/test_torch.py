@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.dataset import Dataset
+from melmill.pipelines.dataset import Dataset
+from melmill.transforms.core.errors import DatasetError
 from tests.e2e.rows import SHAPE, SPLITS
-from transforms.core.errors import DatasetError
 
 torch = pytest.importorskip("torch")
 from torch.utils.data import DataLoader, default_collate  # noqa: E402 - after it is there

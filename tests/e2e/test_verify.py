@@ -12,16 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-import pipelines.cli_versions  # noqa: F401 - adds its commands
-from pipelines import verify as verify_module
-from pipelines.cli_common import app
-from pipelines.present_verification import verification_text
-from pipelines.verify import Verification, verify
+import melmill.pipelines.cli.snapshot_commands  # noqa: F401 - adds its commands
+from melmill.pipelines.cli.app import app
+from melmill.pipelines.cli.verification_texts import verification_text
+from melmill.pipelines.snapshots import verify as verify_module
+from melmill.pipelines.snapshots.verify import Verification, verify
+from melmill.transforms.rows.parquet import ParquetShard, read_rows, read_schema
+from melmill.transforms.snapshot.delta import require_snapshot
+from melmill.transforms.store.folders import Store
 from tests import signals
 from tests.pipeline_runs import extract_here
-from transforms.rows.parquet import ParquetShard, read_rows, read_schema
-from transforms.snapshot.delta import require_snapshot
-from transforms.store.folders import Store
 
 #: name, rate, channels
 RECORDINGS = (

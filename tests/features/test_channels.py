@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from melmill.transforms.core.errors import Cause, RecordingError
+from melmill.transforms.features.channels import check_channels, count_channels, select_channels
 from tests import signals
-from transforms.core.errors import Cause, RecordingError
-from transforms.features.channels import check_channels, count_channels, select_channels
 
 RATE = 8_000
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from transforms.features.chunks import (
+from melmill.transforms.features.chunks import (
     ChunkSpec,
     chunk_start,
     count_chunks,

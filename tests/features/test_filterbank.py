@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from transforms.features.filterbank import BandedSum, hz_to_mel, mel_filterbank, mel_to_hz
+from melmill.transforms.features.filterbank import BandedSum, hz_to_mel, mel_filterbank, mel_to_hz
 
 SCALES = ["slaney", "htk"]
 

@@ -12,8 +12,14 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from pydantic import TypeAdapter, ValidationError
 
-from transforms.features.filterbank import mel_filterbank
-from transforms.features.mel import LogSpec, MelExtractor, MelSpec, contradictions, frame_count
+from melmill.transforms.features.filterbank import mel_filterbank
+from melmill.transforms.features.mel import (
+    LogSpec,
+    MelExtractor,
+    MelSpec,
+    contradictions,
+    frame_count,
+)
 
 EPS = float(np.finfo(np.float32).eps)
 BARE = LogSpec("none", top_db=None)
@@ -443,7 +449,7 @@ def test_workers_do_not_import_librosa_numba_or_scipy_signal():
     code = """if True:
         import sys
         import numpy as np
-        from transforms.features.mel import MelExtractor, MelSpec
+        from melmill.transforms.features.mel import MelExtractor, MelSpec
         MelExtractor(MelSpec(), 22050, 66150)(np.zeros((1, 66150), np.float32))
         print(*sorted({"librosa", "numba", "scipy.signal", "apache_beam"} & set(sys.modules)))
     """

@@ -10,10 +10,10 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from melmill.transforms.features import resample
+from melmill.transforms.features.chunks import resampled_length
+from melmill.transforms.features.resample import Conversion, drifts, resample_stream
 from tests import signals
-from transforms.features import resample
-from transforms.features.chunks import resampled_length
-from transforms.features.resample import Conversion, drifts, resample_stream
 
 #: Full scale is 1. A block and the whole sum the same products in another order: measured up
 #: to 4.8e-7 over 150 random rate pairs.

@@ -16,17 +16,20 @@ import soxr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests import signals
-from tests.damage import with_serial, with_xing
-from transforms.core.errors import Cause, DatasetError, RecordingError
-from transforms.core.records import ProbedRecording, Recording
-from transforms.decode.media import open_audio, probe_audio
-from transforms.features import resample, spans
-from transforms.features.channels import select_channels
-from transforms.features.chunks import ChunkSpec, chunk_start, count_chunks, resampled_length
-from transforms.features.mel import LogSpec, MelSpec
-from transforms.features.resample import drifts
-from transforms.features.spans import (
+from melmill.transforms.core.errors import Cause, DatasetError, RecordingError
+from melmill.transforms.core.records import ProbedRecording, Recording
+from melmill.transforms.decode.media import open_audio, probe_audio
+from melmill.transforms.features import resample, spans
+from melmill.transforms.features.channels import select_channels
+from melmill.transforms.features.chunks import (
+    ChunkSpec,
+    chunk_start,
+    count_chunks,
+    resampled_length,
+)
+from melmill.transforms.features.mel import LogSpec, MelSpec
+from melmill.transforms.features.resample import drifts
+from melmill.transforms.features.spans import (
     Span,
     extract_span,
     measure_levels,
@@ -34,8 +37,10 @@ from transforms.features.spans import (
     read_chunks,
     read_samples,
 )
-from transforms.features.spec import FeatureSpec
-from transforms.store.objects import StoredObject
+from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.store.objects import StoredObject
+from tests import signals
+from tests.damage import with_serial, with_xing
 
 #: Full scale is 1. soxr on a block and on the whole sum the same products in another order:
 #: measured up to 4.8e-7 over 150 random rate pairs. Where soxr's position drifts, its conversion
@@ -279,7 +284,7 @@ def test_an_error_of_a_decoder_is_not_reported_as_one_of_working_files(tmp_path,
         raise OSError(5, "of the decoder")
         yield
 
-    monkeypatch.setattr("transforms.features.spans.read_chunks", broken)
+    monkeypatch.setattr("melmill.transforms.features.spans.read_chunks", broken)
     with pytest.raises(OSError, match="of the decoder"):
         extract_span(span, SPEC, source, tmp_path / "spool")
 

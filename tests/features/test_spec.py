@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from transforms.features.chunks import ChunkSpec
-from transforms.features.logarithm import LogSpec
-from transforms.features.mel import MelSpec
-from transforms.features.spec import FeatureSpec
+from melmill.transforms.features.chunks import ChunkSpec
+from melmill.transforms.features.logarithm import LogSpec
+from melmill.transforms.features.mel import MelSpec
+from melmill.transforms.features.spec import FeatureSpec
 
 OTHER: dict[str, Any] = {
     "sample_rate_hz": 16_000,
@@ -76,7 +76,7 @@ def test_all_digests_differ() -> None:
 
 def test_the_extractors_version_changes_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     before = FeatureSpec().digest()
-    monkeypatch.setattr("transforms.features.spec.EXTRACTOR_VERSION", 99)
+    monkeypatch.setattr("melmill.transforms.features.spec.EXTRACTOR_VERSION", 99)
     assert FeatureSpec().digest() != before
 
 

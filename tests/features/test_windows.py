@@ -3,7 +3,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from transforms.features.windows import PaddedFrames, centred_window, frame_blocks, window_samples
+from melmill.transforms.features.windows import (
+    PaddedFrames,
+    centred_window,
+    frame_blocks,
+    window_samples,
+)
 
 OWN = ["boxcar", "hann", "hamming", "blackman", "nuttall", "blackmanharris", "flattop"]
 SCIPYS = ["bartlett", "triang", "cosine", "bohman", "parzen", "tukey", "han"]

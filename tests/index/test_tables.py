@@ -9,8 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.plans import failure, planned, summary
-from transforms.index.tables import (
+from melmill.transforms.index.tables import (
     FAILURES,
     RECORDINGS,
     SHARDS,
@@ -23,8 +22,9 @@ from transforms.index.tables import (
     shard_row,
     write_part,
 )
-from transforms.rows.summaries import RecordingRows
-from transforms.store.folders import Store
+from melmill.transforms.rows.summaries import RecordingRows
+from melmill.transforms.store.folders import Store
+from tests.plans import failure, planned, summary
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.e2e.runners.bare import ROOT
 CORE_TESTS = (
     *(f"tests/{one}" for one in ("beam", "catalogue", "core", "decode", "features", "index")),
     *(f"tests/{one}" for one in ("pipelines", "plan", "rows", "shards", "snapshot", "steps")),
-    *("tests/store", "tests/refresh/test_refresh.py", "transforms", "pipelines"),
+    *("tests/store", "tests/refresh/test_refresh.py", "tests/test_doctests.py"),
 )
 
 

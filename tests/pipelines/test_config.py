@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.config import Config, load_config, read_yaml
-from transforms.core.errors import ConfigError
-from transforms.features.chunks import ChunkSpec
-from transforms.features.spec import FeatureSpec
+from melmill.pipelines.config import Config, load_config, read_yaml
+from melmill.transforms.core.errors import ConfigError
+from melmill.transforms.features.chunks import ChunkSpec
+from melmill.transforms.features.spec import FeatureSpec
 
 Recipe = Callable[[str], Path]
 RECIPES = Path(__file__).parents[2] / "configs"

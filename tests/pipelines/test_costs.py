@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.costs import OFFERS, estimate_costs
+from melmill.pipelines.estimate.costs import OFFERS, estimate_costs
 
 
 def test_dataflow_costs_what_its_price_list_says() -> None:

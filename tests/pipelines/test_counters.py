@@ -11,10 +11,16 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.counters import Distribution, RunMetrics, display_totals, run_metrics, watching
-from pipelines.progress import Board, showing_progress
-from transforms.beam import metrics
-from transforms.beam.metrics import count, observe_ms
+from melmill.pipelines.run.counters import (
+    Distribution,
+    RunMetrics,
+    display_totals,
+    run_metrics,
+    watching,
+)
+from melmill.pipelines.run.progress import Board, showing_progress
+from melmill.transforms.beam import metrics
+from melmill.transforms.beam.metrics import count, observe_ms
 
 HERE = PipelineOptions(["--runner=FnApiRunner", "--direct_running_mode=in_memory"])
 
@@ -75,7 +81,7 @@ class Silent:
 def test_finished_shards_are_shown_where_a_runner_counts_nothing(
     monkeypatch: Any, capfd: Any
 ) -> None:
-    monkeypatch.setattr("pipelines.counters._SECONDS_BETWEEN", 0.05)
+    monkeypatch.setattr("melmill.pipelines.run.counters._SECONDS_BETWEEN", 0.05)
     with (
         showing_progress("extract") as address,
         watching(Silent(), address=address, finished=lambda: 7),

@@ -8,12 +8,20 @@ import pytest
 import soundfile
 import soxr
 
-from pipelines import demo, synthesis
-from pipelines.demo import COLUMNS, FORMATS, encode, make_demo_catalogue, perform, plan_song
-from pipelines.synthesis import INSTRUMENTS, Note, Room
-from transforms.catalogue.parts import catalogue_parts, list_part, open_catalogue
-from transforms.core.errors import UserError
-from transforms.features.mel import MelExtractor, MelSpec
+from melmill.pipelines.demo import songs as demo
+from melmill.pipelines.demo import synthesis
+from melmill.pipelines.demo.songs import (
+    COLUMNS,
+    FORMATS,
+    encode,
+    make_demo_catalogue,
+    perform,
+    plan_song,
+)
+from melmill.pipelines.demo.synthesis import INSTRUMENTS, Note, Room
+from melmill.transforms.catalogue.parts import catalogue_parts, list_part, open_catalogue
+from melmill.transforms.core.errors import UserError
+from melmill.transforms.features.mel import MelExtractor, MelSpec
 
 RATE_HZ = 22_050
 CHUNK = 3 * RATE_HZ

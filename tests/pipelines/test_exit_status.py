@@ -8,18 +8,18 @@ import fsspec
 import pytest
 import typer
 
-from pipelines.cli_common import Exit, reporting_errors
-from pipelines.errors import (
+from melmill.pipelines.cli.app import Exit, reporting_errors
+from melmill.pipelines.run.errors import (
     LostWorkerError,
     NothingSubmittedError,
     RunnerError,
     TooManyFailuresError,
 )
-from transforms.catalogue.parts import open_catalogue
-from transforms.core import errors
-from transforms.core.errors import DatasetError, UnavailableError, UserError
-from transforms.store import retries as patience
-from transforms.store.folders import Store
+from melmill.transforms.catalogue.parts import open_catalogue
+from melmill.transforms.core import errors
+from melmill.transforms.core.errors import DatasetError, UnavailableError, UserError
+from melmill.transforms.store import retries as patience
+from melmill.transforms.store.folders import Store
 
 STATUS = {
     errors.ConfigError: Exit.USAGE,

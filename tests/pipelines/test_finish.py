@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import load_config
-from pipelines.finish import commit_index
+from melmill.pipelines.commit import commit_index
+from melmill.pipelines.config import load_config
+from melmill.transforms.core.errors import DatasetError
 from tests.pipeline_runs import extract_here, make_test_job
 from tests.signals import noise, write_audio
-from transforms.core.errors import DatasetError
 
 CONFIGURATION = load_config(None, ()).as_dict()
 

@@ -51,7 +51,7 @@ COMMANDS = {
 def command_of(name: str, folder: Path) -> list[str]:
     """The command line; catalogues' URIs are absolute."""
     words = [str(folder / w) if w.startswith("songs/") else w for w in COMMANDS[name]]
-    return [sys.executable, "-m", "pipelines", *words]
+    return [sys.executable, "-m", "melmill", *words]
 
 
 @contextmanager

@@ -14,12 +14,12 @@ import apache_beam as beam
 import psutil
 import pytest
 
-from pipelines import launch
-from pipelines.errors import LostWorkerError
-from pipelines.launch import run_pipeline
-from pipelines.local_workers import watching_workers
-from pipelines.options import pipeline_options
-from transforms.core.errors import (
+from melmill.pipelines.run import launch
+from melmill.pipelines.run.errors import LostWorkerError
+from melmill.pipelines.run.launch import run_pipeline
+from melmill.pipelines.run.local_workers import watching_workers
+from melmill.pipelines.run.options import pipeline_options
+from melmill.transforms.core.errors import (
     CatalogueError,
     Cause,
     DatasetError,
@@ -28,18 +28,25 @@ from transforms.core.errors import (
     UserError,
 )
 
+
+@pytest.fixture(autouse=True)
+def _workers_find_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers look for modules where they are installed, not in the current folder."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+
+
 # What Beam makes of an error in a worker.
 BEAMS = """Traceback (most recent call last):
   File "apache_beam/runners/common.py", line 1498, in process
   File "/x/transforms/catalogue.py", line 45, in only_one
     raise CatalogueError(duplicate_message(first, others[0]))
-transforms.core.errors.{error} [while running 'ReadCatalogue/CheckUnique-ptransform-72']
+melmill.transforms.core.errors.{error} [while running 'ReadCatalogue/CheckUnique-ptransform-72']
 
 During handling of the above exception, another exception occurred:
 
 Traceback (most recent call last):
   File "apache_beam/runners/common.py", line 1563, in reraise
-transforms.core.errors.{error} [while running 'ReadCatalogue/CheckUnique-ptransform-72']
+melmill.transforms.core.errors.{error} [while running 'ReadCatalogue/CheckUnique-ptransform-72']
 """
 
 
@@ -74,9 +81,9 @@ def test_an_error_that_is_nobodys_fault_stays_beams(error: str) -> None:
 @pytest.mark.parametrize(
     ("said", "advice"),
     [
-        ("ModuleNotFoundError: No module named 'transforms' [while", "the workers have no melmill"),
+        ("ModuleNotFoundError: No module named 'melmill' [while", "the workers have no melmill"),
         (
-            "ModuleNotFoundError: No module named 'transforms.plan.job'",
+            "ModuleNotFoundError: No module named 'melmill.transforms.plan.job'",
             "the workers have no melmill",
         ),
         ("ModuleNotFoundError: No module named 'soxr'", "the workers have no Python package soxr;"),

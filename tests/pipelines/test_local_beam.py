@@ -12,8 +12,8 @@ import sys
 import psutil
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
-from pipelines.local_beam import _UNUSED
-from pipelines.quick_options import QuickOptions
+from melmill.pipelines.run.local_beam import _UNUSED
+from melmill.pipelines.run.quick_options import QuickOptions
 
 
 def modules_after(code: str) -> set[str]:
@@ -23,32 +23,38 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_no_command_imports_beam_before_its_options_are_read() -> None:
-    commands = "pipelines.cli, pipelines.cli_versions, pipelines.options, pipelines.runs"
-    assert "apache_beam" not in modules_after(f"import {commands}")
+    commands = "from melmill.pipelines.cli import pipeline_commands, snapshot_commands"
+    options = "from melmill.pipelines.run import options; import melmill.pipelines.run_records"
+    assert "apache_beam" not in modules_after(f"{commands}; {options}")
 
 
 def test_beam_is_imported_without_packages_that_go_unused() -> None:
-    options = "from pipelines.options import pipeline_options; pipeline_options('direct')"
-    modules = modules_after(f"{options}; import pipelines.extract, pipelines.local_runner")
+    options = (
+        "from melmill.pipelines.run.options import pipeline_options; pipeline_options('direct')"
+    )
+    modules = modules_after(
+        f"{options}; import melmill.pipelines.extract, melmill.pipelines.run.local_runner"
+    )
     assert "apache_beam.runners.portability.fn_api_runner.fn_runner" in modules
     assert not modules & {*_UNUSED}
 
 
 def test_a_worker_imports_no_more() -> None:
-    program = "import pipelines.local_beam as b; b.import_beam(); import transforms.write_shards"
+    program = "from melmill.pipelines.run.local_beam import import_beam; import_beam()"
+    program += "; import melmill.transforms.write_shards"
     assert not modules_after(program) & {*_UNUSED, "librosa", "matplotlib"}
 
 
 def test_what_was_left_out_can_be_imported_afterwards() -> None:
     installed = [name for name in ("pandas", "azure.core") if importlib.util.find_spec(name)]
     later = "".join(f"; import {name}" for name in installed)
-    program = f"import pipelines.local_beam as b; b.import_beam(){later}"
+    program = f"import melmill.pipelines.run.local_beam as b; b.import_beam(){later}"
     assert {*installed} <= modules_after(program)
 
 
 def test_another_runner_gets_all_of_beam() -> None:
     call = "pipeline_options('flink', 0, ['--flink_master=[local]'])"
-    modules = modules_after(f"from pipelines.options import pipeline_options; {call}")
+    modules = modules_after(f"from melmill.pipelines.run.options import pipeline_options; {call}")
     assert "apache_beam.io.gcp.bigquery" in modules
 
 
@@ -69,7 +75,9 @@ def test_a_worker_ends_with_its_launcher_however_that_ends() -> None:
         ("CONTROL_API_SERVICE_DESCRIPTOR", "LOGGING_API_SERVICE_DESCRIPTOR"), 'url: "localhost:9"'
     )
     program = "import subprocess, sys, os; "
-    program += "worker = subprocess.Popen([sys.executable, '-m', 'pipelines.local_beam', "
+    program += (
+        "worker = subprocess.Popen([sys.executable, '-m', 'melmill.pipelines.run.local_beam', "
+    )
     program += "str(os.getpid())], stdout=2); print(worker.pid, flush=True); os._exit(1)"
     ended = subprocess.run(
         [sys.executable, "-c", program],

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipelines.memory import FOR_WORKERS, tune_allocation
+from melmill.pipelines.run.memory import FOR_WORKERS, tune_allocation
 
 pytestmark = pytest.mark.alone
 glibc_only = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own setting")
@@ -30,7 +30,7 @@ def take(size):
     ctypes.memset(block, 1, size)
     return block
 if {wanted}:
-    from pipelines.memory import FOR_WORKERS, tune_allocation
+    from melmill.pipelines.run.memory import FOR_WORKERS, tune_allocation
     tune_allocation()
 libc.free(take(30 << 20))
 before = psutil.Process().memory_info().rss
@@ -49,9 +49,9 @@ print((psutil.Process().memory_info().rss - before) >> 20)
 SHARD = """
 import numpy as np
 import psutil
-from transforms.rows.parquet import ParquetShard
-from transforms.rows.schema import RowBatch, RowSchema
-from transforms.shards.writing import regroup
+from melmill.transforms.rows.parquet import ParquetShard
+from melmill.transforms.rows.schema import RowBatch, RowSchema
+from melmill.transforms.shards.writing import regroup
 kinds = RowSchema(n_mels=128, n_frames=130).columns()
 mel = np.random.default_rng(0).normal(size=(16, 128, 130)).astype(np.float32)
 zero = {"string": "x", "int32": 0, "int64": 0, "float": 0.0}

@@ -11,11 +11,11 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 
-from pipelines.config import load_config
-from pipelines.notebook import Audio, iter_chunks, load_audio, mel_spectrogram, play, plot
+from melmill.pipelines.config import load_config
+from melmill.pipelines.notebook import Audio, iter_chunks, load_audio, mel_spectrogram, play, plot
+from melmill.transforms.core.errors import ConfigError, RecordingError
 from tests.pipeline_runs import extract_here
 from tests.signals import noise, song, write_audio
-from transforms.core.errors import ConfigError, RecordingError
 
 #: A name, a rate, a number of channels, seconds.
 RECORDINGS = (
@@ -159,5 +159,5 @@ def test_bad_input_is_named(folder, tmp_path):
 
 
 def test_a_notebook_needs_no_beam():
-    program = "import sys, pipelines.notebook; sys.exit('apache_beam' in sys.modules)"
+    program = "import sys, melmill.pipelines.notebook; sys.exit('apache_beam' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

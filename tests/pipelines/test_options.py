@@ -14,8 +14,8 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
 )
 
-from pipelines.options import RUNNERS, pipeline_options, read_recipe
-from transforms.core.errors import ConfigError
+from melmill.pipelines.run.options import RUNNERS, pipeline_options, read_recipe
+from melmill.transforms.core.errors import ConfigError
 
 LOCAL_FLINK = "--flink_master=[local]"
 #: What each runner is to be told before it can be asked for.

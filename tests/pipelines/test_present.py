@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines import present
-from pipelines.counters import Distribution, RunMetrics
-from pipelines.extract import Extraction
+from melmill.pipelines.cli import pipeline_texts as present
+from melmill.pipelines.extract import Extraction
+from melmill.pipelines.run.counters import Distribution, RunMetrics
+from melmill.pipelines.snapshots.summary import failure_lines, totals_lines
+from melmill.transforms.snapshot.delta import Snapshot
+from melmill.transforms.snapshot.totals import SplitContent, Totals
 from tests import signals
 from tests.pipeline_runs import extract_here
-from transforms.snapshot.delta import Snapshot
-from transforms.snapshot.totals import SplitContent, Totals
 
 PLAN: dict[str, Any] = {
     "recordings": {"planned": 1000, "failed": 2, "skipped": 3},
@@ -81,13 +82,13 @@ def test_where_nothing_was_to_do_that_is_told() -> None:
 
 
 def test_failures_are_told_with_examples_on_one_line_each() -> None:
-    lines = present.failure_lines(totals())
+    lines = failure_lines(totals())
     assert lines == ["  2 failed: corrupt", "    '/songs/a\\nb.wav': it is broken"]
 
 
 def test_without_failures_none_are_told() -> None:
-    assert present.failure_lines(Totals()) == []
-    assert present.totals_lines(Totals()) == ["  0 recordings, 0.00 h, 0 rows"]
+    assert failure_lines(Totals()) == []
+    assert totals_lines(Totals()) == ["  0 recordings, 0.00 h, 0 rows"]
 
 
 def test_json_says_the_same() -> None:

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from pipelines import progress
-from pipelines.progress import Board, counting, showing_progress
-from transforms.beam.metrics import Progress
+from melmill.pipelines.run import progress
+from melmill.pipelines.run.progress import Board, counting, showing_progress
+from melmill.transforms.beam.metrics import Progress
 
 
 def hear(board: Board, source: str, **totals: float) -> None:

@@ -9,13 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.pipeline_runs import make_test_job
-from tests.plans import recording
-from tests.signals import noise, write_audio
-from transforms.core.errors import CatalogueError, DatasetError
-from transforms.core.records import Recording
-from transforms.diff_catalogue import decide
-from transforms.plan.comparing import (
+from melmill.transforms.core.errors import CatalogueError, DatasetError
+from melmill.transforms.core.records import Recording
+from melmill.transforms.diff_catalogue import decide
+from melmill.transforms.plan.comparing import (
     Candidate,
     Difference,
     Dropped,
@@ -28,7 +25,10 @@ from transforms.plan.comparing import (
     pack_recordings,
     unpack_recordings,
 )
-from transforms.plan.job import Base, ExtractJob
+from melmill.transforms.plan.job import Base, ExtractJob
+from tests.pipeline_runs import make_test_job
+from tests.plans import recording
+from tests.signals import noise, write_audio
 
 NAMES = [f"{letter}.wav" for letter in "abcdefg"]
 

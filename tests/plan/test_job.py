@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from melmill.transforms.catalogue.parts import Catalogue
+from melmill.transforms.core.records import Recording
+from melmill.transforms.plan.job import ExtractJob
 from tests.pipeline_runs import make_test_job
 from tests.signals import noise, write_audio
-from transforms.catalogue.parts import Catalogue
-from transforms.core.records import Recording
-from transforms.plan.job import ExtractJob
 
 TOKEN = "hunter2"
 

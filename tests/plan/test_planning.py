@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.plans import FEATURES, planned, probed, recording
-from transforms.core.errors import CatalogueError, Cause, RecordingError
-from transforms.core.records import ProbedRecording
-from transforms.features.chunks import ChunkSpec
-from transforms.plan.planning import (
+from melmill.transforms.core.errors import CatalogueError, Cause, RecordingError
+from melmill.transforms.core.records import ProbedRecording
+from melmill.transforms.features.chunks import ChunkSpec
+from melmill.transforms.plan.planning import (
     PlannedRecording,
     ShardPlan,
     ShardSpec,
@@ -28,6 +27,7 @@ from transforms.plan.planning import (
     plan_recording,
     row_bytes,
 )
+from tests.plans import FEATURES, planned, probed, recording
 
 DAY = 86_400
 

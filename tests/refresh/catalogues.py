@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
+from melmill.transforms.index.tables import read_index, read_shards
+from melmill.transforms.snapshot.delta import require_snapshot
+from melmill.transforms.store.folders import Store
 from tests.pipeline_runs import extract_here
 from tests.signals import noise, write_audio
-from transforms.index.tables import read_index, read_shards
-from transforms.snapshot.delta import require_snapshot
-from transforms.store.folders import Store
 
 RATE = 4000
 

@@ -21,15 +21,23 @@ from hypothesis.stateful import (
     rule,
 )
 
-import pipelines.extract
-import pipelines.finish
-from pipelines.compact import compact
-from pipelines.config import RetentionConfig, load_config
-from pipelines.export import export
-from pipelines.gc import collect
-from pipelines.takedown import takedown
-from pipelines.validate import validate
-from pipelines.versions import history, rollback
+import melmill.pipelines.commit
+import melmill.pipelines.extract
+from melmill.pipelines.compact import compact
+from melmill.pipelines.config import RetentionConfig, load_config
+from melmill.pipelines.export import export
+from melmill.pipelines.snapshots.gc import collect
+from melmill.pipelines.snapshots.history import history, rollback
+from melmill.pipelines.snapshots.validate import validate
+from melmill.pipelines.takedown import takedown
+from melmill.transforms.core.errors import Cause, ConflictError, DatasetError, RecordingError, Stage
+from melmill.transforms.decode.isolation import DecoderProcess
+from melmill.transforms.features.spans import extract_span
+from melmill.transforms.index.tables import read_index
+from melmill.transforms.snapshot.card import list_files
+from melmill.transforms.snapshot.delta import require_snapshot
+from melmill.transforms.store.folders import Store
+from melmill.transforms.views.exports import ExportJob
 from tests.pipeline_runs import extract_here, here, refresh_here
 from tests.refresh.catalogues import (
     RATE,
@@ -43,14 +51,6 @@ from tests.refresh.catalogues import (
     write_song,
     write_table,
 )
-from transforms.core.errors import Cause, ConflictError, DatasetError, RecordingError, Stage
-from transforms.decode.isolation import DecoderProcess
-from transforms.features.spans import extract_span
-from transforms.index.tables import read_index
-from transforms.snapshot.card import list_files
-from transforms.snapshot.delta import require_snapshot
-from transforms.store.folders import Store
-from transforms.views.exports import ExportJob
 
 NAMES = st.sampled_from([f"{letter}.wav" for letter in "abcde"])
 SEEDS = st.integers(0, 99)
@@ -118,14 +118,14 @@ def killed_at(write: int) -> Iterator[None]:
 @contextlib.contextmanager
 def killed_behind_the_commit(write: int) -> Iterator[None]:
     """Let the process die at the so-manieth write to the store after its commit."""
-    real, killing = pipelines.finish.commit, contextlib.ExitStack()
+    real, killing = melmill.pipelines.commit.commit, contextlib.ExitStack()
 
     def commit(*arguments: Any) -> int:
         version = real(*arguments)
         killing.enter_context(killed_at(write))
         return version
 
-    with mock.patch.object(pipelines.finish, "commit", commit), killing:
+    with mock.patch.object(melmill.pipelines.commit, "commit", commit), killing:
         yield
 
 
@@ -301,15 +301,15 @@ class DatasetMachine(RuleBasedStateMachine):
     @rule(seed=st.integers(5, 9))
     def refresh_beside_a_rival(self, seed: int) -> None:
         """A rival with other settings commits when this one has done everything but that."""
-        real, version = pipelines.extract.require_outcome, self.version()
+        real, version = melmill.pipelines.extract.require_outcome, self.version()
 
         def require_outcome(job: Any) -> Any:
-            pipelines.extract.require_outcome = real
+            melmill.pipelines.extract.require_outcome = real
             outcome = real(job)
             refresh_here(self.table(), self.dataset, f"split.seed={seed}")
             return outcome
 
-        patched = mock.patch.object(pipelines.extract, "require_outcome", require_outcome)
+        patched = mock.patch.object(melmill.pipelines.extract, "require_outcome", require_outcome)
         with patched, contextlib.suppress(ConflictError):
             refresh_here(self.table(), self.dataset, *self.recipe())
             assert self.version() == version + 1
@@ -318,17 +318,17 @@ class DatasetMachine(RuleBasedStateMachine):
     @rule(name=NAMES)
     def refresh_beside_one_that_misses_a_recording(self, name: str) -> None:
         """The same command, begun later, finds a recording gone, and perhaps nothing to do."""
-        real, committed = pipelines.extract.require_outcome, []
+        real, committed = melmill.pipelines.extract.require_outcome, []
 
         def require_outcome(job: Any) -> Any:
-            pipelines.extract.require_outcome = real
+            melmill.pipelines.extract.require_outcome = real
             self.table(without=frozenset({name}))
             rival = refresh_here(self.songs / "songs.jsonl", self.dataset, *self.recipe())
             committed.append(rival.committed)
             self.table()
             return real(job)
 
-        patched = mock.patch.object(pipelines.extract, "require_outcome", require_outcome)
+        patched = mock.patch.object(melmill.pipelines.extract, "require_outcome", require_outcome)
         with patched, contextlib.suppress(ConflictError):
             refresh_here(self.table(), self.dataset, *self.recipe())
         if committed == [True]:
@@ -361,14 +361,28 @@ class DatasetMachine(RuleBasedStateMachine):
         if known := sorted(self.known() & {"b.wav", "d.wav"}):
             with killed_at(write):
                 takedown(Store(str(self.dataset)), [str(self.songs / known[0])])
-            self.take_down(known[0])
+            self.erase(known[0])
 
-    @rule(name=NAMES, how=st.sampled_from(["{}", "file://{}"]))
-    def take_down(self, name: str, how: str = "{}") -> None:
-        if name in self.known():
-            takedown(Store(str(self.dataset)), [how.format(self.songs / name)])
-            self.erased.add(name)
-            self.may_be_stale = False
+    @rule(
+        number=st.integers(0, 4),
+        how=st.sampled_from(["{}", "file://{}"]),
+        back=st.sampled_from(["parent", "segments", ""]),
+    )
+    def take_down(self, number: int, how: str, back: str) -> None:
+        """A recording is erased, and the catalogue names it in another way, or not."""
+        if known := sorted(self.known() - {"anchor.wav"}):
+            name = known[number % len(known)]
+            self.erase(name, how)
+            if back == "parent":
+                self.refresh_from_a_parent_folder()
+            elif back == "segments":
+                self.segment(name, (self.segments.get(name, 0) + 1) % 4)
+                self.refresh()
+
+    def erase(self, name: str, how: str = "{}") -> None:
+        takedown(Store(str(self.dataset)), [how.format(self.songs / name)])
+        self.erased.add(name)
+        self.may_be_stale = False
         assert not self.erased & self.known()
         erased = sorted(str(self.songs / one) for one in self.erased)
         store = Store(str(self.dataset))

@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms.index.tables import read_shards, shard_row, write_part
-from transforms.snapshot.delta import require_snapshot
-from transforms.store.folders import Store
+from melmill.transforms.index.tables import read_shards, shard_row, write_part
+from melmill.transforms.snapshot.delta import require_snapshot
+from melmill.transforms.store.folders import Store
 
 
 def change_a_row(store: Store) -> str:

@@ -9,15 +9,15 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 
-from pipelines.compact import compact
-from pipelines.takedown import takedown
-from pipelines.versions import rollback
+from melmill.pipelines.compact import compact
+from melmill.pipelines.snapshots.history import rollback
+from melmill.pipelines.takedown import takedown
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.snapshot import delta as snapshots
+from melmill.transforms.snapshot.delta import require_snapshot
+from melmill.transforms.store.folders import Store
 from tests.pipeline_runs import extract_here, here, refresh_here
 from tests.refresh.catalogues import SMALL, files_of, write_song, write_songs
-from transforms.core.errors import DatasetError
-from transforms.snapshot import delta as snapshots
-from transforms.snapshot.delta import require_snapshot
-from transforms.store.folders import Store
 
 
 @pytest.fixture(scope="module")

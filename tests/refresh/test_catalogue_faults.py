@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from melmill.transforms.index.tables import read_index
+from melmill.transforms.snapshot.delta import require_snapshot
+from melmill.transforms.store.folders import Store
 from tests.pipeline_runs import extract_here, melmill_json, refresh_here
 from tests.refresh.catalogues import (
     SMALL,
@@ -16,9 +19,6 @@ from tests.refresh.catalogues import (
     write_song,
     write_songs,
 )
-from transforms.index.tables import read_index
-from transforms.snapshot.delta import require_snapshot
-from transforms.store.folders import Store
 
 
 def path_of(folder: Path, name: bytes) -> Path:

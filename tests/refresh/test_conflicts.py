@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 from deltalake import DeltaTable
 
-import pipelines.compact
-import pipelines.extract
-import transforms.write_shards
-from pipelines.cli_common import Exit
-from pipelines.compact import compact
-from pipelines.config import RetentionConfig
-from pipelines.gc import collect
-from pipelines.takedown import takedown
-from pipelines.validate import validate
+import melmill.pipelines.compact
+import melmill.pipelines.extract
+import melmill.transforms.write_shards
+from melmill.pipelines.cli.app import Exit
+from melmill.pipelines.compact import compact
+from melmill.pipelines.config import RetentionConfig
+from melmill.pipelines.snapshots.gc import collect
+from melmill.pipelines.snapshots.validate import validate
+from melmill.pipelines.takedown import takedown
+from melmill.transforms.core.errors import ConflictError
+from melmill.transforms.store.folders import Store
 from tests.pipeline_runs import extract_here, here, refresh_here
 from tests.refresh.catalogues import (
     SMALL,
@@ -29,8 +31,6 @@ from tests.refresh.catalogues import (
     write_song,
     write_songs,
 )
-from transforms.core.errors import ConflictError
-from transforms.store.folders import Store
 
 
 @pytest.fixture
@@ -67,7 +67,9 @@ def test_the_overtaken_refresh_leaves_nothing(
     (songs / "0.wav").unlink()
     write_song(songs / "new.wav", 50)
     before = files_of(dataset)
-    overtaken(pipelines.extract, monkeypatch, lambda: refresh_here(songs, dataset, *settings))
+    overtaken(
+        melmill.pipelines.extract, monkeypatch, lambda: refresh_here(songs, dataset, *settings)
+    )
     with pytest.raises(ConflictError, match="another run committed version 1"):
         refresh_here(songs, dataset)
     assert DeltaTable(dataset).version() == 1
@@ -80,7 +82,7 @@ def test_the_overtaken_compaction_leaves_nothing(
 ) -> None:
     (songs / "0.wav").unlink()
     before = files_of(dataset)
-    overtaken(pipelines.compact, monkeypatch, lambda: refresh_here(songs, dataset))
+    overtaken(melmill.pipelines.compact, monkeypatch, lambda: refresh_here(songs, dataset))
     with pytest.raises(ConflictError):
         compact(Store(str(dataset)), here())
     assert files_of(dataset) == before | needed_files(dataset)
@@ -92,7 +94,9 @@ def test_a_refresh_that_a_takedown_overtook_brings_nothing_back(
     write_song(songs / "0.wav", 50)
     erased = str(songs / "0.wav")
 
-    overtaken(pipelines.extract, monkeypatch, lambda: takedown(Store(str(dataset)), [erased]))
+    overtaken(
+        melmill.pipelines.extract, monkeypatch, lambda: takedown(Store(str(dataset)), [erased])
+    )
     with pytest.raises(ConflictError):
         refresh_here(songs, dataset)
     refresh_here(songs, dataset)
@@ -102,7 +106,7 @@ def test_a_refresh_that_a_takedown_overtook_brings_nothing_back(
 def test_two_commands_at_once(songs: Path, dataset: Path, tmp_path: Path) -> None:
     write_song(songs / "new.wav", 50)
     write_song(songs / "1.wav", 51)
-    command = [sys.executable, "-m", "pipelines", "refresh", str(songs), str(dataset), "--quiet"]
+    command = [sys.executable, "-m", "melmill", "refresh", str(songs), str(dataset), "--quiet"]
     both = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -125,7 +129,7 @@ def test_the_overtaken_leaves_what_an_earlier_snapshot_holds(
     # The rival does the very same, so its shards have the same names; then all are others.
     write_song(songs / "new.wav", 50)
     held: dict[object, object] = {}
-    real = transforms.write_shards.write_shard
+    real = melmill.transforms.write_shards.write_shard
 
     def write_shard(*arguments: object) -> object:
         monkeypatch.undo()
@@ -134,7 +138,7 @@ def test_the_overtaken_leaves_what_an_earlier_snapshot_holds(
         refresh_here(songs, dataset, "output.compression_level=7")
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(transforms.write_shards, "write_shard", write_shard)
+    monkeypatch.setattr(melmill.transforms.write_shards, "write_shard", write_shard)
     with pytest.raises(ConflictError):
         refresh_here(songs, dataset)
     assert rows_of(dataset, 1) == held
@@ -142,10 +146,10 @@ def test_the_overtaken_leaves_what_an_earlier_snapshot_holds(
 
 def test_what_a_rival_has_announced_is_left_to_it(songs: Path, tmp_path: Path) -> None:
     """Of two attempts at the same run, the second is about to put a file that it announced."""
-    from pipelines.finish import begin, discard
-    from pipelines.maintenance import in_its_staging
+    from melmill.pipelines.commit import begin, discard
+    from melmill.pipelines.snapshots.open import in_its_staging
+    from melmill.transforms.shards.receipts import announce_shard
     from tests.pipeline_runs import make_test_job
-    from transforms.shards.receipts import announce_shard
 
     dataset = tmp_path / "set"
     extract_here(songs, dataset, *SMALL)
@@ -162,10 +166,10 @@ def test_what_a_rival_has_announced_is_left_to_it(songs: Path, tmp_path: Path) -
 def test_side_files_of_a_later_commit_are_not_overwritten(
     songs: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pipelines.finish
+    import melmill.pipelines.commit
 
     write_song(songs / "new.wav", 50)
-    real = pipelines.finish.commit
+    real = melmill.pipelines.commit.commit
 
     def commit(store: Store, *arguments: object) -> int:
         monkeypatch.undo()
@@ -174,7 +178,7 @@ def test_side_files_of_a_later_commit_are_not_overwritten(
         takedown(store, [str(songs / "0.wav")])
         return version
 
-    monkeypatch.setattr(pipelines.finish, "commit", commit)
+    monkeypatch.setattr(melmill.pipelines.commit, "commit", commit)
     made = refresh_here(songs, dataset)
     assert (made.committed, made.snapshot.version) == (True, 1)
     assert validate(Store(str(dataset)), 1, lambda number: None) == []

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.config import RetentionConfig
-from pipelines.gc import collect
-from pipelines.validate import validate
+from melmill.pipelines.config import RetentionConfig
+from melmill.pipelines.snapshots.gc import collect
+from melmill.pipelines.snapshots.validate import validate
+from melmill.transforms.snapshot.delta import require_snapshot
+from melmill.transforms.store.folders import Store
 from tests.pipeline_runs import extract_here, refresh_here
 from tests.refresh.catalogues import (
     SMALL,
@@ -26,8 +28,6 @@ from tests.refresh.catalogues import (
     write_songs,
 )
 from tests.refresh.machine import killed_at
-from transforms.snapshot.delta import require_snapshot
-from transforms.store.folders import Store
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_killed_after_a_while(
         "takedown": [dataset, erased, "--yes"],
         "gc": [dataset, "--keep=1", "--grace-hours=0"],
     }[command]
-    line = [sys.executable, "-m", "pipelines", command, *map(str, arguments), "--quiet"]
+    line = [sys.executable, "-m", "melmill", command, *map(str, arguments), "--quiet"]
     before, version = held(dataset)
     kill_after(np.random.default_rng(seed).uniform(0, _SECONDS[command]), line)
     if command == "gc" or held(dataset)[1] == version:
@@ -138,7 +138,7 @@ def test_finished_shards_are_not_made_again(
         raise RuntimeError("the machine went down")
 
     with monkeypatch.context() as patch:
-        patch.setattr("transforms.write_index.write_part", killed)
+        patch.setattr("melmill.transforms.write_index.write_part", killed)
         with pytest.raises(RuntimeError):
             refresh_here(songs, dataset)
     made = refresh_here(songs, dataset)
@@ -150,7 +150,7 @@ def test_finished_shards_are_not_made_again(
 def test_a_file_that_changes_while_it_is_read_is_read_again(
     songs: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transforms.features import spans
+    from melmill.transforms.features import spans
 
     real, changed = spans.read_chunks, []
 
@@ -161,8 +161,10 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
         return real(span, features, source)  # type: ignore[arg-type]
 
     monkeypatch.setattr(spans, "read_chunks", change)
-    monkeypatch.setattr("transforms.write_shards.borrow_decoder", lambda _: _InThisProcess())
-    monkeypatch.setattr("transforms.write_shards.return_decoder", lambda *_: None)
+    monkeypatch.setattr(
+        "melmill.transforms.write_shards.borrow_decoder", lambda _: _InThisProcess()
+    )
+    monkeypatch.setattr("melmill.transforms.write_shards.return_decoder", lambda *_: None)
     refresh_here(songs, dataset)
     assert changed
     monkeypatch.undo()

@@ -8,17 +8,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.cli import recipe_for
-from pipelines.config import load_config
-from pipelines.extract import make_job, resolve_catalogue
-from pipelines.plan import plan
-from pipelines.present_versions import refresh_text
-from pipelines.refresh import plan_refresh
+from melmill.pipelines.cli.pipeline_commands import recipe_for
+from melmill.pipelines.cli.snapshot_texts import refresh_text
+from melmill.pipelines.config import load_config
+from melmill.pipelines.extract import make_job, resolve_catalogue
+from melmill.pipelines.plan import plan
+from melmill.pipelines.refresh import plan_refresh
+from melmill.transforms.catalogue.left_out import read_uris
+from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.store.folders import Store
 from tests.pipeline_runs import extract_here, here, make_test_job, refresh_here
 from tests.refresh.catalogues import SMALL, rows_of, statuses_of, write_songs, write_table
-from transforms.catalogue.left_out import read_uris
-from transforms.core.errors import CatalogueError
-from transforms.store.folders import Store
 
 FEW = (*SMALL, "output.min_shards=2", "refresh.max_removed_ratio=0.1")
 

@@ -12,12 +12,15 @@ import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from deltalake import DeltaTable
 
-from pipelines.cli import recipe_for
-from pipelines.extract import build_pipeline, make_job, resolve_catalogue
-from pipelines.finish import begin, commit_index, read_outcome
-from pipelines.maintenance import start_from
-from pipelines.refresh import plan_refresh
-from pipelines.validate import validate
+from melmill.pipelines.cli.pipeline_commands import recipe_for
+from melmill.pipelines.commit import begin, commit_index, read_outcome
+from melmill.pipelines.extract import build_pipeline, make_job, resolve_catalogue
+from melmill.pipelines.refresh import plan_refresh
+from melmill.pipelines.snapshots.open import start_from
+from melmill.pipelines.snapshots.validate import validate
+from melmill.transforms.core.errors import CatalogueError, DatasetError
+from melmill.transforms.snapshot.delta import require_snapshot
+from melmill.transforms.store.folders import Store
 from tests.pipeline_runs import extract_here, here, refresh_here
 from tests.refresh.catalogues import (
     SMALL,
@@ -30,9 +33,6 @@ from tests.refresh.catalogues import (
     write_songs,
     write_table,
 )
-from transforms.core.errors import CatalogueError, DatasetError
-from transforms.snapshot.delta import require_snapshot
-from transforms.store.folders import Store
 
 COUNTED = ("new", "changed", "removed", "retried", "relabelled", "recomputed", "unchanged")
 
@@ -201,7 +201,7 @@ def test_a_shorter_limit_removes_what_is_too_long_and_a_longer_one_brings_it_bac
 def test_a_newer_extractor_computes_everything_again(
     songs: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transforms.features.spec.EXTRACTOR_VERSION", 99)
+    monkeypatch.setattr("melmill.transforms.features.spec.EXTRACTOR_VERSION", 99)
     made = refresh_here(songs, dataset)
     assert kinds(made.difference) == {"recomputed": 6}
     assert '"extractor_version":99' in made.snapshot.features
@@ -466,7 +466,7 @@ def test_what_fails_after_the_commit_is_no_conflict(
         raise DatasetError("the card cannot be written")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.finish.write_card", fail)
+        patch.setattr("melmill.pipelines.commit.write_card", fail)
         with pytest.raises(DatasetError, match="the card cannot be written"):
             refresh_here(songs, dataset)
     missing = faults(dataset)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipelines.errors import NothingSubmittedError
-from pipelines.runs import Run, recording_run, write_metrics
+from melmill.pipelines.run.errors import NothingSubmittedError
+from melmill.pipelines.run_records import Run, recording_run, write_metrics
+from melmill.transforms.core.errors import ConfigError, ConflictError
+from melmill.transforms.store.folders import Store
 from tests.pipeline_runs import melmill
 from tests.refresh.catalogues import SMALL, write_song, write_songs
-from transforms.core.errors import ConfigError, ConflictError
-from transforms.store.folders import Store
 
 
 def runs(dataset: Path) -> list[dict[str, Any]]:

@@ -8,16 +8,24 @@ from pathlib import Path
 
 import pytest
 
-import pipelines.extract
-from pipelines.config import RetentionConfig
-from pipelines.dataset import Dataset
-from pipelines.export import export
-from pipelines.gc import collect
-from pipelines.inspect import inspect, inspection_json, inspection_text
-from pipelines.present_versions import takedown_json, takedown_text
-from pipelines.takedown import Takedown, takedown
-from pipelines.validate import validate
-from pipelines.versions import history, rollback
+import melmill.pipelines.extract
+from melmill.pipelines.cli.snapshot_texts import takedown_json, takedown_text
+from melmill.pipelines.config import RetentionConfig
+from melmill.pipelines.dataset import Dataset
+from melmill.pipelines.export import export
+from melmill.pipelines.snapshots.gc import collect
+from melmill.pipelines.snapshots.history import history, rollback
+from melmill.pipelines.snapshots.inspect import inspect, inspection_json, inspection_text
+from melmill.pipelines.snapshots.validate import validate
+from melmill.pipelines.takedown import Takedown, takedown
+from melmill.transforms.catalogue.left_out import LeftOut, names_of_uri, read_left_out
+from melmill.transforms.catalogue.taken_down import TakenDown, read_taken_down, write_taken_down
+from melmill.transforms.core.errors import ConflictError, DatasetError
+from melmill.transforms.core.naming import recording_id
+from melmill.transforms.snapshot.delta import require_snapshot
+from melmill.transforms.store.folders import Store
+from melmill.transforms.views.export_records import read_export_records
+from melmill.transforms.views.exports import ExportJob
 from tests.pipeline_runs import extract_here, here, refresh_here
 from tests.refresh.catalogues import (
     SMALL,
@@ -31,14 +39,6 @@ from tests.refresh.catalogues import (
 )
 from tests.refresh.machine import killed_at, killed_at_removal
 from tests.refresh.test_conflicts import overtaken
-from transforms.catalogue.left_out import LeftOut, names_of_uri, read_left_out
-from transforms.catalogue.taken_down import TakenDown, read_taken_down, write_taken_down
-from transforms.core.errors import ConflictError, DatasetError
-from transforms.core.naming import recording_id
-from transforms.snapshot.delta import require_snapshot
-from transforms.store.folders import Store
-from transforms.views.export_records import read_export_records
-from transforms.views.exports import ExportJob
 
 FEW = (*SMALL, "output.min_shards=2", "split.fractions={train: 1.0}")
 TWINS = "output.formats=[parquet,tfrecord]"
@@ -263,7 +263,7 @@ def test_a_run_that_is_overtaken_by_it_leaves_nothing(
     def rival() -> None:
         takedown(store, [str(songs / "1.wav")])
 
-    overtaken(pipelines.extract, monkeypatch, rival)
+    overtaken(melmill.pipelines.extract, monkeypatch, rival)
     with pytest.raises(ConflictError):
         refresh_here(catalogue, dataset, "catalogue.content_hashes=false")
     assert mentions_of(dataset, uri, str(songs / "1.wav")) == []
@@ -410,7 +410,7 @@ def test_an_export_of_a_dataset_that_cannot_be_told_warns(
 
 def test_a_list_has_one_name_however_it_is_ordered(store: Store) -> None:
     """It was announced under another name than it was written under."""
-    from transforms.catalogue.taken_down import TakenDown, taken_down_name, write_taken_down
+    from melmill.transforms.catalogue.taken_down import TakenDown, taken_down_name, write_taken_down
 
     listed = [TakenDown(f"{i}", f"/songs/{9 - i}.wav", "2026-11-25T00:00:00") for i in range(3)]
     assert taken_down_name(listed) == taken_down_name(listed[::-1])
@@ -419,7 +419,7 @@ def test_a_list_has_one_name_however_it_is_ordered(store: Store) -> None:
 
 def test_nothing_to_read_is_no_reason_to_fail(store: Store, dataset: Path, songs: Path) -> None:
     """The closing text of an extraction shows how a split is read, and there was none."""
-    from pipelines.present import extraction_text
+    from melmill.pipelines.cli.pipeline_texts import extraction_text
 
     takedown(store, sorted(uris_of(dataset)))
     made = extract_here(songs, dataset, *FEW, TWINS, "catalogue.content_hashes=true")

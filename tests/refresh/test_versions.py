@@ -15,12 +15,10 @@ from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.compact import compact
-from pipelines.config import RetentionConfig
-from pipelines.gc import _garbage, choose, collect
-from pipelines.takedown import takedown
-from pipelines.validate import validate
-from pipelines.versions import (
+from melmill.pipelines.compact import compact
+from melmill.pipelines.config import RetentionConfig
+from melmill.pipelines.snapshots.gc import _garbage, choose, collect
+from melmill.pipelines.snapshots.history import (
     _aligned,
     _compare_parts,
     checkout,
@@ -29,6 +27,15 @@ from pipelines.versions import (
     history,
     rollback,
 )
+from melmill.pipelines.snapshots.validate import validate
+from melmill.pipelines.takedown import takedown
+from melmill.transforms.catalogue.taken_down import read_taken_down
+from melmill.transforms.core.errors import ConflictError, DatasetError
+from melmill.transforms.core.naming import bucket, digest
+from melmill.transforms.index.tables import write_part
+from melmill.transforms.shards.merging import ShardSize, plan_merges
+from melmill.transforms.snapshot.delta import Past, Snapshot, require_snapshot
+from melmill.transforms.store.folders import Store
 from tests.pipeline_runs import extract_here, here, melmill, melmill_json, refresh_here
 from tests.refresh.catalogues import (
     SMALL,
@@ -40,13 +47,6 @@ from tests.refresh.catalogues import (
     write_song,
     write_songs,
 )
-from transforms.catalogue.taken_down import read_taken_down
-from transforms.core.errors import ConflictError, DatasetError
-from transforms.core.naming import bucket, digest
-from transforms.index.tables import write_part
-from transforms.shards.merging import ShardSize, plan_merges
-from transforms.snapshot.delta import Past, Snapshot, require_snapshot
-from transforms.store.folders import Store
 
 DAY_MS = 86_400_000
 #: Files of a dataset with twins that no snapshot names.
@@ -313,7 +313,7 @@ def test_gc_stops_where_a_run_of_long_ago_goes_on_meanwhile(
         _interrupted_refresh(folder)
         return garbage
 
-    monkeypatch.setattr("pipelines.gc._garbage", slow)
+    monkeypatch.setattr("melmill.pipelines.snapshots.gc._garbage", slow)
     with pytest.raises(ConflictError, match="a run began just now; run gc again"):
         collect(store, retention, now_ms=soon)
     monkeypatch.undo()
@@ -335,13 +335,13 @@ def test_gc_is_not_stopped_by_what_a_running_run_writes(
         (staging / "shards" / f"{'0' * 32}.json").write_text("{}")
         return garbage
 
-    monkeypatch.setattr("pipelines.gc._garbage", slow)
+    monkeypatch.setattr("melmill.pipelines.snapshots.gc._garbage", slow)
     collect(store, RetentionConfig(keep_snapshots=3, grace_hours=24))
 
 
 def _interrupted_refresh(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("transforms.write_index.write_part", _fail)
+        patch.setattr("melmill.transforms.write_index.write_part", _fail)
         with pytest.raises(RuntimeError):
             refresh_here(folder / "songs", folder / "set")
 
@@ -472,7 +472,7 @@ def test_an_interrupted_takedown_is_finished(
 ) -> None:
     uri = next(name for name in statuses_of(folder / "set") if name.endswith("/3.wav"))
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.takedown.erase_leftovers", _fail)
+        patch.setattr("melmill.pipelines.takedown.erase_leftovers", _fail)
         with pytest.raises(RuntimeError):
             takedown(store, [uri])
     assert _mentions(folder / "set", uri) != []
@@ -502,7 +502,7 @@ def test_an_interrupted_takedown_is_finished_by_one_of_another(
 ) -> None:
     first, second = sorted(statuses_of(folder / "set"))[:2]
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.takedown.erase_leftovers", _fail)
+        patch.setattr("melmill.pipelines.takedown.erase_leftovers", _fail)
         with pytest.raises(RuntimeError):
             takedown(store, [first])
     takedown(store, [first, second])

@@ -12,12 +12,19 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from pipelines.cli_common import Exit
-from pipelines.compact import compact
-from pipelines.extract import extract
-from pipelines.takedown import takedown
-from pipelines.validate import validate
-from pipelines.versions import rollback
+from melmill.pipelines.cli.app import Exit
+from melmill.pipelines.compact import compact
+from melmill.pipelines.extract import extract
+from melmill.pipelines.snapshots.history import rollback
+from melmill.pipelines.snapshots.validate import validate
+from melmill.pipelines.takedown import takedown
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.index.tables import read_shards
+from melmill.transforms.rows.schema import RowSchema
+from melmill.transforms.rows.summaries import ShardSummary
+from melmill.transforms.snapshot.card import stale_files
+from melmill.transforms.snapshot.delta import Snapshot, commit, require_snapshot
+from melmill.transforms.store.folders import Store
 from tests.pipeline_runs import extract_here, here, melmill, refresh_here
 from tests.plans import lay_down, summary
 from tests.refresh.catalogues import (
@@ -30,13 +37,6 @@ from tests.refresh.catalogues import (
     write_song,
     write_songs,
 )
-from transforms.core.errors import DatasetError
-from transforms.index.tables import read_shards
-from transforms.rows.schema import RowSchema
-from transforms.rows.summaries import ShardSummary
-from transforms.snapshot.card import stale_files
-from transforms.snapshot.delta import Snapshot, commit, require_snapshot
-from transforms.store.folders import Store
 
 TWINS = "output.formats=[parquet,tfrecord]"
 
@@ -58,7 +58,7 @@ def test_a_recording_that_failed_for_a_while_comes_back_whole(
     songs: Path, tmp_path: Path, again: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its shard was written over the live file, or it came back with a third of its rows."""
-    from transforms.shards import writing as shards
+    from melmill.transforms.shards import writing as shards
 
     write_song(songs / "long.wav", 9, 6.0)
     dataset, real = tmp_path / "set", shards.extract_span
@@ -71,8 +71,8 @@ def test_a_recording_that_failed_for_a_while_comes_back_whole(
                 raise shards.RecordingError("decode", "timeout", "not read within 1 s")
             return function(span, *arguments)
 
-    monkeypatch.setattr("transforms.write_shards.borrow_decoder", lambda _: Decoder())
-    monkeypatch.setattr("transforms.write_shards.return_decoder", lambda *_: None)
+    monkeypatch.setattr("melmill.transforms.write_shards.borrow_decoder", lambda _: Decoder())
+    monkeypatch.setattr("melmill.transforms.write_shards.return_decoder", lambda *_: None)
     extract_here(songs, dataset, *SMALL, TWINS)
     assert real is shards.extract_span
     assert statuses_of(dataset)[str(songs / "long.wav")] == ("failed", 0)
@@ -179,7 +179,7 @@ def _changed(shard: ShardSummary, **change: int) -> ShardSummary:
 
 
 def test_validate_counts_the_rows_of_each_recording(songs: Path, tmp_path: Path) -> None:
-    from transforms.index.tables import shard_row, write_part
+    from melmill.transforms.index.tables import shard_row, write_part
 
     dataset = tmp_path / "set"
     extract_here(songs, dataset, *SMALL, "split.fractions={train: 1.0}", "output.min_shards=1")
@@ -313,7 +313,7 @@ def test_a_run_killed_amid_its_side_files_leaves_them_to_the_next(
 
 
 def _schema(store: Store) -> RowSchema:
-    from pipelines.maintenance import row_schema
+    from melmill.pipelines.snapshots.open import row_schema
 
     return row_schema(store, require_snapshot(store))
 
@@ -345,7 +345,7 @@ def test_an_interrupted_first_run_is_gone_on_with(
         raise RuntimeError("the machine went down")
 
     with monkeypatch.context() as patch:
-        patch.setattr("transforms.write_index.write_part", killed)
+        patch.setattr("melmill.transforms.write_index.write_part", killed)
         with pytest.raises(RuntimeError):
             extract_here(songs, tmp_path / "set", *SMALL)
     made = extract_here(songs, tmp_path / "set", *SMALL)
@@ -361,12 +361,12 @@ def test_nothing_to_do_leaves_a_rivals_work_alone(
     songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A rival with the same command is at work on what is not there any more."""
-    import pipelines.extract
+    import melmill.pipelines.extract
 
     dataset = tmp_path / "set"
     extract_here(songs, dataset, *SMALL)
     write_song(songs / "new.wav", 50)
-    real = pipelines.extract.require_outcome
+    real = melmill.pipelines.extract.require_outcome
 
     def require_outcome(job: Any) -> Any:
         monkeypatch.undo()
@@ -375,7 +375,7 @@ def test_nothing_to_do_leaves_a_rivals_work_alone(
         (tmp_path / "away.wav").rename(songs / "new.wav")
         return real(job)
 
-    monkeypatch.setattr(pipelines.extract, "require_outcome", require_outcome)
+    monkeypatch.setattr(melmill.pipelines.extract, "require_outcome", require_outcome)
     assert refresh_here(songs, dataset).committed
     assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
 
@@ -383,19 +383,19 @@ def test_nothing_to_do_leaves_a_rivals_work_alone(
 def test_a_winner_is_not_disturbed_by_the_tidying_of_the_loser(
     songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pipelines.finish
+    import melmill.pipelines.commit
 
     dataset = tmp_path / "set"
     extract_here(songs, dataset, *SMALL)
     write_song(songs / "new.wav", 50)
-    real = pipelines.finish.write_card
+    real = melmill.pipelines.commit.write_card
 
     def write_card(store: Store, *arguments: Any) -> None:
         # The loser has seen the commit by now, and removes the folder that both work in.
         store.remove("staging")
         real(store, *arguments)
 
-    monkeypatch.setattr(pipelines.finish, "write_card", write_card)
+    monkeypatch.setattr(melmill.pipelines.commit, "write_card", write_card)
     assert refresh_here(songs, dataset).committed
     assert faults(dataset) == []
     assert files_of(dataset) == files_of(dataset)
@@ -404,17 +404,17 @@ def test_a_winner_is_not_disturbed_by_the_tidying_of_the_loser(
 def test_an_overtaken_extraction_leaves_nothing(
     songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pipelines.extract
+    import melmill.pipelines.extract
 
     dataset, other = tmp_path / "set", write_songs(tmp_path / "other", 3)
-    real = pipelines.extract.require_outcome
+    real = melmill.pipelines.extract.require_outcome
 
     def require_outcome(job: Any) -> Any:
         monkeypatch.undo()
         extract_here(other, dataset, *SMALL)
         return real(job)
 
-    monkeypatch.setattr(pipelines.extract, "require_outcome", require_outcome)
+    monkeypatch.setattr(melmill.pipelines.extract, "require_outcome", require_outcome)
     with pytest.raises(DatasetError, match="another run committed version 0"):
         extract_here(songs, dataset, *SMALL)
     assert files_of(dataset) == needed_files(dataset)
@@ -450,7 +450,7 @@ def test_rows_that_were_changed_and_signed_again_are_found(songs: Path, tmp_path
 def test_rows_that_change_while_they_are_carried_over_are_not_committed(
     songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from transforms.shards import rewriting
+    from melmill.transforms.shards import rewriting
 
     dataset = tmp_path / "set"
     extract_here(songs, dataset, *SMALL, "split.fractions={train: 1.0}", "output.min_shards=1")

@@ -12,21 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.pipeline_runs import extract_here
-from tests.signals import noise, write_audio
-from transforms.rows import distribution
-from transforms.rows.columns import LabelColumn
-from transforms.rows.distribution import (
+from melmill.transforms.rows import distribution
+from melmill.transforms.rows.columns import LabelColumn
+from melmill.transforms.rows.distribution import (
     DURATION_EDGES_S,
     LEVEL_EDGES_DBFS,
     Distribution,
     DistributionCounter,
     histogram,
 )
-from transforms.rows.parquet import read_rows
-from transforms.rows.schema import RowBatch
-from transforms.snapshot.totals import add_up
-from transforms.store.folders import Store
+from melmill.transforms.rows.parquet import read_rows
+from melmill.transforms.rows.schema import RowBatch
+from melmill.transforms.snapshot.totals import add_up
+from melmill.transforms.store.folders import Store
+from tests.pipeline_runs import extract_here
+from tests.signals import noise, write_audio
 
 LABELS = (LabelColumn("genre", "string"), LabelColumn("tags", "list<int64>"))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from transforms.rows.moments import Moments
+from melmill.transforms.rows.moments import Moments
 
 
 def rows(number: int = 40, offset: float = 0.0, scale: float = 20.0, seed: int = 0) -> np.ndarray:

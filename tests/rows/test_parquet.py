@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.rows.columns import LABEL_TYPES, LabelColumn
-from transforms.rows.parquet import ParquetShard, read_rows, read_schema
-from transforms.rows.schema import (
+from melmill.transforms.rows.columns import LABEL_TYPES, LabelColumn
+from melmill.transforms.rows.parquet import ParquetShard, read_rows, read_schema
+from melmill.transforms.rows.schema import (
     RowBatch,
     RowSchema,
     round_to_resolution,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.rows.rows_digest import combine_digests, digest_text, rows_digest
+from melmill.transforms.rows.rows_digest import combine_digests, digest_text, rows_digest
 
 
 def make_rows(number: int, seed: int = 0) -> dict[str, np.ndarray]:

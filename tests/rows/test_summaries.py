@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
+from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause
+from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
 from tests.plans import failure, summary
-from transforms.core.errors import TRANSIENT_CAUSES, Cause
-from transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
 
 FINITE = st.floats(allow_nan=False)
 

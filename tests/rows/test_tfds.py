@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from transforms.rows.columns import LABEL_TYPES, LabelColumn
-from transforms.rows.schema import RowBatch, RowSchema
-from transforms.rows.tfds import (
+from melmill.transforms.rows.columns import LABEL_TYPES, LabelColumn
+from melmill.transforms.rows.schema import RowBatch, RowSchema
+from melmill.transforms.rows.tfds import (
     TfdsShard,
     TfdsSplit,
     dataset_info,
     features,
     shard_file,
 )
-from transforms.rows.tfrecord import TFRecordShard
+from melmill.transforms.rows.tfrecord import TFRecordShard
 
 LABELS = (
     LabelColumn("genre", "string"),

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from transforms.core.errors import CatalogueError
-from transforms.rows.columns import LABEL_TYPES, LabelColumn
-from transforms.rows.parquet import ParquetShard, read_rows
-from transforms.rows.schema import RowBatch, RowSchema
-from transforms.rows.tfrecord import (
+from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.rows.columns import LABEL_TYPES, LabelColumn
+from melmill.transforms.rows.parquet import ParquetShard, read_rows
+from melmill.transforms.rows.schema import RowBatch, RowSchema
+from melmill.transforms.rows.tfrecord import (
     TFRecordShard,
     _masked_crc,
     encode_examples,

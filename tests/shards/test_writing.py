@@ -11,30 +11,35 @@ import numpy as np
 import pytest
 from deltalake import DeltaTable
 
-from pipelines.validate import check_shard, validate
-from tests import signals
-from tests.pipeline_runs import extract_here, make_test_job
-from transforms.catalogue.parts import catalogue_parts, list_part
-from transforms.core.errors import Cause, DatasetError
-from transforms.decode.isolation import DecoderProcess
-from transforms.features.spans import extract_span
-from transforms.index.tables import read_index
-from transforms.plan.job import ExtractJob
-from transforms.plan.planning import PlannedRecording, ShardPlan, pack_shards, plan_recording
-from transforms.probe_recordings import probe_recording
-from transforms.rows.parquet import read_rows
-from transforms.rows.schema import RowBatch
-from transforms.rows.summaries import ShardSummary
-from transforms.shards.receipts import read_receipt
-from transforms.shards.writing import (
+from melmill.pipelines.snapshots.validate import check_shard, validate
+from melmill.transforms.catalogue.parts import catalogue_parts, list_part
+from melmill.transforms.core.errors import Cause, DatasetError
+from melmill.transforms.decode.isolation import DecoderProcess
+from melmill.transforms.features.spans import extract_span
+from melmill.transforms.index.tables import read_index
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.planning import (
+    PlannedRecording,
+    ShardPlan,
+    pack_shards,
+    plan_recording,
+)
+from melmill.transforms.probe_recordings import probe_recording
+from melmill.transforms.rows.parquet import read_rows
+from melmill.transforms.rows.schema import RowBatch
+from melmill.transforms.rows.summaries import ShardSummary
+from melmill.transforms.shards.receipts import read_receipt
+from melmill.transforms.shards.writing import (
     SpanOutcome,
     _spooled,
     regroup,
     withdraw_recordings,
     write_shard,
 )
-from transforms.store.folders import Store
-from transforms.write_shards import find_incomplete
+from melmill.transforms.store.folders import Store
+from melmill.transforms.write_shards import find_incomplete
+from tests import signals
+from tests.pipeline_runs import extract_here, make_test_job
 
 RATE = 22_050
 OVERRIDES = ("chunk.seconds=0.5", "split.fractions={train: 1.0}", "mel.n_mels=16")
@@ -133,8 +138,8 @@ def test_a_decoder_process_needs_no_beam(songs: Path, tmp_path: Path) -> None:
     assert not write_shard(plan, job, new_decoder, ignore).failures
     modules = new_decoder.call(20, eval, "sorted(__import__('sys').modules)")
     new_decoder.close()
-    assert "transforms.features.spans" in modules
-    assert not {"apache_beam", "transforms.probe_recordings"} & set(modules)
+    assert "melmill.transforms.features.spans" in modules
+    assert not {"apache_beam", "melmill.transforms.probe_recordings"} & set(modules)
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "twin missing", "no receipt"])
@@ -347,7 +352,7 @@ def test_a_second_run_over_a_withdrawn_recording_changes_nothing(
     write_long_song_with_a_broken_end(songs / "long.flac")
     first = extract_here(songs, tmp_path / "out", *settings)
     # Nothing is decoded: the function that does is not there to be found.
-    monkeypatch.delattr("transforms.shards.writing.extract_span")
+    monkeypatch.delattr("melmill.transforms.shards.writing.extract_span")
     again = extract_here(songs, tmp_path / "out", *settings)
     assert not again.committed
     assert again.snapshot == first.snapshot

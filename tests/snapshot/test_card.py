@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 import yaml
 
-from pipelines.extract import Extraction
-from tests import signals
-from tests.pipeline_runs import extract_here
-from transforms.rows.distribution import ClassCount, Distribution
-from transforms.rows.schema import LabelColumn, RowSchema
-from transforms.snapshot.card import (
+from melmill.pipelines.extract import Extraction
+from melmill.transforms.rows.distribution import ClassCount, Distribution
+from melmill.transforms.rows.schema import LabelColumn, RowSchema
+from melmill.transforms.snapshot.card import (
     band_statistics,
     brief_statistics,
     list_files,
     statistics,
     write_card,
 )
-from transforms.snapshot.delta import require_snapshot
-from transforms.snapshot.totals import SplitContent, Totals
-from transforms.store.folders import Store
+from melmill.transforms.snapshot.delta import require_snapshot
+from melmill.transforms.snapshot.totals import SplitContent, Totals
+from melmill.transforms.store.folders import Store
+from tests import signals
+from tests.pipeline_runs import extract_here
 
 SPLITS = {"train": "abc", "fold_1": "de"}
 
@@ -91,7 +91,7 @@ def test_hugging_face_finds_the_shape(loaded: Any) -> None:
 
 
 def test_hugging_face_finds_the_rows(loaded: Any, dataset: tuple[Store, Extraction]) -> None:
-    from transforms.rows.parquet import read_rows
+    from melmill.transforms.rows.parquet import read_rows
 
     store, extraction = dataset
     expected = []

@@ -12,18 +12,18 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
-from tests.plans import lay_down, summary
-from transforms.core.errors import ConflictError, DatasetError
-from transforms.rows.summaries import ShardSummary
-from transforms.snapshot import delta as snapshots
-from transforms.snapshot.delta import (
+from melmill.transforms.core.errors import ConflictError, DatasetError
+from melmill.transforms.rows.summaries import ShardSummary
+from melmill.transforms.snapshot import delta as snapshots
+from melmill.transforms.snapshot.delta import (
     Snapshot,
     open_table,
     read_snapshot,
     require_snapshot,
     table_files,
 )
-from transforms.store.folders import Store
+from melmill.transforms.store.folders import Store
+from tests.plans import lay_down, summary
 
 SCHEMA = pa.schema({"mel": pa.float32(), "split": pa.string()})
 NONE = Snapshot(-1, "index-0", {"chunk": {"seconds": 3.0}}, "/songs", "{}")

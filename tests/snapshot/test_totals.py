@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 from numpy.testing import assert_allclose
 
-from tests.plans import failure, planned, summary
-from transforms.core.errors import Cause, DatasetError
-from transforms.core.records import Failure
-from transforms.index.tables import (
+from melmill.transforms.core.errors import Cause, DatasetError
+from melmill.transforms.core.records import Failure
+from melmill.transforms.index.tables import (
     failed_row,
     failure_row,
     recording_row,
     shard_row,
     write_part,
 )
-from transforms.plan.planning import PlannedRecording
-from transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
-from transforms.snapshot.totals import Totals, add_up, ordered_shards, training_split
-from transforms.store.folders import Store
+from melmill.transforms.plan.planning import PlannedRecording
+from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
+from melmill.transforms.snapshot.totals import Totals, add_up, ordered_shards, training_split
+from melmill.transforms.store.folders import Store
+from tests.plans import failure, planned, summary
 
 TWIN = FileEntry("tfrecord/test/part-x.tfrecord", 77, "0" * 64)
 SHARDS = [

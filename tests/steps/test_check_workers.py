@@ -8,8 +8,8 @@ import pytest
 from apache_beam.testing.test_pipeline import TestPipeline as Pipeline
 from apache_beam.testing.util import assert_that, equal_to
 
-from transforms.check_workers import VERSION, CheckWorkers, open_stores, require_version
-from transforms.core.errors import ConfigError
+from melmill.transforms.check_workers import VERSION, CheckWorkers, open_stores, require_version
+from melmill.transforms.core.errors import ConfigError
 
 
 def test_a_worker_that_has_everything_says_its_version(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ import apache_beam as beam
 import pytest
 from apache_beam.testing.util import assert_that, equal_to
 
+from melmill.transforms.core.errors import CatalogueError, Cause
+from melmill.transforms.core.records import Failure
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.planning import PlannedRecording, ShardPlan, SplitTotals
+from melmill.transforms.plan_shards import PlanRecordings, PlanShards, pack_bucket
 from tests.pipeline_runs import make_test_job
 from tests.plans import failure, in_memory_pipeline, planned, probed
-from transforms.core.errors import CatalogueError, Cause
-from transforms.core.records import Failure
-from transforms.plan.job import ExtractJob
-from transforms.plan.planning import PlannedRecording, ShardPlan, SplitTotals
-from transforms.plan_shards import PlanRecordings, PlanShards, pack_bucket
 
 SONGS = [planned(f"{i}.wav", 10, split="test" if i % 5 == 0 else "train") for i in range(20)]
 

@@ -11,17 +11,23 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
+from melmill.transforms.core.errors import Cause
+from melmill.transforms.core.naming import digest
+from melmill.transforms.core.records import Failure
+from melmill.transforms.index.tables import read_index, read_shards
+from melmill.transforms.plan.comparing import Decision, Difference
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.planning import PlannedRecording
+from melmill.transforms.rows.summaries import RecordingRows, ShardSummary
+from melmill.transforms.write_index import (
+    WriteIndex,
+    fact_digest,
+    index_name,
+    join_recordings,
+    key_by_part,
+)
 from tests.pipeline_runs import make_test_job
 from tests.plans import failure, in_memory_pipeline, planned, summary
-from transforms.core.errors import Cause
-from transforms.core.naming import digest
-from transforms.core.records import Failure
-from transforms.index.tables import read_index, read_shards
-from transforms.plan.comparing import Decision, Difference
-from transforms.plan.job import ExtractJob
-from transforms.plan.planning import PlannedRecording
-from transforms.rows.summaries import RecordingRows, ShardSummary
-from transforms.write_index import WriteIndex, fact_digest, index_name, join_recordings, key_by_part
 
 
 def held(name: str, shard: str, rows: int, peak_dbfs: float) -> tuple[str, Any]:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.store.folders import Store
 from tests.pipeline_runs import drop_privileges
-from transforms.core.errors import DatasetError
-from transforms.store.folders import Store
 
 
 @pytest.fixture(params=["local", "url", "memory"])
@@ -153,8 +153,8 @@ def test_what_cannot_be_removed_is_named_with_the_reason(tmp_path: Path, name: s
     (tmp_path / "locked" / "a.bin").touch()
     (tmp_path / "locked").chmod(0o555)
     in_a_process_of_its_own(
-        "from transforms.store.folders import Store\n"
-        "from transforms.core.errors import DatasetError\n"
+        "from melmill.transforms.store.folders import Store\n"
+        "from melmill.transforms.core.errors import DatasetError\n"
         f"try: Store({str(tmp_path)!r}).remove({name!r})\n"
         "except DatasetError as error: said = str(error)\n"
         f"assert {str(tmp_path / 'locked' / 'a.bin')!r} in said, said\n"

@@ -12,10 +12,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from transforms.core.errors import Cause, RecordingError, Stage, UserError
-from transforms.store import retries as patience
-from transforms.store.objects import StoredObject, fingerprint_of
-from transforms.store.stored_file import StoredFile
+from melmill.transforms.core.errors import Cause, RecordingError, Stage, UserError
+from melmill.transforms.store import retries as patience
+from melmill.transforms.store.objects import StoredObject, fingerprint_of
+from melmill.transforms.store.stored_file import StoredFile
 
 DATA = bytes(range(256)) * 1000
 

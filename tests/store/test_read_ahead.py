@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.store.read_ahead import (
+from melmill.transforms.store.read_ahead import (
     LARGEST_BYTES,
     SMALLEST_BYTES,
     Prefetched,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from transforms.store import retries as patience
-from transforms.store.retries import insist
+from melmill.transforms.store import retries as patience
+from melmill.transforms.store.retries import insist
 
 
 class Store:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transforms.core.errors import Cause, RecordingError
-from transforms.store.stored_file import StoredFile
+from melmill.transforms.core.errors import Cause, RecordingError
+from melmill.transforms.store.stored_file import StoredFile
 
 DATA = bytes(range(256)) * 700  # more than what is buffered
 
@@ -66,7 +66,7 @@ def test_an_error_below_a_view_is_raised_by_it(monkeypatch):
         def readinto(self, buffer):
             raise OSError(5, "I/O error")
 
-    monkeypatch.setattr("transforms.store.retries.RETRYING.sleep", lambda seconds: None)
+    monkeypatch.setattr("melmill.transforms.store.retries.RETRYING.sleep", lambda seconds: None)
     view = StoredFile(Broken(DATA)).splice([(0, 100)])
     assert view.read(10) == b""
     with pytest.raises(RecordingError) as raised:

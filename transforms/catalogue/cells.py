@@ -15,8 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from transforms.core.records import Label, Scalar
-from transforms.rows.columns import arrow_type
+from melmill.transforms.core.records import Label, Scalar
+from melmill.transforms.rows.columns import arrow_type
 
 #: What a conversion can raise.
 CONVERSION_ERRORS = (ValueError, TypeError, OverflowError, NotImplementedError)

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from transforms.catalogue.cells import CONVERSION_ERRORS
-from transforms.catalogue.row_blocks import (
+from melmill.transforms.catalogue.cells import CONVERSION_ERRORS
+from melmill.transforms.catalogue.row_blocks import (
     Block,
     is_json_lines,
     is_table,
@@ -22,12 +22,17 @@ from transforms.catalogue.row_blocks import (
     read_column_types,
     row_ranges,
 )
-from transforms.catalogue.taken_down import read_taken_down
-from transforms.core.errors import CatalogueError
-from transforms.core.naming import resolve_uri, split_chain
-from transforms.core.records import Recording
-from transforms.store.filesystems import StorageOptions, absolute_path, open_filesystem, reading
-from transforms.store.folders import Store
+from melmill.transforms.catalogue.taken_down import read_taken_down
+from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.core.naming import resolve_uri, split_chain
+from melmill.transforms.core.records import Recording
+from melmill.transforms.store.filesystems import (
+    StorageOptions,
+    absolute_path,
+    open_filesystem,
+    reading,
+)
+from melmill.transforms.store.folders import Store
 
 TAKEN_DOWN, EXCLUDED = "taken_down", "excluded"
 

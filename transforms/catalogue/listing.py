@@ -14,11 +14,11 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from transforms.core.errors import Cause
-from transforms.core.naming import join_uri, recording_id
-from transforms.core.records import Recording
-from transforms.store.filesystems import StorageOptions, open_filesystem, reading
-from transforms.store.objects import fingerprint_of
+from melmill.transforms.core.errors import Cause
+from melmill.transforms.core.naming import join_uri, recording_id
+from melmill.transforms.core.records import Recording
+from melmill.transforms.store.filesystems import StorageOptions, open_filesystem, reading
+from melmill.transforms.store.objects import fingerprint_of
 
 # Enough parts for every worker to have some; few enough that their directories, listed
 # once to find the parts and once for their files, do not count.

@@ -1,7 +1,7 @@
 """A catalogue: where the recordings are, and how to list them piece by piece.
 
 A catalogue is a directory, a glob, one audio file, or a table (see
-:mod:`~transforms.catalogue.tables`). It is opened once, cheaply, by the launcher; the
+:mod:`~melmill.transforms.catalogue.tables`). It is opened once, cheaply, by the launcher; the
 description travels to the workers, which list its parts. What is there under the very
 name that the user gave is taken before the name is read as a glob.
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from transforms.catalogue.listing import (
+from melmill.transforms.catalogue.listing import (
     DirectoryPart,
     Listing,
     has_extension,
@@ -30,13 +30,13 @@ from transforms.catalogue.listing import (
     look,
     readable,
 )
-from transforms.catalogue.row_blocks import TABLE_EXTENSIONS, RowRange, is_table, row_ranges
-from transforms.catalogue.tables import Table, join_faults, list_rows, open_table
-from transforms.core.errors import CatalogueError
-from transforms.core.naming import split_chain
-from transforms.core.records import Recording
-from transforms.rows.columns import LabelColumn
-from transforms.store.filesystems import StorageOptions, absolute_path
+from melmill.transforms.catalogue.row_blocks import TABLE_EXTENSIONS, RowRange, is_table, row_ranges
+from melmill.transforms.catalogue.tables import Table, join_faults, list_rows, open_table
+from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.core.naming import split_chain
+from melmill.transforms.core.records import Recording
+from melmill.transforms.rows.columns import LabelColumn
+from melmill.transforms.store.filesystems import StorageOptions, absolute_path
 
 #: File name endings of what is listed from a directory: all that the decoders open and whose
 #: end can be checked. Not ``ts`` and ``mts``, which most often are TypeScript.

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from transforms.catalogue.cells import (
+from melmill.transforms.catalogue.cells import (
     Convert,
     column_type,
     from_arrow,
@@ -25,8 +25,8 @@ from transforms.catalogue.cells import (
     json_type,
     text_type,
 )
-from transforms.core.errors import CatalogueError
-from transforms.store.filesystems import StorageOptions, open_filesystem, reading
+from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.store.filesystems import StorageOptions, open_filesystem, reading
 
 #: How many rows of a CSV or JSON-lines table show the types of its columns.
 SAMPLE_ROWS = 10_000

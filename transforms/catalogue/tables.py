@@ -1,12 +1,12 @@
 """Tables as catalogues: CSV, JSON lines and Parquet with a ``uri`` column and labels.
 
-The columns ``uri``, ``start`` and ``end`` (seconds) and ``split`` have a meaning; every
-other column is a label. A label's type is settled once, when the table is opened: Parquet
-declares it; in CSV and JSON lines the first ``SAMPLE_ROWS`` rows show it, unless
-``label_types`` says it. A later value that contradicts the type is that row's fault, which
-names its line, never a silent conversion. A row with a fault is listed all the same
-(:attr:`~transforms.core.records.Recording.fault`); what is wrong with the table as a whole is
-an error.
+The columns ``uri``, ``start`` and ``end`` (seconds) and ``split`` have a meaning; every other
+column is a label. A label's type is settled once, when the table is opened: Parquet declares it; in
+CSV and JSON lines the first ``SAMPLE_ROWS`` rows show it, unless ``label_types`` says it. A later
+value that contradicts the type is that row's fault, which names its line, never a silent
+conversion. A row with a fault is listed all the same
+(:attr:`~melmill.transforms.core.records.Recording.fault`); what is wrong with the table as a whole
+is an error.
 
 In CSV an empty cell is null in every column, and so is a word like ``NA`` or ``null`` in a
 column of numbers or booleans. A column becomes numbers only if nothing is lost by it:
@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, replace
 from itertools import repeat
 from typing import Any
 
-from transforms.catalogue.cells import CONVERSION_ERRORS
-from transforms.catalogue.row_blocks import (
+from melmill.transforms.catalogue.cells import CONVERSION_ERRORS
+from melmill.transforms.catalogue.row_blocks import (
     SAMPLE_ROWS,
     Block,
     RowRange,
@@ -32,11 +32,11 @@ from transforms.catalogue.row_blocks import (
     read_blocks,
     read_column_types,
 )
-from transforms.core.errors import CatalogueError, Cause
-from transforms.core.naming import digest, recording_id, resolve_uri
-from transforms.core.records import Recording
-from transforms.rows.columns import LABEL_TYPES, RESERVED_COLUMNS, LabelColumn
-from transforms.store.filesystems import StorageOptions
+from melmill.transforms.core.errors import CatalogueError, Cause
+from melmill.transforms.core.naming import digest, recording_id, resolve_uri
+from melmill.transforms.core.records import Recording
+from melmill.transforms.rows.columns import LABEL_TYPES, RESERVED_COLUMNS, LabelColumn
+from melmill.transforms.store.filesystems import StorageOptions
 
 #: Faults of a table that are told one by one.
 _SHOWN = 10

@@ -11,9 +11,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-from transforms.core.errors import DatasetError
-from transforms.core.naming import digest
-from transforms.store.folders import Store
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.core.naming import digest
+from melmill.transforms.store.folders import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transforms.core.records import AudioInfo
+    from melmill.transforms.core.records import AudioInfo
 
 
 class Stage(StrEnum):

@@ -10,7 +10,7 @@ import hashlib
 import posixpath
 import re
 
-from transforms.core.errors import CatalogueError
+from melmill.transforms.core.errors import CatalogueError
 
 _DIGEST_BYTES = 16
 _ABSOLUTE = re.compile(r"/|[A-Za-z][\w+.:-]*://", re.ASCII)

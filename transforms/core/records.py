@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from transforms.core.errors import Cause, RecordingError, Stage
+from melmill.transforms.core.errors import Cause, RecordingError, Stage
 
 #: A label as the catalogue's table gave it: one value, or a list of them.
 Scalar = str | int | float | bool | None
@@ -42,10 +42,11 @@ class Recording:
         Where the catalogue says so (``songs.csv line 7``), for messages.
     change
         What a refresh found of it, a key of
-        :attr:`~transforms.plan.comparing.Difference.counts`; of recordings that stay out, why.
+        :attr:`~melmill.transforms.plan.comparing.Difference.counts`; of recordings that stay out,
+        why.
     content_hash
         SHA-256 of the object's bytes, where the job asks for it; see
-        :func:`~transforms.store.objects.hash_content`.
+        :func:`~melmill.transforms.store.objects.hash_content`.
     fault
         Cause and message where the catalogue's entry itself is wrong: nothing of it is read.
     """
@@ -128,7 +129,7 @@ class Failure:
         Where it failed, why, and what was seen.
     audio
         What can be read of it in spite of that; see
-        :class:`~transforms.core.errors.RecordingError`.
+        :class:`~melmill.transforms.core.errors.RecordingError`.
     """
 
     recording_id: str

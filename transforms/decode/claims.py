@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from transforms.core.errors import Cause, RecordingError, Stage
-from transforms.store.stored_file import Piece, StoredFile
+from melmill.transforms.core.errors import Cause, RecordingError, Stage
+from melmill.transforms.store.stored_file import Piece, StoredFile
 
 #: Chunks looked at in search of the audio; real files have a dozen.
 _MAX_CHUNKS = 1000

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from transforms.core.errors import Cause, RecordingError, Stage
-from transforms.core.records import AudioInfo
-from transforms.decode import libsndfile, mpeg, ogg
-from transforms.decode.decoders import is_partial, library, mended, partial
-from transforms.decode.headers import examine_header
-from transforms.decode.streams import DECODERS_CAUSES, count_frames
-from transforms.decode.tag_ranges import skip_id3v2
-from transforms.store.stored_file import StoredFile
+from melmill.transforms.core.errors import Cause, RecordingError, Stage
+from melmill.transforms.core.records import AudioInfo
+from melmill.transforms.decode import libsndfile, mpeg, ogg
+from melmill.transforms.decode.decoders import is_partial, library, mended, partial
+from melmill.transforms.decode.headers import examine_header
+from melmill.transforms.decode.streams import DECODERS_CAUSES, count_frames
+from melmill.transforms.decode.tag_ranges import skip_id3v2
+from melmill.transforms.store.stored_file import StoredFile
 
 #: Codecs that both libraries decode, and whose end is not checked frame by frame (as FLAC's).
 _IN_BOTH = frozenset({"vorbis", "opus", "mp3", "mp2", "mp1"})
@@ -96,7 +96,9 @@ def ask_other(file: StoredFile, audio: AudioInfo) -> AudioInfo | None:
     decoder = mended if header.pieces else str
     try:
         if library(audio.decoder) == "libsndfile":
-            from transforms.decode import pyav  # loads FFmpeg's libraries: not for every process
+            from melmill.transforms.decode import (
+                pyav,  # loads FFmpeg's libraries: not for every process
+            )
 
             return pyav.probe(view, header, decoder("pyav"))
         second = libsndfile.probe(view)

@@ -2,7 +2,7 @@
 
 The word is a library's name, ``libsndfile`` or ``pyav``, and what is special: ``+mended``
 where the library is given pieces of the file instead of the file (see
-:class:`~transforms.decode.claims.Header`), ``+partial`` where only the frames before a
+:class:`~melmill.transforms.decode.claims.Header`), ``+partial`` where only the frames before a
 damage are read.
 """
 

@@ -5,9 +5,9 @@ FFmpeg takes a file that was cut for a shorter one. So the ends are looked at he
 
 from __future__ import annotations
 
-from transforms.decode.claims import Header, chunks, read_exactly, unpack
-from transforms.decode.sized import PLACEHOLDERS, missing_bytes
-from transforms.store.stored_file import StoredFile
+from melmill.transforms.decode.claims import Header, chunks, read_exactly, unpack
+from melmill.transforms.decode.sized import PLACEHOLDERS, missing_bytes
+from melmill.transforms.store.stored_file import StoredFile
 
 #: The name of an ASF's data object.
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")

@@ -10,9 +10,9 @@ import re
 import struct
 from dataclasses import dataclass
 
-from transforms.decode.claims import Header, read_exactly
-from transforms.decode.tag_ranges import audio_end
-from transforms.store.stored_file import StoredFile
+from melmill.transforms.decode.claims import Header, read_exactly
+from melmill.transforms.decode.tag_ranges import audio_end
+from melmill.transforms.store.stored_file import StoredFile
 
 #: The end of the file is searched for frames: as much as two of the largest take, within this.
 _LEAST_TAIL_BYTES, _MOST_TAIL_BYTES = 1 << 14, 1 << 18

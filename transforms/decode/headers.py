@@ -7,11 +7,11 @@ byte by byte, before a decoder sees the file.
 
 from __future__ import annotations
 
-from transforms.core.errors import Cause, RecordingError, Stage
-from transforms.decode import envelopes, flac, mpeg, ogg, sized
-from transforms.decode.claims import Header
-from transforms.decode.tag_ranges import skip_id3v2
-from transforms.store.stored_file import StoredFile
+from melmill.transforms.core.errors import Cause, RecordingError, Stage
+from melmill.transforms.decode import envelopes, flac, mpeg, ogg, sized
+from melmill.transforms.decode.claims import Header
+from melmill.transforms.decode.tag_ranges import skip_id3v2
+from melmill.transforms.store.stored_file import StoredFile
 
 
 def read_header(file: StoredFile) -> Header:

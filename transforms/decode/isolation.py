@@ -25,7 +25,7 @@ import traceback
 from collections.abc import Callable
 from typing import IO, Any, ParamSpec, TypeVar, cast
 
-from transforms.core.errors import Cause, RecordingError, Stage, UserError
+from melmill.transforms.core.errors import Cause, RecordingError, Stage, UserError
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from transforms.decode.isolation import DecoderProcess
+from melmill.transforms.decode.isolation import DecoderProcess
 
 _idle: dict[int, list[DecoderProcess]] = {}
 _lock = threading.Lock()

@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from transforms.core.errors import Cause, RecordingError, Stage
-from transforms.core.records import AudioInfo
-from transforms.decode import ogg
-from transforms.decode.decoders import is_partial
-from transforms.decode.tag_ranges import audio_end
-from transforms.decode.tags import keep_tags
-from transforms.store.stored_file import StoredFile
+from melmill.transforms.core.errors import Cause, RecordingError, Stage
+from melmill.transforms.core.records import AudioInfo
+from melmill.transforms.decode import ogg
+from melmill.transforms.decode.decoders import is_partial
+from melmill.transforms.decode.tag_ranges import audio_end
+from melmill.transforms.decode.tags import keep_tags
+from melmill.transforms.store.stored_file import StoredFile
 
 #: The formats whose length is checked before libsndfile sees them.
 _CONTAINERS = {

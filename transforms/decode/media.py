@@ -14,17 +14,17 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from transforms.core.errors import Cause, RecordingError, Stage
-from transforms.core.records import AudioInfo
-from transforms.decode import libsndfile
-from transforms.decode.claims import Header
-from transforms.decode.damage import find_damage
-from transforms.decode.decoders import library, mended, partial
-from transforms.decode.headers import examine_header
-from transforms.decode.reading import Reader
-from transforms.decode.streams import count_frames
-from transforms.store.objects import StoredObject, hash_content
-from transforms.store.stored_file import StoredFile
+from melmill.transforms.core.errors import Cause, RecordingError, Stage
+from melmill.transforms.core.records import AudioInfo
+from melmill.transforms.decode import libsndfile
+from melmill.transforms.decode.claims import Header
+from melmill.transforms.decode.damage import find_damage
+from melmill.transforms.decode.decoders import library, mended, partial
+from melmill.transforms.decode.headers import examine_header
+from melmill.transforms.decode.reading import Reader
+from melmill.transforms.decode.streams import count_frames
+from melmill.transforms.store.objects import StoredObject, hash_content
+from melmill.transforms.store.stored_file import StoredFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def _probe(file: StoredFile, header: Header, limits: MediaLimits) -> AudioInfo:
             if header.missing:
                 raise _cut(header, replace(audio, frames=count_frames(file, audio)))
             return audio
-    from transforms.decode import pyav  # loads FFmpeg's libraries: not for every process
+    from melmill.transforms.decode import pyav  # loads FFmpeg's libraries: not for every process
 
     try:
         audio = pyav.probe(view, header, decoder("pyav"))

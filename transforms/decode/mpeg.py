@@ -12,10 +12,10 @@ import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from transforms.core.errors import Cause, RecordingError, Stage
-from transforms.decode.claims import Header
-from transforms.decode.tag_ranges import audio_end, is_tag_before, skip_tag
-from transforms.store.stored_file import Piece, StoredFile
+from melmill.transforms.core.errors import Cause, RecordingError, Stage
+from melmill.transforms.decode.claims import Header
+from melmill.transforms.decode.tag_ranges import audio_end, is_tag_before, skip_tag
+from melmill.transforms.store.stored_file import Piece, StoredFile
 
 _KBITS: dict[tuple[bool, int], tuple[int, ...]] = {
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),

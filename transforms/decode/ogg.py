@@ -12,8 +12,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from transforms.decode.claims import Header
-from transforms.store.stored_file import StoredFile
+from melmill.transforms.decode.claims import Header
+from melmill.transforms.store.stored_file import StoredFile
 
 _MAGIC = b"OggS\0"
 #: The magic word, and flags that there are.

@@ -18,14 +18,14 @@ import av.stream
 import numpy as np
 import numpy.typing as npt
 
-from transforms.core.errors import Cause, RecordingError, Stage
-from transforms.core.records import AudioInfo
-from transforms.decode import mpeg
-from transforms.decode.claims import Header
-from transforms.decode.decoders import is_partial, partial
-from transforms.decode.sample_formats import to_float
-from transforms.decode.tags import keep_tags
-from transforms.store.stored_file import StoredFile
+from melmill.transforms.core.errors import Cause, RecordingError, Stage
+from melmill.transforms.core.records import AudioInfo
+from melmill.transforms.decode import mpeg
+from melmill.transforms.decode.claims import Header
+from melmill.transforms.decode.decoders import is_partial, partial
+from melmill.transforms.decode.sample_formats import to_float
+from melmill.transforms.decode.tags import keep_tags
+from melmill.transforms.store.stored_file import StoredFile
 
 #: Fuzzing PyAV gave more than its own classes: UnicodeDecodeError, IndexError, EOFError.
 _DECODER_ERRORS = (

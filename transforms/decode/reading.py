@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from transforms.core.errors import Cause, RecordingError, Stage
-from transforms.core.records import AudioInfo
-from transforms.decode import libsndfile
-from transforms.decode.damage import ask_other, explain, mismatch
-from transforms.decode.decoders import is_partial, library
-from transforms.decode.streams import DECODERS_CAUSES, Stream, open_stream
-from transforms.store.stored_file import StoredFile
+from melmill.transforms.core.errors import Cause, RecordingError, Stage
+from melmill.transforms.core.records import AudioInfo
+from melmill.transforms.decode import libsndfile
+from melmill.transforms.decode.damage import ask_other, explain, mismatch
+from melmill.transforms.decode.decoders import is_partial, library
+from melmill.transforms.decode.streams import DECODERS_CAUSES, Stream, open_stream
+from melmill.transforms.store.stored_file import StoredFile
 
 #: Read at once while skipping to the first frame wanted.
 _SKIP_FRAMES = 1 << 16
@@ -23,7 +23,7 @@ _UNCOUNTED = frozenset({"mp3", "opus", "vorbis"})
 
 
 class Reader:
-    """An open recording; see :class:`~transforms.decode.media.AudioReader`.
+    """An open recording; see :class:`~melmill.transforms.decode.media.AudioReader`.
 
     Parameters
     ----------

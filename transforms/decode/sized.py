@@ -11,10 +11,10 @@ import re
 import struct
 from dataclasses import dataclass, replace
 
-from transforms.core.errors import Cause, RecordingError, Stage
-from transforms.decode.claims import Header, chunks, unpack
-from transforms.decode.tag_ranges import audio_end
-from transforms.store.stored_file import Piece, StoredFile
+from melmill.transforms.core.errors import Cause, RecordingError, Stage
+from melmill.transforms.decode.claims import Header, chunks, unpack
+from melmill.transforms.decode.tag_ranges import audio_end
+from melmill.transforms.store.stored_file import Piece, StoredFile
 
 _ALL_ONES = 0xFFFFFFFF
 #: Sizes that writers put where they cannot know it (a pipe, a crash): no claims.

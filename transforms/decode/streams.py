@@ -9,12 +9,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from transforms.core.errors import Cause, RecordingError
-from transforms.core.records import AudioInfo
-from transforms.decode import libsndfile
-from transforms.decode.decoders import is_mended, library, partial
-from transforms.decode.headers import examine_header
-from transforms.store.stored_file import StoredFile
+from melmill.transforms.core.errors import Cause, RecordingError
+from melmill.transforms.core.records import AudioInfo
+from melmill.transforms.decode import libsndfile
+from melmill.transforms.decode.decoders import is_mended, library, partial
+from melmill.transforms.decode.headers import examine_header
+from melmill.transforms.store.stored_file import StoredFile
 
 #: What decoders say of a recording that their probe had read.
 DECODERS_CAUSES = frozenset({Cause.TRUNCATED, Cause.CORRUPT, Cause.UNKNOWN_FORMAT, Cause.NO_AUDIO})
@@ -50,7 +50,7 @@ def open_stream(file: StoredFile, audio: AudioInfo) -> Stream:
         file = file.splice(examine_header(file).pieces)
     if library(audio.decoder) == "libsndfile":
         return libsndfile.SndfileStream(file, audio)
-    from transforms.decode import pyav  # loads FFmpeg's libraries: not for every process
+    from melmill.transforms.decode import pyav  # loads FFmpeg's libraries: not for every process
 
     about = audio.container
     return pyav.PyavStream(file, audio, "", about, audio.decoder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 
-from transforms.store.stored_file import StoredFile
+from melmill.transforms.store.stored_file import StoredFile
 
 #: Tags before and behind the audio that are skipped; real files have one or two.
 _MAX_TAGS = 16

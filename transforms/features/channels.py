@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from transforms.core.errors import Cause, RecordingError, Stage
+from melmill.transforms.core.errors import Cause, RecordingError, Stage
 
 ChannelPolicy = Literal["mono", "left", "right", "each"]
 Samples = npt.NDArray[np.float32]
@@ -34,7 +34,7 @@ def check_channels(channels: int, policy: ChannelPolicy) -> None:
     --------
     >>> check_channels(1, "right")  # doctest: +NORMALIZE_WHITESPACE
     Traceback (most recent call last):
-    transforms.core.errors.RecordingError: probe: missing_channel: no right channel:
+    melmill.transforms.core.errors.RecordingError: probe: missing_channel: no right channel:
         the recording has 1
     """
     if policy == "right" and channels < 2:

@@ -58,7 +58,7 @@ def log_contradictions(log: LogSpec) -> Iterator[Contradiction]:
     Yields
     ------
     (key, value, allowed)
-        See :func:`transforms.features.mel.contradictions`.
+        See :func:`melmill.transforms.features.mel.contradictions`.
 
     Examples
     --------

@@ -17,8 +17,8 @@ import scipy.fft
 from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
-from transforms.features.filterbank import BandedSum, MelNorm, MelScale, mel_filterbank
-from transforms.features.logarithm import (
+from melmill.transforms.features.filterbank import BandedSum, MelNorm, MelScale, mel_filterbank
+from melmill.transforms.features.logarithm import (
     Contradiction,
     LogSpec,
     NonNegative,
@@ -26,7 +26,7 @@ from transforms.features.logarithm import (
     log_contradictions,
     take_logarithm,
 )
-from transforms.features.windows import (
+from melmill.transforms.features.windows import (
     PaddedFrames,
     PadMode,
     centred_window,
@@ -61,7 +61,7 @@ class MelSpec:
     power
         1 to sum amplitudes into bands, 2 to sum powers.
     n_mels, f_min_hz, f_max_hz, scale, norm
-        The filterbank (:func:`~transforms.features.filterbank.mel_filterbank`);
+        The filterbank (:func:`~melmill.transforms.features.filterbank.mel_filterbank`);
         ``f_max_hz=None`` is the Nyquist frequency.
     log
         How the mel values are compressed.

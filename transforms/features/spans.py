@@ -19,15 +19,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from transforms.core.errors import Cause, DatasetError, RecordingError, Stage
-from transforms.core.records import AudioInfo, ProbedRecording
-from transforms.decode.media import open_audio
-from transforms.features.channels import count_channels, select_channels
-from transforms.features.chunks import chunk_start, cut_chunks, resampled_length, valid_samples
-from transforms.features.mel import MelExtractor
-from transforms.features.resample import Conversion, resample_stream
-from transforms.features.spec import FeatureSpec
-from transforms.store.objects import StoredObject
+from melmill.transforms.core.errors import Cause, DatasetError, RecordingError, Stage
+from melmill.transforms.core.records import AudioInfo, ProbedRecording
+from melmill.transforms.decode.media import open_audio
+from melmill.transforms.features.channels import count_channels, select_channels
+from melmill.transforms.features.chunks import (
+    chunk_start,
+    cut_chunks,
+    resampled_length,
+    valid_samples,
+)
+from melmill.transforms.features.mel import MelExtractor
+from melmill.transforms.features.resample import Conversion, resample_stream
+from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
 

@@ -6,10 +6,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 
-from transforms.features.channels import ChannelPolicy
-from transforms.features.chunks import ChunkSpec
-from transforms.features.mel import MelSpec, frame_count
-from transforms.features.resample import Quality
+from melmill.transforms.features.channels import ChannelPolicy
+from melmill.transforms.features.chunks import ChunkSpec
+from melmill.transforms.features.mel import MelSpec, frame_count
+from melmill.transforms.features.resample import Quality
 
 #: Raised whenever the same configuration comes to give other numbers.
 EXTRACTOR_VERSION = 2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transforms.core.records import Failure
-from transforms.plan.planning import PlannedRecording
-from transforms.rows.summaries import ShardSummary
+from melmill.transforms.core.records import Failure
+from melmill.transforms.plan.planning import PlannedRecording
+from melmill.transforms.rows.summaries import ShardSummary
 
 
 @dataclass(frozen=True, slots=True)

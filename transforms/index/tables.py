@@ -13,13 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from transforms.core.naming import digest
-from transforms.core.records import Failure
-from transforms.plan.comparing import labels_digest
-from transforms.plan.planning import PlannedRecording
-from transforms.rows.rows_digest import combine_digests, digest_text
-from transforms.rows.summaries import RecordingRows, ShardSummary
-from transforms.store.folders import Store
+from melmill.transforms.core.naming import digest
+from melmill.transforms.core.records import Failure
+from melmill.transforms.plan.comparing import labels_digest
+from melmill.transforms.plan.planning import PlannedRecording
+from melmill.transforms.rows.rows_digest import combine_digests, digest_text
+from melmill.transforms.rows.summaries import RecordingRows, ShardSummary
+from melmill.transforms.store.folders import Store
 
 #: Recordings whose index rows are gathered in one worker's memory.
 RECORDINGS_PER_PART = 50_000

@@ -17,18 +17,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from transforms.catalogue.tables import duplicate_message
-from transforms.core.errors import (
+from melmill.transforms.catalogue.tables import duplicate_message
+from melmill.transforms.core.errors import (
     DAMAGE_CAUSES,
     TRANSIENT_CAUSES,
     CatalogueError,
     Cause,
     RecordingError,
 )
-from transforms.core.naming import digest
-from transforms.core.records import AudioInfo, ProbedRecording, Recording
-from transforms.plan.job import Base, ExtractJob
-from transforms.plan.planning import assign_split, plan_recording
+from melmill.transforms.core.naming import digest
+from melmill.transforms.core.records import AudioInfo, ProbedRecording, Recording
+from melmill.transforms.plan.job import Base, ExtractJob
+from melmill.transforms.plan.planning import assign_split, plan_recording
 
 #: Columns of the index's recordings that the difference rests on.
 COLUMNS = [

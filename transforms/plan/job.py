@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from transforms.catalogue.left_out import LeftOut, read_left_out
-from transforms.catalogue.parts import Catalogue
-from transforms.core.errors import RecordingError
-from transforms.core.naming import digest
-from transforms.core.records import Recording
-from transforms.features.spec import FeatureSpec
-from transforms.plan.planning import Damaged, ShardSpec, SplitSpec
-from transforms.rows.schema import RowSchema
-from transforms.store.filesystems import StorageOptions
-from transforms.store.folders import Store
-from transforms.store.objects import StoredObject
+from melmill.transforms.catalogue.left_out import LeftOut, read_left_out
+from melmill.transforms.catalogue.parts import Catalogue
+from melmill.transforms.core.errors import RecordingError
+from melmill.transforms.core.naming import digest
+from melmill.transforms.core.records import Recording
+from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.plan.planning import Damaged, ShardSpec, SplitSpec
+from melmill.transforms.rows.schema import RowSchema
+from melmill.transforms.store.filesystems import StorageOptions
+from melmill.transforms.store.folders import Store
+from melmill.transforms.store.objects import StoredObject
 
 Format = Literal["parquet", "tfrecord"]
 
@@ -91,7 +91,7 @@ class Base:
     Attributes
     ----------
     version, index, parts, listed_ms
-        See :class:`~transforms.snapshot.delta.Snapshot`.
+        See :class:`~melmill.transforms.snapshot.delta.Snapshot`.
     same_features
         Whether its rows hold what the job would compute; else all are computed again.
     same_files

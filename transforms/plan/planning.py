@@ -18,14 +18,20 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 
-from transforms.core.errors import DAMAGE_CAUSES, CatalogueError, Cause, RecordingError, Stage
-from transforms.core.naming import digest, fraction
-from transforms.core.records import AudioInfo, Failure, ProbedRecording, Recording
-from transforms.decode.media import seeks_exactly
-from transforms.features.channels import check_channels, count_channels
-from transforms.features.chunks import count_chunks, resampled_length
-from transforms.features.spans import Span
-from transforms.features.spec import FeatureSpec
+from melmill.transforms.core.errors import (
+    DAMAGE_CAUSES,
+    CatalogueError,
+    Cause,
+    RecordingError,
+    Stage,
+)
+from melmill.transforms.core.naming import digest, fraction
+from melmill.transforms.core.records import AudioInfo, Failure, ProbedRecording, Recording
+from melmill.transforms.decode.media import seeks_exactly
+from melmill.transforms.features.channels import check_channels, count_channels
+from melmill.transforms.features.chunks import count_chunks, resampled_length
+from melmill.transforms.features.spans import Span
+from melmill.transforms.features.spec import FeatureSpec
 
 #: Recordings planned together, in one worker's memory.
 RECORDINGS_PER_BUCKET = 10_000

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from transforms.rows.columns import LabelColumn
-from transforms.rows.schema import RowBatch
+from melmill.transforms.rows.columns import LabelColumn
+from melmill.transforms.rows.schema import RowBatch
 
 #: Between the bins of ``peak_dbfs`` and ``rms_dbfs``; what is lower, and what is higher, has
 #: a bin of its own at either end. In dB re full scale.

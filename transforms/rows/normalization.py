@@ -9,9 +9,9 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 import numpy.typing as npt
 
-from transforms.core.errors import ConfigError
-from transforms.rows.moments import Moments
-from transforms.rows.schema import Float32Array, RowBatch
+from melmill.transforms.core.errors import ConfigError
+from melmill.transforms.rows.moments import Moments
+from melmill.transforms.rows.schema import Float32Array, RowBatch
 
 #: Over what a mel band's mean and standard deviation are taken: the training split, the
 #: chunk, or the recording.

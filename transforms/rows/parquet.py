@@ -15,7 +15,7 @@ from typing import IO, Any, Self
 import numpy as np
 import pyarrow.parquet as pq
 
-from transforms.rows.schema import Float32Array, RowBatch, RowSchema, to_table
+from melmill.transforms.rows.schema import Float32Array, RowBatch, RowSchema, to_table
 
 #: Rows that a row group should have: larger ones scan no faster, and a random row costs more.
 ROW_GROUP_ROWS = 128

@@ -1,8 +1,8 @@
 """The row: which columns a chunk has in a dataset, and how a row group of them is held.
 
 One :class:`RowSchema` describes every shard of a snapshot; a :class:`RowBatch` is the
-rows of one row group. Both writers (:mod:`~transforms.rows.parquet` and
-:mod:`~transforms.rows.tfrecord`) take their values through :func:`to_columns`, so the
+rows of one row group. Both writers (:mod:`~melmill.transforms.rows.parquet` and
+:mod:`~melmill.transforms.rows.tfrecord`) take their values through :func:`to_columns`, so the
 two formats cannot disagree about a row.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from transforms.rows.columns import (
+from melmill.transforms.rows.columns import (
     CORE_COLUMNS,
     LABEL_TYPES,
     RESERVED_COLUMNS,

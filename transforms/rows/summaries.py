@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from transforms.core.errors import TRANSIENT_CAUSES
-from transforms.core.records import Failure
-from transforms.rows.distribution import Distribution
-from transforms.rows.moments import Moments
+from melmill.transforms.core.errors import TRANSIENT_CAUSES
+from melmill.transforms.core.records import Failure
+from melmill.transforms.rows.distribution import Distribution
+from melmill.transforms.rows.moments import Moments
 
 _NOTHING = Distribution()
 
@@ -42,8 +42,8 @@ class RecordingRows:
     recording_id, rows, peak_dbfs
         Which recording, how many of its rows, and the peak of these.
     digest
-        Of these rows; see :mod:`~transforms.rows.rows_digest`. ``""`` where an older melmill
-        wrote them.
+        Of these rows; see :mod:`~melmill.transforms.rows.rows_digest`. ``""`` where an older
+        melmill wrote them.
     """
 
     recording_id: str
@@ -73,7 +73,7 @@ class ShardSummary:
     null_labels
         Label columns in which some row has no value.
     count, mean, m2, low, high
-        Its :class:`~transforms.rows.moments.Moments`.
+        Its :class:`~melmill.transforms.rows.moments.Moments`.
     distribution
         Of its rows.
     """

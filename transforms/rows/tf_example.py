@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from transforms.core.errors import CatalogueError
-from transforms.rows.columns import arrow_type
-from transforms.rows.schema import RowBatch, RowSchema, check_mel, to_columns
+from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.rows.columns import arrow_type
+from melmill.transforms.rows.schema import RowBatch, RowSchema, check_mel, to_columns
 
 #: A feature's values, as the Example has them.
 Values = list[bytes] | npt.NDArray[np.float32] | npt.NDArray[np.int64]

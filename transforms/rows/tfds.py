@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from transforms.core.naming import shard_number
-from transforms.rows.schema import RowSchema
+from melmill.transforms.core.naming import shard_number
+from melmill.transforms.rows.schema import RowSchema
 
 Json = dict[str, Any]
 

@@ -1,6 +1,6 @@
 """TFRecord shards: one ``tf.train.Example`` a row, framed with masked CRC-32C.
 
-The Examples themselves are packed and parsed in :mod:`~transforms.rows.tf_example`.
+The Examples themselves are packed and parsed in :mod:`~melmill.transforms.rows.tf_example`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import IO, Self
 
 import google_crc32c
 
-from transforms.rows.schema import RowBatch, RowSchema
-from transforms.rows.tf_example import encode_examples, parse_example
+from melmill.transforms.rows.schema import RowBatch, RowSchema
+from melmill.transforms.rows.tf_example import encode_examples, parse_example
 
 __all__ = ["TFRecordShard", "encode_examples", "parse_example", "read_records"]
 

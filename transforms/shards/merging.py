@@ -9,13 +9,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from transforms.core.naming import digest
-from transforms.plan.job import ExtractJob
-from transforms.plan.planning import order_of
-from transforms.rows.schema import RowBatch
-from transforms.rows.summaries import ShardSummary
-from transforms.shards.rewriting import Replaced, Rewritten
-from transforms.shards.writing import read_shard, write_again
+from melmill.transforms.core.naming import digest
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.planning import order_of
+from melmill.transforms.rows.schema import RowBatch
+from melmill.transforms.rows.summaries import ShardSummary
+from melmill.transforms.shards.rewriting import Replaced, Rewritten
+from melmill.transforms.shards.writing import read_shard, write_again
 
 
 @dataclass(frozen=True, slots=True)

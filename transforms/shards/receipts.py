@@ -11,10 +11,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transforms.core.naming import digest
-from transforms.plan.job import ExtractJob
-from transforms.rows.summaries import ShardSummary
-from transforms.store.folders import Store
+from melmill.transforms.core.naming import digest
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.rows.summaries import ShardSummary
+from melmill.transforms.store.folders import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from transforms.core.naming import digest
-from transforms.plan.comparing import Touched
-from transforms.plan.job import ExtractJob
-from transforms.rows.schema import RowBatch
-from transforms.rows.summaries import RecordingRows, ShardSummary
-from transforms.shards.writing import read_shard, write_again
+from melmill.transforms.core.naming import digest
+from melmill.transforms.plan.comparing import Touched
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.rows.schema import RowBatch
+from melmill.transforms.rows.summaries import RecordingRows, ShardSummary
+from melmill.transforms.shards.writing import read_shard, write_again
 
 
 @dataclass(frozen=True, slots=True)

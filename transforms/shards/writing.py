@@ -21,23 +21,23 @@ from typing import Any
 
 import numpy as np
 
-from transforms.core.errors import DatasetError, RecordingError
-from transforms.core.naming import digest
-from transforms.core.records import Failure, Recording
-from transforms.decode.isolation import DecoderProcess
-from transforms.features.spans import Span, SpanRows, extract_span
-from transforms.index.tables import is_indexed
-from transforms.plan.job import ExtractJob
-from transforms.plan.planning import ShardPlan
-from transforms.rows.distribution import DistributionCounter
-from transforms.rows.moments import Moments
-from transforms.rows.parquet import ParquetShard, read_rows
-from transforms.rows.rows_digest import combine_digests, digest_text, rows_digest
-from transforms.rows.schema import Float32Array, LabelColumn, RowBatch, round_to_resolution
-from transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
-from transforms.rows.tfrecord import TFRecordShard
-from transforms.shards.receipts import announce_shard, read_receipt, write_receipt
-from transforms.store.folders import Store
+from melmill.transforms.core.errors import DatasetError, RecordingError
+from melmill.transforms.core.naming import digest
+from melmill.transforms.core.records import Failure, Recording
+from melmill.transforms.decode.isolation import DecoderProcess
+from melmill.transforms.features.spans import Span, SpanRows, extract_span
+from melmill.transforms.index.tables import is_indexed
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.planning import ShardPlan
+from melmill.transforms.rows.distribution import DistributionCounter
+from melmill.transforms.rows.moments import Moments
+from melmill.transforms.rows.parquet import ParquetShard, read_rows
+from melmill.transforms.rows.rows_digest import combine_digests, digest_text, rows_digest
+from melmill.transforms.rows.schema import Float32Array, LabelColumn, RowBatch, round_to_resolution
+from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
+from melmill.transforms.rows.tfrecord import TFRecordShard
+from melmill.transforms.shards.receipts import announce_shard, read_receipt, write_receipt
+from melmill.transforms.store.folders import Store
 
 
 @dataclass(frozen=True, slots=True)

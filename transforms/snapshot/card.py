@@ -13,13 +13,13 @@ from typing import Any
 
 import yaml
 
-from transforms.index.tables import read_shards
-from transforms.rows.distribution import DURATION_EDGES_S, LEVEL_EDGES_DBFS, balance
-from transforms.rows.schema import RowSchema
-from transforms.rows.tfds import features as tfds_features
-from transforms.snapshot.delta import Snapshot
-from transforms.snapshot.totals import SplitContent, Totals, training_split
-from transforms.store.folders import Store
+from melmill.transforms.index.tables import read_shards
+from melmill.transforms.rows.distribution import DURATION_EDGES_S, LEVEL_EDGES_DBFS, balance
+from melmill.transforms.rows.schema import RowSchema
+from melmill.transforms.rows.tfds import features as tfds_features
+from melmill.transforms.snapshot.delta import Snapshot
+from melmill.transforms.snapshot.totals import SplitContent, Totals, training_split
+from melmill.transforms.store.folders import Store
 
 #: Names of files, relative to the dataset, by split.
 FileLists = dict[str, list[str]]
@@ -151,7 +151,9 @@ def band_statistics(totals: Totals) -> dict[str, Any]:
 
 
 def label_balance(totals: Totals) -> dict[str, dict[str, Any]]:
-    """Compare the classes of the splits; see :func:`~transforms.rows.distribution.balance`."""
+    """Compare the classes of the splits; see
+    :func:`~melmill.transforms.rows.distribution.balance`.
+    """
     splits = sorted(totals.splits.items())
     return balance({name: content.distribution for name, content in splits})
 

@@ -24,13 +24,13 @@ from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
-from transforms.core.errors import ConflictError, DatasetError
-from transforms.rows.columns import LabelColumn, is_label, type_name
-from transforms.rows.summaries import FileEntry, ShardSummary
-from transforms.snapshot.totals import ordered_shards, require_whole
-from transforms.store.endpoints import delta_options
-from transforms.store.folders import Store
-from transforms.store.retries import insist
+from melmill.transforms.core.errors import ConflictError, DatasetError
+from melmill.transforms.rows.columns import LabelColumn, is_label, type_name
+from melmill.transforms.rows.summaries import FileEntry, ShardSummary
+from melmill.transforms.snapshot.totals import ordered_shards, require_whole
+from melmill.transforms.store.endpoints import delta_options
+from melmill.transforms.store.folders import Store
+from melmill.transforms.store.retries import insist
 
 _KEY = "melmill"
 _APPLICATION = "melmill"
@@ -67,7 +67,7 @@ class Snapshot:
     features
         The feature configuration's canonical JSON.
     statistics
-        Of its mel bands and rows; see :func:`~transforms.snapshot.card.brief_statistics`.
+        Of its mel bands and rows; see :func:`~melmill.transforms.snapshot.card.brief_statistics`.
     operation
         The command that committed it.
     parts
@@ -78,7 +78,7 @@ class Snapshot:
         Counts the schemas: raised whenever the columns or the shape of ``mel`` change.
     taken_down
         File that lists the recordings which were erased, and stay away whatever the catalogue
-        says (see :mod:`~transforms.catalogue.taken_down`); ``""`` where there are none.
+        says (see :mod:`~melmill.transforms.catalogue.taken_down`); ``""`` where there are none.
     replaced
         Of a takedown: the index that each earlier snapshot's became.
     rows

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from transforms.index.tables import shard_names
-from transforms.shards.receipts import Made, read_made
-from transforms.snapshot.delta import Past, index_names, logged_files
-from transforms.store.folders import Store, StoreFile
-from transforms.store.own_files import index_of, is_own, run_of, shard_of
+from melmill.transforms.index.tables import shard_names
+from melmill.transforms.shards.receipts import Made, read_made
+from melmill.transforms.snapshot.delta import Past, index_names, logged_files
+from melmill.transforms.store.folders import Store, StoreFile
+from melmill.transforms.store.own_files import index_of, is_own, run_of, shard_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from transforms.core.errors import DatasetError
-from transforms.core.naming import fraction
-from transforms.index.tables import read_batches, read_index, read_shards
-from transforms.rows.distribution import (
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.core.naming import fraction
+from melmill.transforms.index.tables import read_batches, read_index, read_shards
+from melmill.transforms.rows.distribution import (
     DURATION_EDGES_S,
     Distribution,
     DistributionCounter,
     histogram,
 )
-from transforms.rows.moments import Moments
-from transforms.rows.rows_digest import combine_digests
-from transforms.rows.summaries import ShardSummary
-from transforms.store.folders import Store
+from melmill.transforms.rows.moments import Moments
+from melmill.transforms.rows.rows_digest import combine_digests
+from melmill.transforms.rows.summaries import ShardSummary
+from melmill.transforms.store.folders import Store
 
 _EXAMPLES = 3
 #: Groups of recordings whose rows are compared as one sum each.
@@ -41,7 +41,8 @@ class SplitContent:
     seconds
         Length of its recordings.
     durations
-        Recordings in each bin between :data:`~transforms.rows.distribution.DURATION_EDGES_S`.
+        Recordings in each bin between
+        :data:`~melmill.transforms.rows.distribution.DURATION_EDGES_S`.
     distribution
         Of its rows.
     """

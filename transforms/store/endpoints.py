@@ -13,9 +13,9 @@ import urllib.request
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from transforms.core.errors import UserError
-from transforms.store.filesystems import StorageOptions, open_filesystem, protocol_of
-from transforms.store.retries import explain, is_store_error
+from melmill.transforms.core.errors import UserError
+from melmill.transforms.store.filesystems import StorageOptions, open_filesystem, protocol_of
+from melmill.transforms.store.retries import explain, is_store_error
 
 _CONNECT_SECONDS = 5.0
 _AMAZON = (".amazonaws.com", ".amazonaws.com.cn")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import uuid
 
-from transforms.core.errors import DatasetError
-from transforms.store.folders import Store
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.store.folders import Store
 
 
 def require_exclusive_commits(store: Store, folder: str) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import fsspec
 import pyarrow as pa
 
-from transforms.core.errors import CatalogueError, UnavailableError, UserError
-from transforms.store.retries import explain, is_store_error, is_transient
+from melmill.transforms.core.errors import CatalogueError, UnavailableError, UserError
+from melmill.transforms.store.retries import explain, is_store_error, is_transient
 
 #: Options of a store, as pairs: a mapping that can travel and be compared.
 StorageOptions = tuple[tuple[str, Any], ...]

@@ -22,9 +22,9 @@ from typing import IO, Any, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
 
-from transforms.core.errors import DatasetError, UnavailableError
-from transforms.store.filesystems import StorageOptions, absolute_path, open_filesystem
-from transforms.store.retries import (
+from melmill.transforms.core.errors import DatasetError, UnavailableError
+from melmill.transforms.store.filesystems import StorageOptions, absolute_path, open_filesystem
+from melmill.transforms.store.retries import (
     explain,
     insist,
     is_conflict,

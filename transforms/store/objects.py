@@ -3,7 +3,7 @@
 Local paths are used as they stand (never URL-decoded); everything else goes through
 fsspec. A store that fails for a moment is asked again; one that keeps failing gives a
 :class:`RecordingError` of the stage ``read``, also where a decoder in C sits in between
-and would swallow the exception (see :class:`~transforms.store.stored_file.StoredFile`).
+and would swallow the exception (see :class:`~melmill.transforms.store.stored_file.StoredFile`).
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from transforms.core.errors import Cause, RecordingError, Stage, UserError
-from transforms.store.read_ahead import (
+from melmill.transforms.core.errors import Cause, RecordingError, Stage, UserError
+from melmill.transforms.store.read_ahead import (
     FIRST_BYTES,
     SMALLEST_BYTES,
     Prefetched,
     ReadAheadFile,
     ReadRange,
 )
-from transforms.store.retries import patiently
-from transforms.store.stored_file import StoredFile
+from melmill.transforms.store.retries import patiently
+from melmill.transforms.store.stored_file import StoredFile
 
 #: Of stores that are not asked for a version: a block of the cache, and one request.
 REMOTE_BLOCK_BYTES = 2**20
@@ -141,7 +141,9 @@ class StoredObject:
     def _range_reader(self) -> ReadRange | None:
         if self.local_path is not None:
             return None
-        from transforms.store.ranges import range_reader  # loads fsspec: not for local files
+        from melmill.transforms.store.ranges import (
+            range_reader,  # loads fsspec: not for local files
+        )
 
         return range_reader(*self._filesystem(), self.fingerprint)
 
@@ -172,7 +174,7 @@ class StoredObject:
         return file
 
     def _filesystem(self) -> tuple[Any, str]:
-        from transforms.store.filesystems import open_filesystem  # the same
+        from melmill.transforms.store.filesystems import open_filesystem  # the same
 
         return open_filesystem(self.uri, self.storage_options, UserError)
 

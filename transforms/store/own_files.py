@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Iterable
 from pathlib import Path, PurePosixPath
 
-from transforms.store.folders import Store
+from melmill.transforms.store.folders import Store
 
 _DIGEST = r"[0-9a-f]{32}"
 

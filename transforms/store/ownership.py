@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from transforms.core.errors import DatasetError
-from transforms.store.folders import Store
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.store.folders import Store
 
 #: Marks a folder as a dataset's from the first moment of its first run on.
 MARKER = ".melmill"
@@ -20,7 +20,7 @@ def check_folder(store: Store) -> bool:
     """See that a folder may become a dataset, or is one; tell whether it holds a Delta table.
 
     Whose the Delta table is, its commits tell: see
-    :func:`~transforms.snapshot.delta.read_snapshot`.
+    :func:`~melmill.transforms.snapshot.delta.read_snapshot`.
 
     Raises
     ------

@@ -11,8 +11,8 @@ from typing import Any
 
 from fsspec.asyn import sync
 
-from transforms.store.filesystems import protocol_of
-from transforms.store.read_ahead import ReadRange
+from melmill.transforms.store.filesystems import protocol_of
+from melmill.transforms.store.read_ahead import ReadRange
 
 
 def range_reader(filesystem: Any, path: str, fingerprint: str) -> ReadRange | None:
@@ -23,7 +23,7 @@ def range_reader(filesystem: Any, path: str, fingerprint: str) -> ReadRange | No
     filesystem, path
         fsspec's.
     fingerprint
-        Of the version; see :func:`~transforms.store.objects.fingerprint_of`.
+        Of the version; see :func:`~melmill.transforms.store.objects.fingerprint_of`.
 
     Returns
     -------

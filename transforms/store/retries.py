@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import tenacity
 
-from transforms.core.errors import Cause, RecordingError, Stage
+from melmill.transforms.core.errors import Cause, RecordingError, Stage
 
 _Result = TypeVar("_Result")
 

@@ -9,7 +9,7 @@ from itertools import accumulate
 from types import TracebackType
 from typing import Any, Self
 
-from transforms.store.retries import patiently
+from melmill.transforms.store.retries import patiently
 
 #: Read ahead of a decoder, which asks for a few hundred bytes at a time.
 BUFFER_BYTES = 2**16

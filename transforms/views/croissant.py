@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from transforms.rows.schema import RowSchema
+from melmill.transforms.rows.schema import RowSchema
 
 Json = dict[str, Any]
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from transforms.core.naming import digest
-from transforms.store.folders import Store
+from melmill.transforms.core.naming import digest
+from melmill.transforms.store.folders import Store
 
 _NAME = re.compile(r"runs/[0-9a-f]{32}-export\.json")
 

@@ -21,23 +21,23 @@ from typing import Any, Literal, cast, get_args
 
 import numpy as np
 
-from transforms.core.errors import ConfigError, DatasetError
-from transforms.core.naming import shard_number
-from transforms.rows.moments import Moments
-from transforms.rows.normalization import (
+from melmill.transforms.core.errors import ConfigError, DatasetError
+from melmill.transforms.core.naming import shard_number
+from melmill.transforms.rows.moments import Moments
+from melmill.transforms.rows.normalization import (
     Normalization,
     measure_recordings,
     standardize,
     standardize_chunks,
     standardize_recordings,
 )
-from transforms.rows.parquet import ParquetShard, read_rows, read_schema
-from transforms.rows.schema import Float32Array, RowBatch, RowSchema
-from transforms.rows.summaries import FileEntry
-from transforms.rows.tf_example import encode_examples
-from transforms.rows.tfds import FileFormat, shard_file
-from transforms.rows.tfrecord import TFRecordShard
-from transforms.store.folders import Store
+from melmill.transforms.rows.parquet import ParquetShard, read_rows, read_schema
+from melmill.transforms.rows.schema import Float32Array, RowBatch, RowSchema
+from melmill.transforms.rows.summaries import FileEntry
+from melmill.transforms.rows.tf_example import encode_examples
+from melmill.transforms.rows.tfds import FileFormat, shard_file
+from melmill.transforms.rows.tfrecord import TFRecordShard
+from melmill.transforms.store.folders import Store
 
 #: The layouts that are TFDS's, and how it calls their files.
 TFDS_FORMATS: Mapping[str, FileFormat] = {"tfds": "tfrecord", "arrayrecord": "array_record"}

@@ -19,7 +19,7 @@ from typing import Any
 
 import fsspec
 
-from transforms.store.folders import Store
+from melmill.transforms.store.folders import Store
 
 KINDS = ("s3", "gcs", "azure")
 

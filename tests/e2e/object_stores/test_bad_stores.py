@@ -30,7 +30,7 @@ def songs(tmp_path: Path) -> Path:
 RUN_EACH = """
 import contextlib, io, json, sys, time
 {patch}
-from pipelines.cli import main
+from melmill.pipelines.cli.pipeline_commands import main
 ends = []
 for command in json.loads(sys.argv[1]):
     sys.argv[1:], said, began = command, io.StringIO(), time.monotonic()

@@ -12,13 +12,19 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.snapshot.delta import (
+    Snapshot,
+    commit,
+    open_table,
+    read_snapshot,
+    table_files,
+)
+from melmill.transforms.store.exclusive import require_exclusive_commits
+from melmill.transforms.store.folders import Store
 from tests.e2e.object_stores.gateway import Gateway
 from tests.e2e.object_stores.servers import Place
 from tests.plans import summary
-from transforms.core.errors import DatasetError
-from transforms.snapshot.delta import Snapshot, commit, open_table, read_snapshot, table_files
-from transforms.store.exclusive import require_exclusive_commits
-from transforms.store.folders import Store
 
 RUNS = 8
 SCHEMA = pa.schema([("a", pa.int64()), ("split", pa.string())])
@@ -28,7 +34,7 @@ RACER = """
 import json, sys
 from tests.e2e.object_stores.test_commits import VERSIONS, commit_one
 from tests.plans import lay_down, summary
-from transforms.store.folders import Store
+from melmill.transforms.store.folders import Store
 root, options, number = json.loads(sys.argv[1])
 store = Store(root, tuple(options.items()))
 for version in VERSIONS:

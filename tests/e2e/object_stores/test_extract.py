@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.dataset import Dataset
+from melmill.pipelines.dataset import Dataset
 from tests.e2e.object_stores.conftest import new_place, upload
 from tests.e2e.object_stores.servers import Place
 from tests.e2e.rows import Rows, assert_same_rows, from_arrow

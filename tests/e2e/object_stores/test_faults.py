@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.dataset import Dataset
+from melmill.pipelines.dataset import Dataset
+from melmill.transforms.core.errors import Cause, DatasetError, RecordingError
+from melmill.transforms.store.filesystems import SILENCE_SECONDS, open_filesystem
+from melmill.transforms.store.folders import Store
+from melmill.transforms.store.objects import StoredObject, fingerprint_of
 from tests.e2e.object_stores.conftest import new_place, upload
 from tests.e2e.object_stores.gateway import Fault, Gateway, gateway_to
 from tests.e2e.object_stores.servers import Place
 from tests.pipeline_runs import melmill
 from tests.signals import song, write_audio
-from transforms.core.errors import Cause, DatasetError, RecordingError
-from transforms.store.filesystems import SILENCE_SECONDS, open_filesystem
-from transforms.store.folders import Store
-from transforms.store.objects import StoredObject, fingerprint_of
 
 #: What passes if one waits.
 PASSING = (

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import soundfile
 
+from melmill.transforms.catalogue.parts import catalogue_parts, list_part, open_catalogue
+from melmill.transforms.core.errors import Cause, RecordingError
+from melmill.transforms.decode.isolation import DecoderProcess
+from melmill.transforms.decode.media import open_audio, probe_audio
+from melmill.transforms.probe_recordings import probe_recording
+from melmill.transforms.store.objects import StoredObject
 from tests.e2e.object_stores.conftest import new_place
 from tests.e2e.object_stores.gateway import Gateway, gateway_to
 from tests.e2e.object_stores.servers import KINDS, Place
 from tests.pipeline_runs import make_test_job, melmill_json
 from tests.signals import noise, song, write_audio
-from transforms.catalogue.parts import catalogue_parts, list_part, open_catalogue
-from transforms.core.errors import Cause, RecordingError
-from transforms.decode.isolation import DecoderProcess
-from transforms.decode.media import open_audio, probe_audio
-from transforms.probe_recordings import probe_recording
-from transforms.store.objects import StoredObject
 
 RATE = 44_100
 LARGE_BYTES = 300 * 10**6

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.dataset import Dataset
+from melmill.pipelines.dataset import Dataset
 from tests.e2e.object_stores.conftest import new_place, upload
 from tests.e2e.object_stores.gateway import Gateway, gateway_to
 from tests.e2e.object_stores.servers import Place

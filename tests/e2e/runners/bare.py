@@ -13,8 +13,9 @@ ROOT = Path(__file__).parents[3]
 
 def copy_source(folder: Path) -> Path:
     """Copy our source folder, since building leaves files in it; gives its ``setup.py``."""
-    for name in ("pipelines", "transforms"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("melmill", "pipelines", "transforms"):
+        unwanted = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=unwanted, symlinks=True)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     return folder / "setup.py"
@@ -28,7 +29,7 @@ def make_bare_environment(folder: Path) -> Path:
     packages = folder / f"lib/{version}/site-packages/packages.pth"
     packages.write_text(sysconfig.get_path("purelib") + "\n")
     python = folder / "bin/python"
-    wanted = "import apache_beam, transforms"
+    wanted = "import apache_beam, melmill"
     lacks = subprocess.run([python, "-c", wanted], capture_output=True, cwd=folder)
-    assert b"No module named 'transforms'" in lacks.stderr
+    assert b"No module named 'melmill'" in lacks.stderr
     return python

@@ -51,7 +51,7 @@ class Flink:
 
     def command(self, *arguments: str) -> list[str]:
         """The command line of ``melmill`` beside the cluster."""
-        return [str(SCRIPT), "run", sys.executable, "-m", "pipelines", *arguments]
+        return [str(SCRIPT), "run", sys.executable, "-m", "melmill", *arguments]
 
     def melmill(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the real command."""

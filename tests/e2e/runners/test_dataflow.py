@@ -13,15 +13,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipelines.dataset import Dataset
-from pipelines.options import pipeline_options
+from melmill.pipelines.dataset import Dataset
+from melmill.pipelines.run.options import pipeline_options
+from melmill.transforms.core.errors import ConfigError
+from melmill.transforms.snapshot.delta import require_snapshot
 from tests.e2e.object_stores.servers import Place
 from tests.e2e.runners.bare import copy_source
 from tests.e2e.runners.dataflow_service import DONE, FAILED, Service, dataflow_service
 from tests.e2e.runners.flink import ROOT, said_json
 from tests.e2e.songs import SETTINGS, Songs
-from transforms.core.errors import ConfigError
-from transforms.snapshot.delta import require_snapshot
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def run(
     service: Service,
     place: Place,
     *arguments: str,
-    program: tuple[str, ...] = ("-m", "pipelines"),
+    program: tuple[str, ...] = ("-m", "melmill"),
 ) -> subprocess.CompletedProcess[str]:
     """Run the real command, beside the stand-in and a server of Cloud Storage's API."""
     told = {**place.environment, **service.environment}
@@ -172,7 +172,7 @@ def test_what_dataflow_needs_is_asked_for(missing: str) -> None:
 
 
 def test_the_command_asks_for_it_at_once(songs: Songs, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pipelines", *songs.command(tmp_path / "dataset")]
+    command = [sys.executable, "-m", "melmill", *songs.command(tmp_path / "dataset")]
     options = ["--runner=dataflow", *without("--project")]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -189,7 +189,7 @@ def test_no_credentials_are_said_within_seconds(songs: Songs, tmp_path: Path) ->
     }
     environment = {**os.environ, **nobody}
     environment.pop("GOOGLE_APPLICATION_CREDENTIALS", None)
-    command = [sys.executable, "-m", "pipelines", *songs.command(tmp_path / "dataset")]
+    command = [sys.executable, "-m", "melmill", *songs.command(tmp_path / "dataset")]
     command += ["--runner=dataflow", "--project=project", "--region=europe-west1"]
     started = time.monotonic()
     done = subprocess.run(

@@ -23,7 +23,7 @@ def test_prism_makes_the_same_bytes(
 ) -> None:
     arguments = [*songs.command(tmp_path / "dataset"), "--runner-config", str(RECIPE), "--json"]
     done = subprocess.run(
-        [*(ALONE if has_namespaces() else []), sys.executable, "-m", "pipelines", *arguments],
+        [*(ALONE if has_namespaces() else []), sys.executable, "-m", "melmill", *arguments],
         env={**os.environ, "PATH": f"{beam_programs}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,

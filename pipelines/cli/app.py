@@ -1,0 +1,156 @@
+"""What the commands have in common: the application, its options, exit statuses and errors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Annotated, Any
+
+import typer
+
+from melmill.pipelines.run.errors import (
+    LostWorkerError,
+    NothingSubmittedError,
+    TooManyFailuresError,
+)
+from melmill.transforms.core.errors import ConflictError, UnavailableError, UserError
+from melmill.transforms.store.folders import Store, absolute_uri
+
+
+class Exit(IntEnum):
+    """What the command's exit status means."""
+
+    SUCCESS = 0
+    FAILED = 1
+    USAGE = 2
+    PARTIAL = 3
+    CONFLICT = 4
+
+
+_EPILOG = (
+    "Exit status: 0 success; 3 partial: committed, but some recordings failed (fewer than "
+    "limits.max_failure_ratio); 1 failed: nothing was committed, the same command goes on "
+    "where it stopped; 2 bad usage, configuration, catalogue or output: change something first; "
+    "4 conflict: another run committed meanwhile, run the same command again."
+)
+
+app = typer.Typer(
+    name="melmill",
+    help="Turn audio catalogues into log-mel training data.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+CatalogueArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="CATALOGUE",
+        help="Where the audio is: a directory (searched through), a glob, an audio file, or a "
+        "table (.csv, .jsonl, .parquet) with a column 'uri'. A local path or any fsspec URL.",
+    ),
+]
+OutputArgument = Annotated[
+    str, typer.Argument(metavar="OUTPUT", help="The dataset's folder: a new one, or its own.")
+]
+DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="A dataset's folder.")]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE", help="Recipe in YAML; librosa's defaults without."),
+]
+SetOption = Annotated[
+    list[str],
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one key: --set chunk.seconds=5."),
+]
+StorageOption = Annotated[
+    list[str],
+    typer.Option(
+        "--storage-option",
+        metavar="KEY=VALUE",
+        help="What fsspec opens the dataset's store with, beside what the environment says: "
+        "--storage-option endpoint_url=http://localhost:9000",
+    ),
+]
+RunnerOption = Annotated[
+    str | None,
+    typer.Option("--runner", help="direct (this machine; the default), flink, dataflow or prism."),
+]
+RunnerConfigOption = Annotated[
+    str | None,
+    typer.Option(
+        "--runner-config",
+        metavar="FILE",
+        help="Beam's options for a runner, in YAML: configs/runners/flink-local.yaml",
+    ),
+]
+WorkersOption = Annotated[
+    int,
+    typer.Option("--workers", min=0, help="Worker processes of --runner direct; 0: one a core."),
+]
+SingleWriterOption = Annotated[
+    bool,
+    typer.Option(
+        "--unsafe-single-writer",
+        help="For object stores that let two runs overwrite each other's commits: warrant "
+        "that there is only this one.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+
+def open_store(root: str, settings: list[str], option: str = "--storage-option") -> Store:
+    """Name a folder in a store, with what ``--storage-option`` says of it."""
+    from melmill.pipelines.config import read_storage_options
+
+    return Store(absolute_uri(root), read_storage_options(option, settings))
+
+
+@contextlib.contextmanager
+def reporting_errors() -> Iterator[None]:
+    """Say what went wrong in plain words, and exit with what it means."""
+    try:
+        yield
+    except ConflictError as error:
+        complain(str(error))
+        raise typer.Exit(Exit.CONFLICT) from None
+    except UnavailableError as error:
+        complain(f"{error}; run the same command again later")
+        raise typer.Exit(Exit.FAILED) from None
+    except UserError as error:
+        complain(str(error))
+        raise typer.Exit(Exit.USAGE) from None
+    except TooManyFailuresError as error:
+        complain(str(error))
+        raise typer.Exit(Exit.FAILED) from None
+    except LostWorkerError as error:
+        said = f"{error}, again and again; the same command goes on from the finished shards"
+        complain("\n".join([said, *error.__notes__] if hasattr(error, "__notes__") else [said]))
+        raise typer.Exit(Exit.FAILED) from None
+    except NothingSubmittedError as outcome:
+        print(outcome)
+        raise typer.Exit(Exit.SUCCESS) from None
+
+
+def complain(message: str) -> None:
+    """Say something on standard error."""
+    print(f"melmill: {message}", file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """Print a result for scripts."""
+    print(json.dumps(value, indent=1))
+
+
+def beam_options(runner: str | None, workers: int, others: list[str], recipe: str | None) -> Any:
+    """Read what Beam is to be told."""
+    from melmill.pipelines.run.options import pipeline_options
+
+    return pipeline_options(runner, workers, others, recipe)

@@ -1,0 +1,206 @@
+"""What a person reads, and what a script reads, of the same results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from melmill.pipelines.snapshots.summary import totals_json, totals_lines
+
+if TYPE_CHECKING:
+    from melmill.pipelines.export import Export
+    from melmill.pipelines.extract import Extraction
+    from melmill.pipelines.run.counters import RunMetrics
+
+
+def extraction_json(output: str, extraction: Extraction) -> dict[str, Any]:
+    """Give an extraction's result as plain values."""
+    return {
+        "dataset": output,
+        "version": extraction.snapshot.version,
+        "index": extraction.snapshot.index,
+        "committed": extraction.committed,
+        **totals_json(extraction.totals),
+        "passed_over": extraction.metrics.passed_over,
+        "metrics": extraction.metrics.to_json(),
+    }
+
+
+def extraction_text(output: str, extraction: Extraction) -> str:
+    """Say what was written and how to read it."""
+    version = extraction.snapshot.version
+    head = (
+        f"Committed version {version} of {output}"
+        if extraction.committed
+        else f"Nothing to do: version {version} of {output} holds exactly this already"
+    )
+    lines = [*totals_lines(extraction.totals), *left_out_lines(extraction.difference)]
+    lines += metrics_lines(extraction.metrics)
+    lines += passed_over_lines(extraction.metrics.passed_over)
+    if extraction.totals.rows:
+        lines += ["", how_to_read(output, extraction)]
+    return "\n".join([head, *lines])
+
+
+def passed_over_lines(passed_over: dict[str, int]) -> list[str]:
+    """Say which files are not recordings, by what they end in.
+
+    >>> passed_over_lines({".mka": 3, "": 2})
+    ['  5 files with other extensions: .mka 3, none 2 (catalogue.extensions says which are read)']
+    """
+    if not passed_over:
+        return []
+    words = {"": "none", "*": "others"}
+    named = [f"{words.get(kind, kind)} {n:,}" for kind, n in passed_over.items()][:_EXTENSIONS]
+    more = " …" if len(passed_over) > _EXTENSIONS else ""
+    return [
+        f"  {sum(passed_over.values()):,} files with other extensions: {', '.join(named)}{more} "
+        "(catalogue.extensions says which are read)"
+    ]
+
+
+#: Extensions that are named.
+_EXTENSIONS = 8
+
+
+def left_out_lines(difference: dict[str, Any]) -> list[str]:
+    """Say how many listed recordings are left out, and why."""
+    said = {"excluded": "left out by catalogue.exclude", "taken_down": "left out: taken down"}
+    return [f"  {n:,} {why}" for kind, why in said.items() if (n := difference.get(kind, 0))]
+
+
+_STAGES = ("probe", "decode", "features", "write")
+
+
+def metrics_lines(metrics: RunMetrics) -> list[str]:
+    """Say what this run did, which is less than the snapshot holds where it was resumed."""
+    count = metrics.counters
+    if not count.get("shards_written"):
+        return []
+    took = (
+        f"{stage} {_duration(spread.sum / 1000)}"
+        for stage in _STAGES
+        if (spread := metrics.distributions.get(f"{stage}_ms")) is not None
+    )
+    reused = f", {count['shards_reused']:,} reused" if count.get("shards_reused") else ""
+    return [
+        f"  this run: {count.get('audio_ms_extracted', 0) / 3.6e6:,.2f} h of audio "
+        f"({count.get('bytes_in', 0) / 1e6:,.1f} MB) into {count['shards_written']:,} shards "
+        f"({count.get('bytes_out', 0) / 1e6:,.1f} MB){reused}; {', '.join(took)}"
+    ]
+
+
+def plan_text(catalogue: str, plan: dict[str, Any]) -> str:
+    """Say what an extraction would do and cost."""
+    number = plan["recordings"]
+    rows = sum(plan["rows"].values())
+    lines = [
+        f"{catalogue}: {number.get('planned', 0):,} recordings, {plan['seconds'] / 3600:,.2f} h, "
+        f"{plan['chunks']:,} chunks, {rows:,} rows",
+        f"  about {plan['parquet_bytes'] / 1e6:,.1f} MB of Parquet in "
+        f"{sum(plan['shards'].values()):,} shards, "
+        f"and {_duration(plan['cpu_seconds'])} of CPU time",
+        f"  {_costs(plan['costs'])}",
+    ]
+    for split, of_split in sorted(plan["rows"].items()):
+        lines.append(f"  {split}: {of_split:,} rows, {plan['shards'].get(split, 0):,} shards")
+    if number.get("skipped"):
+        lines.append(f"  {number['skipped']:,} skipped: shorter than a chunk (chunk.short is drop)")
+    lines += left_out_lines(number)
+    lines += passed_over_lines(plan.get("passed_over", {}))
+    for cause, failed in plan["failures"].items():
+        lines.append(f"  {failed:,} failed: {cause}")
+        lines += [f"    {uri!r}: {message}" for uri, message in plan["examples"][cause]]
+    return "\n".join(lines)
+
+
+def _costs(costs: dict[str, Any]) -> str:
+    """Say what it costs to rent machines for it.
+
+    >>> _costs({"dataflow": {"usd": 12.3, "usd_per_1000_hours": 0.128}})
+    'about $12.30 on dataflow ($0.13 for 1,000 h); list prices, storage and requests not included'
+    """
+    each = (
+        f"${cost['usd']:,.2f} on {name} (${cost['usd_per_1000_hours']:,.2f} for 1,000 h)"
+        for name, cost in costs.items()
+    )
+    return f"about {', '.join(each)}; list prices, storage and requests not included"
+
+
+def _duration(seconds: float) -> str:
+    """Write a duration as people say it.
+
+    >>> _duration(0.42), _duration(12.3), _duration(150), _duration(7300)
+    ('0.4 s', '12 s', '2.5 min', '2.0 h')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def how_to_read(output: str, extraction: Extraction) -> str:
+    """Give code that loads the dataset in Keras."""
+    from melmill.transforms.snapshot.totals import training_split
+
+    split = training_split(extraction.totals.splits)
+    content = extraction.totals.splits[split or "train"]
+    # Python's open and TensorFlow's read no object store.
+    if content.tfrecord_bytes and "://" not in output:
+        return _TFRECORD.format(output=output, split=split, shape=extraction.shape)
+    return _PARQUET.format(output=output, split=split, shape=extraction.shape)
+
+
+_PARQUET = """Read it with polars.read_delta, deltalake, DuckDB, pyarrow, datasets; in Keras:
+
+  import numpy as np
+  from melmill.pipelines.dataset import Dataset
+  rows = Dataset({output!r}).as_arrow({split!r}).to_table(["mel"])
+  mel = np.array(rows["mel"].to_pylist(), np.float32)   # [rows, {shape[0]}, {shape[1]}]
+  # model.fit(mel, labels)"""
+
+_TFRECORD = """Read it with polars.read_delta, deltalake, DuckDB, pyarrow, datasets; in Keras:
+
+  import json, tensorflow as tf
+  names = json.load(open({output!r} + "/tfrecord/files.json"))[{split!r}]
+  features = {{"mel": tf.io.FixedLenFeature({shape}, tf.float32)}}
+  data = tf.data.TFRecordDataset([{output!r} + "/" + name for name in names])
+  data = data.map(lambda row: tf.io.parse_single_example(row, features))
+  # model.fit(data.map(lambda row: (row["mel"], ...)).batch(32))"""
+
+
+def export_json(made: Export) -> dict[str, Any]:
+    """Give a view as plain values."""
+    return {
+        "output": made.job.output.root,
+        "format": made.job.format,
+        "name": made.job.name,
+        "files": made.files,
+        "rows": made.rows,
+    }
+
+
+def export_text(made: Export) -> str:
+    """Say what was exported, and how to read it."""
+    lines = [f"{made.job.output.root}: {sum(made.rows.values()):,} rows as {made.job.format}"]
+    for split, names in made.files.items():
+        lines.append(f"  {split}: {made.rows[split]:,} rows, {len(names):,} files")
+    split, names = next(iter(made.files.items()))
+    code = _LOADING[made.job.format].format(output=made.job.output.root, split=split, file=names[0])
+    return "\n".join(lines) + "\n\n" + code
+
+
+_LOADING = {
+    "tfds": """  import tensorflow_datasets as tfds
+  data = tfds.builder_from_directory({output!r}).as_dataset(split={split!r})""",
+    "hf": """  import datasets
+  data = datasets.load_dataset({output!r}, split={split!r}).with_format("numpy")""",
+    "webdataset": """  import glob, webdataset
+  shards = sorted(glob.glob({output!r} + "/{split}-*.tar"))
+  data = webdataset.WebDataset(shards, shardshuffle=100).decode()
+  # row["mel.npy"], row["json"]""",
+    "arrayrecord": """  import tensorflow_datasets as tfds   # rows by number, for grain or PyTorch
+  data = tfds.builder_from_directory({output!r}).as_data_source(split={split!r})""",
+    "numpy": """  import numpy as np
+  mel = np.load({output!r} + "/{file}", mmap_mode="r")   # [rows, n_mels, frames]""",
+}

@@ -1,0 +1,65 @@
+"""What a person reads, and what a script reads, of a verification."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from melmill.pipelines.snapshots.verify import Verification
+
+_EXAMPLES = 3
+
+
+def verification_json(dataset: str, found: Verification) -> dict[str, Any]:
+    """Give a verification's result as plain values."""
+    return {
+        "dataset": dataset,
+        "version": found.version,
+        "passed": found.passed,
+        "rows": found.rows,
+        "unit": found.unit,
+        "formats": {name: _plain(asdict(result)) for name, result in sorted(found.formats.items())},
+        "beyond": [_plain(row) for row in found.beyond],
+        "skipped": found.skipped,
+        "failed": found.failed,
+    }
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Make what JSON has no number for null: the difference of a value that is no number."""
+    return {name: None if value == float("inf") else value for name, value in values.items()}
+
+
+def verification_text(dataset: str, found: Verification) -> str:
+    """Say what a verification found."""
+    return "\n".join(_lines(dataset, found))
+
+
+def _lines(dataset: str, found: Verification) -> Iterator[str]:
+    unit = {"db": "dB", "none": "mel"}.get(found.unit, found.unit)
+    yield f"{dataset}, version {found.version}: {found.rows:,} rows beside librosa's"
+    if found.rows:
+        yield f"  {'format':20} {'rows':>7} {'largest':>12} {'mean':>12}   share of the tolerance"
+    for name, result in sorted(found.formats.items()):
+        yield (
+            f"  {name:20} {result.rows:7,} {result.largest:9.2g} {unit} {result.mean:9.2g} {unit}"
+            f"   {result.tolerance_share:.3g}"
+        )
+    for outcome, reasons in (("skipped", found.skipped), ("failed", found.failed)):
+        for reason, recordings in sorted(reasons.items()):
+            examples = ", ".join(islice(recordings, _EXAMPLES))
+            more = ", …" if len(recordings) > _EXAMPLES else ""
+            yield f"{outcome} {sum(recordings.values()):,} rows: {reason} ({examples}{more})"
+    for row in found.beyond[:_EXAMPLES]:
+        yield (
+            f"beyond the tolerance: {row['uri']}, chunk {row['chunk_index']}, "
+            f"channel {row['channel']}: {row['largest']:.3g} {unit}"
+        )
+    if len(found.beyond) > _EXAMPLES:
+        yield f"beyond the tolerance: {len(found.beyond) - _EXAMPLES:,} more rows"
+    if not found.rows:
+        yield "no row could be compared"

@@ -1,0 +1,83 @@
+"""How long this machine takes to extract a second of audio, by codec."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from melmill.transforms.core.records import ProbedRecording, Recording
+from melmill.transforms.decode.media import probe_audio
+from melmill.transforms.features.chunks import count_chunks, resampled_length
+from melmill.transforms.features.spans import Span, extract_span
+from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.store.objects import StoredObject
+
+_RATE_HZ = 48_000
+_SECONDS = 20
+
+#: What each codec is timed with; one that is not here is timed as the slowest that is.
+_SAMPLES = {
+    "flac": ("FLAC", "PCM_16"),
+    "vorbis": ("OGG", "VORBIS"),
+    "opus": ("OGG", "OPUS"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+    "pcm": ("WAV", "PCM_16"),
+}
+
+#: Encoding rows and writing them, beside what is timed: measured in benchmarks/stages.py.
+_WRITING_SHARE = 0.1
+
+
+def seconds_per_audio_second(
+    codecs: Iterable[str], features: FeatureSpec, folder: Path
+) -> dict[str, float]:
+    """Time the extraction of a few seconds of noise in each codec.
+
+    Parameters
+    ----------
+    codecs
+        Names as the probe gives them.
+    features
+        What is computed.
+    folder
+        Where working files may be written.
+
+    Returns
+    -------
+    dict
+        CPU seconds for a second of audio, by codec; a rough figure, for a plan.
+    """
+    return {codec: _time(_kind(codec), features, folder) for codec in codecs}
+
+
+def _kind(codec: str) -> str:
+    found = [kind for kind in _SAMPLES if codec.startswith(kind)]
+    return found[0] if found else "opus"
+
+
+def _time(kind: str, features: FeatureSpec, folder: Path) -> float:
+    span, source = _sample(kind, features, folder)
+    extract_span(replace(span, stop_chunk=1), features, source, folder / "spool")
+    started = time.process_time()
+    extract_span(span, features, source, folder / "spool")
+    return (time.process_time() - started) * (1 + _WRITING_SHARE) / _SECONDS
+
+
+def _sample(kind: str, features: FeatureSpec, folder: Path) -> tuple[Span, StoredObject]:
+    path = folder / f"calibration.{kind}"
+    noise = np.random.default_rng(0).normal(0, 0.1, (_SECONDS * _RATE_HZ, 2))
+    container, codec = _SAMPLES[kind]
+    soundfile.write(path, noise.cumsum(axis=0) % 0.5, _RATE_HZ, codec, format=container)
+    source = StoredObject(str(path))
+    size_bytes, fingerprint = source.stat()
+    recording = Recording(kind, str(path), path.name, fingerprint, size_bytes)
+    audio = probe_audio(source)
+    samples = resampled_length(audio.frames, audio.sample_rate_hz, features.sample_rate_hz)
+    chunk = replace(features.chunk, short="pad")
+    span = Span(ProbedRecording(recording, audio), 0, samples, 0, count_chunks(samples, chunk))
+    return span, source

@@ -1,0 +1,1 @@
+"""Run a pipeline from this machine: options, runners, workers, progress, counters."""

@@ -1,0 +1,1 @@
+"""A dataset's snapshots: open, describe, compare, check and clean them."""

@@ -1,0 +1,57 @@
+"""What a person reads, and what a script reads, of a snapshot's totals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from melmill.transforms.snapshot.totals import Totals
+
+
+def totals_json(totals: Totals) -> dict[str, Any]:
+    """Give a snapshot's totals as plain values."""
+    return {
+        "recordings": dict(totals.recordings),
+        "hours": totals.seconds / 3600,
+        "rows": totals.rows,
+        "splits": {
+            name: {
+                "recordings": content.recordings,
+                "rows": content.rows,
+                "shards": content.shards,
+                "parquet_bytes": content.parquet_bytes,
+                "tfrecord_bytes": content.tfrecord_bytes,
+            }
+            for name, content in sorted(totals.splits.items())
+        },
+        "failures": dict(totals.failures),
+    }
+
+
+def totals_lines(totals: Totals) -> list[str]:
+    """Say what a snapshot holds, a line a thing."""
+    from melmill.transforms.snapshot.card import balance_lines, label_balance
+
+    number = totals.recordings
+    lines = [
+        f"  {number['ok'] + number['partial']:,} recordings, {totals.seconds / 3600:,.2f} h, "
+        f"{totals.rows:,} rows"
+        + (f"; {number['partial']:,} of them in part" if number["partial"] else "")
+        + (f"; {number['skipped']:,} too short for a chunk" if number["skipped"] else "")
+    ]
+    for name, content in sorted(totals.splits.items()):
+        megabytes = (content.parquet_bytes + content.tfrecord_bytes) / 1e6
+        lines.append(
+            f"  {name}: {content.recordings:,} recordings, {content.rows:,} rows, "
+            f"{content.shards:,} shards, {megabytes:,.1f} MB"
+        )
+    lines += [f"  {line}" for line in balance_lines(label_balance(totals))]
+    return lines + failure_lines(totals)
+
+
+def failure_lines(totals: Totals) -> list[str]:
+    """Say which recordings failed and why."""
+    lines = []
+    for cause, number in totals.failures.most_common():
+        lines.append(f"  {number:,} failed: {cause}")
+        lines += [f"    {uri!r}: {message}" for uri, message in totals.examples[cause]]
+    return lines

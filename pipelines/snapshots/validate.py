@@ -1,0 +1,201 @@
+"""Reads a dataset again and compares everything with what was promised of it."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import zip_longest
+from typing import IO
+
+import numpy as np
+
+from melmill.pipelines.snapshots.open import row_schema
+from melmill.transforms.catalogue.taken_down import read_taken_down
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.index.tables import read_index
+from melmill.transforms.rows.parquet import read_rows, read_schema
+from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
+from melmill.transforms.rows.tf_example import encode_examples
+from melmill.transforms.rows.tfrecord import read_records
+from melmill.transforms.shards.writing import add_rows, held_recordings, is_same
+from melmill.transforms.snapshot.card import stale_files
+from melmill.transforms.snapshot.delta import Snapshot, open_table, require_snapshot, table_files
+from melmill.transforms.snapshot.totals import ordered_shards, row_differences
+from melmill.transforms.store.folders import Store
+
+_SHARDS_IN_FLIGHT = 256
+
+
+def validate(store: Store, workers: int, report: Callable[[int], None]) -> list[str]:
+    """Find what is wrong with the current snapshot.
+
+    Parameters
+    ----------
+    store
+        The dataset.
+    workers
+        Processes to read shards with; one is this process.
+    report
+        Called with the number of shards read so far.
+
+    Returns
+    -------
+    list of str
+        Every fault, each naming the file; empty where there is none.
+    """
+    snapshot = require_snapshot(store)
+    checks = (_check_log, _check_recordings, _check_side_files, _check_taken_down)
+    faults = [fault for check in checks for fault in check(store, snapshot)]
+    check = partial(check_shard, store=store, features=snapshot.features)
+    for number, found in enumerate(_check_shards(check, workers, store, snapshot), 1):
+        faults += found
+        report(number)
+    return faults
+
+
+def _check_shards(
+    check: Callable[[ShardSummary], list[str]], workers: int, store: Store, snapshot: Snapshot
+) -> Iterator[list[str]]:
+    if workers == 1:
+        yield from map(check, ordered_shards(store, snapshot.index))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        yield from _map_bounded(pool, check, store, snapshot)
+
+
+def _map_bounded(
+    pool: ProcessPoolExecutor,
+    check: Callable[[ShardSummary], list[str]],
+    store: Store,
+    snapshot: Snapshot,
+) -> Iterator[list[str]]:
+    # The pool's own map would take in every shard of the dataset at once.
+    waiting = []
+    for shard in ordered_shards(store, snapshot.index):
+        waiting.append(pool.submit(check, shard))
+        if len(waiting) >= _SHARDS_IN_FLIGHT:
+            yield waiting.pop(0).result()
+    for future in waiting:
+        yield future.result()
+
+
+def _check_log(store: Store, snapshot: Snapshot) -> Iterator[str]:
+    table = open_table(store)
+    logged = {name: size for name, size, _ in table_files(table)} if table else {}
+    shards = ordered_shards(store, snapshot.index)
+    indexed = {shard.parquet.name: shard.parquet.size_bytes for shard in shards if shard.parquet}
+    for name in sorted(logged.keys() - indexed.keys()):
+        yield f"{name}: in the Delta log, but not in the index"
+    for name in sorted(indexed.keys() - logged.keys()):
+        yield f"{name}: in the index, but not in the Delta log"
+    for name in sorted(indexed.keys() & logged.keys()):
+        if indexed[name] != logged[name]:
+            yield f"{name}: {logged[name]} bytes in the Delta log, {indexed[name]} in the index"
+
+
+def _check_recordings(store: Store, snapshot: Snapshot) -> Iterator[str]:
+    recordings = read_index(store, snapshot.index, "recordings", ["status"])
+    failed = sum(recording["status"] in ("failed", "partial") for recording in recordings)
+    yield from (f"index: {said}" for said in row_differences(store, snapshot.index))
+    failures = sum(1 for _ in read_index(store, snapshot.index, "failures", ["recording_id"]))
+    if failed != failures:
+        yield (
+            f"index: {failed} recordings failed or are partial, and the failures table has "
+            f"{failures} rows"
+        )
+
+
+def _check_side_files(store: Store, snapshot: Snapshot) -> Iterator[str]:
+    for name in stale_files(store, snapshot, row_schema(store, snapshot)):
+        yield (
+            f"{name}: is missing, or describes another snapshot than version {snapshot.version}; "
+            "the next refresh writes it anew"
+        )
+
+
+def _check_taken_down(store: Store, snapshot: Snapshot) -> Iterator[str]:
+    try:
+        read_taken_down(store, snapshot.taken_down)
+    except DatasetError as error:
+        yield str(error)
+
+
+def check_shard(shard: ShardSummary, *, store: Store, features: str) -> list[str]:
+    """Read a shard's files and find what is wrong with them."""
+    faults: list[str] = []
+    for file, check in ((shard.parquet, _check_parquet), (shard.tfrecord, _check_tfrecord)):
+        if file is not None:
+            try:
+                faults += _check_file(store, file)
+                faults += check(store, shard, features)
+            except (OSError, ValueError) as error:
+                faults.append(f"{file.name}: {error}")
+    return faults
+
+
+def _check_file(store: Store, file: FileEntry) -> Iterator[str]:
+    with store.open(file.name) as opened:
+        size, checksum = _digest(opened)
+    if size != file.size_bytes:
+        yield f"{file.name}: {size} bytes, and {file.size_bytes} were written"
+    elif checksum != file.sha256:
+        yield f"{file.name}: SHA-256 {checksum}, and {file.sha256} was written"
+
+
+def _digest(file: IO[bytes]) -> tuple[int, str]:
+    size, checksum = 0, hashlib.sha256()
+    while block := file.read(1 << 20):
+        size += len(block)
+        checksum.update(block)
+    return size, checksum.hexdigest()
+
+
+def _check_parquet(store: Store, shard: ShardSummary, features: str) -> Iterator[str]:
+    name = shard.parquet.name if shard.parquet else ""
+    with store.open(name) as file:
+        _, metadata = read_schema(file)
+    if metadata.get("melmill.features") != features:
+        yield f"{name}: made with another feature configuration than the snapshot's"
+    rows = 0
+    held: dict[str, RecordingRows] = {}
+    with store.open(name) as file:
+        for batch in read_rows(file):
+            if not np.isfinite(batch.mel).all():
+                yield f"{name}: mel is not finite in rows {rows} to {rows + batch.rows - 1}"
+            rows += batch.rows
+            for part in held_recordings(batch):
+                known = held.get(part.recording_id)
+                held[part.recording_id] = add_rows(known, part) if known else part
+    if rows != shard.rows:
+        yield f"{name}: {rows} rows, and {shard.rows} were written"
+    said = {entry.recording_id: entry for entry in shard.recordings}
+    for recording_id in sorted(said.keys() | held.keys()):
+        if not is_same(held.get(recording_id), said.get(recording_id)):
+            yield (
+                f"{name}: holds {_rows(held.get(recording_id))} of recording {recording_id}, and "
+                f"the index says {_rows(said.get(recording_id))}"
+            )
+
+
+def _rows(entry: RecordingRows | None) -> str:
+    return "no rows" if entry is None else f"{entry.rows} rows ({entry.digest or 'no digest'})"
+
+
+def _check_tfrecord(store: Store, shard: ShardSummary, features: str) -> Iterator[str]:
+    name = shard.tfrecord.name if shard.tfrecord else ""
+    parquet = shard.parquet.name if shard.parquet else ""
+    with store.open(parquet) as file, store.open(name) as twin:
+        schema, _ = read_schema(file)
+        batches = read_rows(file)
+        rows = (row for batch in batches for row in encode_examples(batch, schema))
+        for number, (row, record) in enumerate(zip_longest(rows, read_records(twin))):
+            if row is None or record is None:
+                yield f"{name}: its rows are not as many as those of {parquet}"
+                return
+            if row != record:
+                yield f"{name}: record {number} is not row {number} of {parquet}"
+                return

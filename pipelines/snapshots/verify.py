@@ -1,0 +1,247 @@
+"""Computes some rows of a dataset again by the reference, and says how far they are off."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from melmill.pipelines.snapshots.open import open_snapshot, recipe_of
+from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, DatasetError, RecordingError
+from melmill.transforms.core.records import AudioInfo
+from melmill.transforms.features.resample import drifts
+from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.index.tables import read_index
+from melmill.transforms.rows.parquet import read_rows
+from melmill.transforms.snapshot.delta import Snapshot
+from melmill.transforms.snapshot.totals import ordered_shards
+from melmill.transforms.store.folders import Store
+from melmill.transforms.store.objects import StoredObject
+
+#: The reference holds a whole recording: 1 GiB as decoded and mixed, an hour and a half of
+#: 44.1 kHz.
+MAX_SAMPLES = 1 << 28
+
+StorageOptions = tuple[tuple[str, object], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SampledRow:
+    """A row of the dataset that is computed again."""
+
+    recording_id: str
+    uri: str
+    chunk_index: int
+    channel: int
+    start_sample: int
+    valid_samples: int
+    mel: npt.NDArray[np.float32] = field(repr=False)
+
+
+@dataclass(slots=True)
+class FormatResult:
+    """How far the rows of one format are off.
+
+    Attributes
+    ----------
+    rows, beyond
+        Rows compared, and those of them that are beyond the tolerance.
+    largest, mean
+        Absolute difference of a value, in the unit of the recipe's logarithm.
+    tolerance_share
+        The largest share of its tolerance that a value's difference is.
+    """
+
+    rows: int = 0
+    beyond: int = 0
+    largest: float = 0.0
+    mean: float = 0.0
+    tolerance_share: float = 0.0
+
+    def add(self, difference: Any, share: float) -> None:
+        """Take in a row."""
+        self.mean += (float(difference.mean()) - self.mean) / (self.rows + 1)
+        self.rows += 1
+        self.beyond += share > 1
+        self.largest = max(self.largest, float(difference.max()))
+        self.tolerance_share = max(self.tolerance_share, share)
+
+
+@dataclass(slots=True)
+class Verification:
+    """What was found.
+
+    Attributes
+    ----------
+    version
+        The snapshot's.
+    unit
+        Of the differences.
+    formats
+        Results by ``container/codec``.
+    beyond
+        Rows beyond the tolerance: ``uri``, ``chunk_index``, ``channel``, ``largest``.
+    skipped
+        Numbers of rows that were not compared, by reason and then by URI.
+    failed
+        Numbers of rows that have no source to be right by, though it should be there; likewise.
+    """
+
+    version: int
+    unit: str
+    formats: dict[str, FormatResult] = field(default_factory=lambda: defaultdict(FormatResult))
+    beyond: list[dict[str, Any]] = field(default_factory=list)
+    skipped: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    failed: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that were compared."""
+        return sum(result.rows for result in self.formats.values())
+
+    @property
+    def passed(self) -> bool:
+        """Whether rows were compared, all are within the tolerance, and none failed."""
+        return self.rows > 0 and not self.beyond and not self.failed
+
+
+def verify(
+    store: Store,
+    sample: int,
+    seed: int,
+    report: Callable[[int], None],
+    catalogue_options: StorageOptions = (),
+) -> Verification:
+    """Compute a random sample of a snapshot's rows again from their recordings.
+
+    Parameters
+    ----------
+    store
+        The dataset.
+    sample
+        Number of rows, drawn uniformly; all rows where the dataset has fewer.
+    seed
+        Seed of the draw.
+    report
+        Called with the number of rows that are done.
+    catalogue_options
+        What the recordings' store is opened with.
+
+    Raises
+    ------
+    DatasetError
+        There is no dataset, a shard is damaged, or another version of melmill made the rows.
+    """
+    snapshot = open_snapshot(store)
+    features = recipe_of(snapshot).features()
+    if features.canonical() != snapshot.features:
+        message = "was made by another version of melmill; refresh it first"
+        raise DatasetError(f"{store.root}: {message}")
+    found = Verification(snapshot.version, features.mel.log.kind)
+    rows = defaultdict(list)
+    for row in sample_rows(store, snapshot, sample, seed):
+        rows[row.recording_id].append(row)
+    done = 0
+    for entry in read_index(store, snapshot.index, "recordings"):
+        if sampled := rows.pop(entry["recording_id"], None):
+            source = StoredObject(entry["uri"], storage_options=catalogue_options)
+            _verify_recording(sampled, entry, source, features, found)
+            done += len(sampled)
+            report(done)
+    for left in rows.values():
+        found.failed["the index does not hold the recording"][left[0].uri] = len(left)
+    return found
+
+
+def sample_rows(store: Store, snapshot: Snapshot, sample: int, seed: int) -> Iterator[SampledRow]:
+    """Draw rows uniformly, and read only the row groups that hold them."""
+    shards = [(s.parquet.name, s.rows) for s in ordered_shards(store, snapshot.index) if s.parquet]
+    total = sum(rows for _, rows in shards)
+    draw = np.random.default_rng(seed)
+    chosen = np.sort(draw.choice(total, min(sample, total), replace=False))
+    first = 0
+    for name, rows in shards:
+        within = chosen[(chosen >= first) & (chosen < first + rows)] - first
+        first += rows
+        if len(within):
+            with store.reading_shard(name) as file:
+                yield from _read_chosen(file, within)
+
+
+def _read_chosen(file: IO[bytes], chosen: npt.NDArray[np.int64]) -> Iterator[SampledRow]:
+    metadata = pq.read_metadata(file)
+    lengths = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    borders = np.cumsum([0, *lengths])
+    groups = np.searchsorted(borders, chosen, side="right") - 1
+    wanted = [int(group) for group in np.unique(groups)]
+    for group, batch in zip(wanted, read_rows(file, wanted), strict=True):
+        for row in chosen[groups == group] - borders[group]:
+            columns = {name: values[row] for name, values in batch.columns.items()}
+            yield SampledRow(
+                str(columns["recording_id"]),
+                str(columns["uri"]),
+                int(columns["chunk_index"]),
+                int(columns.get("channel", 0)),
+                int(columns["start_sample"]),
+                int(columns["valid_samples"]),
+                batch.mel[row].copy(),
+            )
+
+
+def _verify_recording(
+    rows: list[SampledRow],
+    entry: Mapping[str, Any],
+    source: StoredObject,
+    features: FeatureSpec,
+    found: Verification,
+) -> None:
+    from melmill.pipelines.snapshots.reference import (  # imports librosa
+        reference_row,
+        reference_samples,
+    )
+
+    audio = AudioInfo(
+        *(entry[name] for name in ("container", "codec", "decoder")),
+        *(entry[name] for name in ("sample_rate_hz", "channels", "frames")),
+    )
+    if reason := _reason_to_skip(audio, entry["fingerprint"], source, features):
+        found.skipped[reason][source.uri] = len(rows)
+        return
+    try:
+        samples = reference_samples(source, audio, features)
+    except RecordingError as error:
+        # Its fingerprint is that of the rows: unless the store is at fault, they were made of it.
+        outcome = found.skipped if error.cause in TRANSIENT_CAUSES else found.failed
+        outcome[f"the source cannot be read: {error.message}"][source.uri] = len(rows)
+        return
+    for row in rows:
+        place = row.start_sample, row.valid_samples, row.chunk_index
+        wanted = reference_row(samples[row.channel], *place, features, audio.sample_rate_hz)
+        difference = np.nan_to_num(np.abs(row.mel - wanted.mel), nan=np.inf)
+        share = float((difference / np.maximum(wanted.tolerance, 1e-30)).max())
+        found.formats[f"{audio.container}/{audio.codec}"].add(difference, share)
+        if share > 1:
+            named = {"uri": source.uri, "chunk_index": row.chunk_index, "channel": row.channel}
+            found.beyond.append(named | {"largest": float(difference.max())})
+
+
+def _reason_to_skip(
+    audio: AudioInfo, fingerprint: str, source: StoredObject, features: FeatureSpec
+) -> str:
+    rates = audio.sample_rate_hz, features.sample_rate_hz
+    if drifts(*rates):
+        return f"from {rates[0]} to {rates[1]} Hz soxr's position drifts, so librosa's differs"
+    if audio.frames * (audio.channels if features.channels == "each" else 1) > MAX_SAMPLES:
+        return f"longer than {MAX_SAMPLES:,} samples, which the reference would hold in memory"
+    try:
+        _, current = source.stat()
+    except RecordingError as error:
+        if error.cause is Cause.NOT_FOUND:
+            return "the source is gone"
+        return f"the source cannot be read: {error.message}"
+    return "" if current == fingerprint else "the source has changed since it was extracted"
