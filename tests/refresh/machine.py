@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -30,6 +31,7 @@ from melmill.pipelines.snapshots.gc import collect
 from melmill.pipelines.snapshots.history import history, rollback
 from melmill.pipelines.snapshots.validate import validate
 from melmill.pipelines.takedown import takedown
+from melmill.transforms.catalogue.taken_down import TakenDown, read_taken_down
 from melmill.transforms.core.errors import Cause, ConflictError, DatasetError, RecordingError, Stage
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.spans import extract_span
@@ -70,6 +72,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "output.order_seed": ("0", "4"),
     "limits.max_duration_hours": ("24", str(0.7 / 3600)),
     "limits.damaged": ("fail", "keep"),
+    "catalogue.content_hashes": ("false", "true"),
 }
 
 
@@ -261,7 +264,7 @@ class DatasetMachine(RuleBasedStateMachine):
         rows = [{"uri": f"songs/{name}", "start": 0.0, "end": 0.1} for name in sorted(self.labels)]
         parent = write_table(self.folder / "parent.jsonl", rows)
         refresh_here(parent, self.dataset, *self.recipe())
-        assert self.known() == self.labels.keys() - self.erased - self.excluded
+        assert self.known() == self.labels.keys() - self.gone() - self.excluded
         self.refresh()
 
     @rule()
@@ -272,7 +275,7 @@ class DatasetMachine(RuleBasedStateMachine):
     def is_up_to_date(self) -> None:
         """The dataset holds what a fresh extraction without the erased would, and stays so."""
         self.may_be_stale = False
-        fresh = self.table(without=frozenset(self.erased), file="fresh.jsonl")
+        fresh = self.table(without=frozenset(self.gone()), file="fresh.jsonl")
         assert_as_fresh(fresh, self.dataset, self.folder / "fresh", *self.recipe())
         assert not refresh_here(self.table(), self.dataset).committed
 
@@ -381,7 +384,9 @@ class DatasetMachine(RuleBasedStateMachine):
 
     def erase(self, name: str, how: str = "{}") -> None:
         takedown(Store(str(self.dataset)), [how.format(self.songs / name)])
-        self.erased.add(name)
+        # Where contents are known, copies are erased, too.
+        self.erased = {Path(one.uri).name for one in self.taken_down()}
+        assert name in self.erased
         self.may_be_stale = False
         assert not self.erased & self.known()
         erased = sorted(str(self.songs / one) for one in self.erased)
@@ -390,6 +395,19 @@ class DatasetMachine(RuleBasedStateMachine):
             uris = {row["uri"] for row in read_index(store, index, "recordings", ["uri"])}
             assert uris.isdisjoint(erased)
         assert mentions_of(self.dataset, *erased) == []
+
+    def taken_down(self) -> list[TakenDown]:
+        store = Store(str(self.dataset))
+        return read_taken_down(store, require_snapshot(store).taken_down)
+
+    def gone(self) -> set[str]:
+        """Names of the files that stay out of the dataset: erased, or copies of what is erased."""
+        if self.settings["catalogue.content_hashes"] == "false":
+            return self.erased
+        contents = {one.content for one in self.taken_down()} - {""}
+        files = {path.name: path for path in self.songs.glob("*.wav")}
+        hashes = {name: sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+        return self.erased | {name for name, found in hashes.items() if found in contents}
 
     def known(self) -> set[str]:
         """Names of the recordings that the current snapshot knows."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.naming import digest
@@ -40,7 +40,11 @@ class TakenDown:
 
 def taken_down_name(erased: Iterable[TakenDown]) -> str:
     """Name the file of a list, by what is on it, in whatever order."""
-    return f"taken_down/{digest(_to_lines(erased))}.jsonl"
+    return _name(_to_lines(erased))
+
+
+def _name(lines: str) -> str:
+    return f"taken_down/{digest(lines)}.jsonl"
 
 
 def write_taken_down(store: Store, erased: Iterable[TakenDown]) -> str:
@@ -52,7 +56,7 @@ def write_taken_down(store: Store, erased: Iterable[TakenDown]) -> str:
 
 
 def _to_lines(erased: Iterable[TakenDown]) -> str:
-    ordered = sorted(set(erased), key=lambda one: (one.uri, one.recording_id, one.time))
+    ordered = sorted(set(erased), key=lambda one: (one.uri, *astuple(one)))
     return "".join(json.dumps(asdict(one)) + "\n" for one in ordered)
 
 
@@ -70,14 +74,14 @@ def read_taken_down(store: Store, name: str) -> list[TakenDown]:
         # Commits before format 4 held the list itself.
         return [TakenDown(**one) for one in json.loads(name)]
     try:
-        lines = store.read(name).decode().splitlines()
-        erased = [TakenDown(**json.loads(line)) for line in lines]
+        text = store.read(name).decode()
+        erased = [TakenDown(**json.loads(line)) for line in text.splitlines()]
     except (FileNotFoundError, ValueError, TypeError) as error:
         raise DatasetError(
             f"{store.root}: {name}, the list of recordings that were taken down, is missing or "
             "damaged; restore it from a backup, or they would come back"
         ) from error
-    if name != taken_down_name(erased):
+    if name != _name(text):
         raise DatasetError(
             f"{store.root}: {name} is damaged: its content does not match its name; restore it "
             "from a backup, or what was taken down would come back"

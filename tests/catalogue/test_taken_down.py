@@ -1,0 +1,59 @@
+"""The list of what was taken down: named by what is on it, and read whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from melmill.transforms.catalogue.taken_down import (
+    TakenDown,
+    read_taken_down,
+    taken_down_name,
+    write_taken_down,
+)
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.core.naming import digest
+from melmill.transforms.store.folders import Store
+
+#: One second, and names and contents that entries share: all that tells them apart is the rest.
+ENTRIES = st.lists(
+    st.builds(
+        TakenDown,
+        recording_id=st.sampled_from(["", "a.wav"]),
+        uri=st.sampled_from(["/a.wav", "/b.wav"]),
+        time=st.just("2026-11-29T12:00:00+00:00"),
+        content=st.text("0123456789abcdef", max_size=2),
+    ),
+    max_size=8,
+)
+
+
+@given(ENTRIES.flatmap(lambda entries: st.tuples(st.just(entries), st.permutations(entries))))
+def test_a_lists_name_depends_on_what_is_on_it_alone(
+    lists: tuple[list[TakenDown], list[TakenDown]],
+) -> None:
+    one, other = lists
+    assert taken_down_name(one) == taken_down_name(other)
+
+
+@given(ENTRIES)
+def test_a_list_that_was_written_in_another_order_is_read(
+    tmp_path_factory: pytest.TempPathFactory, entries: list[TakenDown]
+) -> None:
+    store = Store(str(tmp_path_factory.mktemp("set")))
+    lines = store.read(write_taken_down(store, entries)).splitlines(keepends=True)
+    backwards = b"".join(reversed(lines))
+    name = f"taken_down/{digest(backwards)}.jsonl"
+    store.put(name, backwards)
+    assert {*read_taken_down(store, name)} == {*entries}
+
+
+def test_a_damaged_list_is_refused(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    name = write_taken_down(store, [TakenDown("a.wav", "/a.wav", "now")])
+    store.put(name, store.read(name).replace(b"/a.wav", b"/b.wav"))
+    with pytest.raises(DatasetError, match="its content does not match its name"):
+        read_taken_down(store, name)
