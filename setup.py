@@ -87,9 +87,12 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
-    packages=["melmill", *(f"melmill.{name}" for name in find_packages(include=FOLDERS))],
-    package_dir={"melmill.pipelines": "pipelines", "melmill.transforms": "transforms"},
-    package_data={"melmill": ["py.typed"]},
+    packages=[
+        *("melmill", "melmill.configs"),
+        *(f"melmill.{name}" for name in find_packages(include=FOLDERS)),
+    ],
+    package_dir={f"melmill.{name}": name for name in ("configs", "pipelines", "transforms")},
+    package_data={"melmill": ["py.typed"], "melmill.configs": ["*.yaml", "runners/*.yaml"]},
     install_requires=CORE,
     extras_require={
         "s3": [S3],

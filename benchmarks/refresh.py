@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import soundfile
 from measure import COST_HEADER, Cost, cost_row, describe_machine, melmill, print_table, run
 
-from melmill.pipelines.snapshots.open import row_schema
+from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.naming import bucket, digest
 from melmill.transforms.index.tables import RECORDINGS, SHARDS, part_name, read_shards
 from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
@@ -70,7 +70,7 @@ def make_synthetic(folder: Path, recordings: int) -> tuple[Path, Path]:
     snapshot = require_snapshot(store)
     real = next(read_shards(store, snapshot.index))
     write_index(store, songs, recordings, real)
-    schema = row_schema(store, snapshot).table()
+    schema = OpenSnapshot(store, snapshot).schema.table()
     parts = count_parts(recordings)
     fields = {name: getattr(snapshot, name) for name in snapshot.__slots__}
     made = type(snapshot)(**{**fields, "index": "f" * 32, "parts": parts})

@@ -1,3 +1,67 @@
-"""melmill: audio catalogues into log-mel training data, on Apache Beam."""
+"""melmill: audio catalogues into log-mel training data, on Apache Beam.
+
+    import melmill
+
+    songs = melmill.extract("songs/", "dataset/")    # also plan, refresh, export, verify
+    songs = melmill.open("dataset/")                 # as_arrow, as_tf, as_torch, statistics, …
+    song = melmill.load("songs/song.mp3")            # play, plot, features, chunks
+
+What is named in ``__all__`` is public, and so are the command line, the recipe's keys and the
+datasets' layout: they follow semantic versioning (CONTRIBUTING.md). The rest may change.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from melmill.pipelines.api import ExtractedDataset, export, extract, plan, refresh, verify
+    from melmill.pipelines.api import open_dataset as open
+    from melmill.pipelines.dataset import Dataset
+    from melmill.pipelines.notebook import Audio, Chunk, load
+    from melmill.pipelines.run.errors import TooManyFailuresError
+    from melmill.transforms.core.errors import ConflictError, RecordingError, UserError
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Audio",
+    "Chunk",
+    "ConflictError",
+    "Dataset",
+    "ExtractedDataset",
+    "RecordingError",
+    "TooManyFailuresError",
+    "UserError",
+    "export",
+    "extract",
+    "load",
+    "open",
+    "plan",
+    "refresh",
+    "verify",
+]
+
+#: Where a name comes from. It is imported when it is first used: workers need none of them, and
+#: opening a dataset needs no Beam.
+_HOMES = {
+    "pipelines.api": ("ExtractedDataset", "export", "extract", "plan", "refresh", "verify"),
+    "pipelines.dataset": ("Dataset",),
+    "pipelines.notebook": ("Audio", "Chunk", "load"),
+    "pipelines.run.errors": ("TooManyFailuresError",),
+    "transforms.core.errors": ("ConflictError", "RecordingError", "UserError"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "open":
+        return importlib.import_module("melmill.pipelines.api").open_dataset
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"melmill.{home}"), name)
+    raise AttributeError(f"module 'melmill' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -14,13 +14,13 @@ from deltalake import Schema
 
 from melmill.pipelines.run.errors import TooManyFailuresError
 from melmill.pipelines.run.launch import not_shared
-from melmill.pipelines.snapshots.open import row_schema
+from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.pipelines.snapshots.summary import failure_lines
 from melmill.transforms.core.errors import ConflictError, DatasetError
 from melmill.transforms.index.tables import shard_names
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.shards.receipts import Made, read_made
-from melmill.transforms.snapshot.card import brief_statistics, write_card
+from melmill.transforms.snapshot.card import brief_statistics
 from melmill.transforms.snapshot.delta import (
     Snapshot,
     commit,
@@ -76,8 +76,8 @@ def require_outcome(job: ExtractJob) -> Outcome:
 
 
 def finish(
-    job: ExtractJob, configuration: dict[str, Any], current: Snapshot | None, outcome: Outcome
-) -> tuple[Snapshot, Totals, bool]:
+    job: ExtractJob, configuration: dict[str, Any], current: OpenSnapshot | None, outcome: Outcome
+) -> tuple[OpenSnapshot, bool]:
     """Commit what a run has made, describe it, and remove the run's working files.
 
     Done again, it changes nothing. Once the commit is made, nothing of the run's working files is
@@ -96,8 +96,8 @@ def finish(
 
     Returns
     -------
-    (Snapshot, Totals, bool)
-        The dataset's snapshot, what it holds, and whether this commit made it.
+    (OpenSnapshot, bool)
+        The dataset's snapshot, and whether this commit made it.
 
     Raises
     ------
@@ -108,13 +108,14 @@ def finish(
     """
     if current is not None and not outcome.todo:
         leave(job)
-        return current, add_up(job.store, current.index), False
+        return current, False
     totals = add_up(job.store, outcome.index)
     # Without any recording, a dataset that is there becomes empty, and a new one is a mistake.
     if current is None or totals.recordings:
         _check_failures(totals, job, outcome)
+    before = current.snapshot if current else None
     snapshot = Snapshot(
-        version=current.version if current else -1,
+        version=before.version if before else -1,
         index=outcome.index,
         configuration=configuration,
         catalogue=job.catalogue.uri,
@@ -124,23 +125,24 @@ def finish(
         parts=outcome.parts,
         listed_ms=job.began_ms,
         dataset_version=_dataset_version(job, current),
-        taken_down=current.taken_down if current else "",
+        taken_down=before.taken_down if before else "",
         run=job.attempt,
     )
-    return commit_and_describe(job, snapshot, totals), totals, True
+    return commit_and_describe(job, snapshot, totals), True
 
 
-def commit_and_describe(job: ExtractJob, snapshot: Snapshot, totals: Totals) -> Snapshot:
+def commit_and_describe(job: ExtractJob, snapshot: Snapshot, totals: Totals) -> OpenSnapshot:
     """Commit a snapshot that a run has made, write its side files, and tidy up after the run."""
     version = commit(job.store, snapshot, job.schema.table())
     found = require_snapshot(job.store)
-    if found.run == job.attempt:
-        write_card(job.store, found, totals, job.schema)
-    else:
-        # Another run has committed since: its side files are not to be overwritten.
-        found = replace(snapshot, version=version, rows=totals.rows)
+    overtaken = found.run != job.attempt
+    made = replace(snapshot, version=version, rows=totals.rows) if overtaken else found
+    opened = OpenSnapshot(job.store, made).knowing(totals, job.schema)
+    if not overtaken:
+        # Another run's side files are not to be overwritten.
+        opened.write_card()
     discard(job)
-    return found
+    return opened
 
 
 def discard(job: ExtractJob) -> None:
@@ -230,7 +232,7 @@ def _began(job: ExtractJob) -> str:
 
 @contextlib.contextmanager
 def discarding_the_overtaken(
-    job: ExtractJob, current: Snapshot | None, jobs: Iterable[ExtractJob] = ()
+    job: ExtractJob, current: OpenSnapshot | None, jobs: Iterable[ExtractJob] = ()
 ) -> Iterator[None]:
     """Where another run committed meanwhile, leave nothing of this one, and say so.
 
@@ -256,7 +258,7 @@ def discarding_the_overtaken(
     except Exception as error:
         # Each runner has a class of its own for what went wrong on a worker.
         found = read_snapshot(job.store) if "_delta_log" in job.store.top_names() else None
-        before = current.version if current else -1
+        before = current.snapshot.version if current else -1
         if found is None or found.version == before or found.run == job.attempt:
             raise
         for one in (job, *jobs):
@@ -268,21 +270,20 @@ def discarding_the_overtaken(
         ) from error
 
 
-def _dataset_version(job: ExtractJob, current: Snapshot | None) -> int:
+def _dataset_version(job: ExtractJob, current: OpenSnapshot | None) -> int:
     if current is None:
         return 1
-    return current.dataset_version + changes_schema(job)
+    return current.snapshot.dataset_version + changes_schema(job, current)
 
 
-def changes_schema(job: ExtractJob) -> bool:
+def changes_schema(job: ExtractJob, current: OpenSnapshot) -> bool:
     """Whether the job's rows have other columns, or ``mel`` another shape, than the dataset's."""
     table = open_table(job.store)
     if table is None:
         return False
     if not has_columns(table, Schema.from_arrow(job.schema.table())):
         return True
-    before = row_schema(job.store, require_snapshot(job.store))
-    return (before.n_mels, before.n_frames) != job.features.shape
+    return (current.schema.n_mels, current.schema.n_frames) != job.features.shape
 
 
 def commit_index(
@@ -295,10 +296,11 @@ def commit_index(
     DatasetError
         The dataset is not in the version that the job began with: -1 for none.
     """
-    current = read_snapshot(job.store)
-    version = current.version if current else -1
-    if current is not None and (current.run, current.index) == (job.attempt, index):
-        write_card(job.store, current, add_up(job.store, current.index), job.schema)
+    found = read_snapshot(job.store)
+    current = OpenSnapshot(job.store, found) if found else None
+    version = found.version if found else -1
+    if found and current and (found.run, found.index) == (job.attempt, index):
+        current.write_card()
         discard(job)
         return version
     if version != began_with:
@@ -311,11 +313,11 @@ def commit_index(
         outcome = read_outcome(job)
     except FileNotFoundError:
         # There was nothing to do, and that was tidied up.
-        if current is not None and current.index == index:
+        if found is not None and found.index == index:
             return version
         raise not_shared(job.store.root) from None
     with discarding_the_overtaken(job, current):
-        return finish(job, configuration, current, outcome)[0].version
+        return finish(job, configuration, current, outcome)[0].snapshot.version
 
 
 def _check_failures(totals: Totals, job: ExtractJob, outcome: Outcome) -> None:

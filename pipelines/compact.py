@@ -17,12 +17,7 @@ from melmill.pipelines.commit import (
     require_outcome,
 )
 from melmill.pipelines.run.launch import run_job
-from melmill.pipelines.snapshots.open import (
-    in_its_staging,
-    job_of,
-    mend_side_files,
-    open_whole_snapshot,
-)
+from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.check_workers import CheckWorkers
 from melmill.transforms.index.tables import read_index
 from melmill.transforms.merge_shards import MergeShards
@@ -106,18 +101,18 @@ def compact(
     ConflictError
         Another run committed meanwhile; nothing of this one is left.
     """
-    current = open_whole_snapshot(store)
-    job = replace(job_of(store, current, "compact"), progress=address)
-    job = in_its_staging(job)
+    opened = OpenSnapshot.whole(store)
+    current = opened.snapshot
+    job = replace(opened.job("compact"), progress=address)
     merges = list(_plan(job, current))
     rows = sum(shard["rows"] for shard in read_index(store, current.index, "shards", ["rows"]))
     if not merges:
-        mend_side_files(store, current)
+        opened.mend_side_files()
         return Compaction(current, False, 0, 0, rows)
     job = begin(job)
     if not single_writer:
         require_exclusive_commits(job.store, job.staging)
-    with discarding_the_overtaken(job, current):
+    with discarding_the_overtaken(job, opened):
         build = partial(build_pipeline, merges=merges)
         run_job(build, job, options, partial(count_finished, job))
         index = require_outcome(job).index
@@ -129,7 +124,7 @@ def compact(
             parts=job.require_base().parts,
             run=job.attempt,
         )
-        snapshot = commit_and_describe(job, snapshot, add_up(store, index))
+        snapshot = commit_and_describe(job, snapshot, add_up(store, index)).snapshot
     return Compaction(snapshot, True, sum(map(len, merges)), len(merges), rows)
 
 

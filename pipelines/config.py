@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from fractions import Fraction
+from importlib import resources
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -222,7 +223,8 @@ def load_config(
     Parameters
     ----------
     path
-        YAML file; ``None`` for what is stored, or the defaults, which are librosa's.
+        YAML file, or the name of a recipe that comes with melmill; ``None`` for what is stored,
+        or the defaults, which are librosa's.
     overrides
         ``section.key=value``, the value in YAML.
     stored
@@ -233,7 +235,7 @@ def load_config(
     ConfigError
         With every fault, one a line.
     """
-    raw = read_yaml(path) if path else copy.deepcopy(stored or {})
+    raw = read_yaml(find_recipe(path)) if path else copy.deepcopy(stored or {})
     for override in overrides:
         _apply(raw, override)
     config, faults = check(raw)
@@ -242,6 +244,22 @@ def load_config(
         lines = [f"  {key}: {_shown(value)}: {allowed}" for key, value, allowed in faults]
         raise ConfigError(f"{where}: {len(faults)} fault(s)\n" + "\n".join(lines))
     return config
+
+
+def find_recipe(name: str | Path, folder: str = "") -> str | Path:
+    """Find a YAML file: a path, or the name of one that comes with melmill.
+
+    Parameters
+    ----------
+    name
+        ``"librosa"``, say. What is a file, or looks like a path, is taken as it is.
+    folder
+        Of the shipped files: ``""`` for recipes, ``"runners"`` for runners' options.
+    """
+    shipped = resources.files("melmill") / "configs" / folder / f"{name}.yaml"
+    if re.fullmatch(r"[\w-]+", str(name)) and not Path(name).exists() and shipped.is_file():
+        return str(shipped)
+    return name
 
 
 def _shown(value: object) -> str:

@@ -1,8 +1,8 @@
-"""A dataset's current snapshot, opened to train on.
+"""A snapshot of a dataset, opened to train on.
 
-    from melmill.pipelines.dataset import Dataset
+    import melmill
 
-    songs = Dataset("dataset/")
+    songs = melmill.open("dataset/")
     songs.rows, songs.shape, songs.columns, songs.statistics
     songs.as_arrow("train")                          # pyarrow.dataset.Dataset
     songs.as_tf("train", ["mel", "genre"])           # tf.data.Dataset of dictionaries
@@ -18,28 +18,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.fs
 
-from melmill.pipelines.snapshots.inspect import inspect
+from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.naming import join_uri
+from melmill.transforms.index.tables import SCHEMAS, read_batches
 from melmill.transforms.rows.columns import is_label
 from melmill.transforms.snapshot.card import FileLists, list_files, statistics
-from melmill.transforms.snapshot.delta import open_table
-from melmill.transforms.snapshot.totals import ordered_shards
-from melmill.transforms.store.folders import Store
+from melmill.transforms.store.folders import Store, absolute_uri
 
 
 class Dataset:
-    """The snapshot that is current when this is made.
+    """A snapshot: the one that is current when it is opened, or an earlier one.
 
     Parameters
     ----------
     path
         The dataset's folder: a local path, or any URL that fsspec and delta-rs open.
     storage_options
-        For both of them.
+        What fsspec and delta-rs open the dataset's store with.
+    version
+        Which version, of those that ``melmill history`` lists as kept; ``None`` for the current.
 
     Attributes
     ----------
@@ -64,21 +66,72 @@ class Dataset:
     """
 
     def __init__(
-        self, path: str | Path, storage_options: Mapping[str, object] | None = None
+        self,
+        path: str | Path,
+        storage_options: Mapping[str, object] | None = None,
+        version: int | None = None,
     ) -> None:
-        """Open the snapshot."""
-        self._store = Store(str(path), tuple((storage_options or {}).items()))
-        inspection = inspect(self._store)
-        schema = inspection.schema
-        self._snapshot = inspection.snapshot
-        self.version: int = self._snapshot.version
-        self.configuration: dict[str, Any] = self._snapshot.configuration
-        self.shape: tuple[int, int] = (schema.n_mels, schema.n_frames)
-        self.columns: dict[str, str] = schema.columns()
-        self.rows: dict[str, int] = {
-            name: content.rows for name, content in sorted(inspection.totals.splits.items())
-        }
-        self.statistics: dict[str, Any] = statistics(inspection.totals)
+        """Open the snapshot; reads the table's log alone."""
+        store = Store(absolute_uri(str(path)), tuple((storage_options or {}).items()))
+        if version is None:
+            opened = OpenSnapshot.current(store)
+        else:
+            opened = OpenSnapshot.past(store, version)
+        self._hold(opened)
+
+    def _hold(self, opened: OpenSnapshot) -> None:
+        self._opened, self._store = opened, opened.store
+        self.version: int = opened.snapshot.version
+        self.configuration: dict[str, Any] = opened.snapshot.configuration
+
+    def __repr__(self) -> str:
+        """Say which snapshot it is."""
+        return f"<melmill.Dataset {self._store.root!r}, version {self.version}>"
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """Rows' ``(n_mels, frames)``."""
+        return self._opened.schema.n_mels, self._opened.schema.n_frames
+
+    @cached_property
+    def columns(self) -> dict[str, str]:
+        """Type of every column but ``mel``."""
+        return self._opened.schema.columns()
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Number of rows by split."""
+        said = self._opened.snapshot.statistics or self.statistics
+        return {name: split["rows"] for name, split in sorted(said["splits"].items())}
+
+    @cached_property
+    def statistics(self) -> dict[str, Any]:
+        """What normalisation needs, and how rows are distributed."""
+        return statistics(self._opened.totals)
+
+    def recordings(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Read what became of every recording: status, split, length, rows, where they are.
+
+        Parameters
+        ----------
+        columns
+            Which columns of :data:`~melmill.transforms.index.tables.RECORDINGS`; ``None`` for
+            all. The table is held in memory: about 200 bytes a recording without ``shards``
+            and ``tags``.
+        """
+        return self._index_table("recordings", columns)
+
+    def failures(self) -> pa.Table:
+        """Read which recordings failed: URI, stage, cause, message and number of attempts."""
+        return self._index_table("failures", None)
+
+    def _index_table(self, kind: str, columns: Sequence[str] | None) -> pa.Table:
+        chosen = list(columns or SCHEMAS[kind].names)
+        schema = pa.schema([SCHEMAS[kind].field(name) for name in chosen])
+        batches = read_batches(self._store, self._opened.snapshot.index, kind, chosen)
+        return pa.Table.from_batches(
+            (batch.select(chosen).cast(schema) for batch in batches), schema
+        )
 
     def files(self, split: str, form: Literal["parquet", "tfrecord"] = "parquet") -> list[str]:
         """Name a split's files, as this machine or fsspec opens them.
@@ -111,14 +164,23 @@ class Dataset:
             Whether pages' checksums are verified, which costs about an eighth: a damaged
             shard is an ``OSError`` as it is read. Without, it may go unnoticed.
         """
-        table = open_table(self._store, self.version)
-        if table is None:
-            raise DatasetError(f"{self._store.root} has gone meanwhile")
-        opened = self._reopen(table.to_pyarrow_dataset(), verify)
-        if split is None:
-            return opened
-        self._require_split(split)
-        return opened.filter(pyarrow.dataset.field("split") == split)
+        if split is not None:
+            self._require_split(split)
+        filesystem, root = self._store.filesystem()
+        if self._store.is_local:
+            arrows = pyarrow.fs.LocalFileSystem()
+        else:
+            arrows = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
+        scan = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=verify)
+        form = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=scan)
+        fragments = [
+            form.make_fragment(f"{root}/{name}", arrows, pyarrow.dataset.field("split") == part)
+            for part, names in self._files[0].items()
+            if split in (None, part)
+            for name in names
+        ]
+        schema = self._opened.schema.table()
+        return pyarrow.dataset.FileSystemDataset(fragments, schema, form, arrows)
 
     def as_tf(self, split: str, columns: Sequence[str] | None = None) -> Any:
         """Open a split's TFRecord files as ``tf.data.Dataset``.
@@ -204,21 +266,7 @@ class Dataset:
 
     @cached_property
     def _files(self) -> tuple[FileLists, FileLists]:
-        return list_files(self._store, self._snapshot)
-
-    def _reopen(self, opened: Any, verify: bool) -> Any:
-        """Give delta-rs's dataset as one that verifies, and reads local files by Arrow itself."""
-        filesystem = opened.filesystem
-        if self._store.is_local:
-            root = self._store.filesystem()[1]
-            filesystem = pyarrow.fs.SubTreeFileSystem(root, pyarrow.fs.LocalFileSystem())
-        scan = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=verify)
-        form = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=scan)
-        fragments = [
-            form.make_fragment(part.path, filesystem, part.partition_expression)
-            for part in opened.get_fragments()
-        ]
-        return pyarrow.dataset.FileSystemDataset(fragments, opened.schema, form, filesystem)
+        return list_files(self._store, self._opened.snapshot)
 
     def _require_split(self, split: str) -> None:
         if split not in self.rows:
@@ -231,7 +279,7 @@ class Dataset:
         """See that every row has the columns wanted; by default ``mel`` and all such labels."""
         lacking = {
             name
-            for shard in ordered_shards(self._store, self._snapshot.index)
+            for shard in self._opened.shards()
             if shard.split == split
             for name in shard.null_labels
         }

@@ -13,7 +13,7 @@ from typing import Any
 import apache_beam as beam
 
 from melmill.pipelines.run.launch import is_dry_run, run_job
-from melmill.pipelines.snapshots.inspect import Inspection, inspect
+from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.check_workers import CheckWorkers
 from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.export_shards import ExportShards, list_export_shards
@@ -87,22 +87,22 @@ def export(job: ExportJob, options: Any) -> Export:
         _check_name(job)
     if job.format == "arrayrecord":
         array_record_module()
-    inspection = inspect(job.dataset)
-    if not inspection.totals.rows:
+    opened = OpenSnapshot.current(job.dataset)
+    if not opened.totals.rows:
         raise DatasetError(
-            f"{job.dataset.root}: version {inspection.snapshot.version} holds no rows, so there is "
+            f"{job.dataset.root}: version {opened.snapshot.version} holds no rows, so there is "
             "nothing to export; refresh the dataset first"
         )
-    job = replace(job, index=inspection.snapshot.index)
+    job = replace(job, index=opened.snapshot.index)
     if job.normalize == "global":
-        job = _with_band_statistics(job, inspection)
+        job = _with_band_statistics(job, opened)
     if not is_dry_run(options):
         _claim_output(job)
-        _record(job, inspection)
+        _record(job, opened)
     run_job(build_pipeline, job, options)
     shards = list(list_export_shards(job))
     made = _sum_up(job, shards)
-    _describe(made, shards, inspection)
+    _describe(made, shards, opened)
     job.output.remove(_MARK)
     remove_own(job.output, "staging")
     return made
@@ -115,8 +115,8 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExportJob) -> None:
     _ = start | "ExportShards" >> ExportShards(job)
 
 
-def _with_band_statistics(job: ExportJob, inspection: Inspection) -> ExportJob:
-    bands = band_statistics(inspection.totals)
+def _with_band_statistics(job: ExportJob, opened: OpenSnapshot) -> ExportJob:
+    bands = band_statistics(opened.totals)
     return replace(job, mean=tuple(bands["mean"]), std=tuple(bands["std"]))
 
 
@@ -150,9 +150,9 @@ def _claim_output(job: ExportJob) -> None:
         raise DatasetError(f"output {store.root}: cannot be written: {error}") from error
 
 
-def _record(job: ExportJob, inspection: Inspection) -> None:
+def _record(job: ExportJob, opened: OpenSnapshot) -> None:
     """Write down in the dataset where the view will be: a takedown names it."""
-    snapshot = inspection.snapshot
+    snapshot = opened.snapshot
     output = absolute_uri(job.output.root)
     record = ExportRecord(output, job.format, snapshot.version, snapshot.index)
     try:
@@ -176,20 +176,18 @@ def _sum_up(job: ExportJob, shards: list[ExportShard]) -> Export:
     return Export(job, dict(sorted(files.items())), dict(sorted(rows.items())))
 
 
-def _describe(made: Export, shards: list[ExportShard], inspection: Inspection) -> None:
+def _describe(made: Export, shards: list[ExportShard], opened: OpenSnapshot) -> None:
     """Write what makes the files a dataset, last."""
-    job, schema = made.job, inspection.schema
+    job, schema = made.job, opened.schema
     if job.format == "hf":
-        card = view_card(made.files, inspection.snapshot, inspection.totals, schema, job.normalize)
-        about = croissant(
-            job.name, _version(inspection), _description(job, inspection), made.files, schema
-        )
+        card = view_card(made.files, opened.snapshot, opened.totals, schema, job.normalize)
+        about = croissant(job.name, _version(opened), _description(job, opened), made.files, schema)
         job.output.put("croissant.json", to_json(about))
         job.output.put("README.md", card)
     elif job.format in TFDS_FORMATS:
         found = tfds_features(schema, TFDS_FORMATS[job.format])
         job.output.put("features.json", to_json(found))
-        job.output.put("dataset_info.json", to_json(_tfds_info(job, shards, inspection)))
+        job.output.put("dataset_info.json", to_json(_tfds_info(job, shards, opened)))
     else:
         about = {
             "name": job.name,
@@ -201,12 +199,12 @@ def _describe(made: Export, shards: list[ExportShard], inspection: Inspection) -
                 split: {"rows": made.rows[split], "files": names}
                 for split, names in made.files.items()
             },
-            "statistics": statistics(inspection.totals),
+            "statistics": statistics(opened.totals),
         }
         job.output.put("dataset.json", to_json(about))
 
 
-def _tfds_info(job: ExportJob, shards: list[ExportShard], inspection: Inspection) -> Any:
+def _tfds_info(job: ExportJob, shards: list[ExportShard], opened: OpenSnapshot) -> Any:
     splits: defaultdict[str, list[TfdsShard]] = defaultdict(list)
     for shard in shards:
         (name,) = file_names(shard, job)
@@ -215,16 +213,16 @@ def _tfds_info(job: ExportJob, shards: list[ExportShard], inspection: Inspection
             raise DatasetError(f"output {job.output.root}: {name} has gone meanwhile")
         splits[shard.split].append(TfdsShard(shard.rows, size))
     described = [TfdsSplit(split, tuple(splits[split])) for split in sorted(splits)]
-    about, form = _description(job, inspection), TFDS_FORMATS[job.format]
-    version = _version(inspection)
+    about, form = _description(job, opened), TFDS_FORMATS[job.format]
+    version = _version(opened)
     return dataset_info(job.name, version, described, description=about, file_format=form)
 
 
-def _version(inspection: Inspection) -> str:
+def _version(opened: OpenSnapshot) -> str:
     # Another snapshot is another version, which TFDS keeps apart.
-    return f"1.0.{inspection.snapshot.version}"
+    return f"1.0.{opened.snapshot.version}"
 
 
-def _description(job: ExportJob, inspection: Inspection) -> str:
-    said = f"Log-mel spectrograms of {inspection.snapshot.catalogue}"
+def _description(job: ExportJob, opened: OpenSnapshot) -> str:
+    said = f"Log-mel spectrograms of {opened.snapshot.catalogue}"
     return said if job.normalize == "none" else f"{said}; normalised: {job.normalize}"

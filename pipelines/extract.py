@@ -21,7 +21,7 @@ from melmill.pipelines.commit import (
 from melmill.pipelines.config import Config
 from melmill.pipelines.run.counters import RunMetrics
 from melmill.pipelines.run.launch import is_dry_run, makes_template, run_job, write_template
-from melmill.pipelines.snapshots.open import in_its_staging, mend_side_files, start_from
+from melmill.pipelines.snapshots.open import OpenSnapshot, in_its_staging, start_from
 from melmill.transforms.catalogue.left_out import read_uris
 from melmill.transforms.catalogue.parts import (
     Catalogue,
@@ -62,10 +62,8 @@ class Extraction:
 
     Attributes
     ----------
-    snapshot
+    opened
         The dataset's current snapshot.
-    totals
-        What it holds.
     committed
         Whether this run made it; otherwise there was nothing to do.
     difference
@@ -79,13 +77,22 @@ class Extraction:
         What the run counted.
     """
 
-    snapshot: Snapshot
-    totals: Totals
+    opened: OpenSnapshot
     committed: bool
     difference: dict[str, Any]
     new_schema: bool
     shape: tuple[int, int]
     metrics: RunMetrics
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What the current snapshot's commit says."""
+        return self.opened.snapshot
+
+    @property
+    def totals(self) -> Totals:
+        """What the current snapshot holds."""
+        return self.opened.totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +235,9 @@ def extract(
     """
     current = check_output(job, configuration, overwrite)
     if current is not None:
-        if any(_differences(current, job, configuration)):
-            job = replace(job, overwrites=current.version, taken_down=current.taken_down)
+        snapshot = current.snapshot
+        if any(_differences(snapshot, job, configuration)):
+            job = replace(job, overwrites=snapshot.version, taken_down=snapshot.taken_down)
         else:
             job = start_from(job, current, configuration)
             # Limits are no part of what a dataset holds.
@@ -241,7 +249,7 @@ def run(
     job: ExtractJob,
     configuration: dict[str, Any],
     options: Any,
-    current: Snapshot | None,
+    current: OpenSnapshot | None,
     *,
     single_writer: bool = False,
 ) -> Extraction:
@@ -253,11 +261,11 @@ def run(
         The snapshot that the dataset holds; ``None`` for none.
     """
     job = in_its_staging(job)
-    new_schema = current is not None and changes_schema(job)
+    new_schema = current is not None and changes_schema(job, current)
     if not is_dry_run(options):
         job = _begin(job, current, single_writer)
     if makes_template(options):
-        began_with = current.version if current else -1
+        began_with = current.snapshot.version if current else -1
         write_template(committing(build_pipeline, configuration, began_with), job, options)
     with discarding_the_overtaken(job, current):
         metrics = run_job(build_pipeline, job, options, partial(count_finished, job))
@@ -266,7 +274,7 @@ def run(
     return Extraction(*finished, outcome.difference, new_schema, job.features.shape, metrics)
 
 
-def _begin(job: ExtractJob, current: Snapshot | None, single_writer: bool) -> ExtractJob:
+def _begin(job: ExtractJob, current: OpenSnapshot | None, single_writer: bool) -> ExtractJob:
     try:
         job = begin(job)
     except OSError as error:
@@ -274,12 +282,12 @@ def _begin(job: ExtractJob, current: Snapshot | None, single_writer: bool) -> Ex
     if not single_writer:
         require_exclusive_commits(job.store, job.staging)
     if current is not None:
-        mend_side_files(job.store, current)
-        tidy_up_after(job.store, current)
+        current.mend_side_files()
+        tidy_up_after(job.store, current.snapshot)
     return job
 
 
-def read_current(job: ExtractJob) -> Snapshot | None:
+def read_current(job: ExtractJob) -> OpenSnapshot | None:
     """Read the dataset's current snapshot; ``None`` where there is none yet.
 
     Raises
@@ -288,12 +296,13 @@ def read_current(job: ExtractJob) -> Snapshot | None:
         The folder is not reachable, or holds something else.
     """
     require_reachable(job.store.root, job.store.storage_options, DatasetError)
-    return read_snapshot(job.store) if check_folder(job.store) else None
+    snapshot = read_snapshot(job.store) if check_folder(job.store) else None
+    return OpenSnapshot(job.store, snapshot) if snapshot else None
 
 
 def check_output(
     job: ExtractJob, configuration: dict[str, Any], overwrite: bool = False
-) -> Snapshot | None:
+) -> OpenSnapshot | None:
     """See that the output may be written; give the snapshot that it holds already.
 
     Raises
@@ -307,9 +316,10 @@ def check_output(
         raise DatasetError(f"output {job.store.root}: cannot be read: {error}") from error
     if current is None or overwrite:
         return current
-    if differences := list(_differences(current, job, configuration)):
+    snapshot = current.snapshot
+    if differences := list(_differences(snapshot, job, configuration)):
         raise DatasetError(
-            f"output {job.store.root}: holds a dataset made from {current.catalogue} with another "
+            f"output {job.store.root}: holds a dataset made from {snapshot.catalogue} with another "
             f"{' and another '.join(differences)}; choose another output, or --overwrite it"
         )
     return current

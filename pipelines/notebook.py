@@ -1,11 +1,11 @@
 """One recording in a notebook: what the pipeline stores of it, to hear, see and compute with.
 
-    from melmill.pipelines.notebook import iter_chunks, load_audio, mel_spectrogram, play, plot
+    import melmill
 
-    song = load_audio("song.mp3")
-    play(song)
-    plot(song)
-    mel_spectrogram(song)          # float32 [rows, n_mels, frames], as in the dataset
+    song = melmill.load("song.mp3")
+    song.play()
+    song.plot()
+    song.features()                # float32 [rows, n_mels, frames], as in the dataset
 
 Everything goes through the code that the workers run, so samples and features are theirs
 bit for bit.
@@ -54,23 +54,85 @@ class Audio:
     samples : float32 [samples, channels]
         Full scale is 1. As many channels as each chunk has rows: one for ``mono``,
         ``left`` and ``right``, the recording's own for ``each``.
-    features
+    features_spec
         The feature configuration that it was read for.
     """
 
     uri: str
     samples: Samples = field(repr=False)
-    features: FeatureSpec = field(repr=False)
+    features_spec: FeatureSpec = field(repr=False)
 
     @property
     def sample_rate_hz(self) -> int:
         """The target rate."""
-        return self.features.sample_rate_hz
+        return self.features_spec.sample_rate_hz
 
     @property
     def seconds(self) -> float:
         """How long it plays."""
         return len(self.samples) / self.sample_rate_hz
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Cut it into the chunks that the dataset has of it, in order."""
+        spec, length = self.features_spec.chunk, len(self.samples)
+        number = count_chunks(length, spec)
+        if not number:
+            return
+        for index, samples in cut_chunks(iter([self.samples]), 0, number, length, spec):
+            start, valid = chunk_start(index, length, spec), valid_samples(index, length, spec)
+            yield Chunk(self.uri, samples, self.features_spec, index, start, valid)
+
+    def features(self) -> Samples:
+        """Compute the features that the dataset has of it.
+
+        Returns
+        -------
+        float32 [rows, n_mels, frames]
+            A row for each chunk, or for each channel of each chunk; none of a recording that
+            is too short. In the unit of ``mel.log.kind``.
+        """
+        chunks = list(self.chunks())
+        if not chunks:
+            return np.empty((0, *self.features_spec.shape), np.float32)
+        samples = np.concatenate([chunk.samples.T for chunk in chunks])
+        mel = mel_extractor(self.features_spec)(samples)
+        round_to_resolution(mel, self.features_spec.resolution)
+        return mel
+
+    def play(self) -> Any:
+        """Give a player for a notebook's cell (``IPython.display.Audio``).
+
+        The loudest sample becomes full scale, as IPython does.
+        """
+        try:
+            from IPython import display
+        except ImportError as error:
+            raise ImportError(_MISSING.format(name="IPython")) from error
+        player: Any = display.Audio  # untyped
+        silent = not self.samples.any()  # IPython would divide by zero
+        samples = self.samples.T if len(self.samples) else np.zeros((1, 1), np.float32)
+        return player(samples, rate=self.sample_rate_hz, normalize=not silent)
+
+    def plot(self) -> Any:
+        """Draw waveform and mel spectrogram, one over the other (``matplotlib.figure.Figure``).
+
+        Of a recording its chunks side by side, of the first channel, with a line where each
+        begins. Time is in seconds from the start of the recording.
+        """
+        figure = _picture(figsize=(10, 5), layout="constrained")
+        wave, spectrum = figure.subplots(2, sharex=True)
+        first = self.start_sample if isinstance(self, Chunk) else 0
+        seconds = (first + np.arange(len(self.samples))) / self.sample_rate_hz
+        wave.plot(seconds, self.samples, linewidth=0.5)
+        wave.set(ylabel="sample, full scale is 1", title=Path(self.uri).name)
+        image = _draw_chunks(spectrum, self)
+        spectrum.set(xlabel="s", ylabel="mel band")
+        if len(seconds) > 1:
+            spectrum.set(xlim=(seconds[0], seconds[-1]))
+        if image is not None:
+            label = _UNITS[self.features_spec.mel.log.kind]
+            figure.colorbar(image, ax=spectrum, label=label)
+        return figure
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,17 +149,21 @@ class Chunk(Audio):
     start_sample: int
     valid_samples: int
 
+    def chunks(self) -> Iterator[Chunk]:
+        """It is its own only chunk."""
+        yield self
 
-def load_audio(uri: str | Path, config: Config | str | Path | None = None) -> Audio:
+
+def load(uri: str | Path, recipe: Config | str | Path | None = None) -> Audio:
     """Decode, mix and resample a recording, whole.
 
     Parameters
     ----------
     uri
         A path, or any URL that fsspec opens.
-    config
-        A recipe: the path of a YAML file, or one that ``load_config`` has read; ``None``
-        for the default, which is librosa's.
+    recipe
+        The path of a YAML file, the name of a recipe that comes with melmill, or one that
+        ``load_config`` has read; ``None`` for the default, which is librosa's.
 
     Raises
     ------
@@ -106,10 +172,10 @@ def load_audio(uri: str | Path, config: Config | str | Path | None = None) -> Au
     ConfigError
         The recipe has faults; the message names all of them.
     """
-    if not isinstance(config, Config):
-        config = load_config(config)
+    if not isinstance(recipe, Config):
+        recipe = load_config(recipe)
     try:
-        return _load(str(uri), config.features())
+        return _load(str(uri), recipe.features())
     except RecordingError as error:
         # In the pipeline a failure stands beside its URI; here the message is all there is.
         raise RecordingError(error.stage, error.cause, f"{uri}: {error.message}") from error
@@ -126,74 +192,6 @@ def _load(uri: str, features: FeatureSpec) -> Audio:
         samples[position : position + len(block)] = block
         position += len(block)
     return Audio(uri, samples, features)
-
-
-def iter_chunks(audio: Audio) -> Iterator[Chunk]:
-    """Cut a recording into the chunks that the dataset has of it, in order."""
-    spec, length = audio.features.chunk, len(audio.samples)
-    number = count_chunks(length, spec)
-    if not number:
-        return
-    for index, samples in cut_chunks(iter([audio.samples]), 0, number, length, spec):
-        start, valid = chunk_start(index, length, spec), valid_samples(index, length, spec)
-        yield Chunk(audio.uri, samples, audio.features, index, start, valid)
-
-
-def mel_spectrogram(audio: Audio) -> Samples:
-    """Compute the features that the dataset has of a recording, or of one chunk.
-
-    Returns
-    -------
-    float32 [rows, n_mels, frames]
-        A row for each chunk, or for each channel of each chunk; none of a recording that
-        is too short. In the unit of ``mel.log.kind``.
-    """
-    chunks = _chunks_of(audio)
-    if not chunks:
-        return np.empty((0, *audio.features.shape), np.float32)
-    mel = mel_extractor(audio.features)(np.concatenate([chunk.samples.T for chunk in chunks]))
-    round_to_resolution(mel, audio.features.resolution)
-    return mel
-
-
-def _chunks_of(audio: Audio) -> list[Chunk]:
-    return [audio] if isinstance(audio, Chunk) else list(iter_chunks(audio))
-
-
-def play(audio: Audio) -> Any:
-    """Give a player for a notebook's cell (``IPython.display.Audio``).
-
-    The loudest sample becomes full scale, as IPython does.
-    """
-    try:
-        from IPython import display
-    except ImportError as error:
-        raise ImportError(_MISSING.format(name="IPython")) from error
-    player: Any = display.Audio  # untyped
-    silent = not audio.samples.any()  # IPython would divide by zero
-    samples = audio.samples.T if len(audio.samples) else np.zeros((1, 1), np.float32)
-    return player(samples, rate=audio.sample_rate_hz, normalize=not silent)
-
-
-def plot(audio: Audio) -> Any:
-    """Draw waveform and mel spectrogram, one over the other (``matplotlib.figure.Figure``).
-
-    Of a recording its chunks side by side, of the first channel, with a line where each
-    begins. Time is in seconds from the start of the recording.
-    """
-    figure = _picture(figsize=(10, 5), layout="constrained")
-    wave, spectrum = figure.subplots(2, sharex=True)
-    first = audio.start_sample if isinstance(audio, Chunk) else 0
-    seconds = (first + np.arange(len(audio.samples))) / audio.sample_rate_hz
-    wave.plot(seconds, audio.samples, linewidth=0.5)
-    wave.set(ylabel="sample, full scale is 1", title=Path(audio.uri).name)
-    image = _draw_chunks(spectrum, audio)
-    spectrum.set(xlabel="s", ylabel="mel band")
-    if len(seconds) > 1:
-        spectrum.set(xlim=(seconds[0], seconds[-1]))
-    if image is not None:
-        figure.colorbar(image, ax=spectrum, label=_UNITS[audio.features.mel.log.kind])
-    return figure
 
 
 def _picture(**options: Any) -> Any:
@@ -216,10 +214,10 @@ _UNITS = {"db": "dB", "ln": "ln", "log10": "log10", "none": "power or amplitude"
 
 
 def _draw_chunks(axes: Any, audio: Audio) -> Any:
-    mel = mel_spectrogram(audio)[:: audio.samples.shape[1]]
+    mel = audio.features()[:: audio.samples.shape[1]]
     limits = {"vmin": mel.min(initial=np.inf), "vmax": mel.max(initial=-np.inf)}
     image = None
-    for chunk, bands in zip(_chunks_of(audio), mel, strict=True):
+    for chunk, bands in zip(audio.chunks(), mel, strict=True):
         start = chunk.start_sample / audio.sample_rate_hz
         extent = (start, start + chunk.seconds, 0, len(bands))
         image = axes.imshow(bands, origin="lower", aspect="auto", extent=extent, **limits)

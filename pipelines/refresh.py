@@ -88,7 +88,7 @@ def refresh(
             logging.getLogger("melmill").warning("reading changed recordings again: %s", error)
             break
         # What was done is what the first pass had to do.
-        made = replace(made, snapshot=again.snapshot, totals=again.totals)
+        made = replace(made, opened=again.opened)
     return made
 
 
@@ -139,10 +139,10 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
             told.store.remove(f"{told.staging}/{name}")
     rewrites_all = job.base is not None and job.base.same_features and not job.base.same_files
     return {
-        "version": current.version,
+        "version": current.snapshot.version,
         "todo": decision["todo"],
         "difference": decision["difference"],
-        "new_schema": changes_schema(job),
+        "new_schema": changes_schema(job, current),
         "moved": decision["moved"],
         "shards_rewritten": "all" if rewrites_all else decision["shards_rewritten"],
         "passed_over": metrics.passed_over,

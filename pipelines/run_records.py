@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import melmill
 from melmill.pipelines.run.errors import NothingSubmittedError
 from melmill.pipelines.snapshots.history import iso_time
+from melmill.pipelines.snapshots.summary import totals_json
 from melmill.transforms.core.errors import ConfigError, ConflictError, UserError
 from melmill.transforms.snapshot.card import to_json
 from melmill.transforms.store.folders import Store
@@ -75,10 +76,24 @@ class Run:
         }
 
 
+def result_json(made: Extraction) -> dict[str, Any]:
+    """Give a refresh's result as plain values."""
+    return {
+        "version": made.snapshot.version,
+        "dataset_version": made.snapshot.dataset_version,
+        "index": made.snapshot.index,
+        "committed": made.committed,
+        "difference": made.difference,
+        **totals_json(made.totals),
+        "passed_over": made.metrics.passed_over,
+        "metrics": made.metrics.to_json(),
+    }
+
+
 @contextlib.contextmanager
 def recording_run(
     store: Store, catalogue: str, metrics_file: Path | None
-) -> Iterator[Callable[[Extraction, dict[str, Any]], None]]:
+) -> Iterator[Callable[[Extraction], None]]:
     """Record the refresh that the block runs, however it ends.
 
     Parameters
@@ -93,15 +108,15 @@ def recording_run(
     Yields
     ------
     callable
-        To be told what the refresh came to, as it is and as plain values.
+        To be told what the refresh came to.
     """
     if metrics_file is not None and not metrics_file.parent.is_dir():
         raise ConfigError(f"--metrics-file {metrics_file}: there is no folder for it")
     run = Run(catalogue, store.root, _now_ms())
 
-    def tell(made: Extraction, said: dict[str, Any]) -> None:
+    def tell(made: Extraction) -> None:
         run.status = COMMITTED if made.committed else UNCHANGED
-        run.result = {name: value for name, value in said.items() if name != "dataset"}
+        run.result = result_json(made)
 
     try:
         yield tell

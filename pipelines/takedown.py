@@ -12,16 +12,7 @@ from typing import Any
 from melmill.pipelines.commit import begin, discard, discarding_the_overtaken
 from melmill.pipelines.snapshots.finding import Found, Held, find_recordings
 from melmill.pipelines.snapshots.leftovers import erase_leftovers, redact_records
-from melmill.pipelines.snapshots.open import (
-    base_of,
-    describe,
-    in_its_staging,
-    job_of,
-    mend_side_files,
-    open_whole_snapshot,
-    recipe_of,
-    statistics_of,
-)
+from melmill.pipelines.snapshots.open import OpenSnapshot, in_its_staging
 from melmill.transforms.catalogue.left_out import read_left_out
 from melmill.transforms.catalogue.taken_down import (
     TakenDown,
@@ -41,7 +32,6 @@ from melmill.transforms.snapshot.delta import (
     commit,
     index_names,
     read_history,
-    require_snapshot,
 )
 from melmill.transforms.store.exclusive import require_exclusive_commits
 from melmill.transforms.store.folders import Store
@@ -111,7 +101,8 @@ def takedown(
     ConflictError
         Another run committed meanwhile; nothing was erased.
     """
-    current = open_whole_snapshot(store)
+    opened = OpenSnapshot.whole(store)
+    current = opened.snapshot
     every = read_history(store)
     history = [past for past in every if past.kept]
     before = read_taken_down(store, current.taken_down)
@@ -127,10 +118,10 @@ def takedown(
     concerned = [past for past in history if found.held[past.snapshot.index].entries]
     if erased or concerned:
         listed = [*before, *erased]
-        committed = _commit(store, current, history, found, listed, single_writer, report)
+        committed = _commit(opened, history, found, listed, single_writer, report)
     else:
         # An earlier takedown may have been interrupted when it had committed.
-        mend_side_files(store, current)
+        opened.mend_side_files()
         committed = current
     files = erase_leftovers(store, read_left_out(store, committed.taken_down).taken_down)
     redact_records(store, [one.uri for one in (*before, *erased)])
@@ -140,8 +131,7 @@ def takedown(
 
 
 def _commit(
-    store: Store,
-    current: Snapshot,
+    opened: OpenSnapshot,
     history: Sequence[Past],
     found: Found,
     listed: Sequence[TakenDown],
@@ -149,69 +139,62 @@ def _commit(
     report: Callable[[int], None],
 ) -> Snapshot:
     """Write anew what holds the recordings, and commit it with the new list."""
-    job = begin(_open(store, current, current))
+    store, current = opened.store, opened.snapshot
+    job = begin(opened.job("takedown"))
     if not single_writer:
         require_exclusive_commits(job.store, job.staging)
     jobs = {job.staging: job}
-    with discarding_the_overtaken(job, current, jobs.values()):
+    with discarding_the_overtaken(job, opened, jobs.values()):
         replaced: dict[str, str] = {}
         for snapshot in {p.snapshot.index: p.snapshot for p in reversed(history)}.values():
             if found.held[snapshot.index].entries:
                 report(len(replaced))
                 held = found.held[snapshot.index]
-                replaced[snapshot.index] = _without(store, snapshot, current, held, jobs)
+                past = OpenSnapshot(store, snapshot)
+                replaced[snapshot.index] = _without(past, opened, held, jobs)
         announce_file(job, taken_down_name(listed))
         index = replaced.get(current.index, current.index)
         snapshot = replace(
             current,
             index=index,
             operation="takedown",
-            statistics=statistics_of(store, index),
+            statistics=OpenSnapshot(store, replace(current, index=index)).statistics,
             taken_down=write_taken_down(job.store, listed),
             replaced=replaced,
             run=job.attempt,
         )
         commit(store, snapshot, job.schema.table())
-    committed = require_snapshot(store)
-    describe(store, committed, job.schema)
+    committed = OpenSnapshot.current(store)
+    committed.write_card()
     for one in jobs.values():
         discard(one)
-    return committed
-
-
-def _open(store: Store, snapshot: Snapshot, current: Snapshot) -> ExtractJob:
-    """Give the job that writes shards of a snapshot, named after the current one."""
-    job = replace(job_of(store, snapshot, "takedown"), base=base_of(store, current))
-    return in_its_staging(job)
+    return committed.snapshot
 
 
 def _without(
-    store: Store,
-    snapshot: Snapshot,
-    current: Snapshot,
-    held: Held,
-    jobs: dict[str, ExtractJob],
+    past: OpenSnapshot, current: OpenSnapshot, held: Held, jobs: dict[str, ExtractJob]
 ) -> str:
     """Write a snapshot's index anew, and the shards that are concerned; give the index's name.
 
     A snapshot of an extractor that is no more cannot be written anew: it is no longer kept, for
     which ``""`` stands.
     """
-    if not _can_be_written(snapshot):
+    if not _can_be_written(past):
         return ""
-    job = _open(store, snapshot, current)
+    # Its shards are named after the current snapshot.
+    job = in_its_staging(replace(past.job("takedown"), base=current.base()))
     job = jobs.setdefault(job.staging, job)
     facts: list[Any] = [Dropped(name) for name in sorted({e.recording_id for e in held.entries})]
-    for summary in read_shards(store, snapshot.index):
+    for summary in read_shards(past.store, past.snapshot.index):
         if gone := held.shards.get(summary.name):
             touched = [Touched(summary.name, recording_id) for recording_id in sorted(gone)]
             facts += rewrite_shard(summary, touched, job)
-    return write_index(facts, job, base_of(store, snapshot))
+    return write_index(facts, job, past.base())
 
 
-def _can_be_written(snapshot: Snapshot) -> bool:
+def _can_be_written(past: OpenSnapshot) -> bool:
     try:
-        return recipe_of(snapshot).features().canonical() == snapshot.features
+        return past.has_own_features()
     except ConfigError:
         return False
 

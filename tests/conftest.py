@@ -6,6 +6,7 @@ those on Flink share one cluster, whose ports are taken. What takes long begins 
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from hypothesis import settings
 # How long an example takes says how busy the machine is.
 settings.register_profile("melmill", deadline=None)
 settings.load_profile("melmill")
+
+# A shell lets what it starts in the background ignore this signal, and so would our commands.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _ROOT = Path(__file__).parents[1]
 #: Folders by the time that one of their files takes, the longest first.

@@ -14,7 +14,7 @@ from typing import Any
 
 from apache_beam.transforms import userstate
 
-from melmill.pipelines.cli.pipeline_commands import recipe_for
+from melmill.pipelines.api import recipe_of_dataset
 from melmill.pipelines.config import load_config
 from melmill.pipelines.extract import Extraction, extract, make_job, resolve_catalogue
 from melmill.pipelines.refresh import refresh
@@ -67,7 +67,7 @@ def refresh_here(
     catalogue: Path | str, output: Path | str, *overrides: str, retry_failed: bool = False
 ) -> Extraction:
     """Refresh in this process, as ``melmill refresh`` without ``--config``."""
-    recipe = recipe_for(str(output), None, list(overrides))
+    recipe = recipe_of_dataset(str(output), None, list(overrides))
     job = make_job(recipe, resolve_catalogue(str(catalogue), recipe), Store(str(output)))
     job = replace(job, refresh=replace(recipe.refresh.spec(), retry_failed=retry_failed))
     return refresh(job, recipe.as_dict(), here())

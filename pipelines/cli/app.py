@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+import melmill
 from melmill.pipelines.run.errors import (
     LostWorkerError,
     NothingSubmittedError,
@@ -30,22 +31,50 @@ class Exit(IntEnum):
     CONFLICT = 4
 
 
-_EPILOG = (
-    "Exit status: 0 success; 3 partial: committed, but some recordings failed (fewer than "
-    "limits.max_failure_ratio); 1 failed: nothing was committed, the same command goes on "
-    "where it stopped; 2 bad usage, configuration, catalogue or output: change something first; "
-    "4 conflict: another run committed meanwhile, run the same command again."
-)
+_EPILOG = """\b
+Exit status:
+  0  success
+  1  failed; nothing was committed: run the same command again
+  2  wrong usage, recipe, catalogue or output: change something first
+  3  committed, but some recordings failed (see the message)
+  4  another run committed first: run the same command again
+"""
 
 app = typer.Typer(
     name="melmill",
-    help="Turn audio catalogues into log-mel training data.",
     epilog=_EPILOG,
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"melmill {melmill.__version__}")
+        raise typer.Exit(Exit.SUCCESS)
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version, and end."
+        ),
+    ] = False,
+) -> None:
+    """Turn audio catalogues into log-mel training data.
+
+    \b
+    melmill demo                          # a small example, ready in a minute
+    melmill extract songs/ dataset/       # a catalogue becomes a dataset
+    melmill refresh songs/ dataset/       # only what changed is computed
+    melmill inspect dataset/              # what the dataset holds
+    melmill COMMAND --help                # more examples
+    """
+
 
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -63,7 +92,12 @@ OutputArgument = Annotated[
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="A dataset's folder.")]
 ConfigOption = Annotated[
     str | None,
-    typer.Option("--config", metavar="FILE", help="Recipe in YAML; librosa's defaults without."),
+    typer.Option(
+        *("--recipe", "--config"),
+        metavar="FILE",
+        help="A recipe: a YAML file, or the name of one that comes with melmill (librosa, the "
+        "default).",
+    ),
 ]
 SetOption = Annotated[
     list[str],

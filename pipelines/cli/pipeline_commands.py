@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,17 +26,13 @@ from melmill.pipelines.cli.app import (
     StorageOption,
     WorkersOption,
     app,
-    beam_options,
     open_store,
     print_json,
     reporting_errors,
 )
-from melmill.transforms.store.folders import Store, absolute_uri
 
 if TYPE_CHECKING:
-    from melmill.pipelines.config import Config
     from melmill.pipelines.extract import Extraction
-    from melmill.transforms.plan.job import ExtractJob
 
 
 @app.command(context_settings=PASS_THROUGH)
@@ -59,56 +54,39 @@ def extract(
 ) -> None:
     """Extract a catalogue into a dataset, and commit it.
 
-    Interrupted at any moment, the same command goes on from the shards that are finished.
-    Options that are not listed here go to Beam as they are.
+    If it is interrupted, run the same command again: it continues from the finished shards.
+    Beam gets all options that are not listed here.
 
     \b
     melmill extract songs/ dataset/
     melmill extract songs.csv dataset/ --set chunk.seconds=5 --set output.formats=[parquet,tfrecord]
-    melmill extract 's3://bucket/songs/**/*.flac' s3://bucket/dataset --config configs/librosa.yaml
+    melmill extract 's3://bucket/songs/**/*.flac' s3://bucket/dataset --recipe mine.yaml
     """
+    from melmill.pipelines import api
+
     with reporting_errors():
-        recipe = _load_recipe(config, set_)
-        options = beam_options(runner, workers, context.args, runner_config)
-        how = {"overwrite": overwrite, "single_writer": single_writer}
-        _extract(recipe, catalogue, output, options, show=(as_json, quiet), **how)
+        made = api.extract(
+            catalogue,
+            output,
+            recipe=config,
+            settings=set_,
+            runner=runner,
+            runner_config=runner_config,
+            beam_options=context.args,
+            workers=workers,
+            overwrite=overwrite,
+            single_writer=single_writer,
+            progress=not quiet,
+        ).extraction
+    _say_extracted(output, made, as_json)
 
 
-def _load_recipe(config: str | None, overrides: list[str]) -> Config:
-    from melmill.pipelines.config import load_config
-
-    return load_config(config, overrides)
-
-
-def _make_job(recipe: Config, catalogue: str, output: str) -> ExtractJob:
-    from melmill.pipelines.extract import make_job, resolve_catalogue
-
-    store = Store(absolute_uri(output), tuple(recipe.output.storage_options.items()))
-    return make_job(recipe, resolve_catalogue(catalogue, recipe), store)
-
-
-def _extract(
-    recipe: Config,
-    catalogue: str,
-    output: str,
-    options: Any,
-    *,
-    show: tuple[bool, bool],
-    **how: bool,
-) -> None:
-    from melmill.pipelines.extract import extract as run
-    from melmill.pipelines.run.progress import showing_progress
-
-    as_json, quiet = show
-    job = _make_job(recipe, catalogue, output)
-    with showing_progress("extract", quiet) as address:
-        job = replace(job, progress=address)
-        extraction = run(job, recipe.as_dict(), options, **how)
+def _say_extracted(output: str, made: Extraction, as_json: bool) -> None:
     if as_json:
-        print_json(pipeline_texts.extraction_json(output, extraction))
+        print_json(pipeline_texts.extraction_json(output, made))
     else:
-        print(pipeline_texts.extraction_text(output, extraction))
-    if extraction.totals.recordings["failed"]:
+        print(pipeline_texts.extraction_text(output, made))
+    if made.totals.recordings["failed"]:
         raise typer.Exit(Exit.PARTIAL)
 
 
@@ -121,7 +99,11 @@ def refresh(
     ],
     config: Annotated[
         str | None,
-        typer.Option("--config", metavar="FILE", help="Another recipe than the dataset's own."),
+        typer.Option(
+            *("--recipe", "--config"),
+            metavar="FILE",
+            help="A new recipe; without this option, the recipe of the dataset.",
+        ),
     ] = None,
     set_: SetOption = [],  # noqa: B006 - typer reads the default, nobody changes it
     runner: RunnerOption = None,
@@ -152,88 +134,54 @@ def refresh(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Bring a dataset up to date with its catalogue: only the change is computed.
+    """Bring a dataset up to date: only what changed is computed.
 
-    Recordings that are new, that changed, or whose failure may pass are extracted; rows of those
-    that are gone leave; all others are carried over. One commit makes it the next snapshot; with
-    nothing to do there is none. Without --config the recipe is the dataset's own.
+    Extracts recordings that are new or changed, and tries again those that failed for a reason
+    that may pass. Removes the rows of recordings that are gone. Keeps all other rows. Commits the
+    result as the next version, unless nothing changed.
 
     \b
     melmill refresh songs/ dataset/ --plan
     melmill refresh songs/ dataset/
     melmill refresh songs.csv dataset/ --set split.seed=1
     """
-    from melmill.pipelines.run_records import recording_run
+    from melmill.pipelines import api
 
+    how: dict[str, Any] = {
+        "recipe": config,
+        "settings": set_,
+        "runner": runner,
+        "runner_config": runner_config,
+        "beam_options": context.args,
+        "workers": workers,
+        "retry_failed": retry_failed,
+        "allow_removals": allow_removals,
+        "progress": not quiet,
+    }
     with reporting_errors():
-        recipe = recipe_for(dataset, config, set_)
-        options = beam_options(runner, workers, context.args, runner_config)
-        spec = replace(recipe.refresh.spec(), retry_failed=retry_failed)
-        if allow_removals:
-            spec = replace(spec, max_removed_ratio=1.0)
-        show = (as_json, quiet)
-
-        def make_job() -> ExtractJob:
-            return replace(_make_job(recipe, catalogue, dataset), refresh=spec)
-
         if plan:
-            _plan_refresh(make_job(), recipe, dataset, options, show)
+            planned = api.plan_refresh(catalogue, dataset, **how)
         else:
-            store = Store(absolute_uri(dataset), tuple(recipe.output.storage_options.items()))
-            with recording_run(store, catalogue, metrics_file) as tell:
-                made = _refresh(make_job(), recipe, options, single_writer, quiet=quiet)
-                said = snapshot_texts.refresh_json(dataset, made)
-                tell(made, said)
-            _say_refreshed(dataset, made, said, as_json)
+            how |= {"metrics_file": metrics_file, "single_writer": single_writer}
+            made = api.refresh(catalogue, dataset, **how).extraction
+    if not plan:
+        _say_refreshed(dataset, made, as_json)
+    elif as_json:
+        print_json({"dataset": dataset, **planned})
+    else:
+        print(snapshot_texts.refresh_plan_text(dataset, planned))
 
 
-def recipe_for(dataset: str, config: str | None, overrides: list[str]) -> Config:
-    """Read the recipe that is asked for, or the one that a dataset was made with."""
-    from melmill.pipelines.config import load_config
-    from melmill.transforms.snapshot.delta import read_snapshot
+def _say_refreshed(dataset: str, made: Extraction, as_json: bool) -> None:
+    from melmill.pipelines.run_records import result_json
 
-    asked = load_config(config, overrides)
-    if config is not None:
-        return asked
-    store = Store(absolute_uri(dataset), tuple(asked.output.storage_options.items()))
-    current = read_snapshot(store) if "_delta_log" in store.top_names() else None
-    return load_config(None, overrides, current.configuration if current else None)
-
-
-def _refresh(
-    job: ExtractJob, recipe: Config, options: Any, single_writer: bool, *, quiet: bool
-) -> Extraction:
-    from melmill.pipelines.refresh import refresh as run
-    from melmill.pipelines.run.progress import showing_progress
-
-    with showing_progress("refresh", quiet) as address:
-        job = replace(job, progress=address)
-        return run(job, recipe.as_dict(), options, single_writer=single_writer)
-
-
-def _say_refreshed(dataset: str, made: Extraction, said: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print_json(said)
+        print_json({"dataset": dataset, **result_json(made)})
     else:
         print(snapshot_texts.refresh_text(dataset, made))
     # Those that failed before and were not tried again are no news.
     if made.totals.recordings["failed"] > made.difference.get("waiting", 0):
         raise typer.Exit(Exit.PARTIAL)
-
-
-def _plan_refresh(
-    job: ExtractJob, recipe: Config, dataset: str, options: Any, show: tuple[bool, bool]
-) -> None:
-    from melmill.pipelines.refresh import plan_refresh as run
-    from melmill.pipelines.run.progress import showing_progress
-
-    as_json, quiet = show
-    with showing_progress("plan", quiet) as address:
-        planned = run(replace(job, progress=address), recipe.as_dict(), options)
-    if as_json:
-        print_json({"dataset": dataset, **planned})
-    else:
-        print(snapshot_texts.refresh_plan_text(dataset, planned))
 
 
 @app.command(context_settings=PASS_THROUGH)
@@ -252,16 +200,28 @@ def plan(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Say what an extraction would do and cost; reads headers, decodes nothing."""
-    from melmill.pipelines.plan import plan as run
-    from melmill.pipelines.run.progress import showing_progress
+    """Say what an extraction would do and cost.
+
+    Reads the header of every recording, and decodes none.
+
+    \b
+    melmill plan songs/
+    melmill plan 's3://bucket/songs/**' s3://bucket/dataset --runner dataflow
+    """
+    from melmill.pipelines import api
 
     with reporting_errors():
-        recipe = _load_recipe(config, set_)
-        options = beam_options(runner, workers, context.args, runner_config)
-        job = _make_job(recipe, catalogue, output)
-        with showing_progress("plan", quiet) as address:
-            planned = run(replace(job, progress=address), options)
+        planned = api.plan(
+            catalogue,
+            output,
+            recipe=config,
+            settings=set_,
+            runner=runner,
+            runner_config=runner_config,
+            beam_options=context.args,
+            workers=workers,
+            progress=not quiet,
+        )
     if as_json:
         print_json(planned)
     else:
@@ -274,15 +234,20 @@ def inspect(
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a dataset's current snapshot holds."""
-    from melmill.pipelines.snapshots.inspect import inspect as run
+    """Say what a dataset holds: recordings, rows, splits, failures.
+
+    \b
+    melmill inspect dataset/
+    melmill inspect dataset/ --json | jq .failures
+    """
+    from melmill.pipelines.snapshots.open import OpenSnapshot
 
     with reporting_errors():
-        inspection = run(open_store(dataset, storage_option))
+        opened = OpenSnapshot.current(open_store(dataset, storage_option))
     if as_json:
-        print_json(snapshot_texts.inspection_json(dataset, inspection))
+        print_json(snapshot_texts.inspection_json(dataset, opened))
     else:
-        print(snapshot_texts.inspection_text(dataset, inspection))
+        print(snapshot_texts.inspection_text(dataset, opened))
 
 
 @app.command()
@@ -293,7 +258,14 @@ def validate(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Read every shard again, and compare it with its checksum, schema, twin and the log."""
+    """Read every shard again, and name what is damaged.
+
+    Compares each shard with its checksum, its schema, its TFRecord file, the index and the Delta
+    log. Exit status 1 if something is damaged.
+
+    \b
+    melmill validate dataset/
+    """
     from melmill.pipelines.run.local_workers import quiet_workers
     from melmill.pipelines.run.progress import counting
     from melmill.pipelines.snapshots.validate import validate as run
@@ -339,9 +311,9 @@ def export(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Lay out a dataset's current snapshot as another ecosystem has it.
+    """Export a dataset to TFDS, Hugging Face, WebDataset, ArrayRecord.
 
-    Files are linked where the bytes are the same, else copied or encoded anew.
+    Files whose bytes stay the same are linked; the others are copied or encoded again.
 
     \b
     melmill export dataset/ songs-tfds/ --format tfds       # tfds.builder_from_directory
@@ -350,21 +322,25 @@ def export(
     melmill export dataset/ songs-grain/ --format arrayrecord --normalize global
     melmill export dataset/ songs-npy/ --format numpy       # np.load(..., mmap_mode="r")
     """
-    from melmill.pipelines.export import default_name
-    from melmill.pipelines.export import export as run
-    from melmill.pipelines.run.progress import showing_progress
-    from melmill.transforms.rows.normalization import check_normalization
-    from melmill.transforms.views.exports import ExportJob, check_format
+    from melmill.pipelines import api
+    from melmill.pipelines.config import read_storage_options
 
     with reporting_errors():
-        options = beam_options(runner, workers, context.args, runner_config)
-        known, asked = check_format(format_), check_normalization(normalize)
-        named = name or default_name(dataset)
-        source = open_store(dataset, storage_option)
-        target = open_store(output, output_storage_option, "--output-storage-option")
-        job = ExportJob(source, "", target, known, named, asked)
-        with showing_progress("export", quiet) as address:
-            made = run(replace(job, progress=address), options)
+        target = "--output-storage-option"
+        made = api.export(
+            dataset,
+            output,
+            format_,
+            name=name,
+            normalize=normalize,
+            storage_options=dict(read_storage_options("--storage-option", storage_option)),
+            output_storage_options=dict(read_storage_options(target, output_storage_option)),
+            runner=runner,
+            runner_config=runner_config,
+            beam_options=context.args,
+            workers=workers,
+            progress=not quiet,
+        )
     if as_json:
         print_json(pipeline_texts.export_json(made))
     else:
@@ -380,16 +356,22 @@ def demo(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Synthesise a few songs in six formats, with labels, and extract them."""
+    """Make a few songs with labels, in six formats, and extract them.
+
+    \b
+    melmill demo
+    melmill demo /tmp/demo --songs 100
+    """
+    from melmill.pipelines import api
     from melmill.pipelines.demo.songs import make_demo_catalogue
 
+    output = str(folder / "dataset")
     with reporting_errors():
-        recipe = _load_recipe(None, ["output.formats=[parquet,tfrecord]"])
+        formats = ["output.formats=[parquet,tfrecord]"]
+        api.read_recipe(None, formats)
         catalogue = make_demo_catalogue(folder / "songs", songs=songs)
-        options = beam_options("direct", 0, [], None)
-        show = (as_json, quiet)
-        output = str(folder / "dataset")
-        _extract(recipe, str(catalogue), output, options, show=show)
+        made = api.extract(catalogue, output, settings=formats, progress=not quiet).extraction
+    _say_extracted(output, made, as_json)
 
 
 def main() -> None:

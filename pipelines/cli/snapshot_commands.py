@@ -39,7 +39,11 @@ def history(
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
     as_json: JsonOption = False,
 ) -> None:
-    """List a dataset's snapshots, the latest first."""
+    """List the versions of a dataset, the latest first.
+
+    \b
+    melmill history dataset/
+    """
     from melmill.pipelines.snapshots.history import history as run
 
     with reporting_errors():
@@ -62,7 +66,14 @@ def diff(
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
     as_json: JsonOption = False,
 ) -> None:
-    """Say which recordings and rows were added, changed and removed from one version to another."""
+    """Say how two versions of a dataset differ.
+
+    Counts the recordings and rows that were added, changed and removed.
+
+    \b
+    melmill diff dataset/ 3 5
+    melmill diff dataset/ 3 5 --list
+    """
     from melmill.pipelines.snapshots.history import compare, count_changes
 
     with reporting_errors():
@@ -85,18 +96,22 @@ def rollback(
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
     as_json: JsonOption = False,
 ) -> None:
-    """Make what an earlier version held the dataset's content again, as a new version.
+    """Make an earlier version the dataset's content again.
 
-    The next refresh brings it up to date again.
+    Commits a new version that holds what the earlier one held. The next refresh brings the
+    dataset up to date again.
+
+    \b
+    melmill rollback dataset/ 3
     """
     from melmill.pipelines.snapshots.history import rollback as run
 
     with reporting_errors():
-        snapshot, totals = run(open_store(dataset, storage_option), version)
+        opened = run(open_store(dataset, storage_option), version)
     if as_json:
-        print_json(snapshot_texts.snapshot_json(dataset, snapshot, totals))
+        print_json(snapshot_texts.snapshot_json(dataset, opened))
     else:
-        print(snapshot_texts.rollback_text(dataset, version, snapshot, totals))
+        print(snapshot_texts.rollback_text(dataset, version, opened))
 
 
 @app.command()
@@ -107,7 +122,9 @@ def checkout(
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
     as_json: JsonOption = False,
 ) -> None:
-    """Write the dataset card and the list of files of a version; the dataset stays as it is.
+    """Write the card and the list of files of an earlier version.
+
+    The dataset stays as it is.
 
     \b
     melmill checkout dataset/ 3 dataset-3/
@@ -147,16 +164,23 @@ def gc(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Remove what no kept snapshot needs: shards and their twins, indexes, interrupted runs."""
+    """Remove the files that no kept version needs.
+
+    Removes shards, indexes and what interrupted runs left, all of them files that melmill made.
+
+    \b
+    melmill gc dataset/ --dry-run
+    melmill gc dataset/ --keep 5
+    """
     from melmill.pipelines.run.progress import counting
     from melmill.pipelines.snapshots.gc import collect
-    from melmill.pipelines.snapshots.open import open_snapshot, recipe_of
+    from melmill.pipelines.snapshots.open import OpenSnapshot
 
     with reporting_errors(), counting("gc", "files", quiet) as report:
         store = open_store(dataset, storage_option)
         asked = {"keep_snapshots": keep, "keep_days": keep_days, "grace_hours": grace_hours}
         given = {name: value for name, value in asked.items() if value is not None}
-        retention = recipe_of(open_snapshot(store)).retention.model_copy(update=given)
+        retention = OpenSnapshot.current(store).recipe.retention.model_copy(update=given)
         collected = collect(store, retention, dry_run=dry_run, report=report)
     if as_json:
         print_json(snapshot_texts.gc_json(dataset, collected, dry_run))
@@ -176,7 +200,13 @@ def compact(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Merge small shards into fewer, larger ones; the rows stay the same."""
+    """Merge small shards into fewer, larger ones.
+
+    The rows stay the same. The result is committed as a new version.
+
+    \b
+    melmill compact dataset/
+    """
     from melmill.pipelines.compact import compact as run
     from melmill.pipelines.run.progress import showing_progress
 
@@ -206,7 +236,13 @@ def takedown(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Erase recordings from every kept snapshot, for good; refreshes leave them out from now on."""
+    """Erase recordings from every kept version, for good.
+
+    No refresh brings them back. Exports that hold them are named, since no takedown reaches them.
+
+    \b
+    melmill takedown dataset/ s3://bucket/songs/a.mp3 --yes
+    """
     from melmill.pipelines.run.progress import counting
     from melmill.pipelines.takedown import takedown as run
 
@@ -249,19 +285,27 @@ def verify(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Compute a sample of rows again from the source recordings by librosa, and compare.
+    """Compute a sample of rows again by librosa, and compare.
 
-    Exit status 1 where a row differs by more than float32 rounding explains, or none could be
-    compared.
+    Reads the source recordings. Exit status 1 if a row differs by more than float32 rounding
+    explains, or if no row could be compared.
+
+    \b
+    melmill verify dataset/ --sample 200
     """
+    from melmill.pipelines import api
     from melmill.pipelines.config import read_storage_options
-    from melmill.pipelines.run.progress import counting
-    from melmill.pipelines.snapshots.verify import verify as run
 
-    with reporting_errors(), counting("verify", "rows", quiet) as report:
+    with reporting_errors():
         option = "--catalogue-storage-option"
-        of_catalogue = read_storage_options(option, catalogue_storage_option)
-        found = run(open_store(dataset, storage_option), sample, seed, report, of_catalogue)
+        found = api.verify(
+            dataset,
+            sample=sample,
+            seed=seed,
+            storage_options=dict(read_storage_options("--storage-option", storage_option)),
+            catalogue_storage_options=dict(read_storage_options(option, catalogue_storage_option)),
+            progress=not quiet,
+        )
     if as_json:
         print_json(verification_texts.verification_json(dataset, found))
     else:

@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from melmill.pipelines.extract import Extraction
     from melmill.pipelines.snapshots.gc import Collected
     from melmill.pipelines.snapshots.history import RecordingChange
-    from melmill.pipelines.snapshots.inspect import Inspection
+    from melmill.pipelines.snapshots.open import OpenSnapshot
     from melmill.pipelines.takedown import Takedown
-    from melmill.transforms.snapshot.delta import Snapshot
     from melmill.transforms.snapshot.totals import Totals
 
 _SAID = {
@@ -34,21 +33,6 @@ _SAID = {
     "relabelled": "with other labels, another URI or another split; their rows are carried over",
     "removed": "removed",
 }
-
-
-def refresh_json(dataset: str, made: Extraction) -> dict[str, Any]:
-    """Give a refresh's result as plain values."""
-    return {
-        "dataset": dataset,
-        "version": made.snapshot.version,
-        "dataset_version": made.snapshot.dataset_version,
-        "index": made.snapshot.index,
-        "committed": made.committed,
-        "difference": made.difference,
-        **totals_json(made.totals),
-        "passed_over": made.metrics.passed_over,
-        "metrics": made.metrics.to_json(),
-    }
 
 
 def refresh_text(dataset: str, made: Extraction) -> str:
@@ -126,34 +110,34 @@ def refresh_plan_text(dataset: str, planned: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def inspection_json(root: str, inspection: Inspection) -> dict[str, Any]:
-    """Give an inspection as plain values."""
-    schema = inspection.schema
+def inspection_json(root: str, opened: OpenSnapshot) -> dict[str, Any]:
+    """Give a snapshot as plain values."""
+    schema = opened.schema
     return {
         "dataset": root,
-        "version": inspection.snapshot.version,
-        "index": inspection.snapshot.index,
-        "catalogue": inspection.snapshot.catalogue,
-        "configuration": inspection.snapshot.configuration,
-        "features": json.loads(inspection.snapshot.features),
+        "version": opened.snapshot.version,
+        "index": opened.snapshot.index,
+        "catalogue": opened.snapshot.catalogue,
+        "configuration": opened.snapshot.configuration,
+        "features": json.loads(opened.snapshot.features),
         "shape": [schema.n_mels, schema.n_frames],
         "dtype": "float32",
         "columns": {**schema.columns(), "mel": "list<list<float>>"},
-        **totals_json(inspection.totals),
-        "failure_examples": inspection.totals.examples,
-        "statistics": statistics(inspection.totals),
+        **totals_json(opened.totals),
+        "failure_examples": opened.totals.examples,
+        "statistics": statistics(opened.totals),
     }
 
 
-def inspection_text(root: str, inspection: Inspection) -> str:
+def inspection_text(root: str, opened: OpenSnapshot) -> str:
     """Say what a snapshot holds."""
-    snapshot, schema = inspection.snapshot, inspection.schema
+    snapshot, schema = opened.snapshot, opened.schema
     columns = ", ".join(f"{name} {kind}" for name, kind in schema.columns().items())
     lines = [
         f"{root}, version {snapshot.version}, made from {snapshot.catalogue}",
-        *totals_lines(inspection.totals),
+        *totals_lines(opened.totals),
         f"  mel: float32 [{schema.n_mels}, {schema.n_frames}]; {columns}",
-        f"  {_statistics_line(band_statistics(inspection.totals))}",
+        f"  {_statistics_line(band_statistics(opened.totals))}",
         "  configuration:",
     ]
     for section, values in snapshot.configuration.items():
@@ -211,21 +195,22 @@ def diff_text(before: int, after: int, counted: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def snapshot_json(dataset: str, snapshot: Snapshot, totals: Totals) -> dict[str, Any]:
+def snapshot_json(dataset: str, opened: OpenSnapshot) -> dict[str, Any]:
     """Give a snapshot that was committed as plain values."""
+    snapshot = opened.snapshot
     return {
         "dataset": dataset,
         "version": snapshot.version,
         "dataset_version": snapshot.dataset_version,
         "index": snapshot.index,
-        **totals_json(totals),
+        **totals_json(opened.totals),
     }
 
 
-def rollback_text(dataset: str, version: int, snapshot: Snapshot, totals: Totals) -> str:
+def rollback_text(dataset: str, version: int, opened: OpenSnapshot) -> str:
     """Say what a rollback came to."""
-    head = f"Version {snapshot.version} of {dataset} holds what version {version} held"
-    return "\n".join([head, *totals_lines(totals)])
+    head = f"Version {opened.snapshot.version} of {dataset} holds what version {version} held"
+    return "\n".join([head, *totals_lines(opened.totals)])
 
 
 def checkout_text(dataset: str, version: int, output: Path, totals: Totals) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from melmill.pipelines.config import find_recipe
 from melmill.pipelines.run.dataflow import settle_dataflow
 from melmill.pipelines.run.flink import settle_flink
 from melmill.pipelines.run.local_beam import import_beam
@@ -124,7 +125,7 @@ def read_recipe(path: str) -> tuple[str | None, list[str]]:
         There is no such file, it is not YAML, or not a mapping of names to values.
     """
     try:
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        settings = yaml.safe_load(Path(find_recipe(path, "runners")).read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"--runner-config {path}: cannot be read: {error}") from error
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):

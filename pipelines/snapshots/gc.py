@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from melmill.pipelines.config import RetentionConfig
-from melmill.pipelines.snapshots.open import mend_side_files, open_snapshot
+from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import ConflictError, DatasetError
 from melmill.transforms.snapshot.delta import Past, read_history, require_snapshot
 from melmill.transforms.snapshot.garbage import (
@@ -75,7 +75,8 @@ def collect(
     DatasetError
         There is no dataset, or a file cannot be removed.
     """
-    current = open_snapshot(store)
+    opened = OpenSnapshot.current(store)
+    current = opened.snapshot
     attempts = _attempts(store)
     every = read_history(store)
     history = [past for past in every if past.kept]
@@ -91,7 +92,7 @@ def collect(
     if _attempts(store) - attempts:
         raise ConflictError(f"{store.root}: a run began just now; run gc again")
     if not dry_run:
-        mend_side_files(store, current)
+        opened.mend_side_files()
         remove_all(store, garbage, report)
     size_bytes = sum(garbage.values())
     return Collected(sorted(versions), sorted(expired), list(garbage), size_bytes)

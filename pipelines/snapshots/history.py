@@ -13,13 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from melmill.pipelines.snapshots.open import (
-    describe,
-    mend_side_files,
-    open_snapshot,
-    row_schema,
-    statistics_of,
-)
+from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.index.tables import count_parts, read_part
@@ -30,9 +24,8 @@ from melmill.transforms.snapshot.delta import (
     commit,
     read_history,
     require_past,
-    require_snapshot,
 )
-from melmill.transforms.snapshot.totals import Totals, add_up, ordered_shards, require_consistent
+from melmill.transforms.snapshot.totals import Totals, ordered_shards, require_consistent
 from melmill.transforms.store.exclusive import require_exclusive_commits
 from melmill.transforms.store.folders import Store
 
@@ -43,7 +36,7 @@ ADDED, CHANGED, REMOVED = "added", "changed", "removed"
 
 def history(store: Store) -> list[dict[str, Any]]:
     """List the snapshots that were committed, the latest first."""
-    open_snapshot(store)
+    OpenSnapshot.current(store)
     return [_line(store, past) for past in read_history(store)]
 
 
@@ -51,7 +44,7 @@ def _line(store: Store, past: Past) -> dict[str, Any]:
     snapshot = past.snapshot
     found = snapshot.statistics
     if not found and past.kept:
-        found = statistics_of(store, snapshot.index)
+        found = OpenSnapshot(store, snapshot).statistics
     splits = found.get("splits", {}).values()
     return {
         "version": snapshot.version,
@@ -166,7 +159,7 @@ def count_changes(changes: Iterator[RecordingChange], examples: int = 10) -> dic
     }
 
 
-def rollback(store: Store, version: int) -> tuple[Snapshot, Totals]:
+def rollback(store: Store, version: int) -> OpenSnapshot:
     """Make what an earlier snapshot held the dataset's content again, by a new commit.
 
     Raises
@@ -176,28 +169,27 @@ def rollback(store: Store, version: int) -> tuple[Snapshot, Totals]:
     ConflictError
         Another run committed meanwhile.
     """
-    current = open_snapshot(store)
-    past = require_past(store, version).snapshot
-    require_shards(store, past.index)
+    opened, past = OpenSnapshot.current(store), OpenSnapshot.past(store, version)
+    current = opened.snapshot
+    require_shards(store, past.snapshot.index)
     require_exclusive_commits(store, "staging")
-    if past.index == current.index:
-        mend_side_files(store, current)
-        return current, add_up(store, current.index)
-    schema = row_schema(store, past)
-    columns = schema.table()
-    same = past.dataset_version == current.dataset_version
+    if past.snapshot.index == current.index:
+        opened.mend_side_files()
+        return opened
+    same = past.snapshot.dataset_version == current.dataset_version
     snapshot = replace(
-        past,
+        past.snapshot,
         version=current.version,
         operation="rollback",
-        statistics=statistics_of(store, past.index),
+        statistics=past.statistics,
         dataset_version=current.dataset_version + (not same),
         taken_down=current.taken_down,
         replaced={},
     )
-    commit(store, snapshot, columns)
-    committed = require_snapshot(store)
-    return committed, describe(store, committed, schema)
+    commit(store, snapshot, past.schema.table())
+    committed = OpenSnapshot.current(store).knowing(past.totals, past.schema)
+    committed.write_card()
+    return committed
 
 
 def require_shards(store: Store, index: str) -> None:
@@ -221,18 +213,19 @@ def checkout(store: Store, version: int, output: Path) -> Totals:
     DatasetError
         That snapshot is not kept, or the folder is not empty.
     """
-    open_snapshot(store)
-    past = require_past(store, version).snapshot
+    past = OpenSnapshot.past(store, version)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DatasetError(f"{output}: is not empty; name a new folder")
-    require_shards(store, past.index)
-    totals = add_up(store, past.index)
-    card, files = past_card(store, past, totals, row_schema(store, past))
+    require_shards(store, past.snapshot.index)
+    totals = past.totals
+    card, files = past_card(store, past.snapshot, totals, past.schema)
     output.mkdir(parents=True, exist_ok=True)
     (output / "README.md").write_bytes(card)
     (output / "files.json").write_bytes(to_json(files))
     (output / "statistics.json").write_bytes(to_json(statistics(totals)))
-    (output / "snapshot.json").write_text(json.dumps(_snapshot_json(past), indent=1) + "\n")
+    (output / "snapshot.json").write_text(
+        json.dumps(_snapshot_json(past.snapshot), indent=1) + "\n"
+    )
     return totals
 
 

@@ -1,8 +1,10 @@
-"""A snapshot, opened as what a job starts from, and its side files."""
+"""A snapshot that is open: read once, and passed along to whatever works on it."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from deltalake import Schema
@@ -15,11 +17,13 @@ from melmill.transforms.index.tables import count_parts
 from melmill.transforms.plan.job import Base, ExtractJob
 from melmill.transforms.rows.parquet import read_schema
 from melmill.transforms.rows.schema import RowSchema
+from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.snapshot.card import brief_statistics, stale_files, write_card
 from melmill.transforms.snapshot.delta import (
     Snapshot,
     has_columns,
     open_table,
+    require_past,
     require_snapshot,
     table_files,
     table_labels,
@@ -32,107 +36,160 @@ from melmill.transforms.store.folders import Store
 _FILES = ("formats", "row_group_rows", "compression_level")
 
 
-def open_snapshot(store: Store) -> Snapshot:
-    """Read a dataset's current snapshot, to make another of it.
+@dataclass(frozen=True)
+class OpenSnapshot:
+    """A snapshot of a dataset; what else is known of it is read when it is first asked for.
 
-    Raises
-    ------
-    DatasetError
-        There is none.
+    Attributes
+    ----------
+    store
+        The dataset.
+    snapshot
+        What its commit says.
     """
-    require_reachable(store.root, store.storage_options, DatasetError)
-    return require_snapshot(store)
 
+    store: Store
+    snapshot: Snapshot
 
-def open_whole_snapshot(store: Store) -> Snapshot:
-    """Read a dataset's current snapshot, and see that its log and its index agree.
+    @classmethod
+    def current(cls, store: Store) -> OpenSnapshot:
+        """Open the current snapshot; ``DatasetError`` where there is none."""
+        require_reachable(store.root, store.storage_options, DatasetError)
+        return cls(store, require_snapshot(store))
 
-    Raises
-    ------
-    DatasetError
-        There is none, or it is damaged.
-    """
-    current = open_snapshot(store)
-    require_agreement(store, current)
-    return current
+    @classmethod
+    def whole(cls, store: Store) -> OpenSnapshot:
+        """Open the current snapshot; ``DatasetError`` where its log and its index differ."""
+        opened = cls.current(store)
+        opened.require_agreement()
+        return opened
 
+    @classmethod
+    def past(cls, store: Store, version: int) -> OpenSnapshot:
+        """Open a kept snapshot; ``DatasetError`` where it is not kept."""
+        require_reachable(store.root, store.storage_options, DatasetError)
+        return cls(store, require_past(store, version).snapshot)
 
-def recipe_of(snapshot: Snapshot) -> Config:
-    """Give the recipe that a snapshot was made with; ``ConfigError`` where it is none any more."""
-    return load_config(None, (), snapshot.configuration)
+    @cached_property
+    def recipe(self) -> Config:
+        """The recipe that it was made with; ``ConfigError`` where it is none any more."""
+        return load_config(None, (), self.snapshot.configuration)
 
+    @cached_property
+    def totals(self) -> Totals:
+        """What it holds, added up from its index."""
+        return add_up(self.store, self.snapshot.index)
 
-def row_schema(store: Store, snapshot: Snapshot) -> RowSchema:
-    """Read the columns of a snapshot's rows from one of its shards.
+    @cached_property
+    def statistics(self) -> dict[str, Any]:
+        """What a commit says of its rows."""
+        return brief_statistics(self.totals)
 
-    Where it has none, the table's columns and the recipe say what rows would have.
-    """
-    for shard in ordered_shards(store, snapshot.index):
-        if shard.parquet is not None:
-            with store.reading_shard(shard.parquet.name) as file:
-                return read_schema(file)[0]
-    n_mels, n_frames = recipe_of(snapshot).features().shape
-    labels, per_channel = table_labels(store, snapshot.version)
-    return RowSchema(n_mels, n_frames, labels, per_channel)
+    @cached_property
+    def parts(self) -> int:
+        """Into how many parts its index is divided."""
+        return self.snapshot.parts or count_parts(self.store, self.snapshot.index)
 
+    @cached_property
+    def schema(self) -> RowSchema:
+        """The columns of its rows, as one of its shards has them.
 
-def require_agreement(store: Store, current: Snapshot) -> None:
-    """See that the log and the index of the current snapshot agree; else ``DatasetError``."""
-    table = open_table(store)
-    files = {name for name, _, _ in table_files(table)} if table else set()
-    require_consistent(store, current.index, files)
+        Where it has none, the table's columns and the recipe say what rows would have.
+        """
+        for shard in self.shards():
+            if shard.parquet is not None:
+                with self.store.reading_shard(shard.parquet.name) as file:
+                    return read_schema(file)[0]
+        n_mels, n_frames = self.recipe.features().shape
+        labels, per_channel = table_labels(self.store, self.snapshot.version)
+        return RowSchema(n_mels, n_frames, labels, per_channel)
 
+    def shards(self) -> Iterator[ShardSummary]:
+        """Read the summaries of its shards that hold rows, always in the same order."""
+        return ordered_shards(self.store, self.snapshot.index)
 
-def job_of(store: Store, snapshot: Snapshot, operation: str) -> ExtractJob:
-    """Give the job that writes a snapshot's rows again as they are.
+    def knowing(self, totals: Totals, schema: RowSchema) -> OpenSnapshot:
+        """Take in what a run knows already of what it has just committed."""
+        vars(self).update(totals=totals, schema=schema)
+        return self
 
-    Raises
-    ------
-    DatasetError
-        They were computed by another version of the extractor, whose name they must not get.
-    """
-    recipe = recipe_of(snapshot)
-    if recipe.features().canonical() != snapshot.features:
-        raise DatasetError(
-            f"{store.root}: was made by another version of melmill; refresh it first"
+    def require_agreement(self) -> None:
+        """See that the table's log and the index agree; else ``DatasetError``."""
+        table = open_table(self.store)
+        files = {name for name, _, _ in table_files(table)} if table else set()
+        require_consistent(self.store, self.snapshot.index, files)
+
+    def base(self) -> Base:
+        """Give it as what a job starts from that changes no configuration."""
+        snapshot = self.snapshot
+        return Base(snapshot.version, snapshot.index, self.parts, snapshot.listed_ms)
+
+    def write_card(self) -> None:
+        """Write its side files: the card and its like."""
+        write_card(self.store, self.snapshot, self.totals, self.schema)
+
+    def stale_files(self) -> list[str]:
+        """Name the side files that do not describe it."""
+        return stale_files(self.store, self.snapshot, self.schema)
+
+    def mend_side_files(self) -> None:
+        """Write its side files anew where they do not describe it.
+
+        A run that was killed after its commit has not written them, or not all of them.
+        """
+        if self.stale_files():
+            self.write_card()
+
+    def has_own_features(self) -> bool:
+        """Whether this version of melmill would compute the same rows from its recipe."""
+        return self.recipe.features().canonical() == self.snapshot.features
+
+    def require_own_features(self) -> None:
+        """See that this version of melmill made its rows; else ``DatasetError``."""
+        if not self.has_own_features():
+            raise DatasetError(
+                f"{self.store.root}: was made by another version of melmill; refresh it first"
+            )
+
+    def job(self, operation: str) -> ExtractJob:
+        """Give the job that writes its rows again as they are.
+
+        Raises
+        ------
+        DatasetError
+            They were computed by another version of the extractor, whose name they must not get.
+        """
+        self.require_own_features()
+        catalogue = self.snapshot.catalogue
+        return in_its_staging(
+            ExtractJob(
+                catalogue=Catalogue(catalogue, Table(catalogue, "", self.schema.labels)),
+                store=self.store,
+                features=self.recipe.features(),
+                split=self.recipe.split.spec(),
+                shards=self.recipe.output.shard_spec(),
+                writer=self.recipe.output.writer_spec(),
+                limits=self.recipe.limits.spec(),
+                base=self.base(),
+                operation=operation,
+            )
         )
-    labels = row_schema(store, snapshot).labels
-    return ExtractJob(
-        catalogue=Catalogue(snapshot.catalogue, Table(snapshot.catalogue, "", labels)),
-        store=store,
-        features=recipe.features(),
-        split=recipe.split.spec(),
-        shards=recipe.output.shard_spec(),
-        writer=recipe.output.writer_spec(),
-        limits=recipe.limits.spec(),
-        base=base_of(store, snapshot),
-        operation=operation,
-    )
 
 
-def base_of(store: Store, snapshot: Snapshot) -> Base:
-    """Give a snapshot as what a job starts from that changes no configuration."""
-    parts = snapshot.parts or count_parts(store, snapshot.index)
-    return Base(snapshot.version, snapshot.index, parts, snapshot.listed_ms)
-
-
-def start_from(job: ExtractJob, current: Snapshot, configuration: dict[str, Any]) -> ExtractJob:
+def start_from(job: ExtractJob, current: OpenSnapshot, configuration: dict[str, Any]) -> ExtractJob:
     """Make of an extraction the refresh that starts from a snapshot."""
-    require_agreement(job.store, current)
-    before = current.configuration
-    base = Base(
-        version=current.version,
-        index=current.index,
-        parts=current.parts or count_parts(job.store, current.index),
-        listed_ms=current.listed_ms,
-        same_features=current.features == job.features.canonical(),
+    current.require_agreement()
+    snapshot, before = current.snapshot, current.snapshot.configuration
+    base = replace(
+        current.base(),
+        same_features=snapshot.features == job.features.canonical(),
         same_files=_same_files(job, before, configuration),
         same_split=before.get("split") == configuration["split"],
         max_seconds=3600 * before.get("limits", {}).get("max_duration_hours", 0.0),
         configured=_made_with(before) == _made_with(configuration),
         damaged=before.get("limits", {}).get("damaged", "fail"),
     )
-    return in_its_staging(replace(job, base=base, taken_down=current.taken_down))
+    return in_its_staging(replace(job, base=base, taken_down=snapshot.taken_down))
 
 
 def in_its_staging(job: ExtractJob) -> ExtractJob:
@@ -155,25 +212,3 @@ def _same_files(job: ExtractJob, before: dict[str, Any], now: dict[str, Any]) ->
 def _as_written(output: dict[str, Any], key: str) -> Any:
     # Parquet is written whether it is asked for or not.
     return {*output.get(key, ()), "parquet"} if key == "formats" else output.get(key)
-
-
-def describe(store: Store, snapshot: Snapshot, schema: RowSchema) -> Totals:
-    """Write the card of a snapshot that was committed."""
-    totals = add_up(store, snapshot.index)
-    write_card(store, snapshot, totals, schema)
-    return totals
-
-
-def mend_side_files(store: Store, snapshot: Snapshot) -> None:
-    """Write the card and its like anew where they do not describe the current snapshot.
-
-    A run that was killed after its commit has not written them, or not all of them.
-    """
-    schema = row_schema(store, snapshot)
-    if stale_files(store, snapshot, schema):
-        describe(store, snapshot, schema)
-
-
-def statistics_of(store: Store, index: str) -> dict[str, Any]:
-    """Give what a commit says of an index's rows."""
-    return brief_statistics(add_up(store, index))

@@ -12,7 +12,7 @@ from typing import IO
 
 import numpy as np
 
-from melmill.pipelines.snapshots.open import row_schema
+from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.catalogue.taken_down import read_taken_down
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.index.tables import read_index
@@ -21,9 +21,8 @@ from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSum
 from melmill.transforms.rows.tf_example import encode_examples
 from melmill.transforms.rows.tfrecord import read_records
 from melmill.transforms.shards.writing import add_rows, held_recordings, is_same
-from melmill.transforms.snapshot.card import stale_files
-from melmill.transforms.snapshot.delta import Snapshot, open_table, require_snapshot, table_files
-from melmill.transforms.snapshot.totals import ordered_shards, row_differences
+from melmill.transforms.snapshot.delta import open_table, table_files
+from melmill.transforms.snapshot.totals import row_differences
 from melmill.transforms.store.folders import Store
 
 _SHARDS_IN_FLIGHT = 256
@@ -46,36 +45,35 @@ def validate(store: Store, workers: int, report: Callable[[int], None]) -> list[
     list of str
         Every fault, each naming the file; empty where there is none.
     """
-    snapshot = require_snapshot(store)
+    opened = OpenSnapshot.current(store)
     checks = (_check_log, _check_recordings, _check_side_files, _check_taken_down)
-    faults = [fault for check in checks for fault in check(store, snapshot)]
-    check = partial(check_shard, store=store, features=snapshot.features)
-    for number, found in enumerate(_check_shards(check, workers, store, snapshot), 1):
+    faults = [fault for check in checks for fault in check(opened)]
+    check = partial(check_shard, store=store, features=opened.snapshot.features)
+    for number, found in enumerate(_check_shards(check, workers, opened), 1):
         faults += found
         report(number)
     return faults
 
 
 def _check_shards(
-    check: Callable[[ShardSummary], list[str]], workers: int, store: Store, snapshot: Snapshot
+    check: Callable[[ShardSummary], list[str]], workers: int, opened: OpenSnapshot
 ) -> Iterator[list[str]]:
     if workers == 1:
-        yield from map(check, ordered_shards(store, snapshot.index))
+        yield from map(check, opened.shards())
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from _map_bounded(pool, check, store, snapshot)
+        yield from _map_bounded(pool, check, opened)
 
 
 def _map_bounded(
     pool: ProcessPoolExecutor,
     check: Callable[[ShardSummary], list[str]],
-    store: Store,
-    snapshot: Snapshot,
+    opened: OpenSnapshot,
 ) -> Iterator[list[str]]:
     # The pool's own map would take in every shard of the dataset at once.
     waiting = []
-    for shard in ordered_shards(store, snapshot.index):
+    for shard in opened.shards():
         waiting.append(pool.submit(check, shard))
         if len(waiting) >= _SHARDS_IN_FLIGHT:
             yield waiting.pop(0).result()
@@ -83,11 +81,11 @@ def _map_bounded(
         yield future.result()
 
 
-def _check_log(store: Store, snapshot: Snapshot) -> Iterator[str]:
-    table = open_table(store)
+def _check_log(opened: OpenSnapshot) -> Iterator[str]:
+    table = open_table(opened.store)
     logged = {name: size for name, size, _ in table_files(table)} if table else {}
-    shards = ordered_shards(store, snapshot.index)
-    indexed = {shard.parquet.name: shard.parquet.size_bytes for shard in shards if shard.parquet}
+    files = (shard.parquet for shard in opened.shards())
+    indexed = {file.name: file.size_bytes for file in files if file}
     for name in sorted(logged.keys() - indexed.keys()):
         yield f"{name}: in the Delta log, but not in the index"
     for name in sorted(indexed.keys() - logged.keys()):
@@ -97,11 +95,12 @@ def _check_log(store: Store, snapshot: Snapshot) -> Iterator[str]:
             yield f"{name}: {logged[name]} bytes in the Delta log, {indexed[name]} in the index"
 
 
-def _check_recordings(store: Store, snapshot: Snapshot) -> Iterator[str]:
-    recordings = read_index(store, snapshot.index, "recordings", ["status"])
+def _check_recordings(opened: OpenSnapshot) -> Iterator[str]:
+    store, index = opened.store, opened.snapshot.index
+    recordings = read_index(store, index, "recordings", ["status"])
     failed = sum(recording["status"] in ("failed", "partial") for recording in recordings)
-    yield from (f"index: {said}" for said in row_differences(store, snapshot.index))
-    failures = sum(1 for _ in read_index(store, snapshot.index, "failures", ["recording_id"]))
+    yield from (f"index: {said}" for said in row_differences(store, index))
+    failures = sum(1 for _ in read_index(store, index, "failures", ["recording_id"]))
     if failed != failures:
         yield (
             f"index: {failed} recordings failed or are partial, and the failures table has "
@@ -109,17 +108,17 @@ def _check_recordings(store: Store, snapshot: Snapshot) -> Iterator[str]:
         )
 
 
-def _check_side_files(store: Store, snapshot: Snapshot) -> Iterator[str]:
-    for name in stale_files(store, snapshot, row_schema(store, snapshot)):
+def _check_side_files(opened: OpenSnapshot) -> Iterator[str]:
+    for name in opened.stale_files():
         yield (
-            f"{name}: is missing, or describes another snapshot than version {snapshot.version}; "
-            "the next refresh writes it anew"
+            f"{name}: is missing, or describes another snapshot than version "
+            f"{opened.snapshot.version}; the next refresh writes it anew"
         )
 
 
-def _check_taken_down(store: Store, snapshot: Snapshot) -> Iterator[str]:
+def _check_taken_down(opened: OpenSnapshot) -> Iterator[str]:
     try:
-        read_taken_down(store, snapshot.taken_down)
+        read_taken_down(opened.store, opened.snapshot.taken_down)
     except DatasetError as error:
         yield str(error)
 

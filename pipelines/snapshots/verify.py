@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from melmill.pipelines.snapshots.open import open_snapshot, recipe_of
-from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, DatasetError, RecordingError
+from melmill.pipelines.snapshots.open import OpenSnapshot
+from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.features.resample import drifts
 from melmill.transforms.features.spec import FeatureSpec
@@ -137,11 +137,9 @@ def verify(
     DatasetError
         There is no dataset, a shard is damaged, or another version of melmill made the rows.
     """
-    snapshot = open_snapshot(store)
-    features = recipe_of(snapshot).features()
-    if features.canonical() != snapshot.features:
-        message = "was made by another version of melmill; refresh it first"
-        raise DatasetError(f"{store.root}: {message}")
+    opened = OpenSnapshot.current(store)
+    opened.require_own_features()
+    snapshot, features = opened.snapshot, opened.recipe.features()
     found = Verification(snapshot.version, features.mel.log.kind)
     rows = defaultdict(list)
     for row in sample_rows(store, snapshot, sample, seed):

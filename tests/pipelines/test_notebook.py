@@ -12,7 +12,7 @@ import yaml
 from deltalake import DeltaTable
 
 from melmill.pipelines.config import load_config
-from melmill.pipelines.notebook import Audio, iter_chunks, load_audio, mel_spectrogram, play, plot
+from melmill.pipelines.notebook import Audio, load
 from melmill.transforms.core.errors import ConfigError, RecordingError
 from tests.pipeline_runs import extract_here
 from tests.signals import noise, song, write_audio
@@ -53,14 +53,14 @@ def test_a_notebook_computes_the_stored_rows(folder, tmp_path, recipe):
     table = DeltaTable(tmp_path / "dataset").to_pyarrow_table().to_pylist()
     compared = 0
     for name, *_ in RECORDINGS:
-        audio = load_audio(folder / name, load_config(None, overrides))
+        audio = load(folder / name, load_config(None, overrides))
         stored = [row for row in table if row["uri"] == str(folder / name)]
         stored.sort(key=lambda row: (row["chunk_index"], row.get("channel", 0)))
-        mel = mel_spectrogram(audio)
+        mel = audio.features()
         assert len(mel) == len(stored)
         for found, row in zip(mel, stored, strict=True):
             np.testing.assert_array_equal(found, np.array(row["mel"], np.float32))
-        chunks = [chunk for chunk in iter_chunks(audio) for _ in range(audio.samples.shape[1])]
+        chunks = [chunk for chunk in audio.chunks() for _ in range(audio.samples.shape[1])]
         for chunk, row in zip(chunks, stored, strict=True):
             assert chunk.index == row["chunk_index"]
             assert chunk.start_sample == row["start_sample"]
@@ -70,15 +70,15 @@ def test_a_notebook_computes_the_stored_rows(folder, tmp_path, recipe):
 
 
 def test_a_chunk_alone_has_the_features_it_has_among_others(folder):
-    audio = load_audio(folder / "b.flac")
-    each = [mel_spectrogram(chunk) for chunk in iter_chunks(audio)]
-    np.testing.assert_array_equal(np.concatenate(each), mel_spectrogram(audio))
+    audio = load(folder / "b.flac")
+    each = [chunk.features() for chunk in audio.chunks()]
+    np.testing.assert_array_equal(np.concatenate(each), audio.features())
 
 
 def test_the_samples_are_librosas(folder):
     import librosa
 
-    audio = load_audio(folder / "a.wav")
+    audio = load(folder / "a.wav")
     wanted, rate = librosa.load(folder / "a.wav", sr=22_050)
     assert (audio.sample_rate_hz, audio.samples.shape) == (rate, (len(wanted), 1))
     assert audio.seconds == pytest.approx(7.4, abs=1e-4)
@@ -88,20 +88,20 @@ def test_the_samples_are_librosas(folder):
 
 def test_a_recipe_may_be_a_file(folder, tmp_path):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"audio": {"sample_rate_hz": 8000}}))
-    assert load_audio(folder / "a.wav", tmp_path / "recipe.yaml").sample_rate_hz == 8000
+    assert load(folder / "a.wav", tmp_path / "recipe.yaml").sample_rate_hz == 8000
 
 
 def test_what_is_too_short_has_no_features(folder):
     pytest.importorskip("matplotlib")
-    audio = load_audio(folder / "f.opus", load_config(None, ["chunk.short=drop"]))
-    assert mel_spectrogram(audio).shape == (0, 128, 130)
-    assert len(plot(audio).axes) == 2
+    audio = load(folder / "f.opus", load_config(None, ["chunk.short=drop"]))
+    assert audio.features().shape == (0, 128, 130)
+    assert len(audio.plot().axes) == 2
 
 
 def test_a_player_holds_every_channel(folder):
     pytest.importorskip("IPython")
-    audio = load_audio(folder / "a.wav", load_config(None, ["audio.channels=each"]))
-    sound = play(audio).data
+    audio = load(folder / "a.wav", load_config(None, ["audio.channels=each"]))
+    sound = audio.play().data
     assert sound[:4] == b"RIFF"
     assert int.from_bytes(sound[22:24], "little") == 2
     assert int.from_bytes(sound[24:28], "little") == 22_050
@@ -109,15 +109,15 @@ def test_a_player_holds_every_channel(folder):
 
 def test_a_plot_shows_waveform_and_spectrogram(folder, tmp_path):
     pytest.importorskip("matplotlib")
-    audio = load_audio(folder / "b.flac")
-    assert plot(audio)._repr_png_().startswith(b"\x89PNG")
-    wave, spectrum, scale = plot(audio).axes
+    audio = load(folder / "b.flac")
+    assert audio.plot()._repr_png_().startswith(b"\x89PNG")
+    wave, spectrum, scale = audio.plot().axes
     assert len(wave.lines[0].get_xdata()) == len(audio.samples)
     assert [image.get_array().shape for image in spectrum.images] == [(128, 130)] * 3
     assert [image.get_extent()[0] for image in spectrum.images] == [0, 3, 6]
     assert scale.get_ylabel() == "dB"
-    last = list(iter_chunks(audio))[-1]
-    figure = plot(last)
+    last = list(audio.chunks())[-1]
+    figure = last.plot()
     assert figure.axes[0].get_xlim() == pytest.approx((6, 9), abs=1e-3)
     figure.savefig(tmp_path / "chunk.png")
     assert (tmp_path / "chunk.png").stat().st_size > 1000
@@ -128,13 +128,13 @@ def test_a_plot_shows_waveform_and_spectrogram(folder, tmp_path):
 def test_silence_and_nothing_play_and_plot(samples):
     pytest.importorskip("IPython")
     audio = Audio("a.wav", np.zeros((samples, 1), np.float32), load_config(None).features())
-    assert play(audio).data[:4] == b"RIFF"
-    assert len(plot(audio).axes) >= 2
+    assert audio.play().data[:4] == b"RIFF"
+    assert len(audio.plot().axes) >= 2
 
 
 @pytest.mark.parametrize(
     ("function", "package", "blocked"),
-    [(play, "IPython", "IPython"), (plot, "matplotlib", "matplotlib.figure")],
+    [(Audio.play, "IPython", "IPython"), (Audio.plot, "matplotlib", "matplotlib.figure")],
 )
 def test_a_missing_package_is_named(monkeypatch, function, package, blocked):
     monkeypatch.setitem(sys.modules, blocked, None)
@@ -145,17 +145,17 @@ def test_a_missing_package_is_named(monkeypatch, function, package, blocked):
 
 def test_bad_input_is_named(folder, tmp_path):
     with pytest.raises(RecordingError, match=r"nowhere\.wav"):
-        load_audio(tmp_path / "nowhere.wav")
+        load(tmp_path / "nowhere.wav")
     (tmp_path / "text.mp3").write_text("la la la")
     with pytest.raises(RecordingError, match="format"):
-        load_audio(tmp_path / "text.mp3")
+        load(tmp_path / "text.mp3")
     (tmp_path / "bad.yaml").write_text("audio: {sample_rate: 8000}")
     with pytest.raises(ConfigError, match="sample_rate"):
-        load_audio(folder / "a.wav", tmp_path / "bad.yaml")
+        load(folder / "a.wav", tmp_path / "bad.yaml")
     mono = tmp_path / "mono.wav"
     write_audio(mono, noise(1.0, 8000, 0), 8000)
     with pytest.raises(RecordingError, match="channel"):
-        load_audio(mono, load_config(None, ["audio.channels=right"]))
+        load(mono, load_config(None, ["audio.channels=right"]))
 
 
 def test_a_notebook_needs_no_beam():

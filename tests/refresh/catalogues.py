@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake import DeltaTable
 
@@ -53,7 +55,21 @@ def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def rows_of(dataset: Path, version: int | None = None) -> dict[tuple[Any, ...], tuple[Any, ...]]:
     """Every row, as pyarrow reads it from the Delta table, by recording and chunk."""
-    table = DeltaTable(dataset, version=version).to_pyarrow_dataset().to_table()
+    return by_chunk(DeltaTable(dataset, version=version).to_pyarrow_dataset().to_table())
+
+
+def rows_in(files: Mapping[str, Sequence[str]]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    """The same rows, read from the files of each split."""
+    tables = [
+        pq.ParquetFile(path).read().append_column("split", pa.array([split] * rows, pa.string()))
+        for split, paths in files.items()
+        for path in paths
+        if (rows := pq.read_metadata(path).num_rows)
+    ]
+    return by_chunk(pa.concat_tables(tables, promote_options="default")) if tables else {}
+
+
+def by_chunk(table: pa.Table) -> dict[tuple[Any, ...], tuple[Any, ...]]:
     names = sorted(set(table.column_names) - {"mel"})
     columns = [table[name].to_pylist() for name in names]
     mel = [np.array(one, np.float32).tobytes() for one in table["mel"].to_pylist()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,7 @@ from melmill.pipelines.compact import compact
 from melmill.pipelines.config import RetentionConfig, load_config
 from melmill.pipelines.export import export
 from melmill.pipelines.snapshots.gc import collect
-from melmill.pipelines.snapshots.history import history, rollback
+from melmill.pipelines.snapshots.history import checkout, history, rollback
 from melmill.pipelines.snapshots.validate import validate
 from melmill.pipelines.takedown import takedown
 from melmill.transforms.catalogue.taken_down import TakenDown, read_taken_down
@@ -48,6 +49,7 @@ from tests.refresh.catalogues import (
     files_of,
     mentions_of,
     needed_files,
+    rows_in,
     rows_of,
     statuses_of,
     write_song,
@@ -170,6 +172,7 @@ class DatasetMachine(RuleBasedStateMachine):
         self.excluded: set[str] = set()
         self.settings = {key: values[0] for key, values in SETTINGS.items()}
         self.may_be_stale = False
+        self.erased_in = 0
         # A dataset of nothing is none: one recording stays.
         self.add("anchor.wav", 1, 0.5)
         self.add("a.wav", 2, 1.0)
@@ -318,9 +321,13 @@ class DatasetMachine(RuleBasedStateMachine):
             assert self.version() == version + 1
         self.refresh()
 
-    @rule(name=NAMES)
-    def refresh_beside_one_that_misses_a_recording(self, name: str) -> None:
+    @rule(name=NAMES, new=st.booleans())
+    def refresh_beside_one_that_misses_a_recording(self, name: str, new: bool) -> None:
         """The same command, begun later, finds a recording gone, and perhaps nothing to do."""
+        if new:
+            self.remove(name)
+            self.refresh()
+            self.add(name, 8, 1.0)
         real, committed = melmill.pipelines.extract.require_outcome, []
 
         def require_outcome(job: Any) -> Any:
@@ -369,12 +376,16 @@ class DatasetMachine(RuleBasedStateMachine):
     @rule(
         number=st.integers(0, 4),
         how=st.sampled_from(["{}", "file://{}"]),
+        write=st.none() | st.integers(0, 40),
         back=st.sampled_from(["parent", "segments", ""]),
     )
-    def take_down(self, number: int, how: str, back: str) -> None:
-        """A recording is erased, and the catalogue names it in another way, or not."""
+    def take_down(self, number: int, how: str, write: int | None, back: str) -> None:
+        """A recording is erased, perhaps after a killed refresh, or named in another way."""
         if known := sorted(self.known() - {"anchor.wav"}):
             name = known[number % len(known)]
+            if write is not None:
+                self.add(name, 100 + write, 1.3)
+                self.refresh_and_be_killed(write)
             self.erase(name, how)
             if back == "parent":
                 self.refresh_from_a_parent_folder()
@@ -387,6 +398,8 @@ class DatasetMachine(RuleBasedStateMachine):
         # Where contents are known, copies are erased, too.
         self.erased = {Path(one.uri).name for one in self.taken_down()}
         assert name in self.erased
+        # What other readers see of the versions before may end here.
+        self.erased_in = self.version()
         self.may_be_stale = False
         assert not self.erased & self.known()
         erased = sorted(str(self.songs / one) for one in self.erased)
@@ -440,9 +453,18 @@ class DatasetMachine(RuleBasedStateMachine):
         assert rows_of(self.dataset) == before
         kept = [one["version"] for one in history(store) if one["kept"]]
         for version in kept:
-            rows_of(self.dataset, version)
+            self.rows_of(version)
         if keep == 1:
             self.only_the_current_is_left()
+
+    def rows_of(self, version: int) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+        """Read a kept version as any reader does or, where that has ended, by its checkout."""
+        if version >= self.erased_in:
+            return rows_of(self.dataset, version)
+        view = self.folder / "checkout"
+        shutil.rmtree(view, ignore_errors=True)
+        checkout(Store(str(self.dataset)), version, view)
+        return rows_in(json.loads((view / "files.json").read_text())["parquet"])
 
     def only_the_current_is_left(self) -> None:
         needed = needed_files(self.dataset)
@@ -455,7 +477,7 @@ class DatasetMachine(RuleBasedStateMachine):
         store = Store(str(self.dataset))
         kept = [one["version"] for one in history(store) if one["kept"]]
         version = data.draw(st.sampled_from(kept))
-        wanted = rows_of(self.dataset, version)
+        wanted = self.rows_of(version)
         rollback(store, version)
         self.may_be_stale = False
         assert rows_of(self.dataset) == wanted

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from melmill.pipelines.cli.pipeline_commands import recipe_for
+from melmill.pipelines.api import recipe_of_dataset
 from melmill.pipelines.cli.snapshot_texts import refresh_text
 from melmill.pipelines.config import load_config
 from melmill.pipelines.extract import make_job, resolve_catalogue
@@ -64,7 +64,7 @@ def test_plans_tell_it(tmp_path: Path) -> None:
     assert planned["recordings"] == {"planned": 2, "excluded": 1}
     extract_here(songs, dataset, *settings)
     excluded.write_text("songs/0.wav\nsongs/1.wav\n")
-    recipe = recipe_for(str(dataset), None, [])
+    recipe = recipe_of_dataset(str(dataset), None, [])
     job = make_job(recipe, resolve_catalogue(str(songs), recipe), Store(str(dataset)))
     planned = plan_refresh(job, recipe.as_dict(), here())
     assert (planned["todo"], planned["difference"]["excluded"]) == (True, 2)

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import hypothesis.core
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RULE_MARKER, run_state_machine_as_test
 
 from tests.refresh.machine import DatasetMachine
 
 HEALTH = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+RULES = {
+    name: rule.arguments
+    for name, method in sorted(vars(DatasetMachine).items())
+    if (rule := getattr(method, RULE_MARKER, None)) is not None
+}
 
 
 @pytest.mark.parametrize(
     ("examples", "steps"), [(2, 10), pytest.param(60, 25, marks=pytest.mark.slow)]
 )
 def test_any_sequence_ends_as_a_fresh_extraction(examples: int, steps: int) -> None:
-    walk(examples, steps)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10))
-def test_a_long_walk(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hypothesis.core, "global_force_seed", seed)
-    walk(3, 50)  # the first that Hypothesis tries is the simplest
-
-
-def walk(examples: int, steps: int) -> None:
     chosen = settings(
         max_examples=examples,
         stateful_step_count=steps,
@@ -35,3 +29,45 @@ def walk(examples: int, steps: int) -> None:
         print_blob=True,
     )
     run_state_machine_as_test(DatasetMachine, settings=chosen)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(10))
+def test_a_long_walk(number: int) -> None:
+    walk(number, 50)
+
+
+def test_a_walk_takes_every_rule() -> None:
+    assert len(RULES) >= 25
+
+
+def walk(number: int, steps: int, examples: int = 3) -> None:
+    """Take steps at random, each rule as often as any other.
+
+    Hypothesis itself leaves rules out of most sequences, to make others likelier, which takes
+    more sequences than there is time for; and the first that it tries is the simplest.
+    """
+
+    @seed(number)
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=HEALTH,
+        phases=[Phase.generate, Phase.shrink],
+    )
+    @given(st.data())
+    def take(data: st.DataObject) -> None:
+        machine = DatasetMachine()
+        machine.begin()
+        for _ in range(steps):
+            name = data.draw(st.sampled_from(sorted(RULES)), label="rule")
+            arguments = {
+                key: data if key == "data" else data.draw(strategy, label=key)
+                for key, strategy in RULES[name].items()
+            }
+            getattr(machine, name)(**arguments)
+            machine.what_is_there_is_whole()
+        machine.teardown()
+
+    take()

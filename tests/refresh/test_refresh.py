@@ -12,11 +12,11 @@ import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from deltalake import DeltaTable
 
-from melmill.pipelines.cli.pipeline_commands import recipe_for
+from melmill.pipelines.api import recipe_of_dataset
 from melmill.pipelines.commit import begin, commit_index, read_outcome
 from melmill.pipelines.extract import build_pipeline, make_job, resolve_catalogue
 from melmill.pipelines.refresh import plan_refresh
-from melmill.pipelines.snapshots.open import start_from
+from melmill.pipelines.snapshots.open import OpenSnapshot, start_from
 from melmill.pipelines.snapshots.validate import validate
 from melmill.transforms.core.errors import CatalogueError, DatasetError
 from melmill.transforms.snapshot.delta import require_snapshot
@@ -333,7 +333,7 @@ def test_a_card_that_a_killed_run_did_not_write_is_written(songs: Path, dataset:
 
 
 def plan_here(songs: Path, dataset: Path) -> dict[str, Any]:
-    recipe = recipe_for(str(dataset), None, [])
+    recipe = recipe_of_dataset(str(dataset), None, [])
     job = make_job(recipe, resolve_catalogue(str(songs), recipe), Store(str(dataset)))
     job = replace(job, refresh=recipe.refresh.spec())
     return plan_refresh(job, recipe.as_dict(), here())
@@ -444,9 +444,9 @@ def test_a_commit_that_a_worker_repeats_is_made_once(
     songs: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_song(songs / "new.wav", 70)
-    recipe = recipe_for(str(dataset), None, [])
+    recipe = recipe_of_dataset(str(dataset), None, [])
     job = make_job(recipe, resolve_catalogue(str(songs), recipe), Store(str(dataset)))
-    current = require_snapshot(job.store)
+    current = OpenSnapshot.current(job.store)
     started = start_from(job, current, recipe.as_dict())
     begin(started)
     with TestPipeline(options=here()) as pipeline:

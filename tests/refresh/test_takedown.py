@@ -9,13 +9,18 @@ from pathlib import Path
 import pytest
 
 import melmill.pipelines.extract
-from melmill.pipelines.cli.snapshot_texts import takedown_json, takedown_text
+from melmill.pipelines.cli.snapshot_texts import (
+    inspection_json,
+    inspection_text,
+    takedown_json,
+    takedown_text,
+)
 from melmill.pipelines.config import RetentionConfig
 from melmill.pipelines.dataset import Dataset
 from melmill.pipelines.export import export
 from melmill.pipelines.snapshots.gc import collect
 from melmill.pipelines.snapshots.history import history, rollback
-from melmill.pipelines.snapshots.inspect import inspect, inspection_json, inspection_text
+from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.pipelines.snapshots.validate import validate
 from melmill.pipelines.takedown import Takedown, takedown
 from melmill.transforms.catalogue.left_out import LeftOut, names_of_uri, read_left_out
@@ -327,8 +332,8 @@ def test_an_empty_dataset_is_a_dataset(store: Store, dataset: Path, songs: Path)
     empty = Dataset(dataset)
     assert (empty.columns, empty.shape, empty.rows) == (columns, shape, {})
     assert empty.as_arrow().count_rows() == 0
-    assert "0 recordings" in inspection_text("set", inspect(store))
-    assert inspection_json("set", inspect(store))["rows"] == 0
+    assert "0 recordings" in inspection_text("set", OpenSnapshot.current(store))
+    assert inspection_json("set", OpenSnapshot.current(store))["rows"] == 0
     job = ExportJob(store, "", Store(str(dataset.parent / "view")), "hf", "songs")
     with pytest.raises(DatasetError, match="nothing to export"):
         export(job, here())

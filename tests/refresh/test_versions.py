@@ -147,14 +147,14 @@ def test_versions_that_are_not_there_are_named(store: Store) -> None:
 @pytest.mark.parametrize("version", [0, 1])
 def test_a_rollback_holds_what_was_held(store: Store, folder: Path, version: int) -> None:
     wanted = rows_of(folder / "set", version)
-    snapshot, _ = rollback(store, version)
+    snapshot = rollback(store, version).snapshot
     assert (snapshot.version, snapshot.operation) == (3, "rollback")
     assert rows_of(folder / "set") == wanted
     assert whole(store)
 
 
 def test_a_rollback_to_the_current_version_does_nothing(store: Store) -> None:
-    assert rollback(store, 2)[0].version == 2
+    assert rollback(store, 2).snapshot.version == 2
 
 
 def test_a_rollback_is_refreshed_again(store: Store, folder: Path) -> None:

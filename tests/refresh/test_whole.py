@@ -313,9 +313,9 @@ def test_a_run_killed_amid_its_side_files_leaves_them_to_the_next(
 
 
 def _schema(store: Store) -> RowSchema:
-    from melmill.pipelines.snapshots.open import row_schema
+    from melmill.pipelines.snapshots.open import OpenSnapshot
 
-    return row_schema(store, require_snapshot(store))
+    return OpenSnapshot.current(store).schema
 
 
 # Folders

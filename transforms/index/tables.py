@@ -72,8 +72,8 @@ SHARDS = pa.schema(
     }
 )
 
-
-_SCHEMAS = {"recordings": RECORDINGS, "failures": FAILURES, "shards": SHARDS}
+#: Columns of an index's tables.
+SCHEMAS = {"recordings": RECORDINGS, "failures": FAILURES, "shards": SHARDS}
 
 
 def recording_row(
@@ -193,7 +193,7 @@ def write_part(
     carried
         Others, from another index.
     """
-    schema = _SCHEMAS[kind]
+    schema = SCHEMAS[kind]
     table = pa.Table.from_pylist(rows, schema=schema)
     if carried is not None:
         table = pa.concat_tables([carried, table])
@@ -223,7 +223,7 @@ def read_part(
 
     It is empty where nothing belongs into it. Columns that an older index lacks are null.
     """
-    schema = _SCHEMAS[kind]
+    schema = SCHEMAS[kind]
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
     try:
@@ -264,7 +264,7 @@ def read_batches(
         if name.rsplit("/", 1)[-1].startswith(f"{kind}-"):
             with _open_part(store, name) as table:
                 for batch in table.iter_batches(_ROWS_PER_READ, columns=columns):
-                    yield _with_columns(batch, _SCHEMAS[kind], columns or ())
+                    yield _with_columns(batch, SCHEMAS[kind], columns or ())
 
 
 def _open_part(store: Store, name: str) -> pq.ParquetFile:
