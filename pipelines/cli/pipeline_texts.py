@@ -154,8 +154,8 @@ def how_to_read(output: str, extraction: Extraction) -> str:
 _PARQUET = """Read it with polars.read_delta, deltalake, DuckDB, pyarrow, datasets; in Keras:
 
   import numpy as np
-  from melmill.pipelines.dataset import Dataset
-  rows = Dataset({output!r}).as_arrow({split!r}).to_table(["mel"])
+  import melmill
+  rows = melmill.open({output!r}).as_arrow({split!r}).to_table(["mel"])
   mel = np.array(rows["mel"].to_pylist(), np.float32)   # [rows, {shape[0]}, {shape[1]}]
   # model.fit(mel, labels)"""
 

@@ -32,9 +32,9 @@ if "data" in names:
 """
 
 WRAPPER = """
-from melmill.pipelines.dataset import Dataset
-Dataset("dataset").as_arrow()
-Dataset("dataset").as_arrow("train")
+import melmill
+melmill.open("dataset").as_arrow()
+melmill.open("dataset").as_arrow("train")
 """
 
 POLARS = 'import polars\npolars.read_delta("dataset")'

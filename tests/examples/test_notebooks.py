@@ -36,9 +36,9 @@ def kinds(notebook: Any, word: str) -> list[set[str]]:
 
 
 def assert_heard_and_seen(notebook: Any) -> None:
-    assert len(kinds(notebook, "play(")) == 2
-    assert all("text/html" in shown for shown in kinds(notebook, "play("))
-    pictures = [*kinds(notebook, "plot(song)"), *kinds(notebook, "plt.figure")]
+    assert len(kinds(notebook, ".play()")) == 2
+    assert all("text/html" in shown for shown in kinds(notebook, ".play()"))
+    pictures = [*kinds(notebook, "song.plot()"), *kinds(notebook, "plt.figure")]
     assert len(pictures) >= 2
     assert all("image/png" in shown for shown in pictures)
 
@@ -74,4 +74,4 @@ def test_stored_notebooks_are_small_and_without_sounds(path: Path) -> None:
     assert path.stat().st_size < 400_000
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    assert not any("text/html" in shown for shown in kinds(notebook, "play("))
+    assert not any("text/html" in shown for shown in kinds(notebook, ".play()"))
