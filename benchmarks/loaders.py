@@ -37,7 +37,7 @@ from measure import (
     spread,
 )
 
-import melmill
+from melmill.pipelines.dataset import Dataset
 
 #: A loader: gives the number of rows of each batch that it made.
 Loader = Callable[[], Iterator[int]]
@@ -52,7 +52,7 @@ class Contestants:
 
     def __init__(self, folder: Path, dataset: Path, views: Path, batch: int) -> None:
         self.songs = audio_files(folder)[:: max(1, len(audio_files(folder)) // ON_THE_FLY_FILES)]
-        self.data, self.views, self.batch = melmill.open(dataset), views, batch
+        self.data, self.views, self.batch = Dataset(dataset), views, batch
         self.parquet, self.tfrecord = (
             self.data.files("train", form) for form in ("parquet", "tfrecord")
         )
