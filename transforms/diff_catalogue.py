@@ -11,7 +11,8 @@ from typing import Any
 
 import apache_beam as beam
 
-from melmill.transforms.beam.metrics import Progress, count, count_passed_over
+from melmill.transforms.beam.do_fns import ReportingDoFn
+from melmill.transforms.beam.metrics import count, count_passed_over, count_recordings
 from melmill.transforms.catalogue.left_out import TAKEN_DOWN
 from melmill.transforms.catalogue.parts import catalogue_parts, list_part
 from melmill.transforms.core.errors import DatasetError
@@ -132,17 +133,18 @@ class DiffCatalogue(beam.PTransform):
         return Differences(candidates, probed, facts, touched, offers, decision)
 
 
-class _List(beam.DoFn):
+class _List(ReportingDoFn):
     """Lists a part in blocks, and asks for the fingerprints that its listing did not tell.
 
     What is to stay out is marked here, before anything of it is read.
     """
 
     def __init__(self, job: ExtractJob) -> None:
+        super().__init__(job.progress)
         self.job = job
 
     def setup(self) -> None:
-        self.progress = Progress(self.job.progress)
+        super().setup()
         self.left_out = self.job.left_out()
 
     def process(self, part: Any) -> Iterator[tuple[int, bytes]]:
@@ -153,7 +155,7 @@ class _List(beam.DoFn):
                 block = [self._marked(recording) for recording in block]
                 if not all(recording.fingerprint for recording in block):
                     block = list(threads.map(self._in_its_version, block))
-                count("recordings_listed", len(block))
+                count_recordings("list", len(block), len(block))
                 self.progress.add(listed=len(block))
                 yield len(block), pack_recordings(block)
         for extension, number in passed_over.items():
@@ -165,9 +167,6 @@ class _List(beam.DoFn):
 
     def _in_its_version(self, recording: Recording) -> Recording:
         return recording if recording.change else self.job.in_its_version(recording)
-
-    def finish_bundle(self) -> None:
-        self.progress.tell()
 
 
 def _count_parts(listed: int, job: ExtractJob) -> int:
@@ -195,8 +194,11 @@ class _Compare(beam.DoFn):
         listed = by_identity(one for block in blocks if block for one in unpack_recordings(block))
         known, failures = _read_known(self.job, part, parts)
         difference = Difference()
+        came, chosen = len(listed), 0
         for change in diff_part(listed, known, failures, self.job, difference):
+            chosen += isinstance(change, Candidate)
             yield _tagged(change)
+        count_recordings("compare", came, chosen)
         yield difference
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import apache_beam as beam
 
-from melmill.transforms.beam.metrics import Progress, count
+from melmill.transforms.beam.do_fns import ReportingDoFn
+from melmill.transforms.beam.metrics import count
 from melmill.transforms.index.tables import read_batches
 from melmill.transforms.rows.moments import Moments
 from melmill.transforms.snapshot.totals import ordered_shards
@@ -100,12 +101,10 @@ def _merge_parts(recording_id: str, parts: Iterable[tuple[str, Moments]]) -> tup
     return recording_id, reduce(Moments.merge, (moments for _, moments in ordered))
 
 
-class _ExportShard(beam.DoFn):
+class _ExportShard(ReportingDoFn):
     def __init__(self, job: ExportJob) -> None:
+        super().__init__(job.progress)
         self.job = job
-
-    def setup(self) -> None:
-        self.progress = Progress(self.job.progress)
 
     def process(
         self, shard: ExportShard, shared: Mapping[str, Moments] | None = None
@@ -114,6 +113,3 @@ class _ExportShard(beam.DoFn):
         count("shards_exported")
         count("rows_exported", shard.rows)
         self.progress.add(exported=1, rows=shard.rows)
-
-    def finish_bundle(self) -> None:
-        self.progress.tell()

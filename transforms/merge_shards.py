@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from melmill.transforms.beam.metrics import Progress, count
+from melmill.transforms.beam.do_fns import ReportingDoFn
+from melmill.transforms.beam.metrics import count
 from melmill.transforms.core.naming import bucket
+from melmill.transforms.index.facts import Replaced, Rewritten
 from melmill.transforms.index.tables import read_part
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.shards.merging import merge_shards
-from melmill.transforms.shards.rewriting import Replaced, Rewritten
 
 
 @dataclass(eq=False)
@@ -37,12 +38,10 @@ class MergeShards(beam.PTransform):
         )
 
 
-class _Merge(beam.DoFn):
+class _Merge(ReportingDoFn):
     def __init__(self, job: ExtractJob) -> None:
+        super().__init__(job.progress)
         self.job = job
-
-    def setup(self) -> None:
-        self.progress = Progress(self.job.progress)
 
     def process(self, names: tuple[str, ...]) -> Iterator[Replaced | Rewritten]:
         for one in merge_shards(find_summaries(names, self.job), self.job):
@@ -52,9 +51,6 @@ class _Merge(beam.DoFn):
                 self.progress.add(rows=one.summary.rows)
             yield one
         self.progress.add(shards=1)
-
-    def finish_bundle(self) -> None:
-        self.progress.tell()
 
 
 def find_summaries(names: tuple[str, ...], job: ExtractJob) -> list[ShardSummary]:

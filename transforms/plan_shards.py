@@ -9,7 +9,8 @@ from typing import Any
 
 import apache_beam as beam
 
-from melmill.transforms.beam.metrics import Progress, count, count_failure
+from melmill.transforms.beam.do_fns import ReportingDoFn
+from melmill.transforms.beam.metrics import count, count_failure, count_recordings
 from melmill.transforms.beam.outputs import FAILURES
 from melmill.transforms.core.errors import RecordingError
 from melmill.transforms.core.naming import bucket
@@ -49,12 +50,10 @@ class PlanRecordings(beam.PTransform):
         return probed | "CountChunks" >> plan.with_outputs(FAILURES, main="recordings")
 
 
-class _PlanRecording(beam.DoFn):
+class _PlanRecording(ReportingDoFn):
     def __init__(self, job: ExtractJob) -> None:
+        super().__init__(job.progress)
         self.job = job
-
-    def setup(self) -> None:
-        self.progress = Progress(self.job.progress)
 
     def process(
         self, probed: ProbedRecording
@@ -63,20 +62,17 @@ class _PlanRecording(beam.DoFn):
         try:
             planned = plan_recording(probed, job.features, job.split, job.limits.max_seconds)
         except RecordingError as error:
-            count("recordings_failed")
+            count_recordings("plan", 1, 0)
             count_failure(error.cause)
             self.progress.add(failed=1)
             yield beam.pvalue.TaggedOutput(FAILURES, Failure.of(probed.recording, error))
         else:
-            count("recordings_planned")
+            count_recordings("plan")
             count("rows_planned", planned.rows)
             seconds = planned.samples / job.features.sample_rate_hz if planned.rows else 0.0
             count("audio_ms_planned", round(1000 * seconds))
             self.progress.add(planned=1, rows_planned=planned.rows, seconds_planned=seconds)
             yield planned
-
-    def finish_bundle(self) -> None:
-        self.progress.tell()
 
 
 @dataclass(eq=False)

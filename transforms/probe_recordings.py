@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import apache_beam as beam
 
-from melmill.transforms.beam.metrics import Progress, count, count_failure, observe_ms
+from melmill.transforms.beam.do_fns import DecodingDoFn
+from melmill.transforms.beam.metrics import count, count_failure, count_recordings, observe_ms
 from melmill.transforms.beam.outputs import FAILURES
 from melmill.transforms.core.errors import RecordingError, Stage
 from melmill.transforms.core.records import Failure, ProbedRecording, Recording
 from melmill.transforms.decode.isolation import DecoderProcess
-from melmill.transforms.decode.lending import borrow_decoder, return_decoder
 from melmill.transforms.decode.media import probe_object
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.planning import read_again
@@ -52,16 +52,7 @@ def _part(found: ProbedRecording | Failure) -> Iterator[ProbedRecording | beam.p
     yield beam.pvalue.TaggedOutput(FAILURES, found) if isinstance(found, Failure) else found
 
 
-class _Probe(beam.DoFn):
-    def __init__(self, job: ExtractJob) -> None:
-        self.job = job
-
-    def setup(self) -> None:
-        self.progress = Progress(self.job.progress)
-
-    def start_bundle(self) -> None:
-        self.decoder = borrow_decoder(self.job.limits.memory_bytes)
-
+class _Probe(DecodingDoFn):
     def process(self, recordings: list[Recording]) -> Iterator[ProbedRecording | Failure]:
         for number, recording in enumerate(recordings):
             upcoming = recordings[number + 1 : number + 1 + MOST_HEADERS]
@@ -74,13 +65,13 @@ class _Probe(beam.DoFn):
         except RecordingError as error:
             found = self._read_again(self.job.in_its_version(recording), error)
             if isinstance(found, Failure):
-                count("recordings_failed")
+                count_recordings("probe", 1, 0)
                 count_failure(found.cause)
                 self.progress.add(listed=1, failed=1)
                 return found
             probed = found
         observe_ms("probe_ms", time.perf_counter() - started)
-        count("recordings_probed")
+        count_recordings("probe")
         count("audio_ms_probed", round(1000 * probed.seconds))
         self.progress.add(listed=1, seconds_listed=probed.seconds)
         return probed
@@ -97,10 +88,6 @@ class _Probe(beam.DoFn):
         except RecordingError as unread:
             return Failure.of(seen, unread)
         return replace(again, recording=replace(seen, content_hash=found))
-
-    def finish_bundle(self) -> None:
-        self.progress.tell()
-        return_decoder(self.job.limits.memory_bytes, self.decoder)
 
 
 def probe_recording(

@@ -9,14 +9,16 @@ from typing import Any
 
 import apache_beam as beam
 
-from melmill.transforms.beam.metrics import Progress, count
+from melmill.transforms.beam.do_fns import ReportingDoFn
+from melmill.transforms.beam.metrics import count
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.naming import bucket
+from melmill.transforms.index.facts import Replaced, Rewritten
 from melmill.transforms.index.tables import read_part
 from melmill.transforms.plan.comparing import Decision, Touched
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.rows.summaries import ShardSummary
-from melmill.transforms.shards.rewriting import Replaced, Rewritten, rewrite_shard
+from melmill.transforms.shards.rewriting import rewrite_shard
 
 
 @dataclass(eq=False)
@@ -85,12 +87,10 @@ def find_shards(
         )
 
 
-class _Rewrite(beam.DoFn):
+class _Rewrite(ReportingDoFn):
     def __init__(self, job: ExtractJob) -> None:
+        super().__init__(job.progress)
         self.job = job
-
-    def setup(self) -> None:
-        self.progress = Progress(self.job.progress)
 
     def process(self, found: tuple[ShardSummary, list[Touched]]) -> Iterator[Replaced | Rewritten]:
         for one in rewrite_shard(*found, self.job):
@@ -100,6 +100,3 @@ class _Rewrite(beam.DoFn):
                 count("rows_carried", one.summary.rows)
             yield one
         self.progress.add(shards=1)
-
-    def finish_bundle(self) -> None:
-        self.progress.tell()

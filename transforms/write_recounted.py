@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from melmill.transforms.beam.metrics import count
+from melmill.transforms.beam.metrics import count_recordings
 from melmill.transforms.core.errors import RecordingError
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.core.records import Failure, ProbedRecording
@@ -62,11 +62,13 @@ def _plan(
     group: tuple[str, Iterable[ProbedRecording]], job: ExtractJob
 ) -> PlannedRecording | Failure:
     probed = min(group[1], key=repr)
-    count("recordings_recounted")
     try:
-        return plan_recording(probed, job.features, job.split, job.limits.max_seconds)
+        planned = plan_recording(probed, job.features, job.split, job.limits.max_seconds)
     except RecordingError as error:
+        count_recordings("recount", 1, 0)
         return Failure.of(probed.recording, error)
+    count_recordings("recount")
+    return planned
 
 
 def _key_by_split(

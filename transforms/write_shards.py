@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import apache_beam as beam
 
-from melmill.transforms.beam.metrics import Progress, count, count_failure, observe_ms
+from melmill.transforms.beam.do_fns import DecodingDoFn
+from melmill.transforms.beam.metrics import count, count_failure, count_recordings, observe_ms
 from melmill.transforms.core.records import ProbedRecording
-from melmill.transforms.decode.lending import borrow_decoder, return_decoder
 from melmill.transforms.features.chunks import count_chunks
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.planning import ShardPlan, read_again
@@ -77,15 +77,10 @@ class WriteShards(beam.PTransform):
         return Written(withdrawn, made | "TakeAgain" >> beam.FlatMap(lambda one: one.again))
 
 
-class _WriteShard(beam.DoFn):
+class _WriteShard(DecodingDoFn):
     def __init__(self, job: ExtractJob, last: bool) -> None:
-        self.job, self.last = job, last
-
-    def setup(self) -> None:
-        self.progress = Progress(self.job.progress)
-
-    def start_bundle(self) -> None:
-        self.decoder = borrow_decoder(self.job.limits.memory_bytes)
+        super().__init__(job)
+        self.last = last
 
     def process(self, plan: ShardPlan) -> Iterator[_Made]:
         self.made = False
@@ -106,10 +101,6 @@ class _WriteShard(beam.DoFn):
         failures = tuple(one for one in summary.failures if one.recording_id not in replanned)
         yield _Made(replace(summary, failures=failures), incomplete, again)
 
-    def finish_bundle(self) -> None:
-        self.progress.tell()
-        return_decoder(self.job.limits.memory_bytes, self.decoder)
-
     def _report(self, outcome: SpanOutcome) -> None:
         if self._is_read_again(outcome):
             return
@@ -120,11 +111,11 @@ class _WriteShard(beam.DoFn):
         seconds = samples / self.job.features.sample_rate_hz
         if not outcome.reused:
             self._count_made(outcome, seconds)
+        if span.stop_chunk == chunks:
+            count_recordings("extract", 1, 0 if outcome.failed else 1)
         if outcome.failed:
             count("spans_failed")
             count_failure(outcome.failed)
-        elif span.stop_chunk == chunks:
-            count("recordings_extracted")
         self.progress.add(
             rows=outcome.rows,
             failed=share if outcome.failed else 0,

@@ -95,9 +95,9 @@ def _merge(one: Distribution, other: Distribution) -> Distribution:
 
 #: What the display calls the counters.
 _SHOWN = {
-    "listed": "recordings_probed",
-    "planned": "recordings_planned",
-    "recordings": "recordings_extracted",
+    "listed": "recordings_out.probe",
+    "planned": "recordings_out.plan",
+    "recordings": "recordings_out.extract",
     "rows": "rows_written",
     "exported": "shards_exported",
 }
@@ -106,12 +106,15 @@ _SHOWN = {
 def display_totals(counters: Mapping[str, int]) -> dict[str, float]:
     """Say what the display shows of a run's counters.
 
-    >>> display_totals({"recordings_probed": 3, "audio_ms_probed": 60_000})["seconds_listed"]
+    >>> display_totals({"recordings_out.probe": 3, "audio_ms_probed": 60_000})["seconds_listed"]
     60.0
     """
     totals: dict[str, float] = {shown: counters.get(name, 0) for shown, name in _SHOWN.items()}
     totals["rows"] += counters.get("rows_exported", 0)
-    totals["failed"] = counters.get("recordings_failed", 0) + counters.get("spans_failed", 0)
+    totals["failed"] = counters.get("spans_failed", 0) + sum(
+        counters.get(f"recordings_in.{stage}", 0) - counters.get(f"recordings_out.{stage}", 0)
+        for stage in ("probe", "plan")
+    )
     for shown, stage in (("_listed", "probed"), ("_planned", "planned"), ("", "extracted")):
         totals[f"seconds{shown}"] = counters.get(f"audio_ms_{stage}", 0) / 1000
     return totals

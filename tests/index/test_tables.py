@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from melmill.transforms.index.facts import Held
 from melmill.transforms.index.tables import (
     FAILURES,
     RECORDINGS,
@@ -66,7 +67,7 @@ def test_a_recording_comes_back_with_its_tags(store: Store) -> None:
     one = planned()
     audio = replace(one.probed.audio, tags=(("artist", "A"), ("title", "Ä")))
     tagged = replace(one, probed=replace(one.probed, audio=audio))
-    row = recording_row(tagged, [("s", RecordingRows("a", 10, -math.inf, "0f"))], "features")
+    row = recording_row(tagged, [Held("s", RecordingRows("a", 10, -math.inf, "0f"))], "features")
     write_part(store, "x", "recordings", 0, [row])
     (found,) = read_index(store, "x", "recordings")
     assert found == row | {"tags": {"artist": "A", "title": "Ä"}}

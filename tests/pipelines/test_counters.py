@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from melmill.pipelines.extract import Extraction
 from melmill.pipelines.run.counters import (
     Distribution,
     RunMetrics,
@@ -21,6 +23,9 @@ from melmill.pipelines.run.counters import (
 from melmill.pipelines.run.progress import Board, showing_progress
 from melmill.transforms.beam import metrics
 from melmill.transforms.beam.metrics import count, observe_ms
+from tests.pipeline_runs import extract_here, refresh_here
+from tests.refresh.catalogues import RATE, SMALL, write_song
+from tests.signals import noise, write_audio
 
 HERE = PipelineOptions(["--runner=FnApiRunner", "--direct_running_mode=in_memory"])
 
@@ -57,10 +62,11 @@ def test_counters_make_the_line_that_workers_here_make() -> None:
     board = Board()
     board.sources["runner"] = display_totals(
         {
-            "recordings_probed": 10,
-            "recordings_planned": 9,
-            "recordings_failed": 1,
-            "recordings_extracted": 4,
+            "recordings_in.probe": 10,
+            "recordings_out.probe": 10,
+            "recordings_in.plan": 10,
+            "recordings_out.plan": 9,
+            "recordings_out.extract": 4,
             "rows_written": 120,
             "audio_ms_probed": 7_200_000,
             "audio_ms_planned": 7_200_000,
@@ -68,6 +74,7 @@ def test_counters_make_the_line_that_workers_here_make() -> None:
         }
     )
     assert board.describe().startswith("4/9 recordings, 1.00/2.00 h, 120 rows, ")
+    assert ", 1 failed, " in board.describe()
     assert board.share == 0.5
 
 
@@ -98,3 +105,30 @@ def test_no_more_than_a_hundred_extensions_are_told_apart(monkeypatch: pytest.Mo
         metrics.count_passed_over(f".{number}", 1)
     assert len(counted) == 101
     assert RunMetrics(dict(counted)).passed_over["*"] == 50
+
+
+def test_a_subtraction_shows_what_a_stage_lost(tmp_path: Path) -> None:
+    songs = tmp_path / "songs"
+    for number in range(3):
+        write_song(songs / f"{number}.wav", number)
+    write_song(songs / "long.wav", 3, 4.0)
+    (songs / "broken.wav").write_bytes(b"RIFF, and nothing more")
+    write_audio(songs / "cut.flac", noise(2.0, RATE, 4), RATE)
+    (songs / "cut.flac").write_bytes((songs / "cut.flac").read_bytes()[:-2000])
+    limits = f"limits.max_duration_hours={3 / 3600}"
+    made = extract_here(songs, tmp_path / "set", *SMALL, limits)
+    assert lost(made) == {"compare": 0, "probe": 1, "plan": 1, "extract": 1}
+    assert made.totals.recordings == {"ok": 3, "failed": 3}
+    write_song(songs / "new.wav", 9)
+    made = refresh_here(songs, tmp_path / "set")
+    assert lost(made) == {"compare": 6, "probe": 0, "plan": 0, "extract": 0}
+
+
+def lost(made: Extraction) -> dict[str, int]:
+    counted = made.metrics.counters
+    stages = {name.partition(".")[2] for name in counted if name.startswith("recordings_in.")}
+    assert counted["recordings_out.list"] == counted["recordings_in.compare"]
+    return {
+        stage: counted[f"recordings_in.{stage}"] - counted.get(f"recordings_out.{stage}", 0)
+        for stage in sorted(stages - {"list"}, key=["compare", "probe", "plan", "extract"].index)
+    }

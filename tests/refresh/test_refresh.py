@@ -72,7 +72,7 @@ def test_only_the_change_is_computed(songs: Path, dataset: Path, tmp_path: Path)
     assert kinds(made.difference) == {"new": 1, "changed": 1, "removed": 1, "unchanged": 4}
     # Two headers and two recordings were read; all else was carried over.
     counted = made.metrics.counters
-    assert (counted["recordings_probed"], counted["recordings_extracted"]) == (2, 2)
+    assert (counted["recordings_out.probe"], counted["recordings_out.extract"]) == (2, 2)
     assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
     assert faults(dataset) == []
     assert DeltaTable(dataset).version() == 1
@@ -84,7 +84,7 @@ def test_untouched_shards_stay_and_rewritten_ones_decode_nothing(
     before = {name for name in files_of(dataset) if "part-" in name}
     (songs / "2.wav").unlink()
     made = refresh_here(songs, dataset)
-    assert "recordings_extracted" not in made.metrics.counters
+    assert "recordings_out.extract" not in made.metrics.counters
     kept = set(DeltaTable(dataset).file_uris())
     old = {str(dataset / name) for name in before if name.endswith(".parquet")}
     assert len(kept & old) > 0
@@ -171,8 +171,8 @@ def test_only_what_depends_on_a_setting_is_done_again(
     assert made.committed
     if counted is not None:
         assert kinds(made.difference) == counted
-    assert made.metrics.counters.get("recordings_probed", 0) == probed
-    decoded = made.metrics.counters.get("recordings_extracted", 0)
+    assert made.metrics.counters.get("recordings_out.probe", 0) == probed
+    decoded = made.metrics.counters.get("recordings_out.extract", 0)
     assert decoded == made.difference["recomputed"]
     assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL, setting)
     assert faults(dataset) == []
@@ -237,7 +237,7 @@ def test_other_labels_decode_nothing(
     write_table(table, rows)
     made = refresh_here(table, tmp_path / "set")
     assert made.committed
-    assert "recordings_extracted" not in made.metrics.counters
+    assert "recordings_out.extract" not in made.metrics.counters
     assert_as_fresh(table, tmp_path / "set", tmp_path / "fresh", *SMALL)
     assert not refresh_here(table, tmp_path / "set").committed
 
@@ -375,7 +375,7 @@ def test_a_renamed_file_is_a_move_where_contents_are_hashed(
     made = refresh_here(songs, hashed)
     assert made.metrics.counters["recordings_moved"] == planned["moved"] == 3
     assert planned["shards_rewritten"] == made.metrics.counters["shards_rewritten"]
-    assert "recordings_extracted" not in made.metrics.counters
+    assert "recordings_out.extract" not in made.metrics.counters
     assert_as_fresh(songs, hashed, tmp_path / "fresh", *HASHED)
     assert faults(hashed) == []
     assert not refresh_here(songs, hashed).committed

@@ -57,7 +57,7 @@ def test_every_run_leaves_a_record_and_metrics(tmp_path: Path) -> None:
     assert [one.get("version") for one in (first, second, third)] == [0, 1, 1]
     assert second["difference"]["new"] == 1
     assert second["failures"] == {"unknown_format": 1}
-    assert second["metrics"]["counters"]["recordings_extracted"] == 1
+    assert second["metrics"]["counters"]["recordings_out.extract"] == 1
     assert second["seconds"] > 0
     assert second["started"] < second["ended"]
     assert "max_removed_ratio" in fourth["message"]

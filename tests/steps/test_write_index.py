@@ -12,30 +12,39 @@ import apache_beam as beam
 import pytest
 
 from melmill.transforms.core.errors import Cause
-from melmill.transforms.core.naming import digest
+from melmill.transforms.core.naming import bucket, digest
 from melmill.transforms.core.records import Failure
+from melmill.transforms.index.facts import (
+    Fact,
+    Held,
+    Kind,
+    by_kind,
+    facts_of,
+    index_name,
+    key_by_part,
+    result_digest,
+)
+from melmill.transforms.index.joining import join_recordings
 from melmill.transforms.index.tables import read_index, read_shards
 from melmill.transforms.plan.comparing import Decision, Difference
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.planning import PlannedRecording
 from melmill.transforms.rows.summaries import RecordingRows, ShardSummary
-from melmill.transforms.write_index import (
-    WriteIndex,
-    fact_digest,
-    index_name,
-    join_recordings,
-    key_by_part,
-)
+from melmill.transforms.write_index import WriteIndex
 from tests.pipeline_runs import make_test_job
 from tests.plans import failure, in_memory_pipeline, planned, summary
 
 
-def held(name: str, shard: str, rows: int, peak_dbfs: float) -> tuple[str, Any]:
-    return shard, RecordingRows(digest(name), rows, peak_dbfs, f"{rows:032x}")
+def held(name: str, shard: str, rows: int, peak_dbfs: float) -> Fact:
+    value = Held(shard, RecordingRows(digest(name), rows, peak_dbfs, f"{rows:032x}"))
+    return Fact("recordings", digest(name), Kind.HELD, value)
 
 
-def join(*facts: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    return join_recordings(facts, "features")
+def join(
+    *results: Any, features: str = "features"
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    told = [[one] if isinstance(one, Fact) else facts_of(one) for one in results]
+    return join_recordings(by_kind(fact for facts in told for fact in facts), features)
 
 
 def test_a_recordings_rows_are_those_of_all_its_shards() -> None:
@@ -108,24 +117,27 @@ def test_every_recording_is_joined_with_its_own() -> None:
 
 
 def test_another_feature_configuration_gives_another_key() -> None:
-    facts = [planned(chunks=0)]
-    keys = {join_recordings(facts, name)[0][0]["feature_key"] for name in ("one", "other")}
+    results = [join(planned(chunks=0), features=name) for name in ("one", "other")]
+    keys = {recordings[0]["feature_key"] for recordings, _ in results}
     assert len(keys) == 2
 
 
 def test_a_shard_tells_its_recordings_parts() -> None:
     made = summary(failures=(failure("b.wav"),))
-    keyed = [(kind, fact) for (kind, _), fact in key_by_part(made, 1000)]
-    assert keyed == [
-        ("shards", made),
-        ("recordings", (made.name, RecordingRows(digest("a.wav"), 2, -3.0))),
-        ("recordings", failure("b.wav")),
+    rows = RecordingRows(digest("a.wav"), 2, -3.0)
+    assert [fact for _, fact in key_by_part(made, 1000)] == [
+        Fact("shards", made.name, Kind.WRITTEN, made),
+        Fact("recordings", digest("a.wav"), Kind.HELD, Held(made.name, rows)),
+        Fact("recordings", digest("b.wav"), Kind.FAILED, failure("b.wav")),
     ]
+    assert all(
+        key == (fact.table, bucket(fact.name, 1000)) for key, fact in key_by_part(made, 1000)
+    )
 
 
 @pytest.mark.parametrize("change", [{"rows": 3}, {"low": -math.inf}, {"null_labels": ("x",)}])
 def test_any_difference_in_a_shard_is_in_the_digest(change: dict[str, Any]) -> None:
-    assert fact_digest(replace(summary(), **change)) != fact_digest(summary())
+    assert result_digest(replace(summary(), **change)) != result_digest(summary())
 
 
 # In a pipeline

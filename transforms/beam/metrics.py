@@ -4,8 +4,9 @@ The metrics are the record, with the same names on every runner; work that a run
 counted each time. The datagrams are for a launcher that waits on the same machine: losing one
 does no harm, since each carries a worker's totals so far.
 
-Counters: ``recordings_listed``, ``_probed``, ``_planned``, ``_extracted``, ``_failed`` (before any
-shard); ``audio_ms_probed``, ``_planned``, ``_extracted``; ``rows_planned``, ``_written``,
+Counters: ``recordings_in.STAGE`` and ``recordings_out.STAGE`` of the stages ``list``, ``compare``,
+``probe``, ``plan``, ``extract`` and ``recount``, so that a subtraction shows what a stage lost;
+``audio_ms_probed``, ``_planned``, ``_extracted``; ``rows_planned``, ``_written``,
 ``_exported``; ``shards_written``, ``_reused``, ``_exported``; ``spans_failed``;
 ``failures_CAUSE``; ``files_passed_over.EXTENSION`` (not listed); ``bytes_in`` (encoded audio that
 was decoded) and ``bytes_out`` (of shards).
@@ -33,6 +34,13 @@ _SECONDS_BETWEEN = 0.2
 def count(name: str, number: int = 1) -> None:
     """Add to one of the run's counters."""
     Metrics.counter(NAMESPACE, name).inc(number)
+
+
+def count_recordings(stage: str, came: int = 1, passed: int = 1) -> None:
+    """Count the recordings that came to a stage, and those that passed it."""
+    for side, number in (("in", came), ("out", passed)):
+        if number:
+            count(f"recordings_{side}.{stage}", number)
 
 
 def observe_ms(name: str, seconds: float) -> None:

@@ -1,19 +1,213 @@
-"""Facts of which an index is written."""
+"""Facts: all that an index is written from, each about one recording or one shard."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeAlias
 
+from melmill.transforms.core.naming import bucket, digest
 from melmill.transforms.core.records import Failure
+from melmill.transforms.plan.comparing import Adopted, Attempts, Dropped, Relabelled
 from melmill.transforms.plan.planning import PlannedRecording
-from melmill.transforms.rows.summaries import ShardSummary
+from melmill.transforms.rows.summaries import RecordingRows, ShardSummary
+
+#: Digests of facts are numbers below this; sums of them do not depend on the order.
+DIGEST_MODULUS = 1 << 128
+
+
+class Kind(StrEnum):
+    """What a fact says, and the type of its value.
+
+    About a recording: ``PLANNED`` (:class:`PlannedRecording`), ``FAILED`` (:class:`Failure`),
+    ``TRIED`` (number of attempts before), ``HELD`` (:class:`Held`), ``DROPPED`` (``None``: its row
+    is not carried over), ``RELABELLED`` (:class:`Relabelled`), ``ADOPTED`` (its row of the index),
+    ``MOVED`` (:class:`Moved`). About a shard: ``WRITTEN`` (:class:`ShardSummary`), ``REPLACED``
+    (``None``: it is not in the new snapshot). About a part of either table: ``CARRIED``
+    (:class:`Carried`).
+    """
+
+    PLANNED = "planned"
+    FAILED = "failed"
+    TRIED = "tried"
+    HELD = "held"
+    DROPPED = "dropped"
+    RELABELLED = "relabelled"
+    ADOPTED = "adopted"
+    MOVED = "moved"
+    WRITTEN = "written"
+    REPLACED = "replaced"
+    CARRIED = "carried"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One fact.
+
+    Attributes
+    ----------
+    table
+        Table of the index that it belongs to: ``recordings`` (with ``failures``) or ``shards``.
+    name
+        ``recording_id``, or the shard's name; ``""`` where it is about a whole part.
+    kind
+        What it says.
+    value
+        The details; see :class:`Kind`.
+    again
+        Whether it comes from planning and writing the recording once more. Such facts replace
+        those from the first time.
+    """
+
+    table: str
+    name: str
+    kind: Kind
+    value: Any = None
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Rows of a recording in one shard."""
+
+    shard: str
+    rows: RecordingRows
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Rows of a recording that a new shard holds in place of older ones."""
+
+    replaced: tuple[str, ...]
+    shard: str
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A part of the index into which the previous snapshot's rows are carried over.
+
+    Attributes
+    ----------
+    parts
+        Number of parts of the new index.
+    part
+        Number of this part.
+    """
+
+    parts: int
+    part: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """A shard of the previous snapshot that is not in the new one."""
+
+    shard: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A shard that holds rows of replaced shards."""
+
+    replaced: tuple[str, ...]
+    summary: ShardSummary
 
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """What became of a recording when it was planned and written once more.
+    """A result of planning and writing a recording once more."""
 
-    It stands for all that is known of the recording from before.
+    result: PlannedRecording | Failure | ShardSummary
+
+
+#: What the steps before the index give: each tells one fact or several.
+Result: TypeAlias = (
+    PlannedRecording
+    | Failure
+    | ShardSummary
+    | Again
+    | Rewritten
+    | Replaced
+    | Dropped
+    | Relabelled
+    | Attempts
+    | Adopted
+    | Carried
+)
+
+
+def facts_of(result: Result, again: bool = False) -> Iterator[Fact]:
+    """Yield the facts that a step's result tells."""
+    match result:
+        case PlannedRecording():
+            name = result.probed.recording.recording_id
+            yield Fact("recordings", name, Kind.PLANNED, result, again)
+        case Failure():
+            yield Fact("recordings", result.recording_id, Kind.FAILED, result, again)
+        case ShardSummary():
+            yield Fact("shards", result.name, Kind.WRITTEN, result)
+            for rows in result.recordings:
+                yield Fact("recordings", rows.recording_id, Kind.HELD, Held(result.name, rows))
+            for failure in result.failures:
+                yield from facts_of(failure, again)
+        case Again():
+            yield from facts_of(result.result, again=True)
+        case Rewritten():
+            yield Fact("shards", result.summary.name, Kind.WRITTEN, result.summary)
+            moved = Moved(result.replaced, result.summary.name)
+            for rows in result.summary.recordings:
+                yield Fact("recordings", rows.recording_id, Kind.MOVED, moved)
+        case Replaced():
+            yield Fact("shards", result.shard, Kind.REPLACED)
+        case Dropped():
+            yield Fact("recordings", result.recording_id, Kind.DROPPED)
+        case Relabelled():
+            yield Fact("recordings", result.recording_id, Kind.RELABELLED, result)
+        case Attempts():
+            yield Fact("recordings", result.recording_id, Kind.TRIED, result.attempts)
+        case Adopted():
+            yield Fact("recordings", result.recording_id, Kind.ADOPTED, result.row)
+        case Carried():
+            yield Fact("shards", "", Kind.CARRIED, result)
+            yield Fact("recordings", "", Kind.CARRIED, result)
+
+
+def key_by_part(result: Result, parts: int) -> Iterator[tuple[tuple[str, int], Fact]]:
+    """Yield a result's facts, each under the table and the part that it belongs to."""
+    for fact in facts_of(result):
+        part = fact.value.part if fact.kind is Kind.CARRIED else bucket(fact.name, parts)
+        yield (fact.table, part), fact
+
+
+def by_kind(facts: Iterable[Fact]) -> defaultdict[Kind, list[Fact]]:
+    """Group facts by what they say."""
+    groups: defaultdict[Kind, list[Fact]] = defaultdict(list)
+    for fact in facts:
+        groups[fact.kind].append(fact)
+    return groups
+
+
+def result_digest(result: Result) -> int:
+    """Return a digest of a step's result, as a number that adds up in any order."""
+    if isinstance(result, Again):
+        return int(digest("again", f"{result_digest(result.result):x}"), 16)
+    if isinstance(result, ShardSummary):
+        return int(digest(type(result).__name__, result.to_json()), 16)
+    more = result.probed.recording.content_hash if isinstance(result, PlannedRecording) else ""
+    return int(digest(type(result).__name__, repr(result) + more), 16)
+
+
+def add_digests(numbers: Iterable[int]) -> int:
+    """Add up digests of results."""
+    return sum(numbers) % DIGEST_MODULUS
+
+
+def index_name(number: int) -> str:
+    """Name an index by the sum of its results' digests.
+
+    >>> index_name(255)
+    '000000000000000000000000000000ff'
     """
-
-    fact: PlannedRecording | Failure | ShardSummary
+    return f"{number:032x}"

@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import Failure
+from melmill.transforms.index.facts import Held
 from melmill.transforms.plan.comparing import labels_digest
 from melmill.transforms.plan.planning import PlannedRecording
 from melmill.transforms.rows.rows_digest import combine_digests, digest_text
-from melmill.transforms.rows.summaries import RecordingRows, ShardSummary
+from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.store.folders import Store
 
 #: Recordings whose index rows are gathered in one worker's memory.
@@ -77,7 +78,7 @@ SCHEMAS = {"recordings": RECORDINGS, "failures": FAILURES, "shards": SHARDS}
 
 
 def recording_row(
-    planned: PlannedRecording, held: Iterable[tuple[str, RecordingRows]], features_digest: str
+    planned: PlannedRecording, held: Iterable[Held], features_digest: str
 ) -> dict[str, Any]:
     """Describe a recording that was planned.
 
@@ -90,13 +91,13 @@ def recording_row(
     planned
         The recording.
     held
-        Name of every shard that holds some of it, and what that holds.
+        Its rows in every shard that holds some.
     features_digest
         Of the feature configuration.
     """
     recording, audio = planned.probed.recording, planned.probed.audio
-    shards = sorted(held, key=lambda pair: pair[0])
-    parts = [entry for _, entry in shards]
+    shards = sorted(held, key=lambda part: part.shard)
+    parts = [part.rows for part in shards]
     status = "partial" if planned.probed.damage else "ok"
     if not shards:
         status = "unwritten" if planned.rows else "skipped"
@@ -118,7 +119,7 @@ def recording_row(
         "frames": audio.frames,
         "seconds": planned.probed.seconds,
         "rows": sum(part.rows for part in parts),
-        "shards": [name for name, _ in shards],
+        "shards": [part.shard for part in shards],
         "rows_digest": sum_digests(part.digest for part in parts),
         "peak_dbfs": max((part.peak_dbfs for part in parts), default=None),
         "tags": list(audio.tags),

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from melmill.transforms.core.naming import digest
+from melmill.transforms.index.facts import Replaced, Rewritten
 from melmill.transforms.plan.comparing import Touched
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.rows.schema import RowBatch
 from melmill.transforms.rows.summaries import RecordingRows, ShardSummary
 from melmill.transforms.shards.writing import read_shard, write_again
-
-
-@dataclass(frozen=True, slots=True)
-class Replaced:
-    """A shard of the snapshot before that is not in the new one."""
-
-    shard: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rewritten:
-    """A shard that holds rows of replaced ones."""
-
-    replaced: tuple[str, ...]
-    summary: ShardSummary
 
 
 def rewrite_shard(

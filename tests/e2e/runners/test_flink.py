@@ -82,7 +82,7 @@ def test_a_refresh_runs_there_and_a_bad_recording_is_a_failure_there_too(
     assert said["recordings"] == {"ok": 6, "failed": 1}
     (cause,) = said["failures"]
     assert said["metrics"]["counters"][f"failures_{cause}"] == 1
-    assert said["metrics"]["counters"]["recordings_extracted"] == 2
+    assert said["metrics"]["counters"]["recordings_out.extract"] == 2
     assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
 
 

@@ -1,0 +1,201 @@
+"""From the facts about some recordings, or some shards, to the rows of an index's tables."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from melmill.transforms.core.naming import bucket
+from melmill.transforms.core.records import Failure
+from melmill.transforms.index.facts import Carried, Fact, Held, Kind, Moved, by_kind
+from melmill.transforms.index.tables import (
+    failed_row,
+    failure_row,
+    read_part,
+    recording_row,
+    shard_row,
+    write_part,
+)
+from melmill.transforms.plan.job import Base, ExtractJob
+from melmill.transforms.plan.planning import PlannedRecording
+from melmill.transforms.store.folders import Store
+
+Row: TypeAlias = dict[str, Any]
+Groups: TypeAlias = Mapping[Kind, list[Fact]]
+
+
+def write_index_part(
+    group: tuple[tuple[str, int], Iterable[Fact]], index: str, job: ExtractJob
+) -> Iterator[str]:
+    """Write one part of an index's tables, and yield the names of the files."""
+    (table, part), facts = group[0], by_kind(group[1])
+    carried = facts[Kind.CARRIED][0].value if facts[Kind.CARRIED] else None
+    previous = _PreviousPart(job.store, job.base, carried)
+    rows_of = _shard_rows if table == "shards" else partial(_recording_rows, job=job)
+    for name, (rows, kept) in rows_of(facts, previous).items():
+        if file := write_part(job.store, index, name, part, rows, kept):
+            yield file
+
+
+def _shard_rows(
+    facts: Groups, previous: _PreviousPart
+) -> dict[str, tuple[list[Row], pa.Table | None]]:
+    rows = [shard_row(fact.value) for fact in facts[Kind.WRITTEN]]
+    return {"shards": (rows, previous.read("shards", without=_names(facts, Kind.REPLACED)))}
+
+
+def _recording_rows(
+    facts: Groups, previous: _PreviousPart, job: ExtractJob
+) -> dict[str, tuple[list[Row], pa.Table | None]]:
+    recordings, failures = join_recordings(facts, job.features.digest())
+    dropped = _names(facts, Kind.DROPPED)
+    updated = update_recordings(facts, partial(previous.find, "recordings"))
+    gone = dropped | {row["recording_id"] for row in updated}
+    # The failures table lists a recording that is kept in part by its URI.
+    uris = {fact.name: fact.value.uri for fact in facts[Kind.RELABELLED]}
+    renamed = [row | {"uri": uris[row["recording_id"]]} for row in previous.find("failures", uris)]
+    kept_failures = previous.read("failures", without=dropped | uris.keys())
+    return {
+        "recordings": (recordings + updated, previous.read("recordings", without=gone)),
+        "failures": (failures + renamed, kept_failures),
+    }
+
+
+def _names(facts: Groups, kind: Kind) -> set[str]:
+    return {fact.name for fact in facts[kind]}
+
+
+class _PreviousPart:
+    """A part of the previous snapshot's index, where its rows are carried over."""
+
+    def __init__(self, store: Store, base: Base | None, carried: Carried | None) -> None:
+        self.store, self.base, self.carried = store, base, carried
+
+    def read(self, table: str, without: Collection[str]) -> pa.Table | None:
+        """Read a table's rows except some; ``None`` where no row is carried over."""
+        rows = self._read(table)
+        return None if rows is None else rows.filter(pc.invert(_is_in(rows, without)))
+
+    def find(self, table: str, names: Collection[str]) -> list[Row]:
+        """Read the rows of these names."""
+        rows = self._read(table) if names else None
+        return [] if rows is None else rows.filter(_is_in(rows, names)).to_pylist()
+
+    def _read(self, table: str) -> pa.Table | None:
+        base, carried = self.base, self.carried
+        if base is None or carried is None or not base.same_features:
+            return None
+        rows = read_part(self.store, base.index, table, carried.part % base.parts)
+        if carried.parts == base.parts:
+            return rows
+        mine = [bucket(name, carried.parts) == carried.part for name in rows[0].to_pylist()]
+        return rows.filter(pa.array(mine, pa.bool_()))
+
+
+def _is_in(table: pa.Table, names: Collection[str]) -> Any:
+    return pc.is_in(table[0], value_set=pa.array(sorted(names), pa.string()))
+
+
+def update_recordings(facts: Groups, find: Callable[[Collection[str]], list[Row]]) -> list[Row]:
+    """Return the rows of recordings that are carried over with a change.
+
+    Parameters
+    ----------
+    facts
+        All facts of one part.
+    find
+        Reads the rows that the previous index has for some recordings.
+    """
+    relabelled = {fact.name: fact.value for fact in facts[Kind.RELABELLED]}
+    adopted: dict[str, Row] = {fact.name: fact.value for fact in facts[Kind.ADOPTED]}
+    moves: defaultdict[str, list[Moved]] = defaultdict(list)
+    for fact in facts[Kind.MOVED]:
+        moves[fact.name].append(fact.value)
+    known = (relabelled.keys() | moves.keys()) - adopted.keys()
+    rows = [*find(known), *(dict(row) for row in adopted.values())]
+    for row in rows:
+        name = row["recording_id"]
+        if change := relabelled.get(name):
+            row.update(uri=change.uri, split=change.split, labels_digest=change.labels_digest)
+        replaced = {shard for move in moves[name] for shard in move.replaced}
+        kept = {shard for shard in row["shards"] if shard not in replaced}
+        row["shards"] = sorted(kept | {move.shard for move in moves[name]})
+    return rows
+
+
+def join_recordings(facts: Groups, features_digest: str) -> tuple[list[Row], list[Row]]:
+    """Return the rows of the recordings that this run planned, or that failed in it.
+
+    Returns
+    -------
+    recordings, failures
+        Rows of the index's tables. A recording that failed more than once is one failure.
+
+    Raises
+    ------
+    RuntimeError
+        Shards hold more or fewer of a recording's rows than were planned: a commit would lose
+        or repeat some of them.
+    """
+    planned, failed = _last_results(facts[Kind.PLANNED], facts[Kind.FAILED])
+    held: defaultdict[str, list[Held]] = defaultdict(list)
+    for fact in facts[Kind.HELD]:
+        held[fact.name].append(fact.value)
+    recordings = [
+        recording_row(plan, held[name], features_digest)
+        for name, plan in planned.items()
+        if name not in failed
+    ]
+    recordings += [
+        failed_row(failure, planned.get(name), features_digest) for name, failure in failed.items()
+    ]
+    damages = {name: plan.probed.damage for name, plan in planned.items() if plan.probed.damage}
+    attempts = {fact.name: fact.value for fact in facts[Kind.TRIED]}
+    failures = [
+        failure_row(failure, 1 + attempts.get(name, 0))
+        for name, failure in {**damages, **failed}.items()
+    ]
+    _require_whole(planned, failed, held)
+    return recordings, failures
+
+
+def _last_results(
+    plans: Iterable[Fact], failures: Iterable[Fact]
+) -> tuple[dict[str, PlannedRecording], dict[str, Failure]]:
+    """Return the plan and the failure of each recording.
+
+    What was found the second time replaces what was found the first time.
+    """
+    planned: dict[str, PlannedRecording] = {}
+    failed: dict[str, Failure] = {}
+    again: set[str] = set()
+    for fact in sorted((*plans, *failures), key=lambda fact: fact.again):
+        if fact.again and fact.name not in again:
+            again.add(fact.name)
+            failed.pop(fact.name, None)
+        if fact.kind is Kind.PLANNED:
+            planned[fact.name] = fact.value
+        else:
+            failed[fact.name] = min(fact.value, failed.get(fact.name, fact.value), key=repr)
+    return planned, failed
+
+
+def _require_whole(
+    planned: Mapping[str, PlannedRecording],
+    failed: Collection[str],
+    held: Mapping[str, Iterable[Held]],
+) -> None:
+    for name in sorted(planned.keys() | held.keys()):
+        expected = planned[name].rows if name in planned and name not in failed else 0
+        rows = sum(part.rows.rows for part in held.get(name, ()))
+        if rows and rows != expected:
+            uri = planned[name].probed.recording.uri if name in planned else name
+            raise RuntimeError(
+                f"{uri}: its shards hold {rows} rows, and {expected} were planned; nothing was "
+                "committed"
+            )
