@@ -212,9 +212,11 @@ def test_a_table_of_somebody_elses_is_refused(store: Store) -> None:
         read_snapshot(store)
 
 
-def test_a_foreign_commit_on_top_does_not_hide_ours(store: Store) -> None:
+@pytest.mark.parametrize("number", [1, 3, 4, 9])
+def test_foreign_commits_on_top_do_not_hide_ours(store: Store, number: int) -> None:
     commit(store, NONE, [ONE], SCHEMA)
-    tidy(store)
+    for _ in range(number):
+        tidy(store)
     found = require_snapshot(store)
     assert (found.index, found.catalogue, found.configuration) == (
         NONE.index,

@@ -46,6 +46,9 @@ _FIRST_PART = "/recordings-00000.parquet"
 #: Files that a store is asked about one by one.
 _FEW_FILES = 32
 
+#: Commits that are read to find the current snapshot, which is nearly always the latest.
+_FEW_COMMITS = 4
+
 #: Shards carry no time of their making: the same shard is the same action.
 _NO_TIME = 0
 
@@ -169,11 +172,19 @@ def read_snapshot(store: Store) -> Snapshot | None:
         raise DatasetError(
             f"{store.root}: the Delta log is damaged: its commit {table.version()} is empty"
         )
-    for commit in insist(table.history):
+    for commit in _commits(table):
         if (text := commit.get(_KEY)) is not None:
             # The table's version, not the commit's: another tool may have tidied up since.
             return _parse(store, json.loads(text), table.version())
     raise DatasetError(f"{store.root} is a Delta table, but not one that melmill made")
+
+
+def _commits(table: DeltaTable) -> Iterator[dict[str, Any]]:
+    """Yield what the commits say, the latest first; only the latest few are read at first."""
+    latest = insist(lambda: table.history(_FEW_COMMITS))
+    yield from latest
+    if len(latest) == _FEW_COMMITS:
+        yield from insist(table.history)[_FEW_COMMITS:]
 
 
 def _parse(store: Store, said: dict[str, Any], version: int) -> Snapshot:
