@@ -121,7 +121,7 @@ def finish(
         catalogue=job.catalogue.uri,
         features=job.features.canonical(),
         statistics=brief_statistics(totals),
-        operation="refresh" if job.base else "extract",
+        operation="extract" if job.base.is_nothing else "refresh",
         parts=outcome.parts,
         listed_ms=job.began_ms,
         dataset_version=_dataset_version(job, current),

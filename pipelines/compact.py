@@ -71,7 +71,7 @@ def build_pipeline(
 
 
 def _decide(_: Any, job: ExtractJob) -> Decision:
-    return Decision(job.require_base().parts, Difference(), todo=True)
+    return Decision(job.base.parts, Difference(), todo=True)
 
 
 def _name_merges(_: Any, merges: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -121,7 +121,7 @@ def compact(
             index=index,
             operation="compact",
             replaced={},
-            parts=job.require_base().parts,
+            parts=job.base.parts,
             run=job.attempt,
         )
         snapshot = commit_and_describe(job, snapshot, add_up(store, index)).snapshot

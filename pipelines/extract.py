@@ -39,7 +39,7 @@ from melmill.transforms.diff_catalogue import (
     LeaveOutContents,
 )
 from melmill.transforms.plan.comparing import Decision
-from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.job import Base, ExtractJob
 from melmill.transforms.plan.planning import PlannedRecording, ShardPlan
 from melmill.transforms.plan_shards import PlanRecordings, PlanShards
 from melmill.transforms.probe_recordings import ProbeRecordings
@@ -237,11 +237,12 @@ def extract(
     if current is not None:
         snapshot = current.snapshot
         if any(_differences(snapshot, job, configuration)):
-            job = replace(job, overwrites=snapshot.version, taken_down=snapshot.taken_down)
+            base = Base(version=snapshot.version)
+            job = replace(job, base=base, taken_down=snapshot.taken_down)
         else:
             job = start_from(job, current, configuration)
             # Limits are no part of what a dataset holds.
-            job = replace(job, base=replace(job.require_base(), configured=True))
+            job = replace(job, base=replace(job.base, configured=True))
     return run(job, configuration, options, current, single_writer=single_writer)
 
 

@@ -137,7 +137,7 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
             raise not_shared(job.store.root) from error
         for name in ("plan.json", "decision.json"):
             told.store.remove(f"{told.staging}/{name}")
-    rewrites_all = job.base is not None and job.base.same_features and not job.base.same_files
+    rewrites_all = job.base.same_features and not job.base.same_files
     return {
         "version": current.snapshot.version,
         "todo": decision["todo"],

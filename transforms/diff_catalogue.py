@@ -171,7 +171,7 @@ class _List(ReportingDoFn):
 
 def _count_parts(listed: int, job: ExtractJob) -> int:
     """Find how many parts are right for a catalogue: a multiple of how many there were."""
-    base = job.base.parts if job.base else 1
+    base = job.base.parts
     return base * max(1, -(-listed // (2 * RECORDINGS_PER_PART * base)))
 
 
@@ -219,7 +219,7 @@ def _read_known(
 ) -> tuple[Iterator[dict[str, Any]], dict[str, tuple[str, int]]]:
     """Read what the snapshot's index has of a part; it may be divided into fewer."""
     base = job.base
-    if base is None:
+    if base.is_nothing:
         return iter(()), {}
     where = job.store, base.index
     rows = read_part(*where, "recordings", part % base.parts, COLUMNS)
@@ -263,7 +263,7 @@ def decide(difference: Difference, parts: int, job: ExtractJob) -> Decision:
         It would remove too much.
     """
     base, allowed = job.base, job.refresh.max_removed_ratio
-    if base is None:
+    if base.is_nothing:
         return Decision(parts, difference, todo=True)
     removed, known = difference.counts["removed"], difference.counts["known"]
     if difference.removed_ratio > allowed:
@@ -326,7 +326,7 @@ def leave_out(decision: Decision, erased: Iterable[Recording], job: ExtractJob) 
     difference = decision.difference.copy()
     for recording in sorted(erased, key=lambda one: one.recording_id):
         difference.leave_out(recording, TAKEN_DOWN)
-    todo = decision.todo and (job.base is None or _is_todo(difference, job.base))
+    todo = decision.todo and (job.base.is_nothing or _is_todo(difference, job.base))
     return replace(decision, difference=difference, todo=todo)
 
 

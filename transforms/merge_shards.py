@@ -55,7 +55,7 @@ class _Merge(ReportingDoFn):
 
 def find_summaries(names: tuple[str, ...], job: ExtractJob) -> list[ShardSummary]:
     """Look some shards up in the index that the job starts from."""
-    base = job.require_base()
+    base = job.base
     found = {}
     for part in sorted({bucket(name, base.parts) for name in names}):
         table = read_part(job.store, base.index, "shards", part, ["name", "summary"])

@@ -54,13 +54,13 @@ class RewriteShards(beam.PTransform):
 
 
 def _key_by_part(touched: Touched, job: ExtractJob) -> tuple[int, Touched | None]:
-    return bucket(touched.shard, job.require_base().parts), touched
+    return bucket(touched.shard, job.base.parts), touched
 
 
 def _parts_to_visit(_: Decision, job: ExtractJob) -> Iterator[tuple[int, Touched | None]]:
     """Name all parts where all shards are to be written anew."""
     base = job.base
-    if base is not None and base.same_features and not base.same_files:
+    if base.same_features and not (base.is_nothing or base.same_files):
         yield from ((part, None) for part in range(base.parts))
 
 
@@ -73,7 +73,7 @@ def find_shards(
     for one in said:
         if one is not None:
             touched[one.shard].append(one)
-    base = job.require_base()
+    base = job.base
     table = read_part(job.store, base.index, "shards", part, ["name", "summary"])
     for name, summary in zip(table["name"].to_pylist(), table["summary"], strict=True):
         changes = touched.pop(name, None)

@@ -77,7 +77,7 @@ class WriteIndex(beam.PTransform):
 def _carry(decision: Decision, job: ExtractJob) -> Iterator[Carried]:
     if decision.todo:
         # The first part is written in any case: an index of no recordings is one, too.
-        parts = decision.parts if job.base is not None else 1
+        parts = 1 if job.base.is_nothing else decision.parts
         yield from (Carried(decision.parts, part) for part in range(parts))
 
 
@@ -97,7 +97,7 @@ class _SumDigests(beam.CombineFn):
 
 def _name(number: int, job: ExtractJob, decision: Decision) -> str:
     """Name the index, which also depends on the index that rows are carried over from."""
-    if job.base is None:
+    if job.base.is_nothing:
         return index_name(number)
     return _name_after(number, job.base) if decision.todo else job.base.index
 

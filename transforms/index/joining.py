@@ -73,7 +73,7 @@ def _names(facts: Groups, kind: Kind) -> set[str]:
 class _PreviousPart:
     """A part of the previous snapshot's index, where its rows are carried over."""
 
-    def __init__(self, store: Store, base: Base | None, carried: Carried | None) -> None:
+    def __init__(self, store: Store, base: Base, carried: Carried | None) -> None:
         self.store, self.base, self.carried = store, base, carried
 
     def read(self, table: str, without: Collection[str]) -> pa.Table | None:
@@ -88,7 +88,7 @@ class _PreviousPart:
 
     def _read(self, table: str) -> pa.Table | None:
         base, carried = self.base, self.carried
-        if base is None or carried is None or not base.same_features:
+        if carried is None or base.is_nothing or not base.same_features:
             return None
         rows = read_part(self.store, base.index, table, carried.part % base.parts)
         if carried.parts == base.parts:

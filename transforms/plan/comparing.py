@@ -304,7 +304,7 @@ def diff_part(
             yield from _offer(row, job)
         elif recording.change:
             difference.count(recording.change, row["uri"])
-            yield from leave(row, job.require_base())
+            yield from leave(row, job.base)
         elif row["status"] == "failed":
             yield from _diff_failed(recording, row, failures.get(name), job, difference)
         else:
@@ -330,7 +330,7 @@ def _candidate(
 
 def _offer(row: Mapping[str, Any], job: ExtractJob) -> Iterator[Change]:
     """Let a recording's rows leave, unless their content turns up again."""
-    base, found = job.require_base(), row["content_hash"]
+    base, found = job.base, row["content_hash"]
     if job.content_hashes and base.same_features and found and row["status"] == "ok":
         yield Offer(found, dict(row))
     else:
@@ -359,7 +359,7 @@ def _diff_failed(
     job: ExtractJob,
     difference: Difference,
 ) -> Iterator[Change]:
-    base, refresh = job.require_base(), job.refresh
+    base, refresh = job.base, job.refresh
     # A failure that is missing from its table is one that was never tried.
     cause, attempts = failure or (Cause.CHANGED, 0)
     same = (recording.uri, True) == (row["uri"], _is_the_same_file(recording, row, base))
@@ -383,7 +383,7 @@ def _diff_failed(
 def _diff_used(
     recording: Recording, row: Mapping[str, Any], job: ExtractJob, difference: Difference
 ) -> Iterator[Change]:
-    base = job.require_base()
+    base = job.base
     if not _is_the_same_file(recording, row, base):
         yield from _offer(row, job)
         yield _candidate(recording, "changed", row["uri"], difference)
@@ -406,7 +406,7 @@ def _diff_labels(
 ) -> Iterator[Change]:
     labels = labels_digest(recording)
     # What a split is drawn from is the name, or among the labels.
-    same = job.require_base().same_split and labels == row["labels_digest"]
+    same = job.base.same_split and labels == row["labels_digest"]
     split = row["split"] if same else assign_split(recording, job.split)
     before = row["uri"], row["split"], row["labels_digest"]
     difference.carry(row["status"], row["rows"])
@@ -467,7 +467,7 @@ def adopt(
         offer = left.pop(name if name in left else next(iter(left)))
         yield from _adopt(offer.row, one, split, job)
     for offer in left.values():
-        yield from leave(offer.row, job.require_base())
+        yield from leave(offer.row, job.base)
 
 
 def _fitting_split(probed: ProbedRecording, offer: Offer | None, job: ExtractJob) -> str | None:

@@ -86,12 +86,15 @@ class RefreshSpec:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The snapshot that a refresh starts from.
+    """The snapshot that a job starts from, and what of it can be carried over.
 
     Attributes
     ----------
-    version, index, parts, listed_ms
-        See :class:`~melmill.transforms.snapshot.delta.Snapshot`.
+    version
+        Version of the snapshot; −1 where there is none yet.
+    index, parts, listed_ms
+        See :class:`~melmill.transforms.snapshot.delta.Snapshot`. The index is ``""`` for a job
+        that carries nothing over: an extraction, of a new dataset or over one.
     same_features
         Whether its rows hold what the job would compute; else all are computed again.
     same_files
@@ -106,10 +109,10 @@ class Base:
         What became of damaged recordings; see :class:`Limits`.
     """
 
-    version: int
-    index: str
-    parts: int
-    listed_ms: int
+    version: int = -1
+    index: str = ""
+    parts: int = 1
+    listed_ms: int = 0
     same_features: bool = True
     same_files: bool = True
     same_split: bool = True
@@ -117,17 +120,36 @@ class Base:
     configured: bool = True
     damaged: Damaged = "fail"
 
+    @property
+    def is_nothing(self) -> bool:
+        """Whether no recording, row or shard can be carried over."""
+        return not self.index
+
 
 @dataclass(frozen=True, slots=True)
 class ExtractJob:
     """What is extracted from where to where, and how.
 
-    ``base`` is the snapshot that a refresh starts from; ``overwrites`` is the version of the
-    snapshot that an extraction replaces whole, −1 for none; ``operation`` is the command, where it
-    is neither; ``attempt`` tells apart the runs that work for the same end, and ``began_ms`` is
-    when the first of them began (milliseconds since 1970, 0 if unknown); ``taken_down`` names the
-    dataset's list of recordings that stay away, ``exclude`` the user's; with ``content_hashes``
-    files are also told by what is in them.
+    Attributes
+    ----------
+    catalogue, store
+        Where the recordings come from, and the dataset.
+    features, split, shards, writer, limits, refresh
+        The recipe, as the steps take it.
+    progress
+        Address at which the launcher listens; ``""`` where it does not.
+    base
+        The snapshot that the job starts from.
+    operation
+        The command, where it is neither an extraction nor a refresh.
+    attempt
+        Name of this attempt. Several runs may work for the same end, in the same staging folder.
+    began_ms
+        When the first of them began, in milliseconds since 1970; 0 if unknown.
+    taken_down, exclude
+        The dataset's list of recordings that stay away, and the user's list; ``""`` for none.
+    content_hashes
+        Whether files are also told apart by their content.
     """
 
     catalogue: Catalogue
@@ -138,8 +160,7 @@ class ExtractJob:
     writer: WriterSpec
     limits: Limits
     progress: str = ""
-    base: Base | None = None
-    overwrites: int = -1
+    base: Base = Base()
     operation: str = ""
     attempt: str = ""
     began_ms: int = 0
@@ -174,8 +195,7 @@ class ExtractJob:
         An interrupted run is found by it, and resumed. It is part of every shard's name: no
         other run gives a file the same name, so a run that was overtaken can remove its own.
         """
-        before = (self.base.version, self.base.index) if self.base else (self.overwrites, "")
-        start = (*before, self.operation)
+        start = (self.base.version, self.base.index, self.operation)
         parts = (self.catalogue, self.split, self.shards, self.writer_key, *start)
         return digest(
             self.features.digest(), *(repr(part) for part in (*parts, self.writer.formats))
@@ -211,9 +231,3 @@ class ExtractJob:
             # Reading its header fails the same way, and that is recorded.
             return recording
         return replace(recording, size_bytes=size_bytes, fingerprint=fingerprint)
-
-    def require_base(self) -> Base:
-        """Give the snapshot that a refresh starts from; ``ValueError`` where there is none."""
-        if self.base is None:
-            raise ValueError("this job starts from no snapshot")
-        return self.base
