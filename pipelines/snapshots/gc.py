@@ -146,7 +146,7 @@ def _garbage(
         and index_of(file.name) not in indexes | in_use
     ]
     # Every commit is read to know whose files they are: not where there are none.
-    records = read_records(store, history, announced) if unneeded else None
+    records = read_records(store, history, announced, own) if unneeded else None
     sizes = {f.name: f.size_bytes for f in unneeded if records and records.know(f.name)}
     return {name: sizes[name] for name in in_order_of_removal(sizes)}
 

@@ -69,7 +69,8 @@ def python_command(*arguments: str, patch: str = "") -> list[str]:
     """The command as a process; `patch` is run in it first, where our modules have short names."""
     if not patch:
         return [sys.executable, "-m", "melmill", *arguments]
-    names = "import os; from melmill.pipelines import commit, extract; "
+    names = "import os; from melmill.pipelines import extract; "
+    names += "from melmill.pipelines.snapshots import open as snapshot_module; "
     names += "from melmill.pipelines.cli.pipeline_commands import main"
     code = f"{names}; {patch}; main()"
     return [sys.executable, "-c", code, *arguments]

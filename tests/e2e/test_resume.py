@@ -157,7 +157,9 @@ KILL = "os.kill(os.getpid(), 9)"
         pytest.param(
             f"extract.require_outcome = lambda job: {KILL}", False, id="shards, no commit"
         ),
-        pytest.param(f"commit.write_card = lambda *of: {KILL}", True, id="commit, no card"),
+        pytest.param(
+            f"snapshot_module.write_card = lambda *of: {KILL}", True, id="commit, no card"
+        ),
         pytest.param(
             f"from melmill.transforms.snapshot import card; card._card = lambda *of: {KILL}",
             True,

@@ -466,7 +466,7 @@ def test_what_fails_after_the_commit_is_no_conflict(
         raise DatasetError("the card cannot be written")
 
     with monkeypatch.context() as patch:
-        patch.setattr("melmill.pipelines.commit.write_card", fail)
+        patch.setattr("melmill.pipelines.snapshots.open.write_card", fail)
         with pytest.raises(DatasetError, match="the card cannot be written"):
             refresh_here(songs, dataset)
     missing = faults(dataset)

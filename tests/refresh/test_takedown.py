@@ -320,6 +320,37 @@ def test_gc_killed_at_a_removal(store: Store, dataset: Path, songs: Path, remova
     assert_gone(store, dataset, str(songs / "1.wav"))
 
 
+@pytest.fixture
+def rewritten(store: Store, dataset: Path, songs: Path) -> Store:
+    """A takedown has written shards anew that only an earlier version has."""
+    for name in ("0.wav", "2.wav", "copy.wav"):
+        write_song(songs / name, 77, 1.1)
+    refresh_here(songs, dataset)
+    takedown(store, [str(songs / "1.wav")])
+    return store
+
+
+def assert_only_what_is_needed(store: Store, dataset: Path) -> None:
+    collect(store, NOW)
+    side_files = {".melmill", "tfrecord/files.json", "tfrecord/features.json"}
+    assert files_of(dataset) <= needed_files(dataset) | side_files
+
+
+def test_gc_removes_what_a_takedown_wrote_for_an_earlier_version(
+    rewritten: Store, dataset: Path
+) -> None:
+    assert_only_what_is_needed(rewritten, dataset)
+
+
+@pytest.mark.parametrize("removal", range(0, 12, 3))
+def test_gc_that_was_killed_removes_it_when_it_is_run_again(
+    rewritten: Store, dataset: Path, removal: int
+) -> None:
+    with killed_at_removal(removal):
+        collect(rewritten, NOW)
+    assert_only_what_is_needed(rewritten, dataset)
+
+
 # All of them
 
 

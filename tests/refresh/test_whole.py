@@ -388,14 +388,14 @@ def test_a_winner_is_not_disturbed_by_the_tidying_of_the_loser(
     dataset = tmp_path / "set"
     extract_here(songs, dataset, *SMALL)
     write_song(songs / "new.wav", 50)
-    real = melmill.pipelines.commit.write_card
+    real = melmill.pipelines.snapshots.open.write_card
 
     def write_card(store: Store, *arguments: Any) -> None:
         # The loser has seen the commit by now, and removes the folder that both work in.
         store.remove("staging")
         real(store, *arguments)
 
-    monkeypatch.setattr(melmill.pipelines.commit, "write_card", write_card)
+    monkeypatch.setattr(melmill.pipelines.snapshots.open, "write_card", write_card)
     assert refresh_here(songs, dataset).committed
     assert faults(dataset) == []
     assert files_of(dataset) == files_of(dataset)

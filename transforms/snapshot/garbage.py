@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from melmill.transforms.index.tables import shard_names
+from melmill.transforms.index.tables import read_index, shard_names
 from melmill.transforms.shards.receipts import Made, read_made
 from melmill.transforms.snapshot.delta import Past, index_names, logged_files
 from melmill.transforms.store.folders import Store, StoreFile
@@ -76,28 +76,48 @@ class Records:
         return index_of(name) in self.indexes or name in self.lists or run_of(name) is not None
 
 
-def read_records(store: Store, history: Collection[Past], announced: Collection[Made]) -> Records:
-    """Read the Delta log of all versions, and what runs announced."""
+def read_records(
+    store: Store,
+    history: Collection[Past],
+    announced: Collection[Made],
+    own: Iterable[StoreFile],
+) -> Records:
+    """Read the Delta log of all versions, what runs announced, and the indexes of both.
+
+    The log lacks the shards that a takedown wrote for earlier versions.
+
+    Parameters
+    ----------
+    own
+        All files of the dataset whose names only melmill gives.
+    """
     names = [name for made in announced for name in made.files]
     shards = {shard_of(name) for name in (*logged_files(store), *names)}
     indexes = index_names(history) | {made.index for made in announced if made.index}
+    there = indexes & {index_of(file.name) for file in own}
+    shards |= {shard for index in sorted(there) for shard in _indexed(store, index)}
     lists = {past.snapshot.taken_down for past in history} | set(names)
     known = frozenset(shard for shard in shards if shard is not None)
     return Records(known, frozenset(indexes), frozenset(lists))
 
 
+def _indexed(store: Store, index: str) -> Iterator[tuple[str, str]]:
+    for row in read_index(store, index, "shards", ["split", "name"]):
+        yield row["split"], row["name"]
+
+
 def in_order_of_removal(names: Iterable[str]) -> Iterator[str]:
     """Order files so that whoever is killed in between leaves what the next run can tell.
 
-    An index's first part goes first: without it a snapshot is known to be no longer kept. What
-    runs announced goes last, since it says whose the other files are.
+    An index's first part goes first: without it a snapshot is known to be no longer kept. The
+    rest of the index and what runs announced go last, since they say whose the other files are.
     """
 
     def place(name: str) -> tuple[int, str]:
         if index_of(name):
-            return (0 if name.endswith("/recordings-00000.parquet") else 1), name
+            return (0 if name.endswith("/recordings-00000.parquet") else 2), name
         if run_of(name) is None:
-            return 2, name
+            return 1, name
         return (4 if "/made/" in name else 3), name
 
     return iter(sorted(names, key=place))
