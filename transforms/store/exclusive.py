@@ -13,7 +13,7 @@ from melmill.transforms.store.folders import Store
 
 
 def require_exclusive_commits(store: Store, folder: str) -> None:
-    """Raise DatasetError if a store creates a file that exists although it was told not to.
+    """Raise DatasetError if a store overwrites an existing file that it was told to keep.
 
     The check creates a file twice, each time on the condition that the file does not exist,
     and then removes the file.

@@ -112,7 +112,7 @@ class StoredObject:
 
     @property
     def holds_version(self) -> bool:
-        """Whether a read gives bytes of the fingerprint's version or fails."""
+        """Whether reads are bound to the fingerprint's version: they give its bytes or fail."""
         return self._range_reader() is not None
 
     def prefetch(self) -> None:

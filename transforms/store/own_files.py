@@ -32,7 +32,7 @@ _RUN_FOLDERS = ("attempts", "made", "outcomes", "scratch", "shards")
 
 
 def is_own(name: str) -> bool:
-    """Return whether a file's name, relative to the dataset, is one that only melmill gives.
+    """Return whether only melmill gives files such a name, which is relative to the dataset.
 
     >>> is_own("staging/0123456789abcdef/started"), is_own("index/songs/a.wav")
     (True, False)
