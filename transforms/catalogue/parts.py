@@ -5,10 +5,10 @@ A catalogue is a directory, a glob, an audio file, or a table (see
 sends the description to the workers, which list its parts. If a file or directory has exactly
 the name that the user gave, the name is not used as a glob.
 
-Names that begin with ``.`` are skipped in a directory, and where a glob has ``*`` or ``**``
-for them. A glob with an extension (``*.wav``) finds all files that match; any other glob
-finds only the files with the catalogue's extensions. Symbolic links are followed, unless
-they lead back to a parent directory.
+Names that begin with ``.`` are skipped in a directory, and by ``*`` and ``**`` of a glob. A glob
+with an extension (``*.wav``) finds all files that match; any other glob finds only the files
+with the catalogue's extensions. Symbolic links are followed, unless they lead back to a parent
+directory.
 """
 
 from __future__ import annotations
@@ -154,9 +154,9 @@ def list_part(
 ) -> Iterator[Recording]:
     """Yield the recordings of a part, in an order that depends only on the catalogue.
 
-    The memory holds the entries of a single directory, or a single block of a table's rows. A
-    retry gives the same recordings if the catalogue did not change. `passed_over` counts by
-    extension the files that are skipped because the catalogue does not list their extension.
+    Only a single directory's entries, or a single block of a table's rows, are in memory at a
+    time. A retry gives the same recordings if the catalogue did not change. `passed_over` counts,
+    by extension, the files that are skipped because the catalogue does not list their extension.
 
     Raises
     ------

@@ -61,7 +61,7 @@ TRANSIENT_CAUSES = frozenset(
 )
 
 
-#: Causes that a retry cannot cure: a part of the file is missing or damaged.
+#: Causes for which another decode gives no more audio: a part of the file is missing or damaged.
 DAMAGE_CAUSES = frozenset({Cause.TRUNCATED, Cause.CORRUPT})
 
 

@@ -22,7 +22,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def require_reachable(uri: str, options: StorageOptions, error: type[UserError]) -> None:
-    """Raise an error if the server of a store does not answer, whose client may try for minutes.
+    """Raise an error at once if a store's server does not answer; its client may try for minutes.
 
     Raises
     ------

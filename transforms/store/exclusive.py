@@ -41,6 +41,6 @@ def require_exclusive_commits(store: Store, folder: str) -> None:
         raise DatasetError(
             f"output {store.root}: this store ignores the condition that a file must not exist "
             "yet, so two runs at the same time would overwrite each other's commits; choose "
-            "another store, or make sure that never more than one run writes here and pass "
+            "another store, or make sure that only one run at a time writes here and pass "
             "--unsafe-single-writer"
         )
