@@ -146,7 +146,7 @@ def test_a_name_that_is_no_text_is_that_files_fault(tmp_path: Path) -> None:
         assert fault is not None
         assert fault[0] == Cause.BAD_NAME
         assert "is not UTF-8" in fault[1]
-        assert "rename it" in fault[1]
+        assert "rename the file" in fault[1]
     assert len({one.recording_id for one in listed}) == 4
     for one in listed:
         one.uri.encode()

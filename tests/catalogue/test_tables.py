@@ -129,7 +129,7 @@ def test_whole_seconds_are_seconds(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("start", "end", "message"),
     [
-        (-1.0, None, "'start': -1.0 is no position"),
+        (-1.0, None, "'start': -1.0 is not a position"),
         (2.0, 2.0, "'end': 2.0 does not come after the start, 2.0"),
         (2.0, 1.0, "'end': 1.0 does not come after the start, 2.0"),
         (None, 0.0, "'end': 0.0 does not come after the start, 0"),
@@ -166,7 +166,7 @@ def test_a_uri_that_no_store_can_hold_is_named(tmp_path: Path, name: str, uri: s
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_positions_that_are_no_numbers_are_their_rows_faults(tmp_path: Path, value: str) -> None:
     path = write(tmp_path / "t.parquet", [{"uri": "a.wav", "start": float(value)}])
-    assert_fault(f"'start': {value} is no position", path, Cause.BAD_SEGMENT)
+    assert_fault(f"'start': {value} is not a position", path, Cause.BAD_SEGMENT)
 
 
 def test_a_start_that_is_text_is_named(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_uri_that_climbs_out_of_its_bucket_is_named() -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/lists/t.csv", b"uri\na.wav\n../b.wav\n")
     try:
-        assert_fault(r"t.csv line 3, column 'uri': .*climbs out", "memory://lists/t.csv")
+        assert_fault(r"t.csv line 3, column 'uri': .*points outside", "memory://lists/t.csv")
     finally:
         memory.rm("/lists", recursive=True)
 
@@ -389,8 +389,8 @@ def test_tables_without_uris_are_refused(tmp_path: Path, name: str) -> None:
     ("given", "message"),
     [
         ({"nosuch": "string"}, r"has no column 'nosuch'; it has \['uri', 'x'\]"),
-        ({"uri": "string"}, "'uri' is no label column"),
-        ({"start": "double"}, "'start' is no label column"),
+        ({"uri": "string"}, "'uri' is not a label column"),
+        ({"start": "double"}, "'start' is not a label column"),
         ({"x": "float99"}, "float99, but a label is one of string, int64, double, bool"),
         ({"x": "list<string>"}, "one of string, int64, double, bool;"),
     ],
@@ -405,7 +405,7 @@ def test_impossible_label_types_are_refused(
 
 def test_no_declared_key_of_json_takes_a_reserved_name(tmp_path: Path) -> None:
     path = write(tmp_path / "t.jsonl", [{"uri": "a"}])
-    with pytest.raises(CatalogueError, match="'MEL' is no label column"):
+    with pytest.raises(CatalogueError, match="'MEL' is not a label column"):
         opened(path, label_types={"MEL": "string"})
 
 

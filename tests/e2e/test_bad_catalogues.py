@@ -54,7 +54,7 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
 
 
 def test_no_name_is_no_catalogue() -> None:
-    assert "no name" in refusal("")
+    assert "the catalogue is an empty string" in refusal("")
 
 
 def test_a_path_below_a_file_is_missing(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_file_that_is_neither_audio_nor_a_table_is_refused(tmp_path: Path) -> 
         ("all.csv", "uri,end\na.wav,-1\n,\n", ["2 faults", "line 2, column 'end'", "line 3"]),
         ("empty cell.csv", "uri,genre\n,rock\n", ["line 2", "'uri'", "empty"]),
         ("twice.csv", "uri,genre,Genre\na.wav,x,y\n", ["more than one column", "Genre"]),
-        ("reserved.csv", "uri,mel\na.wav,1\n", ["'mel'", "rename it"]),
+        ("reserved.csv", "uri,mel\na.wav,1\n", ["'mel'", "rename the column"]),
         ("start.csv", "uri,start,end\na.wav,2,1\n", ["line 2", "'end'", "1.0"]),
         ("inf.csv", "uri,start\na.wav,inf\n", ["line 2", "'start'"]),
         ("nested.jsonl", '{"uri": "a.wav", "m": {"a": 1}}\n', ["'m'", "cannot be a label"]),

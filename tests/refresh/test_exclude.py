@@ -92,7 +92,7 @@ def test_a_table_or_lines(tmp_path: Path, name: str) -> None:
         ("table.csv", b"url\na.wav\n", "has no column 'uri'"),
         ("table.jsonl", b"{", "line 1 is not JSON"),
         ("short.csv", b"uri,x\na.wav,1\nb.wav\n", "line 3 has 1 values"),
-        ("gap.csv", b"uri,x\na.wav,1\n,2\n", "line 3: its uri is empty"),
+        ("gap.csv", b"uri,x\na.wav,1\n,2\n", "line 3: the uri is empty"),
         ("not.parquet", b"uri", "cannot be read"),
         ("folder", b"", "cannot be read"),
     ],

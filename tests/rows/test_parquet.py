@@ -259,7 +259,7 @@ def test_mel_is_not_copied_on_its_way_to_arrow():
         ("uri", None, "are not the schema's"),
         ("surprise", [1] * 4, "are not the schema's"),
         ("uri", ["a"] * 3, "'uri' has 3 values for 4 rows"),
-        ("uri", ["a", "b", None, "d"], "'uri' has 1 nulls; only labels may"),
+        ("uri", ["a", "b", None, "d"], "'uri' has 1 nulls; only labels may be null"),
         ("genre", [1, 2, 3, 4], "'genre'"),
         ("genre", ["\ud800"] * 4, "'genre'"),
         ("chunk_index", [2**31] * 4, "'chunk_index'"),
@@ -301,7 +301,7 @@ def test_a_label_with_a_taken_name_or_an_unknown_type_is_refused(labels):
 
 
 def test_two_labels_of_one_name_are_refused():
-    with pytest.raises(ValueError, match="one name"):
+    with pytest.raises(ValueError, match="the same name"):
         RowSchema(1, 1, labels=(LabelColumn("a", "string"), LabelColumn("a", "bool")))
 
 

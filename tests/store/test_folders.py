@@ -158,7 +158,7 @@ def test_what_cannot_be_removed_is_named_with_the_reason(tmp_path: Path, name: s
         f"try: Store({str(tmp_path)!r}).remove({name!r})\n"
         "except DatasetError as error: said = str(error)\n"
         f"assert {str(tmp_path / 'locked' / 'a.bin')!r} in said, said\n"
-        "assert 'Permission denied' in said and 'allow' in said, said\n"
+        "assert 'Permission denied' in said and 'write permission' in said, said\n"
     )
     assert (tmp_path / "locked" / "a.bin").exists()
     # What the message says to do.

@@ -1,1 +1,1 @@
-"""Catalogues: what is listed, and what is left out."""
+"""Catalogues: recordings that are listed, and recordings that are left out."""

@@ -1,8 +1,8 @@
-"""Cells of a catalogue's table: which label type a column has, and its Python values.
+"""Cells of a catalogue's table: the label type of a column, and its Python values.
 
-Every function takes a whole column, as the table's format gives it: text (CSV), parsed
+Every function takes a whole column in the form of the table's format: text (CSV), parsed
 JSON, or an Arrow array (Parquet). A value that does not fit its type raises one of
-``CONVERSION_ERRORS``; the caller knows where it stands and says so.
+``CONVERSION_ERRORS``; the caller adds the value's place in the table.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import pyarrow as pa
 from melmill.transforms.core.records import Label, Scalar
 from melmill.transforms.rows.columns import arrow_type
 
-#: What a conversion can raise.
+#: Exceptions that a conversion can raise.
 CONVERSION_ERRORS = (ValueError, TypeError, OverflowError, NotImplementedError)
 
-#: A column's values, its type, and whether the user declared that type.
+#: Function of a column's values, its type, and whether the user declared this type.
 Convert = Callable[[Any, str, bool], list[Label]]
 
 _NULL_WORDS = frozenset({"", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "null", "NULL", "None"})
 
-# What text may look like to become a number unasked: written back, it is the same number.
+# Text that is converted without a declared type: the conversion must lose nothing.
 _LOSSLESS = {
     "int64": re.compile(r"-?(0|[1-9]\d{0,14})", re.ASCII),
     "double": re.compile(r"[+-]?((0|[1-9]\d{0,14})(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII),
     "bool": re.compile(r"(?i:true|false)"),
 }
-# What it may look like where the user says that it is one.
+# Text that is converted if the user declared the type.
 _GENEROUS = {
     "int64": re.compile(r"\s*[+-]?\d{1,18}\s*", re.ASCII),
     "double": re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII),
@@ -46,7 +46,7 @@ _PARSE: dict[str, Callable[[str], Scalar]] = {
 
 
 def text_type(values: Sequence[str | None]) -> str:
-    """Tell what a column of text holds: the narrowest type that loses nothing.
+    """Return the label type of a column of text: the narrowest type that loses nothing.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def text_type(values: Sequence[str | None]) -> str:
 
 
 def json_type(values: Sequence[Any]) -> str:
-    """Tell what a column of parsed JSON holds; no label type if that cannot be one.
+    """Return the type of a column of parsed JSON; it may not be a label type.
 
     Examples
     --------
@@ -79,9 +79,9 @@ def json_type(values: Sequence[Any]) -> str:
 
 
 def column_type(arrow: Any) -> str:
-    """Name the label type that holds an Arrow type; Arrow's own name if none does.
+    """Return the label type for an Arrow type, or Arrow's own name if there is none.
 
-    Dates and timestamps are held as text. A column of nothing but nulls counts as text.
+    Dates and timestamps become text. A column that holds only nulls counts as text.
 
     Examples
     --------
@@ -95,13 +95,13 @@ def column_type(arrow: Any) -> str:
         return column_type(arrow.value_type)
     if kinds.is_list(arrow) or kinds.is_large_list(arrow) or kinds.is_fixed_size_list(arrow):
         return f"list<{column_type(arrow.value_type)}>"
-    for name, belongs in _BELONGS:
-        if belongs(arrow):
+    for name, is_kind in _LABEL_KINDS:
+        if is_kind(arrow):
             return name
     return str(arrow)
 
 
-_BELONGS: tuple[tuple[str, Callable[[Any], bool]], ...] = (
+_LABEL_KINDS: tuple[tuple[str, Callable[[Any], bool]], ...] = (
     ("string", pa.types.is_string),
     ("string", pa.types.is_large_string),
     ("string", pa.types.is_string_view),
@@ -115,7 +115,7 @@ _BELONGS: tuple[tuple[str, Callable[[Any], bool]], ...] = (
 
 
 def from_text(values: Sequence[str | None], type_name: str, declared: bool) -> list[Label]:
-    """Convert a column of CSV; an empty cell is null."""
+    """Return the values of a CSV column; an empty cell is null."""
     if type_name == "string":
         return [value or None for value in values]
     pattern = (_GENEROUS if declared else _LOSSLESS)[type_name]
@@ -132,10 +132,10 @@ def from_text(values: Sequence[str | None], type_name: str, declared: bool) -> l
 
 
 def from_json(values: Sequence[Any], type_name: str, declared: bool) -> list[Label]:
-    """Convert a column of parsed JSON; a type declared as text takes any value's JSON."""
+    """Return the values of a parsed JSON column; in declared text, other values become JSON."""
     if declared and type_name == "string":
         values = [v if v is None or isinstance(v, str) else json.dumps(v) for v in values]
-    # Told the type, Arrow would cut 1.5 down to 1, and "ab" into a list of letters.
+    # Not pa.array(values, type): Arrow would turn 1.5 into 1, and "ab" into a list of letters.
     array = _json_array(values)
     if not _fits(array.type, type_name):
         raise TypeError(f"{array.type} is not {type_name}")
@@ -143,7 +143,7 @@ def from_json(values: Sequence[Any], type_name: str, declared: bool) -> list[Lab
 
 
 def from_arrow(values: Any, type_name: str, declared: bool) -> list[Label]:
-    """Convert a column of Parquet; a cast that would lose something is refused."""
+    """Return the values of a Parquet column; raise an error if a cast would lose data."""
     return _to_python(values.cast(arrow_type(type_name)))
 
 
@@ -157,7 +157,7 @@ def _to_python(array: Any) -> list[Label]:
 def _json_array(values: Sequence[Any]) -> Any:
     array = pa.array(values)
     if column_type(array.type) in ("double", "list<double>"):
-        # Among doubles, and only there, Arrow takes true for 1.0.
+        # In a column of doubles, and only there, Arrow converts true to 1.0.
         flat = chain.from_iterable(v if isinstance(v, list) else (v,) for v in values)
         if bool in map(type, flat):
             raise TypeError("a boolean among numbers")
@@ -165,10 +165,10 @@ def _json_array(values: Sequence[Any]) -> Any:
 
 
 def _fits(arrow: Any, type_name: str) -> bool:
-    """Tell whether JSON of some type may be cast; a cast from 1.5 to a whole number fails."""
+    """Return whether a JSON type may be cast; the cast still fails for 1.5 to a whole number."""
     if pa.types.is_null(arrow):
         return True
     if pa.types.is_list(arrow):
         return type_name.startswith("list<") and _fits(arrow.value_type, type_name[5:-1])
-    found = column_type(arrow)
-    return found == type_name or {found, type_name} == {"int64", "double"}
+    own_type = column_type(arrow)
+    return own_type == type_name or {own_type, type_name} == {"int64", "double"}

@@ -1,7 +1,7 @@
-"""Recordings that a catalogue lists and that stay out: taken down, or excluded by the user.
+"""Recordings that a catalogue lists and that are left out: taken down, or excluded by the user.
 
-Both are told by absolute URI, however the catalogue comes to it: by another root, another
-table, a segment, a ``file://`` URL, a symbolic link to a folder.
+Both are recognised by their absolute URI, even if the catalogue names them in another way: by
+another root or table, as a segment, by a ``file://`` URL, through a symbolic link to a folder.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _SCHEME = re.compile(r"([A-Za-z][\w+.-]*)://", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """What stays out, as sets that each recording is looked up in.
+    """The recordings to leave out, as sets in which each recording is looked up.
 
     Attributes
     ----------
     taken_down
-        Recordings' names, URIs and contents; see :func:`names_of_uri`.
+        Ids, URIs and content digests of recordings; see :func:`names_of_uri`.
     excluded
         URIs that the user excludes.
     """
@@ -57,7 +57,7 @@ class LeftOut:
     excluded: frozenset[str] = frozenset()
 
     def reason(self, recording: Recording) -> str:
-        """Say why a listed recording stays out; ``""`` where it does not."""
+        """Return why a listed recording is left out; ``""`` if it is not."""
         if not self.taken_down and not self.excluded:
             return ""
         names = names_of_uri(recording.uri)
@@ -66,21 +66,22 @@ class LeftOut:
         return "" if self.excluded.isdisjoint(names) else EXCLUDED
 
     def holds_content(self, content_hash: str) -> bool:
-        """Tell whether an object of this content was taken down, whichever segment is meant."""
+        """Return whether an object with this content was taken down; the segment is ignored."""
         return bool(content_hash) and content_of(content_hash) in self.taken_down
 
 
 def read_left_out(
     store: Store, taken_down: str, exclude: str = "", options: StorageOptions = ()
 ) -> LeftOut:
-    """Read both lists.
+    """Return the recordings to leave out, from both lists.
 
     Parameters
     ----------
     store, taken_down
-        The dataset, and its list of what was taken down; ``""`` for none.
+        Store of the dataset, and the name of its list of taken-down recordings; ``""`` for
+        none.
     exclude, options
-        The user's file of URIs, and how its store is opened; ``""`` for none.
+        URI of the user's file of URIs, and its storage options; ``""`` for none.
 
     Raises
     ------
@@ -88,14 +89,14 @@ def read_left_out(
         A list is missing or damaged.
     """
     names: set[str] = set()
-    for one in read_taken_down(store, taken_down):
-        names |= {one.recording_id, one.content, *names_of_uri(one.uri)}
+    for entry in read_taken_down(store, taken_down):
+        names |= {entry.recording_id, entry.content, *names_of_uri(entry.uri)}
     excluded = (name for uri in read_uris(exclude, options) for name in names_of_uri(uri))
     return LeftOut(frozenset(names - {""}), frozenset(excluded) if exclude else frozenset())
 
 
 def content_of(content_hash: str) -> str:
-    """Give the digest of a whole object, of which a recording may be a segment.
+    """Return the digest of the whole object from a recording's content hash.
 
     >>> content_of("5f@1.0-2.5"), content_of("5f")
     ('5f', '5f')
@@ -104,7 +105,7 @@ def content_of(content_hash: str) -> str:
 
 
 def names_of_uri(uri: str) -> set[str]:
-    """Give the names under which a URI is looked up; equal files share one of them.
+    """Return the names under which a URI is looked up; all URIs of a file share a name.
 
     >>> names_of_uri("file:///nowhere/./a.wav"), names_of_uri("S3A://bucket/x/../a.wav")
     ({'/nowhere/a.wav'}, {'s3://bucket/a.wav'})
@@ -114,7 +115,7 @@ def names_of_uri(uri: str) -> set[str]:
 
 
 def canonical_uri(uri: str) -> str:
-    """Write an absolute URI in the one way in which URIs are compared; decodes nothing.
+    """Return the canonical form of an absolute URI, for comparisons; nothing is decoded.
 
     >>> canonical_uri("s3://bucket/songs//a b%20.wav/"), canonical_uri("local:///a/../b.wav")
     ('s3://bucket/songs/a b%20.wav', '/b.wav')
@@ -132,14 +133,14 @@ def canonical_uri(uri: str) -> str:
 
 
 def _normal_path(path: str) -> str:
-    # The test spares nearly every path the work of normalising.
+    # Nearly all paths need no normalising; this test skips it.
     if "/." in path or "//" in path or path.endswith("/"):
         path = posixpath.normpath(path)
     return path[1:] if path.startswith("//") else path
 
 
 def _real_path(path: str) -> str:
-    """Follow symbolic links; what is not there any more keeps its name in its folder."""
+    """Return a path with symbolic links resolved; the file itself need not exist any more."""
     folder, _, name = path.rpartition("/")
     real = f"{_real_folder(folder or '/').rstrip('/')}/{name}"
     return os.path.realpath(real) if os.path.islink(real) else real  # noqa: PTH114
@@ -150,24 +151,24 @@ def _real_folder(folder: str) -> str:
     try:
         return os.path.realpath(folder)
     except ValueError:
-        return folder  # a name that no disk can have is that recording's failure, later
+        return folder  # no disk can hold such a name; later the recording fails for it
 
 
 def read_uris(uri: str, options: StorageOptions) -> Iterator[str]:
-    """Read absolute URIs from the user's file: one a line, or a table's column ``uri``.
+    """Yield absolute URIs from the user's file: a URI per line, or a table's column ``uri``.
 
-    Relative ones start at the file's folder, as in a catalogue's table. Lines that are empty
+    Relative URIs start at the file's folder, as in a catalogue's table. Lines that are empty
     or begin with ``#`` are skipped.
 
     Parameters
     ----------
     uri, options
-        The file, and how its store is opened; ``""`` for no file.
+        URI of the file, and its storage options; ``""`` for no file.
 
     Raises
     ------
     CatalogueError
-        It is missing, cannot be read, or a URI in it cannot be resolved.
+        The file is missing or cannot be read, or a URI in it cannot be resolved.
     """
     if not uri:
         return
@@ -179,13 +180,13 @@ def read_uris(uri: str, options: StorageOptions) -> Iterator[str]:
             yield _resolve(root, place, value)
     except CatalogueError as error:
         raise CatalogueError(
-            f"catalogue.exclude: {uri}: {error}; correct the file, or name another one "
-            "(catalogue.exclude: null for none)"
+            f"catalogue.exclude: {uri}: {error}; correct the file, or set another file "
+            "(null for no file)"
         ) from error
 
 
 def _resolve(root: str, place: str, value: str) -> str:
-    # "file:" URLs are absolute in any form.
+    # A "file:" URL is always absolute.
     if _LOCAL_SCHEME.match(value):
         return value
     try:
@@ -207,9 +208,9 @@ def _line_uris(uri: str, options: StorageOptions) -> Iterator[tuple[str, str]]:
 def _table_uris(uri: str, options: StorageOptions) -> Iterator[tuple[str, str]]:
     names = [name for name, _ in read_column_types(uri, options)]
     if not names and is_json_lines(uri):
-        names = ["uri"]  # no row shows a key: there is none, or none can be read
+        names = ["uri"]  # the file has no rows, or none that can be read
     if "uri" not in names:
-        raise CatalogueError(f"it has no column 'uri'; its columns are {names}")
+        raise CatalogueError(f"the table has no column 'uri'; its columns are {names}")
     for part in row_ranges(uri, options):
         for block in read_blocks(uri, options, names, part):
             yield from zip(block.places, _texts(block), strict=True)
@@ -221,15 +222,15 @@ def _texts(block: Block) -> Iterator[str]:
     try:
         values = block.convert(block.columns["uri"], "string", False)
     except CONVERSION_ERRORS as error:
-        raise CatalogueError(f"{block.places[0]} and following: a uri is no text") from error
+        raise CatalogueError(f"{block.places[0]} and following: a uri is not text") from error
     for place, value in zip(block.places, values, strict=True):
         if not value:
-            raise CatalogueError(f"{place}: its uri is empty")
+            raise CatalogueError(f"{place}: the uri is empty")
         yield str(value)
 
 
 def absolute_file(uri: str) -> str:
-    """Make the name of the user's file one that means the same in every folder.
+    """Return the absolute path or URL of the user's file, for use from any working directory.
 
     >>> absolute_file("s3://bucket/no.txt")
     's3://bucket/no.txt'

@@ -1,8 +1,8 @@
-"""Listing a store: directories walked as the store itself lists them, globs matched here.
+"""Listings of a store: the store lists its directories, and globs are matched here.
 
-One request lists one directory and gives each object's size and version; nothing is asked
-per object. Globs are matched component by component, so that a name may hold any
-character and a directory that cannot hold a match is not entered.
+A request lists a directory with each object's size and version, so no request per object is
+needed. Globs are matched component by component: names may hold any character, and
+directories that cannot hold a match are not read.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from melmill.transforms.core.records import Recording
 from melmill.transforms.store.filesystems import StorageOptions, open_filesystem, reading
 from melmill.transforms.store.objects import fingerprint_of
 
-# Enough parts for every worker to have some; few enough that their directories, listed
-# once to find the parts and once for their files, do not count.
+# Enough directories to give every worker a part, but few enough that it does not matter that
+# they are listed twice: to find the parts, and for their files.
 _EXPANDED_DIRECTORIES = 64
 
 _EXTENSION_LETTERS = 8
@@ -31,45 +31,45 @@ Details = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What is looked for below a root.
+    """The root, pattern and extensions of the files to list.
 
     Attributes
     ----------
     root
-        An absolute path or URL of a directory.
+        Absolute path or URL of a directory.
     pattern
-        What the path below the root must match, a component each; ``**`` is any number
-        of directories. A component matches a name that begins with ``.`` only if it
-        begins so itself.
+        Components that a path below the root must match; ``**`` stands for any number of
+        directories. A component matches a name that begins with ``.`` only if the component
+        begins with ``.``, too.
     extensions
-        Which of these files are meant, in lower case; ``()`` for all.
+        Extensions of the files to list, in lower case; ``()`` for all.
     single
-        Whether the pattern is one file's name, not to be matched.
+        Whether the pattern is the name of a single file, which is not matched as a glob.
     storage_options
-        How the store is reached.
+        Options of the store.
     """
 
     root: str
     pattern: tuple[str, ...] = ("**",)
     extensions: tuple[str, ...] = ()
     single: bool = False
-    # Not among what a run's name is made of: tokens expire, and are nobody's business.
+    # Not part of the repr, from which a run's name is made: tokens are secret and expire.
     storage_options: StorageOptions = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryPart:
-    """A directory below the root (``""`` is the root): its own files, or all below it."""
+    """A directory below the root (``""`` is the root): its own files, or all files below it."""
 
     directory: str = ""
     recursive: bool = False
 
 
 def listing_parts(listing: Listing) -> Iterator[DirectoryPart]:
-    """Cut a listing into parts that hold each file once; looks into upper directories only."""
+    """Yield parts of a listing that hold each file once; read only upper directories."""
     waiting = deque([""])
     for _ in range(_EXPANDED_DIRECTORIES):
-        # A single file is never looked for: it is there, and its directory may be huge.
+        # A single file needs no listing; its directory may be huge.
         if not waiting or listing.single or len(waiting) >= _EXPANDED_DIRECTORIES:
             break
         directory = waiting.popleft()
@@ -82,14 +82,15 @@ def listing_parts(listing: Listing) -> Iterator[DirectoryPart]:
 def list_files(
     listing: Listing, part: DirectoryPart, passed_over: Counter[str] | None = None
 ) -> Iterator[Recording]:
-    """List the files of one part, in the order of their names, a directory at a time.
+    """Yield the recordings of a part, directory by directory, in the order of their names.
 
     Parameters
     ----------
     listing, part
-        What is listed.
+        Listing and part of it.
     passed_over
-        Counts files that match but for their extension, by :func:`extension_of`.
+        Counter of skipped files by :func:`extension_of`: files that match, but whose
+        extension is not in the listing.
 
     Raises
     ------
@@ -109,7 +110,7 @@ def list_files(
 
 
 def look(uri: str, options: StorageOptions) -> Details | None:
-    """Ask the store what a name stands for; ``None`` if for nothing."""
+    """Return the store's details of a file or directory; ``None`` if it does not exist."""
     filesystem, path = open_filesystem(uri, options)
     with reading(uri):
         try:
@@ -120,7 +121,7 @@ def look(uri: str, options: StorageOptions) -> Details | None:
 
 
 def has_extension(name: str, extensions: Sequence[str]) -> bool:
-    """Tell whether a name ends in one of the extensions, in either case.
+    """Return whether a name ends in one of the extensions, in upper or lower case.
 
     Examples
     --------
@@ -132,7 +133,7 @@ def has_extension(name: str, extensions: Sequence[str]) -> bool:
 
 
 def extension_of(name: str) -> str:
-    """Give a name's extension, in lower case; ``*`` for what looks like none.
+    """Return a name's extension in lower case; ``*`` if it does not look like an extension.
 
     >>> [extension_of(name) for name in ("a.b.MKA", "README", "song.2024-01-01 (live)")]
     ['.mka', '', '*']
@@ -145,7 +146,7 @@ def extension_of(name: str) -> str:
 
 
 def matches(pattern: Sequence[str], components: Sequence[str], *, partly: bool = False) -> bool:
-    """Tell whether a path matches a glob; ``partly``, whether something below it could.
+    """Return whether a path matches a glob or, if ``partly``, whether a path below it could.
 
     Examples
     --------
@@ -176,7 +177,7 @@ def _component_matches(pattern: str, name: str) -> bool:
 def _scan(
     listing: Listing, directory: str, passed_over: Counter[str] | None = None
 ) -> tuple[list[str], list[tuple[str, Details]]]:
-    """List one directory: the directories in it to enter, and the files in it that count."""
+    """Return the subdirectories to read and the files to list of a directory."""
     directories, files = [], []
     for name, details in _entries(listing, directory):
         relative = f"{directory}/{name}" if directory else name
@@ -197,17 +198,17 @@ def _entries(listing: Listing, directory: str) -> list[tuple[str, Details]]:
     filesystem, root = open_filesystem(listing.root, listing.storage_options)
     path = f"{root.rstrip('/')}/{directory}" if directory else root
     with reading(uri):
-        found = filesystem.ls(path, detail=True)
-    # Some stores keep an empty object in a directory's name, and list it in the directory.
-    named = {e["name"].rstrip("/"): e for e in found if e["name"].strip("/") != path.strip("/")}
+        listed = filesystem.ls(path, detail=True)
+    # Some stores have an empty object with the directory's name, and list it in the directory.
+    by_name = {e["name"].rstrip("/"): e for e in listed if e["name"].strip("/") != path.strip("/")}
     return [
-        (name.rpartition("/")[2], _followed(filesystem, details, root))
-        for name, details in sorted(named.items())
+        (name.rpartition("/")[2], _follow_link(filesystem, details, root))
+        for name, details in sorted(by_name.items())
     ]
 
 
 def is_text(name: str) -> bool:
-    """Tell whether a name can be written as UTF-8; a file's may be any bytes.
+    """Return whether a name can be encoded as UTF-8; file names may hold any bytes.
 
     >>> is_text("Köln.wav"), is_text("K\\udcf6ln.wav")
     (True, False)
@@ -220,7 +221,7 @@ def is_text(name: str) -> bool:
 
 
 def readable(name: str) -> str:
-    """Write what is no text of a name as its bytes.
+    """Return a name in which bytes that are not UTF-8 are replaced by escape sequences.
 
     >>> readable("K\\udcf6ln.wav")
     'K\\\\xf6ln.wav'
@@ -228,24 +229,24 @@ def readable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _followed(filesystem: Any, details: Details, root: str) -> Details:
-    """Give what a symbolic link leads to; all else as it is."""
+def _follow_link(filesystem: Any, details: Details, root: str) -> Details:
+    """Return the details of a symbolic link's target, or the details if this is no link."""
     if not details.get("islink"):
         return details
     try:
         target: Details = filesystem.info(details["name"])
     except OSError:
-        # It leads nowhere: listed as a file, so that it is found to be missing and reported.
+        # The target does not exist: list a file, which is then reported as missing.
         return {"name": details["name"], "type": "file"}
     leads_back = target["type"] == "directory" and _leads_back(Path(details["name"]), Path(root))
     return {**target, "type": "other"} if leads_back else target
 
 
 def _leads_back(link: Path, root: Path) -> bool:
-    """Tell whether a link leads to a directory that the way to it came through."""
+    """Return whether a link leads back to one of its parent directories."""
     target = link.resolve()
-    passed = [parent for parent in link.parents if parent == root or root in parent.parents]
-    return any(target == real or target in real.parents for real in map(Path.resolve, passed))
+    parents = [parent for parent in link.parents if parent == root or root in parent.parents]
+    return any(target == real or target in real.parents for real in map(Path.resolve, parents))
 
 
 def _single(listing: Listing) -> Recording:
@@ -259,13 +260,13 @@ def _uri(listing: Listing, relative: str) -> str:
 
 def _recording(listing: Listing, relative: str, details: Details) -> Recording:
     size, fingerprint = _version(details)
-    shown = readable(relative)
-    uri = _uri(listing, shown)
-    message = f"the file's name is not UTF-8: {shown!r}; rename it"
+    readable_name = readable(relative)
+    uri = _uri(listing, readable_name)
+    message = f"the file's name is not UTF-8: {readable_name!r}; rename the file"
     return Recording(
         recording_id=recording_id(relative),
         uri=uri,
-        relative_uri=shown,
+        relative_uri=readable_name,
         fingerprint=fingerprint,
         size_bytes=size,
         fault=None if is_text(relative) else (Cause.BAD_NAME, message),
@@ -278,5 +279,5 @@ def _version(details: Details) -> tuple[int, str]:
     try:
         return int(details["size"]), fingerprint_of(details)
     except FileNotFoundError:
-        # Gone since the directory was read: opening it will say so, as this recording's fault.
+        # The file was removed after the listing; opening it will fail for this recording.
         return -1, ""

@@ -1,14 +1,14 @@
-"""A catalogue: where the recordings are, and how to list them piece by piece.
+"""A catalogue: the source of the recordings, and how to list it part by part.
 
-A catalogue is a directory, a glob, one audio file, or a table (see
-:mod:`~melmill.transforms.catalogue.tables`). It is opened once, cheaply, by the launcher; the
-description travels to the workers, which list its parts. What is there under the very
-name that the user gave is taken before the name is read as a glob.
+A catalogue is a directory, a glob, an audio file, or a table (see
+:mod:`~melmill.transforms.catalogue.tables`). The launcher opens it once, which is cheap, and
+sends the description to the workers, which list its parts. If a file or directory has exactly
+the name that the user gave, the name is not used as a glob.
 
-In a directory, and wherever a glob's ``*`` or ``**`` could stand for them, names that begin
-with ``.`` are skipped. A glob that names an extension (``*.wav``) is taken as it is; any
-other one finds the files with the catalogue's extensions. Symbolic links are followed,
-except back to a directory that the way came through.
+Names that begin with ``.`` are skipped in a directory, and by ``*`` and ``**`` of a glob. A glob
+with an extension (``*.wav``) finds all files that match; any other glob finds only the files
+with the catalogue's extensions. Symbolic links are followed, unless they lead back to a parent
+directory.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ from melmill.transforms.core.records import Recording
 from melmill.transforms.rows.columns import LabelColumn
 from melmill.transforms.store.filesystems import StorageOptions, absolute_path
 
-#: File name endings of what is listed from a directory: all that the decoders open and whose
-#: end can be checked. Not ``ts`` and ``mts``, which most often are TypeScript.
+#: Extensions of the files that a directory lists: all formats that the decoders open and whose
+#: end can be checked. ``ts`` and ``mts`` are left out: such files are usually TypeScript.
 DEFAULT_EXTENSIONS = (
     *("wav", "wave", "bwf", "rf64", "w64", "aif", "aiff", "aifc", "au", "snd", "caf", "sph"),
     *("flac", "ogg", "oga", "ogx", "opus", "spx", "mp3", "mp2", "mp1", "mpga", "m4a", "m4b"),
@@ -50,25 +50,25 @@ DEFAULT_EXTENSIONS = (
     *("ogv", "mpg", "mpeg", "vob", "m2ts", "rm"),
 )
 
-#: Entries that must not all be wrong.
-_LOOKED_AT = 2_048
+#: Number of first entries of which at least one must be correct.
+_CHECKED_ENTRIES = 2_048
 
 _MAGIC = re.compile(r"[*?[]")
 
-#: A piece of a catalogue that can be listed apart from the others.
+#: A part of a catalogue that can be listed on its own.
 Part = DirectoryPart | RowRange
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """A catalogue that was found to be one: small, and all that a worker needs.
+    """The description of an opened catalogue: small, and all that a worker needs.
 
     Attributes
     ----------
     uri
-        What the user named, made absolute.
+        Absolute path or URL that the user gave.
     source
-        Where the recordings are named: in a store's own listing, or in a table.
+        Source of the recordings: a store's listing or a table.
     """
 
     uri: str
@@ -76,22 +76,22 @@ class Catalogue:
 
     @property
     def kind(self) -> Literal["listing", "table"]:
-        """Whether the store lists the recordings, or a table does."""
+        """Kind of the source: the store's listing or a table."""
         return "table" if isinstance(self.source, Table) else "listing"
 
     @property
     def root(self) -> str:
-        """The directory that relative URIs start from."""
+        """Directory at which relative URIs start."""
         return self.source.root
 
     @property
     def storage_options(self) -> StorageOptions:
-        """How the store is reached."""
+        """Options of the store."""
         return self.source.storage_options
 
     @property
     def label_columns(self) -> tuple[LabelColumn, ...]:
-        """The labels that each recording has; none in a listing."""
+        """Label columns of the recordings; none for a listing."""
         return self.source.label_columns if isinstance(self.source, Table) else ()
 
 
@@ -102,44 +102,47 @@ def open_catalogue(
     storage_options: StorageOptions = (),
     label_types: Mapping[str, str] | None = None,
 ) -> Catalogue:
-    """Find out what a catalogue is, without listing it.
+    """Return the description of a catalogue, without listing it.
 
     Parameters
     ----------
     uri
-        A directory, a glob, an audio file or a table; a local path or any fsspec URL.
+        Local path or fsspec URL of a directory, a glob, an audio file or a table.
     extensions
-        Which files of a directory are recordings, in either case, with or without dots.
+        Extensions of the files in a directory that are recordings, in upper or lower case,
+        with or without dots.
     storage_options
-        What fsspec opens the store with.
+        Options with which fsspec opens the store.
     label_types
-        Types of a table's label columns that overrule what the table shows.
+        Types of a table's label columns; they override the types in the table.
 
     Raises
     ------
     CatalogueError
-        If there is no such thing, it may not be read, or it is no catalogue.
+        If the catalogue does not exist, cannot be read, or is of no known kind.
     """
     uri = _absolute(uri)
-    wanted = tuple(extension.lower().lstrip(".") for extension in extensions)
+    suffixes = tuple(extension.lower().lstrip(".") for extension in extensions)
     details = look(uri, storage_options)
     if details is not None and details["type"] != "directory" and is_table(uri):
         root = _parent(uri)
         table = open_table(uri, root, label_types=label_types, storage_options=storage_options)
         return Catalogue(uri, table)
     if label_types:
-        raise CatalogueError(f"catalogue.label_types is for tables, and {uri} is none")
+        raise CatalogueError(
+            f"catalogue.label_types is for tables, but {uri} is not a table; remove the key"
+        )
     if details is None:
-        return Catalogue(uri, _open_glob(uri, wanted, storage_options))
-    open_found = _open_directory if details["type"] == "directory" else _open_file
-    return Catalogue(uri, open_found(uri, wanted, storage_options))
+        return Catalogue(uri, _open_glob(uri, suffixes, storage_options))
+    open_listing = _open_directory if details["type"] == "directory" else _open_file
+    return Catalogue(uri, open_listing(uri, suffixes, storage_options))
 
 
 def catalogue_parts(catalogue: Catalogue) -> Iterator[Part]:
-    """Cut a catalogue into parts that can be listed apart from one another.
+    """Yield the parts of a catalogue, each of which can be listed on its own.
 
-    The parts hold every recording once. Of a listing, only the upper directories are
-    looked into.
+    The parts hold every recording once. To find the parts of a listing, only its upper
+    directories are read.
     """
     if isinstance(catalogue.source, Table):
         return row_ranges(catalogue.source.uri, catalogue.source.storage_options)
@@ -149,11 +152,11 @@ def catalogue_parts(catalogue: Catalogue) -> Iterator[Part]:
 def list_part(
     catalogue: Catalogue, part: Part, passed_over: Counter[str] | None = None
 ) -> Iterator[Recording]:
-    """List the recordings of one part, in an order that depends on the catalogue only.
+    """Yield the recordings of a part, in an order that depends only on the catalogue.
 
-    One directory's entries, or one block of a table's rows, are held at a time. A retry
-    gives the same recordings as long as the catalogue is the same. Files that are passed over,
-    since their extension is not among the catalogue's, are counted by it in `passed_over`.
+    Only a single directory's entries, or a single block of a table's rows, are in memory at a
+    time. A retry gives the same recordings if the catalogue did not change. `passed_over` counts,
+    by extension, the files that are skipped because the catalogue does not list their extension.
 
     Raises
     ------
@@ -164,21 +167,21 @@ def list_part(
         return list_rows(catalogue.source, part)
     if isinstance(catalogue.source, Listing) and isinstance(part, DirectoryPart):
         return list_files(catalogue.source, part, passed_over)
-    raise TypeError(f"{part} is no part of the {catalogue.kind} {catalogue.uri}")
+    raise TypeError(f"{part} is not a part of the {catalogue.kind} {catalogue.uri}")
 
 
 def require_recordings(catalogue: Catalogue) -> None:
-    """See that a catalogue names something to read, before any worker starts.
+    """Raise an error if a catalogue names nothing to read, before any worker starts.
 
     Raises
     ------
     CatalogueError
-        It is empty, or whatever stands at its beginning is wrong: all of it is named at once.
+        The catalogue is empty, or all of its first entries are wrong; the message lists them.
     """
     parts = catalogue_parts(catalogue)
     listed = (recording for part in parts for recording in list_part(catalogue, part))
     faults: list[str] = []
-    for recording in islice(listed, _LOOKED_AT):
+    for recording in islice(listed, _CHECKED_ENTRIES):
         if recording.fault is None:
             return
         faults.append(recording.fault[1])
@@ -188,7 +191,7 @@ def require_recordings(catalogue: Catalogue) -> None:
 
 
 def nothing_found_message(catalogue: Catalogue) -> str:
-    """Say that a catalogue turned out to be empty, and what was looked for."""
+    """Return the message for an empty catalogue, with the extensions it was searched for."""
     if isinstance(catalogue.source, Table):
         return f"{catalogue.uri} has no rows"
     extensions = catalogue.source.extensions
@@ -198,7 +201,9 @@ def nothing_found_message(catalogue: Catalogue) -> str:
 
 def _absolute(uri: str) -> str:
     if not uri:
-        raise CatalogueError("the catalogue has no name; give a directory, a glob or a table")
+        raise CatalogueError(
+            "the catalogue is an empty string; give a directory, a glob, an audio file or a table"
+        )
     if not is_text(uri):
         raise CatalogueError(f"{readable(uri)}: the catalogue's name is not UTF-8; rename it")
     if "://" in uri:
@@ -224,7 +229,8 @@ def _open_file(uri: str, extensions: tuple[str, ...], options: StorageOptions) -
     if not has_extension(uri, extensions):
         raise CatalogueError(
             f"{uri} is neither a table ({', '.join(TABLE_EXTENSIONS)}) nor an audio file"
-            f" ({', '.join(extensions)}); see catalogue.extensions"
+            f" ({', '.join(extensions)}); choose another file, or add the extension to"
+            " catalogue.extensions"
         )
     name = split_chain(uri)[0].rpartition("/")[2]
     return Listing(_parent(uri), (name,), single=True, storage_options=options)
@@ -236,13 +242,13 @@ def _open_glob(uri: str, extensions: tuple[str, ...], options: StorageOptions) -
         raise CatalogueError(f"{uri} does not exist")
     details = look(root, options)
     if details is None or details["type"] != "directory":
-        raise CatalogueError(f"{uri} finds nothing: there is no directory {root}")
-    named = pattern[-1].rpartition(".")[2].strip("*?") if "." in pattern[-1] else ""
-    return Listing(root, pattern, () if named else extensions, storage_options=options)
+        raise CatalogueError(f"{uri} matches nothing: there is no directory {root}")
+    suffix = pattern[-1].rpartition(".")[2].strip("*?") if "." in pattern[-1] else ""
+    return Listing(root, pattern, () if suffix else extensions, storage_options=options)
 
 
 def split_glob(uri: str) -> tuple[str, tuple[str, ...]]:
-    """Split a glob into the directory that it is fixed to, and the rest.
+    """Split a glob into its fixed directory and the components of its pattern.
 
     Examples
     --------

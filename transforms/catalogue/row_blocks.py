@@ -1,7 +1,7 @@
-"""Rows of CSV, JSON lines and Parquet, a block at a time, with the places they stand at.
+"""Rows of CSV, JSON lines and Parquet, in blocks, with the row's place in the table.
 
-Text is read by Python's own parsers, because they know the line that a row begins at:
-a message about a table of 100,000 rows is of no use without it.
+Text is read by Python's own parsers, because they give the line at which a row begins:
+without the line, a message about a table of 100,000 rows is useless.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from melmill.transforms.catalogue.cells import (
 from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.store.filesystems import StorageOptions, open_filesystem, reading
 
-#: How many rows of a CSV or JSON-lines table show the types of its columns.
+#: Number of first rows of a CSV or JSON-lines table from which the columns' types are taken.
 SAMPLE_ROWS = 10_000
 
 #: File name endings of tables.
@@ -42,7 +42,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class BrokenRow:
-    """A row that is not of its format, and how."""
+    """A row that does not follow its format; the message gives the reason."""
 
     message: str
 
@@ -52,14 +52,15 @@ NumberedRows = Iterator[tuple[int, Row | BrokenRow]]
 
 @dataclass(frozen=True, slots=True)
 class RowRange:
-    """A part of a table: some row groups of a Parquet file, or all of any other.
+    """A part of a table: row groups of a Parquet file, or the whole file in other formats.
 
     Attributes
     ----------
     start, stop
-        The row groups; both 0 for a format that has none.
+        First row group, and the row group after the last; both 0 for a format without row
+        groups.
     first_row
-        How many rows lie before them.
+        Number of rows before the part.
     """
 
     start: int = 0
@@ -69,18 +70,18 @@ class RowRange:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some rows by column, and where they stand in their table.
+    """A block of rows, stored by column, with the rows' places in the table.
 
     Attributes
     ----------
     places
-        ``line 2``, ``line 3``, ``line 5``: one for each row.
+        Place of each row: ``line 2``, ``line 3``, ``line 5``.
     columns
-        Values as the format gives them; a column that the table lacks may be missing.
+        Values in the form of the format; a column that the table lacks may be missing.
     convert
-        What makes Python values of them.
+        Function that converts the values to Python values.
     broken
-        What is wrong with rows that are not of the table's format, by their number in the block.
+        Messages for rows that do not follow the table's format, by their number in the block.
     """
 
     places: Sequence[str]
@@ -90,7 +91,7 @@ class Block:
 
 
 def is_table(uri: str) -> bool:
-    """Tell by its name whether a file is a table.
+    """Return whether a file is a table, by its name.
 
     Examples
     --------
@@ -101,29 +102,29 @@ def is_table(uri: str) -> bool:
 
 
 def is_csv(uri: str) -> bool:
-    """Tell by its name whether a table is CSV, whose cells hold no lists."""
+    """Return whether a table is CSV, by its name; cells of CSV hold no lists."""
     return uri.lower().endswith((".csv", ".csv.gz"))
 
 
 def is_json_lines(uri: str) -> bool:
-    """Tell by its name whether a table is JSON lines, which declare no columns."""
+    """Return whether a table is JSON lines, by its name; JSON lines declare no columns."""
     return is_table(uri) and not is_csv(uri) and not _is_parquet(uri)
 
 
 def read_column_types(uri: str, options: StorageOptions) -> list[tuple[str, str]]:
-    """Give the names and types of a table's columns, from its footer or its first rows."""
+    """Return the names and types of a table's columns, from its footer or its first rows."""
     with reading(uri), _open(uri, options) as file:
         if _is_parquet(uri):
             return [(field.name, column_type(field.type)) for field in _parquet(file).schema_arrow]
         names, records = _records(file, uri)
         sample = [row for _, row in islice(records, SAMPLE_ROWS) if isinstance(row, dict)]
     names = names or list(dict.fromkeys(name for row in sample for name in row))
-    guess = text_type if is_csv(uri) else json_type
-    return [(name, guess([row.get(name) for row in sample])) for name in names]
+    infer_type = text_type if is_csv(uri) else json_type
+    return [(name, infer_type([row.get(name) for row in sample])) for name in names]
 
 
 def row_ranges(uri: str, options: StorageOptions) -> Iterator[RowRange]:
-    """Cut a table into parts that can be read apart from one another."""
+    """Yield the parts of a table, each of which can be read on its own."""
     if not _is_parquet(uri):
         yield RowRange()
         return
@@ -141,16 +142,16 @@ def row_ranges(uri: str, options: StorageOptions) -> Iterator[RowRange]:
 def read_blocks(
     uri: str, options: StorageOptions, names: Sequence[str], part: RowRange
 ) -> Iterator[Block]:
-    """Read a part of a table, a block of rows at a time.
+    """Yield the rows of a table's part, in blocks.
 
     Parameters
     ----------
     uri, options
-        The table.
+        URI of the table, and its storage options.
     names
-        The columns that it may have; a key of JSON lines that is none of them is an error.
+        Columns that the table may have; any other key in JSON lines raises an error.
     part
-        One of :func:`row_ranges`.
+        Part from :func:`row_ranges`.
     """
     with reading(uri), _open(uri, options) as file:
         if _is_parquet(uri):
@@ -187,8 +188,8 @@ def _text_blocks(file: Any, uri: str, names: Sequence[str]) -> Iterator[Block]:
     convert = from_text if is_csv(uri) else from_json
     while rows := list(islice(records, _BLOCK_ROWS)):
         _check_keys(uri, frozenset(names), rows)
-        sound = [row if isinstance(row, dict) else {} for _, row in rows]
-        columns = {name: [row.get(name) for row in sound] for name in names}
+        valid = [row if isinstance(row, dict) else {} for _, row in rows]
+        columns = {name: [row.get(name) for row in valid] for name in names}
         broken = {i: row.message for i, (_, row) in enumerate(rows) if isinstance(row, BrokenRow)}
         yield Block([f"line {number}" for number, _ in rows], columns, convert, broken)
 
@@ -201,12 +202,12 @@ def _check_keys(
             new = next(name for name in row if name not in known)
             raise CatalogueError(
                 f"{uri} line {number} has a key {new!r} that the first {SAMPLE_ROWS:,} rows lack;"
-                f" give its type in catalogue.label_types: {{{new}: string}}"
+                f" set its type in catalogue.label_types: {{{new}: string}}"
             )
 
 
 def _records(file: Any, uri: str) -> tuple[list[str], NumberedRows]:
-    """Read text as numbered rows; and the columns, where the format declares them."""
+    """Return the declared columns (none for JSON lines) and the numbered rows of a text table."""
     if not is_csv(uri):
         return [], _json_records(io.TextIOWrapper(file, "utf-8-sig", newline="\n"), uri)
     rows = _csv_rows(io.TextIOWrapper(file, "utf-8-sig", newline=""), uri)
@@ -232,7 +233,7 @@ def _json_records(lines: Iterable[str], uri: str) -> NumberedRows:
 def _csv_rows(lines: Iterable[str], uri: str) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(lines, strict=True)
     while True:
-        number = reader.line_num + 1  # where the row begins: a quoted value may span lines
+        number = reader.line_num + 1  # first line of the row: a quoted value may span lines
         try:
             row = next(reader)
         except StopIteration:

@@ -1,16 +1,16 @@
 """Tables as catalogues: CSV, JSON lines and Parquet with a ``uri`` column and labels.
 
 The columns ``uri``, ``start`` and ``end`` (seconds) and ``split`` have a meaning; every other
-column is a label. A label's type is settled once, when the table is opened: Parquet declares it; in
-CSV and JSON lines the first ``SAMPLE_ROWS`` rows show it, unless ``label_types`` says it. A later
-value that contradicts the type is that row's fault, which names its line, never a silent
-conversion. A row with a fault is listed all the same
-(:attr:`~melmill.transforms.core.records.Recording.fault`); what is wrong with the table as a whole
-is an error.
+column is a label. A label's type is fixed when the table is opened: Parquet declares it; for CSV
+and JSON lines it comes from ``label_types`` or from the first ``SAMPLE_ROWS`` rows. A later value
+that contradicts the type is never converted silently: it is a fault of its row, and the message
+names the line. A row with a fault is still listed
+(:attr:`~melmill.transforms.core.records.Recording.fault`); a problem of the whole table raises
+an error.
 
-In CSV an empty cell is null in every column, and so is a word like ``NA`` or ``null`` in a
-column of numbers or booleans. A column becomes numbers only if nothing is lost by it:
-``007``, and numbers of more than 15 digits, stay text. Dates stay the text that they are;
+In CSV an empty cell is null in every column; a word like ``NA`` or ``null`` is null in a
+column of numbers or booleans. A column is converted to numbers only if nothing is lost:
+``007``, and numbers of more than 15 digits, stay text. Dates in CSV and JSON lines stay text;
 dates and timestamps in Parquet become ISO 8601 text.
 """
 
@@ -38,20 +38,20 @@ from melmill.transforms.core.records import Recording
 from melmill.transforms.rows.columns import LABEL_TYPES, RESERVED_COLUMNS, LabelColumn
 from melmill.transforms.store.filesystems import StorageOptions
 
-#: Faults of a table that are told one by one.
-_SHOWN = 10
-#: No recording lasts 30 years; and samples are counted in numbers that overflow somewhere.
+#: Largest number of faults that a message lists.
+_SHOWN_FAULTS = 10
+#: Upper limit of seconds: no recording lasts 30 years, and larger sample numbers may overflow.
 _END_OF_SECONDS = 1_000_000_000
 
 _MEANINGS = {"uri": "string", "start": "double", "end": "double", "split": "string"}
 
-#: Types that hold nothing of a meaning.
+#: Types that a column must not have if its meaning has the type of the key.
 _NEVER = {"string": ("double", "bool", "binary"), "double": ("bool", "binary")}
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
-    """How a column is converted: generously, where it is certain what it is."""
+    """A column's name and type; if the type is declared, more spellings are converted."""
 
     name: str
     type: str
@@ -60,43 +60,44 @@ class _Column:
 
 @dataclass(frozen=True, slots=True)
 class _Misfit:
-    """A cell that does not fit its column, and why."""
+    """A cell that does not fit its column; the message gives the reason."""
 
     message: str
 
 
 class _BadRowError(Exception):
-    """A row that names no recording."""
+    """The error for a row that names no recording."""
 
     def __init__(self, cause: Cause, message: str, uri: str = "") -> None:
         super().__init__(cause, message, uri)
         self.cause, self.message, self.uri = cause, message, uri
 
 
-# However the numbers of seconds are padded or written, seconds are what they are.
-_MEANT = tuple(_Column(name, kind, kind == "double") for name, kind in _MEANINGS.items())
+# Seconds count as declared: their numbers may be padded or written in any way.
+_MEANING_COLUMNS = tuple(_Column(name, kind, kind == "double") for name, kind in _MEANINGS.items())
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that was opened once: all that a worker needs to read it.
+    """The description of an opened table: all that a worker needs to read it.
 
     Attributes
     ----------
     uri, root
-        The table, and the directory that its relative URIs start from.
+        URI of the table, and the directory at which its relative URIs start.
     label_columns
-        Every column without a meaning of its own, in the table's order.
+        All columns without a meaning of their own, in the table's order.
     declared
-        The label columns whose types the user gave; their cells are converted generously.
+        Names of the label columns with a type from the user; for them, more spellings are
+        converted.
     storage_options
-        How the store is reached.
+        Options of the store.
     """
 
     uri: str
     root: str
     label_columns: tuple[LabelColumn, ...] = ()
-    # In the order of the names: a run's name is made of it.
+    # Sorted, because a run's name is made from it.
     declared: tuple[str, ...] = ()
     storage_options: StorageOptions = field(default=(), repr=False)
 
@@ -108,16 +109,16 @@ def open_table(
     label_types: Mapping[str, str] | None = None,
     storage_options: StorageOptions = (),
 ) -> Table:
-    """Settle what a table's label columns are; reads a footer, or the first rows.
+    """Return the description of a table, from its footer or its first rows.
 
     Parameters
     ----------
     uri, root
-        The table, and the directory that its relative URIs start from.
+        URI of the table, and the directory at which its relative URIs start.
     label_types
-        Types of label columns, by name, that overrule what the table shows.
+        Types of label columns, by name; they override the types in the table.
     storage_options
-        How the store is reached.
+        Options of the store.
 
     Raises
     ------
@@ -125,47 +126,47 @@ def open_table(
         If the table cannot be read, has no column ``uri``, or has a column that cannot
         be a label.
     """
-    given = label_types or {}
-    found = read_column_types(uri, storage_options)
-    types = {n: kind for n, kind in {**dict(found), **given}.items() if n not in _MEANINGS}
+    declared = label_types or {}
+    columns = read_column_types(uri, storage_options)
+    types = {n: kind for n, kind in {**dict(columns), **declared}.items() if n not in _MEANINGS}
     faults = [
-        *_name_faults(uri, [name for name, _ in found]),
-        *_given_faults(uri, dict(found), given),
+        *_name_faults(uri, [name for name, _ in columns]),
+        *_declared_faults(uri, dict(columns), declared),
         *_type_faults(uri, types),
-        *_meaning_faults(uri, dict(found)),
+        *_meaning_faults(uri, dict(columns)),
     ]
     if faults:
         raise CatalogueError(join_faults(uri, faults))
     labels = tuple(LabelColumn(name, kind) for name, kind in types.items())
-    return Table(uri, root, labels, tuple(sorted(given)), storage_options)
+    return Table(uri, root, labels, tuple(sorted(declared)), storage_options)
 
 
 def list_rows(table: Table, part: RowRange) -> Iterator[Recording]:
-    """Read one part of a table, a block of rows at a time; rows with a fault are listed, too."""
+    """Yield the recordings of a table's part, block by block; rows with a fault are included."""
     names = (*_MEANINGS, *(column.name for column in table.label_columns))
     for block in read_blocks(table.uri, table.storage_options, names, part):
         yield from _recordings(table, block)
 
 
 def duplicate_message(a: Recording, b: Recording) -> str:
-    """Say that two rows name one recording, and what to do about it."""
+    """Return the message for two rows that name the same recording."""
     segment = "" if a.start_seconds is None and a.end_seconds is None else " (the same segment)"
     return (
         f"{a.origin or a.uri} and {b.origin or b.uri} both name {a.uri}{segment};"
-        " remove one, or give each its own start and end"
+        " remove one of them, or give each its own start and end"
     )
 
 
 def join_faults(uri: str, faults: Sequence[str]) -> str:
-    """Say all that is wrong with a catalogue, or how much more there is.
+    """Return the message for a catalogue's faults: the first faults, and the number of the rest.
 
     >>> join_faults("a.csv", ["a.csv has no column 'uri'"])
     "a.csv has no column 'uri'"
     """
     if len(faults) == 1:
         return faults[0]
-    more = [f"and {len(faults) - _SHOWN:,} more"] if len(faults) > _SHOWN else []
-    return "\n  ".join([f"{uri}: {len(faults):,} faults", *faults[:_SHOWN], *more])
+    more = [f"and {len(faults) - _SHOWN_FAULTS:,} more"] if len(faults) > _SHOWN_FAULTS else []
+    return "\n  ".join([f"{uri}: {len(faults):,} faults", *faults[:_SHOWN_FAULTS], *more])
 
 
 def _name_faults(uri: str, names: Sequence[str]) -> Iterator[str]:
@@ -173,12 +174,15 @@ def _name_faults(uri: str, names: Sequence[str]) -> Iterator[str]:
         yield f"{uri} has no column 'uri'; its columns are {list(names)}"
     seen: set[str] = set()
     for number, name in enumerate(names, 1):
-        # Delta tables do not tell upper case from lower.
+        # Column names of Delta tables are not case-sensitive.
         folded = name.casefold()
         if not name:
-            yield f"{uri}: column {number} has no name (an index that was saved?)"
+            yield (
+                f"{uri}: column {number} has no name (a saved index?); give it a name or drop the"
+                " column"
+            )
         elif folded in seen:
-            yield f"{uri} has more than one column {name!r}; rename one"
+            yield f"{uri} has more than one column {name!r}; rename all but one"
         elif name not in _MEANINGS and folded in RESERVED_COLUMNS:
             yield f"{uri}: {_reserved(name)}"
         seen.add(folded)
@@ -186,18 +190,20 @@ def _name_faults(uri: str, names: Sequence[str]) -> Iterator[str]:
 
 def _reserved(name: str) -> str:
     return (
-        f"no label can be named {name!r}, because the training rows have such a column"
-        f" themselves; rename it (reserved: {', '.join(sorted(RESERVED_COLUMNS))})"
+        f"no label can be named {name!r}, because the training rows already have a column of"
+        f" this name; rename the column (reserved: {', '.join(sorted(RESERVED_COLUMNS))})"
     )
 
 
-def _given_faults(uri: str, found: Mapping[str, str], given: Mapping[str, str]) -> Iterator[str]:
-    for name in given:
+def _declared_faults(
+    uri: str, columns: Mapping[str, str], declared: Mapping[str, str]
+) -> Iterator[str]:
+    for name in declared:
         if name.casefold() in RESERVED_COLUMNS | _MEANINGS.keys():
-            yield f"catalogue.label_types: {name!r} is no label column of {uri}"
-        # A key of JSON lines may turn up later than in the rows that were looked at.
-        elif name not in found and not is_json_lines(uri):
-            yield f"catalogue.label_types: {uri} has no column {name!r}; it has {list(found)}"
+            yield f"catalogue.label_types: {name!r} is not a label column of {uri}; remove it"
+        # In JSON lines a key may appear for the first time after the first SAMPLE_ROWS rows.
+        elif name not in columns and not is_json_lines(uri):
+            yield f"catalogue.label_types: {uri} has no column {name!r}; it has {list(columns)}"
 
 
 def _type_faults(uri: str, types: Mapping[str, str]) -> Iterator[str]:
@@ -210,23 +216,23 @@ def _type_faults(uri: str, types: Mapping[str, str]) -> Iterator[str]:
             )
 
 
-def _meaning_faults(uri: str, found: Mapping[str, str]) -> Iterator[str]:
-    """Find columns of which no value can be what the column means; text may be anything."""
+def _meaning_faults(uri: str, columns: Mapping[str, str]) -> Iterator[str]:
+    """Yield the faults of columns whose type never fits their meaning; text may hold anything."""
     if is_csv(uri):
         return
     for name, meaning in _MEANINGS.items():
-        kind = found.get(name, meaning)
+        kind = columns.get(name, meaning)
         if kind.startswith("list<") or kind.startswith("struct<") or kind in _NEVER[meaning]:
-            yield f"{uri}: column {name!r} is of the type {kind}, and must be {meaning}"
+            yield f"{uri}: column {name!r} has the type {kind}, but must be {meaning}"
 
 
 def _recordings(table: Table, block: Block) -> Iterator[Recording]:
-    meant = [_values(table, block, column) for column in _MEANT]
+    meanings = [_values(table, block, column) for column in _MEANING_COLUMNS]
     labels = [_values(table, block, column) for column in _labels(table)]
     names = [column.name for column in table.label_columns]
     rows = zip(*labels, strict=True) if labels else repeat((), len(block.places))
     file_name = table.uri.rpartition("/")[2]
-    cells = zip(block.places, zip(*meant, strict=True), rows, strict=True)
+    cells = zip(block.places, zip(*meanings, strict=True), rows, strict=True)
     for number, (place, meaning, row) in enumerate(cells):
         origin = f"{file_name} {place}"
         try:
@@ -234,26 +240,26 @@ def _recordings(table: Table, block: Block) -> Iterator[Recording]:
                 raise _BadRowError(Cause.BAD_ROW, f" {block.broken[number]}")
             uri, start, end, split = meaning
             misfits = [cell.message for cell in (split, *row) if isinstance(cell, _Misfit)]
-            told = () if misfits else tuple(zip(names, row, strict=True))
-            recording = _recording(table, origin, uri, start, end, split, told)
+            pairs = () if misfits else tuple(zip(names, row, strict=True))
+            recording = _recording(table, origin, uri, start, end, split, pairs)
             yield _faulty(recording, Cause.BAD_ROW, "".join(misfits)) if misfits else recording
         except _BadRowError as error:
-            # No other row is told by this one's place.
+            # The row's place identifies it, because the row names no recording.
             identity = recording_id(origin), error.uri or table.uri, origin
             yield _faulty(Recording(*identity, origin=origin), error.cause, error.message)
 
 
 def _faulty(recording: Recording, cause: Cause, message: str) -> Recording:
-    said = recording.origin + message
-    # Mended, or broken otherwise, the row is another version of itself.
-    fingerprint = f"fault:{digest(said)[:16]}"
-    return replace(recording, split=None, fault=(cause, said), fingerprint=fingerprint)
+    full_message = recording.origin + message
+    # A row with another fault, or with none, is a new version.
+    fingerprint = f"fault:{digest(full_message)[:16]}"
+    return replace(recording, split=None, fault=(cause, full_message), fingerprint=fingerprint)
 
 
 def _recording(
     table: Table, origin: str, uri: Any, start: Any, end: Any, split: Any, labels: Any
 ) -> Recording:
-    """Find which recording a row names; ``_BadRowError`` if none."""
+    """Return the recording that a row names; raise ``_BadRowError`` if there is none."""
     misfits = [cell.message for cell in (uri, start, end) if isinstance(cell, _Misfit)]
     if misfits:
         raise _BadRowError(Cause.BAD_ROW, "".join(misfits))
@@ -287,7 +293,7 @@ def _values(table: Table, block: Block, column: _Column) -> Sequence[Any]:
 
 
 def _value(block: Block, column: _Column, cell: Any) -> Any:
-    """Convert one cell, or say what is wrong with it and what to do about it."""
+    """Return a cell's value, or a misfit whose message says what to do."""
     try:
         return block.convert(cell, column.type, column.declared)[0]
     except CONVERSION_ERRORS:
@@ -300,8 +306,8 @@ def _remedy(column: _Column) -> str:
     if column.name in _MEANINGS:
         return ""
     return (
-        f", which the first {SAMPLE_ROWS:,} rows are;"
-        f" set catalogue.label_types: {{{column.name}: string}}, or correct it"
+        f", the type of the first {SAMPLE_ROWS:,} rows;"
+        f" set catalogue.label_types: {{{column.name}: string}}, or correct the value"
     )
 
 
@@ -318,7 +324,7 @@ def _resolve(table: Table, uri: str | None) -> tuple[str, str]:
 
 def _check_segment(uri: str, start: float | None, end: float | None) -> None:
     if start is not None and not 0 <= start < math.inf:
-        message = f", column 'start': {start} is no position in seconds"
+        message = f", column 'start': {start} is not a position in seconds"
         raise _BadRowError(Cause.BAD_SEGMENT, message, uri)
     if end is not None and not (start or 0) < end < math.inf:
         message = f", column 'end': {end} does not come after the start, {start or 0}"

@@ -1,8 +1,8 @@
-"""What was taken down, and what the user leaves out: recordings that no dataset may hold.
+"""The list of recordings that were taken down; the dataset must not hold them again.
 
-The list of what was taken down is an immutable file ``taken_down/DIGEST.jsonl``, which each
-commit names: a commit stays small however long the list is. A recording is on the list by its
-absolute URI, by its name below the catalogue's root, and by its content where that is known.
+The list is an immutable file ``taken_down/DIGEST.jsonl``. Each commit holds only the file's
+name, so a commit stays small even if the list is long. The list holds a recording's absolute
+URI, its id, and the digest of its content if that is known.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class TakenDown:
     Attributes
     ----------
     recording_id
-        Name of the recording below the catalogue's root; ``""`` where that is not known.
+        Id of the recording; ``""`` if it is not known.
     uri
-        Absolute URI, as the index had it.
+        Absolute URI from the index.
     time
-        When it was erased: UTC, ISO 8601.
+        Time of the takedown: UTC, ISO 8601.
     content
-        SHA-256 of the whole object; ``""`` where that is not known.
+        SHA-256 of the whole object; ``""`` if it is not known.
     """
 
     recording_id: str
@@ -39,7 +39,7 @@ class TakenDown:
 
 
 def taken_down_name(erased: Iterable[TakenDown]) -> str:
-    """Name the file of a list, by what is on it, in whatever order."""
+    """Return the file name of a list, made from its entries; their order does not matter."""
     return _name(_to_lines(erased))
 
 
@@ -48,7 +48,7 @@ def _name(lines: str) -> str:
 
 
 def write_taken_down(store: Store, erased: Iterable[TakenDown]) -> str:
-    """Write a list, unless it is there; give the file's name, for the commit."""
+    """Write a list unless its file exists; return the file's name, for the commit."""
     name = taken_down_name(erased := list(erased))
     if store.size(name) is None:
         store.put(name, _to_lines(erased).encode())
@@ -56,34 +56,34 @@ def write_taken_down(store: Store, erased: Iterable[TakenDown]) -> str:
 
 
 def _to_lines(erased: Iterable[TakenDown]) -> str:
-    ordered = sorted(set(erased), key=lambda one: (one.uri, *astuple(one)))
-    return "".join(json.dumps(asdict(one)) + "\n" for one in ordered)
+    ordered = sorted(set(erased), key=lambda entry: (entry.uri, *astuple(entry)))
+    return "".join(json.dumps(asdict(entry)) + "\n" for entry in ordered)
 
 
 def read_taken_down(store: Store, name: str) -> list[TakenDown]:
-    """Read a list; it is empty where a commit names none.
+    """Return the entries of a list; none if `name` is empty.
 
     Raises
     ------
     DatasetError
-        The file is missing or damaged: what was erased might come back.
+        The file is missing or damaged; without it, erased recordings might come back.
     """
     if not name:
         return []
     if name.startswith("["):
         # Commits before format 4 held the list itself.
-        return [TakenDown(**one) for one in json.loads(name)]
+        return [TakenDown(**entry) for entry in json.loads(name)]
     try:
         text = store.read(name).decode()
         erased = [TakenDown(**json.loads(line)) for line in text.splitlines()]
     except (FileNotFoundError, ValueError, TypeError) as error:
         raise DatasetError(
             f"{store.root}: {name}, the list of recordings that were taken down, is missing or "
-            "damaged; restore it from a backup, or they would come back"
+            "damaged; restore the file from a backup, otherwise the recordings could come back"
         ) from error
     if name != _name(text):
         raise DatasetError(
-            f"{store.root}: {name} is damaged: its content does not match its name; restore it "
-            "from a backup, or what was taken down would come back"
+            f"{store.root}: {name} is damaged: its content does not match its name; restore the "
+            "file from a backup, otherwise the recordings that were taken down could come back"
         )
     return erased

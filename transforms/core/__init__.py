@@ -1,1 +1,1 @@
-"""What every part speaks of: records, errors, names."""
+"""Records, errors and names that every other package uses."""

@@ -1,8 +1,8 @@
-"""What can go wrong, told apart by who must act on it.
+"""The errors of the project, grouped by who must act on them.
 
-A :class:`RecordingError` is one recording's fault: it becomes a row of the failures
-table and the run goes on. A :class:`UserError` stops the run with a message that says
-what to change. Anything else is a programming error and crashes.
+A :class:`RecordingError` concerns one recording: the recording becomes a row of the
+failures table and the run continues. A :class:`UserError` stops the run; its message says
+what to change. Any other exception is a programming error and crashes the run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Stage(StrEnum):
-    """Where on the data's path a recording failed."""
+    """The stage of the pipeline at which a recording failed."""
 
     LIST = "list"
     READ = "read"
@@ -24,7 +24,7 @@ class Stage(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why a recording failed; one word of a closed list, so that failures can be counted."""
+    """The reason why a recording failed: a word of a closed list, so failures can be counted."""
 
     BAD_NAME = "bad_name"
     BAD_ROW = "bad_row"
@@ -48,7 +48,7 @@ class Cause(StrEnum):
     DECODER_CRASH = "decoder_crash"
 
 
-#: Causes that another attempt may cure without the file having changed.
+#: Causes that a retry may cure although the file did not change.
 TRANSIENT_CAUSES = frozenset(
     {
         Cause.NOT_FOUND,
@@ -61,25 +61,25 @@ TRANSIENT_CAUSES = frozenset(
 )
 
 
-#: Causes of which another decode gives no more: something of the file is missing or damaged.
+#: Causes for which another decode gives no more audio: a part of the file is missing or damaged.
 DAMAGE_CAUSES = frozenset({Cause.TRUNCATED, Cause.CORRUPT})
 
 
 class RecordingError(Exception):
-    """One recording cannot be used.
+    """The error for a recording that cannot be used.
 
     Parameters
     ----------
     stage
-        Where it failed.
+        Stage at which the recording failed.
     cause
-        Why, as one word of :class:`Cause`.
+        Reason, as a word of :class:`Cause`.
     message
-        What was seen, in a sentence that names the values.
+        Sentence that describes the problem and names the values.
     audio
-        What can be read of the recording in spite of that, if it is known. Cause
-        ``length_mismatch``: the whole stream, as counted. Causes ``truncated`` and
-        ``corrupt``: the frames before the damage.
+        Part of the recording that can still be read, if it is known. For the cause
+        ``length_mismatch``: the whole stream, with its frames counted. For the causes
+        ``truncated`` and ``corrupt``: the frames before the damage.
     """
 
     def __init__(
@@ -101,24 +101,24 @@ class RecordingError(Exception):
 
 
 class UserError(Exception):
-    """The run cannot go on until its user changes something; the message says what."""
+    """The base class of errors that the user can fix; the message says how."""
 
 
 class ConfigError(UserError):
-    """The configuration is wrong: every fault found, one a line."""
+    """The configuration is wrong; the message lists every problem, one per line."""
 
 
 class CatalogueError(UserError):
-    """The catalogue cannot be read as one: missing, empty, or contradicting itself."""
+    """The catalogue cannot be used: it is missing, empty, or contradicts itself."""
 
 
 class DatasetError(UserError):
-    """The dataset is not what the command needs it to be."""
+    """The command cannot work with the dataset in its present state."""
 
 
 class UnavailableError(CatalogueError, DatasetError):
-    """A store does not answer for now: the same command may succeed later, nothing changed."""
+    """A store does not answer at the moment; the same command may succeed later, unchanged."""
 
 
 class ConflictError(DatasetError):
-    """Another run committed to the dataset meanwhile; nothing of this one was."""
+    """Another run committed to the dataset first; this run committed nothing."""

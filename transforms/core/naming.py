@@ -1,7 +1,8 @@
-"""What things are called: stable digests, and the URIs that recordings go by.
+"""Stable digests, and the URIs of recordings.
 
-A digest depends on nothing but its parts: not on the process, the machine, or Python's
-hash seed. Shard names, splits and orders that come from it survive retries and reruns.
+A digest depends only on its parts: not on the process, the machine, or Python's hash
+seed. Shard names, splits and orders are made from digests, so they stay the same when
+a step is retried or the run is repeated.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ _ABSOLUTE = re.compile(r"/|[A-Za-z][\w+.:-]*://", re.ASCII)
 
 
 def digest(*parts: str | bytes) -> str:
-    """Name a sequence of parts by 128 bits of BLAKE2b.
+    """Return the digest of a sequence of parts: 128 bits of BLAKE2b.
 
     Parameters
     ----------
     *parts
-        Text counts as its UTF-8 bytes. Each part is hashed behind its own length, so
-        that no two different sequences look alike.
+        Bytes, or text, which is encoded as UTF-8. The length of each part is hashed before
+        the part, so that different sequences never give the same input to the hash.
 
     Returns
     -------
@@ -39,7 +40,8 @@ def digest(*parts: str | bytes) -> str:
     """
     state = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for part in parts:
-        # "surrogatepass" keeps any text apart from any other, well-formed or not.
+        # With "surrogatepass", different texts give different bytes, even if they are not
+        # well-formed.
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
         state.update(len(data).to_bytes(8, "big"))
         state.update(data)
@@ -47,9 +49,9 @@ def digest(*parts: str | bytes) -> str:
 
 
 def fraction(*parts: str | bytes) -> float:
-    """Map parts to a number in [0, 1), uniformly and for ever the same.
+    """Return a number in [0, 1) that depends only on the parts, uniformly distributed.
 
-    Splits compare it with a threshold; seeded orders sort by it.
+    Splits compare the number with a threshold; seeded orders sort by it.
 
     Examples
     --------
@@ -58,12 +60,12 @@ def fraction(*parts: str | bytes) -> float:
     >>> 0.0 <= fraction("anything") < 1.0
     True
     """
-    # 53 bits are what a float holds exactly: more would round up to 1.0.
+    # A float holds 53 bits exactly; more bits could round up to 1.0.
     return (int(digest(*parts), 16) >> (8 * _DIGEST_BYTES - 53)) / (1 << 53)
 
 
 def shard_number(number: int, count: int) -> str:
-    """Number one of so many shards, as TFDS and Hugging Face do.
+    """Return a shard's number and the number of shards as text, as TFDS and Hugging Face do.
 
     >>> shard_number(7, 12), shard_number(7, 100_000)
     ('00007-of-00012', '000007-of-100000')
@@ -73,7 +75,7 @@ def shard_number(number: int, count: int) -> str:
 
 
 def bucket(key: str, n: int) -> int:
-    """Map a key to one of ``n`` buckets, uniformly.
+    """Return the number of the bucket, out of ``n``, that a key belongs to (uniform).
 
     Examples
     --------
@@ -93,7 +95,7 @@ def bucket(key: str, n: int) -> int:
 def recording_id(
     relative_uri: str, start_seconds: float | None = None, end_seconds: float | None = None
 ) -> str:
-    """Name a recording, or one segment of it, wherever the catalogue's root lies.
+    """Return the id of a recording or of a segment; it does not depend on the catalogue's root.
 
     Examples
     --------
@@ -108,14 +110,14 @@ def recording_id(
 
 
 def _seconds(value: float | None) -> str:
-    # Adding zero turns -0.0 into 0.0, which is the same position.
+    # Adding zero turns -0.0 into 0.0: both are the same position.
     return "" if value is None else repr(float(value) + 0.0)
 
 
 def split_chain(uri: str) -> tuple[str, str]:
-    """Split a URL into the part that paths are added to, and what it is chained to.
+    """Split a chained URL into its first part, to which paths are added, and the rest.
 
-    A plain path is never a chain, whatever its name.
+    A plain path is never a chain, even if it contains ``::``.
 
     Examples
     --------
@@ -131,7 +133,7 @@ def split_chain(uri: str) -> tuple[str, str]:
 
 
 def join_uri(root: str, relative: str) -> str:
-    """Name what lies at a relative path below a root.
+    """Return the URI of a relative path below a root.
 
     Examples
     --------
@@ -145,27 +147,27 @@ def join_uri(root: str, relative: str) -> str:
 
 
 def resolve_uri(root: str, uri: str) -> tuple[str, str]:
-    """Find where a table's URI points, and what it is called relative to the table.
+    """Return the absolute URI for a URI in a table, and the URI relative to the table.
 
-    Paths that begin with ``/`` and URLs are taken as they are; anything else is relative
+    Paths that begin with ``/`` and URLs are used unchanged; anything else is relative
     to ``root``, with ``.`` and ``..`` resolved as text (as in a URL). Nothing is decoded.
 
     Parameters
     ----------
     root
-        The directory of the table: an absolute path or a URL.
+        Directory of the table: an absolute path or a URL.
     uri
-        As the table gives it.
+        URI in the table.
 
     Returns
     -------
     absolute, relative : str
-        ``relative`` is the URI as given where it does not lie below ``root``.
+        ``relative`` is the unchanged URI if it does not lie below ``root``.
 
     Raises
     ------
     CatalogueError
-        If ``..`` climbs out of the store.
+        If ``..`` leads out of the store.
 
     Examples
     --------
@@ -178,7 +180,7 @@ def resolve_uri(root: str, uri: str) -> tuple[str, str]:
     """
     if _ABSOLUTE.match(uri):
         return uri, _below(root, uri)
-    # The test spares nearly every row the work of normalising.
+    # Nearly all rows need no normalising; this test skips it.
     relative = posixpath.normpath(uri) if "./" in uri or "//" in uri else uri
     if relative.startswith("../"):
         return _climb(root, relative), relative
@@ -197,7 +199,9 @@ def _climb(root: str, relative: str) -> str:
     head, chained = split_chain(root)
     scheme, separator, path = head.rpartition("://")
     absolute = posixpath.normpath(f"{path}/{relative}")
-    # What follows "://" is a bucket, a container or a host: no way leads above it.
+    # The name after "://" is a bucket, a container or a host: nothing lies above it.
     if absolute.startswith("..") or (separator and absolute.split("/")[0] != path.split("/")[0]):
-        raise CatalogueError(f"{relative!r} climbs out of {root}; give the whole URL instead")
+        raise CatalogueError(
+            f"{relative!r} points outside the store of {root}; give the full URL instead"
+        )
     return f"{scheme}{separator}{absolute}{chained}"

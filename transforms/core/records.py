@@ -1,7 +1,7 @@
-"""The records that travel between stages: small, frozen, and free of audio.
+"""The records that the stages pass to each other: small, frozen, without audio.
 
 Positions are integer samples. ``frames`` counts samples per channel at the recording's
-own rate; everything named ``*_sample`` counts samples at the target rate.
+own sample rate; every name ``*_sample`` counts samples at the target rate.
 """
 
 from __future__ import annotations
@@ -10,45 +10,46 @@ from dataclasses import dataclass, field
 
 from melmill.transforms.core.errors import Cause, RecordingError, Stage
 
-#: A label as the catalogue's table gave it: one value, or a list of them.
+#: A label from the catalogue's table: a single value or a list of values.
 Scalar = str | int | float | bool | None
 Label = Scalar | tuple[Scalar, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """One audio object, or one segment of it, as the catalogue lists it.
+    """One audio object, or one segment of an object, that the catalogue lists.
 
     Attributes
     ----------
     recording_id
         Stable digest of the URI relative to the catalogue's root, and of the segment.
     uri
-        Where the audio is, as fsspec opens it.
+        URI of the audio, as fsspec opens it.
     relative_uri
-        The URI below the catalogue's root; what the split is drawn from.
+        URI below the catalogue's root; the split is drawn from it.
     fingerprint
-        The store's own version of the object (ETag and size, generation, or size and
-        mtime); ``""`` where the catalogue is a table and the object was not seen yet.
+        Version that the store gives the object (ETag and size, generation, or size and
+        mtime); ``""`` if the catalogue is a table and the object was not looked up yet.
     size_bytes
-        The object's size; ``-1`` where not seen yet.
+        Size of the object; ``-1`` if the object was not looked up yet.
     start_seconds, end_seconds
-        The segment that the catalogue asks for; ``None`` for the recording's own ends.
+        Start and end of the segment in the catalogue; ``None`` for the start or the end of
+        the recording.
     split
-        The split that the catalogue's table gives it, if any.
+        Split that the catalogue's table gives, if any.
     labels
         ``(column, value)`` pairs, in the order of the table's columns.
     origin
-        Where the catalogue says so (``songs.csv line 7``), for messages.
+        Place of the entry in the catalogue (``songs.csv line 7``), for messages.
     change
-        What a refresh found of it, a key of
-        :attr:`~melmill.transforms.plan.comparing.Difference.counts`; of recordings that stay out,
-        why.
+        Result of a refresh for this recording, a key of
+        :attr:`~melmill.transforms.plan.comparing.Difference.counts`; for recordings that are
+        left out, the reason.
     content_hash
-        SHA-256 of the object's bytes, where the job asks for it; see
+        SHA-256 of the object's bytes, if the job asks for it; see
         :func:`~melmill.transforms.store.objects.hash_content`.
     fault
-        Cause and message where the catalogue's entry itself is wrong: nothing of it is read.
+        Cause and message if the catalogue's entry itself is wrong; its audio is not read.
     """
 
     recording_id: str
@@ -61,7 +62,7 @@ class Recording:
     split: str | None = None
     labels: tuple[tuple[str, Label], ...] = ()
     origin: str = ""
-    # Not among what a shard's name is made of: its rows do not tell it.
+    # Not part of the repr, from which a shard's name is made: the rows do not hold the hash.
     content_hash: str = field(default="", repr=False)
     fault: tuple[Cause, str] | None = field(default=None, repr=False)
     change: str = field(default="", repr=False, compare=False)
@@ -69,18 +70,18 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What a recording's header says, after it was found plausible.
+    """The header of a recording, after the check that it is plausible.
 
     Attributes
     ----------
     container, codec
-        Lower-case names (``wav``/``pcm_16``, ``ogg``/``vorbis``, ``m4a``/``aac``).
+        Names in lower case (``wav``/``pcm_16``, ``ogg``/``vorbis``, ``m4a``/``aac``).
     decoder
-        Which reader opens it: ``libsndfile`` or ``pyav``.
+        Name of the reader that opens the file: ``libsndfile`` or ``pyav``.
     sample_rate_hz, channels, frames
-        As decoded; ``frames`` is the number of samples per channel.
+        Values of the decoded audio; ``frames`` is the number of samples per channel.
     tags
-        Title, artist, album and the like, as ``(name, value)`` pairs sorted by name.
+        Title, artist, album and similar tags, as ``(name, value)`` pairs sorted by name.
     """
 
     container: str
@@ -99,9 +100,9 @@ class ProbedRecording:
     Attributes
     ----------
     recording, audio
-        The recording, and what is read of it.
+        Recording, and the audio that can be read from it.
     damage
-        Why that is not all of the recording; ``None`` where it is.
+        Reason why a part of the recording cannot be read; ``None`` if all of it can.
     """
 
     recording: Recording
@@ -110,7 +111,7 @@ class ProbedRecording:
 
     @property
     def seconds(self) -> float:
-        """Length of what is used of the file: all of it, or the segment."""
+        """Length of the audio that is used: the whole file, or the segment."""
         whole = self.audio.frames / self.audio.sample_rate_hz
         end = self.recording.end_seconds
         stop = whole if end is None else min(whole, end)
@@ -119,16 +120,16 @@ class ProbedRecording:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A row of the failures table: one recording that could not be used, and why.
+    """A row of the failures table: a recording that cannot be used, and the reason.
 
     Attributes
     ----------
     recording_id, uri, fingerprint
-        Which recording, in which version.
+        Id, URI and version of the recording.
     stage, cause, message
-        Where it failed, why, and what was seen.
+        Stage at which the recording failed, reason, and description.
     audio
-        What can be read of it in spite of that; see
+        Part of the recording that can still be read; see
         :class:`~melmill.transforms.core.errors.RecordingError`.
     """
 
@@ -142,7 +143,7 @@ class Failure:
 
     @classmethod
     def of(cls, recording: Recording, error: RecordingError) -> Failure:
-        """Say of a recording what went wrong with it."""
+        """Return the failure of a recording that raised an error."""
         return cls(
             recording.recording_id,
             recording.uri,

@@ -1,7 +1,7 @@
-"""The columns that a row can have, and the types that they are stored as.
+"""The columns that a row can have, and their types in storage.
 
-A type is named as Arrow prints it (``string``, ``int64``, ``list<double>``): the names
-stand in configuration files and in :class:`LabelColumn`.
+A type has the name that Arrow prints (``string``, ``int64``, ``list<double>``); configuration
+files and :class:`LabelColumn` use these names.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ SCALARS = {
     "bool": pa.bool_(),
 }
 
-#: melmill's own columns beside ``mel``, in order; ``channel`` is there only where each
-#: channel has rows of its own.
+#: melmill's own columns besides ``mel``, in order; ``channel`` exists only if each channel has
+#: its own rows.
 CORE_COLUMNS = {
     "recording_id": "string",
     "uri": "string",
@@ -34,10 +34,10 @@ CORE_COLUMNS = {
     "rms_dbfs": "float",
 }
 
-#: Names that no label may take; ``split`` is the table's partition column.
+#: Names that no label may have; ``split`` is the table's partition column.
 RESERVED_COLUMNS = frozenset({*CORE_COLUMNS, "mel", "split"})
 
-#: What a label column may hold.
+#: Types that a label column may have.
 LABEL_TYPES = tuple(
     form.format(scalar)
     for form in ("{}", "list<{}>")
@@ -46,13 +46,13 @@ LABEL_TYPES = tuple(
 
 
 def list_of(element: Any) -> Any:
-    """Give the Arrow type of a list of another type."""
-    # "element" is what Parquet calls it: named so here, a schema reads back as it was.
+    """Return the Arrow type of a list with elements of a type."""
+    # Parquet uses the name "element"; with it, a schema is unchanged after writing and reading.
     return pa.list_(pa.field("element", element))
 
 
 def arrow_type(name: str) -> Any:
-    """Give the Arrow type that a type's name stands for.
+    """Return the Arrow type for the name of a type.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def arrow_type(name: str) -> Any:
 
 
 def type_name(arrow: Any) -> str:
-    """Give the name of an Arrow type, as :func:`arrow_type` takes it."""
+    """Return the name of an Arrow type; the inverse of :func:`arrow_type`."""
     if pa.types.is_list(arrow):
         return f"list<{arrow.value_type}>"
     return str(arrow)
@@ -73,27 +73,27 @@ def type_name(arrow: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LabelColumn:
-    """A column of the catalogue's table that travels to the rows; always nullable.
+    """A column of the catalogue's table that is copied to the rows; always nullable.
 
     Attributes
     ----------
     name
-        The column's name; none of :data:`RESERVED_COLUMNS`.
+        Name of the column; must not be in :data:`RESERVED_COLUMNS`.
     type
-        One of :data:`LABEL_TYPES`.
+        Type, from :data:`LABEL_TYPES`.
     """
 
     name: str
     type: str
 
     def __post_init__(self) -> None:
-        """Refuse what no writer could write."""
+        """Raise ValueError for a type or a name that a label cannot have."""
         if self.type not in LABEL_TYPES:
-            raise ValueError(f"label {self.name!r}: type {self.type!r} is none of {LABEL_TYPES}")
+            raise ValueError(f"label {self.name!r}: type {self.type!r} is not in {LABEL_TYPES}")
         if not self.name or self.name in RESERVED_COLUMNS:
-            raise ValueError(f"a label cannot be named {self.name!r}: the name is taken")
+            raise ValueError(f"a label cannot have the name {self.name!r}: it is empty or reserved")
 
 
 def is_label(name: str) -> bool:
-    """Say whether a column is the catalogue's, not melmill's own."""
+    """Return whether a column comes from the catalogue and is not melmill's own."""
     return name not in RESERVED_COLUMNS

@@ -1,6 +1,7 @@
-"""How rows are distributed: over levels, and over the classes that their labels name.
+"""The distribution of rows over levels and over the classes of their labels.
 
-Gathered a row group at a time, kept with each shard, and added up without opening any.
+It is counted per row group and stored with each shard, so that the counts of shards can be
+added without opening the shards.
 """
 
 from __future__ import annotations
@@ -15,30 +16,30 @@ import numpy.typing as npt
 from melmill.transforms.rows.columns import LabelColumn
 from melmill.transforms.rows.schema import RowBatch
 
-#: Between the bins of ``peak_dbfs`` and ``rms_dbfs``; what is lower, and what is higher, has
-#: a bin of its own at either end. In dB re full scale.
+#: Edges between the bins of ``peak_dbfs`` and ``rms_dbfs``, in dB re full scale; lower and
+#: higher values have a bin of their own at each end.
 LEVEL_EDGES_DBFS = tuple(range(-96, 7, 3))
-#: Between the bins of recordings' durations; seconds.
+#: Edges between the bins of recordings' durations, in seconds.
 DURATION_EDGES_S = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18000)
-#: A label of more values than this names things, not classes.
+#: Largest number of classes; a label with more values does not name classes.
 MAX_CLASSES = 1000
 
 LEVELS = ("peak_dbfs", "rms_dbfs")
 
-#: A label's value that can be a class; ``None`` where the row has none.
+#: A label's value that can be a class; ``None`` for a row without a value.
 Class = str | bool | int | None
 
 
 @dataclass(frozen=True, slots=True)
 class ClassCount:
-    """How often a label has a value.
+    """The number of rows and recordings with a label's value.
 
     Attributes
     ----------
     column, value
-        The label and its value, or one of its values where it is a list.
+        Label and its value, or a single value from its list.
     rows, recordings
-        How many have it.
+        Number of rows and number of recordings with the value.
     """
 
     column: str
@@ -49,16 +50,17 @@ class ClassCount:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Of the rows of a shard, or of a split.
+    """The distribution of the rows of a shard or a split.
 
     Attributes
     ----------
     peak_dbfs, rms_dbfs
-        Rows in each bin between :data:`LEVEL_EDGES_DBFS`; empty where nothing was counted.
+        Number of rows in each bin between :data:`LEVEL_EDGES_DBFS`; empty if nothing was
+        counted.
     classes
-        Of labels of strings, integers, booleans, or lists of them; sorted.
+        Counts for labels of strings, integers, booleans, or lists of them; sorted.
     many
-        Such labels of more than :data:`MAX_CLASSES` values, of which none is counted.
+        Names of such labels with more than :data:`MAX_CLASSES` values, which are not counted.
     """
 
     peak_dbfs: tuple[int, ...] = ()
@@ -68,7 +70,7 @@ class Distribution:
 
 
 def histogram(values: npt.ArrayLike, edges: Sequence[float]) -> npt.NDArray[np.int64]:
-    """Count values below the first edge, from each edge to the next, and from the last on.
+    """Return the numbers of values below the first edge, between edges, and from the last on.
 
     >>> histogram([-np.inf, 0, 1, 5], (0, 2)).tolist()
     [1, 2, 1]
@@ -79,7 +81,7 @@ def histogram(values: npt.ArrayLike, edges: Sequence[float]) -> npt.NDArray[np.i
 
 @dataclass(slots=True)
 class DistributionCounter:
-    """Gathers a :class:`Distribution` from rows, or from the distributions of parts."""
+    """A counter that makes a :class:`Distribution` from rows or from other distributions."""
 
     levels: dict[str, npt.NDArray[np.int64]] = field(
         default_factory=lambda: {name: histogram((), LEVEL_EDGES_DBFS) for name in LEVELS}
@@ -88,25 +90,26 @@ class DistributionCounter:
     many: set[str] = field(default_factory=set)
 
     def count(self, batch: RowBatch, labels: Sequence[LabelColumn]) -> None:
-        """Take a row group into account."""
+        """Add the rows of a row group."""
         for name in LEVELS:
             self.levels[name] += histogram(batch.columns[name], LEVEL_EDGES_DBFS)
-        # A recording is counted where it begins: its rows may lie in several shards.
-        first = np.asarray(batch.columns["chunk_index"]) == 0
-        first &= np.asarray(batch.columns.get("channel", 0)) == 0
+        # A recording is counted at its first row, because its rows may lie in several shards.
+        is_first = np.asarray(batch.columns["chunk_index"]) == 0
+        is_first &= np.asarray(batch.columns.get("channel", 0)) == 0
         for label in labels:
             if "double" not in label.type:
-                for value, begins in zip(batch.columns[label.name], first.tolist(), strict=True):
-                    for one in _classes(value):
-                        self._add(label.name, one, 1, begins)
+                values = batch.columns[label.name]
+                for value, first in zip(values, is_first.tolist(), strict=True):
+                    for label_class in _classes(value):
+                        self._add(label.name, label_class, 1, first)
 
     def add(self, part: Distribution) -> None:
-        """Take a part into account."""
+        """Add the distribution of a part."""
         for name in LEVELS:
             if counts := getattr(part, name):
                 self.levels[name] += np.array(counts)
         for column in part.many:
-            self._forget(column)
+            self._drop(column)
         for entry in part.classes:
             self._add(entry.column, entry.value, entry.rows, entry.recordings)
 
@@ -114,17 +117,17 @@ class DistributionCounter:
         if column in self.many:
             return
         classes = self.classes.setdefault(column, {})
-        known = classes.get(value, (0, 0))
-        classes[value] = known[0] + rows, known[1] + recordings
+        counts = classes.get(value, (0, 0))
+        classes[value] = counts[0] + rows, counts[1] + recordings
         if len(classes) > MAX_CLASSES:
-            self._forget(column)
+            self._drop(column)
 
-    def _forget(self, column: str) -> None:
+    def _drop(self, column: str) -> None:
         self.classes.pop(column, None)
         self.many.add(column)
 
     def total(self) -> Distribution:
-        """Give what was gathered."""
+        """Return the distribution of all rows that were added."""
         classes = [
             ClassCount(column, value, *counts)
             for column, values in self.classes.items()
@@ -136,7 +139,7 @@ class DistributionCounter:
 
 
 def _classes(value: Any) -> Iterator[Class]:
-    # Each of a list's values once, in an order that does not depend on hashes.
+    # A list's values without repeats, in an order that does not depend on hashes.
     yield from dict.fromkeys(value) if isinstance(value, list | tuple) else (value,)
 
 
@@ -145,37 +148,37 @@ def _order(entry: ClassCount) -> tuple[str, str]:
 
 
 def balance(splits: Mapping[str, Distribution]) -> dict[str, dict[str, Any]]:
-    """Compare how the recordings of each split are divided among the classes of each label.
+    """Return how the recordings of each split are distributed over the classes of each label.
 
     Returns
     -------
     dict
-        By label: ``classes`` (their number), ``missing`` (by split, the classes that it has no
-        recording of) and ``largest_difference`` (of a class's share in a split from its share
-        in all of them: ``split``, ``value``, ``share``, ``overall``). Labels of one class, or
-        of too many, are left out.
+        By label: ``classes`` (number of classes), ``missing`` (by split, the classes without a
+        recording in the split) and ``largest_difference`` (between a class's share in a split
+        and its share in all splits: ``split``, ``value``, ``share``, ``overall``). Labels with
+        a single class or with too many classes are left out.
 
     Examples
     --------
-    >>> found = balance({
+    >>> report = balance({
     ...     "train": Distribution(
     ...         classes=(ClassCount("key", "C", 9, 3), ClassCount("key", "D", 1, 1))
     ...     ),
     ...     "test": Distribution(classes=(ClassCount("key", "C", 2, 1),)),
     ... })
-    >>> found["key"]["missing"], found["key"]["largest_difference"]
+    >>> report["key"]["missing"], report["key"]["largest_difference"]
     ({'test': ['D']}, {'split': 'test', 'value': 'C', 'share': 1.0, 'overall': 0.8})
     """
     many = {column for split in splits.values() for column in split.many}
     counts: dict[str, dict[str, dict[Class, int]]] = {}
     for name, split in splits.items():
         for entry in split.classes:
-            of_split = counts.setdefault(entry.column, {name: {} for name in splits})[name]
-            of_split[entry.value] = entry.recordings
+            by_split = counts.setdefault(entry.column, {name: {} for name in splits})
+            by_split[name][entry.value] = entry.recordings
     return {
-        column: found
+        column: comparison
         for column, by_split in counts.items()
-        if column not in many and (found := _compare(by_split))
+        if column not in many and (comparison := _compare(by_split))
     }
 
 
@@ -208,7 +211,7 @@ def _compare(by_split: Mapping[str, Mapping[Class, int]]) -> dict[str, Any] | No
     }
 
 
-def _difference(one: Mapping[str, Any]) -> float:
-    # Of two classes one gains what the other loses: rounding is not to choose between them.
-    difference: float = one["share"] - one["overall"]
+def _difference(entry: Mapping[str, Any]) -> float:
+    # With two classes, both have the same difference: a rounding error must not choose one.
+    difference: float = entry["share"] - entry["overall"]
     return round(abs(difference), 12)

@@ -1,7 +1,7 @@
-"""Mean and standard deviation of each mel band, gathered a row group at a time.
+"""Mean and standard deviation of each mel band, computed per row group and merged.
 
-Sums of squares about zero lose the digits that a standard deviation is made of. These
-moments are about the mean, and two parts merge by the formula of Chan, Golub and LeVeque
+Sums of squares about zero lose the digits that a standard deviation needs. These moments
+are about the mean, and two parts are merged by the formula of Chan, Golub and LeVeque
 ("Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979).
 """
 
@@ -13,7 +13,7 @@ from functools import reduce
 import numpy as np
 import numpy.typing as npt
 
-#: Rows measured at once: their deviations from the mean stay in the processor's cache.
+#: Number of rows in a step: their deviations from the mean fit into the processor's cache.
 _ROWS = 16
 
 
@@ -24,11 +24,11 @@ class Moments:
     Attributes
     ----------
     count
-        Values in each band.
+        Number of values in each band.
     mean, m2 : float64 [n_mels]
-        Mean, and sum of squared deviations from it.
+        Mean, and sum of squared deviations from the mean.
     low, high : float
-        Smallest and largest value of all bands.
+        Smallest and largest value in all bands.
     """
 
     count: int
@@ -39,13 +39,13 @@ class Moments:
 
     @classmethod
     def empty(cls, n_mels: int) -> Moments:
-        """Moments of nothing."""
+        """Return the moments of no values."""
         zeros = np.zeros(n_mels)
         return cls(0, zeros, zeros, float("inf"), float("-inf"))
 
     @classmethod
     def of(cls, mel: npt.NDArray[np.float32]) -> Moments:
-        """Measure rows.
+        """Return the moments of rows.
 
         Parameters
         ----------
@@ -65,7 +65,7 @@ class Moments:
         rows, _, frames = mel.shape
         mean = mel.sum(axis=2, dtype=np.float64).sum(axis=0) / (rows * frames)
         centred = mel - mean.astype(np.float32)[:, None]
-        # The float32 sums are of one row's frames only; float64 takes over from there.
+        # Frames of a row are summed in float32, rows in float64.
         sums = centred.sum(axis=2).sum(axis=0, dtype=np.float64)
         squares = np.einsum("rmf,rmf->rm", centred, centred).sum(axis=0, dtype=np.float64)
         count = rows * frames
@@ -79,7 +79,7 @@ class Moments:
         )
 
     def merge(self, other: Moments) -> Moments:
-        """Join two parts; the order matters to the last bits only."""
+        """Return the moments of two parts together; the order changes only the last bits."""
         if not (self.count and other.count):
             return self if self.count else other
         count = self.count + other.count
@@ -94,7 +94,7 @@ class Moments:
 
     @property
     def std(self) -> npt.NDArray[np.float64]:
-        """Population standard deviation of each band; NaN where nothing was counted."""
+        """Population standard deviation of each band; NaN if there are no values."""
         if not self.count:
             return np.full_like(self.mean, np.nan)
         return np.sqrt(self.m2 / self.count)

@@ -1,4 +1,4 @@
-"""Mel bands brought to mean 0 and standard deviation 1, on request, in a view of a snapshot."""
+"""Normalization of mel bands to mean 0 and standard deviation 1, in a view of a snapshot."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.rows.moments import Moments
 from melmill.transforms.rows.schema import Float32Array, RowBatch
 
-#: Over what a mel band's mean and standard deviation are taken: the training split, the
-#: chunk, or the recording.
+#: Kind of normalization: none, or with the mean and standard deviation of each mel band over the
+#: training split, the chunk, or the recording.
 Normalization = Literal["none", "global", "per_chunk", "per_recording"]
 
-#: The least standard deviation that is divided by, in the unit of ``mel``; digital silence
-#: has none.
+#: Smallest divisor, in the unit of ``mel``: the standard deviation of digital silence is 0.
 MIN_STD = 1e-5
 
 
 def check_normalization(name: str) -> Normalization:
-    """Give a normalisation's name back; ``ConfigError`` where there is none of that name."""
+    """Return a normalization's name; raise ``ConfigError`` if the name is unknown."""
     allowed = get_args(Normalization)
     if name not in allowed:
         raise ConfigError(f"--normalize {name}: unknown; allowed: {', '.join(allowed)}")
@@ -33,13 +32,14 @@ def check_normalization(name: str) -> Normalization:
 def standardize(
     mel: Float32Array, mean: npt.ArrayLike, std: npt.ArrayLike
 ) -> npt.NDArray[np.float32]:
-    """Subtract a mean from each band, and divide by a standard deviation.
+    """Return each band minus its mean, divided by its standard deviation.
 
     Parameters
     ----------
     mel : float32 [..., n_mels, frames]
     mean, std : [..., n_mels]
-        Rounded to float32 first, as whoever does it at load time has them.
+        Mean and standard deviation; they are first rounded to float32, so that code that
+        normalizes at load time gets the same values.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def standardize(
 
 
 def standardize_chunks(mel: Float32Array) -> npt.NDArray[np.float32]:
-    """Bring each band of each chunk to mean 0 and standard deviation 1.
+    """Return each band of each chunk with mean 0 and standard deviation 1.
 
     Parameters
     ----------
@@ -66,14 +66,14 @@ def standardize_chunks(mel: Float32Array) -> npt.NDArray[np.float32]:
 def standardize_recordings(
     batch: RowBatch, moments: Mapping[str, Moments]
 ) -> npt.NDArray[np.float32]:
-    """Bring each band of each recording to mean 0 and standard deviation 1.
+    """Return each row with mean 0 and standard deviation 1 for each band of its recording.
 
     Parameters
     ----------
     batch
         Rows of any recordings.
     moments
-        Of each of them, by ``recording_id``.
+        Moments of each recording, by ``recording_id``.
     """
     ids = batch.columns["recording_id"]
     mean = np.stack([moments[name].mean for name in ids])
@@ -81,19 +81,19 @@ def standardize_recordings(
 
 
 def measure_recordings(batches: Iterable[RowBatch]) -> dict[str, Moments]:
-    """Measure the bands of each recording that the rows are of.
+    """Return the moments of each recording in the rows.
 
     Returns
     -------
     dict
         Moments by ``recording_id``.
     """
-    found: dict[str, Moments] = {}
+    moments: dict[str, Moments] = {}
     for batch in batches:
         for name, rows in _runs(batch.columns["recording_id"]):
             part = Moments.of(batch.mel[rows])
-            found[name] = found[name].merge(part) if name in found else part
-    return found
+            moments[name] = moments[name].merge(part) if name in moments else part
+    return moments
 
 
 def _runs(names: Sequence[Any] | npt.NDArray[Any]) -> Iterator[tuple[str, slice]]:

@@ -1,8 +1,7 @@
-"""Parquet shards, written and read a row group at a time.
+"""Parquet shards, written and read by row group.
 
-A shard's bytes are a function of its rows, its schema and its metadata (and of the
-version of pyarrow): nothing in the file tells when or where it was written, so a shard
-that is made twice is the same file.
+A shard's bytes depend only on its rows, its schema, its metadata and the version of pyarrow:
+the file holds no time or place of writing, so a retry writes the same file.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 
 from melmill.transforms.rows.schema import Float32Array, RowBatch, RowSchema, to_table
 
-#: Rows that a row group should have: larger ones scan no faster, and a random row costs more.
+#: Rows per row group: larger row groups scan no faster, and a random row costs more.
 ROW_GROUP_ROWS = 128
 
 _MEL_LEAF = "mel.list.element.list.element"
@@ -28,25 +27,25 @@ def _leaf(name: str, kind: str) -> str:
 
 
 class ParquetShard:
-    """One shard being written to a local file; each batch becomes one row group.
+    """A writer of a shard to a local file; each batch becomes a row group.
 
-    As a context manager it leaves a whole file, or, after an exception, none.
+    The context manager leaves a complete file or, after an exception, no file.
 
     Parameters
     ----------
     path
-        Where to write. Only local: stores are given whole files.
+        Local path of the file; stores get complete files.
     schema
-        The dataset's columns.
+        Columns of the dataset.
     metadata
-        Goes into the schema's metadata (configuration, versions), sorted by key.
+        Entries for the schema's metadata (configuration, versions); they are sorted by key.
     compression_level
-        Of zstd.
+        Compression level of zstd.
 
     Attributes
     ----------
     rows
-        How many rows were added so far.
+        Number of rows added so far.
     """
 
     def __init__(
@@ -71,23 +70,23 @@ class ParquetShard:
         self._writer.add_key_value_metadata(_all_metadata(schema, metadata or {}))
 
     def add(self, batch: RowBatch) -> None:
-        """Write the batch as one row group.
+        """Write the batch as a row group.
 
         Raises
         ------
         ValueError
-            If the batch is not of the shard's schema, or empty.
+            If the batch does not match the shard's schema, or is empty.
         """
         table = to_table(batch, self._schema).replace_schema_metadata(None)
         self._writer.write_table(table, row_group_size=batch.rows)
         self.rows += batch.rows
 
     def close(self) -> None:
-        """Write the footer; before that, the file is not Parquet."""
+        """Write the footer; without it, the file is not Parquet."""
         self._writer.close()
 
     def __enter__(self) -> Self:
-        """Give the shard itself."""
+        """Return the writer itself."""
         return self
 
     def __exit__(
@@ -98,54 +97,54 @@ class ParquetShard:
     ) -> None:
         """Close the file, and remove it if an exception ended the block."""
         self.close()
-        # A closed writer leaves a readable file, also when rows are missing from it.
+        # A closed writer leaves a readable file even if rows are missing.
         if kind is not None:
             self._path.unlink()
 
 
-def _all_metadata(schema: RowSchema, given: Mapping[str, str]) -> dict[str, str]:
-    own = _own_metadata(schema)
-    if taken := sorted(given.keys() & own.keys()):
-        raise ValueError(f"metadata keys {taken} are the schema's own")
-    return dict(sorted((own | dict(given)).items()))
+def _all_metadata(schema: RowSchema, metadata: Mapping[str, str]) -> dict[str, str]:
+    own = _schema_metadata(schema)
+    if conflicts := sorted(metadata.keys() & own.keys()):
+        raise ValueError(f"metadata keys {conflicts} are the schema's own; use other keys")
+    return dict(sorted((own | dict(metadata)).items()))
 
 
-def _own_metadata(schema: RowSchema) -> dict[str, str]:
+def _schema_metadata(schema: RowSchema) -> dict[str, str]:
     return {key.decode(): value.decode() for key, value in schema.arrow().metadata.items()}
 
 
 def _encodings(schema: RowSchema) -> dict[str, Any]:
     others = [_leaf(name, kind) for name, kind in schema.columns().items()]
     return {
-        # Splitting floats by byte puts the exponents, which repeat, beside one another.
+        # A split of floats by byte stores the exponents, which repeat, next to each other.
         "use_byte_stream_split": [_MEL_LEAF],
         "use_dictionary": others,
         "write_statistics": others,
         "write_page_checksum": True,
-        # The types are Parquet's own: a copy of them in Arrow's form would say nothing new.
-        # (Without it pyarrow drops the metadata too, hence add_key_value_metadata above.)
+        # Parquet's own types describe the columns; a copy as an Arrow schema is not needed.
+        # (Without the copy pyarrow drops the metadata, so add_key_value_metadata writes it.)
         "store_schema": False,
     }
 
 
 def read_schema(source: str | Path | IO[bytes]) -> tuple[RowSchema, dict[str, str]]:
-    """Read what a shard was opened with: its schema, and the metadata beside it.
+    """Return the schema and the metadata with which a shard was written.
 
     Raises
     ------
     ValueError
-        If the file is Parquet, but no shard of melmill. pyarrow's own exceptions
-        (``pyarrow.ArrowInvalid`` is a ``ValueError`` too) where it is not Parquet.
+        If the file is Parquet, but not a shard of melmill. If the file is not Parquet,
+        pyarrow's own exceptions pass through (``pyarrow.ArrowInvalid`` is a ``ValueError``).
     """
     arrow = pq.read_schema(source)
     schema = RowSchema.from_arrow(arrow)
-    found = {key.decode(): value.decode() for key, value in arrow.metadata.items()}
-    own = _own_metadata(schema)
-    return schema, {key: value for key, value in found.items() if key not in own}
+    metadata = {key.decode(): value.decode() for key, value in arrow.metadata.items()}
+    own = _schema_metadata(schema)
+    return schema, {key: value for key, value in metadata.items() if key not in own}
 
 
 def count_row_groups(source: str | Path | IO[bytes]) -> int:
-    """Count the row groups of a shard."""
+    """Return the number of row groups in a shard."""
     number: int = pq.read_metadata(source).num_row_groups
     return number
 
@@ -157,38 +156,38 @@ def read_rows(
     columns: Collection[str] | None = None,
     verify: bool = True,
 ) -> Iterator[RowBatch]:
-    """Read a shard, a row group at a time.
+    """Yield the rows of a shard, by row group.
 
     Parameters
     ----------
     source
-        A local path, or a seekable binary file.
+        Local path, or seekable binary file.
     groups
-        Which row groups, from 0; ``None`` for all.
+        Numbers of the row groups to read, from 0; ``None`` for all.
     columns
-        Which columns beside ``mel``; ``None`` for all.
+        Names of the columns to read besides ``mel``; ``None`` for all.
     verify
-        Whether pages' checksums are verified.
+        Whether the pages' checksums are verified.
 
     Yields
     ------
     RowBatch
-        One row group; ``mel`` is a read-only view of what pyarrow decoded.
+        Rows of a row group; ``mel`` is a read-only view of pyarrow's memory.
 
     Raises
     ------
     ValueError
-        If the file is no shard of melmill, or some ``mel`` has another shape or a null.
+        If the file is not a shard of melmill, or a ``mel`` has the wrong shape or a null.
     OSError
-        If a page's checksum is wrong (pyarrow's words), or reading failed.
+        If a page's checksum is wrong (with pyarrow's message), or a read failed.
     """
     with pq.ParquetFile(source, page_checksum_verification=verify) as file:
         schema = RowSchema.from_arrow(file.schema_arrow)
         kinds = schema.columns()
-        chosen = {name: kinds[name] for name in kinds if columns is None or name in columns}
+        selected = {name: kinds[name] for name in kinds if columns is None or name in columns}
         for index in range(file.num_row_groups) if groups is None else groups:
-            table = file.read_row_group(index, [*chosen, "mel"])
-            yield _to_batch(table, chosen, schema, f"row group {index}")
+            table = file.read_row_group(index, [*selected, "mel"])
+            yield _to_batch(table, selected, schema, f"row group {index}")
 
 
 def _to_batch(table: Any, kinds: Mapping[str, str], schema: RowSchema, where: str) -> RowBatch:
@@ -197,7 +196,7 @@ def _to_batch(table: Any, kinds: Mapping[str, str], schema: RowSchema, where: st
 
 
 def _one_array(column: Any) -> Any:
-    # combine_chunks copies, also where there is but one.
+    # combine_chunks makes a copy, even of a single chunk.
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
@@ -219,5 +218,5 @@ def _mel_array(column: Any, schema: RowSchema, where: str) -> Float32Array:
 def _elements(lists: Any, length: int, where: str) -> Any:
     lengths = np.diff(lists.offsets.to_numpy())
     if lists.null_count or np.any(lengths != length):
-        raise ValueError(f"{where}: mel has lists that are not {length} long")
+        raise ValueError(f"{where}: mel has lists whose length is not {length}")
     return lists.flatten()

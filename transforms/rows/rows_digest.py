@@ -1,8 +1,9 @@
-"""A digest of a recording's rows, the same however they are divided into shards.
+"""A digest of a recording's rows, which does not depend on how shards divide the rows.
 
-A row's digest is the first half of the SHA-256 of its place and its values; that of several rows
-is their sum modulo 2**128. Sums of parts therefore add up to that of the whole, in any order.
-(Measured: 40 µs a row of 128 by 130 values, 0.9 % of an extraction; BLAKE2b takes twice as long.)
+A row's digest is the first half of the SHA-256 of its place and its values. The digest of several
+rows is the sum of their digests modulo 2**128, so the digests of parts add up to the digest of the
+whole, in any order.
+(Measured: 40 µs per row of 128 by 130 values, 0.9 % of an extraction; BLAKE2b takes twice as long.)
 """
 
 from __future__ import annotations
@@ -27,34 +28,34 @@ def rows_digest(
     valid_samples: Integers,
     mel: npt.NDArray[np.float32],
 ) -> int:
-    """Compute the digest of some rows of one recording.
+    """Return the digest of rows of a recording.
 
     Parameters
     ----------
     chunk_index, channel, start_sample, valid_samples
-        Each row's columns; ``channel`` is 0 where the dataset has no such column.
+        Columns of the rows; ``channel`` is 0 if the dataset has no such column.
     mel
-        float32 [rows, n_mels, n_frames].
+        Values, float32 [rows, n_mels, n_frames].
 
     Returns
     -------
     int
-        From 0, that of no rows, to 2**128 - 1.
+        Digest from 0 (the digest of no rows) to 2**128 - 1.
 
     Raises
     ------
     ValueError
-        If ``mel`` is not float32, or the columns are not equally long.
+        If ``mel`` is not float32, or the columns have different lengths.
 
     Examples
     --------
     >>> mel = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    >>> both = rows_digest([0, 1], [0, 0], [0, 512], [512, 100], mel)
+    >>> whole = rows_digest([0, 1], [0, 0], [0, 512], [512, 100], mel)
     >>> parts = [
     ...     rows_digest([1], [0], [512], [100], mel[1:]),
     ...     rows_digest([0], [0], [0], [512], mel[:1]),
     ... ]
-    >>> combine_digests(parts) == both
+    >>> combine_digests(parts) == whole
     True
     """
     if mel.dtype != np.float32:
@@ -65,7 +66,7 @@ def rows_digest(
 
 
 def combine_digests(digests: Iterable[int]) -> int:
-    """Give the digest of all rows from those of their parts, in any order.
+    """Return the digest of all rows from the digests of their parts, in any order.
 
     >>> combine_digests([]), combine_digests([2**128 - 1, 3])
     (0, 2)
@@ -74,7 +75,7 @@ def combine_digests(digests: Iterable[int]) -> int:
 
 
 def digest_text(digest: int) -> str:
-    """Write a digest as it is stored: 32 hexadecimal digits.
+    """Return a digest as 32 hexadecimal digits, the stored form.
 
     >>> digest_text(255)
     '000000000000000000000000000000ff'

@@ -1,9 +1,9 @@
-"""The row: which columns a chunk has in a dataset, and how a row group of them is held.
+"""The row: the columns of a chunk in a dataset, and a batch of rows in memory.
 
-One :class:`RowSchema` describes every shard of a snapshot; a :class:`RowBatch` is the
-rows of one row group. Both writers (:mod:`~melmill.transforms.rows.parquet` and
-:mod:`~melmill.transforms.rows.tfrecord`) take their values through :func:`to_columns`, so the
-two formats cannot disagree about a row.
+A :class:`RowSchema` describes every shard of a snapshot; a :class:`RowBatch` holds the
+rows of a row group. Both writers (:mod:`~melmill.transforms.rows.parquet` and
+:mod:`~melmill.transforms.rows.tfrecord`) get their values from :func:`to_columns`, so both
+formats hold the same rows.
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ class RowSchema:
     Attributes
     ----------
     n_mels, n_frames
-        Shape of one chunk's ``mel``.
+        Shape of a chunk's ``mel``.
     labels
-        The label columns, which stand between the core columns and ``mel``.
+        Label columns, which come after the core columns and before ``mel``.
     per_channel
-        Whether each channel has rows of its own, told apart by ``channel``.
+        Whether each channel has its own rows, with its number in ``channel``.
     """
 
     n_mels: int
@@ -67,21 +67,21 @@ class RowSchema:
     per_channel: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse two columns of one name."""
+        """Raise ValueError if two label columns have the same name."""
         names = [label.name for label in self.labels]
         if len(set(names)) < len(names):
-            raise ValueError(f"two label columns have one name: {sorted(names)}")
+            raise ValueError(f"two label columns have the same name: {sorted(names)}")
 
     def columns(self) -> dict[str, str]:
-        """Give the type's name of every column but ``mel``, in order."""
+        """Return the type's name for every column except ``mel``, in order."""
         core = {k: v for k, v in CORE_COLUMNS.items() if self.per_channel or k != "channel"}
         return core | {label.name: label.type for label in self.labels}
 
     def arrow(self) -> Any:
-        """Give the ``pyarrow.Schema``; its metadata holds the shape that ``mel`` has.
+        """Return the ``pyarrow.Schema``; its metadata holds the shape of ``mel``.
 
-        Every field is nullable, as the readers' own schemas are (Hugging Face refuses
-        others); :func:`to_columns` sees to it that only labels are ever null.
+        Every field is nullable, as in the readers' own schemas (Hugging Face accepts no
+        others), but :func:`to_columns` allows nulls only in labels.
         """
         fields = [pa.field(name, arrow_type(kind)) for name, kind in self.columns().items()]
         fields.append(pa.field("mel", list_of(list_of(pa.float32()))))
@@ -94,30 +94,30 @@ class RowSchema:
 
     @classmethod
     def from_arrow(cls, schema: Any) -> RowSchema:
-        """Read back what :meth:`arrow` made; ``ValueError`` for any other schema."""
+        """Return the schema that :meth:`arrow` converted; raise ``ValueError`` for any other."""
         shape = schema.metadata or {}
         if _N_MELS not in shape or _N_FRAMES not in shape:
             raise ValueError("not a shard of melmill: its metadata lacks the shape of mel")
         labels = (LabelColumn(f.name, type_name(f.type)) for f in schema if is_label(f.name))
-        found = cls(
+        row_schema = cls(
             int(shape[_N_MELS]), int(shape[_N_FRAMES]), tuple(labels), "channel" in schema.names
         )
-        if not schema.equals(found.arrow(), check_metadata=False):
+        if not schema.equals(row_schema.arrow(), check_metadata=False):
             raise ValueError(f"not a shard of melmill: its columns are {schema.names}")
-        return found
+        return row_schema
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowBatch:
-    """The rows of one row group.
+    """The rows of a row group.
 
     Attributes
     ----------
     columns
-        A sequence of values for every column but ``mel``: NumPy arrays, or lists with
-        ``None`` for a null label.
+        Values of every column except ``mel``: NumPy arrays, or lists with ``None`` for a null
+        label.
     mel
-        float32 [rows, n_mels, n_frames], C-contiguous; written from where it lies.
+        Values, float32 [rows, n_mels, n_frames], C-contiguous; written without a copy.
     """
 
     columns: Mapping[str, Sequence[Any] | Array]
@@ -125,30 +125,30 @@ class RowBatch:
 
     @property
     def rows(self) -> int:
-        """How many rows the batch has."""
+        """Number of rows in the batch."""
         return len(self.mel)
 
 
 def to_columns(batch: RowBatch, schema: RowSchema) -> dict[str, Any]:
-    """Give every column but ``mel`` as an Arrow array of the type that the schema says.
+    """Return every column except ``mel`` as an Arrow array of the schema's type.
 
     Parameters
     ----------
     batch
-        Rows that are to be written.
+        Rows to write.
     schema
-        The dataset's columns.
+        Columns of the dataset.
 
     Returns
     -------
     dict of str to pyarrow.Array
-        In the schema's order.
+        Columns in the schema's order.
 
     Raises
     ------
     ValueError
-        If columns or lengths differ from the schema's, a value cannot be held exactly,
-        or a column that is no label has a null.
+        If the columns or their lengths do not match the schema, a value cannot be stored
+        exactly, or a column that is not a label has a null.
     """
     expected = schema.columns()
     if set(batch.columns) != set(expected):
@@ -164,7 +164,7 @@ def _column(batch: RowBatch, name: str, kind: Any) -> Any:
     if len(array) != batch.rows:
         raise ValueError(f"column {name!r} has {len(array)} values for {batch.rows} rows")
     if array.null_count and not is_label(name):
-        raise ValueError(f"column {name!r} has {array.null_count} nulls; only labels may")
+        raise ValueError(f"column {name!r} has {array.null_count} nulls; only labels may be null")
     return array
 
 
@@ -172,26 +172,26 @@ def _convert(values: Sequence[Any] | Array, kind: Any) -> Any:
     scalar = kind.value_type if pa.types.is_list(kind) else kind
     if not pa.types.is_integer(scalar) or isinstance(values, np.ndarray):
         return pa.array(values, kind)
-    # Asked for integers, Arrow makes 1 of a Python 1.5; its casts refuse to.
-    found = pa.array(values)
-    floats = "double" in str(found.type)
-    return found.cast(kind) if floats else pa.array(values, kind)
+    # pa.array with an integer type turns Python's 1.5 into 1; a cast raises an error instead.
+    inferred = pa.array(values)
+    is_float = "double" in str(inferred.type)
+    return inferred.cast(kind) if is_float else pa.array(values, kind)
 
 
 def to_table(batch: RowBatch, schema: RowSchema) -> Any:
-    """Give the batch as a ``pyarrow.Table`` whose ``mel`` lies where the batch has it.
+    """Return the batch as a ``pyarrow.Table`` that shares the memory of ``mel``.
 
     Parameters
     ----------
     batch
-        Rows that are to be written.
+        Rows to write.
     schema
-        The dataset's columns.
+        Columns of the dataset.
 
     Raises
     ------
     ValueError
-        If the batch is not of the schema (see :func:`to_columns`), or empty.
+        If the batch does not match the schema (see :func:`to_columns`), or is empty.
     """
     columns = to_columns(batch, schema)
     return pa.Table.from_arrays(
@@ -200,7 +200,7 @@ def to_table(batch: RowBatch, schema: RowSchema) -> Any:
 
 
 def check_mel(batch: RowBatch, schema: RowSchema) -> Float32Array:
-    """Give the batch's ``mel``, or raise ``ValueError`` where it is not the schema's.
+    """Return the batch's ``mel``; raise ``ValueError`` if it does not match the schema.
 
     Examples
     --------
@@ -210,8 +210,8 @@ def check_mel(batch: RowBatch, schema: RowSchema) -> Float32Array:
     ValueError: mel is float64 [2, 3, 4], not C-contiguous float32 [rows, 3, 4]
     """
     mel = batch.mel
-    right = mel.dtype == np.float32 and mel.flags.c_contiguous and mel.size > 0
-    if not right or mel.shape[1:] != (schema.n_mels, schema.n_frames):
+    is_valid = mel.dtype == np.float32 and mel.flags.c_contiguous and mel.size > 0
+    if not is_valid or mel.shape[1:] != (schema.n_mels, schema.n_frames):
         raise ValueError(
             f"mel is {mel.dtype} {list(mel.shape)}, not C-contiguous float32 "
             f"[rows, {schema.n_mels}, {schema.n_frames}]"
@@ -222,7 +222,7 @@ def check_mel(batch: RowBatch, schema: RowSchema) -> Float32Array:
 def _mel_column(mel: Float32Array) -> Any:
     rows, n_mels, n_frames = mel.shape
     if mel.size > np.iinfo(np.int32).max:
-        raise ValueError(f"{rows} rows of mel are more than one row group can index")
+        raise ValueError(f"{rows} rows of mel are more than a row group can index")
     inner = _lists(pa.array(mel.reshape(-1)), rows * n_mels, n_frames)
     return _lists(inner, rows, n_mels)
 
@@ -235,15 +235,15 @@ def _lists(values: Any, count: int, length: int) -> Any:
 def round_to_resolution(mel: Float32Array, step: float | None) -> None:
     """Round values to multiples of a step, in place.
 
-    The trailing bits that rounding clears are what compresses away: at 1/64 dB a shard
-    is half the size. That needs a power of two, whose multiples float32 holds exactly.
+    Rounding clears trailing bits, which then compress well: at 1/64 dB a shard has half the
+    size. The step must be a power of two, because float32 holds its multiples exactly.
 
     Parameters
     ----------
     mel
-        float32 of any shape; finite values below 2**126 * step.
+        Values, float32 of any shape; finite, below 2**126 * step.
     step
-        The resolution, in the unit of ``mel``: a power of two. ``None`` rounds nothing.
+        Resolution in the unit of ``mel``: a power of two. ``None`` rounds nothing.
 
     Raises
     ------
@@ -259,13 +259,13 @@ def round_to_resolution(mel: Float32Array, step: float | None) -> None:
     >>> round_to_resolution(mel, 0.01)
     Traceback (most recent call last):
     ...
-    ValueError: a resolution of 0.01 is not a power of two, so rounding would save nothing
+    ValueError: the resolution 0.01 is not a power of two, so rounding would save nothing
     """
     if step is None:
         return
     if math.frexp(step)[0] != 0.5:
         raise ValueError(
-            f"a resolution of {step} is not a power of two, so rounding would save nothing"
+            f"the resolution {step} is not a power of two, so rounding would save nothing"
         )
     np.multiply(mel, np.float32(1 / step), out=mel)
     np.rint(mel, out=mel)

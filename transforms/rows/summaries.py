@@ -1,4 +1,4 @@
-"""What is known of a finished shard without opening it: the small record that travels on."""
+"""The summary of a finished shard: a small record, for use without opening the shard."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class FileEntry:
     Attributes
     ----------
     name
-        Relative to the dataset.
+        Name relative to the dataset.
     size_bytes, sha256
-        Of its content.
+        Size and SHA-256 of the content.
     """
 
     name: str
@@ -35,15 +35,15 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class RecordingRows:
-    """What a shard holds of one recording.
+    """The rows of a recording in a shard.
 
     Attributes
     ----------
     recording_id, rows, peak_dbfs
-        Which recording, how many of its rows, and the peak of these.
+        Id of the recording, number of its rows in the shard, and their peak.
     digest
-        Of these rows; see :mod:`~melmill.transforms.rows.rows_digest`. ``""`` where an older
-        melmill wrote them.
+        Digest of these rows; see :mod:`~melmill.transforms.rows.rows_digest`. ``""`` if an
+        older melmill wrote the shard.
     """
 
     recording_id: str
@@ -54,28 +54,29 @@ class RecordingRows:
 
 @dataclass(frozen=True, slots=True)
 class ShardSummary:
-    """A finished shard.
+    """The summary of a finished shard.
 
     Attributes
     ----------
     name, split
-        Part of the files' names; the name is a digest of the plan and of the files' content.
+        Name and split, which are part of the files' names; the name is a digest of the plan
+        and of the files' content.
     plan
-        Digest of what the shard was made of.
+        Digest of the plan from which the shard was made.
     rows
-        Rows in each of its files.
+        Number of rows in each file.
     parquet, tfrecord
-        Its files; ``None`` where it has none.
+        Files of the shard; ``None`` for a format that was not written.
     recordings
-        What it holds of which recording.
+        Rows of each recording in the shard.
     failures
-        The recordings of its plan that it holds nothing of.
+        Failures of the planned recordings that have no rows in the shard.
     null_labels
-        Label columns in which some row has no value.
+        Label columns in which at least one row has no value.
     count, mean, m2, low, high
-        Its :class:`~melmill.transforms.rows.moments.Moments`.
+        :class:`~melmill.transforms.rows.moments.Moments` of the rows.
     distribution
-        Of its rows.
+        Distribution of the rows.
     """
 
     name: str
@@ -96,22 +97,22 @@ class ShardSummary:
 
     @property
     def moments(self) -> Moments:
-        """Its moments, to be merged with others'."""
+        """Moments of the rows, which can be merged with those of other shards."""
         return Moments(self.count, np.array(self.mean), np.array(self.m2), self.low, self.high)
 
     @property
     def is_final(self) -> bool:
-        """Whether making it again could not give more rows."""
+        """Whether a retry cannot give more rows: no failure has a transient cause."""
         return not any(failure.cause in TRANSIENT_CAUSES for failure in self.failures)
 
     def to_json(self) -> bytes:
-        """Serialise, the same way every time."""
+        """Return the summary as JSON; equal summaries give equal bytes."""
         text: bytes = _adapter().dump_json(self)
         return text
 
     @classmethod
     def from_json(cls, text: bytes) -> ShardSummary:
-        """Read what :meth:`to_json` wrote; ``ValueError`` for anything else."""
+        """Return the summary from :meth:`to_json`'s output; raise ``ValueError`` for other text."""
         summary: ShardSummary = _adapter().validate_json(text)
         return summary
 

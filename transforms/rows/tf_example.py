@@ -1,18 +1,18 @@
-"""Rows as ``tf.train.Example``, packed and parsed by hand; TensorFlow is not needed.
+"""Rows as ``tf.train.Example``, serialised and parsed without TensorFlow.
 
-An Example is a protobuf map from names to lists of bytes, floats or int64. Its bytes here
-are those of protobuf's deterministic serialisation (entries sorted by key), about a
-hundred times sooner, because ``mel`` goes from its array to the file without becoming
-Python floats.
+An Example is a protobuf map from names to lists of bytes, floats or int64. The bytes are
+the same as in protobuf's deterministic serialisation (entries sorted by key), but are made
+about a hundred times faster, because ``mel`` is written from its array without Python floats.
 
 How a row maps to an Example
 ----------------------------
-- Every column is a feature of its name; ``mel`` is its ``n_mels * n_frames`` floats, row
-  by row.
-- Booleans are int64 0 and 1. A double becomes the nearest float32: Example has no other.
-- A null label is a feature that is not there: ``VarLenFeature`` gives no value for it,
-  ``FixedLenFeature`` its default or, without one, an error; none gives a made-up 0. An
-  empty list is a feature without values. A null *inside* a list has no form and is refused.
+- Every column is a feature of the same name; ``mel`` is a list of its ``n_mels * n_frames``
+  floats, row by row.
+- Booleans are int64 0 and 1. A double becomes the nearest float32: Example has no double.
+- For a null label the feature is left out: ``VarLenFeature`` then gives no value, and
+  ``FixedLenFeature`` gives its default or, without a default, an error; neither invents a 0.
+  An empty list is a feature without values. A null *inside* a list cannot be stored and
+  raises an error.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.rows.columns import arrow_type
 from melmill.transforms.rows.schema import RowBatch, RowSchema, check_mel, to_columns
 
-#: A feature's values, as the Example has them.
+#: Values of a feature in an Example.
 Values = list[bytes] | npt.NDArray[np.float32] | npt.NDArray[np.int64]
 
-# Protobuf: a field's tag is number << 3 | wire type; all of these are of type 2, which
-# is followed by a length. Field 1 holds the features, a map's key and a list's values.
+# Protobuf: a field's tag is number << 3 | wire type; all these fields have type 2, where a
+# length follows the tag. Field 1 holds the features, a map's key and a list's values.
 _FIRST = b"\x0a"
 _SECOND = b"\x12"
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = b"\x0a", b"\x12", b"\x1a"
@@ -90,13 +90,13 @@ def _entry_start(name: str, feature_bytes: int) -> bytes:
 
 
 def _column_entries(name: str, kind: str, array: Any) -> list[bytes]:
-    """Give each row's map entry for a column; nothing for a null."""
+    """Return each row's map entry for a column; empty bytes for a null."""
     is_list = kind.startswith("list<")
     scalar = kind[5:-1] if is_list else kind
     if is_list and array.flatten().null_count:
         raise CatalogueError(
             f"label {name!r} has a missing value inside a list, which TFRecord cannot hold: "
-            f"take it out of the list, or write Parquet only"
+            f"remove the value from the list, or write Parquet only"
         )
     if scalar == "double":  # a value beyond float32 becomes infinite, as in protobuf
         array = array.cast(arrow_type(kind.replace("double", "float")), safe=False)
@@ -112,36 +112,37 @@ def _entry_encoder(name: str, kind: str) -> Callable[[tuple[Any, ...]], bytes]:
         feature = encode_list(values)
         return _entry_start(name, len(feature)) + feature
 
-    # Most values repeat from chunk to chunk. (Not floats; and 0.0 would answer for -0.0.)
+    # Most values repeat from chunk to chunk; floats do not, and for -0.0 the cache would
+    # return the entry of 0.0.
     return encode if kind in ("float", "double") else cache(encode)
 
 
 def _mel_start(n_values: int) -> bytes:
-    """Give what stands before the floats of ``mel``: the same in every row."""
+    """Return the bytes before the floats of ``mel``, which are equal in all rows."""
     packed = _FIRST + _varint(4 * n_values)
     floats = _FLOAT_LIST + _varint(len(packed) + 4 * n_values) + packed
     return _entry_start("mel", len(floats) + 4 * n_values) + floats
 
 
 def encode_examples(batch: RowBatch, schema: RowSchema) -> Iterator[bytes]:
-    """Serialise each row as a ``tf.train.Example``.
+    """Yield each row as a serialised ``tf.train.Example``.
 
     Parameters
     ----------
     batch
-        Rows that are to be written.
+        Rows to write.
     schema
-        The dataset's columns.
+        Columns of the dataset.
 
     Yields
     ------
     bytes
-        What ``Example.SerializeToString(deterministic=True)`` would give.
+        Bytes equal to those of ``Example.SerializeToString(deterministic=True)``.
 
     Raises
     ------
     ValueError
-        If the batch is not of the schema.
+        If the batch does not match the schema.
     CatalogueError
         If a list label has a null inside a list.
     """
@@ -151,49 +152,49 @@ def encode_examples(batch: RowBatch, schema: RowSchema) -> Iterator[bytes]:
         name: _column_entries(name, kind, arrays[name])
         for name, kind in sorted(schema.columns().items())
     }
-    before = _joined([column for name, column in columns.items() if name < "mel"])
-    after = _joined([column for name, column in columns.items() if name > "mel"])
+    before = _join_rows([column for name, column in columns.items() if name < "mel"])
+    after = _join_rows([column for name, column in columns.items() if name > "mel"])
     start = _mel_start(schema.n_mels * schema.n_frames)
     for head, row, tail in zip(before, mel, after, strict=True):
         size = len(head) + len(start) + row.nbytes + len(tail)
         yield b"".join((_FIRST, _varint(size), head, start, row.data, tail))
 
 
-def _joined(columns: list[list[bytes]]) -> Iterator[bytes]:
+def _join_rows(columns: list[list[bytes]]) -> Iterator[bytes]:
     return map(b"".join, zip(*columns, strict=True))
 
 
 def parse_example(data: bytes) -> dict[str, Values]:
-    """Parse a serialised ``tf.train.Example``.
+    """Return the features of a serialised ``tf.train.Example``.
 
     Parameters
     ----------
     data
-        One record. Lists of numbers must be packed, as all current writers pack them.
+        Bytes of a record. Lists of numbers must be packed, as all current writers do.
 
     Returns
     -------
     dict
-        For each feature its values: a list of bytes, or a float32 or int64 array [n]. A
-        feature of no kind is left out, as if it were not there.
+        Values of each feature: a list of bytes, or a float32 or int64 array [n]. A feature
+        without a kind is left out.
 
     Raises
     ------
     ValueError
-        If the bytes are no Example.
+        If the bytes are not an Example.
 
     Examples
     --------
     >>> parse_example(bytes.fromhex("0a0c0a0a0a01791205 1a030a0107"))
     {'y': array([7])}
     """
-    found = {}
+    example = {}
     for features in _contents(data, _FIRST):
         for entry in _contents(features, _FIRST):
             name, values = _parse_entry(entry)
             if values is not None:
-                found[name] = values
-    return found
+                example[name] = values
+    return example
 
 
 def _parse_entry(entry: bytes) -> tuple[str, Values | None]:
@@ -204,7 +205,7 @@ def _parse_entry(entry: bytes) -> tuple[str, Values | None]:
         elif tag == _SECOND:
             values = _parse_feature(content)
         else:
-            raise ValueError(f"not an Example: a map entry has a field of tag {tag!r}")
+            raise ValueError(f"not an Example: a map entry has a field with the tag {tag!r}")
     return name, values
 
 
@@ -212,7 +213,7 @@ def _parse_feature(feature: bytes) -> Values | None:
     values: Values | None = None
     for tag, content in _fields(feature):
         if tag not in _PARSERS:
-            raise ValueError(f"not an Example: a feature has a field of tag {tag!r}")
+            raise ValueError(f"not an Example: a feature has a field with the tag {tag!r}")
         values = _PARSERS[tag](list(_contents(content, _FIRST)))
     return values
 
@@ -241,22 +242,22 @@ _PARSERS: dict[bytes, Callable[[list[bytes]], Values]] = {
 
 
 def _contents(message: bytes, tag: bytes) -> Iterator[bytes]:
-    """Give the contents of a message all of whose fields have one tag."""
-    for found, content in _fields(message):
-        if found != tag:
-            raise ValueError(f"not an Example: a field of tag {found!r} where {tag!r} belongs")
+    """Yield the contents of a message whose fields must all have the tag `tag`."""
+    for field_tag, content in _fields(message):
+        if field_tag != tag:
+            raise ValueError(f"not an Example: a field has the tag {field_tag!r}, not {tag!r}")
         yield content
 
 
 def _fields(message: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Give tag and content of each length-delimited field."""
+    """Yield the tag and the content of each length-delimited field."""
     position = 0
     while position < len(message):
         tag = message[position : position + 1]
         length, start = _read_varint(message, position + 1)
         position = start + length
         if position > len(message):
-            raise ValueError("not an Example: a field is longer than what holds it")
+            raise ValueError("not an Example: a field is longer than its message")
         yield tag, message[start:position]
 
 
@@ -264,7 +265,7 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if position >= len(data):
-            raise ValueError("not an Example: it ends inside a number")
+            raise ValueError("not an Example: the bytes end inside a number")
         digit = data[position]
         position += 1
         value |= (digit & 0x7F) << shift

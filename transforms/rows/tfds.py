@@ -1,8 +1,8 @@
-"""What TensorFlow Datasets must find beside TFRecord or ArrayRecord shards to read them.
+"""The files that TensorFlow Datasets needs next to TFRecord or ArrayRecord shards.
 
-TFDS opens a directory that holds ``features.json``, ``dataset_info.json`` and numbered
-shards. The two documents and the numbered names are made here, as plain values, without
-TensorFlow; putting the files into place is the export's business.
+TFDS opens a directory with ``features.json``, ``dataset_info.json`` and numbered shards.
+This module makes the content of both documents and the shards' names as plain values,
+without TensorFlow; the export writes the files.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ FileFormat = Literal["tfrecord", "array_record"]
 
 _CLASSES = "tensorflow_datasets.core.features"
 
-# An Example has only float32; and TFDS reads a missing bool as False, but a missing
-# int64 as the smallest one, which nobody takes for a label.
+# An Example has only float32. TFDS reads a missing bool as False, which looks like a label,
+# but a missing int64 as the smallest int64, which does not.
 _DTYPES = {"float": "float32", "double": "float32", "bool": "int64"}
 
 
 @dataclass(frozen=True, slots=True)
 class TfdsShard:
-    """One file of a split: how many rows and bytes it has."""
+    """A file of a split: its number of rows and its size."""
 
     rows: int
     size_bytes: int
@@ -36,28 +36,28 @@ class TfdsShard:
 
 @dataclass(frozen=True, slots=True)
 class TfdsSplit:
-    """One split: its shards in the order in which TFDS is to number them."""
+    """A split, with its shards in the order of their TFDS numbers."""
 
     name: str
     shards: tuple[TfdsShard, ...]
 
 
 def features(schema: RowSchema, file_format: FileFormat = "tfrecord") -> Json:
-    """Give the content of ``features.json``.
+    """Return the content of ``features.json``.
 
     Parameters
     ----------
     schema
-        The dataset's columns.
+        Columns of the dataset.
     file_format
-        What the shards are.
+        Format of the shards.
 
     Returns
     -------
     dict
-        ``mel`` as a float32 tensor [n_mels, n_frames], core columns as scalars, scalar
-        labels as optional scalars (TFDS gives a null as ``""``, the smallest int64 or the
-        smallest float32), list labels as sequences (a null is an empty one); from
+        Features: ``mel`` as a float32 tensor [n_mels, n_frames], core columns as scalars,
+        scalar labels as optional scalars (TFDS gives a null as ``""``, the smallest int64 or
+        the smallest float32), list labels as sequences (a null is an empty sequence). From
         ArrayRecord a null is ``None``.
     """
     labels = {label.name for label in schema.labels}
@@ -80,12 +80,12 @@ def _feature(kind: str, *, optional: bool) -> Json:
             "pythonClassName": f"{_CLASSES}.sequence_feature.Sequence",
             "sequence": {"feature": _feature(kind[5:-1], optional=False), "length": "-1"},
         }
-    # TFDS's own Text would do for strings, but loses "optional" on its way through JSON.
+    # TFDS's own Text feature would fit strings, but its JSON loses "optional".
     return _tensor("scalar.Scalar", _DTYPES.get(kind, kind), optional=optional)
 
 
 def _list_in_array_record(kind: str) -> Json:
-    # Without TensorFlow, TFDS fails where a sequence is empty.
+    # Without TensorFlow, TFDS fails to read an empty sequence.
     scalar = kind[5:-1]
     return _tensor("tensor_feature.Tensor", _DTYPES.get(scalar, scalar), shape=(-1,))
 
@@ -106,30 +106,35 @@ def dataset_info(
     description: str = "",
     file_format: FileFormat = "tfrecord",
 ) -> Json:
-    """Give the content of ``dataset_info.json``.
+    """Return the content of ``dataset_info.json``.
 
     Parameters
     ----------
     name
-        The dataset's name: an identifier, as TFDS asks.
+        Name of the dataset: TFDS requires an identifier.
     version
-        ``x.y.z``, in numbers.
+        Version ``x.y.z`` of three numbers.
     splits
-        All splits; one without rows is left out, because TFDS cannot open it.
+        All splits; a split without shards is left out, because TFDS cannot open it.
     description
-        For people.
+        Text for human readers.
     file_format
-        What the shards are.
+        Format of the shards.
 
     Raises
     ------
     ValueError
-        If TFDS would refuse the name or the version.
+        If TFDS does not accept the name or the version.
     """
     if not re.fullmatch(r"[A-Za-z]\w*", name, flags=re.ASCII):
-        raise ValueError(f"TFDS takes no dataset name {name!r}: use letters, digits and _")
+        raise ValueError(
+            f"TFDS does not accept the dataset name {name!r}: start with a letter, and use only "
+            "letters, digits and _"
+        )
     if not re.fullmatch(r"(0|[1-9]\d*)(\.(0|[1-9]\d*)){2}", version, flags=re.ASCII):
-        raise ValueError(f"TFDS takes no version {version!r}: use three numbers, as 1.0.0")
+        raise ValueError(
+            f"TFDS does not accept the version {version!r}: use three numbers, such as 1.0.0"
+        )
     return {
         "name": name,
         "version": version,
@@ -143,7 +148,7 @@ def _split_info(split: TfdsSplit) -> Json:
     return {
         "name": split.name,
         "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-        # int64 is a string in protobuf's JSON.
+        # In protobuf's JSON, an int64 is a string.
         "shardLengths": [str(shard.rows) for shard in split.shards],
         "numBytes": str(sum(shard.size_bytes for shard in split.shards)),
     }
@@ -152,7 +157,7 @@ def _split_info(split: TfdsSplit) -> Json:
 def shard_file(
     dataset: str, split: str, number: int, count: int, file_format: FileFormat = "tfrecord"
 ) -> str:
-    """Give TFDS's name for one of a split's files.
+    """Return TFDS's name for a file of a split.
 
     Examples
     --------

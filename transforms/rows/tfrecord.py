@@ -1,6 +1,6 @@
-"""TFRecord shards: one ``tf.train.Example`` a row, framed with masked CRC-32C.
+"""TFRecord shards: a ``tf.train.Example`` for each row, framed with masked CRC-32C.
 
-The Examples themselves are packed and parsed in :mod:`~melmill.transforms.rows.tf_example`.
+:mod:`~melmill.transforms.rows.tf_example` serialises and parses the Examples.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from melmill.transforms.rows.tf_example import encode_examples, parse_example
 
 __all__ = ["TFRecordShard", "encode_examples", "parse_example", "read_records"]
 
-_MAX_RECORD_BYTES = 2**31 - 1  # protobuf's own limit on a message
+_MAX_RECORD_BYTES = 2**31 - 1  # protobuf's limit for a message
 
 
 def _masked_crc(data: bytes) -> bytes:
@@ -28,21 +28,21 @@ def _masked_crc(data: bytes) -> bytes:
 
 
 class TFRecordShard:
-    """One shard being written to a local file, record after record.
+    """A writer of a shard to a local file, record by record.
 
-    As a context manager it leaves a whole file, or, after an exception, none.
+    The context manager leaves a complete file or, after an exception, no file.
 
     Parameters
     ----------
     path
-        Where to write. Only local: stores are given whole files.
+        Local path of the file; stores get complete files.
     schema
-        The dataset's columns.
+        Columns of the dataset.
 
     Attributes
     ----------
     rows
-        How many rows were added so far.
+        Number of rows added so far.
     """
 
     def __init__(self, path: str | Path, schema: RowSchema) -> None:
@@ -53,7 +53,7 @@ class TFRecordShard:
         self._file = self._path.open("wb")
 
     def add(self, batch: RowBatch) -> None:
-        """Write one record for each row; see :func:`encode_examples` for what can fail."""
+        """Write a record for each row; raises the errors of :func:`encode_examples`."""
         for example in encode_examples(batch, self._schema):
             length = struct.pack("<Q", len(example))
             self._file.write(length + _masked_crc(length))
@@ -66,7 +66,7 @@ class TFRecordShard:
         self._file.close()
 
     def __enter__(self) -> Self:
-        """Give the shard itself."""
+        """Return the writer itself."""
         return self
 
     def __exit__(
@@ -77,49 +77,52 @@ class TFRecordShard:
     ) -> None:
         """Close the file, and remove it if an exception ended the block."""
         self.close()
-        # A TFRecord file has no footer: cut at a record's end, it would pass for whole.
+        # TFRecord has no footer: a file that was cut between records looks complete.
         if kind is not None:
             self._path.unlink()
 
 
 def read_records(file: IO[bytes]) -> Iterator[bytes]:
-    """Read the records of a TFRecord file, one after another.
+    """Yield the records of a TFRecord file.
 
     Parameters
     ----------
     file
-        A binary file at the start of a record.
+        Binary file, at the start of a record.
 
     Yields
     ------
     bytes
-        One record's data, after both of its checksums were found right.
+        Data of a record, after both checksums were verified.
 
     Raises
     ------
     ValueError
-        If a checksum is wrong or the file ends inside a record; names the byte offset
-        of that record.
+        If a checksum is wrong or the file ends inside a record; the message names the
+        record's byte offset.
     """
     offset = 0
     while head := file.read(12):
         length = _record_length(head, offset)
         body = file.read(length + 4)
         if len(body) < length + 4:
-            raise ValueError(f"record at byte {offset}: the file ends inside it")
+            raise ValueError(f"record at byte {offset}: the file ends inside the record")
         data = body[:-4]
         if body[-4:] != _masked_crc(data):
-            raise ValueError(f"record at byte {offset}: the checksum of its data is wrong")
+            raise ValueError(f"record at byte {offset}: the checksum of the data is wrong")
         yield data
         offset += 12 + length + 4
 
 
 def _record_length(head: bytes, offset: int) -> int:
     if len(head) < 12:
-        raise ValueError(f"record at byte {offset}: the file ends inside it")
+        raise ValueError(f"record at byte {offset}: the file ends inside the record")
     if head[8:] != _masked_crc(head[:8]):
-        raise ValueError(f"record at byte {offset}: the checksum of its length is wrong")
+        raise ValueError(f"record at byte {offset}: the checksum of the length is wrong")
     length = int.from_bytes(head[:8], "little")
     if length > _MAX_RECORD_BYTES:
-        raise ValueError(f"record at byte {offset}: {length} bytes are more than a record can be")
+        raise ValueError(
+            f"record at byte {offset}: its length is {length} bytes; at most "
+            f"{_MAX_RECORD_BYTES:,} are allowed"
+        )
     return length

@@ -1,1 +1,1 @@
-"""Files in object storage and on disks: read, written, listed, removed, with patience."""
+"""Files on disks and in object storage: read, write, list and remove them, with retries."""

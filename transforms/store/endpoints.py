@@ -1,8 +1,7 @@
-"""What fsspec's clients have found out about a store: where its server is, and who asks.
+"""The endpoint, region and credentials that fsspec's client uses for a store.
 
-fsspec's filesystems take credentials, regions and endpoints from options, environment and
-profiles as each ecosystem does. Delta's own client is told what they found, so that a user
-says it once.
+fsspec's filesystems read them from options, environment variables and profiles, in the usual
+way of each cloud. They are passed on to Delta's own client, so that a user sets them only once.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def require_reachable(uri: str, options: StorageOptions, error: type[UserError]) -> None:
-    """See that the server of a store answers, before its client tries for minutes.
+    """Raise an error at once if a store's server does not answer; its client may try for minutes.
 
     Raises
     ------
     UserError
-        Of the kind `error`: nobody is there.
+        With the type `error`: no server answers.
     """
     if "://" not in uri or "::" in uri:
         return
     filesystem, _ = open_filesystem(uri, options, error)
     try:
         endpoint = urlsplit(endpoint_of(filesystem) or "")
-    except Exception as wrong:
-        if not is_store_error(wrong):
+    except Exception as cause:
+        if not is_store_error(cause):
             raise
-        raise error(f"{uri} cannot be opened: {explain(wrong)}") from wrong
+        raise error(f"{uri} cannot be opened: {explain(cause)}") from cause
     if not endpoint.hostname or _is_proxied(endpoint.scheme, endpoint.hostname):
         return
     address = (endpoint.hostname, endpoint.port or _PORTS[endpoint.scheme])
@@ -56,7 +55,7 @@ def _is_proxied(scheme: str, host: str) -> bool:
 
 
 def endpoint_of(filesystem: Any) -> str | None:
-    """Give the URL of the server that a filesystem asks; ``None`` where that is not known."""
+    """Return the URL of a filesystem's server; ``None`` if it is not known."""
     match protocol_of(filesystem):
         case "s3":
             filesystem.connect()
@@ -69,29 +68,30 @@ def endpoint_of(filesystem: Any) -> str | None:
 
 
 def delta_options(filesystem: Any) -> dict[str, str]:
-    """Give delta-rs's options for the store that an fsspec filesystem is open on.
+    """Return delta-rs's options for the store of an fsspec filesystem.
 
-    Credentials that expire are those of this moment: ask again for each table that is opened.
+    The options hold the present credentials, which may expire: call this function again for
+    each table that is opened.
     """
-    makers = {"s3": _s3, "gs": _gcs, "abfs": _azure}
-    maker = makers.get(protocol_of(filesystem))
-    return maker(filesystem) if maker else {}
+    options_by_protocol = {"s3": _s3_options, "gs": _gcs_options, "abfs": _azure_options}
+    make_options = options_by_protocol.get(protocol_of(filesystem))
+    return make_options(filesystem) if make_options else {}
 
 
-def _s3(filesystem: Any) -> dict[str, str]:
+def _s3_options(filesystem: Any) -> dict[str, str]:
     from fsspec.asyn import sync
 
     filesystem.connect()
-    meta, told = filesystem.s3.meta, filesystem.client_kwargs
-    options = {"aws_region": told.get("region_name") or meta.region_name or "us-east-1"}
+    meta, settings = filesystem.s3.meta, filesystem.client_kwargs
+    options = {"aws_region": settings.get("region_name") or meta.region_name or "us-east-1"}
     if not (urlsplit(meta.endpoint_url).hostname or "").endswith(_AMAZON):
-        options |= _served_from(meta.endpoint_url, "aws_endpoint_url", "aws_allow_http")
+        options |= _endpoint_options(meta.endpoint_url, "aws_endpoint_url", "aws_allow_http")
     if filesystem.anon:
         return {**options, "aws_skip_signature": "true"}
     keys = (
-        filesystem.key or told.get("aws_access_key_id"),
-        filesystem.secret or told.get("aws_secret_access_key"),
-        filesystem.token or told.get("aws_session_token"),
+        filesystem.key or settings.get("aws_access_key_id"),
+        filesystem.secret or settings.get("aws_secret_access_key"),
+        filesystem.token or settings.get("aws_session_token"),
     )
     if not keys[0]:
         keys = sync(filesystem.loop, _session_keys, filesystem.session)
@@ -107,31 +107,31 @@ async def _session_keys(session: Any) -> tuple[str | None, str | None, str | Non
     return frozen.access_key, frozen.secret_key, frozen.token
 
 
-def _gcs(filesystem: Any) -> dict[str, str]:
-    endpoint, found = filesystem._location, filesystem.credentials
+def _gcs_options(filesystem: Any) -> dict[str, str]:
+    endpoint, login = filesystem._location, filesystem.credentials
     options = {}
     if not (urlsplit(endpoint).hostname or "").endswith(".googleapis.com"):
-        options = _served_from(endpoint, "google_base_url", "google_allow_http")
-    if found.credentials is None:
-        # google_skip_signature alone does not keep delta-rs from asking for a token.
-        nobody = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
-        key = {"gcs_base_url": endpoint, "disable_oauth": True, **nobody}
+        options = _endpoint_options(endpoint, "google_base_url", "google_allow_http")
+    if login.credentials is None:
+        # google_skip_signature alone does not stop delta-rs from asking for a token.
+        no_login = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+        key = {"gcs_base_url": endpoint, "disable_oauth": True, **no_login}
         return {**options, "google_service_account_key": json.dumps(key)}
-    if isinstance(found.token, dict):
-        return {**options, "google_service_account_key": json.dumps(found.token)}
-    if isinstance(found.token, str) and found.token.endswith(".json"):
-        return {**options, "google_application_credentials": found.token}
-    # Application default credentials, which both look for in the same places.
+    if isinstance(login.token, dict):
+        return {**options, "google_service_account_key": json.dumps(login.token)}
+    if isinstance(login.token, str) and login.token.endswith(".json"):
+        return {**options, "google_application_credentials": login.token}
+    # Both clients look for application default credentials in the same places.
     return options
 
 
-def _azure(filesystem: Any) -> dict[str, str]:
+def _azure_options(filesystem: Any) -> dict[str, str]:
     service = filesystem.service_client
     url = urlsplit(service.url)
     options = {"azure_storage_account_name": service.account_name}
     if not (url.hostname or "").endswith(".windows.net"):
         endpoint = f"{url.scheme}://{url.netloc}{url.path.rstrip('/')}"
-        options |= _served_from(endpoint, "azure_storage_endpoint", "azure_allow_http")
+        options |= _endpoint_options(endpoint, "azure_storage_endpoint", "azure_allow_http")
     if url.query and "sig" in parse_qs(url.query):
         return {**options, "azure_storage_sas_token": url.query}
     if key := getattr(service.credential, "account_key", None):
@@ -142,6 +142,6 @@ def _azure(filesystem: Any) -> dict[str, str]:
     return {**options, "azure_skip_signature": "true"}
 
 
-def _served_from(endpoint: str, name: str, allow_http: str) -> dict[str, str]:
-    plain = {allow_http: "true"} if endpoint.startswith("http://") else {}
-    return {name: endpoint, **plain}
+def _endpoint_options(endpoint: str, name: str, allow_http: str) -> dict[str, str]:
+    http_option = {allow_http: "true"} if endpoint.startswith("http://") else {}
+    return {name: endpoint, **http_option}

@@ -1,7 +1,7 @@
-"""Whether a store lets only one of two writers make the same commit.
+"""The check that a store lets only one of two writers make the same commit.
 
-A commit is a file that must not exist yet. Some stores that speak S3 ignore that condition
-without a word: there, of two runs at once, one would overwrite the other's commit.
+A commit is a file that must not exist yet. Some stores with an S3 interface silently ignore
+this condition: there, one of two runs at the same time would overwrite the other run's commit.
 """
 
 from __future__ import annotations
@@ -13,31 +13,34 @@ from melmill.transforms.store.folders import Store
 
 
 def require_exclusive_commits(store: Store, folder: str) -> None:
-    """Create a file twice, on the condition that it does not exist, and remove it again.
+    """Raise DatasetError if a store overwrites an existing file that it was told to keep.
+
+    The check creates a file twice, each time on the condition that the file does not exist,
+    and then removes the file.
 
     Parameters
     ----------
     store
-        The dataset's.
+        Store of the dataset.
     folder
-        Where, relative to the store's root, the file may be.
+        Folder for the file, relative to the store's root.
 
     Raises
     ------
     DatasetError
-        The store did it.
+        The store created the file twice.
     """
     if store.is_local:
         return
     name = f"{folder}/exclusive-{uuid.uuid4().hex}"
     try:
-        both = store.create(name, b"1") and store.create(name, b"2")
+        created_twice = store.create(name, b"1") and store.create(name, b"2")
     finally:
         store.remove(name)
-    if both:
+    if created_twice:
         raise DatasetError(
             f"output {store.root}: this store ignores the condition that a file must not exist "
-            "yet, so that two runs at once would overwrite each other's commits; choose another "
-            "store, or make sure that there is never more than one run, and say "
+            "yet, so two runs at the same time would overwrite each other's commits; choose "
+            "another store, or make sure that only one run at a time writes here and pass "
             "--unsafe-single-writer"
         )

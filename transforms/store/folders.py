@@ -1,8 +1,8 @@
-"""Where a dataset lies: whole files put at once into a folder of any fsspec filesystem.
+"""The folder of a dataset on any fsspec filesystem; its files are written atomically.
 
-A file appears under its name with all its bytes or not at all. On a local disk that is a
-rename; on an object store it is one upload of a finished local file, because a stream into
-a store that breaks off leaves half an object behind.
+A file appears under its name with all its bytes or not at all. On a local disk it is
+renamed; to an object store a finished local file is uploaded, because an interrupted
+stream would leave half an object.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _Result = TypeVar("_Result")
 
 
 def absolute_uri(root: str) -> str:
-    """Make a folder's name one that means the same in every process.
+    """Return a folder's absolute path or URL, which means the same in every process.
 
     >>> absolute_uri("s3://bucket/songs"), absolute_uri("")
     ('s3://bucket/songs', '')
@@ -52,11 +52,11 @@ class StoreFile:
     Attributes
     ----------
     name
-        Relative to the store's root.
+        Name relative to the store's root.
     size_bytes
-        Of its content.
+        Size of the content.
     modified_ms
-        When it was written; milliseconds since 1970, ``None`` where the store does not say.
+        Time of modification in milliseconds since 1970; ``None`` if the store does not give it.
     """
 
     name: str
@@ -64,24 +64,24 @@ class StoreFile:
     modified_ms: int | None
 
 
-#: Files of one request, as S3 allows it.
-_AT_ONCE = 1000
+#: Largest number of files in a request: the limit of S3.
+_REQUEST_FILES = 1000
 
 
 def _read_all(filesystem: Any, paths: list[str]) -> dict[str, bytes]:
-    """Read files; any error but that one is not there is raised."""
-    found = filesystem.cat(paths, on_error="return")
-    for error in found.values():
+    """Return the content of files; skip missing files, and raise any other error."""
+    results = filesystem.cat(paths, on_error="return")
+    for error in results.values():
         if isinstance(error, Exception) and not isinstance(error, FileNotFoundError):
             raise error
-    return {path: content for path, content in found.items() if isinstance(content, bytes)}
+    return {path: content for path, content in results.items() if isinstance(content, bytes)}
 
 
 _MODIFIED = ("mtime", "LastModified", "last_modified", "updated", "created")
 
 
 def _modified_ms(details: Mapping[str, Any]) -> int | None:
-    """Read the time of modification out of what an fsspec filesystem says of a file.
+    """Return the time of modification from the details that fsspec gives for a file.
 
     >>> _modified_ms({"mtime": 1.5}), _modified_ms({"updated": "1970-01-01T00:00:02Z"})
     (1500, 2000)
@@ -103,10 +103,10 @@ class Store:
     root
         Local path or fsspec URL of the folder.
     storage_options
-        What fsspec's filesystem is opened with.
+        Options of the fsspec filesystem.
     scratch_folder
-        Where a file on a local disk is written before it gets its name: on the same disk,
-        since a rename does not cross filesystems.
+        Folder in which a local file is written before it gets its name; it is on the same
+        disk because a rename does not cross filesystems.
     """
 
     root: str
@@ -114,12 +114,12 @@ class Store:
     scratch_folder: str = "staging/scratch"
 
     def filesystem(self) -> tuple[Any, str]:
-        """Open the filesystem, and give the folder's path on it.
+        """Return the filesystem and the folder's path on it.
 
         Raises
         ------
         DatasetError
-            The URL's scheme is unknown, or what it needs is not installed.
+            The URL's scheme is unknown, or its package is not installed.
         """
         filesystem, path = open_filesystem(self.root, self.storage_options, DatasetError)
         return filesystem, path.rstrip("/")
@@ -130,22 +130,22 @@ class Store:
         return isinstance(self.filesystem()[0], LocalFileSystem)
 
     def path(self, name: str) -> str:
-        """Path of a file in the folder, as the filesystem knows it."""
+        """Return the path of a file in the folder, for the filesystem."""
         return f"{self.filesystem()[1]}/{name}"
 
     def open(self, name: str) -> IO[bytes]:
-        """Open a file to read."""
+        """Open a file for reading."""
         opened: IO[bytes] = self._ask(lambda: self.filesystem()[0].open(self.path(name), "rb"))
         return opened
 
     @contextmanager
     def reading_shard(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a shard to read, and name it in whatever goes wrong with it.
+        """Open a shard for reading; errors in the ``with`` block name the shard.
 
         Raises
         ------
         DatasetError
-            It is missing, or damaged: what reads it raised ``OSError`` or ``ValueError``.
+            The shard is missing, or damaged: the block raised ``OSError`` or ``ValueError``.
         """
         try:
             with self.open(name) as file:
@@ -156,12 +156,12 @@ class Store:
             raise DatasetError(f"{self.root}: shard {name} is damaged: {error}") from error
 
     def read(self, name: str) -> bytes:
-        """Read a whole small file; ``FileNotFoundError`` where there is none."""
+        """Return the content of a small file; raise ``FileNotFoundError`` if there is none."""
         content: bytes = self._ask(lambda: self.filesystem()[0].cat_file(self.path(name)))
         return content
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file; ``None`` where there is none."""
+        """Return the size of a file in bytes; ``None`` if there is no such file."""
         try:
             info = self._ask(lambda: self.filesystem()[0].info(self.path(name)))
             return int(info["size"])
@@ -169,13 +169,13 @@ class Store:
             return None
 
     def put(self, name: str, content: bytes) -> None:
-        """Write a whole small file."""
+        """Write a small file atomically."""
         with self.scratch() as path:
             path.write_bytes(content)
             self.publish(path, name)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write a small file unless it exists; tells whether it did."""
+        """Write a small file unless it exists; return whether it was written."""
         filesystem, _ = self.filesystem()
         try:
             self._ask(lambda: filesystem.pipe_file(self.path(name), content, mode="create"))
@@ -189,12 +189,12 @@ class Store:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """Give a local path to write a file at, which is gone when the block ends.
+        """Yield a local path for a new file, which is removed when the ``with`` block ends.
 
         Raises
         ------
         DatasetError
-            The file cannot be written, or not be put into the folder.
+            The file cannot be written, or cannot be put into the folder.
         """
         try:
             path = self._scratch_folder() / uuid.uuid4().hex
@@ -204,8 +204,8 @@ class Store:
                 path.unlink(missing_ok=True)
         except OSError as error:
             raise DatasetError(
-                f"cannot write to {self.root}: {error}; what is finished there stays, "
-                "and the same command goes on from it"
+                f"cannot write to {self.root}: {error}; finished files stay there: fix the "
+                "problem, and run the same command again to continue"
             ) from error
 
     def _scratch_folder(self) -> Path:
@@ -216,7 +216,7 @@ class Store:
         return folder
 
     def publish(self, path: Path, name: str) -> None:
-        """Put a finished scratch file under its name, at once and whole."""
+        """Move or upload a finished scratch file to its name, atomically."""
         filesystem, _ = self.filesystem()
         if not self.is_local:
             try:
@@ -231,37 +231,37 @@ class Store:
         path.replace(target)
 
     def names(self, folder: str = "") -> Iterator[str]:
-        """List the files below a folder, as names relative to the store's root."""
+        """Yield the names of the files below a folder, relative to the store's root."""
         filesystem, root = self.filesystem()
-        # Of a folder that is not there, nothing is found.
+        # find returns nothing for a folder that does not exist.
         for path in self._ask(lambda: filesystem.find(f"{root}/{folder}".rstrip("/"))):
             yield path[len(root) + 1 :]
 
     def files(self, folder: str = "") -> Iterator[StoreFile]:
-        """List the files below a folder, with what their store says of them."""
+        """Yield the files below a folder, with size and time of modification."""
         filesystem, root = self.filesystem()
-        found = self._ask(lambda: filesystem.find(f"{root}/{folder}".rstrip("/"), detail=True))
-        for path, details in found.items():
+        listing = self._ask(lambda: filesystem.find(f"{root}/{folder}".rstrip("/"), detail=True))
+        for path, details in listing.items():
             yield StoreFile(path[len(root) + 1 :], int(details["size"]), _modified_ms(details))
 
     def top_names(self) -> set[str]:
-        """Name the files and folders that lie in the folder itself."""
+        """Return the names of the files and folders directly in the folder."""
         filesystem, root = self.filesystem()
         try:
-            found = self._ask(lambda: filesystem.ls(root, detail=False))
+            paths = self._ask(lambda: filesystem.ls(root, detail=False))
         except FileNotFoundError:
             return set()
-        return {path.rstrip("/")[len(root) + 1 :] for path in found} - {""}
+        return {path.rstrip("/")[len(root) + 1 :] for path in paths} - {""}
 
     def _ask(self, ask: Callable[[], _Result]) -> _Result:
-        """Insist on something where the store is remote.
+        """Return the result of a request; retry transient errors of a remote store.
 
         Raises
         ------
         DatasetError
-            It failed lastingly, but for ``FileNotFoundError``.
+            The error is lasting and is not ``FileNotFoundError``, which is passed through.
         UnavailableError
-            It failed too often.
+            All attempts failed with a transient error.
         """
         if self.is_local:
             return ask()
@@ -276,9 +276,9 @@ class Store:
             raise kind(f"{self.root}: {explain(error)}") from error
 
     def remove(self, name: str) -> None:
-        """Remove a file, or a folder and all it holds, and the folder it is in if nothing else is.
+        """Remove a file, or a folder with its content, and then its parent folder if it is empty.
 
-        Others may be writing there, or removing it too: what they do is left alone.
+        Other processes may write to the folder, or remove the file too; that is no error.
 
         Raises
         ------
@@ -298,7 +298,7 @@ class Store:
             self._ask(lambda: filesystem.rm(path, recursive=True))
 
     def remove_files(self, names: Sequence[str]) -> None:
-        """Remove files, in few requests; those that are not there are no matter.
+        """Remove files in few requests; skip files that do not exist.
 
         Raises
         ------
@@ -310,29 +310,29 @@ class Store:
                 self._remove_local(Path(self.path(name)))
             return
         filesystem, _ = self.filesystem()
-        for start in range(0, len(names), _AT_ONCE):
-            paths = [self.path(name) for name in names[start : start + _AT_ONCE]]
+        for start in range(0, len(names), _REQUEST_FILES):
+            paths = [self.path(name) for name in names[start : start + _REQUEST_FILES]]
             try:
                 self._ask(partial(filesystem.rm, paths))
             except FileNotFoundError:
-                # Some stores' clients end at the first that is not there.
-                for name in names[start : start + _AT_ONCE]:
+                # Some clients stop at the first file that does not exist.
+                for name in names[start : start + _REQUEST_FILES]:
                     self.remove(name)
 
     def read_many(self, names: Sequence[str]) -> dict[str, bytes]:
-        """Read small files, many at once; those that are not there are left out."""
+        """Return the content of small files by name; skip files that do not exist."""
         if self.is_local:
-            read = {name: self._read_if_there(name) for name in names}
+            read = {name: self._read_if_exists(name) for name in names}
             return {name: content for name, content in read.items() if content is not None}
         filesystem, root = self.filesystem()
-        found: dict[str, bytes] = {}
-        for start in range(0, len(names), _AT_ONCE):
-            paths = [self.path(name) for name in names[start : start + _AT_ONCE]]
+        contents: dict[str, bytes] = {}
+        for start in range(0, len(names), _REQUEST_FILES):
+            paths = [self.path(name) for name in names[start : start + _REQUEST_FILES]]
             answers = self._ask(partial(_read_all, filesystem, paths))
-            found |= {path[len(root) + 1 :]: content for path, content in answers.items()}
-        return found
+            contents |= {path[len(root) + 1 :]: content for path, content in answers.items()}
+        return contents
 
-    def _read_if_there(self, name: str) -> bytes | None:
+    def _read_if_exists(self, name: str) -> bytes | None:
         try:
             return self.read(name)
         except FileNotFoundError:
@@ -349,7 +349,7 @@ class Store:
 
     @contextmanager
     def _removing(self, path: Path) -> Iterator[None]:
-        """Pass over what others have removed, and folders that they write to."""
+        """Ignore files that other processes removed, and folders that are not empty."""
         try:
             yield
         except FileNotFoundError:
@@ -357,6 +357,6 @@ class Store:
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise DatasetError(
-                    f"{path} cannot be removed: {error.strerror}; allow it (write permission for "
-                    "its folder), and run the same command again"
+                    f"{path} cannot be removed: {error.strerror}; give write permission for "
+                    "its folder, and run the same command again"
                 ) from error

@@ -1,9 +1,9 @@
-"""A stored object: one file in one version, wherever it lies, opened to be read in ranges.
+"""A stored object: a version of a file, local or remote, opened for reads of ranges.
 
-Local paths are used as they stand (never URL-decoded); everything else goes through
-fsspec. A store that fails for a moment is asked again; one that keeps failing gives a
-:class:`RecordingError` of the stage ``read``, also where a decoder in C sits in between
-and would swallow the exception (see :class:`~melmill.transforms.store.stored_file.StoredFile`).
+Local paths are used unchanged (never URL-decoded); everything else goes through fsspec.
+Requests with a transient error are retried. A lasting error becomes a
+:class:`RecordingError` of the stage ``read``, even if a decoder in C makes the read and
+loses the exception (see :class:`~melmill.transforms.store.stored_file.StoredFile`).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from melmill.transforms.store.read_ahead import (
 from melmill.transforms.store.retries import patiently
 from melmill.transforms.store.stored_file import StoredFile
 
-#: Of stores that are not asked for a version: a block of the cache, and one request.
+#: Size of a cache block, and of a request, for stores whose requests name no version.
 REMOTE_BLOCK_BYTES = 2**20
-#: Blocks kept for one open remote object.
+#: Number of cache blocks for an open remote object.
 REMOTE_BLOCKS = 16
 
 _HASHED_BYTES = 2**20
 
-#: Headers that are fetched before they are read.
+#: Number of headers that are fetched before they are read.
 MOST_HEADERS = 8
 _PREFETCHED = Prefetched(most=4)
 _HEADERS = Prefetched(most=MOST_HEADERS + 1)
@@ -48,19 +48,19 @@ _LOCAL_SCHEME = re.compile(r"(file|local)://", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """One object in a store.
+    """An object in a store.
 
     Parameters
     ----------
     uri
-        A local path, taken literally whatever characters it holds; a ``file://`` URL,
-        whose path is taken literally too; or any URL that fsspec opens.
+        Local path, used literally with all its characters; ``file://`` URL, whose path is
+        used literally too; or any URL that fsspec opens.
     size_bytes
-        The size that a listing gave it; ``-1`` where not known.
+        Size from a listing; ``-1`` if it is not known.
     storage_options
         ``(name, value)`` pairs for the fsspec filesystem.
     fingerprint
-        The version that is meant; ``""`` for whichever is there.
+        Version to read; ``""`` for the present version.
 
     Examples
     --------
@@ -79,55 +79,56 @@ class StoredObject:
 
     @property
     def local_path(self) -> str | None:
-        """The path on this machine's disks, or ``None`` for a remote object."""
+        """Path on this machine's disks; ``None`` for a remote object."""
         if scheme := _LOCAL_SCHEME.match(self.uri):
             return self.uri[scheme.end() :]
         return None if _REMOTE.match(self.uri) else self.uri
 
     def open(self, *, share: float = 0.0, from_start: bool = False) -> StoredFile:
-        """Open for reading.
+        """Open the object for reading.
 
         Parameters
         ----------
         share
-            Where reading is likely to end, as a share of the object: 0.0 where a few places
-            are read, 1.0 where it is read to its end.
+            Position at which reading will probably end, as a share of the object: 0.0 if only
+            a few places are read, 1.0 if the object is read to its end.
         from_start
-            Whether it is read on and on from its start.
+            Whether the object is read sequentially from its start.
 
         Returns
         -------
         StoredFile
-            Buffered, seekable, and to be closed (a context manager).
+            Buffered, seekable file; a context manager that closes the file.
 
         Raises
         ------
         RecordingError
-            Stage ``read``: not found, not permitted, or the store fails.
+            With the stage ``read``: the object is not found or not permitted, or the store
+            fails.
         UserError
-            The filesystem's package is not installed, or no such URL scheme is known.
+            The filesystem's package is not installed, or the URL's scheme is unknown.
         """
         return StoredFile(patiently(lambda: self._open_once(share, from_start)))
 
     @property
     def holds_version(self) -> bool:
-        """Whether what is read is of the version that the fingerprint names, or an error."""
+        """Whether reads are bound to the fingerprint's version: they give its bytes or fail."""
         return self._range_reader() is not None
 
     def prefetch(self) -> None:
-        """Begin to fetch a remote object, which will be opened and read from its start soon."""
+        """Begin to fetch a remote object that will soon be read from its start."""
         if self.size_bytes > 0 and (read := self._range_reader()) is not None:
             size = min(self.size_bytes, FIRST_BYTES)
             _PREFETCHED.fetch((self.uri, self.fingerprint), read, size)
 
     def prefetch_header(self) -> None:
-        """Begin to fetch the start of a remote object, which will be opened soon."""
+        """Begin to fetch the start of a remote object that will soon be opened."""
         if self.size_bytes > 0 and (read := self._range_reader()) is not None:
             size = min(self.size_bytes, SMALLEST_BYTES)
             _HEADERS.fetch((self.uri, self.fingerprint), read, size)
 
     def stat(self) -> tuple[int, str]:
-        """Ask the store for the object's size in bytes and its :func:`fingerprint_of`."""
+        """Return the object's size in bytes and its :func:`fingerprint_of`, from the store."""
         details = patiently(self._details)
         return int(details.get("size") or 0), fingerprint_of(details)
 
@@ -142,15 +143,15 @@ class StoredObject:
         if self.local_path is not None:
             return None
         from melmill.transforms.store.ranges import (
-            range_reader,  # loads fsspec: not for local files
+            range_reader,  # imported here because it loads fsspec, which local files do not need
         )
 
         return range_reader(*self._filesystem(), self.fingerprint)
 
     def _read_ahead(self, read: ReadRange, share: float, from_start: bool) -> ReadAheadFile:
         expected = min(self.size_bytes, round(share * self.size_bytes) + SMALLEST_BYTES)
-        begun = (_PREFETCHED if from_start else _HEADERS).take((self.uri, self.fingerprint))
-        first: Callable[[], bytes] | None = begun.result if begun else None
+        prefetch = (_PREFETCHED if from_start else _HEADERS).take((self.uri, self.fingerprint))
+        first: Callable[[], bytes] | None = prefetch.result if prefetch else None
         if from_start and first is None:
             first = partial(read, 0, min(expected, FIRST_BYTES))
         return ReadAheadFile(read, self.size_bytes, expected, first)
@@ -174,58 +175,58 @@ class StoredObject:
         return file
 
     def _filesystem(self) -> tuple[Any, str]:
-        from melmill.transforms.store.filesystems import open_filesystem  # the same
+        from melmill.transforms.store.filesystems import open_filesystem  # loads fsspec, too
 
         return open_filesystem(self.uri, self.storage_options, UserError)
 
 
 def hash_content(source: StoredObject, segment: str = "") -> str:
-    """Digest an object's bytes, and which segment of it is meant.
+    """Return the digest of an object's bytes, followed by the segment.
 
     Returns
     -------
     str
-        SHA-256 in hexadecimal, and behind it the segment.
+        SHA-256 in hexadecimal, followed by `segment`.
 
     Raises
     ------
     RecordingError
-        It cannot be read, or changed meanwhile.
+        The object cannot be read, or changed while it was read.
     """
     state = hashlib.sha256()
     with source.open(share=1.0, from_start=True) as file:
         while block := file.read(_HASHED_BYTES):
             state.update(block)
     if not source.holds_version and source.stat()[1] != source.fingerprint:
-        message = f"was {source.fingerprint} when listed, and changed while it was read"
+        message = f"the object was {source.fingerprint} when listed and changed during the read"
         raise RecordingError(Stage.READ, Cause.CHANGED, message)
     return state.hexdigest() + segment
 
 
 def local_details(path: str) -> dict[str, int]:
-    """Size and exact modification time of a regular local file.
+    """Return the size and the exact modification time of a regular local file.
 
     fsspec gives the time as a float, which cannot hold nanoseconds.
     """
-    status = os.stat(path)  # noqa: PTH116 - a path as the store gave it
+    status = os.stat(path)  # noqa: PTH116 - the path is used literally
     if not stat_modes.S_ISREG(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "not a regular file")
     return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
 def fingerprint_of(details: Mapping[str, Any]) -> str:
-    """Name the version of an object, from what its store says of it.
+    """Return the fingerprint of an object's version, from the details that its store gives.
 
     Parameters
     ----------
     details
-        What fsspec's ``info``, or a listing with ``detail=True``, gives for one object.
+        Details of an object from fsspec's ``info``, or from a listing with ``detail=True``.
 
     Returns
     -------
     str
-        Equal for equal content as far as the store can tell: its generation, its ETag or
-        digest with the size, or time and size.
+        Text that is equal for equal content, as far as the store can tell: the kind and the
+        value of the generation, ETag, digest or modification time, and the size.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""The files that melmill makes in a dataset's folder, told by their names.
+"""The files that melmill writes to a dataset's folder, recognised by their names.
 
-A user may keep files of their own there. What is removed is always a file whose name only
-melmill gives, never a folder with all that it holds.
+A user may keep other files there. melmill only removes files with names that nothing but
+melmill gives; it never removes a folder together with its content.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from melmill.transforms.store.folders import Store
 
 _DIGEST = r"[0-9a-f]{32}"
 
-#: Shards and their twins: the format's folder, the split, the shard's name.
+#: Shards as Parquet files and their TFRecord twins: format's folder, split, shard's name.
 _SHARD = re.compile(
     rf"(?:split=(?P<split>[^/]+)/part-(?P<shard>{_DIGEST})\.parquet"
     rf"|tfrecord/(?P<twin_split>[^/]+)/part-(?P<twin>{_DIGEST})\.tfrecord)"
@@ -32,7 +32,7 @@ _RUN_FOLDERS = ("attempts", "made", "outcomes", "scratch", "shards")
 
 
 def is_own(name: str) -> bool:
-    """Tell whether only melmill gives a file such a name; names are relative to the dataset.
+    """Return whether only melmill gives files such a name, which is relative to the dataset.
 
     >>> is_own("staging/0123456789abcdef/started"), is_own("index/songs/a.wav")
     (True, False)
@@ -41,49 +41,49 @@ def is_own(name: str) -> bool:
 
 
 def shard_of(name: str) -> tuple[str, str] | None:
-    """Give split and name of the shard that a file belongs to; ``None`` where it is no shard's.
+    """Return split and name of the shard that a file belongs to; ``None`` for any other file.
 
     >>> shard_of("split=train/part-" + "0" * 32 + ".parquet")
     ('train', '00000000000000000000000000000000')
     """
-    found = _SHARD.fullmatch(name)
-    if found is None:
+    match = _SHARD.fullmatch(name)
+    if match is None:
         return None
-    return found["split"] or found["twin_split"], found["shard"] or found["twin"]
+    return match["split"] or match["twin_split"], match["shard"] or match["twin"]
 
 
 def index_of(name: str) -> str:
-    """Give the name of the index that a file belongs to; ``""`` where it is no index's."""
-    found = _INDEX.fullmatch(name)
-    return found[1] if found else ""
+    """Return the name of the index that a file belongs to; ``""`` for any other file."""
+    match = _INDEX.fullmatch(name)
+    return match[1] if match else ""
 
 
 def run_of(name: str) -> str | None:
-    """Give the run that a working file belongs to.
+    """Return the run that a working file belongs to.
 
-    ``""`` stands for what no single run owns, ``None`` for a file that is no working file.
+    The result is ``""`` for a working file of no single run, and ``None`` for any other file.
     """
-    found = _STAGING.fullmatch(name)
-    return (found["run"] or "") if found else None
+    match = _STAGING.fullmatch(name)
+    return (match["run"] or "") if match else None
 
 
 def remove_own(store: Store, folder: str, kept: Collection[str] = ()) -> None:
-    """Remove melmill's files below a folder, but for some, and the folders that are then empty."""
+    """Remove melmill's files below a folder, except `kept`, and then the empty folders."""
     names = [name for name in store.names(folder) if is_own(name) and name not in kept]
     store.remove_files(names)
-    # A folder may have been made, and no file put into it yet.
+    # The folder itself may never have held a file.
     remove_empty_folders(store, [*names, f"{folder}/"])
 
 
 def remove_empty_folders(store: Store, names: Iterable[str]) -> None:
-    """Remove the folders that removed files were in, where nothing else is; stores have none."""
+    """Remove the empty folders of removed files; only local disks have folders."""
     if not store.is_local:
         return
     folders = {str(parent) for name in names for parent in PurePosixPath(f"{name}x").parents}
     runs = {folder for folder in folders if re.fullmatch("staging/[0-9a-f]{16}", folder)}
     folders |= {f"{run}/{name}" for run in runs for name in _RUN_FOLDERS}
     folders |= {"staging/scratch"} if "staging" in folders else set()
-    for folder in sorted(folders - {"."}, key=lambda one: (-one.count("/"), one)):
-        # A folder that still holds something stays.
+    for folder in sorted(folders - {"."}, key=lambda path: (-path.count("/"), path)):
+        # rmdir fails for a folder that is not empty; the folder stays.
         with contextlib.suppress(OSError):
             Path(store.path(folder)).rmdir()

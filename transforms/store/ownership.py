@@ -1,4 +1,4 @@
-"""Whose folder it is: melmill writes only where it, or an earlier melmill, began."""
+"""The owner of a folder: melmill writes only to an empty folder or a melmill dataset."""
 
 from __future__ import annotations
 
@@ -8,52 +8,55 @@ from pathlib import Path
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.store.folders import Store
 
-#: Marks a folder as a dataset's from the first moment of its first run on.
+#: The file that marks a folder as a dataset; the first run writes it before anything else.
 MARKER = ".melmill"
 _ABOUT = b"A melmill dataset: melmill writes and removes files in this folder.\n"
 
-#: What the Delta library reads otherwise in a path, or not at all: it takes it for a URL.
+#: Characters that the Delta library changes or rejects in a path, which it takes for a URL.
 _UNREADABLE = re.compile(r"[#?\[\]\\]|[\x00-\x1f\x7f]|%[0-9A-Fa-f]{2}")
 
 
 def check_folder(store: Store) -> bool:
-    """See that a folder may become a dataset, or is one; tell whether it holds a Delta table.
+    """Return whether a folder holds a Delta table; raise if it must not become a dataset.
 
-    Whose the Delta table is, its commits tell: see
+    Whether the Delta table is melmill's is not checked here but from its commits: see
     :func:`~melmill.transforms.snapshot.delta.read_snapshot`.
 
     Raises
     ------
     DatasetError
-        The folder cannot hold a Delta table, or holds what no melmill put there.
+        The folder cannot hold a Delta table, or holds files that are not melmill's.
     """
     if not store.root:
-        raise DatasetError("the output has no name; name a folder")
+        raise DatasetError("the output is an empty string; give the path or URL of a folder")
     if store.is_local:
         _check_path(Path(store.path("")))
     names = store.top_names()
     if names and MARKER not in names and "_delta_log" not in names:
-        some = ", ".join(sorted(names)[:3]) + ", …" * (len(names) > 3)
+        listed = ", ".join(sorted(names)[:3]) + ", …" * (len(names) > 3)
         raise DatasetError(
-            f"output {store.root}: holds something else ({some}); choose an empty or new folder"
+            f"output {store.root}: the folder holds something else ({listed}); choose an empty or "
+            "new folder"
         )
     return "_delta_log" in names
 
 
 def _check_path(folder: Path) -> None:
-    if found := _UNREADABLE.search(str(folder)):
+    if match := _UNREADABLE.search(str(folder)):
         raise DatasetError(
-            f"output {str(folder)!r}: {found[0]!r} cannot be in the path of a Delta table; "
+            f"output {str(folder)!r}: {match[0]!r} is not allowed in the path of a Delta table; "
             "choose another name"
         )
     if folder.exists() and not folder.is_dir():
-        raise DatasetError(f"output {folder}: is a file; a dataset is a folder")
+        raise DatasetError(
+            f"output {folder}: this is a file, but a dataset is a folder; choose another path"
+        )
 
 
 def claim(store: Store) -> None:
-    """Mark a folder that :func:`check_folder` has passed as a dataset's, before all else."""
+    """Mark a folder as a dataset; call :func:`check_folder` first, and write nothing before."""
     if store.size(MARKER) is None:
         if store.is_local:
             Path(store.path("")).mkdir(parents=True, exist_ok=True)
-        # Another first run may mark it at the same moment.
+        # Another run may mark the folder at the same moment.
         store.create(MARKER, _ABOUT)

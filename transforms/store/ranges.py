@@ -1,8 +1,8 @@
-"""Reading parts of an object in one version of it, a request for each part.
+"""Reads of byte ranges from a fixed version of an object, with one request per range.
 
-fsspec's files ask for an object's details before its bytes, and not all of them hold on to
-one version. Here a request says which version it is for, so that nothing needs to be asked
-before or after it.
+fsspec's files ask for an object's details before its bytes, and not all of them stay with
+the same version. Here each request names the version, so it needs no request before or
+after it.
 """
 
 from __future__ import annotations
@@ -16,33 +16,37 @@ from melmill.transforms.store.read_ahead import ReadRange
 
 
 def range_reader(filesystem: Any, path: str, fingerprint: str) -> ReadRange | None:
-    """Bind a reader to one version of an object.
+    """Return a function that reads ranges of a fixed version of an object.
 
     Parameters
     ----------
     filesystem, path
-        fsspec's.
+        fsspec filesystem, and the object's path in it.
     fingerprint
-        Of the version; see :func:`~melmill.transforms.store.objects.fingerprint_of`.
+        Fingerprint of the version; see
+        :func:`~melmill.transforms.store.objects.fingerprint_of`.
 
     Returns
     -------
     callable or None
-        Raises what the store's client raises: an HTTP status of 412 or, on Google's store, 404
-        where the version is gone. ``None`` where the store cannot be asked for a version.
+        Function that passes on the errors of the store's client: HTTP status 412 or, on
+        Google's store, 404 if the version is gone. ``None`` if requests to the store cannot
+        name a version.
     """
     kind, _, rest = fingerprint.partition(":")
     bind = _BINDERS.get((protocol_of(filesystem), kind))
-    return _whole_parts(bind(filesystem, path, rest.rpartition(":")[0])) if bind else None
+    return _check_length(bind(filesystem, path, rest.rpartition(":")[0])) if bind else None
 
 
-def _whole_parts(read: ReadRange) -> ReadRange:
-    """Notice an answer that breaks off, which not every client does."""
+def _check_length(read: ReadRange) -> ReadRange:
+    """Raise an error for an incomplete answer; not every client does."""
 
     def read_all(start: int, stop: int) -> bytes:
         content = read(start, stop)
         if len(content) != stop - start:
-            raise ConnectionError(f"of bytes {start} to {stop} came {len(content)}")
+            raise ConnectionError(
+                f"the store sent {len(content)} bytes for the range {start} to {stop}"
+            )
         return content
 
     return read_all
@@ -70,8 +74,8 @@ def _gcs(filesystem: Any, path: str, generation: str) -> ReadRange:
     url = filesystem.url(path)
 
     def read(start: int, stop: int) -> bytes:
-        asked = {"Range": f"bytes={start}-{stop - 1}"}
-        _, content = filesystem.call("GET", url, generation=generation, headers=asked)
+        headers = {"Range": f"bytes={start}-{stop - 1}"}
+        _, content = filesystem.call("GET", url, generation=generation, headers=headers)
         return bytes(content)
 
     return read
@@ -83,10 +87,10 @@ def _azure(filesystem: Any, path: str, etag: str) -> ReadRange:
     container, name, _ = filesystem.split_path(path)
     blob = filesystem.service_client.get_blob_client(container, name)
     version = {"etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
-    patience = filesystem._timeout_kwargs
+    timeouts = filesystem._timeout_kwargs
 
     async def download(start: int, stop: int) -> bytes:
-        stream = await blob.download_blob(offset=start, length=stop - start, **version, **patience)
+        stream = await blob.download_blob(offset=start, length=stop - start, **version, **timeouts)
         content: bytes = await stream.readall()
         return content
 

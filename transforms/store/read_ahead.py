@@ -1,8 +1,8 @@
-"""A remote object as a file: few requests where it is read on and on, few bytes where it is not.
+"""A remote object as a file: few requests for sequential reads, few bytes for other reads.
 
-Each window is one request. The first one is small; as long as windows follow one another each
-is as large as all before it together, up to a limit, and the next one is fetched while this
-one is decoded. Wherever the reader jumps, it begins small again.
+Each window is one request. The first window is small. While reads are sequential, each window
+is as large as all windows before it together, up to a limit, and the next window is fetched
+while the present one is decoded. After a jump the first window is small again.
 """
 
 from __future__ import annotations
@@ -12,35 +12,35 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-#: Gives the bytes from one position to another, which is excluded.
+#: Function that returns the bytes from a start position up to, but not including, a stop position.
 ReadRange = Callable[[int, int], bytes]
 
-#: Of a first window: a header, or one step of a search in a FLAC file.
+#: Size of a first window: enough for a header, or for one step of a search in a FLAC file.
 SMALLEST_BYTES = 2**18
-#: Of any window: a request of 6 ms of CPU is then a hundredth of decoding.
+#: Largest size of a window: a request costs 6 ms of CPU, then one hundredth of decoding.
 LARGEST_BYTES = 2**22
-#: Of a first window, where it is known that reading goes on from there: all of most recordings.
+#: Size of a first window for a sequential read: most recordings fit into it.
 FIRST_BYTES = 2**23
 _WINDOWS = 4
 _FETCHING = ThreadPoolExecutor(max_workers=8, thread_name_prefix="read-ahead")
 
 
 class ReadAheadFile(io.RawIOBase):
-    """A file over ranged reads.
+    """A file that reads ranges of an object.
 
-    Holds at most four windows and the one that is being fetched.
+    It holds at most four windows, and one more that is being fetched.
 
     Parameters
     ----------
     read
-        Reads a range.
+        Function that reads a range.
     size_bytes
-        The object's size.
+        Size of the object.
     expected_stop
-        Where reading is likely to end: nothing behind it is fetched ahead.
+        Position at which reading will probably end: bytes after it are not fetched ahead.
     first
-        Gives the object's first window. The one behind it is fetched ahead at once if this one
-        is larger than a header.
+        Function that returns the object's first window. If that window is larger than a
+        header, the second window is fetched ahead at once.
     """
 
     def __init__(
@@ -59,20 +59,20 @@ class ReadAheadFile(io.RawIOBase):
         self._run_start = self._run_stop = -1
 
     def readable(self) -> bool:
-        """Say so."""
+        """Return True: the file can be read."""
         return True
 
     def seekable(self) -> bool:
-        """Say so."""
+        """Return True: the file can seek."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move; gives the new position."""
+        """Set the position and return it."""
         self._position = offset + (0, self._position, self._size)[whence]
         return self._position
 
     def readinto(self, buffer: object) -> int:
-        """Fill a part of `buffer`: what its window has; 0 at the end."""
+        """Fill `buffer` with the rest of the present window; return the count, 0 at the end."""
         view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
         if self._position >= self._size or not len(view):
             return 0
@@ -83,7 +83,7 @@ class ReadAheadFile(io.RawIOBase):
         return len(part)
 
     def _window(self, position: int) -> tuple[int, bytes]:
-        """Find or fetch the window that holds a position."""
+        """Return the start and the content of the window that holds a position."""
         for start, content in reversed(self._windows.items()):
             if start <= position < start + len(content):
                 self._windows.move_to_end(start)
@@ -110,24 +110,24 @@ class ReadAheadFile(io.RawIOBase):
         if start != self._run_stop:
             self._run_start = start
         self._run_stop = stop
-        # One small window alone may be a header, or a step of a search.
-        alone = self._run_start == start and stop - start <= SMALLEST_BYTES
-        if alone or stop >= self._expected:
+        # A single small window may be a header or a step of a search.
+        is_single = self._run_start == start and stop - start <= SMALLEST_BYTES
+        if is_single or stop >= self._expected:
             return
         following = self._stop(stop, min(self._run_stop - self._run_start, LARGEST_BYTES))
         self._ahead = stop, _FETCHING.submit(self._read, stop, following)
 
     def _stop(self, start: int, size: int) -> int:
         stop = start + min(max(size, SMALLEST_BYTES), LARGEST_BYTES)
-        # Before its expected end nothing behind that is fetched, but for a smallest window.
+        # A window that starts before the expected stop ends there, or after SMALLEST_BYTES.
         end = max(self._expected, start + SMALLEST_BYTES) if start < self._expected else self._size
         return min(stop, end, self._size)
 
 
 class Prefetched:
-    """Objects, or their first bytes, that are fetched before they are opened; a few at a time.
+    """Objects, or their first bytes, that are fetched before they are opened.
 
-    Objects that are never opened make room for later ones.
+    At most `most` objects are kept; the oldest is dropped for a new one.
     """
 
     def __init__(self, most: int) -> None:
@@ -135,12 +135,12 @@ class Prefetched:
         self._fetching: OrderedDict[tuple[str, str], Future[bytes]] = OrderedDict()
 
     def fetch(self, key: tuple[str, str], read: ReadRange, size_bytes: int) -> None:
-        """Begin to fetch an object, unless that was begun before."""
+        """Begin to fetch an object, unless it is being fetched already."""
         if key not in self._fetching:
             self._fetching[key] = _FETCHING.submit(read, 0, size_bytes)
         while len(self._fetching) > self._most:
             self._fetching.popitem(last=False)
 
     def take(self, key: tuple[str, str]) -> Future[bytes] | None:
-        """Give what was begun, once."""
+        """Remove and return the fetch of an object; ``None`` if there is none."""
         return self._fetching.pop(key, None)

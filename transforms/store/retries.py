@@ -1,7 +1,7 @@
-"""Patience with stores: what fails for a moment is asked again, what lasts is reported.
+"""Retries of requests to stores: transient errors are retried, lasting errors are reported.
 
 Only exceptions of stores are handled, that is of the operating system and of the client
-libraries below fsspec. Anything else is a programming error and passes through.
+libraries below fsspec. Any other exception is a programming error and passes through.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ _NOT_FOUND = (FileNotFoundError, NotADirectoryError)
 _LASTING = (*_NOT_FOUND, FileExistsError, PermissionError, IsADirectoryError)
 _LASTING_ERRNOS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ESPIPE})
 _FORBIDDEN_STATUSES = frozenset({401, 403})
-#: What a store says when it is asked too often, or too slow itself.
+#: A store answers so if it gets too many requests or is too slow.
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
-#: Precondition failed, and AWS's word for two such requests at the same moment.
+#: 412: precondition failed; 409: AWS got two conditional requests at the same moment.
 _CONFLICTS = frozenset({409, 412})
-#: The clients below fsspec, whose exceptions need not be kin of OSError.
+#: The client packages below fsspec; their exceptions may not derive from OSError.
 _CLIENTS = frozenset(
     {"adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs", "google"}
     | {"huggingface_hub", "httpx", "obstore", "paramiko", "requests", "s3fs", "urllib3"}
 )
-#: Their exceptions of a user without credentials, by name: not every client is installed.
+#: Their exceptions for missing credentials, by name: not every client is installed.
 _NO_CREDENTIALS = frozenset(
     {"NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"}
     | {"ProfileNotFound", "TokenRetrievalError", "UnauthorizedSSOTokenError"}
@@ -38,32 +38,32 @@ _NO_CREDENTIALS = frozenset(
 
 
 def insist(ask: Callable[[], _Result]) -> _Result:
-    """Ask a store for something, again and again while it fails for a moment.
+    """Return the result of a request to a store, and retry transient errors.
 
-    What it fails with in the end, or lastingly, is raised as it is.
+    A lasting error, and the error of the last attempt, are raised unchanged.
     """
     try:
         return ask()
     except Exception as error:
         if not is_transient(error):
             raise
-        failed: list[Exception] = [error]
+        first_error: list[Exception] = [error]
 
-    def ask_again() -> _Result:
-        if failed:
-            raise failed.pop()  # the first attempt was that above
+    def retry() -> _Result:
+        if first_error:
+            raise first_error.pop()  # the call above was the first attempt
         return ask()
 
-    return RETRYING(ask_again)
+    return RETRYING(retry)
 
 
 def patiently(ask: Callable[[], _Result]) -> _Result:
-    """Insist on something that a recording's bytes depend on.
+    """Return the result of a request for a recording's bytes, and retry transient errors.
 
     Raises
     ------
     RecordingError
-        Stage ``read``, when it fails lastingly or too often.
+        With the stage ``read``: the error is lasting, or all attempts failed.
     """
     try:
         return insist(ask)
@@ -74,7 +74,7 @@ def patiently(ask: Callable[[], _Result]) -> _Result:
 
 
 def is_store_error(error: BaseException) -> bool:
-    """Whether an exception is a store's, not a programming error.
+    """Return whether an exception comes from a store and is not a programming error.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def is_store_error(error: BaseException) -> bool:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether asking again may help.
+    """Return whether a retry may help.
 
     Examples
     --------
@@ -104,17 +104,17 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_conflict(error: BaseException) -> bool:
-    """Whether a file was not created because it exists, or is being created by somebody."""
+    """Return whether a file was not created because it exists or another writer creates it."""
     return isinstance(error, FileExistsError) or _status(error) in _CONFLICTS
 
 
 def is_missing(error: BaseException) -> bool:
-    """Whether there is no such file, or no bucket for it."""
+    """Return whether the file or its bucket does not exist."""
     return isinstance(error, _NOT_FOUND) or _status(error) == 404
 
 
 def describe_store_error(error: BaseException) -> RecordingError:
-    """Say in the project's words what went wrong with a store."""
+    """Return the RecordingError for an error of a store."""
     if isinstance(error, _NOT_FOUND):
         cause = Cause.NOT_FOUND
     elif _is_forbidden(error):
@@ -123,38 +123,38 @@ def describe_store_error(error: BaseException) -> RecordingError:
         cause = Cause.CHANGED
     else:
         cause = Cause.STORAGE_ERROR
-    # Not str(error): it repeats the path, which need not even be encodable.
-    said = getattr(error, "strerror", None) or " ".join(map(str, error.args))
-    return RecordingError(Stage.READ, cause, f"{type(error).__name__}: {said}")
+    # Not str(error): it repeats the path, which UTF-8 may not be able to encode.
+    message = getattr(error, "strerror", None) or " ".join(map(str, error.args))
+    return RecordingError(Stage.READ, cause, f"{type(error).__name__}: {message}")
 
 
 def explain(error: BaseException) -> str:
-    """Say what went wrong with a store, and what to do where its user can do something.
+    """Return the message for an error of a store, with what the user can do, if anything.
 
     Examples
     --------
     >>> explain(PermissionError("Forbidden"))
     'permission denied (Forbidden); check the credentials and what they allow'
     """
-    said = str(error).strip().partition("\n")[0]
+    text = str(error).strip().partition("\n")[0]
     if _lacks_credentials(error):
-        return f"no credentials ({said}); give them as the store's own tools take them"
+        return f"no credentials ({text}); set them in the way that the store's own tools use"
     if not _is_forbidden(error):
-        return said or type(error).__name__
+        return text or type(error).__name__
     if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM):
-        return "permission denied"  # a local file's
+        return "permission denied"  # for a local file
     if code := _code(error):
-        said = said if code in said else f"{code}: {said}"
-    what = "the credentials have expired" if "Expired" in said else "permission denied"
-    return f"{what} ({said}); check the credentials and what they allow"
+        text = text if code in text else f"{code}: {text}"
+    problem = "the credentials have expired" if "Expired" in text else "permission denied"
+    return f"{problem} ({text}); check the credentials and what they allow"
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Give an exception and what it was made from: s3fs makes its own of botocore's."""
-    at: BaseException | None = error
-    while at is not None:
-        yield at
-        at = at.__cause__
+    """Yield an exception and its causes: s3fs raises its own exceptions from botocore's."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 def _lacks_credentials(error: BaseException) -> bool:
@@ -162,21 +162,21 @@ def _lacks_credentials(error: BaseException) -> bool:
 
 
 def _is_forbidden(error: BaseException) -> bool:
-    # gcsfs has neither a class nor a status for it.
-    by_word = type(error) is OSError and str(error).startswith("Forbidden: ")
-    return by_word or isinstance(error, PermissionError) or _status(error) in _FORBIDDEN_STATUSES
+    # gcsfs has neither a class nor a status for this error.
+    is_gcsfs = type(error) is OSError and str(error).startswith("Forbidden: ")
+    return is_gcsfs or isinstance(error, PermissionError) or _status(error) in _FORBIDDEN_STATUSES
 
 
 def _status(error: BaseException) -> int | None:
-    """Find the HTTP status that a client's exception carries, under whatever name."""
-    for one in _chain(error):
-        if type(one).__module__ == "aiohttp.http_exceptions":
-            continue  # 400 for an answer that breaks off, which no store gave
-        response = getattr(one, "response", None)
-        known = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+    """Return the HTTP status in a client's exception; each client stores it elsewhere."""
+    for cause in _chain(error):
+        if type(cause).__module__ == "aiohttp.http_exceptions":
+            continue  # aiohttp sets 400 for an incomplete answer; the store did not send it
+        response = getattr(cause, "response", None)
+        metadata = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
         for status in (
-            known.get("HTTPStatusCode"),
-            *(getattr(one, name, None) for name in ("status", "status_code", "code")),
+            metadata.get("HTTPStatusCode"),
+            *(getattr(cause, name, None) for name in ("status", "status_code", "code")),
         ):
             if isinstance(status, int):
                 return status
@@ -184,17 +184,17 @@ def _status(error: BaseException) -> int | None:
 
 
 def _code(error: BaseException) -> str:
-    """Find the store's own word for an error."""
-    for one in _chain(error):
-        response = getattr(one, "response", None)
+    """Return the store's own code for an error; ``""`` if there is none."""
+    for cause in _chain(error):
+        response = getattr(cause, "response", None)
         if isinstance(response, dict):
             return str(response.get("Error", {}).get("Code", ""))
-        if word := getattr(one, "error_code", None):
-            return str(getattr(word, "value", word))
+        if code := getattr(cause, "error_code", None):
+            return str(getattr(code, "value", code))
     return ""
 
 
-#: Three attempts after the first: up to half a second, then one, then two later.
+#: Three retries: after up to half a second, then up to one second, then up to two.
 RETRYING = tenacity.Retrying(
     stop=tenacity.stop_after_attempt(4),
     wait=tenacity.wait_random_exponential(multiplier=0.5, max=5),

@@ -1,4 +1,4 @@
-"""An open stored object, as decoders in C need it: buffered, seekable, and never raising."""
+"""An open stored object for decoders in C: buffered, seekable, raises no errors in reads."""
 
 from __future__ import annotations
 
@@ -11,35 +11,34 @@ from typing import Any, Self
 
 from melmill.transforms.store.retries import patiently
 
-#: Read ahead of a decoder, which asks for a few hundred bytes at a time.
+#: Size of the buffer: a decoder asks for a few hundred bytes at a time.
 BUFFER_BYTES = 2**16
 #: The largest position that a file can have.
 _MAX_POSITION = 2**63 - 1
 
-#: A part of a spliced file: a range ``(start, end)`` of the stored file, or bytes of our own.
+#: A part of a spliced file: a range ``(start, end)`` of the stored file, or new bytes.
 Piece = tuple[int, int] | bytes
 
 
 class StoredFile:
-    """A file that keeps what goes wrong below it.
+    """A file that stores the errors of its reads.
 
-    A decoder calls back into this object and loses the exceptions of it: soundfile takes
-    a failed read for the end of the file and returns half the audio without a word. So
-    reads come back empty after an error, and :meth:`raise_kept` raises it once the
-    decoder's call is over.
+    A decoder calls back into this object and loses its exceptions: soundfile takes a failed
+    read for the end of the file and silently returns half the audio. So after an error all
+    reads return nothing, and :meth:`raise_kept` raises the error after the decoder's call.
 
-    The position is counted here because FLAC asks for it at every read, and the standard
-    library's buffer would ask the operating system each time.
+    The position is counted here: FLAC asks for it at every read, and the standard library's
+    buffer would ask the operating system each time.
 
     Parameters
     ----------
     file
-        An unbuffered binary file, or one of fsspec's.
+        Unbuffered binary file, or a file of fsspec.
 
     Attributes
     ----------
     size_bytes
-        The object's size when it was opened.
+        Size of the object when it was opened.
     """
 
     def __init__(self, file: Any) -> None:
@@ -66,38 +65,39 @@ class StoredFile:
         self._buffered.close()
 
     def raise_kept(self) -> None:
-        """Raise what went wrong in the reads so far, if anything did."""
+        """Raise the error of an earlier read, if there was one."""
         if self._kept is not None:
             raise self._kept
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer`; 0 at the end of the file and after an error."""
+        """Fill `buffer` and return the count; 0 at the end of the file and after an error."""
         if self._kept is not None:
             return 0
         try:
             count = self._buffered.readinto(buffer)
-        except BaseException as error:  # noqa: BLE001 - raise_kept raises it, of whatever kind
+        except BaseException as error:  # noqa: BLE001 - raise_kept raises the error later
             self._kept = error
             return 0
         self._position += count
         return count
 
     def read(self, size: int = -1) -> bytes:
-        """Read up to `size` bytes; none at the end of the file and after an error."""
+        """Return up to `size` bytes; none at the end of the file and after an error."""
         if self._kept is not None:
             return b""
-        # A decoder asks for as much as a damaged file says; memory for it is taken beforehand.
+        # A damaged file may make a decoder ask for far too much, and the buffer allocates the
+        # memory before the read.
         left = max(0, self.size_bytes - self._position)
         try:
             data = self._buffered.read(min(size, left) if size >= 0 else left)
-        except BaseException as error:  # noqa: BLE001 - raise_kept raises it, of whatever kind
+        except BaseException as error:  # noqa: BLE001 - raise_kept raises the error later
             self._kept = error
             return b""
         self._position += len(data)
         return data
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move; gives the new position, or -1 where a damaged file leads to no position."""
+        """Set the position and return it; -1 if a damaged file gives an impossible position."""
         target = offset + (0, self._position, self.size_bytes)[whence]
         if not 0 <= target <= _MAX_POSITION:
             return -1
@@ -106,23 +106,23 @@ class StoredFile:
         return target
 
     def tell(self) -> int:
-        """Give the position in bytes."""
+        """Return the position in bytes."""
         return self._position
 
     def write(self, data: object) -> int:
-        """Refuse: soundfile wants the method to be there and never calls it when reading."""
+        """Raise UnsupportedOperation: soundfile needs the method, but no read calls it."""
         raise io.UnsupportedOperation("not writable")
 
     def lend_descriptor(self) -> int | None:
-        """Lend a local file's descriptor, at its start, to a decoder that reads by itself.
+        """Return a local file's descriptor, at the file's start, for a decoder that reads itself.
 
-        Twenty calls from C into Python for every second of audio cost a twentieth of
-        decoding. :meth:`raise_kept` knows nothing of such reads; :meth:`check_here` does.
+        Twenty calls from C into Python for each second of audio cost one twentieth of
+        decoding. :meth:`raise_kept` does not see errors of such reads; :meth:`check_here` does.
 
         Returns
         -------
         int or None
-            ``None`` where there is no local file.
+            Descriptor; ``None`` if this is not a local file.
         """
         if not isinstance(self._file, io.FileIO):
             return None
@@ -130,9 +130,9 @@ class StoredFile:
         return self._file.fileno()
 
     def check_here(self) -> int:
-        """Give the position that a borrower has come to, having read what it would read next.
+        """Return the position of a decoder's reads; raise an error if the store failed there.
 
-        Raises what went wrong, if it was the store and not the end of the file.
+        For a local file this tries to read the next byte: the end of the file is no error.
         """
         if not isinstance(self._file, io.FileIO):
             self.raise_kept()
@@ -142,10 +142,10 @@ class StoredFile:
         return position
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Read `size` bytes at `offset`, errors raised: for our own code.
+        """Return `size` bytes at `offset`; raise errors at once, for callers in Python.
 
-        Fewer bytes at the end of the file; none where `offset` is not within it, or `size` is not
-        positive: both may come from a damaged file.
+        The result is shorter at the end of the file. It is empty if `offset` is outside the
+        file or `size` is not positive: both may come from a damaged file.
         """
         if size <= 0 or not 0 <= offset < self.size_bytes:
             return b""
@@ -155,15 +155,15 @@ class StoredFile:
         return data
 
     def splice(self, pieces: Sequence[Piece]) -> StoredFile:
-        """Give a view of the file that consists of some pieces of it, one after another.
+        """Return a view of this file that joins `pieces`, in their order.
 
-        The view stays usable as long as this file is open.
+        The view can be used as long as this file is open.
         """
         return StoredFile(_SplicedFile(self, pieces))
 
 
 class _SplicedFile(io.RawIOBase):
-    """Pieces of a stored file, joined."""
+    """A file that joins pieces of a stored file."""
 
     def __init__(self, file: StoredFile, pieces: Sequence[Piece]) -> None:
         self._file = file
@@ -193,7 +193,7 @@ class _SplicedFile(io.RawIOBase):
 
 
 class _PatientFile(io.RawIOBase):
-    """Reads of one place each, so that a failed one can be asked for again."""
+    """A file that seeks before each read, so that a failed read can be retried."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
