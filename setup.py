@@ -46,6 +46,9 @@ S3, GCS, AZURE = "s3fs>=2025.3", "gcsfs>=2025.3", "adlfs>=2024.12"
 #: Submits jobs, and reads what they say; workers come with it.
 DATAFLOW = "apache-beam[gcp]>=2.77,<3"
 
+#: Builds the site of docs/.
+DOCS = ["furo", "myst-parser>=4", "numpydoc>=1.8", "sphinx>=8"]
+
 LOADERS = [
     ARRAY_RECORD,
     "datasets",
@@ -102,7 +105,8 @@ setup(
         "arrayrecord": [ARRAY_RECORD],
         "notebook": NOTEBOOK,
         "loaders": LOADERS,
-        "dev": [*DEV, *LOADERS, *NOTEBOOK],
+        "docs": DOCS,
+        "dev": [*DEV, *DOCS, *LOADERS, *NOTEBOOK],
     },
     entry_points={"console_scripts": ["melmill = melmill.__main__:main"]},
     classifiers=[

@@ -68,8 +68,13 @@ def of_deltalake(code: str) -> str:
     return code[code.index("from deltalake") :].split("\n\nimport")[0]
 
 
-def test_what_the_readme_shows_reads_the_dataset(dataset: Path) -> None:
-    code = shown((ROOT / "README.md").read_text(encoding="utf-8"), "DeltaTable(")
+def test_what_the_docs_show_reads_the_dataset(dataset: Path) -> None:
+    page = (ROOT / "docs" / "dataset.md").read_text(encoding="utf-8")
+    (section,) = re.findall(
+        r"^## Read it without melmill$(.*?)^## ", page, re.DOTALL | re.MULTILINE
+    )
+    code = "\n".join(re.findall(r"```python\n(.*?)```", section, re.DOTALL))
+    assert all(word in code for word in ("read_delta(", "load_dataset(", "DeltaTable(", "tf.data."))
     assert exit_statuses(code, dataset, 1) == [(0, "")]
 
 
