@@ -16,11 +16,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from melmill.pipelines.api import ExtractedDataset, export, extract, plan, refresh, verify
+    from melmill.pipelines.api import (
+        ExtractedDataset,
+        export,
+        extract,
+        plan,
+        plan_refresh,
+        refresh,
+        verify,
+    )
     from melmill.pipelines.api import open_dataset as open
+    from melmill.pipelines.config import load_config
     from melmill.pipelines.dataset import Dataset
     from melmill.pipelines.notebook import Audio, Chunk, load
-    from melmill.pipelines.run.errors import TooManyFailuresError
+    from melmill.pipelines.run.errors import (
+        LostWorkerError,
+        NothingSubmittedError,
+        TooManyFailuresError,
+    )
     from melmill.transforms.core.errors import ConflictError, RecordingError, UserError
 
 __version__ = "0.1.0"
@@ -31,14 +44,18 @@ __all__ = [
     "ConflictError",
     "Dataset",
     "ExtractedDataset",
+    "LostWorkerError",
+    "NothingSubmittedError",
     "RecordingError",
     "TooManyFailuresError",
     "UserError",
     "export",
     "extract",
     "load",
+    "load_config",
     "open",
     "plan",
+    "plan_refresh",
     "refresh",
     "verify",
 ]
@@ -46,10 +63,13 @@ __all__ = [
 #: Where a name comes from. It is imported when it is first used: workers need none of them, and
 #: opening a dataset needs no Beam.
 _HOMES = {
-    "pipelines.api": ("ExtractedDataset", "export", "extract", "plan", "refresh", "verify"),
+    "pipelines.api": (
+        *("ExtractedDataset", "export", "extract", "plan", "plan_refresh", "refresh", "verify"),
+    ),
+    "pipelines.config": ("load_config",),
     "pipelines.dataset": ("Dataset",),
     "pipelines.notebook": ("Audio", "Chunk", "load"),
-    "pipelines.run.errors": ("TooManyFailuresError",),
+    "pipelines.run.errors": ("LostWorkerError", "NothingSubmittedError", "TooManyFailuresError"),
     "transforms.core.errors": ("ConflictError", "RecordingError", "UserError"),
 }
 

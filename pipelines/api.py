@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from melmill.transforms.views.exports import ExportJob
 
 #: A recipe: the path of a YAML file, the name of one that comes with melmill (``"librosa"``), or
-#: one that :func:`~melmill.pipelines.config.load_config` has read; ``None`` for the defaults.
+#: one that :func:`melmill.load_config` has read; ``None`` for the defaults.
 Recipe: TypeAlias = Config | str | Path | None
 
 #: Keys of the recipe to change: ``{"chunk.seconds": 5}``, or as the command line has it,
@@ -95,7 +95,8 @@ def extract(
     runner
         ``direct`` (this machine; the default), ``flink``, ``dataflow`` or ``prism``.
     runner_config
-        YAML file of Beam's options for a runner.
+        YAML file of Beam's options for a runner, or the name of one that comes with melmill
+        (``"flink-local"``).
     beam_options
         Options for Beam itself, as on a command line.
     workers
@@ -121,6 +122,10 @@ def extract(
         Another run committed meanwhile; nothing of this one is left.
     TooManyFailuresError
         More recordings failed than ``limits.max_failure_ratio`` allows; nothing was committed.
+    LostWorkerError
+        Worker processes were killed in every attempt; the same call continues.
+    NothingSubmittedError
+        The options for Beam asked for a check or a template only.
     """
     from melmill.pipelines.extract import extract as run
 
@@ -209,7 +214,20 @@ def plan_refresh(
     allow_removals: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Say what :func:`refresh` would do, and do nothing; reads headers, decodes nothing."""
+    """Say what :func:`refresh` would do, and do nothing; reads headers, decodes nothing.
+
+    Parameters
+    ----------
+    catalogue, dataset, recipe, settings, runner, runner_config, beam_options, workers
+        See :func:`refresh`.
+    retry_failed, allow_removals, progress
+        See :func:`refresh`.
+
+    Returns
+    -------
+    dict
+        What ``melmill refresh --plan --json`` prints.
+    """
     from melmill.pipelines.refresh import plan_refresh as run
 
     chosen = recipe_of_dataset(dataset, recipe, settings)

@@ -94,7 +94,7 @@ ConfigOption = Annotated[
     str | None,
     typer.Option(
         *("--recipe", "--config"),
-        metavar="FILE",
+        metavar="FILE|NAME",
         help="A recipe: a YAML file, or the name of one that comes with melmill (librosa, the "
         "default).",
     ),
@@ -120,8 +120,9 @@ RunnerConfigOption = Annotated[
     str | None,
     typer.Option(
         "--runner-config",
-        metavar="FILE",
-        help="Beam's options for a runner, in YAML: configs/runners/flink-local.yaml",
+        metavar="FILE|NAME",
+        help="Beam's options for a runner: a YAML file, or the name of one that comes with "
+        "melmill: flink-local, flink-kubernetes, dataflow, direct, prism.",
     ),
 ]
 WorkersOption = Annotated[

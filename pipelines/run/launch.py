@@ -38,12 +38,12 @@ _ADVICE = (
     (
         re.compile(r"No module named 'melmill\b"),
         "the workers have no melmill; give it to them with --setup_file=./setup.py (from its "
-        "source folder), or with an image in which it is installed (README, Runners)",
+        "source folder), or with an image in which it is installed (docs/runners.md)",
     ),
     (
         re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'"),
         "the workers have no Python package {}; give it to them with --setup_file=./setup.py, "
-        "or with an image in which melmill is installed (README, Runners)",
+        "or with an image in which melmill is installed (docs/runners.md)",
     ),
     (
         # Said by Flink 1.20 to a job server for 1.19; the other is what Java says of a class.
