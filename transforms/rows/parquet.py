@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from melmill.transforms.rows.schema import Float32Array, RowBatch, RowSchema, to_table
+from melmill.transforms.rows.shard_file import ShardFile
 
 #: Rows per row group: larger row groups scan no faster, and a random row costs more.
 ROW_GROUP_ROWS = 128
@@ -26,26 +26,17 @@ def _leaf(name: str, kind: str) -> str:
     return f"{name}.list.element" if kind.startswith("list<") else name
 
 
-class ParquetShard:
+class ParquetShard(ShardFile):
     """A writer of a shard to a local file; each batch becomes a row group.
-
-    The context manager leaves a complete file or, after an exception, no file.
 
     Parameters
     ----------
-    path
-        Local path of the file; stores get complete files.
-    schema
-        Columns of the dataset.
+    path, schema
+        See :class:`~melmill.transforms.rows.shard_file.ShardFile`.
     metadata
         Entries for the schema's metadata (configuration, versions); they are sorted by key.
     compression_level
         Compression level of zstd.
-
-    Attributes
-    ----------
-    rows
-        Number of rows added so far.
     """
 
     def __init__(
@@ -57,9 +48,7 @@ class ParquetShard:
         compression_level: int = 3,
     ) -> None:
         """Create the file."""
-        self.rows = 0
-        self._path = Path(path)
-        self._schema = schema
+        super().__init__(path, schema)
         self._writer = pq.ParquetWriter(
             self._path,
             schema.arrow(),
@@ -84,22 +73,6 @@ class ParquetShard:
     def close(self) -> None:
         """Write the footer; without it, the file is not Parquet."""
         self._writer.close()
-
-    def __enter__(self) -> Self:
-        """Return the writer itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the file, and remove it if an exception ended the block."""
-        self.close()
-        # A closed writer leaves a readable file even if rows are missing.
-        if kind is not None:
-            self._path.unlink()
 
 
 def _all_metadata(schema: RowSchema, metadata: Mapping[str, str]) -> dict[str, str]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 import google_crc32c
 
 from melmill.transforms.rows.schema import RowBatch, RowSchema
+from melmill.transforms.rows.shard_file import ShardFile
 from melmill.transforms.rows.tf_example import encode_examples, parse_example
 
 __all__ = ["TFRecordShard", "encode_examples", "parse_example", "read_records"]
@@ -27,29 +27,18 @@ def _masked_crc(data: bytes) -> bytes:
     return struct.pack("<I", masked)
 
 
-class TFRecordShard:
+class TFRecordShard(ShardFile):
     """A writer of a shard to a local file, record by record.
-
-    The context manager leaves a complete file or, after an exception, no file.
 
     Parameters
     ----------
-    path
-        Local path of the file; stores get complete files.
-    schema
-        Columns of the dataset.
-
-    Attributes
-    ----------
-    rows
-        Number of rows added so far.
+    path, schema
+        See :class:`~melmill.transforms.rows.shard_file.ShardFile`.
     """
 
     def __init__(self, path: str | Path, schema: RowSchema) -> None:
         """Create the file."""
-        self.rows = 0
-        self._path = Path(path)
-        self._schema = schema
+        super().__init__(path, schema)
         self._file = self._path.open("wb")
 
     def add(self, batch: RowBatch) -> None:
@@ -64,22 +53,6 @@ class TFRecordShard:
     def close(self) -> None:
         """Flush and close the file."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        """Return the writer itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the file, and remove it if an exception ended the block."""
-        self.close()
-        # TFRecord has no footer: a file that was cut between records looks complete.
-        if kind is not None:
-            self._path.unlink()
 
 
 def read_records(file: IO[bytes]) -> Iterator[bytes]:
