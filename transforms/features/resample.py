@@ -2,7 +2,7 @@
 
 Samples are converted in blocks. The block length depends only on the two rates, and the first
 block begins at the recording's first sample. Each block is a separate conversion by a reset
-soxr. Its input begins before the block, as far as the filter reaches, and ends behind the
+soxr. Its input begins before the block, as far as the filter reaches, and ends after the
 block, where soxr needs no more. To get any sample of a block, the block is converted from its
 beginning. So every span gets the same bits.
 
@@ -162,7 +162,7 @@ def resample_stream(
     ----------
     pieces : float32 [samples, channels]
         Source samples from the start of :meth:`Conversion.source_range` to the end of the
-        recording. Samples behind that range are read only if soxr needs them.
+        recording. Samples after that range are read only if soxr needs them.
     first_sample, stop_sample
         Range of converted samples to yield. If the recording ends before ``stop_sample``,
         zeros follow, as in ``librosa.resample``.
@@ -220,7 +220,7 @@ class _Source:
     def read(self, start: int, likely_stop: int, next_start: int) -> Iterator[Samples]:
         """Yield the samples from `start` on, and keep the samples from `next_start` on.
 
-        A piece is split at `likely_stop`, because samples behind it are probably not needed.
+        A piece is split at `likely_stop`, because samples after it are probably not needed.
         """
         self._drop_before(start)
         position = self._buffer_start
