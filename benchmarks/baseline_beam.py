@@ -3,8 +3,8 @@
     python benchmarks/baseline_beam.py CATALOGUE OUTPUT [--workers N] [--spread-chunks]
 
 CATALOGUE is a folder of audio, or a CSV table with a column ``uri``. One element is one
-file, then one chunk, then one row as a dictionary. ``--spread-chunks`` has a Reshuffle
-follow the step that makes many chunks of a file, as Beam's guide advises for such steps
+file, then one chunk, then one row as a dictionary. ``--spread-chunks`` adds a Reshuffle
+after the step that cuts a file into many chunks, as Beam's guide advises for such steps
 ("preventing fusion").
 """
 
@@ -30,19 +30,19 @@ SCHEMA = pa.schema([("uri", pa.string()), ("chunk_index", pa.int64()), ("mel", M
 
 
 def load(path: str) -> tuple[str, np.ndarray]:
-    """Decode a file whole."""
+    """Return a file's path and all its samples."""
     return path, librosa.load(path, sr=RATE_HZ, mono=True)[0]
 
 
 def cut(loaded: tuple[str, np.ndarray]) -> Iterator[tuple[str, int, np.ndarray]]:
-    """Cut a file into chunks."""
+    """Yield the chunks of a file."""
     path, samples = loaded
     for index in range(len(samples) // CHUNK_SAMPLES):
         yield path, index, samples[index * CHUNK_SAMPLES :][:CHUNK_SAMPLES]
 
 
 def compute(chunk: tuple[str, int, np.ndarray]) -> dict[str, Any]:
-    """Compute a chunk's spectrogram with librosa's defaults; give it as a row."""
+    """Return a row with a chunk's spectrogram, computed with librosa's defaults."""
     path, index, samples = chunk
     mel = librosa.power_to_db(librosa.feature.melspectrogram(y=samples, sr=RATE_HZ))
     return {"uri": path, "chunk_index": index, "mel": mel.tolist()}

@@ -1,4 +1,4 @@
-"""The floor: decoding alone, by soundfile in blocks of float32.
+"""Lower limit of the cost: only decoding, with soundfile in blocks of float32.
 
     python benchmarks/baseline_decode.py CATALOGUE
 
@@ -18,7 +18,7 @@ BLOCK_FRAMES = 1 << 16
 
 
 def decode(path: Path) -> int:
-    """Decode a file, keeping nothing; give its samples per channel."""
+    """Decode a file, discard the samples, and return their number per channel."""
     with soundfile.SoundFile(str(path)) as file:
         block, frames = np.empty((BLOCK_FRAMES, file.channels), np.float32), 0
         while count := len(file.read(out=block)):

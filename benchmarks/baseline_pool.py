@@ -1,9 +1,9 @@
-"""Baseline (a): what a competent user writes with multiprocessing, librosa and pyarrow.
+"""Baseline (a): a program with multiprocessing, librosa and pyarrow, as a good user writes it.
 
     python benchmarks/baseline_pool.py CATALOGUE OUTPUT [--workers N]
 
-CATALOGUE is a folder of audio, or a CSV table with a column ``uri``. Every file is loaded
-whole by librosa, cut into chunks of three seconds, and becomes one Parquet file.
+CATALOGUE is a folder of audio, or a CSV table with a column ``uri``. librosa loads each file
+completely; the file is cut into chunks of three seconds and becomes one Parquet file.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ CHUNK_SAMPLES = 3 * RATE_HZ
 
 
 def extract_chunks(path: Path) -> np.ndarray:
-    """Compute the log-mel spectrograms of a file: float32 [chunks, 128, 130]."""
+    """Return the log-mel spectrograms of a file: float32 [chunks, 128, 130]."""
     samples, _ = librosa.load(path, sr=RATE_HZ, mono=True)
     chunks = range(0, len(samples) - CHUNK_SAMPLES + 1, CHUNK_SAMPLES)
     return np.stack([log_mel(samples[start : start + CHUNK_SAMPLES]) for start in chunks])
 
 
 def log_mel(chunk: np.ndarray) -> np.ndarray:
-    """Compute one chunk's spectrogram with librosa's defaults."""
+    """Return a chunk's spectrogram, computed with librosa's defaults."""
     mel = librosa.feature.melspectrogram(y=chunk, sr=RATE_HZ)
     return librosa.power_to_db(mel)
 
 
 def write_file(output: Path, path: Path) -> int:
-    """Write one file's chunks; give their number."""
+    """Write the chunks of a file, and return their number."""
     mel = extract_chunks(path)
     values = pa.FixedSizeListArray.from_arrays(pa.array(mel.reshape(-1)), mel[0].size)
     columns = {

@@ -1,14 +1,14 @@
-"""End to end: CPU time per hour of audio, beside two baselines and decoding alone.
+"""Measures CPU time per hour of audio, compared with two baselines and with decoding alone.
 
     python benchmarks/end_to_end.py FOLDER [--rounds 3] [--workers 2] [--copies 1]
         [--only melmill,decoding]
 
-Each contestant takes every fourth file of the folder, and all of them. The slope between
-the two is what an hour of audio costs; what is left at zero hours is the fixed start-up.
+Each contestant processes every fourth file of the folder, and then all files. The slope
+between the two is the cost of an hour of audio; the cost at zero hours is the start-up.
 
-``pool`` and ``beam`` are the baselines as they are written, ``pool1`` and ``beam1`` the
-same with one BLAS thread a process, as only those ask for who have measured it. ``spread``
-is ``beam`` with a Reshuffle after the chunks are cut, as Beam's guide advises.
+``pool`` and ``beam`` are the baselines with default settings. ``pool1`` and ``beam1`` use one
+BLAS thread per process, a setting that users find only by measuring. ``spread`` is ``beam``
+with a Reshuffle after the chunks are cut, as Beam's guide advises.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CONTESTANTS = ("melmill", "pool", "pool1", "beam", "beam1", "spread", "decoding"
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """A table of files, and how many hours they play."""
+    """A table of files, and their duration in hours."""
 
     name: str
     path: Path
@@ -54,14 +54,14 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a contestant costs: a straight line through two catalogues.
+    """The cost of a contestant, as a straight line through two catalogues.
 
     Attributes
     ----------
     slope
-        CPU seconds for an hour of audio.
+        CPU seconds per hour of audio.
     start_up
-        CPU seconds at no audio.
+        CPU seconds without audio.
     """
 
     slope: float
@@ -69,14 +69,14 @@ class Line:
 
     @classmethod
     def through(cls, small: tuple[float, float], large: tuple[float, float]) -> Line:
-        """Find the line through two points of hours and CPU seconds."""
+        """Return the line through two points of hours and CPU seconds."""
         slope = (large[1] - small[1]) / (large[0] - small[0])
         return cls(slope, small[1] - slope * small[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One run of a contestant: what it took, and the rows it wrote."""
+    """One run of a contestant: its cost, and the number of rows that it wrote."""
 
     cost: Cost
     rows: int
@@ -95,7 +95,7 @@ def command(who: str, catalogue: Path, output: Path, arguments: argparse.Namespa
 
 
 def measure(who: str, catalogue: Catalogue, arguments: argparse.Namespace) -> Trial:
-    """Run a contestant on a catalogue, into a folder that is thrown away."""
+    """Return the cost of running a contestant on a catalogue; its output is deleted."""
     with tempfile.TemporaryDirectory(dir=catalogue.path.parent) as folder:
         output = Path(folder) / "dataset"
         output.mkdir()
@@ -106,26 +106,28 @@ def measure(who: str, catalogue: Catalogue, arguments: argparse.Namespace) -> Tr
             environment=ONE_THREAD if who.endswith("1") else {},
         )
         if who == "melmill" and (failed := json.loads(cost.output)["recordings"].get("failed")):
-            print(f"melmill could not use {failed} of the {catalogue.name}'s files")
+            print(f"melmill could not use {failed} files of the catalogue {catalogue.name!r}")
         return Trial(cost, count_rows(output))
 
 
 def count_rows(output: Path) -> int:
-    """Count the rows of all shards; indexes and the like aside."""
+    """Return the number of rows in all shards, without the index."""
     shards = (path for path in output.rglob("*.parquet") if path.parent.parent.name != "index")
     return sum(pq.read_metadata(path).num_rows for path in shards)
 
 
 def make_catalogues(files: list[Path], scratch: Path) -> list[Catalogue]:
-    """Write a table of every fourth file, and one of all."""
+    """Return a catalogue of every fourth file, and a catalogue of all files."""
     return [
-        Catalogue(name, write_catalogue(scratch / f"{name}.csv", some), audio_seconds(some) / 3600)
-        for name, some in (("quarter", files[::STEP]), ("whole", files))
+        Catalogue(
+            name, write_catalogue(scratch / f"{name}.csv", members), audio_seconds(members) / 3600
+        )
+        for name, members in (("quarter", files[::STEP]), ("whole", files))
     ]
 
 
 def lines(catalogues: list[Catalogue], trials: dict[str, list[Trial]], who: str) -> list[Line]:
-    """Give a contestant's line of each round."""
+    """Return a contestant's cost line of each round."""
     small, large = (
         [(catalogue.hours, trial.cost.cpu_s) for trial in trials[f"{who} {catalogue.name}"]]
         for catalogue in catalogues
@@ -136,22 +138,23 @@ def lines(catalogues: list[Catalogue], trials: dict[str, list[Trial]], who: str)
 def report(
     names: list[str], catalogues: list[Catalogue], trials: dict[str, list[Trial]], ours: str
 ) -> None:
-    """Print the table: medians, and least and most over the rounds."""
-    found = {who: lines(catalogues, trials, who) for who in names}
+    """Print a table with the median, the minimum and the maximum over the rounds."""
+    cost_lines = {name: lines(catalogues, trials, name) for name in names}
     rows = []
-    for who in names:
-        whole = trials[f"{who} whole"]
-        slopes = [line.slope for line in found[who]]
-        ratios = [a.slope / b.slope for a, b in zip(found[who], found[ours], strict=True)]
+    for name in names:
+        whole = trials[f"{name} whole"]
+        slopes = [line.slope for line in cost_lines[name]]
+        pairs = zip(cost_lines[name], cost_lines[ours], strict=True)
+        ratios = [line.slope / our_line.slope for line, our_line in pairs]
         rows.append(
             (
-                who,
-                spread([trial.cost.cpu_s for trial in trials[f"{who} quarter"]], 1),
+                name,
+                spread([trial.cost.cpu_s for trial in trials[f"{name} quarter"]], 1),
                 spread([trial.cost.cpu_s for trial in whole], 1),
                 spread(slopes, 2),
                 f"{3600 / median(slopes):,.0f}",
                 spread(ratios, 2),
-                spread([line.start_up for line in found[who]], 1),
+                spread([line.start_up for line in cost_lines[name]], 1),
                 count_processes(whole[0].cost),
                 whole[0].rows or "",
             )
@@ -173,7 +176,7 @@ HEADER = (
 
 
 def count_processes(cost: Cost) -> int:
-    """Count the processes that did anything: shells between them are small."""
+    """Return the number of processes that did work; shells are too small to count."""
     return sum(process.rss_mib > 20 for process in cost.processes)
 
 
@@ -198,10 +201,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, help="a folder of audio, as make_songs.py writes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--copies", type=int, default=1, help="of each file in the catalogue")
-    parser.add_argument("--only", default=",".join(CONTESTANTS), help="some of these")
+    parser.add_argument("--copies", type=int, default=1, help="how often to list each file")
+    parser.add_argument("--only", default=",".join(CONTESTANTS), help="contestants to run")
     parser.add_argument("--set", action="append", default=[], help="for melmill: KEY=VALUE")
-    parser.add_argument("--scratch", type=Path, help="where to write datasets meanwhile")
+    parser.add_argument("--scratch", type=Path, help="folder for temporary datasets")
     return parser.parse_args()
 
 

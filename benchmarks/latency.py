@@ -1,9 +1,10 @@
-"""What a distant store costs: the same extraction with and without 20 ms before each answer.
+"""Measures the cost of a distant store: an extraction with and without 20 ms per response.
 
     python benchmarks/latency.py FOLDER [--latency-ms 20] [--rounds 3] [--copies 1]
 
-The folder of audio is put on a MinIO server on this machine (``scripts/object-stores install``)
-behind a proxy that waits. One worker, so that the server and the proxy have a core of their own.
+The folder of audio is uploaded to a MinIO server on this machine (``scripts/object-stores
+install``) behind a proxy that delays each response. One worker runs, so that the server and
+the proxy have a core for themselves.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tests.e2e.object_stores.servers import Place, installed, serving
 
 
 def upload(place: Place, folder: Path, copies: int) -> None:
-    """Put the audio into a new bucket, each file so many times."""
+    """Upload the audio to a new bucket, `copies` times each file."""
     filesystem = place.filesystem()
     filesystem.mkdir(place.bucket)
     for path in audio_files(folder):
@@ -33,7 +34,7 @@ def upload(place: Place, folder: Path, copies: int) -> None:
 
 
 def extract_s(place: Place, output: Path) -> float:
-    """Seconds of an extraction from the store to this machine's disk."""
+    """Return the wall time of an extraction from the store to this machine's disk."""
     os.environ.update(place.environment)
     with tempfile.TemporaryDirectory(dir=output) as folder:
         command = melmill("extract", f"{place.root}/songs", f"{folder}/out", "--workers", "1")
@@ -42,14 +43,14 @@ def extract_s(place: Place, output: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="of audio")
+    parser.add_argument("folder", type=Path, help="a folder of audio")
     parser.add_argument("--latency-ms", type=float, default=20)
     parser.add_argument("--copies", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     programs = installed()
     if programs is None:
-        sys.exit("no servers: run scripts/object-stores install")
+        sys.exit("the servers are not installed; run: scripts/object-stores install")
     print(describe_machine(), flush=True)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -67,7 +68,7 @@ def main() -> None:
         (name, f"{median(walls):.1f}", f"{base / median(walls):.2f}")
         for name, walls in measured.items()
     ]
-    print_table(("store", "wall s", "of the speed without"), rows)
+    print_table(("store", "wall s", "speed relative to no latency"), rows)
 
 
 if __name__ == "__main__":

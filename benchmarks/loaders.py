@@ -1,11 +1,11 @@
-"""How fast each loader feeds training, beside a training step and beside librosa on the fly.
+"""Measures how fast each loader reads rows, compared with a training step and with librosa.
 
     python benchmarks/loaders.py FOLDER [--rounds 3] [--batch 64] [--only arrow,torch]
 
-The folder of audio is extracted once, with TFRecord, and exported in every layout; then each
+The folder of audio is extracted once, with TFRecord, and exported in all layouts. Then each
 loader reads the training split, in batches of float32 [batch, n_mels, frames]. Loaders whose
-library is not installed are left out. "Bare" is the shortest code without melmill that gives
-the same. On the fly is librosa, a whole song at a time, and one chunk of a song at a time.
+library is not installed are skipped. "Bare" is the shortest code without melmill that gives
+the same rows. "On the fly" is librosa: a whole song at a time, or one chunk of a song at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-# One thread, as far as libraries let themselves be told: the figures are for one core.
+# Use one thread where a library has a setting for it: the results are for one core.
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", TF_CPP_MIN_LOG_LEVEL="3")
 
 import librosa
@@ -39,7 +39,7 @@ from measure import (
 
 from melmill.pipelines.dataset import Dataset
 
-#: A loader: gives the number of rows of each batch that it made.
+#: A loader yields the number of rows in each batch that it reads.
 Loader = Callable[[], Iterator[int]]
 
 GROUPS = ("arrow", "tensorflow", "torch", "hugging_face", "others")
@@ -48,7 +48,7 @@ CHUNK_SECONDS = 3
 
 
 class Contestants:
-    """Every way to read the same rows."""
+    """All ways to read the same rows."""
 
     def __init__(self, folder: Path, dataset: Path, views: Path, batch: int) -> None:
         self.songs = audio_files(folder)[:: max(1, len(audio_files(folder)) // ON_THE_FLY_FILES)]
@@ -58,18 +58,18 @@ class Contestants:
         )
 
     def all(self, only: Sequence[str]) -> dict[str, Loader]:
-        """Those whose libraries are there."""
+        """Return the loaders whose libraries are installed, by name."""
         groups = [getattr(self, name) for name in only]
-        found: dict[str, Loader] = {
+        loaders: dict[str, Loader] = {
             "librosa on the fly, a song at a time": self.song_at_a_time,
             "librosa on the fly, a chunk at a time": self.chunk_at_a_time,
         }
         for group in groups:
             try:
-                found |= group()
+                loaders |= group()
             except ImportError as error:
-                print(f"left out: {error}", flush=True)
-        return found
+                print(f"skipped: {error}", flush=True)
+        return loaders
 
     def song_at_a_time(self) -> Iterator[int]:
         for path in self.songs:
@@ -102,8 +102,8 @@ class Contestants:
             return scan(self.data.as_arrow("train", verify=verify))
 
         def plain(verify: bool) -> Iterator[int]:
-            how = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=verify)
-            form = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=how)
+            options = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=verify)
+            form = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=options)
             return scan(pyarrow.dataset.dataset(self.parquet, format=form))
 
         return {
@@ -151,12 +151,12 @@ class Contestants:
         )
         model.compile("adam", "sparse_categorical_crossentropy")
         mel = np.zeros((self.batch, *self.data.shape, 1), np.float32)
-        truth = np.zeros(self.batch, int)
-        model.train_on_batch(mel, truth)
+        labels = np.zeros(self.batch, int)
+        model.train_on_batch(mel, labels)
 
         def steps() -> Iterator[int]:
             for _ in range(10):
-                model.train_on_batch(mel, truth)
+                model.train_on_batch(mel, labels)
                 yield self.batch
 
         return steps
@@ -230,13 +230,13 @@ class Contestants:
 
 
 def rate(loader: Loader) -> float:
-    """Read everything; give rows a second of CPU."""
+    """Return the rows per CPU second of a loader that reads everything."""
     cpu_s, rows = cpu_of(lambda: sum(loader()))
     return rows / cpu_s
 
 
 def prepare(folder: Path, scratch: Path) -> tuple[Path, Path]:
-    """Extract the folder and make every view."""
+    """Extract the folder, make all views, and return the folders of the dataset and its views."""
     dataset, views = scratch / "dataset", scratch / "views"
     quiet = {"check": True, "stdout": subprocess.DEVNULL}
     formats = ("--set", "output.formats=[parquet,tfrecord]", "--quiet")
@@ -249,19 +249,19 @@ def prepare(folder: Path, scratch: Path) -> tuple[Path, Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="of audio")
+    parser.add_argument("folder", type=Path, help="a folder of audio")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--only", default=",".join(GROUPS), help="which groups of loaders")
-    parser.add_argument("--scratch", type=Path, help="where to make the dataset and its views")
+    parser.add_argument("--only", default=",".join(GROUPS), help="groups of loaders to run")
+    parser.add_argument("--scratch", type=Path, help="folder for the dataset and its views")
     arguments = parser.parse_args()
     print(describe_machine(), flush=True)
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-        made = prepare(arguments.folder, Path(scratch))
-        every = Contestants(arguments.folder, *made, arguments.batch)
-        contestants = every.all(arguments.only.split(","))
+        dataset, views = prepare(arguments.folder, Path(scratch))
+        all_contestants = Contestants(arguments.folder, dataset, views, arguments.batch)
+        contestants = all_contestants.all(arguments.only.split(","))
         for loader in contestants.values():
-            next(iter(loader()))  # what only the first batch costs
+            next(iter(loader()))  # the first batch has extra costs
         timed = {name: (lambda run=loader: rate(run)) for name, loader in contestants.items()}
         measured = interleave(arguments.rounds, timed)
     base = median(measured["librosa on the fly, a song at a time"])

@@ -1,8 +1,8 @@
 """Measures whole programs: CPU time and peak memory of a process tree, medians of rounds.
 
-A child may outlive its parent, and its CPU time would then be counted nowhere. So this
-process adopts orphans (``PR_SET_CHILD_SUBREAPER``, Linux only) and waits for them itself:
-``RUSAGE_CHILDREN`` then holds every process that a command started, however deep.
+If a child outlives its parent, its CPU time is not counted for the parent. So this process
+adopts orphans (``PR_SET_CHILD_SUBREAPER``, Linux only) and waits for them itself. Then
+``RUSAGE_CHILDREN`` includes all processes that a command started, at any depth.
 """
 
 from __future__ import annotations
@@ -32,24 +32,24 @@ MIB = 2**20
 
 _PR_SET_CHILD_SUBREAPER = 36
 _ORPHANS_MAY_TAKE_S = 30.0
-#: What a process is called, by a word in its command line.
+#: Role of a process, by a word in its command line.
 _ROLES = {"sdk_worker": "worker", "isolation": "decoder", "resource_tracker": "tracker"}
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessPeak:
-    """What one process came to, as it was last seen.
+    """Peak memory and CPU time of a process, when it was last seen.
 
     Attributes
     ----------
     role
-        ``launcher``, ``worker``, ``decoder`` or ``child``.
+        Role of the process: ``launcher``, ``worker``, ``decoder``, ``tracker`` or ``child``.
     rss_mib
-        The most memory resident, as the kernel itself noted it.
+        Peak resident memory, as recorded by the kernel.
     pss_mib
-        The most that was seen of it with shared pages divided among those who share them.
+        Highest memory seen, with shared pages divided among the processes that share them.
     cpu_s
-        User and system time, its children's not included.
+        User and system time, without the process's children.
     """
 
     role: str
@@ -60,18 +60,18 @@ class ProcessPeak:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a command took.
+    """The cost of a command.
 
     Attributes
     ----------
     wall_s, cpu_s
-        Time; ``cpu_s`` is user and system time of the whole tree.
+        Wall time, and user and system time of the whole process tree.
     processes
-        Peak of each process that was seen alive; empty where memory was not watched.
+        Peak of each process that was seen alive; empty if memory was not watched.
     tree_mib
-        The most memory that the tree had at one moment, pages shared counted once.
+        Highest memory of the tree at one moment; shared pages are counted once.
     output
-        Standard output.
+        Standard output of the command.
     """
 
     wall_s: float
@@ -81,7 +81,7 @@ class Cost:
     output: str
 
     def peaks(self) -> dict[str, float]:
-        """Give the largest resident peak of each role, in MiB."""
+        """Return the largest resident peak of each role, in MiB."""
         largest: dict[str, float] = {}
         for process in self.processes:
             largest[process.role] = max(process.rss_mib, largest.get(process.role, 0.0))
@@ -106,11 +106,12 @@ class _Watch:
         rss = _kib(f"/proc/{process.pid}/status", "VmHWM:")
         pss = _kib(f"/proc/{process.pid}/smaps_rollup", "Pss:")
         key = process.pid, process.create_time()
-        known = self.peaks.get(key)
+        previous = self.peaks.get(key)
         cpu_s = sum(process.cpu_times()[:2])
-        # A child has its parent's command line until it runs its own: the last look counts.
-        most = max(pss, known.pss_mib) if known else pss
-        self.peaks[key] = ProcessPeak(role, rss, most, cpu_s)
+        # A child has its parent's command line until it runs its own program, so the last look
+        # decides the role.
+        peak_pss = max(pss, previous.pss_mib) if previous else pss
+        self.peaks[key] = ProcessPeak(role, rss, peak_pss, cpu_s)
         return pss
 
 
@@ -133,18 +134,18 @@ def run(
     allowed: Iterable[int] = (0,),
     environment: Mapping[str, str] | None = None,
 ) -> Cost:
-    """Run a command to its end, and that of everything it started.
+    """Run a command, wait for all processes that it started, and return their cost.
 
     Parameters
     ----------
     command
         Program and arguments.
     watch_s
-        Seconds between two looks at its memory; ``None`` to leave it in peace.
+        Seconds between two measurements of the memory; ``None`` to measure no memory.
     allowed
-        Exit statuses that are no failure.
+        Exit statuses that do not count as a failure.
     environment
-        Variables to set beside those that are.
+        Environment variables to set in addition to the current ones.
     """
     with _adopting_orphans(), tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         before, others, started = _children_cpu_s(), _children(), time.monotonic()
@@ -156,7 +157,7 @@ def run(
         wall_s = time.monotonic() - started
         _reap_orphans(others)
         if child.returncode not in allowed:
-            raise RuntimeError(f"{command} ended with {child.returncode}:\n{_tail(err)}")
+            raise RuntimeError(f"{command} ended with status {child.returncode}:\n{_tail(err)}")
         out.seek(0)
         output = out.read().decode(errors="replace")
     cpu_s = _children_cpu_s() - before
@@ -164,9 +165,9 @@ def run(
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    """Let programs keep their bytecode, as they do where people use them."""
-    kept = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    return {**kept, **more}
+    """Return the environment; programs may write bytecode, as they normally do."""
+    current = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return {**current, **more}
 
 
 def _wait(child: subprocess.Popen[bytes], watch: _Watch, watch_s: float | None) -> None:
@@ -188,7 +189,7 @@ def _tail(file: IO[bytes]) -> str:
 def _adopting_orphans() -> Iterator[None]:
     prctl = ctypes.CDLL(None).prctl
     if prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError("this kernel does not let a process adopt orphans")
+        raise OSError("this kernel does not allow a process to adopt orphans; use Linux")
     try:
         yield
     finally:
@@ -200,12 +201,12 @@ def _children() -> set[int]:
 
 
 def _reap_orphans(others: set[int]) -> None:
-    """Wait for what outlived its parents; after a while, kill it."""
+    """Wait for processes that outlived their parents; kill them after a time limit."""
     deadline = time.monotonic() + _ORPHANS_MAY_TAKE_S
     while orphans := _children() - others:
         for pid in orphans:
             if os.waitpid(pid, os.WNOHANG) == (0, 0) and time.monotonic() > deadline:
-                print(f"killed process {pid}, which was left over", file=sys.stderr)
+                print(f"killed process {pid}, which did not end", file=sys.stderr)
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
 
@@ -216,16 +217,17 @@ def _children_cpu_s() -> float:
 
 
 def cpu_of(function: Callable[[], T]) -> tuple[float, T]:
-    """Call a function in this process; give its CPU seconds and what it returned."""
+    """Return the CPU seconds of a function call in this process, and the function's result."""
     started = time.process_time()
     value = function()
     return time.process_time() - started, value
 
 
 def interleave(rounds: int, contestants: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-    """Measure each contestant once a round, every other round in the opposite order.
+    """Return the results of each contestant, which runs once per round.
 
-    What else the machine does changes slowly: contestants of one round met the same.
+    Every second round runs in the opposite order. Other load on the machine changes slowly, so
+    all contestants of a round have about the same load.
     """
     measured: dict[str, list[T]] = {name: [] for name in contestants}
     for number in range(rounds):
@@ -235,21 +237,21 @@ def interleave(rounds: int, contestants: Mapping[str, Callable[[], T]]) -> dict[
 
 
 def median(values: Iterable[float]) -> float:
-    """Give the median."""
+    """Return the median."""
     return statistics.median(values)
 
 
 def spread(values: Iterable[float], digits: int = 2) -> str:
-    """Show a median, and the least and the most beside it.
+    """Return the median as text, followed by the minimum and the maximum.
 
     >>> spread([3.0, 1.0, 2.0], digits=1)
     '2.0 (1.0–3.0)'
     """
-    known = sorted(values)
-    shown = f"{median(known):,.{digits}f}"
-    if len(known) == 1:
-        return shown
-    return f"{shown} ({known[0]:,.{digits}f}–{known[-1]:,.{digits}f})"
+    ordered = sorted(values)
+    middle = f"{median(ordered):,.{digits}f}"
+    if len(ordered) == 1:
+        return middle
+    return f"{middle} ({ordered[0]:,.{digits}f}–{ordered[-1]:,.{digits}f})"
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -272,15 +274,15 @@ COST_HEADER = (
 
 
 def cost_row(name: str, cost: Cost) -> tuple[str, ...]:
-    """Give a table's row of what a catalogue took, under :data:`COST_HEADER`."""
+    """Return the table row with the cost of a catalogue, for :data:`COST_HEADER`."""
     peaks = cost.peaks()
-    each = (peaks.get(role, 0.0) for role in ("launcher", "worker", "decoder"))
+    role_peaks = (peaks.get(role, 0.0) for role in ("launcher", "worker", "decoder"))
     times = f"{cost.wall_s:.1f}", f"{cost.cpu_s:.1f}"
-    return name, *times, *(f"{peak:,.0f}" for peak in each), f"{cost.tree_mib:,.0f}"
+    return name, *times, *(f"{peak:,.0f}" for peak in role_peaks), f"{cost.tree_mib:,.0f}"
 
 
 def describe_machine() -> str:
-    """Say what the figures were measured on, and how busy it was."""
+    """Return a description of the machine and its current load."""
     name = next(
         (
             line.split(":")[1].strip()
@@ -295,27 +297,27 @@ def describe_machine() -> str:
 
 
 def melmill(*arguments: object) -> list[str]:
-    """Give the command line of melmill in this Python's environment."""
+    """Return the command line of melmill in this Python's environment."""
     return [str(Path(sys.executable).with_name("melmill")), *map(str, arguments)]
 
 
 def script(name: str, *arguments: object) -> list[str]:
-    """Give the command line of another script of this folder."""
+    """Return the command line of another script in this folder."""
     return [sys.executable, str(Path(__file__).with_name(name)), *map(str, arguments)]
 
 
 def audio_files(catalogue: str | Path) -> list[Path]:
-    """Give the audio files of a folder, or of a table with a column ``uri``, in order."""
+    """Return the sorted audio files of a folder, or the files in a table's column ``uri``."""
     catalogue = Path(catalogue)
     if catalogue.suffix == ".csv":
         with catalogue.open(newline="", encoding="utf-8") as file:
             return [Path(row["uri"]) for row in csv.DictReader(file)]
-    found = catalogue.resolve().rglob("*")
-    return sorted(path for path in found if path.suffix.lower() in AUDIO_SUFFIXES)
+    paths = catalogue.resolve().rglob("*")
+    return sorted(path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES)
 
 
 def write_catalogue(path: Path, files: Iterable[Path]) -> Path:
-    """Write a table of files, as melmill and the baselines read it."""
+    """Write a table of files for melmill and the baselines, and return its path."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["uri"])
@@ -324,7 +326,7 @@ def write_catalogue(path: Path, files: Iterable[Path]) -> Path:
 
 
 def link_copies(files: list[Path], copies: int, folder: Path) -> list[Path]:
-    """Give each file several names, since a catalogue may name a recording once."""
+    """Return several links to each file, because a catalogue may list a path only once."""
     links = []
     for path in files:
         for number in range(copies):
@@ -334,7 +336,7 @@ def link_copies(files: list[Path], copies: int, folder: Path) -> list[Path]:
 
 
 def audio_seconds(files: Iterable[Path]) -> float:
-    """Add up how long files play, by their headers."""
+    """Return the total duration of files, from their headers."""
     import soundfile
 
     return sum(soundfile.info(str(path)).duration for path in files)

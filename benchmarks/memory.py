@@ -1,10 +1,10 @@
-"""Peak memory of ``melmill extract``: ten-hour files beside one-minute files, and tiny ones.
+"""Measures peak memory of ``melmill extract`` on ten-hour, one-minute and many tiny files.
 
     python benchmarks/memory.py [--hours 10] [--tiny 20000] [--only flac,mp3,wav,tiny]
 
-The files are made on the fly: a minute of music-like tones and noise, 44.1 kHz stereo, over
-and over. Ten hours of such a WAV are 6 GB and so an RF64; the MP3 repeats frames that need
-no bits of their neighbours, under a Xing header that counts them. Needs 8 GB of disk.
+The script makes the files: they repeat a minute of music-like tones and noise, 44.1 kHz
+stereo. Ten hours of WAV are 6 GB, so the format is RF64. The MP3 repeats frames that need no
+bits of their neighbours, and has a Xing header that counts them. Needs 8 GB of disk.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MP3_FRAME = 1152
 
 
 def loop() -> np.ndarray:
-    """Make a minute of decaying chords over noise: int16 [samples, 2]."""
+    """Return a minute of decaying chords and noise: int16 [samples, 2]."""
     rng = np.random.default_rng(0)
     time_s = np.arange(RATE_HZ) / RATE_HZ
     seconds = []
@@ -38,7 +38,7 @@ def loop() -> np.ndarray:
 
 
 def write_sound(path: Path, minutes: int, **how: object) -> None:
-    """Write the loop so many times, as FLAC or WAV."""
+    """Write the loop as FLAC or WAV, once per minute."""
     samples = loop()
     with soundfile.SoundFile(str(path), "w", RATE_HZ, 2, **how) as file:
         for _ in range(minutes):
@@ -46,7 +46,7 @@ def write_sound(path: Path, minutes: int, **how: object) -> None:
 
 
 def write_mp3(path: Path, minutes: int) -> None:
-    """Encode the loop once, and write its frames so many times."""
+    """Encode the loop once, and write its frames as MP3, once per minute."""
     packets = list(encode_mp3(loop()))
     with av.open(str(path), "w", format="mp3") as output:
         stream = add_mp3_stream(output)
@@ -63,7 +63,7 @@ def write_mp3(path: Path, minutes: int) -> None:
 
 
 def add_mp3_stream(output: av.container.OutputContainer) -> av.AudioStream:
-    """Add a stream of constant bit rate whose frames are each whole in themselves."""
+    """Return a new stream of constant bit rate, in which each frame decodes independently."""
     options = {"reservoir": "0"}
     stream = output.add_stream("libmp3lame", rate=RATE_HZ, layout="stereo", options=options)
     stream.codec_context.bit_rate = 128_000
@@ -72,17 +72,17 @@ def add_mp3_stream(output: av.container.OutputContainer) -> av.AudioStream:
 
 
 def encode_mp3(samples: np.ndarray) -> Iterator[bytes]:
-    """Encode samples; give the frames in the middle, without what ends are padded with."""
+    """Yield the encoded frames of samples, without the padding at the ends."""
     with av.open("/dev/null", "w", format="mp3") as output:
         stream = add_mp3_stream(output)
         stream.codec_context.open()
-        found = []
+        packets: list[bytes] = []
         for start in range(0, len(samples) - MP3_FRAME + 1, MP3_FRAME):
             planes = np.ascontiguousarray(samples[start : start + MP3_FRAME].T)
             frame = av.AudioFrame.from_ndarray(planes, "s16p", "stereo")
             frame.sample_rate, frame.pts = RATE_HZ, start
-            found += [bytes(packet) for packet in stream.encode(frame)]
-    yield from found[2:]
+            packets += [bytes(packet) for packet in stream.encode(frame)]
+    yield from packets[2:]
 
 
 WRITERS = {
@@ -93,7 +93,7 @@ WRITERS = {
 
 
 def write_tiny(folder: Path, number: int) -> None:
-    """Write short sounds of a fifth of a second to one second, WAV and FLAC in turn."""
+    """Write short sounds of a fifth of a second to one second, alternately WAV and FLAC."""
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 0.1, 3 * 22_050).clip(-1, 1)
     for index in range(number):
@@ -104,7 +104,7 @@ def write_tiny(folder: Path, number: int) -> None:
 
 
 def extract(catalogue: Path, arguments: argparse.Namespace) -> Cost:
-    """Extract a catalogue into a folder that is thrown away, watching its memory."""
+    """Return the cost of extracting a catalogue, including its memory; the output is deleted."""
     settings = [word for setting in arguments.set for word in ("--set", setting)]
     options = ("--quiet", "--json", "--workers", arguments.workers, *settings)
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as output:
@@ -112,7 +112,7 @@ def extract(catalogue: Path, arguments: argparse.Namespace) -> Cost:
 
 
 def measure_format(name: str, arguments: argparse.Namespace) -> Iterator[tuple[str, ...]]:
-    """Measure a minute and hours of one format."""
+    """Yield the table rows for a one-minute file and for a long file of a format."""
     for minutes in (1, round(60 * arguments.hours)):
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
             path = Path(folder) / f"long.{name}"
@@ -122,7 +122,7 @@ def measure_format(name: str, arguments: argparse.Namespace) -> Iterator[tuple[s
 
 
 def measure_tiny(arguments: argparse.Namespace) -> Iterator[tuple[str, ...]]:
-    """Measure many tiny files."""
+    """Yield the table row for many tiny files."""
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as folder:
         write_tiny(Path(folder), arguments.tiny)
         yield cost_row(f"{arguments.tiny:,} tiny files", extract(Path(folder), arguments))
@@ -143,12 +143,12 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hours", type=float, default=10.0, help="of the long files")
+    parser.add_argument("--hours", type=float, default=10.0, help="length of the long files")
     parser.add_argument("--tiny", type=int, default=20_000, help="number of tiny files")
-    parser.add_argument("--only", default="flac,mp3,wav,tiny", help="some of these")
+    parser.add_argument("--only", default="flac,mp3,wav,tiny", help="kinds of files to measure")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE")
-    parser.add_argument("--scratch", type=Path, help="where to make files and datasets")
+    parser.add_argument("--scratch", type=Path, help="folder for temporary files and datasets")
     return parser.parse_args()
 
 

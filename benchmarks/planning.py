@@ -1,9 +1,9 @@
-"""How planning grows with the catalogue: time and memory of ``melmill plan``.
+"""Measures time and memory of ``melmill plan`` for catalogues of different sizes.
 
     python benchmarks/planning.py [--sizes 1000,10000,100000] [--workers 2]
 
-Each catalogue is a CSV table of distinct files, hard links to a few hundred tiny ones made
-on the fly: their headers are read one by one, as those of any others.
+Each catalogue is a CSV table of distinct paths. The paths are hard links to a few hundred tiny
+files, which the script makes. melmill reads each header, as in any catalogue.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FILES_PER_FOLDER = 1000
 
 
 def make_originals(folder: Path) -> list[Path]:
-    """Write tiny files, WAV and FLAC in turn, of half a second to one and a half."""
+    """Return new tiny files of 0.5 to 1.5 seconds, alternately WAV and FLAC."""
     rng = np.random.default_rng(0)
     folder.mkdir()
     paths = []
@@ -36,33 +36,33 @@ def make_originals(folder: Path) -> list[Path]:
 
 
 def make_table(folder: Path, size: int, originals: list[Path]) -> Path:
-    """Link so many files, and write the table that names them with two labels."""
+    """Link `size` files, write a table of them with two labels, and return its path."""
     table = folder / f"{size}.csv"
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["uri", "label", "speaker"])
         for number in range(size):
             original = originals[number % len(originals)]
-            place = folder / str(size) / str(number // FILES_PER_FOLDER)
-            link = place / f"{number}{original.suffix}"
+            subfolder = folder / str(size) / str(number // FILES_PER_FOLDER)
+            link = subfolder / f"{number}{original.suffix}"
             if number % FILES_PER_FOLDER == 0:
-                place.mkdir(parents=True)
+                subfolder.mkdir(parents=True)
             os.link(original, link)
             writer.writerow([str(link), f"class-{number % 10}", number // 50])
     return table
 
 
 def plan(table: Path, arguments: argparse.Namespace) -> Cost:
-    """Plan the extraction of a table."""
+    """Return the cost of planning the extraction of a table."""
     options = ("--quiet", "--json", "--workers", arguments.workers)
     return run(melmill("plan", table, *options), watch_s=0.25)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", default="1000,10000,100000", help="of the catalogues")
+    parser.add_argument("--sizes", default="1000,10000,100000", help="sizes of the catalogues")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--scratch", type=Path, help="where to make the files")
+    parser.add_argument("--scratch", type=Path, help="folder for temporary files")
     arguments = parser.parse_args()
     print(f"{describe_machine()}\n", flush=True)
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:

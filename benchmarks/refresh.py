@@ -1,10 +1,10 @@
-"""What a refresh costs: comparing with a large snapshot, and work that grows with the change.
+"""Measures the cost of a refresh: comparing with a large snapshot, and processing the changes.
 
     python benchmarks/refresh.py [--recordings 1000000] [--real 20000] [--workers 2]
 
-First ``melmill refresh --plan`` over a synthetic dataset: an index of so many recordings, whose
-files are there but empty, and of which a share changed, was added or was removed. Then
-``melmill refresh`` over a real dataset of tiny files, beside its extraction.
+First ``melmill refresh --plan`` runs on a synthetic dataset: its index lists ``--recordings``
+recordings, whose files exist but are empty. A share of them is changed, added or removed. Then
+``melmill refresh`` runs on a real dataset of tiny files, compared with its extraction.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ RECORDINGS_PER_SHARD = 100
 FILES_PER_FOLDER = 1000
 RECORDINGS_PER_PART = 50_000
 RATE_HZ = 22_050
-#: Features so small that what is measured is everything else.
+#: Settings for very small features, so that the time for computing features is negligible.
 TINY = ("--set", "mel.n_mels=8", "--set", "refresh.max_removed_ratio=1")
 
 
 def name_of(number: int) -> str:
-    """Name a recording, relative to the catalogue."""
+    """Return the name of a recording, relative to the catalogue."""
     return f"{number // FILES_PER_FOLDER:05d}/{number:08d}.wav"
 
 
@@ -50,7 +50,7 @@ def write_song(path: Path, seed: int) -> None:
 
 
 def make_empty_files(songs: Path, recordings: int) -> None:
-    """Make files that are never opened: nothing about them changed."""
+    """Create empty files; melmill never opens them because they did not change."""
     for number in range(recordings):
         path = songs / name_of(number)
         if number % FILES_PER_FOLDER == 0:
@@ -59,7 +59,10 @@ def make_empty_files(songs: Path, recordings: int) -> None:
 
 
 def make_synthetic(folder: Path, recordings: int) -> tuple[Path, Path]:
-    """Make a dataset whose index holds so many recordings; one shard of it is real."""
+    """Return the folders of new songs and their dataset, whose index lists all recordings.
+
+    Only one shard of the dataset is real.
+    """
     songs, dataset = folder / "songs", folder / "dataset"
     write_song(songs / name_of(0), 0)
     run(melmill("extract", songs, dataset, *TINY, "--quiet"))
@@ -73,13 +76,13 @@ def make_synthetic(folder: Path, recordings: int) -> tuple[Path, Path]:
     schema = OpenSnapshot(store, snapshot).schema.table()
     parts = count_parts(recordings)
     fields = {name: getattr(snapshot, name) for name in snapshot.__slots__}
-    made = type(snapshot)(**{**fields, "index": "f" * 32, "parts": parts})
-    commit(store, made, schema)
+    new_snapshot = type(snapshot)(**{**fields, "index": "f" * 32, "parts": parts})
+    commit(store, new_snapshot, schema)
     return songs, dataset
 
 
 def count_parts(recordings: int) -> int:
-    """Count the parts that an extraction would make."""
+    """Return the number of index parts that an extraction would make."""
     return 1 + recordings // RECORDINGS_PER_PART
 
 
@@ -96,10 +99,10 @@ def write_index(store: Store, songs: Path, recordings: int, real: ShardSummary) 
         members.setdefault(shard, []).append(str(row["recording_id"]))
     shards = [make_shard(store, real, name, ids) for name, ids in members.items()]
     for part in range(parts):
-        of_part = [shard_row(shard) for shard in shards if bucket(shard.name, parts) == part]
+        shard_rows = [shard_row(shard) for shard in shards if bucket(shard.name, parts) == part]
         for kind, schema, values in (
             ("recordings", RECORDINGS, rows[part]),
-            ("shards", SHARDS, of_part),
+            ("shards", SHARDS, shard_rows),
         ):
             path = Path(store.path(part_name("f" * 32, kind, part)))
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +111,7 @@ def write_index(store: Store, songs: Path, recordings: int, real: ShardSummary) 
 
 
 def recording_row(path: Path, name: str, shard: str) -> dict[str, object]:
-    """Describe a recording of a third of a second."""
+    """Return the index row of a recording of a third of a second."""
     details = local_details(str(path))
     return {
         "recording_id": digest(name),
@@ -134,21 +137,21 @@ def recording_row(path: Path, name: str, shard: str) -> dict[str, object]:
 
 
 def make_shard(store: Store, real: ShardSummary, name: str, ids: list[str]) -> ShardSummary:
-    """Describe a shard, and link its file to the real one's."""
+    """Return the summary of a new shard, whose file is a link to the real shard's file."""
     file = f"split=train/part-{name}.parquet"
     if real.parquet is None:
         raise RuntimeError("the real shard has no file")
     Path(store.path(file)).parent.mkdir(exist_ok=True)
     os.link(store.path(real.parquet.name), store.path(file))
     values = {field: getattr(real, field) for field in real.__slots__}
-    said = {"name": name, "plan": name, "split": "train", "rows": len(ids)}
+    properties = {"name": name, "plan": name, "split": "train", "rows": len(ids)}
     files = {"parquet": FileEntry(file, real.parquet.size_bytes, "0" * 64)}
-    held = {"recordings": tuple(RecordingRows(one, 1, -3.0) for one in ids)}
-    return ShardSummary(**{**values, **said, **files, **held})
+    members = {"recordings": tuple(RecordingRows(recording, 1, -3.0) for recording in ids)}
+    return ShardSummary(**{**values, **properties, **files, **members})
 
 
 def shard_row(summary: ShardSummary) -> dict[str, object]:
-    """Describe a shard in the index."""
+    """Return the index row of a shard."""
     return {
         "name": summary.name,
         "split": summary.split,
@@ -160,26 +163,26 @@ def shard_row(summary: ShardSummary) -> dict[str, object]:
 
 
 def change(songs: Path, recordings: int, share: float, seed: int) -> None:
-    """Change a share of the recordings: in equal parts new, changed and removed."""
+    """Add, change and remove recordings, in equal parts of the share."""
     rng = np.random.default_rng(seed)
-    number = int(recordings * share)
-    for one in rng.choice(recordings, number, replace=False):
-        path = songs / name_of(int(one))
-        if one % 3 == 0 and path.exists():
+    count = int(recordings * share)
+    for number in map(int, rng.choice(recordings, count, replace=False)):
+        path = songs / name_of(number)
+        if number % 3 == 0 and path.exists():
             path.unlink()
-        elif one % 3 == 1:
-            write_song(songs / name_of(recordings + int(one)), int(one))
+        elif number % 3 == 1:
+            write_song(songs / name_of(recordings + number), number)
         else:
-            write_song(path, seed * recordings + int(one))
+            write_song(path, seed * recordings + number)
 
 
 def measure_plans(folder: Path, recordings: int, workers: int) -> list[tuple[str, ...]]:
-    """Plan refreshes of growing changes."""
+    """Return the table rows for planning refreshes with a growing share of changes."""
     songs, dataset = make_synthetic(folder, recordings)
-    rows, done = [], 0.0
+    rows, changed_share = [], 0.0
     for number, share in enumerate(SHARES):
-        change(songs, recordings, share - done, number)
-        done = share
+        change(songs, recordings, share - changed_share, number)
+        changed_share = share
         command = melmill("refresh", songs, dataset, *TINY, "--plan", "--quiet")
         rows.append(
             _row(f"plan, {share:.1%}", run([*command, f"--workers={workers}"], watch_s=0.25))
@@ -188,7 +191,7 @@ def measure_plans(folder: Path, recordings: int, workers: int) -> list[tuple[str
 
 
 def measure_refreshes(folder: Path, recordings: int, workers: int) -> list[tuple[str, ...]]:
-    """Refresh after growing changes, beside an extraction of everything."""
+    """Return the table rows for a full extraction, and for refreshes after growing changes."""
     songs, dataset = folder / "songs", folder / "dataset"
     for number in range(recordings):
         write_song(songs / name_of(number), number)
@@ -207,19 +210,21 @@ def _row(name: str, cost: Cost) -> tuple[str, ...]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--recordings", type=int, default=1_000_000, help="of the synthetic index")
-    parser.add_argument("--real", type=int, default=20_000, help="recordings that are extracted")
+    parser.add_argument(
+        "--recordings", type=int, default=1_000_000, help="recordings in the synthetic index"
+    )
+    parser.add_argument("--real", type=int, default=20_000, help="recordings in the real dataset")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--scratch", type=Path, help="where to make the files")
+    parser.add_argument("--scratch", type=Path, help="folder for temporary files")
     arguments = parser.parse_args()
     print(f"{describe_machine()}\n", flush=True)
-    for make, recordings in (
+    for measure, recordings in (
         (measure_plans, arguments.recordings),
         (measure_refreshes, arguments.real),
     ):
         if recordings:
             with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
-                rows = make(Path(scratch), recordings, arguments.workers)
+                rows = measure(Path(scratch), recordings, arguments.workers)
             print(f"\n{recordings:,} recordings\n")
             print_table(COST_HEADER, rows)
 

@@ -1,12 +1,12 @@
-"""How planning grows to millions of recordings: synthetic headers, no audio.
+"""Measures planning of millions of recordings, with synthetic headers and no audio.
 
     python benchmarks/scale.py --alone [--sizes 1000000,10000000]
     scripts/flink-cluster run python benchmarks/scale.py --runner-config RECIPE
 
-What is planned is what a probe would have found: songs of about four minutes, of three codecs;
-one in 100,000 lasts 24 h. ``--alone`` plans bucket after bucket in this process, with no runner:
-what planning itself costs. Otherwise the real transforms run; the memory is a worker's own peak,
-which it tells by itself.
+The script plans synthetic probe results: songs of about four minutes, in three codecs; one
+recording in 100,000 lasts 24 h. ``--alone`` plans bucket after bucket in this process, without
+a runner, which measures the planning itself. Otherwise the real transforms run, and each
+worker reports its own peak memory.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ CODECS = (("flac", "flac_16"), ("mp3", "mp3"), ("ogg", "vorbis"))
 
 
 def synthetic_part(part: int, size: int) -> Iterator[ProbedRecording]:
-    """Make up the recordings of one part: the same whenever it is asked for."""
+    """Yield the synthetic recordings of a part; they are the same for each call."""
     rng = np.random.default_rng(part)
     seconds = rng.lognormal(np.log(220), 0.5, PER_PART)
-    for place in range(min(PER_PART, size - part * PER_PART)):
-        number = part * PER_PART + place
-        long = number % ONE_IN_24_HOURS == ONE_IN_24_HOURS // 2
-        frames = int(RATE_HZ * (86_400 if long else min(seconds[place], 3600)))
+    for index in range(min(PER_PART, size - part * PER_PART)):
+        number = part * PER_PART + index
+        is_long = number % ONE_IN_24_HOURS == ONE_IN_24_HOURS // 2
+        frames = int(RATE_HZ * (86_400 if is_long else min(seconds[index], 3600)))
         container, codec = CODECS[number % len(CODECS)]
         name = f"artist-{number // 120}/album-{number // 12}/song-{number}.{container}"
         recording = Recording(digest(name), f"s3://songs/{name}", name, f"etag:{number:032x}", 9**7)
@@ -62,16 +62,16 @@ def synthetic_part(part: int, size: int) -> Iterator[ProbedRecording]:
 
 
 def make_synthetic_job(folder: str) -> ExtractJob:
-    """Make the job of a catalogue that is never listed."""
+    """Return a job for a catalogue that is never listed."""
     recipe = load_config(None, ["limits.max_duration_hours=25"])
     return make_job(recipe, Catalogue("s3://songs", Listing("s3://songs", "", ())), Store(folder))
 
 
-# Through a runner
+# With a runner
 
 
-class _TellPeak(beam.DoFn):
-    """Tell this process's peak memory at the end of each bundle."""
+class _ReportPeak(beam.DoFn):
+    """Report this process's peak memory at the end of each bundle."""
 
     def process(self, element: Any) -> Iterator[Any]:
         yield element
@@ -82,7 +82,7 @@ class _TellPeak(beam.DoFn):
 
 
 def plan_with_runner(size: int, options: Any, folder: str) -> tuple[str, ...]:
-    """Plan through the real transforms."""
+    """Return the table row for planning with the real transforms."""
     job = make_synthetic_job(folder)
 
     def build(pipeline: beam.Pipeline) -> None:
@@ -95,8 +95,8 @@ def plan_with_runner(size: int, options: Any, folder: str) -> tuple[str, ...]:
         planned = probed | "PlanRecordings" >> PlanRecordings(job)
         failures = planned.failures
         plans = (planned.recordings, failures) | "PlanShards" >> PlanShards(job)
-        told = plans | "TellPeak" >> beam.ParDo(_TellPeak())
-        _ = (planned.recordings, failures, told) | "SummarizePlan" >> SummarizePlan(job)
+        reported = plans | "ReportPeak" >> beam.ParDo(_ReportPeak())
+        _ = (planned.recordings, failures, reported) | "SummarizePlan" >> SummarizePlan(job)
 
     started = time.perf_counter()
     result = run_pipeline(build, options)
@@ -104,7 +104,8 @@ def plan_with_runner(size: int, options: Any, folder: str) -> tuple[str, ...]:
     peak = run_metrics(result).distributions["peak_mib"].max
     summary = json.loads((Path(folder) / job.staging / "plan.json").read_text())
     if summary["recordings"]["planned"] != size:
-        raise RuntimeError(f"of {size} recordings were planned: {summary['recordings']}")
+        planned_count = summary["recordings"]["planned"]
+        raise RuntimeError(f"{planned_count} recordings were planned, but {size} were expected")
     launcher = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return _row(size, sum(summary["shards"].values()), elapsed, peak, launcher)
 
@@ -113,16 +114,16 @@ def plan_with_runner(size: int, options: Any, folder: str) -> tuple[str, ...]:
 
 
 def plan_alone(size: int, folder: str) -> tuple[str, ...]:
-    """Plan bucket after bucket, as one worker would that has all of them to do."""
+    """Return the table row for planning all buckets in this process, one after the other."""
     job = make_synthetic_job(folder)
     started = time.process_time()
     totals: dict[str, SplitTotals] = {}
     for part in range(-(-size // PER_PART)):
         for planned in _planned(part, size, job):
-            so_far = totals.get(planned.split, SplitTotals())
-            totals[planned.split] = so_far + SplitTotals(1, planned.rows)
+            previous = totals.get(planned.split, SplitTotals())
+            totals[planned.split] = previous + SplitTotals(1, planned.rows)
     shards = 0
-    # A part stands for a bucket: as many recordings, of all splits in their proportions.
+    # A part replaces a bucket: both have as many recordings, and the same proportions of splits.
     for part in range(-(-size // PER_PART)):
         by_split: dict[str, list[Any]] = {}
         for planned in _planned(part, size, job):
@@ -139,19 +140,19 @@ def _planned(part: int, size: int, job: ExtractJob) -> Iterator[Any]:
         yield plan_recording(probed, job.features, job.split, job.limits.max_seconds)
 
 
-HEADER = ("recordings", "shards", "s", "µs each", "peak of a worker, MiB", "of the launcher")
+HEADER = ("recordings", "shards", "s", "µs per recording", "worker peak, MiB", "launcher peak, MiB")
 
 
 def _row(size: int, shards: int, elapsed: float, peak: int, launcher: int) -> tuple[str, ...]:
-    each = f"{1e6 * elapsed / size:.0f}"
-    return (f"{size:,}", f"{shards:,}", f"{elapsed:.1f}", each, f"{peak:,}", f"{launcher:,}")
+    micros = f"{1e6 * elapsed / size:.0f}"
+    return (f"{size:,}", f"{shards:,}", f"{elapsed:.1f}", micros, f"{peak:,}", f"{launcher:,}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", default="100000,1000000")
-    parser.add_argument("--alone", action="store_true", help="without a runner")
-    parser.add_argument("--runner-config", help="as of melmill")
+    parser.add_argument("--alone", action="store_true", help="plan without a runner")
+    parser.add_argument("--runner-config", help="the same option as in melmill")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     print(f"{describe_machine()}\n", flush=True)

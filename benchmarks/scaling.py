@@ -1,10 +1,10 @@
-"""One worker process beside two: how much sooner the same dataset is there.
+"""Measures how much faster two worker processes make a dataset than one.
 
     python benchmarks/scaling.py FOLDER [--rounds 3] [--copies 4]
 
-The wall time of the whole command, and of the work alone: the time between a catalogue of
-every fourth file and the catalogue of all of them, which leaves out starting and ending.
-A machine that is busy with something else spoils this one first.
+The table shows the wall time of the whole command and of the work alone. The work alone is the
+difference in time between a catalogue of all files and a catalogue of every fourth file; it
+excludes starting and ending. Other load on the machine disturbs this benchmark most.
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ from measure import (
 
 
 def wall_s(catalogue: Path, workers: int, settings: list[str]) -> float:
-    """Extract a catalogue; give the seconds it took."""
+    """Return the wall time of extracting a catalogue."""
     with tempfile.TemporaryDirectory(dir=catalogue.parent) as output:
-        options = ("--quiet", "--json", "--workers", workers)
-        more = [word for setting in settings for word in ("--set", setting)]
-        return run(melmill("extract", catalogue, output, *options, *more), allowed=(0, 3)).wall_s
+        options = ["--quiet", "--json", "--workers", workers]
+        options += [word for setting in settings for word in ("--set", setting)]
+        return run(melmill("extract", catalogue, output, *options), allowed=(0, 3)).wall_s
 
 
 def report(measured: dict[str, list[float]]) -> None:
-    """Print wall times and how the two numbers of workers compare."""
+    """Print the wall times for one and two workers, and their ratio."""
     rows = []
-    for name, few in (("whole command", None), ("work alone", "quarter")):
+    for name, subtracted in (("whole command", None), ("work alone", "quarter")):
         times = [
             [
-                whole - (measured[f"{few} {workers}"][number] if few else 0)
+                whole - (measured[f"{subtracted} {workers}"][number] if subtracted else 0)
                 for number, whole in enumerate(measured[f"whole {workers}"])
             ]
             for workers in (1, 2)
         ]
-        ratios = [one / two for one, two in zip(*times, strict=True)]
-        rows.append((name, *(spread(some, 1) for some in times), spread(ratios, 2)))
+        ratios = [one_worker / two_workers for one_worker, two_workers in zip(*times, strict=True)]
+        rows.append((name, *(spread(seconds, 1) for seconds in times), spread(ratios, 2)))
     print_table(("", "one worker, s", "two workers, s", "one / two"), rows)
-    print(f"\nmedian of the work alone: {median(ratios):.2f}")
+    print(f"\nmedian ratio of the work alone: {median(ratios):.2f}")
 
 
 def main() -> None:
@@ -60,8 +60,8 @@ def main() -> None:
         folder = Path(scratch)
         links = link_copies(audio_files(arguments.folder), arguments.copies, folder)
         tables = {
-            name: write_catalogue(folder / f"{name}.csv", some)
-            for name, some in (("quarter", links[::4]), ("whole", links))
+            name: write_catalogue(folder / f"{name}.csv", files)
+            for name, files in (("quarter", links[::4]), ("whole", links))
         }
         hours = audio_seconds(links) / 3600
         print(f"{describe_machine()}\n{len(links)} files, {hours:.1f} h\n", flush=True)
@@ -77,9 +77,9 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="a folder of audio, as make_songs.py writes")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--copies", type=int, default=4, help="of each file in the catalogue")
+    parser.add_argument("--copies", type=int, default=4, help="how often to list each file")
     parser.add_argument("--set", action="append", default=[], help="KEY=VALUE")
-    parser.add_argument("--scratch", type=Path, help="where to write datasets meanwhile")
+    parser.add_argument("--scratch", type=Path, help="folder for temporary datasets")
     return parser.parse_args()
 
 

@@ -1,10 +1,10 @@
-"""Each stage alone, in audio-seconds per CPU-second, beside librosa where it has the same.
+"""Measures each stage separately, in audio-seconds per CPU-second.
 
     python benchmarks/stages.py FOLDER [--rounds 3] [--files 9] [--stages decode,mel]
 
-Decoding by soundfile alone and through melmill, for each format; resampling; mel of chunks
-of three seconds, by melmill and by librosa; encoding rows as Parquet and as TFRecord; and
-the whole of a span, in this process and in a decoder process.
+The stages are: decoding each format with soundfile and with melmill; resampling; mel features
+of three-second chunks with melmill and with librosa; encoding rows as Parquet and as TFRecord;
+and a complete span, in this process and in a decoder process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
-# One thread a process, as melmill's own workers have.
+# One thread per process, as in melmill's own workers.
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
 import numpy as np
@@ -41,13 +41,13 @@ FEATURES = FeatureSpec()
 ROW_GROUP_ROWS = 128
 MEMORY_BYTES = 1 << 30
 
-#: A stage's run: its CPU seconds.
+#: Function that runs a stage and returns its CPU seconds.
 Run = Callable[[], float]
 
 
 @dataclass(frozen=True)
 class Song:
-    """A file, and what melmill knows of it before it decodes."""
+    """A file, with the results of its probe."""
 
     path: Path
 
@@ -75,7 +75,7 @@ class Song:
 
 @dataclass(frozen=True)
 class Stage:
-    """Something to measure, and how many seconds of audio one run of it takes."""
+    """A stage to measure, and the seconds of audio that each run processes."""
 
     name: str
     seconds: float
@@ -94,18 +94,18 @@ def decode_with_melmill(song: Song) -> None:
 
 def decode_stages(songs: list[Song]) -> Iterator[Stage]:
     for suffix in sorted({song.path.suffix for song in songs}):
-        same = [song for song in songs if song.path.suffix == suffix]
-        seconds, name = sum(song.seconds for song in same), suffix[1:].upper()
-        for who, function in (("soundfile", _soundfile), ("melmill", decode_with_melmill)):
-            run = partial(cpu_only, partial(_each, function, same))
-            yield Stage(f"decode {name}: {who}", seconds, run)
+        of_format = [song for song in songs if song.path.suffix == suffix]
+        seconds, name = sum(song.seconds for song in of_format), suffix[1:].upper()
+        for tool, function in (("soundfile", _decode_file), ("melmill", decode_with_melmill)):
+            run = partial(cpu_only, partial(_run_each, function, of_format))
+            yield Stage(f"decode {name}: {tool}", seconds, run)
 
 
-def _soundfile(song: Song) -> None:
+def _decode_file(song: Song) -> None:
     decode(song.path)
 
 
-def _each(function: Callable[[Song], object], songs: list[Song]) -> None:
+def _run_each(function: Callable[[Song], object], songs: list[Song]) -> None:
     for song in songs:
         function(song)
 
@@ -123,25 +123,25 @@ def _resample(mono: np.ndarray) -> None:
         pass
 
 
-def _some_chunks(songs: list[Song], number: int) -> np.ndarray:
-    """Decode chunks of real music: float32 [number, samples]."""
-    found: list[np.ndarray] = []
+def _first_chunks(songs: list[Song], number: int) -> np.ndarray:
+    """Return the first chunks of the songs: float32 [number, samples]."""
+    chunks: list[np.ndarray] = []
     for song in songs:
         for _, chunk in read_chunks(song.span, FEATURES, song.source):
-            found.append(chunk[:, 0])
-            if len(found) == number:
-                return np.stack(found)
-    return np.stack(found)
+            chunks.append(chunk[:, 0])
+            if len(chunks) == number:
+                return np.stack(chunks)
+    return np.stack(chunks)
 
 
 def mel_stages(songs: list[Song]) -> Iterator[Stage]:
-    chunks = _some_chunks(songs, 100)
+    chunks = _first_chunks(songs, 100)
     extractor = mel_extractor(FEATURES)
     extractor(chunks[:1])
-    _librosa_mel(chunks[:1])  # compiles
-    for who, function in (("librosa", _librosa_mel), ("melmill", extractor)):
+    _librosa_mel(chunks[:1])  # the first call compiles
+    for tool, function in (("librosa", _librosa_mel), ("melmill", extractor)):
         run = partial(cpu_only, partial(function, chunks))
-        yield Stage(f"mel of a chunk: {who}", len(chunks) * 3.0, run)
+        yield Stage(f"mel of a chunk: {tool}", len(chunks) * 3.0, run)
 
 
 def _librosa_mel(chunks: np.ndarray) -> None:
@@ -153,7 +153,7 @@ def _librosa_mel(chunks: np.ndarray) -> None:
 
 
 def encode_stages(songs: list[Song]) -> Iterator[Stage]:
-    mel = mel_extractor(FEATURES)(_some_chunks(songs, 4 * ROW_GROUP_ROWS))
+    mel = mel_extractor(FEATURES)(_first_chunks(songs, 4 * ROW_GROUP_ROWS))
     schema = RowSchema(*FEATURES.shape)
     for name, shard in (("Parquet", ParquetShard), ("TFRecord", TFRecordShard)):
         run = partial(cpu_only, partial(_encode, shard, schema, mel))
@@ -186,29 +186,28 @@ def span_stages(songs: list[Song]) -> Iterator[Stage]:
     spool = Path(tempfile.mkdtemp()) / "spool"
     decoder = DecoderProcess(MEMORY_BYTES)
     decoder.call(600.0, extract_span, songs[0].span, FEATURES, songs[0].source, spool)
-    yield Stage(
-        "span: decoding alone", seconds, partial(cpu_only, partial(_each, _soundfile, songs))
-    )
-    yield Stage("span: this process", seconds, partial(_spans_here, songs, spool))
-    yield Stage("span: decoder process", seconds, partial(_spans_there, songs, spool, decoder))
+    decode_all = partial(_run_each, _decode_file, songs)
+    yield Stage("span: decoding alone", seconds, partial(cpu_only, decode_all))
+    yield Stage("span: this process", seconds, partial(_extract_here, songs, spool))
+    yield Stage("span: decoder process", seconds, partial(_extract_in_child, songs, spool, decoder))
 
 
-def _spans_here(songs: list[Song], spool: Path) -> float:
+def _extract_here(songs: list[Song], spool: Path) -> float:
     return cpu_only(
         lambda: [extract_span(song.span, FEATURES, song.source, spool) for song in songs]
     )
 
 
-def _spans_there(songs: list[Song], spool: Path, decoder: DecoderProcess) -> float:
+def _extract_in_child(songs: list[Song], spool: Path, decoder: DecoderProcess) -> float:
     child = psutil.Process(decoder._child.pid)
-    before = sum(child.cpu_times()[:2])
-    here = cpu_only(
+    child_start_s = sum(child.cpu_times()[:2])
+    parent_s = cpu_only(
         lambda: [
             decoder.call(600.0, extract_span, song.span, FEATURES, song.source, spool)
             for song in songs
         ]
     )
-    return here + sum(child.cpu_times()[:2]) - before
+    return parent_s + sum(child.cpu_times()[:2]) - child_start_s
 
 
 STAGES = {
@@ -221,7 +220,7 @@ STAGES = {
 
 
 def pick_songs(folder: Path, number: int) -> list[Song]:
-    """Take evenly spaced files, probed, whose decoding gives what their header claims."""
+    """Return evenly spaced songs of a folder whose length equals the probed length."""
     files = audio_files(folder)
     step = max(1, len(files) // number)
     songs = [Song(path) for path in files[::step][:number]]
@@ -232,8 +231,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="a folder of FLAC, MP3 and Ogg files")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--files", type=int, default=9, help="how many of them to use")
-    parser.add_argument("--stages", default=",".join(STAGES), help="some of: " + ", ".join(STAGES))
+    parser.add_argument("--files", type=int, default=9, help="number of files to use")
+    parser.add_argument("--stages", default=",".join(STAGES), help="stages to measure")
     arguments = parser.parse_args()
     songs = pick_songs(arguments.folder, arguments.files)
     minutes = sum(song.seconds for song in songs) / 60
@@ -243,15 +242,19 @@ def main() -> None:
 
 
 def report(stages: list[Stage], rounds: int) -> None:
-    """Measure stages in turns; those whose names begin alike are compared with the first."""
+    """Measure stages and print a table.
+
+    A stage is compared with the first stage that has the same name before the colon.
+    """
     measured = interleave(rounds, {stage.name: stage.run for stage in stages})
     rates = {s.name: [s.seconds / cpu_s for cpu_s in measured[s.name]] for s in stages}
     firsts: dict[str, list[float]] = {}
     rows = []
-    for name, own in rates.items():
-        first = firsts.setdefault(name.split(":")[0], own)
-        ratio = median(a / b for a, b in zip(own, first, strict=True))
-        rows.append((name, spread(own, 0), "" if own is first else f"{ratio:.2f}"))
+    for name, stage_rates in rates.items():
+        first = firsts.setdefault(name.split(":")[0], stage_rates)
+        ratio = median(a / b for a, b in zip(stage_rates, first, strict=True))
+        cell = "" if stage_rates is first else f"{ratio:.2f}"
+        rows.append((name, spread(stage_rates, 0), cell))
     print_table(("stage", "audio-seconds per CPU-second", "× the first of its name"), rows)
     print()
 

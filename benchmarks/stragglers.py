@@ -1,11 +1,12 @@
-"""What a very long recording among short ones, and very many tiny ones, cost.
+"""Measures the cost of a very long recording among short ones, and of many tiny recordings.
 
     python benchmarks/stragglers.py [--hours 24] [--tiny 20000]
 
-The straggler is one file, as FLAC (cut at chunk borders, each piece read where it lies) and as
-MP3 (each piece decoded from the start), beside four-minute FLACs of half its length together.
-``busy`` is CPU time by wall time and worker: near 1.00 nobody waits for the straggler. Tiny files
-show what a recording costs beside its audio.
+The straggler is one long file, as FLAC (each span is read directly at its position) and as MP3
+(each span is decoded from the start of the file). The short files are four-minute FLACs, half
+as long as the straggler in total. ``busy`` is CPU time divided by wall time and number of
+workers: near 1.00, no worker waits for the straggler. Tiny files show the fixed cost per
+recording.
 """
 
 from __future__ import annotations
@@ -23,16 +24,19 @@ MINUTES_OF_SHORT = 4
 
 
 def extract(catalogue: Path, scratch: Path) -> tuple[float, float]:
-    """Extract a catalogue; gives wall and CPU seconds."""
+    """Return the wall and CPU seconds of extracting a catalogue."""
     with tempfile.TemporaryDirectory(dir=scratch) as output:
-        long = ("--set", "limits.max_duration_hours=25")
-        options = ("--quiet", "--json", "--workers", WORKERS, *long)
+        limit = ("--set", "limits.max_duration_hours=25")
+        options = ("--quiet", "--json", "--workers", WORKERS, *limit)
         cost = run(melmill("extract", catalogue, Path(output) / "dataset", *options))
     return cost.wall_s, cost.cpu_s
 
 
 def make_catalogue(folder: Path, hours: int, straggler: str | None) -> Path:
-    """Write the short ones, as links to one, and the straggler; without it, more short ones."""
+    """Return a new folder with short files and the straggler, or with more short files.
+
+    The short files are links to one file.
+    """
     folder.mkdir()
     original = folder / "0.flac"
     WRITERS["flac"](original, MINUTES_OF_SHORT)
@@ -60,8 +64,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
             catalogue = make_catalogue(Path(scratch) / "songs", arguments.hours, straggler)
             hours = arguments.hours * 3 // 2
-            one = f"{arguments.hours} h of it one {straggler}" if straggler else "no straggler"
-            name = f"{hours} h, {one}"
+            detail = "no straggler"
+            if straggler:
+                detail = f"including one {straggler} of {arguments.hours} h"
+            name = f"{hours} h, {detail}"
             rows.append(_row(name, *extract(catalogue, Path(scratch))))
         print(rows[-1], flush=True)
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as scratch:
@@ -69,9 +75,9 @@ def main() -> None:
         folder.mkdir()
         write_tiny(folder, arguments.tiny)
         wall_s, cpu_s = extract(folder, Path(scratch))
-        each = f"{1000 * cpu_s / arguments.tiny:.2f}"
-        rows.append(_row(f"{arguments.tiny:,} tiny files", wall_s, cpu_s, each))
-    print_table(("catalogue", "wall, s", "CPU, s", "busy", "CPU ms each"), rows)
+        cpu_ms = f"{1000 * cpu_s / arguments.tiny:.2f}"
+        rows.append(_row(f"{arguments.tiny:,} tiny files", wall_s, cpu_s, cpu_ms))
+    print_table(("catalogue", "wall, s", "CPU, s", "busy", "CPU ms per file"), rows)
 
 
 if __name__ == "__main__":

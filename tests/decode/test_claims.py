@@ -219,7 +219,7 @@ def test_a_change_of_rate_or_channels_is_said(store, name, first, second):
         parts = [damage.without_total(parts[0]), parts[1][parts[1].index(b"\xff\xf8") :]]
     error = failure(store(b"".join(parts)))
     assert error.cause == Cause.CORRUPT
-    assert "the sound changes from" in error.message
+    assert "(rate, channels, sample format) changes from" in error.message
     at = int(error.message.rpartition(" ")[2])
     assert error.frames == at
     assert abs(at - 2 * RATE) < 4 * 1152 + 1105

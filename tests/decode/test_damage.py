@@ -118,7 +118,7 @@ def test_one_lost_frame_of_an_mp3_is_damage(store):
         at += mpeg.parse_frame(data[at : at + 4]).size_bytes
     error = fail(store(data[:at] + bytes(4) + data[at + 4 :]))
     assert error.cause == Cause.CORRUPT
-    assert f"what lies at byte {at} is neither a frame nor a tag" in error.message
+    assert f"the data at byte {at} is neither a frame nor a tag" in error.message
 
 
 @pytest.mark.parametrize("between", [bytes(999), b"TAG" + bytes(125), b"ID3\4\0\0\0\0\0\x20"])
@@ -203,7 +203,7 @@ def test_a_message_names_the_decoder_and_what_is_missing(store):
     data[len(data) // 2 : len(data) // 2 + 100] = bytes(100)
     error = fail(store(bytes(data)))
     assert "libsndfile" in error.message
-    assert f"the first {error.frames} frames are sound" in error.message
+    assert f"the first {error.frames} frames are intact" in error.message
 
 
 def test_a_decoder_that_falls_short_is_not_believed_alone(store):

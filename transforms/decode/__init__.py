@@ -1,1 +1,1 @@
-"""Opens and decodes any recording, sample for sample."""
+"""Opens and decodes any recording with exact sample positions."""

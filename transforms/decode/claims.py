@@ -1,4 +1,4 @@
-"""What a file claims to hold, as its first bytes say it."""
+"""Headers: what a file claims to contain, read from its first bytes."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from typing import Any
 from melmill.transforms.core.errors import Cause, RecordingError, Stage
 from melmill.transforms.store.stored_file import Piece, StoredFile
 
-#: Chunks looked at in search of the audio; real files have a dozen.
+#: Maximum number of chunks to read when searching for the audio; real files have a dozen.
 _MAX_CHUNKS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file claims to hold; ``None`` where it does not say.
+    """What a file claims to contain; ``None`` where the file does not say.
 
     Attributes
     ----------
     container
-        Lower-case name of the format; ``""`` where its first bytes are not known here.
+        Lower-case name of the format; ``""`` if the first bytes are unknown.
     sample_rate_hz, channels
-        As claimed, plausible or not.
+        Claimed sample rate and number of channels; they may be implausible.
     data_end
-        Where the audio's last byte would be, counted from the start of the file.
+        Claimed end of the audio, in bytes from the start of the file.
     irregularity
-        Why libsndfile would lose some of this file's audio; ``""`` where it would not.
+        Reason why libsndfile would lose some of the audio; ``""`` if it would not.
     frames
-        What a complete decode of an irregular file must give, where that can be known.
+        Number of frames that a complete decode of an irregular file must give, if known.
     missing
-        Which of the claimed bytes are not there; ``""`` where all are.
-    mended, pieces
-        What is wrong with the file that can be mended, and the pieces that a decoder is to
-        read instead of the file.
+        Description of the claimed bytes that are missing; ``""`` if none are.
+    mended
+        Description of a fault that can be repaired; ``""`` if there is none.
+    pieces
+        Pieces of the repaired file, which a decoder reads instead of the file.
     damage
-        What cannot be mended: the frames before it, and what is there.
+        Fault that cannot be repaired: number of frames before it, and its description.
     promised
-        Frames up to the last page's position, where an Ogg stream begins at position 0.
+        Number of frames up to the last page of an Ogg stream that begins at position 0.
     single_page
-        Whether all audio of an Ogg stream lies in one page.
+        Whether all audio of an Ogg stream is in one page.
     """
 
     container: str = ""
@@ -58,35 +59,36 @@ class Header:
 
 
 def read_exactly(file: StoredFile, at: int, size: int) -> bytes:
-    """Read `size` bytes of a header at `at`.
+    """Return `size` bytes of a header at byte `at`.
 
     Raises
     ------
     RecordingError
-        ``truncated``: the file ends before them.
+        ``truncated``: the file ends within these bytes.
     """
     data = file.read_at(at, size)
     if len(data) < size:
-        message = f"the header needs {size} bytes at byte {at}, the file ends at {file.size_bytes}"
+        end = file.size_bytes
+        message = f"the header needs {size} bytes at byte {at}, but the file ends at byte {end}"
         raise RecordingError(Stage.PROBE, Cause.TRUNCATED, message)
     return data
 
 
 def unpack(file: StoredFile, at: int, form: str) -> tuple[Any, ...]:
-    """Read the numbers of a header at `at`; raises like :func:`read_exactly`."""
+    """Return the numbers of a header at byte `at`; raises like :func:`read_exactly`."""
     return struct.unpack(form, read_exactly(file, at, struct.calcsize(form)))
 
 
 def chunks(
     file: StoredFile, at: int, head: str, padding: int = 1, counts_itself: bool = False
 ) -> Iterator[tuple[bytes, int, int]]:
-    """Give the name, place and size of one chunk after another."""
+    """Yield the name, the start and the size of each chunk, from byte `at` on."""
     head_bytes = struct.calcsize(head)
     for _ in range(_MAX_CHUNKS):
-        found = file.read_at(at, head_bytes)
-        if len(found) < head_bytes:
+        data = file.read_at(at, head_bytes)
+        if len(data) < head_bytes:
             return
-        name, size = struct.unpack(head, found)
+        name, size = struct.unpack(head, data)
         size -= head_bytes if counts_itself else 0
         yield name, at + head_bytes, size
         if size < 0:

@@ -1,8 +1,8 @@
-"""What is wrong with a recording whose decode does not give what its probe counted.
+"""Diagnosis of a recording whose decode does not give the frames that its probe counted.
 
-A decoder that falls short is not believed before the other one was asked: FFmpeg loses
-the last samples of some Vorbis streams, libsndfile what a wrong MP3 tag hides. Whatever
-comes out depends on the file alone, not on the part of it that was being read.
+If one decoder gives too few frames, the other decoder is tried: FFmpeg loses the last
+samples of some Vorbis streams, and libsndfile loses audio that a wrong MP3 tag does not
+count. The diagnosis depends only on the file, not on the part that was read.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from melmill.transforms.decode.streams import DECODERS_CAUSES, count_frames
 from melmill.transforms.decode.tag_ranges import skip_id3v2
 from melmill.transforms.store.stored_file import StoredFile
 
-#: Codecs that both libraries decode, and whose end is not checked frame by frame (as FLAC's).
+#: Codecs that both libraries decode, and whose end is not checked frame by frame as in FLAC.
 _IN_BOTH = frozenset({"vorbis", "opus", "mp3", "mp2", "mp1"})
 
 
 def explain(file: StoredFile, audio: AudioInfo, error: RecordingError) -> RecordingError:
-    """Say what is wrong with a recording.
+    """Return an error that says what is wrong with a recording.
 
     Parameters
     ----------
     file
-        The recording, open.
+        The open recording.
     audio
-        What its probe said.
+        Result of its probe.
     error
-        What its decode ended with.
+        Error that ended its decode.
 
     Returns
     -------
     RecordingError
-        ``length_mismatch`` where nothing is missing, with the whole stream as its
-        ``audio``; else ``truncated`` or ``corrupt``, with the frames before the damage. The
-        given error where a decode from the start finds no fault.
+        ``length_mismatch`` if nothing is missing, with the whole stream as its ``audio``.
+        Otherwise ``truncated`` or ``corrupt``, with the frames before the damage as its
+        ``audio``. The given error if a decode from the start finds no fault.
     """
     if is_partial(audio.decoder):
         return error
@@ -49,55 +49,58 @@ def explain(file: StoredFile, audio: AudioInfo, error: RecordingError) -> Record
         error = RecordingError(Stage.DECODE, Cause.CORRUPT, error.message)
     if error.cause not in DECODERS_CAUSES:
         return error
-    found = find_damage(file, audio)
-    # Each opinion is a whole decode, within one time limit; and what is damaged stays so.
-    second = ask_other(file, audio) if found is None and audio.codec in _IN_BOTH else None
+    damage = find_damage(file, audio)
+    # The other library decodes the whole file again, within the same time limit. Skip that if
+    # the damage is known: it would not change the result.
+    second = ask_other(file, audio) if damage is None and audio.codec in _IN_BOTH else None
     if second is not None:
         return mismatch(file, audio, second)
-    own = count_frames(file, audio)
-    ends_well = error.cause is Cause.TRUNCATED and error.audio is None and own
-    if library(audio.decoder) == "pyav" and found is None and ends_well:
-        return mismatch(file, audio, replace(audio, frames=own))
-    if own >= audio.frames and found is None:
+    decoded = count_frames(file, audio)
+    ends_well = error.cause is Cause.TRUNCATED and error.audio is None and decoded
+    if library(audio.decoder) == "pyav" and damage is None and ends_well:
+        return mismatch(file, audio, replace(audio, frames=decoded))
+    if decoded >= audio.frames and damage is None:
         return error
-    frames, what = (min(own, found[0]), f"; {found[1]}") if found else (own, "")
-    cause = Cause.CORRUPT if found else error.cause
-    remains = replace(audio, frames=frames, decoder=partial(audio.decoder)) if frames else None
-    message = f"{error.message}{what}; the first {frames} frames are sound"
-    return RecordingError(Stage.DECODE, cause, message, remains)
+    frames, detail = (min(decoded, damage[0]), f"; {damage[1]}") if damage else (decoded, "")
+    cause = Cause.CORRUPT if damage else error.cause
+    intact = replace(audio, frames=frames, decoder=partial(audio.decoder)) if frames else None
+    message = f"{error.message}{detail}; the first {frames} frames are intact"
+    return RecordingError(Stage.DECODE, cause, message, intact)
 
 
 def mismatch(file: StoredFile, audio: AudioInfo, second: AudioInfo) -> RecordingError:
-    """Make the error of a recording that decodes to another length, and lacks nothing.
+    """Return the error for a complete recording that decodes to an unexpected length.
 
     Parameters
     ----------
+    file
+        The open recording.
     audio
-        What its probe said.
+        Result of its probe.
     second
-        What was counted since.
+        Result of counting its frames again.
     """
     message = (
-        f"{library(audio.decoder)} was to give {audio.frames} frames; "
-        f"{library(second.decoder)} gives {second.frames} and finds nothing missing"
+        f"the probe expected {audio.frames} frames from {library(audio.decoder)}; "
+        f"{library(second.decoder)} decodes {second.frames} frames and finds nothing missing"
     )
     counted: AudioInfo | None = second
     if audio.container == "ogg":
         frames = ogg.count_frames(file, skip_id3v2(file))
-        if frames != second.frames:  # joined streams: neither decoder gives them as they are
-            message, counted = f"{message}; the pages count {frames}", None
+        if frames != second.frames:  # joined streams: neither decoder gives all frames exactly
+            message, counted = f"{message}; the Ogg pages count {frames} frames", None
     return RecordingError(Stage.DECODE, Cause.LENGTH_MISMATCH, message, counted)
 
 
 def ask_other(file: StoredFile, audio: AudioInfo) -> AudioInfo | None:
-    """Count a recording with the other library; ``None`` where that finds fault, too."""
+    """Return the frames that the other library counts; ``None`` if it also finds a fault."""
     header = examine_header(file)
     view = file.splice(header.pieces) if header.pieces else file
     decoder = mended if header.pieces else str
     try:
         if library(audio.decoder) == "libsndfile":
             from melmill.transforms.decode import (
-                pyav,  # loads FFmpeg's libraries: not for every process
+                pyav,  # loads FFmpeg's libraries, which not every process needs
             )
 
             return pyav.probe(view, header, decoder("pyav"))
@@ -113,9 +116,10 @@ def ask_other(file: StoredFile, audio: AudioInfo) -> AudioInfo | None:
 
 
 def _probes_alike(file: StoredFile, audio: AudioInfo) -> bool:
-    """Tell whether libsndfile still says what the probe said, so that the file is the same.
+    """Return whether libsndfile still gives the result of the probe, so the file is unchanged.
 
-    It reads some odd MP3s otherwise by their descriptor, and FFmpeg some Vorbis.
+    A decode may report a change although there is none: libsndfile reads some irregular MP3s
+    differently through a file descriptor, and FFmpeg reads some Vorbis streams differently.
     """
     header = examine_header(file)
     again = libsndfile.probe(file.splice(header.pieces) if header.pieces else file)
@@ -123,7 +127,7 @@ def _probes_alike(file: StoredFile, audio: AudioInfo) -> bool:
 
 
 def find_damage(file: StoredFile, audio: AudioInfo) -> tuple[int, str] | None:
-    """Find where an Ogg or an MP3 is damaged: the frames before that, and what is there."""
+    """Return the frames before the damage in an Ogg or MP3 file, and its description."""
     start = skip_id3v2(file)
     if audio.container == "ogg":
         return ogg.first_damage(file, start)

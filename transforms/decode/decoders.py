@@ -1,8 +1,8 @@
-"""How a recording is decoded, as one word that its probe decides on and every read obeys.
+"""Decoder names: the probe chooses the decoder of a recording, and each read uses it.
 
-The word is a library's name, ``libsndfile`` or ``pyav``, and what is special: ``+mended``
-where the library is given pieces of the file instead of the file (see
-:class:`~melmill.transforms.decode.claims.Header`), ``+partial`` where only the frames before a
+A name is the name of a library, ``libsndfile`` or ``pyav``, with optional suffixes.
+``+mended``: the library reads pieces instead of the file (see
+:class:`~melmill.transforms.decode.claims.Header`). ``+partial``: only the frames before a
 damage are read.
 """
 
@@ -12,7 +12,7 @@ _MENDED, _PARTIAL = "+mended", "+partial"
 
 
 def library(decoder: str) -> str:
-    """Name the library that decodes.
+    """Return the name of the library that decodes.
 
     >>> library("pyav+mended")
     'pyav'
@@ -21,20 +21,20 @@ def library(decoder: str) -> str:
 
 
 def mended(decoder: str) -> str:
-    """Name a decoder that is given pieces of the file."""
+    """Return the name of the same decoder, reading pieces instead of the file."""
     return decoder + _MENDED
 
 
 def partial(decoder: str) -> str:
-    """Name a decoder that does not read all of the recording."""
+    """Return the name of the same decoder, reading only a part of the recording."""
     return decoder if is_partial(decoder) else decoder + _PARTIAL
 
 
 def is_mended(decoder: str) -> bool:
-    """Tell whether a decoder is given pieces of the file."""
+    """Return whether a decoder reads pieces instead of the file."""
     return _MENDED in decoder
 
 
 def is_partial(decoder: str) -> bool:
-    """Tell whether a decoder does not read all of the recording."""
+    """Return whether a decoder reads only a part of the recording."""
     return _PARTIAL in decoder

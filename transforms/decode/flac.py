@@ -1,7 +1,7 @@
-"""FLAC: the length that its header counts against the number of its last frame.
+"""FLAC headers: the length in the header is compared with the number of the last frame.
 
-Every frame carries its own number. The last one's says how long the stream is, at the
-price of one read of the file's end.
+Each frame contains its number. The number of the last frame gives the length of the stream.
+This costs one read at the end of the file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from melmill.transforms.decode.claims import Header, read_exactly
 from melmill.transforms.decode.tag_ranges import audio_end
 from melmill.transforms.store.stored_file import StoredFile
 
-#: The end of the file is searched for frames: as much as two of the largest take, within this.
+#: Limits for the part at the end of the file that is searched for frames. The part is as long as
+#: two of the largest frames, within these limits.
 _LEAST_TAIL_BYTES, _MOST_TAIL_BYTES = 1 << 14, 1 << 18
 _BLOCKS = (0, 192, 576, 1152, 2304, 4608, 0, 0, *(256 << n for n in range(8)))
 _SYNC = re.compile(rb"\xff[\xf8\xf9]")
@@ -33,7 +34,9 @@ class Frame:
     Attributes
     ----------
     is_variable
-        Whether `number` counts samples; else it counts frames.
+        Whether `number` counts samples; otherwise it counts frames.
+    number
+        Number of the frame's first sample, or of the frame.
     samples
         Samples per channel in the frame.
     """
@@ -44,37 +47,40 @@ class Frame:
 
 
 def read_flac(file: StoredFile, start: int, magic: bytes) -> Header:
-    """Read the header of a FLAC stream, and hold its length against the last frame's number."""
+    """Return the header of a FLAC stream, with its length checked against the last frame."""
     info = read_exactly(file, start + 4, 38)
     largest = int.from_bytes(info[11:14], "big")
     (packed,) = struct.unpack_from(">Q", info, 14)
     rate, channels, frames = packed >> 44, (packed >> 41 & 7) + 1, packed & (1 << 36) - 1
     irregularity = missing = ""
     if not frames:
-        # What an encoder leaves that cannot go back to the start of its output.
+        # An encoder that cannot seek back to the start of its output leaves the length at 0.
         irregularity = "a FLAC stream that does not say its length"
     else:
         counted = _count(file, start + 42, largest)
         if counted is not None and counted != frames:
-            irregularity = f"a FLAC header that counts {frames} frames, where {counted} are"
+            irregularity = f"a FLAC header that counts {frames} frames, but the file has {counted}"
             if counted < frames:
-                missing = f"the header counts {frames} frames, the last one found ends at {counted}"
+                missing = f"the header counts {frames} frames, but the file ends at frame {counted}"
     claimed = frames if missing else None
     return Header("flac", rate, channels, None, irregularity, claimed, missing)
 
 
 def _count(file: StoredFile, start: int, largest: int) -> int | None:
-    """Count the samples up to the end of the last frame; ``None`` where that is not the end."""
+    """Return the number of samples up to the end of the last frame.
+
+    ``None`` if no frame is found, or if other data follows the last frame.
+    """
     end = audio_end(file, start)
     tail_bytes = min(max(_LEAST_TAIL_BYTES, 2 * largest + 64), _MOST_TAIL_BYTES)
     origin = max(start, end - tail_bytes)
     data = file.read_at(origin, end - origin)
     counted, position = None, 0
-    samples: dict[int, int] = {}  # by number, where frames are counted
-    ends: set[int] = set()  # where samples are
+    samples: dict[int, int] = {}  # samples of each frame, by number, if numbers count frames
+    ends: set[int] = set()  # end of each frame, if numbers count samples
     for sync in _SYNC.finditer(data):
         if frame := parse_frame(data[sync.start() : sync.start() + 16]):
-            # Noise passes for a frame, too, once in millions of bytes, but has no neighbours.
+            # Once in millions of bytes, noise looks like a frame, but without a frame before it.
             number, block = frame.number, samples.get(frame.number - 1, 0)
             if number == 0 or (number in ends if frame.is_variable else block):
                 first = number if frame.is_variable else number * block
@@ -84,12 +90,12 @@ def _count(file: StoredFile, start: int, largest: int) -> int | None:
             else:
                 samples[number] = frame.samples
     if 0 < largest < len(data) - position:
-        return None  # something else than the rest of the last frame lies behind it
+        return None  # other data follows the last frame
     return counted
 
 
 def parse_frame(head: bytes) -> Frame | None:
-    """Parse a frame's header; ``None`` if it is none.
+    """Return a frame's header; ``None`` if the bytes are not a frame's header.
 
     Examples
     --------
@@ -113,7 +119,7 @@ def parse_frame(head: bytes) -> Frame | None:
 
 
 def _number(code: bytes) -> int | None:
-    """Decode a number in the manner of UTF-8, of up to 36 bits."""
+    """Return a number of up to 36 bits that is encoded as in UTF-8; ``None`` if invalid."""
     if len(code) == 1:
         return code[0] if code[0] < 0x80 else None
     if code[0] == 0xFF or any(byte >> 6 != 2 for byte in code[1:]):

@@ -1,8 +1,8 @@
-"""What a file's first bytes claim, held against the bytes that are there.
+"""Check of a file's header against the bytes that are in the file.
 
-Decoders shrink a truncated recording to what is left of it, stop at the end of the first
-of several joined streams, and believe impossible numbers. So the claims are read here,
-byte by byte, before a decoder sees the file.
+Decoders accept a truncated recording as a shorter one, stop at the end of the first of
+several joined streams, and accept impossible numbers. So the header is read here, byte by
+byte, before a decoder opens the file.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from melmill.transforms.store.stored_file import StoredFile
 
 
 def read_header(file: StoredFile) -> Header:
-    """Read what a file claims, and check that the claimed bytes are there.
+    """Return a file's header, after checking that the claimed bytes are in the file.
 
     Parameters
     ----------
     file
-        Read in a few small ranges, whatever its size; only a chained Ogg stream, and an MP3
-        of which libsndfile would lose a part, are gone through to their end.
+        File to read. A few small ranges are read, whatever its size. Two kinds of files are
+        read to their end: a chained Ogg stream, and an MP3 of which libsndfile would lose a
+        part.
 
     Returns
     -------
@@ -39,7 +40,9 @@ def read_header(file: StoredFile) -> Header:
 
 
 def examine_header(file: StoredFile) -> Header:
-    """Read what a file claims, as :func:`read_header` does, and note which bytes are missing.
+    """Return a file's header like :func:`read_header`, but do not raise for missing bytes.
+
+    The header's ``missing`` describes the missing bytes.
 
     Raises
     ------
@@ -54,7 +57,7 @@ def examine_header(file: StoredFile) -> Header:
     return mpeg.read_mpeg(file, start)
 
 
-#: Words that a file begins with (or holds at other places), and who reads such a file.
+#: Bytes that identify a format, with their positions, and the function that reads its header.
 _READERS = (
     (((0, b"RIFF"), (8, b"WAVE")), sized.read_wave),
     (((0, b"RF64"), (8, b"WAVE")), sized.read_wave),

@@ -1,11 +1,11 @@
-"""A child process that decodes, so that no file can take its worker down.
+"""A child process that decodes, so that a bad file cannot crash its worker.
 
-The worker sends a function and its arguments, the child sends back what came of it. A
-decoder that aborts, hangs or eats memory ends the child, costs the one recording that was
-being read, and the next call starts a new child. A child that dies is replaced once before
-that: others may have killed it (a machine short of memory does), and a recording is not
-to be lost by that. On a healthy catalogue nothing is started twice and only small values
-cross the pipe.
+The worker sends a function and its arguments, and the child sends back the result. If a
+decoder aborts, hangs or uses too much memory, only the child ends and only the current
+recording fails. The next call starts a new child. If the child dies during a call, the call
+is retried once in a new child: the child may have been killed for another reason, for
+example because the machine was short of memory. On a healthy catalogue no child is started
+twice, and only small values are sent through the pipe.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from melmill.transforms.core.errors import Cause, RecordingError, Stage, UserErr
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: What is freed is kept for the next block: asking the kernel again for the same pages
-#: costs a fiftieth of decoding. Both numbers in bytes.
+#: Settings that make malloc keep freed memory for the next block; both values in bytes. Getting
+#: the same pages from the kernel again costs a fiftieth of the decoding time.
 _KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": f"{64 << 20}", "MALLOC_MMAP_THRESHOLD_": f"{16 << 20}"}
-#: What Python warns of while it imports must not pass for a decoder's last words.
+#: No Python warnings: an import warning must not look like the message of a crashed decoder.
 _NO_WARNINGS = {"PYTHONWARNINGS": "ignore"}
-#: One thread a process: many workers share a machine, and each has all its work to do.
+#: One thread per process: there is one worker process per core, and all of them are busy.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _START_SECONDS = 120.0
 _END_SECONDS = 1.0
@@ -43,7 +43,7 @@ _PROGRAM_ERROR = 70  # os.EX_SOFTWARE
 
 
 class _DecoderEndedError(Exception):
-    """The child ended in mid-call."""
+    """The child ended during a call."""
 
     def __init__(self, message: str, *, was_killed: bool) -> None:
         super().__init__(message)
@@ -51,12 +51,12 @@ class _DecoderEndedError(Exception):
 
 
 class DecoderProcess:
-    """Calls functions in a child process, under a limit of time and of memory.
+    """Calls functions in a child process, with a time limit and a memory limit.
 
     Parameters
     ----------
     memory_bytes
-        What the child may allocate (``RLIMIT_DATA``); more is the recording's failure.
+        Memory limit of the child (``RLIMIT_DATA``). A recording that needs more fails.
     """
 
     def __init__(self, memory_bytes: int) -> None:
@@ -67,25 +67,26 @@ class DecoderProcess:
     def call(
         self, timeout_s: float, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Call a module-level function in the child and return what it returns.
+        """Return the result of a module-level function that is called in the child.
 
-        If the child dies of the call, it is made once more in a new one.
+        If the child dies during the call, the call is retried once in a new child.
 
         Parameters
         ----------
         timeout_s
             Wall-clock seconds after which the child is killed.
         function, args, kwargs
-            Anything that pickles.
+            Function and arguments; they must be picklable.
 
         Raises
         ------
         RecordingError
-            What the function raised, or ``timeout``, ``out_of_memory`` (also where the child
-            was killed twice, as a machine short of memory does it), ``decoder_crash``.
+            The error that the function raised, or ``timeout``, ``decoder_crash``, or
+            ``out_of_memory`` (also if the child was killed twice, as happens on a machine that
+            is short of memory).
         RuntimeError
-            Any other exception in the child: an error in the program, with its traceback.
-            Or the child did not start.
+            Any other exception in the child, which is an error in the program; the message
+            contains its traceback. Also raised if the child did not start.
         """
         request = pickle.dumps((function, args, kwargs))
         try:
@@ -99,24 +100,24 @@ class DecoderProcess:
             raise RecordingError(Stage.DECODE, cause, str(error)) from None
 
     def _call(self, timeout_s: float, request: bytes) -> Any:
-        child = self._running()
-        self._forget_stderr()
+        child = self._running_child()
+        self._clear_stderr()
         try:
             outcome, value = self._exchange(child, request, timeout_s)
         except (EOFError, BrokenPipeError, pickle.UnpicklingError):
-            raise self._crashed(child) from None
+            raise self._crash_error(child) from None
         except TimeoutError:
             self.close()
-            message = f"not read within {timeout_s:g} s"
+            message = f"decoding did not finish within {timeout_s:g} s"
             raise RecordingError(Stage.DECODE, Cause.TIMEOUT, message) from None
         if outcome == "returned":
             return value
         if outcome == "failed":
             raise value
-        raise RuntimeError(f"in the decoder process:\n{value}")
+        raise RuntimeError(f"error in the decoder process:\n{value}")
 
     def close(self) -> None:
-        """End the child, whatever it is doing."""
+        """Kill the child."""
         if self._child is not None:
             self._child.kill()
             self._child.wait()
@@ -128,7 +129,7 @@ class DecoderProcess:
             self._stderr.close()
         self._child = self._stderr = None
 
-    def _running(self) -> subprocess.Popen[bytes]:
+    def _running_child(self) -> subprocess.Popen[bytes]:
         if self._child is None or self._child.poll() is not None:
             self.close()
             self._child = self._start()
@@ -145,15 +146,15 @@ class DecoderProcess:
                 stderr=self._stderr,
                 env={**os.environ, **_KEEP_MEMORY, **_NO_WARNINGS, **ONE_THREAD},
             )
-        except OSError as error:  # else it would pass for one of the dataset's
+        except OSError as error:  # an OSError would look like an error of the dataset
             raise RuntimeError(f"the decoder process did not start: {error}") from error
         self._child = child
         try:
             self._receive(child, _START_SECONDS)
         except (EOFError, TimeoutError) as error:
-            said = self._last_words()
+            stderr_text = self._stderr_tail()
             self.close()
-            raise RuntimeError(f"the decoder process did not start: {said}") from error
+            raise RuntimeError(f"the decoder process did not start: {stderr_text}") from error
         return child
 
     def _exchange(
@@ -172,27 +173,28 @@ class DecoderProcess:
             raise TimeoutError
         return cast(tuple[str, Any], pickle.load(stdout))
 
-    def _crashed(self, child: subprocess.Popen[bytes]) -> _DecoderEndedError:
-        # Its last reply made no sense: it may be alive.
+    def _crash_error(self, child: subprocess.Popen[bytes]) -> _DecoderEndedError:
+        # After an invalid reply the child may still be alive.
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(_END_SECONDS)
-        ended = child.poll() is not None
+        had_ended = child.poll() is not None
         child.kill()
         code = child.wait()
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        said = self._last_words()
+        reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
+        stderr_text = self._stderr_tail()
         self.close()
         if code == _PROGRAM_ERROR:
-            raise RuntimeError(f"the decoder process could not read a call: {said}")
-        message = f"the decoder process ended with {how}" + (f": {said}" if said else "")
-        return _DecoderEndedError(message, was_killed=ended and code == -signal.SIGKILL)
+            raise RuntimeError(f"the decoder process could not read a call: {stderr_text}")
+        message = f"the decoder process ended with {reason}"
+        message += f": {stderr_text}" if stderr_text else ""
+        return _DecoderEndedError(message, was_killed=had_ended and code == -signal.SIGKILL)
 
-    def _forget_stderr(self) -> None:
-        # What was said of other recordings: some decoders print a line for every odd frame.
+    def _clear_stderr(self) -> None:
+        # Drop output about earlier recordings: some decoders print a line per corrupt frame.
         if self._stderr is not None:
             self._stderr.truncate(0)
 
-    def _last_words(self) -> str:
+    def _stderr_tail(self) -> str:
         if self._stderr is None:
             return ""
         end = self._stderr.seek(0, os.SEEK_END)
@@ -201,41 +203,41 @@ class DecoderProcess:
 
 
 def serve() -> None:
-    """Answer calls from standard input until it ends; the child's whole life."""
+    """Answer calls from standard input until it ends; the main function of the child."""
     replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a decoder prints must not come between the replies
+    os.dup2(2, 1)  # output of a decoder must not mix with the replies
     limit = int(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests: queue.SimpleQueue[tuple[Any, Any, Any]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
     _reply(replies, pickle.dumps(("ready", None)))
     while True:
-        _reply(replies, _outcome(*requests.get()))
+        _reply(replies, _run_call(*requests.get()))
 
 
-def _listen(requests: queue.SimpleQueue[Any]) -> None:
-    # A thread of its own, so that a child whose worker was killed dies in mid-decode.
+def _read_requests(requests: queue.SimpleQueue[Any]) -> None:
+    # This runs in its own thread, so that the child exits during a decode if its worker is killed.
     while True:
         try:
             requests.put(pickle.load(sys.stdin.buffer))
         except EOFError:
             os._exit(0)
-        except Exception:  # noqa: BLE001 - told to the worker, which raises it
+        except Exception:  # noqa: BLE001 - reported to the worker, which raises it
             traceback.print_exc()
             os._exit(_PROGRAM_ERROR)
 
 
-def _outcome(function: Callable[..., Any], args: Any, kwargs: Any) -> bytes:
+def _run_call(function: Callable[..., Any], args: Any, kwargs: Any) -> bytes:
     try:
         return pickle.dumps(("returned", function(*args, **kwargs)))
     except (RecordingError, UserError) as error:
         return pickle.dumps(("failed", error))
     except MemoryError:
         limit = resource.getrlimit(resource.RLIMIT_DATA)[0] // 2**20
-        message = f"needs more than the {limit} MiB that one recording may take"
+        message = f"decoding needs more memory than {limit} MiB, the limit for a recording"
         return pickle.dumps(("failed", RecordingError(Stage.DECODE, Cause.OUT_OF_MEMORY, message)))
-    except BaseException:  # noqa: BLE001 - told to the worker, which raises it
+    except BaseException:  # noqa: BLE001 - reported to the worker, which raises it
         return pickle.dumps(("raised", traceback.format_exc()))
 
 

@@ -1,4 +1,4 @@
-"""Decoder processes, lent to the steps of a worker one bundle at a time."""
+"""A pool of decoder processes; the steps of a worker borrow one for each bundle."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _lock = threading.Lock()
 
 
 def borrow_decoder(memory_bytes: int) -> DecoderProcess:
-    """Take an idle decoder process, or a new one; give it back with :func:`return_decoder`."""
+    """Return an idle or a new decoder process; give it back with :func:`return_decoder`."""
     with _lock:
         idle = _idle.setdefault(memory_bytes, [])
         return idle.pop() if idle else DecoderProcess(memory_bytes)
 
 
 def return_decoder(memory_bytes: int, decoder: DecoderProcess) -> None:
-    """Give a decoder process back for another step's use."""
+    """Give a decoder process back, so that another step can use it."""
     with _lock:
         _idle.setdefault(memory_bytes, []).append(decoder)

@@ -1,10 +1,10 @@
-"""Decoding with libsndfile: WAV and its kin, FLAC, Ogg Vorbis and Opus, regular MP3.
+"""Decoding with libsndfile: WAV and similar formats, FLAC, Ogg Vorbis and Opus, regular MP3.
 
-What libsndfile 1.2.2 gives after a seek was compared, bit by bit, with a decode from the
-start. Of the codecs in which a sample depends on what came before it none passed: Vorbis
-lands elsewhere in its last page (and now and then in others), MP3 differs in the last bit
-in mono and at low rates, and by much where its bit reservoir reaches back far, Opus never
-settles at low bit rates. Those are decoded from their start.
+The samples that libsndfile 1.2.2 gives after a seek were compared, bit by bit, with a decode
+from the start. All codecs failed in which a sample depends on earlier data. Vorbis reaches a
+wrong position in its last page, and sometimes in other pages. MP3 differs in the last bit in
+mono and at low rates, and by much more where its bit reservoir reaches far back. Opus never
+converges at low bit rates. These codecs are decoded from the start.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from melmill.transforms.decode.tag_ranges import audio_end
 from melmill.transforms.decode.tags import keep_tags
 from melmill.transforms.store.stored_file import StoredFile
 
-#: The formats whose length is checked before libsndfile sees them.
+#: Formats whose length is checked before libsndfile opens the file.
 _CONTAINERS = {
     **{name.upper(): name for name in ("wav", "rf64", "w64", "aiff", "au", "caf", "nist")},
     **{name.upper(): name for name in ("flac", "ogg", "mp3")},
@@ -32,23 +32,23 @@ _CONTAINERS = {
 }
 _CODECS = {"mpeg_layer_iii": "mp3", "mpeg_layer_ii": "mp2", "mpeg_layer_i": "mp1"}
 
-#: A sample depends on itself, or on its block, alone: seeking is exact.
+#: Codecs in which a sample depends only on its own data or its block's: seeking is exact.
 STATELESS = frozenset(
     {"pcm_u8", "pcm_s8", "pcm_16", "pcm_24", "pcm_32", "float", "double", "ulaw", "alaw"}
     | {"ima_adpcm", "ms_adpcm", "alac_16", "alac_20", "alac_24", "alac_32", "flac"}
 )
-#: Codecs of whole numbers, which are always finite.
+#: Codecs of integer samples, which are always finite.
 INTEGER = frozenset({"pcm_u8", "pcm_s8", "pcm_16", "pcm_24", "pcm_32", "ulaw", "alaw", "flac"})
 _OPUS_RATE_HZ = 48_000
-#: libsndfile may stop this much before the end of an MP3: its last frames may hold padding.
+#: Bytes that libsndfile may leave unread at the end of an MP3: the last frames may be padding.
 _READ_AHEAD_BYTES = 4096
 
 
 class _SoundFile(soundfile.SoundFile):
-    """A sound file that is read straight on.
+    """A sound file that is read forward only.
 
-    soundfile seeks to where it is after every read of a seekable file, which costs FLAC
-    and MP3 a frame each time, and Ogg Vorbis its overlap.
+    After each read of a seekable file, soundfile seeks to the current position. Each time,
+    this costs a frame in FLAC and MP3, and the overlap in Ogg Vorbis.
     """
 
     def seekable(self) -> bool:
@@ -56,13 +56,13 @@ class _SoundFile(soundfile.SoundFile):
 
 
 def probe(file: StoredFile) -> AudioInfo | None:
-    """Read a file's header with libsndfile.
+    """Return what libsndfile reads from a file's header.
 
     Returns
     -------
     AudioInfo or None
-        ``None`` where libsndfile does not know the format, or where its length could not
-        have been checked.
+        ``None`` if libsndfile does not know the format, or if the length of this format is
+        not checked by our header readers.
     """
     file.seek(0)
     try:
@@ -75,7 +75,7 @@ def probe(file: StoredFile) -> AudioInfo | None:
         return None
     file.raise_kept()
     is_mpeg = codec in _CODECS.values()
-    # In a WAV it stops at the length that it guesses.
+    # For MPEG audio in a WAV, libsndfile guesses the length and stops there.
     if container is None or codec is None or is_mpeg != (container == "mp3"):
         return None
     return AudioInfo(container, codec, "libsndfile", *shape, tags)
@@ -86,7 +86,7 @@ def _codec(sound: soundfile.SoundFile) -> str | None:
     if sound.format == "FLAC":
         return "flac"
     if sound.format == "OGG" and codec != "vorbis":
-        # At other rates libsndfile gives up within streams that FFmpeg wrote.
+        # At other rates libsndfile fails within some streams that FFmpeg wrote.
         return codec if codec == "opus" and sound.samplerate == _OPUS_RATE_HZ else None
     return _CODECS.get(codec, codec)
 
@@ -97,9 +97,14 @@ class SndfileStream:
     Parameters
     ----------
     file
-        Stays open.
+        Open file; :meth:`close` does not close it.
     audio
-        What the probe found.
+        Result of the probe.
+
+    Attributes
+    ----------
+    position
+        Number of the next frame.
     """
 
     def __init__(self, file: StoredFile, audio: AudioInfo) -> None:
@@ -114,47 +119,47 @@ class SndfileStream:
 
     def _require_unchanged(self) -> None:
         sound, audio = self._sound, self._audio
-        # A partial recording's length is not the header's.
+        # The length of a partial recording differs from its header's.
         frames = audio.frames if is_partial(audio.decoder) else sound.frames
-        found = sound.samplerate, sound.channels, frames
+        opened = sound.samplerate, sound.channels, frames
         probed = audio.sample_rate_hz, audio.channels, audio.frames
-        if found != probed:
-            message = f"probed as (rate, channels, frames) {probed}, opened as {found}"
+        if opened != probed:
+            message = f"(rate, channels, frames) was {probed} when probed, it is now {opened}"
             raise RecordingError(Stage.DECODE, Cause.CHANGED, message)
 
     def close(self) -> None:
-        """Give back the decoder's memory."""
+        """Free the decoder's memory."""
         self._sound.close()
 
     def seek(self, start: int) -> None:
-        """Move to `start` where that is exact; else stay, to be read forward."""
+        """Move to `start` if seeking is exact; otherwise do nothing, the caller reads forward."""
         if self._audio.codec in STATELESS and start != self.position:
             with _decoder_errors(self._file):
                 self._sound.seek(start)
             self.position = start
 
     def read(self, frames: int) -> npt.NDArray[np.float32]:
-        """Read on.
+        """Return the next frames.
 
         Returns
         -------
         float32 [frames, channels]
-            Shorter only at the end of what can be decoded.
+            Block that is shorter than requested only where decoding ends.
         """
         block = np.empty((frames, self._audio.channels), np.float32)
         count = 0
         while count < frames:
             with _decoder_errors(self._file):
-                got = len(self._sound.read(out=block[count:]))
-            if not got:
+                new_frames = len(self._sound.read(out=block[count:]))
+            if not new_frames:
                 self._file.check_here()
                 break
-            count += got
+            count += new_frames
         self.position += count
         return block[:count]
 
     def leaves_audio(self) -> bool:
-        """Tell, at the end, whether there may be audio that libsndfile does not come to."""
+        """Return whether, at the end, the file may contain audio that was not decoded."""
         position = self._file.check_here()
         if self._audio.container == "ogg":
             last = ogg.last_page(self._file)
@@ -166,7 +171,7 @@ class SndfileStream:
 
 @contextmanager
 def _decoder_errors(file: StoredFile) -> Iterator[None]:
-    """Tell the store's errors, which the decoder swallowed, from the decoder's own."""
+    """Raise an error of the store, which the decoder hides, or else the decoder's own error."""
     try:
         yield
     except soundfile.SoundFileError as error:

@@ -1,7 +1,7 @@
-"""Recordings opened: what their headers say, and their samples as float32 blocks.
+"""Opens recordings: reads their headers, and decodes their samples as float32 blocks.
 
-libsndfile reads what it reads whole; PyAV (FFmpeg) reads the rest. Which of them does is
-decided once, by the probe, so that every read of a recording gives the same samples.
+libsndfile decodes all files that it decodes completely; PyAV (FFmpeg) decodes the rest. The
+probe chooses the library once, so that each read of a recording gives the same samples.
 """
 
 from __future__ import annotations
@@ -29,13 +29,18 @@ from melmill.transforms.store.stored_file import StoredFile
 
 @dataclass(frozen=True, slots=True)
 class MediaLimits:
-    """What a header may claim and still be believed.
+    """Limits for plausible values in a header.
 
     Attributes
     ----------
+    max_channels, min_sample_rate_hz, max_sample_rate_hz
+        Limits for the number of channels and for the sample rate.
+    max_frames
+        Maximum number of frames.
     max_frames_per_byte
-        Silence of hours fits into a few kilobytes; two milliards of frames do not fit
-        into a hundred bytes. Opus and FLAC were seen to reach 3,000 to 6,000.
+        Maximum number of frames per byte of the file. Hours of silence fit into a few
+        kilobytes, but two billion frames do not fit into a hundred bytes. Opus and FLAC files
+        with 3,000 to 6,000 frames per byte were seen.
     """
 
     max_channels: int = 64
@@ -46,63 +51,69 @@ class MediaLimits:
 
 
 class AudioReader(Protocol):
-    """An open recording."""
+    """An open recording.
+
+    Attributes
+    ----------
+    audio
+        Result of the recording's probe.
+    """
 
     audio: AudioInfo
 
     def blocks(self, start: int, stop: int, block_frames: int) -> Iterator[npt.NDArray[np.float32]]:
-        """Decode the frames from `start` up to `stop`.
+        """Yield the decoded frames from `start` up to `stop`.
 
         Yields
         ------
         float32 [frames, channels]
-            `block_frames` at a time, `stop - start` in all; bit for bit those of a decode
-            of the whole recording, wherever they start.
+            Blocks of `block_frames` frames, `stop - start` frames in total. For every `start`
+            they equal, bit for bit, those of a decode of the whole recording.
 
         Raises
         ------
         RecordingError
-            The recording does not give what its header claims, or gives NaN or infinity.
+            The recording does not match its header, or contains NaN or infinity.
         """
         ...
 
     def finish(self) -> None:
-        """Read on to the end where only that shows whether the header's length is right.
+        """Read to the end if that is needed to check the length in the header.
 
         Raises
         ------
         RecordingError
-            As :meth:`blocks` does.
+            The same errors as in :meth:`blocks`.
         """
         ...
 
 
 def probe_audio(source: StoredObject, limits: MediaLimits = MediaLimits()) -> AudioInfo:
-    """Read what a recording's header says, and check that it can be so.
+    """Return a description of a recording's audio, after checking its header.
 
-    A few small reads at the file's ends, except where no header tells the length: an MP3
-    without a Xing tag (or whose tag counts a part only), a FLAC stream written to a pipe,
-    a chained Ogg stream, whatever is cut, and all that PyAV opens (M4A, WebM, WMA, films)
-    are read to their end and their frames counted.
+    A probe needs a few small reads at the start and the end of a file. If no header gives the
+    length, the file is read to its end and its frames are counted: an MP3 without a Xing tag
+    or with a tag that counts only a part, a FLAC stream written to a pipe, a chained Ogg
+    stream, a truncated file, and every file that PyAV opens (M4A, WebM, WMA, films).
 
     Parameters
     ----------
     source
-        The recording.
+        Recording to probe.
     limits
-        What is still believed.
+        Limits for plausible values in a header.
 
     Returns
     -------
     AudioInfo
-        With the exact number of frames that :func:`open_audio` will give.
+        Description with the exact number of frames that :func:`open_audio` will give.
 
     Raises
     ------
     RecordingError
-        Stage ``read``: the store. Stage ``probe``: empty, of no known format, without
-        audio, truncated, of an implausible header, or not decodable. Its ``audio`` says
-        what can be read of a recording that is truncated or corrupt.
+        Stage ``read``: an error of the store. Stage ``probe``: the file is empty, has an
+        unknown format, no audio or an implausible header, is truncated, or cannot be decoded.
+        If it is truncated or corrupt, the error's ``audio`` describes the readable part.
     """
     with source.open() as file:
         if file.size_bytes == 0:
@@ -119,12 +130,21 @@ def probe_audio(source: StoredObject, limits: MediaLimits = MediaLimits()) -> Au
 def probe_object(
     source: StoredObject, upcoming: Sequence[StoredObject] = (), segment: str | None = None
 ) -> tuple[AudioInfo, int, str, str]:
-    """Read an object's header, its size and its fingerprint where the listing gave none.
+    """Return an object's audio description, size, fingerprint and content hash.
 
-    With a segment (``""`` for the whole), its content's hash, too.
+    Parameters
+    ----------
+    source
+        Object to probe. If its fingerprint is empty, size and fingerprint are read from the
+        store.
+    upcoming
+        Objects that will be probed next; their headers are fetched meanwhile.
+    segment
+        Segment whose content is hashed; ``""`` for the whole recording, ``None`` for no hash
+        (an empty string is returned).
     """
-    for one in upcoming:
-        one.prefetch_header()
+    for next_source in upcoming:
+        next_source.prefetch_header()
     if not source.fingerprint:
         size_bytes, fingerprint = source.stat()
         source = replace(source, size_bytes=size_bytes, fingerprint=fingerprint)
@@ -142,13 +162,14 @@ def _probe(file: StoredFile, header: Header, limits: MediaLimits) -> AudioInfo:
             audio = replace(audio, decoder=decoder(_quicker_decoder(audio, header)))
             if header.damage:
                 raise _damaged(header.damage, audio)
-            # libsndfile leaves out of its count what pages that are missing would hold.
+            # If pages are missing, libsndfile does not count their frames.
             if header.promised not in (None, audio.frames) and (damage := find_damage(file, audio)):
                 raise _damaged(damage, audio)
             if header.missing:
                 raise _cut(header, replace(audio, frames=count_frames(file, audio)))
             return audio
-    from melmill.transforms.decode import pyav  # loads FFmpeg's libraries: not for every process
+    # Imported here because it loads FFmpeg's libraries, which not every process needs.
+    from melmill.transforms.decode import pyav
 
     try:
         audio = pyav.probe(view, header, decoder("pyav"))
@@ -165,13 +186,14 @@ def _probe(file: StoredFile, header: Header, limits: MediaLimits) -> AudioInfo:
     if header.container == "ogg" and (damage := find_damage(file, audio)) is not None:
         raise _damaged(damage, audio)
     if header.frames is not None and not header.missing and audio.frames != header.frames:
-        message = f"{header.irregularity}: of {header.frames} frames, {audio.frames} decode"
+        counts = f"{header.frames} frames were expected, {audio.frames} were decoded"
+        message = f"{header.irregularity}: {counts}"
         raise RecordingError(Stage.PROBE, Cause.LENGTH_MISMATCH, message)
     return audio
 
 
 def _damaged(damage: tuple[int, str], audio: AudioInfo | None) -> RecordingError:
-    """Make the error of a file that is damaged somewhere, with what is before that."""
+    """Return the error for a damaged file; its ``audio`` is the part before the damage."""
     frames, message = damage
     if audio is not None:
         frames = min(audio.frames, frames)
@@ -180,25 +202,25 @@ def _damaged(damage: tuple[int, str], audio: AudioInfo | None) -> RecordingError
 
 
 def _cut(header: Header, audio: AudioInfo | None) -> RecordingError:
-    """Make the error of a file that ends too early, with what is there of it."""
+    """Return the error for a truncated file; its ``audio`` is the part that is in the file."""
     if audio is not None:
         audio = replace(audio, decoder=partial(audio.decoder)) if audio.frames else None
     return RecordingError(Stage.PROBE, Cause.TRUNCATED, header.missing, audio)
 
 
 def _quicker_decoder(audio: AudioInfo, header: Header) -> str:
-    """Choose who decodes what libsndfile has probed.
+    """Return the faster library for a recording that libsndfile has probed.
 
-    FFmpeg decodes Vorbis in half libvorbis' time. In 40 songs and 300 random streams its
-    samples were within 5e-7 of libvorbis'; with more than two channels it has another
-    order of them, and of a stream of one page it loses the last of them.
+    FFmpeg decodes Vorbis in half the time of libvorbis. In 40 songs and 300 random streams its
+    samples were within 5e-7 of those of libvorbis. But with more than two channels FFmpeg has
+    another channel order, and it loses the last samples of a stream that has only one page.
     """
     is_safe = audio.channels <= 2 and not header.single_page
     return "pyav" if audio.codec == "vorbis" and is_safe else "libsndfile"
 
 
 def _is_plausible(audio: AudioInfo, file: StoredFile, limits: MediaLimits) -> bool:
-    """Tell whether what libsndfile made of an MP3 can be so; FFmpeg is asked otherwise."""
+    """Return whether libsndfile's length of an MP3 is plausible; if not, FFmpeg probes it."""
     most = min(limits.max_frames, limits.max_frames_per_byte * file.size_bytes)
     return audio.container != "mp3" or 0 < audio.frames <= most
 
@@ -206,7 +228,7 @@ def _is_plausible(audio: AudioInfo, file: StoredFile, limits: MediaLimits) -> bo
 def require_plausible(
     rate: int | None, channels: int | None, frames: int | None, size: int, limits: MediaLimits
 ) -> None:
-    """Raise ``RecordingError`` if a recording has no frames, or cannot be as it claims to be."""
+    """Raise RecordingError if a recording has no frames, or its header is implausible."""
     if frames == 0:
         raise RecordingError(Stage.PROBE, Cause.NO_AUDIO, "the recording has no samples")
     most = min(limits.max_frames, limits.max_frames_per_byte * size)
@@ -221,7 +243,7 @@ def require_plausible(
 
 
 def seeks_exactly(audio: AudioInfo) -> bool:
-    """Tell whether a read may start anywhere; otherwise it decodes all that lies before."""
+    """Return whether a read can start anywhere; if not, it decodes from the recording's start."""
     return library(audio.decoder) == "libsndfile" and audio.codec in libsndfile.STATELESS
 
 
@@ -229,16 +251,16 @@ def seeks_exactly(audio: AudioInfo) -> bool:
 def open_audio(
     source: StoredObject, audio: AudioInfo, start: int = 0, stop: int | None = None
 ) -> Iterator[AudioReader]:
-    """Open a recording to decode it, by the decoder that probed it.
+    """Open a recording with the decoder that its probe chose, and close it at the end.
 
     Parameters
     ----------
     source
-        The recording.
+        Recording to open.
     audio
-        What :func:`probe_audio` said of it, or a failure's ``audio``.
+        Result of :func:`probe_audio`, or the ``audio`` of a failure.
     start, stop
-        The frames that will be read; ``None`` for the recording's end.
+        Range of frames that will be read; ``None`` for the recording's end.
 
     Yields
     ------
@@ -247,7 +269,7 @@ def open_audio(
     Raises
     ------
     RecordingError
-        Stage ``read``: the store. Stage ``decode``: the recording.
+        Stage ``read``: an error of the store. Stage ``decode``: an error of the recording.
     """
     share = 1.0 if stop is None else stop / audio.frames
     from_start = start == 0 or not seeks_exactly(audio)

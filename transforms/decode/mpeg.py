@@ -1,8 +1,8 @@
-"""MPEG audio (MP1, MP2, MP3): the length its first frame claims against the file's.
+"""MPEG audio (MP1, MP2, MP3): the length in the first frame is compared with the file's length.
 
-An MP3 has no header of its own. Encoders put the length into a silent first frame (the
-Xing or Info tag); where that is missing or counts only a part of the file, libsndfile
-guesses the length and loses what lies beyond its guess.
+An MP3 has no file header. Encoders write the length into a silent first frame (the Xing or
+Info tag). If the tag is missing or counts only a part of the file, libsndfile guesses the
+length and loses the audio beyond it.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _KBITS: dict[tuple[bool, int], tuple[int, ...]] = {
     (False, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _RATES_HZ = (44100, 48000, 32000)
-#: Zeros before the first frame are skipped up to this size.
+#: Maximum number of zero bytes that are skipped before the first frame.
 _MAX_JUNK_BYTES = 1 << 16
-#: Samples that an MP3's first frames give before its sound begins: the tag's, the encoder's.
+#: Samples before the sound of an MP3 begins: those of the tag's frame and of the encoder's delay.
 _MP3_START = 2 * 1152 + 1105
-#: Frames in a row that something else is not taken for.
+#: Number of consecutive frames that identify an MPEG stream.
 _CONVINCING = 3
-#: Read at once in search of a frame, and with it as much as some of the largest frames take.
+#: Bytes per read in the search for a frame, and additional bytes for a few of the largest frames.
 _BLOCK_BYTES, _MARGIN_BYTES = 1 << 16, 1 << 14
-#: Tags up to this size are looked through for what looks like frames.
+#: Maximum size of a tag that is searched for bytes that look like frames.
 _MOST_TAG_BYTES = 1 << 24
-#: What a frame's header may begin with, as :func:`parse_frame` has it.
+#: First bytes of a frame's header, as accepted by :func:`parse_frame`.
 _HEADS = re.compile(rb"\xff(?=[\xe2-\xe7\xf2-\xff][\x10-\xef])", re.DOTALL)
 
 
@@ -47,11 +47,14 @@ class MpegFrame:
     Attributes
     ----------
     is_mpeg1
-        MPEG-1; else MPEG-2 or 2.5, with half the samples in a layer III frame.
+        Whether the version is MPEG-1; otherwise it is MPEG-2 or 2.5, where a layer III frame
+        has half the samples.
     layer
-        1, 2 or 3.
+        Layer: 1, 2 or 3.
+    sample_rate_hz, channels
+        Sample rate and number of channels.
     size_bytes
-        From this header to the next.
+        Number of bytes from this header to the next.
     """
 
     is_mpeg1: bool
@@ -62,26 +65,26 @@ class MpegFrame:
 
     @property
     def samples(self) -> int:
-        """Samples per channel."""
+        """Number of samples per channel."""
         if self.layer == 1:
             return 384
         return 1152 if self.layer == 2 or self.is_mpeg1 else 576
 
     @property
     def kind(self) -> tuple[bool, int, int]:
-        """What all frames of a stream have in common."""
+        """Properties that all frames of a stream share: version, layer and sample rate."""
         return self.is_mpeg1, self.layer, self.sample_rate_hz
 
     @property
     def tag_offset(self) -> int:
-        """Where a Xing tag lies in the frame: after the side information."""
+        """Offset of a Xing tag in the frame: after the side information."""
         if self.is_mpeg1:
             return 36 if self.channels == 2 else 21
         return 21 if self.channels == 2 else 13
 
 
 def parse_frame(head: bytes) -> MpegFrame | None:
-    """Parse a frame's four-byte header; ``None`` if it is none.
+    """Return a frame's header; ``None`` if the four bytes are not a frame's header.
 
     Examples
     --------
@@ -113,10 +116,10 @@ def _size(is_mpeg1: bool, layer: int, bits: int, rate_hz: int, padding: int) -> 
 
 
 def read_mpeg(file: StoredFile, start: int) -> Header:
-    """Read the first frame, and hold the length in its tag against the file's.
+    """Return the header of an MPEG stream, with the length in its tag checked against the file.
 
-    Where libsndfile would not decode all of the file, the file is walked through frame by
-    frame, and what is no frame left out of what a decoder is given.
+    If libsndfile would not decode the whole file, the file is read frame by frame. The
+    decoder then reads only the frames, without any other data.
 
     Raises
     ------
@@ -125,7 +128,7 @@ def read_mpeg(file: StoredFile, start: int) -> Header:
     """
     first = start
     frame = parse_frame(file.read_at(start, 4))
-    # What else begins otherwise may be a film, with MPEG audio inside.
+    # A file that begins with other bytes may be a film with MPEG audio inside.
     if frame is None and not any(file.read_at(start, 4)):
         first = _find_frame(file, start, _MAX_JUNK_BYTES)
         if first >= 0 and not any(file.read_at(start, first - start)):
@@ -133,13 +136,13 @@ def read_mpeg(file: StoredFile, start: int) -> Header:
     if frame is None:
         return Header()
     irregularity, missing = _check_length(file, first, frame)
-    mended = f"an MP3 behind {first - start} zeros" if first > start else ""
+    mended = f"an MP3 after {first - start} zero bytes" if first > start else ""
     pieces: tuple[Piece, ...] = ()
     damage = None
     if irregularity or mended:
         stream = walk(file, first)
         if len(stream.ranges) > 1 or stream.ranges[-1][1] < stream.end:
-            mended = mended or "an MP3 with something else between or behind its frames"
+            mended = mended or "an MP3 with other data between or after its frames"
         if mended:
             pieces = (0, start), *stream.ranges
         damage = stream.damage
@@ -156,13 +159,13 @@ def read_mpeg(file: StoredFile, start: int) -> Header:
 
 
 def _check_length(file: StoredFile, start: int, frame: MpegFrame) -> tuple[str, str]:
-    """Hold the length in the first frame's tag against the file's.
+    """Compare the length in the first frame's tag with the file's length.
 
     Returns
     -------
     (irregularity, missing)
-        Why libsndfile would not decode all of this file; and how much of it is missing,
-        where it is more than a frame.
+        Reason why libsndfile would not decode the whole file, and description of the missing
+        bytes if more than a frame is missing; ``""`` if there is none.
     """
     head = file.read_at(start, frame.tag_offset + 16)[frame.tag_offset :]
     if frame.layer != 3 or head[:4] not in (b"Xing", b"Info"):
@@ -175,11 +178,12 @@ def _check_length(file: StoredFile, start: int, frame: MpegFrame) -> tuple[str, 
         return "an MP3 whose tag does not give its length", ""
     surplus = audio_end(file, start + frame.size_bytes) - start - claimed
     if surplus < -frame.size_bytes:
-        message = f"the MP3's tag counts {claimed} bytes, {-surplus} of them are missing"
+        message = f"the MP3's tag counts {claimed} bytes, but {-surplus} of them are missing"
         return "an MP3 that is cut", message
-    # Some encoders leave the tag's own frame out of the count.
+    # Some encoders do not count the tag's own frame.
     if not 0 <= surplus <= frame.size_bytes:
-        return f"an MP3 whose tag counts {claimed} bytes, where {claimed + surplus} are", ""
+        actual = claimed + surplus
+        return f"an MP3 whose tag counts {claimed} bytes, but the file has {actual}", ""
     if head.startswith(b"Info"):  # all frames are of one size, up to a byte of padding
         audio = parse_frame(file.read_at(start + frame.size_bytes, 4)) or frame
         if abs(claimed - frames * audio.size_bytes) > frames + 2 * frame.size_bytes:
@@ -189,19 +193,19 @@ def _check_length(file: StoredFile, start: int, frame: MpegFrame) -> tuple[str, 
 
 @dataclass(slots=True)
 class Walk:
-    """What the frames of a file say, from the first to the last.
+    """The result of reading all frames of a file.
 
     Attributes
     ----------
     ranges
-        Where frames lie that follow one another.
+        Byte ranges of consecutive frames.
     end
-        Where the audio ends: before the tags at the end of the file.
+        End of the audio: the start of the tags at the end of the file.
     samples
-        Samples per channel in all frames; the first frame may be a tag's.
+        Samples per channel in all frames, including a first frame that contains the tag.
     hole
-        ``(samples, byte)`` where frames are missing: something lies there that is no tag, and
-        the stream goes on behind it.
+        Position ``(samples, byte)`` of missing frames: the data there is not a tag, and the
+        stream continues after it. ``None`` if there is no such position.
     """
 
     ranges: list[tuple[int, int]] = field(default_factory=list)
@@ -211,14 +215,14 @@ class Walk:
 
     @property
     def damage(self) -> tuple[int, str] | None:
-        """The frames that decode before the hole, and what is there."""
+        """Number of frames that decode before the hole, and a description of the damage."""
         if self.hole is None:
             return None
         samples, at = self.hole
-        return max(0, samples - _MP3_START), f"what lies at byte {at} is neither a frame nor a tag"
+        return max(0, samples - _MP3_START), f"the data at byte {at} is neither a frame nor a tag"
 
     def add(self, begin: int, end: int) -> None:
-        """Add a range; what follows on the last one prolongs it."""
+        """Add a range; extend the last range if this range follows it directly."""
         if self.ranges and self.ranges[-1][1] == begin:
             begin = self.ranges.pop()[0]
         if end > begin:
@@ -226,16 +230,16 @@ class Walk:
 
 
 class _Blocks:
-    """The headers of frames, from blocks that are read one after another.
+    """Reads headers of frames through a buffer of consecutive blocks.
 
-    A store gives them in few requests, since each block begins where the one before it ends.
+    A remote store needs few requests, because each block begins where the previous block ends.
     """
 
     def __init__(self, file: StoredFile) -> None:
         self._file, self._start, self._data = file, 0, b""
 
     def head(self, at: int) -> bytes:
-        """Give the four bytes at a position."""
+        """Return the four bytes at a position."""
         offset = at - self._start
         if not 0 <= offset <= len(self._data) - 4:
             self._read(at)
@@ -247,61 +251,61 @@ class _Blocks:
         follows = at - self._start >= 0 and at - stop < _MARGIN_BYTES
         first = stop if follows else at
         data = self._data[at - self._start :] if follows else b""
-        more = self._file.read_at(first, _BLOCK_BYTES)
-        self._data = data + more[max(0, at - first) :]
+        block = self._file.read_at(first, _BLOCK_BYTES)
+        self._data = data + block[max(0, at - first) :]
         self._start = at
 
 
 def walk(file: StoredFile, at: int) -> Walk:
-    """Go through a file frame by frame, from the frame at byte `at`."""
+    """Return the result of reading a file frame by frame, from the frame at byte `at` on."""
     first = parse_frame(file.read_at(at, 4))
-    found = Walk(end=audio_end(file, at + (first.size_bytes if first else 0)))
+    stream = Walk(end=audio_end(file, at + (first.size_bytes if first else 0)))
     blocks = _Blocks(file)
-    parse = lru_cache(maxsize=256)(parse_frame)  # the headers of a stream are of a few kinds
-    while 0 <= at < found.end:
+    parse = lru_cache(maxsize=256)(parse_frame)  # a stream has only a few different headers
+    while 0 <= at < stream.end:
         begin = at
-        while at < found.end and (frame := parse(blocks.head(at))):
-            found.samples += frame.samples
-            at = min(at + frame.size_bytes, found.end)
-        behind = min(skip_tag(file, at), found.end)
-        if behind > at and not _holds_frame(file, at, behind, first):
-            found.add(begin, behind)  # a decoder steps over such a tag by itself
+        while at < stream.end and (frame := parse(blocks.head(at))):
+            stream.samples += frame.samples
+            at = min(at + frame.size_bytes, stream.end)
+        next_at = min(skip_tag(file, at), stream.end)
+        if next_at > at and not _contains_frame(file, at, next_at, first):
+            stream.add(begin, next_at)  # a decoder skips such a tag itself
         else:
-            found.add(begin, at)
-        if behind == at < found.end:
-            behind = _find_frame(file, at, found.end)
-            if found.samples and not found.hole and _goes_on(file, at, behind):
-                found.hole = found.samples, at
-        at = behind
-    return found
+            stream.add(begin, at)
+        if next_at == at < stream.end:
+            next_at = _find_frame(file, at, stream.end)
+            if stream.samples and not stream.hole and _continues_stream(file, at, next_at):
+                stream.hole = stream.samples, at
+        at = next_at
+    return stream
 
 
-def _goes_on(file: StoredFile, at: int, behind: int) -> bool:
-    """Tell whether the frame at byte `behind` belongs to the stream before the hole at `at`.
+def _continues_stream(file: StoredFile, hole_at: int, frame_at: int) -> bool:
+    """Return whether the frame at byte `frame_at` belongs to the stream before the hole.
 
-    The first frame of a stream needs no bits of those before it. An encoder that keeps a
-    reservoir of bits makes few others like it: none in 20 s of LAME's below 320 kbit/s.
+    The first frame of a new stream needs no bits of earlier frames. An encoder with a bit
+    reservoir writes few other frames like that: none in 20 s of LAME below 320 kbit/s.
     """
-    head = file.read_at(behind, 8)
+    head = file.read_at(frame_at, 8)
     frame = parse_frame(head)
-    if frame is None:  # there is no other
+    if frame is None:  # no frame follows the hole
         return False
-    side = head[4:] if head[1] & 1 else head[6:]  # behind a checksum
+    side = head[4:] if head[1] & 1 else head[6:]  # side information, after an optional checksum
     reach = side[0] << 1 | side[1] >> 7 if frame.is_mpeg1 else side[0]
-    return (frame.layer != 3 or reach > 0) and not is_tag_before(file, at, behind)
+    return (frame.layer != 3 or reach > 0) and not is_tag_before(file, hole_at, frame_at)
 
 
-def _holds_frame(file: StoredFile, at: int, end: int, like: MpegFrame | None) -> bool:
-    """Tell whether a tag holds bytes (of a picture) that look like one of the stream's frames.
+def _contains_frame(file: StoredFile, at: int, end: int, like: MpegFrame | None) -> bool:
+    """Return whether a tag contains bytes (of a picture) that look like a frame of the stream.
 
-    A tag that is too large to be looked through is taken for one that does.
+    A tag that is too large to be searched counts as containing a frame.
     """
     if end - at > _MOST_TAG_BYTES:
         return True
     while at < end:
         data = file.read_at(at, min(_BLOCK_BYTES, end - at))
-        for found in _HEADS.finditer(data):
-            frame = parse_frame(data[found.start() : found.start() + 4])
+        for match in _HEADS.finditer(data):
+            frame = parse_frame(data[match.start() : match.start() + 4])
             if frame and like and frame.kind == like.kind:
                 return True
         at += max(1, len(data) - 3)
@@ -309,13 +313,13 @@ def _holds_frame(file: StoredFile, at: int, end: int, like: MpegFrame | None) ->
 
 
 def _find_frame(file: StoredFile, at: int, most_bytes: int) -> int:
-    """Find the next byte where some frames of one kind follow one another; -1 if none does."""
+    """Return the next byte where consecutive frames of one kind begin; -1 if there are none."""
     stop = min(file.size_bytes, at + most_bytes)
     while at < stop:
         data = file.read_at(at, _BLOCK_BYTES + _MARGIN_BYTES)
-        for found in _HEADS.finditer(data, 0, min(stop - at, _BLOCK_BYTES) + 2):
-            if _begins_stream(data, found.start(), at + len(data) == file.size_bytes):
-                return at + found.start()
+        for match in _HEADS.finditer(data, 0, min(stop - at, _BLOCK_BYTES) + 2):
+            if _begins_stream(data, match.start(), at + len(data) == file.size_bytes):
+                return at + match.start()
         at += min(len(data), _BLOCK_BYTES) or 1
     return -1
 

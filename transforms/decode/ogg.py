@@ -1,7 +1,7 @@
-"""Ogg pages: whether a stream is complete, and whether another one follows it.
+"""Ogg pages: checks whether a stream is complete, and whether another stream follows it.
 
-A chained stream is several files one after the other, as Internet radio sends them.
-libsndfile decodes the first and says nothing of the others.
+A chained stream consists of several streams one after the other, as in Internet radio.
+libsndfile decodes the first stream and ignores the others without an error.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from melmill.transforms.decode.claims import Header
 from melmill.transforms.store.stored_file import StoredFile
 
 _MAGIC = b"OggS\0"
-#: The magic word, and flags that there are.
+#: The magic word, followed by valid flags.
 _FIRST_BYTES = re.compile(rb"OggS\0[\0-\7]")
 _HEAD_BYTES = 27
 _MAX_PAGE_BYTES = _HEAD_BYTES + 255 + 255 * 255
-#: Where the last page is looked for: an ordinary one first, then the largest possible,
-#: with as much of something else behind it.
+#: Bytes at the end of the file that are searched for the last page: first enough for an ordinary
+#: page, then enough for the largest page with the same amount of other data after it.
 _TAILS_BYTES = (1 << 14, 2 * _MAX_PAGE_BYTES)
 _BEGINS, _ENDS = 2, 4
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-#: Streams side by side (a film's picture and sound) that are looked at.
+#: Maximum number of parallel streams (such as a film's picture and sound) that are read.
 _MAX_STREAMS = 64
-#: Pages up to the first audio that are looked at; pictures among the tags take some.
+#: Maximum number of pages that are read up to the first audio; pictures in tags need some.
 _MAX_FIRST_PAGES = 256
-#: A page that ends at a later position than this does not begin a stream at position 0.
+#: Maximum number of frames in a page. If the first audio page ends at a later position, the stream
+#: does not begin at position 0.
 _MOST_PAGE_FRAMES = 1 << 21
-#: Frames of 2.5 ms in an Opus packet of each configuration.
+#: Number of 2.5 ms frames in an Opus packet, for each configuration.
 _OPUS_QUARTERS = (4, 8, 16, 24) * 3 + (4, 8) * 2 + (1, 2, 4, 8) * 4
 
 
@@ -42,11 +43,13 @@ class Page:
     Attributes
     ----------
     flags
-        2 on a stream's first page, 4 on its last.
+        Flags: 2 on the first page of a stream, 4 on the last page.
     granule
-        The stream's position at the end of the page; -1 where no packet ends in it.
+        Position in the stream at the end of the page; -1 if no packet ends in the page.
+    serial
+        Serial number of the stream.
     start, body, end
-        Byte positions of the page, of its content, and of what follows it.
+        Byte positions: start of the page, start of its content, and end of the page.
     """
 
     flags: int
@@ -58,14 +61,14 @@ class Page:
 
 
 def read_ogg(file: StoredFile, start: int, magic: bytes) -> Header:
-    """Look at the first and the last pages of a file."""
+    """Return the header of an Ogg file, from its first and last pages."""
     firsts = list(_first_pages(file, start))
     pages = _last_pages(file)
     if not firsts or not pages:
         return Header("ogg", irregularity="an Ogg stream without whole pages")
     end, missing = pages[-1].end, ""
     if end > file.size_bytes:
-        missing = f"the last Ogg page ends at byte {end}, the file at byte {file.size_bytes}"
+        missing = f"the last Ogg page ends at byte {end}, but the file at byte {file.size_bytes}"
     last = next((page for page in reversed(pages) if page.end <= file.size_bytes), None)
     if len(firsts) > 1 or last is None:
         irregularity = "several Ogg streams side by side" if last else "an Ogg stream that is cut"
@@ -78,18 +81,18 @@ def read_ogg(file: StoredFile, start: int, magic: bytes) -> Header:
 
 
 def _check_stream(file: StoredFile, first: Page, last: Page) -> Header:
-    """Look at the ends of a file of one stream."""
+    """Return the header of a file with one stream."""
     audio = _first_audio_page(file, first)
-    early = _opus_start(file, first, audio) if audio else 0
+    position = _opus_start(file, first, audio) if audio else 0
     header = Header(
         "ogg",
-        irregularity=f"an Ogg stream that begins at position {early}" if early else "",
+        irregularity=f"an Ogg stream that begins at position {position}" if position else "",
         promised=last.granule - _pre_skip(file.read_at(first.body, 12)),
         single_page=audio is not None and audio.start == last.start,
     )
     if last.flags & _ENDS:
         return header
-    # Decoders leave out what lies behind the last position only where the end is marked.
+    # Decoders cut samples after the last position only if the last page is marked as the end.
     page = bytearray(file.read_at(last.start, last.end - last.start))
     page[5] |= _ENDS
     page[22:26] = struct.pack("<I", checksum(bytes(page)))
@@ -98,20 +101,20 @@ def _check_stream(file: StoredFile, first: Page, last: Page) -> Header:
 
 
 def _first_audio_page(file: StoredFile, page: Page) -> Page | None:
-    """Find the first page with a position beyond 0."""
-    found: Page | None = page
+    """Return the first page with a position greater than 0; ``None`` if there is none."""
+    current: Page | None = page
     for _ in range(_MAX_FIRST_PAGES):
-        if found is None or found.granule > 0:
-            return found
-        found = read_page(file, found.end)
+        if current is None or current.granule > 0:
+            return current
+        current = read_page(file, current.end)
     return None
 
 
 def _opus_start(file: StoredFile, first: Page, page: Page) -> int:
-    """Position of the first packet of an Opus stream's first audio page.
+    """Return the position of the first packet in an Opus stream's first audio page.
 
-    A stream that was cut out of a longer one does not begin at 0. An encoder that ends
-    within the page counts fewer frames than its packets hold.
+    A stream that was cut out of a longer stream does not begin at 0. If the stream ends in
+    this page, the encoder may count fewer frames than the packets contain.
     """
     if not file.read_at(first.body, 8).startswith(b"OpusHead"):
         return 0
@@ -122,12 +125,12 @@ def _opus_start(file: StoredFile, first: Page, page: Page) -> int:
         if segment < 255:
             frames += _opus_frames(file.read_at(at, min(size, 2)))
             at, size = at + size, 0
-    early = page.granule - frames
-    return 0 if early < 0 and page.flags & _ENDS else early
+    position = page.granule - frames
+    return 0 if position < 0 and page.flags & _ENDS else position
 
 
 def _opus_frames(packet: bytes) -> int:
-    """Samples per channel, at 48 kHz, in an Opus packet."""
+    """Return the number of samples per channel, at 48 kHz, in an Opus packet."""
     if not packet:
         return 0
     code = packet[0] & 3
@@ -136,23 +139,23 @@ def _opus_frames(packet: bytes) -> int:
 
 
 def first_damage(file: StoredFile, at: int) -> tuple[int, str] | None:
-    """Find the first page that is damaged, or that does not follow the one before it.
+    """Return the first damage: a corrupt page, or a page before which pages are missing.
 
-    What lies between two pages is no damage, if no page is missing there.
+    Other data between two pages is not a damage if no page is missing there.
 
     Returns
     -------
     (frames, message) or None
-        Frames up to the end of the page before; ``None`` where all pages are sound.
+        Number of frames up to the end of the last intact page; ``None`` if all are intact.
     """
     numbers: dict[int, int] = {}
-    count = _Count(file)
+    count = _FrameCount(file)
     while page := read_page(file, at) or _next_page(file, at):
         data = file.read_at(page.start, page.end - page.start)
         if len(data) < page.end - page.start or not is_intact(data):
             return count.frames, f"the Ogg page at byte {page.start} is damaged"
         (number,) = struct.unpack_from("<I", data, 18)
-        # Who joins a live stream gets its headers first, and then the pages of that moment.
+        # A recording of a live stream has its headers first, then pages with later numbers.
         follows = number == numbers.get(page.serial, number - 1) + 1 or count.begins_audio(page)
         if not (follows or page.flags & _BEGINS):
             return count.frames, f"Ogg pages are missing before byte {page.start}"
@@ -162,56 +165,56 @@ def first_damage(file: StoredFile, at: int) -> tuple[int, str] | None:
     return None
 
 
-class _Count:
-    """Frames up to a page, in streams that lie side by side or follow one another.
+class _FrameCount:
+    """Counts the frames up to a page, for parallel and for chained streams.
 
     Attributes
     ----------
     frames
-        Of all pages that were added.
+        Number of frames in all pages that were added.
     """
 
     def __init__(self, file: StoredFile) -> None:
         self.frames = 0
         self._file = file
-        self._before = 0  # in the streams that have ended
-        self._begun: dict[int, Page] = {}  # first pages of streams without audio so far
+        self._ended_frames = 0  # frames of the streams that have ended
+        self._without_audio: dict[int, Page] = {}  # first pages of streams without audio so far
         self._skipped: dict[int, int] = {}
 
     def begins_audio(self, page: Page) -> bool:
-        """Tell whether a page is the first with a position behind a stream's headers."""
-        return page.granule > 0 and page.serial in self._begun
+        """Return whether a page is the first page with audio after a stream's headers."""
+        return page.granule > 0 and page.serial in self._without_audio
 
     def add(self, page: Page) -> None:
-        """Take in the next page."""
+        """Count the frames of the next page."""
         if page.flags & _BEGINS:
-            if self.frames > self._before:
-                self._before, self._begun = self.frames, {}
-            self._begun[page.serial] = page
+            if self.frames > self._ended_frames:
+                self._ended_frames, self._without_audio = self.frames, {}
+            self._without_audio[page.serial] = page
             self._skipped[page.serial] = _pre_skip(self._file.read_at(page.body, 12))
         elif self.begins_audio(page):
-            first = self._begun.pop(page.serial)
-            self._skipped[page.serial] += _position_before(self._file, first, page)
+            first = self._without_audio.pop(page.serial)
+            self._skipped[page.serial] += _start_position(self._file, first, page)
         position = page.granule - self._skipped.get(page.serial, 0)
-        self.frames = max(self.frames, self._before + position)
+        self.frames = max(self.frames, self._ended_frames + position)
 
 
-def _position_before(file: StoredFile, first: Page, page: Page) -> int:
-    """Position at which a stream's first audio page begins, or less than a page behind it."""
+def _start_position(file: StoredFile, first: Page, page: Page) -> int:
+    """Return the position where a stream's first audio page begins, or up to a page later."""
     if page.granule > _MOST_PAGE_FRAMES:
         return _opus_start(file, first, page) or page.granule
     return max(0, _opus_start(file, first, page))
 
 
 def _next_page(file: StoredFile, at: int) -> Page | None:
-    """Find the next intact page behind something else."""
+    """Return the next intact page after other data; ``None`` if there is none."""
     while data := file.read_at(at, 2 * _MAX_PAGE_BYTES):
-        for found in _FIRST_BYTES.finditer(data, 0, _MAX_PAGE_BYTES + len(_MAGIC)):
-            page = parse_page(data, found.start(), at)
+        for match in _FIRST_BYTES.finditer(data, 0, _MAX_PAGE_BYTES + len(_MAGIC)):
+            page = parse_page(data, match.start(), at)
             if (
                 page
                 and page.end - at <= len(data)
-                and is_intact(data[found.start() : page.end - at])
+                and is_intact(data[match.start() : page.end - at])
             ):
                 return page
         at += min(len(data), _MAX_PAGE_BYTES)
@@ -219,13 +222,16 @@ def _next_page(file: StoredFile, at: int) -> Page | None:
 
 
 def read_page(file: StoredFile, at: int) -> Page | None:
-    """Read the header of the page at a byte; ``None`` if none is there."""
+    """Return the header of the page at byte `at`; ``None`` if no page begins there."""
     head = file.read_at(at, _HEAD_BYTES)
     return parse_page(head + file.read_at(at + _HEAD_BYTES, 255), 0, at)
 
 
 def parse_page(data: bytes, at: int, origin: int) -> Page | None:
-    """Parse the page at ``data[at]``, where ``data[0]`` is the file's byte `origin`."""
+    """Return the header of the page at ``data[at]``; ``data[0]`` is the file's byte `origin`.
+
+    ``None`` if no page begins there.
+    """
     if len(data) < at + _HEAD_BYTES or data[at : at + 5] != _MAGIC:
         return None
     flags, granule, serial, segments = struct.unpack_from("<BqI8xB", data, at + 5)
@@ -235,13 +241,13 @@ def parse_page(data: bytes, at: int, origin: int) -> Page | None:
 
 
 def last_page(file: StoredFile) -> Page | None:
-    """Find the last page of a file: whole, or cut by the file's end."""
+    """Return the last page of a file, whole or truncated; ``None`` if there is none."""
     pages = _last_pages(file)
     return pages[-1] if pages else None
 
 
 def _last_pages(file: StoredFile) -> list[Page]:
-    """Find the last pages of a file."""
+    """Return the last pages of a file."""
     pages: list[Page] = []
     for tail_bytes in _TAILS_BYTES:
         pages = tail_pages(file, tail_bytes)
@@ -251,10 +257,10 @@ def _last_pages(file: StoredFile) -> list[Page]:
 
 
 def tail_pages(file: StoredFile, tail_bytes: int) -> list[Page]:
-    """Find the pages that begin in the last bytes of a file.
+    """Return the pages that begin in the last `tail_bytes` bytes of a file.
 
-    Content may hold the magic word, so a page counts if its checksum holds, or if it is
-    cut by the end of the file.
+    Audio data may contain the magic word. So a page counts only if its checksum is correct,
+    or if it is truncated by the end of the file.
     """
     origin = max(0, file.size_bytes - tail_bytes)
     data = file.read_at(origin, tail_bytes)
@@ -272,17 +278,17 @@ def tail_pages(file: StoredFile, tail_bytes: int) -> list[Page]:
 
 
 def _cut_page(at: int) -> Page:
-    """A page of which the file holds a part of the header only."""
+    """Return a page for a truncated header at the end of the file."""
     return Page(0, -1, 0, at, at + _HEAD_BYTES, at + _HEAD_BYTES)
 
 
 def is_intact(page: bytes) -> bool:
-    """Tell whether a page's checksum holds."""
+    """Return whether a page's checksum is correct."""
     return bool(struct.unpack_from("<I", page, 22)[0] == checksum(page))
 
 
 def checksum(page: bytes) -> int:
-    """Compute a page's CRC-32, which runs over the bits in the other order than zlib's."""
+    """Return a page's CRC-32, which reads the bits in the opposite order to zlib's CRC-32."""
     mirrored = (page[:22] + bytes(4) + page[26:]).translate(_MIRRORED)
     return int(f"{zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF:032b}"[::-1], 2)
 
@@ -297,8 +303,8 @@ def _first_pages(file: StoredFile, at: int) -> Iterator[Page]:
 
 
 def count_frames(file: StoredFile, at: int) -> int:
-    """Add up the parts of a chained stream, which may be of one serial number."""
-    count = _Count(file)
+    """Return the number of frames in all chained streams, even if they share a serial number."""
+    count = _FrameCount(file)
     while page := read_page(file, at):
         count.add(page)
         at = page.end
@@ -306,5 +312,5 @@ def count_frames(file: StoredFile, at: int) -> int:
 
 
 def _pre_skip(packet: bytes) -> int:
-    """Frames that Opus counts and does not play."""
+    """Return the number of frames at the start that Opus counts but does not play."""
     return struct.unpack_from("<H", packet, 10)[0] if packet.startswith(b"OpusHead") else 0

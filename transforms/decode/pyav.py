@@ -1,8 +1,8 @@
-"""Decoding with PyAV (FFmpeg): all that libsndfile cannot open, or would not read whole.
+"""Decoding with PyAV (FFmpeg): all files that libsndfile cannot decode completely.
 
-Exact seeking is not proven for FFmpeg's demuxers, so every stream is decoded from its
-start, and its frames are counted by a decode: containers round their durations, and
-encoders' padding is cut from some and left in others.
+We have no proof that seeking is exact in FFmpeg's demuxers, so each stream is decoded from its
+start. The frames are counted by a decode, because containers round their durations, and the
+encoder's padding is removed in some formats and not in others.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from melmill.transforms.decode.sample_formats import to_float
 from melmill.transforms.decode.tags import keep_tags
 from melmill.transforms.store.stored_file import StoredFile
 
-#: Fuzzing PyAV gave more than its own classes: UnicodeDecodeError, IndexError, EOFError.
+#: Errors that PyAV raises for a corrupt file. Fuzzing found more than PyAV's own classes:
+#: UnicodeDecodeError, IndexError, EOFError.
 _DECODER_ERRORS = (
     *(av.error.FFmpegError, OSError, EOFError),
     *(ValueError, LookupError, ArithmeticError),
 )
-#: Containers of sound, each known by its own magic word. Not the formats that FFmpeg makes
-#: out of any text (captions, synthesiser scripts), nor playlists: a recording is one file,
-#: and must not make a worker open others.
+#: Options that allow only audio containers that FFmpeg identifies by a magic word. They exclude
+#: formats that FFmpeg detects in any text (captions, synthesiser scripts). They also exclude
+#: playlists: a recording is one file, and must not make a worker open other files.
 _OPTIONS = {
     "protocol_whitelist": "none",
     "format_whitelist": (
@@ -43,35 +44,36 @@ _OPTIONS = {
         "sox,tak,truehd,tta,voc,w64,wav,wtv,wv,xwma"
     ),
 }
-#: Demuxers whose duration is the file's claim, not FFmpeg's estimate from the bit rate.
+#: Demuxers whose duration comes from the file, not from FFmpeg's estimate by the bit rate.
 _CLAIMING = frozenset(
     {"mov", "matroska", "flac", "caf", "wav", "aiff", "flv"}
     | {"ape", "mpc", "mpc8", "tak", "tta", "wv"}
 )
-#: A decode may fall this much short of the claim: durations are rounded, and padding is
-#: counted or not.
+#: Tolerance between the claimed and the decoded duration: durations are rounded, and some
+#: include padding.
 _SLACK_SECONDS = 0.5
-#: Ogg Vorbis: FFmpeg gives the whole of the last block, which the last position cuts off.
+#: Frames that FFmpeg may decode too many in Ogg Vorbis: it decodes the last block completely,
+#: although the last position cuts it.
 _VORBIS_SURPLUS = 8192
-#: Formats of frames without a container, between which anything may lie.
+#: Formats of frames without a container; other data may lie between the frames.
 _BARE = frozenset({"mp3", "aac", "ac3", "eac3", "dts"})
-#: Causes of a recording that can be read in part.
+#: Causes of errors after which the start of a recording can still be read.
 _DAMAGE = (Cause.CORRUPT, Cause.TRUNCATED)
 _DEFAULT = av.stream.Disposition.default
 _COVER = av.stream.Disposition.attached_pic
 
 
 def probe(file: StoredFile, header: Header, decoder: str = "pyav") -> AudioInfo:
-    """Open a file and count its frames, by decoding all of it.
+    """Return a description of a file's audio; the frames are counted by decoding the file.
 
     Parameters
     ----------
     file
-        Read to its end.
+        File to decode; it is read to its end.
     header
-        What its first bytes claim.
+        Header of the file.
     decoder
-        What :attr:`AudioInfo.decoder` is to say.
+        Value for :attr:`AudioInfo.decoder`.
 
     Raises
     ------
@@ -80,19 +82,24 @@ def probe(file: StoredFile, header: Header, decoder: str = "pyav") -> AudioInfo:
     """
     about = header.irregularity or header.mended
     with closing(PyavStream(file, None, about, header.container, decoder)) as stream:
-        # Read first: it would not be the file's any more after the last packet.
+        # Read the duration first: FFmpeg changes it when it reaches the last packet.
         claimed = stream.claimed_seconds()
         while stream.skip():
             pass
         rate = stream.shape[0]
         if claimed is not None and stream.position < (claimed - _SLACK_SECONDS) * rate:
-            message = f"{stream.position / rate:.3f} s decode of the {claimed:.3f} s claimed"
+            decoded = stream.position / rate
+            message = f"the file claims {claimed:.3f} s, but only {decoded:.3f} s decode"
             raise stream.error(Cause.TRUNCATED, message)
         return stream.describe()
 
 
 def _container_name(container: Any) -> str:
-    """FFmpeg names a demuxer after all that it opens: ``mov,mp4,m4a,3gp,3g2,mj2``."""
+    """Return the name of the container.
+
+    FFmpeg names a demuxer after all its formats (``mov,mp4,m4a,3gp,3g2,mj2``). The first name
+    is used; for ``mov`` it is ``mp4`` with a video stream, otherwise ``m4a``.
+    """
     name = str(container.format.name).partition(",")[0]
     if name == "mov":
         pictures = [s for s in container.streams.video if not s.disposition & _COVER]
@@ -101,27 +108,27 @@ def _container_name(container: Any) -> str:
 
 
 class PyavStream:
-    """One pass over the samples of a file's default, or first, audio stream.
+    """One pass over the samples of a file's default audio stream, or of the first one.
 
     Parameters
     ----------
     file
-        Stays open.
+        Open file; :meth:`close` does not close it.
     audio
-        What the probe found; ``None`` while probing.
+        Result of the probe; ``None`` while probing.
     about
-        What is known of the file, for messages.
+        Description of the file's fault, for messages.
     container
-        Name of the file's format; FFmpeg's without.
+        Name of the file's format; if empty, FFmpeg's name is used.
     decoder
-        What :attr:`AudioInfo.decoder` is to say.
+        Value for :attr:`AudioInfo.decoder`.
 
     Attributes
     ----------
     position
-        Frames read so far.
+        Number of frames read so far.
     shape
-        Sample rate, and number of channels.
+        Sample rate and number of channels.
     """
 
     def __init__(
@@ -138,9 +145,9 @@ class PyavStream:
         self._audio = audio
         self._decoder = decoder
         self.position = 0
-        # Rate and channels are the first frame's: of HE-AAC a container knows the half.
+        # Sample rate and channels come from the first frame: for HE-AAC a container may give half.
         self.shape = (0, 0)
-        self._early = 0
+        self._frames_before_zero = 0
         self._ready = av.AudioFifo()
         file.seek(0)
         with self._decoder_errors(Cause.UNKNOWN_FORMAT):
@@ -149,22 +156,22 @@ class PyavStream:
             )
             self.stream = self._choose_stream()
             self._container = container or _container_name(self.container)
-            # Read first: it would not be the file's any more after the last packet.
+            # Read the tags first: FFmpeg may change them when it reaches the last packet.
             self._tags = keep_tags({**self.container.metadata, **self.stream.metadata})
             context = self.stream.codec_context
             self._codec = str(context.codec.canonical_name)
-            # Threads would take the cores of other processes.
+            # More threads would use the cores of other processes.
             context.thread_count = 1
-            if self._codec == "flac":  # else damage passes for sound
+            if self._codec == "flac":  # otherwise FFmpeg reports no error for corrupt data
                 context.options = {"err_detect": "crccheck+explode"}
         self._frames = self._decode_packets()
         self._fill(1)
         if not self._ready.samples:
-            raise self.error(Cause.NO_AUDIO, "no samples decode")
+            raise self.error(Cause.NO_AUDIO, "no samples can be decoded")
         self._require_unchanged(audio)
         if self._is_ogg_vorbis():
-            self._fill(self._early)
-            self._take(self._early)
+            self._fill(self._frames_before_zero)
+            self._take(self._frames_before_zero)
 
     def _choose_stream(self) -> Any:
         streams = [s for s in self.container.streams.audio if s.codec_context is not None]
@@ -175,45 +182,45 @@ class PyavStream:
     def _require_unchanged(self, audio: AudioInfo | None) -> None:
         if audio is not None and self.shape != (audio.sample_rate_hz, audio.channels):
             probed = audio.sample_rate_hz, audio.channels
-            message = f"probed as (rate, channels) {probed}, opened as {self.shape}"
+            message = f"(rate, channels) was {probed} when probed, it is now {self.shape}"
             raise self.error(Cause.CHANGED, message)
 
     def close(self) -> None:
-        """Give back the decoder's memory."""
+        """Free the decoder's memory."""
         self.container.close()
 
     def claimed_seconds(self) -> float | None:
-        """The duration that the file claims, if it does."""
+        """Return the duration that the file claims; ``None`` if it claims none."""
         kind = self.container.format.name.partition(",")[0]
         if kind not in _CLAIMING:
             return None
         if self.stream.duration is not None:
             return float(self.stream.duration * self.stream.time_base)
-        # A container's duration is its longest stream's, which may be the picture's.
-        alone = len(self.container.streams) == 1
-        duration = self.container.duration if alone else None
+        # A container's duration is that of its longest stream, which may be the video.
+        is_only_stream = len(self.container.streams) == 1
+        duration = self.container.duration if is_only_stream else None
         if duration is None:
             return None
-        # Matroska counts from 0, wherever the first time stamp is.
+        # Matroska's duration counts from 0, even if the first time stamp is later.
         return float((duration - max(0, self.container.start_time or 0)) / av.time_base)
 
     def seek(self, start: int) -> None:
-        """Stay, to be read forward."""
+        """Do nothing: FFmpeg does not seek exactly, the caller reads forward."""
 
     def skip(self) -> int:
-        """Throw away the next frames, as many as the decoder has ready; 0 at the end."""
+        """Discard the frames that the decoder has ready, and return their number; 0 at the end."""
         self._fill(1)
         skipped = len(self._take(self._ready.samples))
         self.position += skipped
         return skipped
 
     def read(self, frames: int) -> npt.NDArray[np.float32]:
-        """Read on.
+        """Return the next frames.
 
         Returns
         -------
         float32 [frames, channels]
-            Shorter only at the end of what can be decoded.
+            Block that is shorter than requested only where decoding ends.
         """
         self._fill(frames)
         block = self._take(frames)
@@ -222,14 +229,14 @@ class PyavStream:
         return block
 
     def leaves_audio(self) -> bool:
-        """Tell whether there is more: never, since :meth:`read` looks."""
+        """Return false: :meth:`read` already checks whether audio follows."""
         return False
 
     def _is_ogg_vorbis(self) -> bool:
-        """Whether the stream's own positions say where the sound begins and ends.
+        """Return whether the stream is Ogg Vorbis, where positions mark the sound's start and end.
 
-        FFmpeg gives also what lies before position 0 and behind the last one. (libsndfile
-        leaves out as many samples as lie before 0, but not always those.)
+        FFmpeg also decodes samples before position 0 and after the last position. (libsndfile
+        drops the same number of samples as lie before 0, but not always the same samples.)
         """
         return (self._container, self._codec) == ("ogg", "vorbis")
 
@@ -242,19 +249,19 @@ class PyavStream:
         if self._ready.samples > surplus:
             while self.skip():
                 pass
-            message = f"FFmpeg decodes {self.position} frames, where {audio.frames} were expected"
+            message = f"FFmpeg decodes {self.position} frames, but {audio.frames} were expected"
             raise RecordingError(
                 self._stage, Cause.LENGTH_MISMATCH, self._about + message, self.describe()
             )
 
     def _fill(self, samples: int) -> None:
-        """Decode until so many samples are ready, or to the end."""
-        # A frame is a fiftieth of a second: what is done for each costs like decoding it.
+        """Decode until this number of samples is ready, or to the end."""
+        # A frame is a fiftieth of a second, so work per frame can cost as much as its decoding.
         missing = samples - self._ready.samples
         with self._decoder_errors():
             while missing > 0 and (frame := next(self._frames, None)) is not None:
                 if count := frame.samples:
-                    self._admit(frame)
+                    self._queue_frame(frame)
                     missing -= count
 
     def _decode_packets(self) -> Iterator[Any]:
@@ -267,23 +274,24 @@ class PyavStream:
                 continue
             yield from frames
 
-    def _admit(self, frame: Any) -> None:
+    def _queue_frame(self, frame: Any) -> None:
         if not self.shape[0]:
             self.shape = _shape(frame)
-            self._early = max(0, -round((frame.pts or 0) * frame.time_base * frame.sample_rate))
-        # The queue does not compare channels, and would read beside the frame's samples.
+            start = round((frame.pts or 0) * frame.time_base * frame.sample_rate)
+            self._frames_before_zero = max(0, -start)
+        # The queue does not check the channels, and would read outside the frame's memory.
         elif frame.layout.nb_channels != self.shape[1]:
-            raise self._change(frame)
-        frame.pts = None  # else the queue would have it continue the frame before
+            raise self._change_error(frame)
+        frame.pts = None  # otherwise the queue requires that it continues the previous frame
         try:
             self._ready.write(frame)
-        except ValueError as error:  # the rate, or the kind of samples
-            raise self._change(frame) from error
+        except ValueError as error:  # the sample rate or the sample format changed
+            raise self._change_error(frame) from error
 
-    def _change(self, frame: Any) -> RecordingError:
+    def _change_error(self, frame: Any) -> RecordingError:
         at = self.position + self._ready.samples
-        was, now = (*self.shape, self._ready.format.name), (*_shape(frame), frame.format.name)
-        message = f"the sound changes from {was} (rate, channels, samples) to {now} at frame {at}"
+        old, new = (*self.shape, self._ready.format.name), (*_shape(frame), frame.format.name)
+        message = f"(rate, channels, sample format) changes from {old} to {new} at frame {at}"
         return self.error(Cause.CORRUPT, message)
 
     def _take(self, samples: int) -> npt.NDArray[np.float32]:
@@ -295,7 +303,7 @@ class PyavStream:
 
     @contextmanager
     def _decoder_errors(self, cause: Cause = Cause.CORRUPT) -> Iterator[None]:
-        """Tell the store's errors, which the decoder swallowed, from the decoder's own."""
+        """Raise an error of the store, which the decoder hides, or else the decoder's own error."""
         try:
             yield
         except MemoryError:
@@ -303,12 +311,12 @@ class PyavStream:
         except _DECODER_ERRORS as error:
             self._file.raise_kept()
             at = self.position + self._ready.samples
-            said = getattr(error, "strerror", None) or str(error)
-            raise self.error(cause, f"FFmpeg: {said} (at frame {at})") from error
+            message = getattr(error, "strerror", None) or str(error)
+            raise self.error(cause, f"FFmpeg: {message} (at frame {at})") from error
         self._file.raise_kept()
 
     def error(self, cause: Cause, message: str) -> RecordingError:
-        """Make an error that says what could be read up to here."""
+        """Return an error; its ``audio`` is the part that was decoded so far."""
         frames = self.position + self._ready.samples
         audio = None
         if frames and cause in _DAMAGE:
@@ -316,13 +324,13 @@ class PyavStream:
         return RecordingError(self._stage, cause, self._about + message, audio)
 
     def describe(self) -> AudioInfo:
-        """Describe what was read so far."""
+        """Return a description of the audio that was read so far."""
         names = self._container, self._codec, self._decoder
         return AudioInfo(*names, *self.shape, self.position, self._tags)
 
 
 def _is_junk(packet: Any, codec: str) -> bool:
-    """Tell whether a packet that does not decode is something beside the audio: a tag, zeros."""
+    """Return whether a packet that does not decode is not audio: a tag or zeros."""
     data = bytes(packet)
     if data.startswith((b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")) or not any(data):
         return True

@@ -1,4 +1,4 @@
-"""An open recording whose blocks are exact, whole and finite, or a failure that says why not."""
+"""Reading an open recording: its blocks are exact, complete and finite, or an error says why."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from melmill.transforms.decode.decoders import is_partial, library
 from melmill.transforms.decode.streams import DECODERS_CAUSES, Stream, open_stream
 from melmill.transforms.store.stored_file import StoredFile
 
-#: Read at once while skipping to the first frame wanted.
+#: Frames per read while skipping to the first requested frame.
 _SKIP_FRAMES = 1 << 16
-#: Codecs whose length libsndfile takes from a header that only a decode can check.
+#: Codecs whose length comes from a header that only a decode can check.
 _UNCOUNTED = frozenset({"mp3", "opus", "vorbis"})
 
 
@@ -28,9 +28,9 @@ class Reader:
     Parameters
     ----------
     file
-        Stays open.
+        Open file; :meth:`close` does not close it.
     audio
-        What the probe found.
+        Result of the probe.
     """
 
     def __init__(self, file: StoredFile, audio: AudioInfo) -> None:
@@ -46,20 +46,20 @@ class Reader:
             raise explain(self._file, self.audio, error) from error
 
     def close(self) -> None:
-        """Give back the decoder's memory."""
+        """Free the decoder's memory."""
         self._stream.close()
 
     def blocks(self, start: int, stop: int, block_frames: int) -> Iterator[npt.NDArray[np.float32]]:
-        """Decode the frames from `start` up to `stop`."""
+        """Yield the decoded frames from `start` up to `stop`."""
         if not 0 <= start <= stop <= self.audio.frames or block_frames < 1:
-            message = f"no frames {start} to {stop} by {block_frames} in {self.audio.frames}"
-            raise ValueError(message)
+            message = f"cannot read frames {start} to {stop} in blocks of {block_frames}"
+            raise ValueError(f"{message}: the recording has {self.audio.frames} frames")
         self._go_to(start)
         for first in range(start, stop, block_frames):
             yield self._read(min(block_frames, stop - first))
 
     def finish(self) -> None:
-        """Read on to the end where only that shows whether the header's length is right."""
+        """Read to the end if that is needed to check the length in the header."""
         if self.audio.codec in _UNCOUNTED and self._stream.position < self.audio.frames:
             self._go_to(self.audio.frames)
 
@@ -74,15 +74,15 @@ class Reader:
         except RecordingError as error:
             if error.cause not in DECODERS_CAUSES:
                 raise
-            self._restart()  # a wrong seek table is no damage to the sound
-        self._read_on_to(start)
+            self._restart()  # a corrupt seek table does not damage the audio
+        self._read_up_to(start)
 
     def _restart(self) -> None:
         self._stream.close()
         self._stream = self._open()
         self._has_sought = False
 
-    def _read_on_to(self, start: int) -> None:
+    def _read_up_to(self, start: int) -> None:
         while missing := start - self._stream.position:
             self._read(min(missing, _SKIP_FRAMES))
 
@@ -98,18 +98,18 @@ class Reader:
             explained = explain(self._file, self.audio, error)
             if explained is error and error.cause in DECODERS_CAUSES and self._has_sought:
                 self._restart()
-                self._read_on_to(first)
+                self._read_up_to(first)
                 return self._read(frames)
             raise explained from error
         if self.audio.codec not in libsndfile.INTEGER:
             _require_finite(block, first)
-        # Checked here, because a caller that has the last frame need not ask for more.
+        # Check here, because a caller that has the last frame does not read again.
         if self._stream.position == self.audio.frames:
             self._check_end()
         return block
 
     def _check_end(self) -> None:
-        """Raise if the recording goes on where its probe believed it to end."""
+        """Raise RecordingError if the recording continues after the end that its probe found."""
         if is_partial(self.audio.decoder) or not self._stream.leaves_audio():
             return
         second = ask_other(self._file, self.audio)
@@ -118,8 +118,8 @@ class Reader:
 
 
 def _require_finite(block: npt.NDArray[np.float32], first: int) -> None:
-    # The sum of squares is finite only if every sample is, and costs a hundredth of
-    # decoding. It may also overflow: then look at each.
+    # If the sum of squares is finite, every sample is. It costs a hundredth of the decoding
+    # time. The sum may also overflow; then check each sample.
     samples = block.ravel(order="K")
     with np.errstate(over="ignore", invalid="ignore"):
         energy = np.dot(samples, samples)

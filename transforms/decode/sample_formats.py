@@ -1,4 +1,4 @@
-"""FFmpeg's samples, of any format, as float32 in libsndfile's scale."""
+"""Conversion of FFmpeg's sample formats to float32 in libsndfile's scale."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-#: Full scale of integer samples, as libsndfile has it.
+#: Full scale of integer samples, as in libsndfile.
 _FULL_SCALE = {"u8": 2.0**7, "s16": 2.0**15, "s32": 2.0**31, "s64": 2.0**63}
 
 
 def to_float(samples: npt.NDArray[Any], frame: Any) -> npt.NDArray[np.float32]:
-    """A frame's samples as float32 [frames, channels] in either order, in libsndfile's scale."""
+    """Return a frame's samples as float32 [frames, channels], in libsndfile's scale.
+
+    The memory layout is C or Fortran order.
+    """
     kind = frame.format.name.removesuffix("p")
     channels = frame.layout.nb_channels
     samples = samples.T if frame.format.is_planar else samples.reshape(-1, channels)

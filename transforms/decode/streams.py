@@ -1,4 +1,4 @@
-"""One pass over a recording's samples, by the decoder that its probe chose."""
+"""Streams: one pass over a recording's samples, with the decoder that its probe chose."""
 
 from __future__ import annotations
 
@@ -16,59 +16,66 @@ from melmill.transforms.decode.decoders import is_mended, library, partial
 from melmill.transforms.decode.headers import examine_header
 from melmill.transforms.store.stored_file import StoredFile
 
-#: What decoders say of a recording that their probe had read.
+#: Causes of the errors that a decoder raises for a damaged recording after a successful probe.
 DECODERS_CAUSES = frozenset({Cause.TRUNCATED, Cause.CORRUPT, Cause.UNKNOWN_FORMAT, Cause.NO_AUDIO})
-#: Frames read at once while counting: a decoder loses what it has of a block at an error.
+#: Frames per read while counting. At an error, a decoder loses the block that it was reading.
 _COUNTED_FRAMES = 1024
 
 
 class Stream(Protocol):
-    """An open recording that is read straight on."""
+    """An open recording that is read forward.
+
+    Attributes
+    ----------
+    position
+        Number of the next frame.
+    """
 
     position: int
 
     def seek(self, start: int) -> None:
-        """Move to `start` where that is exact; else stay, to be read forward."""
+        """Move to `start` if seeking is exact; otherwise do nothing, the caller reads forward."""
         ...
 
     def read(self, frames: int) -> npt.NDArray[np.float32]:
-        """Read on: float32 [frames, channels], shorter only at the end."""
+        """Return the next frames: float32 [frames, channels], shorter only at the end."""
         ...
 
     def leaves_audio(self) -> bool:
-        """Tell, at the end, whether there may be audio that the decoder does not come to."""
+        """Return whether, at the end, the file may contain audio that was not decoded."""
         ...
 
     def close(self) -> None:
-        """Give back the decoder's memory."""
+        """Free the decoder's memory."""
         ...
 
 
 def open_stream(file: StoredFile, audio: AudioInfo) -> Stream:
-    """Open a recording from its start."""
+    """Return a stream that begins at the start of a recording."""
     if is_mended(audio.decoder):
         file = file.splice(examine_header(file).pieces)
     if library(audio.decoder) == "libsndfile":
         return libsndfile.SndfileStream(file, audio)
-    from melmill.transforms.decode import pyav  # loads FFmpeg's libraries: not for every process
+    # Imported here because it loads FFmpeg's libraries, which not every process needs.
+    from melmill.transforms.decode import pyav
 
     about = audio.container
     return pyav.PyavStream(file, audio, "", about, audio.decoder)
 
 
 def count_frames(file: StoredFile, audio: AudioInfo) -> int:
-    """Count the frames that decode, from the start up to the first damage or the end.
+    """Return the number of frames that decode, from the start to the first damage or the end.
 
-    At a damage the count is a multiple of 1,024. Depends on the file alone.
+    At a damage the count is a multiple of 1,024. The count depends only on the file.
     """
     everything = replace(audio, decoder=partial(audio.decoder))
     frames = 0
     try:
         with closing(open_stream(file, everything)) as stream:
             while frames < audio.frames:
-                got = len(stream.read(min(_COUNTED_FRAMES, audio.frames - frames)))
-                frames += got
-                if not got:
+                count = len(stream.read(min(_COUNTED_FRAMES, audio.frames - frames)))
+                frames += count
+                if not count:
                     break
     except RecordingError as error:
         if error.cause not in DECODERS_CAUSES:

@@ -1,4 +1,4 @@
-"""Where tags lie in a file, before, between and behind the audio: ID3, APEv2, Lyrics3."""
+"""Positions of tags before, within and after the audio of a file: ID3, APEv2, Lyrics3."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import struct
 
 from melmill.transforms.store.stored_file import StoredFile
 
-#: Tags before and behind the audio that are skipped; real files have one or two.
+#: Maximum number of tags that are skipped before or after the audio; real files have one or two.
 _MAX_TAGS = 16
-#: The end of a file that is read at once.
+#: Bytes at the end of a file that are read in one request.
 _TAIL_BYTES = 1 << 16
-#: The start of an ID3v2 tag is looked for within this.
+#: Maximum number of bytes that are searched for the start of an ID3v2 tag.
 _SEARCHED_BYTES = 1 << 20
 
 
 def skip_id3v2(file: StoredFile, at: int = 0) -> int:
-    """Find the first byte after the ID3v2 tags at `at`."""
+    """Return the first byte after the ID3v2 tags that begin at byte `at`."""
     for _ in range(_MAX_TAGS):
         head = file.read_at(at, 10)
         if len(head) < 10 or not head.startswith(b"ID3"):
@@ -30,12 +30,13 @@ def _syncsafe(size: bytes) -> int:
 
 
 def audio_end(file: StoredFile, start: int) -> int:
-    """Find the first byte of the tags at the end of a file: ID3v1, ID3v2.4, APEv2, Lyrics3.
+    """Return the first byte of the tags at the end of a file: ID3v1, ID3v2.4, APEv2, Lyrics3.
 
-    A tag's size is a claim: a tag cannot begin before byte `start`, where the audio begins.
+    A tag's size may be wrong: a tag that would begin before the audio, at byte `start`, does
+    not count.
     """
     end = file.size_bytes
-    # Steps backward would each be a request to a remote store.
+    # Read the tail in one request; otherwise each step backward is a request to a remote store.
     file.read_at(max(start, end - _TAIL_BYTES), _TAIL_BYTES)
     for _ in range(_MAX_TAGS):
         size = _tag_before(file, end)
@@ -46,7 +47,7 @@ def audio_end(file: StoredFile, start: int) -> int:
 
 
 def _tag_before(file: StoredFile, end: int) -> int:
-    """Size of the tag that ends at a byte; 0 where none does."""
+    """Return the size of the tag that ends at byte `end`; 0 if no tag ends there."""
     if end >= 128 and file.read_at(end - 128, 3) == b"TAG":
         return 128
     foot = file.read_at(max(0, end - 32), min(32, end))
@@ -61,15 +62,15 @@ def _tag_before(file: StoredFile, end: int) -> int:
 
 
 def is_tag_before(file: StoredFile, start: int, end: int) -> bool:
-    """Tell whether a tag ends at byte `end`; one that begins by its name begins behind `start`."""
+    """Return whether a tag ends at byte `end`; an ID3v2 tag must begin at or after `start`."""
     if _tag_before(file, end):
         return True
     data = file.read_at(start, min(end - start, _SEARCHED_BYTES))
-    return any(skip_id3v2(file, start + word.start()) == end for word in re.finditer(b"ID3", data))
+    return any(skip_id3v2(file, start + name.start()) == end for name in re.finditer(b"ID3", data))
 
 
 def skip_tag(file: StoredFile, at: int) -> int:
-    """Find the end of the tag that begins at a byte; the same byte where none does."""
+    """Return the end of the tag that begins at byte `at`; `at` itself if no tag begins there."""
     head = file.read_at(at, 32)
     if head.startswith(b"TAG"):
         return at + 128

@@ -1,4 +1,4 @@
-"""The tags worth keeping: who made the recording, and what it is called."""
+"""The tags that are kept, such as artist and title."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ _KEPT = frozenset(
     {"title", "artist", "album", "albumartist", "date", "genre", "tracknumber", "comment"}
 )
 _OTHER_NAMES = {"album_artist": "albumartist", "track": "tracknumber"}
-#: Comments hold whole songs' lyrics, and now and then an encoder's log.
+#: Maximum length of a value. Some comments contain the lyrics of a song or an encoder's log.
 _MAX_CHARACTERS = 1000
 
 
 def keep_tags(metadata: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Keep what says who made a recording and what it is called.
+    """Return the tags that are kept, such as artist and title.
 
     Parameters
     ----------
     metadata
-        Tags as a decoder names them, in any case.
+        Tags with the names that a decoder gives them, in upper or lower case.
 
     Returns
     -------

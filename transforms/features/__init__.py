@@ -1,1 +1,1 @@
-"""From samples to features: chunks, channels, rates, spectrograms."""
+"""Turns samples into features: chunks, channels, sample rates, spectrograms."""

@@ -1,4 +1,4 @@
-"""From a recording's channels to the rows' channels."""
+"""Channel policies: how the channels of a recording become rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Samples = npt.NDArray[np.float32]
 
 
 def count_channels(channels: int, policy: ChannelPolicy) -> int:
-    """Rows that each chunk of a recording with so many channels becomes.
+    """Return the number of rows per chunk, for a recording with this number of channels.
 
     >>> [count_channels(2, policy) for policy in ("mono", "left", "right", "each")]
     [1, 1, 1, 2]
@@ -23,38 +23,38 @@ def count_channels(channels: int, policy: ChannelPolicy) -> int:
 
 
 def check_channels(channels: int, policy: ChannelPolicy) -> None:
-    """Refuse a recording that lacks the channel asked for.
+    """Raise RecordingError if the recording lacks the channel that the policy needs.
 
     Raises
     ------
     RecordingError
-        ``missing_channel``, where ``right`` is asked of a recording with one channel.
+        ``missing_channel``: the policy is ``right`` and the recording has one channel.
 
     Examples
     --------
     >>> check_channels(1, "right")  # doctest: +NORMALIZE_WHITESPACE
     Traceback (most recent call last):
     melmill.transforms.core.errors.RecordingError: probe: missing_channel: no right channel:
-        the recording has 1
+        the recording has 1 channel
     """
     if policy == "right" and channels < 2:
-        message = f"no right channel: the recording has {channels}"
+        message = f"no right channel: the recording has {channels} channel"
         raise RecordingError(Stage.PROBE, Cause.MISSING_CHANNEL, message)
 
 
 def select_channels(block: Samples, policy: ChannelPolicy) -> Samples:
-    """Mix or pick channels.
+    """Return a block of samples with the channels mixed or selected.
 
     Parameters
     ----------
     block : float32 [samples, channels]
     policy
-        ``mono`` is the mean of all channels, as ``librosa.to_mono``; ``left`` and
-        ``right`` are the first and the second; ``each`` keeps them all.
+        ``mono``: the mean of all channels, as in ``librosa.to_mono``; ``left`` and
+        ``right``: the first and the second channel; ``each``: all channels.
 
     Returns
     -------
-    float32 [samples, rows' channels]
+    float32 [samples, selected channels]
 
     Examples
     --------
@@ -74,10 +74,10 @@ def select_channels(block: Samples, policy: ChannelPolicy) -> Samples:
 
 
 def _mean(block: Samples) -> Samples:
-    # Column by column: ten times quicker than a reduction over an axis of length two, and
-    # each sample's rounding does not depend on how many samples the block holds, as that of a
-    # product with a matrix does where numbers are denormal.
-    with np.errstate(over="ignore"):  # features that are not finite are refused
+    # Adding column by column is ten times faster than a reduction over an axis of length two.
+    # It also rounds each sample the same way for every block size. A matrix product does not:
+    # its rounding of denormal numbers depends on the block size.
+    with np.errstate(over="ignore"):  # features that are not finite are refused later
         total = block[:, 0] + block[:, 1]
         for channel in range(2, block.shape[1]):
             total += block[:, channel]

@@ -1,7 +1,7 @@
-"""Where the equally long chunks of a recording lie: integer arithmetic, and cutting.
+"""Chunks: the positions of a recording's equally long chunks, and how they are cut.
 
 Chunk ``i`` covers samples ``[i·hop, i·hop + length)`` of its recording (or of the
-segment that the catalogue asks for), at the target sample rate.
+segment that the catalogue names), at the target sample rate.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ Short = Literal["drop", "pad", "repeat"]
 
 @dataclass(frozen=True, slots=True)
 class ChunkSpec:
-    """How a recording is cut.
+    """How a recording is cut into chunks.
 
     Attributes
     ----------
     length, hop
-        Samples in a chunk, and from one chunk's start to the next's. A hop smaller than
-        the length makes chunks overlap, a larger one leaves gaps.
+        Number of samples in a chunk, and from the start of a chunk to the start of the
+        next. A hop smaller than the length makes chunks overlap; a larger hop leaves gaps.
     tail
-        What becomes of real samples behind the last whole chunk: dropped, padded to a
-        whole chunk, or covered by a chunk shifted back to end with the recording.
+        Policy for the samples after the last whole chunk: drop them, pad them to a whole
+        chunk, or add a chunk that is shifted back so that it ends with the recording.
     short
-        What becomes of a recording shorter than one chunk: dropped, padded, or repeated
-        until the chunk is full.
+        Policy for a recording shorter than one chunk: drop it, pad it, or repeat it until
+        the chunk is full.
     pad_value
-        The sample value that padding is filled with.
+        Sample value of the padding.
     """
 
     length: Annotated[int, Ge(1)]
@@ -46,7 +46,7 @@ class ChunkSpec:
 
 
 def resampled_length(frames: int, rate_hz: int, target_rate_hz: int) -> int:
-    """Samples that ``frames`` at one rate are at another, as ``librosa.resample`` counts.
+    """Return the number of samples after resampling, as ``librosa.resample`` counts them.
 
     >>> resampled_length(44_100, 44_100, 22_050)
     22050
@@ -57,7 +57,7 @@ def resampled_length(frames: int, rate_hz: int, target_rate_hz: int) -> int:
 
 
 def count_chunks(samples: int, spec: ChunkSpec) -> int:
-    """Count the chunks of a recording of so many samples.
+    """Return the number of chunks in a recording of ``samples`` samples.
 
     >>> spec = ChunkSpec(length=10, hop=10)
     >>> [count_chunks(n, spec) for n in (0, 9, 10, 19, 20, 25)]
@@ -69,7 +69,7 @@ def count_chunks(samples: int, spec: ChunkSpec) -> int:
     >>> count_chunks(9, ChunkSpec(10, 10, short="drop"))
     0
 
-    With a hop longer than a chunk, a tail that lies wholly in the gap is no tail:
+    With a hop longer than a chunk, samples that lie only in the gap make no tail chunk:
 
     >>> [count_chunks(n, ChunkSpec(10, 15, tail="pad")) for n in (10, 15, 16)]
     [1, 1, 2]
@@ -90,7 +90,7 @@ def _has_tail(samples: int, whole: int, spec: ChunkSpec) -> bool:
 
 
 def chunk_start(index: int, samples: int, spec: ChunkSpec) -> int:
-    """First sample of chunk ``index`` in a recording of so many samples.
+    """Return the first sample of chunk ``index`` in a recording of ``samples`` samples.
 
     >>> spec = ChunkSpec(length=10, hop=10, tail="shift_back")
     >>> [chunk_start(i, 25, spec) for i in range(3)]
@@ -105,7 +105,7 @@ def chunk_start(index: int, samples: int, spec: ChunkSpec) -> int:
 
 
 def valid_samples(index: int, samples: int, spec: ChunkSpec) -> int:
-    """Real samples in chunk ``index``; the rest of its length is padding or repetition.
+    """Return the number of real samples in chunk ``index``; the rest is padding or repetition.
 
     >>> spec = ChunkSpec(length=10, hop=10, tail="pad")
     >>> [valid_samples(i, 25, spec) for i in range(3)]
@@ -115,15 +115,15 @@ def valid_samples(index: int, samples: int, spec: ChunkSpec) -> int:
 
 
 def fill_short(chunk: Samples, spec: ChunkSpec) -> Samples:
-    """Fill a chunk that has too few samples, as the policies say.
+    """Return the only chunk of a short recording, repeated or padded to its full length.
 
     Parameters
     ----------
     chunk : float32 [samples, channels]
-        The real samples, ``spec.length`` of them at the most.
+        The real samples, at most ``spec.length`` of them.
     spec
-        Its ``short`` policy is asked only by whoever cuts a short recording; a tail is
-        always padded.
+        Specification whose ``short`` policy is applied. Use :func:`pad_chunk` for a tail:
+        a tail is always padded.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def fill_short(chunk: Samples, spec: ChunkSpec) -> Samples:
 
 
 def pad_chunk(chunk: Samples, spec: ChunkSpec) -> Samples:
-    """Pad a chunk to its length with the pad value.
+    """Return a chunk padded to its full length with the pad value.
 
     >>> pad_chunk(np.ones((2, 1), np.float32), ChunkSpec(3, 3)).ravel().tolist()
     [1.0, 1.0, 0.0]
@@ -157,17 +157,17 @@ def pad_chunk(chunk: Samples, spec: ChunkSpec) -> Samples:
 def cut_chunks(
     blocks: Iterator[Samples], first: int, stop: int, samples: int, spec: ChunkSpec
 ) -> Iterator[tuple[int, Samples]]:
-    """Cut chunks ``first`` to ``stop`` out of a stream, holding little more than one of them.
+    """Yield chunks ``first`` to ``stop`` of a stream; keep little more than one in memory.
 
     Parameters
     ----------
     blocks : float32 [any, channels]
-        Consecutive samples, the first of them the first sample of chunk ``first``, the last
-        of them the last real sample of chunk ``stop - 1`` or any later one.
+        Consecutive samples. They begin with the first sample of chunk ``first`` and reach
+        at least to the last real sample of chunk ``stop - 1``.
     first, stop
         Chunk indices, ``stop`` excluded.
     samples
-        Length of the whole recording (or segment), which the last chunk depends on.
+        Length of the whole recording (or segment). The last chunk depends on it.
     spec
         How the recording is cut.
 
@@ -182,22 +182,24 @@ def cut_chunks(
     >>> [(i, c.ravel().tolist()) for i, c in cut_chunks(stream, 0, 2, 7, ChunkSpec(4, 4, "pad"))]
     [(0, [0.0, 1.0, 2.0, 3.0]), (1, [4.0, 5.0, 6.0, 0.0])]
     """
-    held = next(blocks)
-    held_start = chunk_start(first, samples, spec)
+    buffer = next(blocks)
+    buffer_start = chunk_start(first, samples, spec)
     for index in range(first, stop):
         start = chunk_start(index, samples, spec)
         end = start + valid_samples(index, samples, spec)
-        while held_start + len(held) < end:
-            held, held_start = _grow(held, held_start, next(blocks), start)
-        chunk = held[start - held_start : end - held_start]
+        while buffer_start + len(buffer) < end:
+            buffer, buffer_start = _append_block(buffer, buffer_start, next(blocks), start)
+        chunk = buffer[start - buffer_start : end - buffer_start]
         if len(chunk) < spec.length:
             chunk = (fill_short if samples < spec.length else pad_chunk)(chunk, spec)
         yield index, chunk
 
 
-def _grow(held: Samples, held_start: int, block: Samples, needed: int) -> tuple[Samples, int]:
-    """Append a block and forget what lies before the first sample still needed."""
-    gone = min(max(0, needed - held_start), len(held) + len(block))
-    if gone >= len(held):
-        return block[gone - len(held) :], held_start + gone
-    return np.concatenate([held[gone:], block]), held_start + gone
+def _append_block(
+    buffer: Samples, buffer_start: int, block: Samples, needed_start: int
+) -> tuple[Samples, int]:
+    """Return the buffer and its start after adding a block and dropping unneeded samples."""
+    dropped = min(max(0, needed_start - buffer_start), len(buffer) + len(block))
+    if dropped >= len(buffer):
+        return block[dropped - len(buffer) :], buffer_start + dropped
+    return np.concatenate([buffer[dropped:], block]), buffer_start + dropped

@@ -1,7 +1,7 @@
 """The mel filterbank: overlapping triangles, evenly spaced on the mel scale.
 
-Equal to ``librosa.filters.mel``, whose import costs every new worker more than two
-seconds.
+The result equals ``librosa.filters.mel``. We do not use librosa here because its import
+costs every new worker more than two seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 MelScale = Literal["slaney", "htk"]
 MelNorm = Literal["slaney", "none"]
 
-#: Neighbouring bands touch the same bins: so many are summed by one multiplication.
+#: Number of neighbouring bands that one multiplication sums. Neighbours share most bins.
 _BANDS_PER_BLOCK = 8
 
 #: Slaney, "Auditory Toolbox, version 2" (1998): linear up to 1 kHz, then 27 steps to 6.4 kHz.
@@ -26,7 +26,7 @@ _SLANEY_LOG_STEP = float(np.log(6.4)) / 27.0
 
 
 def hz_to_mel(frequency_hz: float, scale: MelScale) -> float:
-    """Place a frequency on the mel scale.
+    """Return the position of a frequency on the mel scale.
 
     ``htk`` is m = 2595·log10(1 + f/700), Young et al., "The HTK Book", section 5.4;
     ``slaney`` is m = 3f/200 up to 1 kHz and m = 15 + 27·ln(f/1000)/ln(6.4) above.
@@ -34,9 +34,9 @@ def hz_to_mel(frequency_hz: float, scale: MelScale) -> float:
     Parameters
     ----------
     frequency_hz
-        Not negative.
+        Frequency, not negative.
     scale
-        Which of the two scales.
+        Name of the mel scale.
 
     Returns
     -------
@@ -57,14 +57,14 @@ def hz_to_mel(frequency_hz: float, scale: MelScale) -> float:
 
 
 def mel_to_hz(mels: NDArray[np.float64], scale: MelScale) -> NDArray[np.float64]:
-    """Invert :func:`hz_to_mel`.
+    """Return the frequencies of positions on the mel scale; the inverse of :func:`hz_to_mel`.
 
     Parameters
     ----------
     mels
-        Shape [n], float64, in mel.
+        Positions in mel; shape [n], float64.
     scale
-        Which of the two scales.
+        Name of the mel scale.
 
     Returns
     -------
@@ -86,29 +86,31 @@ def mel_filterbank(
     scale: MelScale = "slaney",
     norm: MelNorm = "slaney",
 ) -> NDArray[np.float64]:
-    """Make the matrix that sums the bins of a spectrum into mel bands.
+    """Return the matrix that sums the bins of a spectrum into mel bands.
 
-    Band m is a triangle over frequency in Hz, 0 at the m-th and (m+2)-th and 1 at the
-    (m+1)-th of ``n_mels + 2`` points evenly spaced in mel from ``f_min_hz`` to
-    ``f_max_hz`` (``librosa/filters.py``, after Slaney's ``mfcc.m``). With ``norm``
-    ``slaney`` each triangle is divided by half its width in Hz, so that its area is 1.
+    ``n_mels + 2`` points are evenly spaced in mel from ``f_min_hz`` to ``f_max_hz``. Band m
+    is a triangle over frequency in Hz: 0 at points m and m+2, and 1 at point m+1
+    (``librosa/filters.py``, after Slaney's ``mfcc.m``). With ``norm`` ``slaney`` each
+    triangle is divided by half its width in Hz, so that its area is 1.
 
     Parameters
     ----------
     sample_rate_hz, n_fft
-        What the spectrum was made with.
+        Sample rate and transform length of the spectrum.
     n_mels
         Number of bands.
     f_min_hz, f_max_hz
-        The lower edge of the first band and the upper edge of the last.
-    scale, norm
-        See :func:`hz_to_mel`, and above.
+        Lower edge of the first band and upper edge of the last band.
+    scale
+        Name of the mel scale, see :func:`hz_to_mel`.
+    norm
+        Normalisation of the triangles, see above.
 
     Returns
     -------
     ndarray of shape [n_mels, 1 + n_fft // 2], float64
-        1/Hz where ``norm`` is ``slaney``, else without a unit. A band narrower than the
-        distance of two bins may be all zeros.
+        Weights in 1/Hz where ``norm`` is ``slaney``, else without a unit. A band narrower
+        than the distance between two bins may be all zeros.
     """
     bins_hz = np.fft.rfftfreq(n_fft, d=1.0 / sample_rate_hz)
     mels = np.linspace(hz_to_mel(f_min_hz, scale), hz_to_mel(f_max_hz, scale), n_mels + 2)
@@ -124,16 +126,16 @@ def mel_filterbank(
 
 
 class BandedSum:
-    """A product with a filterbank that skips the zeros far from its diagonal.
+    """A matrix product with a filterbank that skips the zeros far from the diagonal.
 
-    Cutting 128 bands into blocks of 8, each with only the bins that it touches, does a
-    tenth of the multiplications; measured, it halves the time. The blocks depend on
-    nothing but the filterbank, so equal spectra have equal sums, bit for bit.
+    The 128 bands are cut into blocks of 8 bands. Each block multiplies only the bins that it
+    touches. This needs a tenth of the multiplications and, as measured, half the time. The
+    blocks depend only on the filterbank, so equal spectra give equal sums, bit for bit.
 
     Parameters
     ----------
     weights
-        Shape [n_mels, n_columns], float32; no row all zeros.
+        Filterbank of shape [n_mels, n_columns], float32. No row may be all zeros.
     """
 
     def __init__(self, weights: NDArray[np.float32]) -> None:
@@ -151,9 +153,9 @@ class BandedSum:
         Parameters
         ----------
         spectrum
-            Shape [n_frames, n_columns], float32.
+            Input of shape [n_frames, n_columns], float32.
         out
-            Shape [n_mels, n_frames], float32.
+            Output of shape [n_mels, n_frames], float32.
         """
         for bands, columns, weights in self._blocks:
             np.matmul(weights, spectrum[:, columns].T, out=out[bands])

@@ -1,4 +1,4 @@
-"""The logarithm of mel values: decibels as librosa takes them, or a plain logarithm."""
+"""The logarithm of mel values: decibels as in librosa, or a plain logarithm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Positive = Annotated[float, Gt(0), Lt(math.inf)]
 NonNegative = Annotated[float, Ge(0), Lt(math.inf)]
 
-#: A dotted key below ``mel``, its value, and what it may be instead.
+#: Dotted key below ``mel``, its value, and a description of the allowed values.
 Contradiction = tuple[str, object, str]
 
 
@@ -25,19 +25,19 @@ class LogSpec:
     Attributes
     ----------
     kind
-        ``db`` (10·log10 of the power), ``ln``, ``log10``, or ``none`` for the bare values.
+        ``db`` (10·log10 of the power), ``ln``, ``log10``, or ``none`` for no logarithm.
     ref
-        ``db`` only: the value that becomes 0 dB, a power (an amplitude where the mel
-        values are amplitudes), or ``max`` for the chunk's own maximum.
+        Value that becomes 0 dB (``db`` only): a power, or an amplitude where the mel values
+        are amplitudes, or ``max`` for the maximum of the chunk.
     floor
-        What smaller values are raised to before the logarithm, so that silence stays
-        finite. For ``db`` always a power: the ``amin`` of ``librosa.power_to_db``, the
-        square of that of ``librosa.amplitude_to_db``.
+        Lowest value that enters the logarithm; smaller values are raised to it, so that
+        silence stays finite. For ``db`` it is always a power: the ``amin`` of
+        ``librosa.power_to_db``, and the square of the ``amin`` of ``librosa.amplitude_to_db``.
     offset
-        ``ln`` and ``log10`` only: added before the floor and the logarithm.
+        Number added before the floor and the logarithm (``ln`` and ``log10`` only).
     top_db
-        ``db`` only: values further than this below the chunk's own maximum are raised
-        to there.
+        Range below the chunk's own maximum (``db`` only). Lower values are raised to the
+        bottom of this range.
     """
 
     kind: Literal["db", "ln", "log10", "none"] = "db"
@@ -48,12 +48,12 @@ class LogSpec:
 
 
 def log_contradictions(log: LogSpec) -> Iterator[Contradiction]:
-    """Find every setting that another one makes impossible.
+    """Yield each setting that another setting makes impossible.
 
     Parameters
     ----------
     log
-        Whose fields are each within their annotated bounds.
+        Settings. Each field is within its annotated bounds.
 
     Yields
     ------
@@ -77,20 +77,20 @@ def log_contradictions(log: LogSpec) -> Iterator[Contradiction]:
 
 
 def take_logarithm(mel: NDArray[np.float32], log: LogSpec, *, power: Literal[1, 2]) -> None:
-    """Compress the mel values of one chunk, in place.
+    """Replace the mel values of one chunk by their logarithms.
 
     ``ln`` and ``log10`` are log(max(mel + offset, floor)); ``db`` is
-    ``librosa.power_to_db`` where ``power`` is 2 and ``librosa.amplitude_to_db`` where it
-    is 1, both of the one chunk.
+    ``librosa.power_to_db`` where ``power`` is 2, and ``librosa.amplitude_to_db`` where
+    ``power`` is 1, applied to this chunk only.
 
     Parameters
     ----------
     mel
-        Shape [n_mels, n_frames], float32, not negative: powers, or amplitudes.
+        Powers or amplitudes, not negative; shape [n_mels, n_frames], float32. Overwritten.
     log
-        How.
+        Settings of the logarithm.
     power
-        2 if ``mel`` holds powers, 1 if amplitudes.
+        2 if ``mel`` holds powers, 1 if it holds amplitudes.
     """
     if log.kind == "db":
         _take_decibels(mel, log, power)

@@ -1,9 +1,9 @@
 """Log-mel features of equally long chunks, equal to librosa's chunk by chunk.
 
-A :class:`MelSpec` says what the features are, :func:`contradictions` whether they can be
-made, and a :class:`MelExtractor` makes them. A chunk's features never depend on the other
-chunks of its batch, not even in the last bit: every step works on one chunk, in blocks of
-frames and bands that the spec alone decides.
+A :class:`MelSpec` describes the features, :func:`contradictions` checks whether they can be
+computed, and a :class:`MelExtractor` computes them. The features of a chunk never depend on
+the other chunks of its batch, not even in the last bit: each step works on one chunk, in
+blocks of frames and bands whose sizes depend only on the spec.
 """
 
 from __future__ import annotations
@@ -41,30 +41,32 @@ Count = Annotated[int, Ge(1), Le(131_072)]
 
 @dataclass(frozen=True, slots=True)
 class MelSpec:
-    """What the features are; the defaults are librosa's.
+    """Settings of the mel features; the defaults are librosa's.
 
     Attributes
     ----------
     n_fft
         Length of the Fourier transform, in samples.
     win_length
-        Length of the window in the middle of it; ``None`` for all of it.
+        Length of the window in the middle of the transform; ``None`` means ``n_fft``.
     hop_length
-        Distance of two frames, in samples.
+        Distance between the starts of two frames, in samples.
     window
-        A name that ``scipy.signal.get_window`` takes without parameters; periodic.
+        Window name that ``scipy.signal.get_window`` accepts without parameters. The window
+        is periodic.
     center
-        Whether frame t is centred on sample t·hop (padding both ends of the chunk by
-        ``n_fft // 2``) or begins there.
+        Position of frame t: centred on sample t·hop if true (both ends of the chunk are
+        padded by ``n_fft // 2``), otherwise starting at that sample.
     pad_mode
-        What the padding is, in the words of ``numpy.pad``.
+        Mode of the padding, as in ``numpy.pad``.
     power
-        1 to sum amplitudes into bands, 2 to sum powers.
+        Exponent of the spectrum: 1 sums amplitudes into bands, 2 sums powers.
     n_mels, f_min_hz, f_max_hz, scale, norm
-        The filterbank (:func:`~melmill.transforms.features.filterbank.mel_filterbank`);
-        ``f_max_hz=None`` is the Nyquist frequency.
+        Settings of the filterbank
+        (:func:`~melmill.transforms.features.filterbank.mel_filterbank`);
+        ``f_max_hz=None`` means the Nyquist frequency.
     log
-        How the mel values are compressed.
+        Settings of the logarithm.
     """
 
     n_fft: Count = 2048
@@ -83,12 +85,12 @@ class MelSpec:
 
 
 def frame_count(spec: MelSpec, chunk_samples: int) -> int:
-    """Count the frames of a chunk, the padded ends included.
+    """Return the number of frames in a chunk, including those in the padded ends.
 
     Parameters
     ----------
     spec
-        Only ``n_fft``, ``hop_length`` and ``center`` matter.
+        Settings; only ``n_fft``, ``hop_length`` and ``center`` are used.
     chunk_samples
         Length of the chunk; at least ``n_fft`` unless frames are centred.
 
@@ -103,20 +105,20 @@ def frame_count(spec: MelSpec, chunk_samples: int) -> int:
 
 
 def contradictions(spec: MelSpec, sample_rate_hz: int, chunk_samples: int) -> list[Contradiction]:
-    """Find every setting of a spec that another one, or the chunk, makes impossible.
+    """Return each setting that another setting or the chunk makes impossible.
 
     Parameters
     ----------
     spec
-        Whose fields are each within their annotated bounds.
+        Settings. Each field is within its annotated bounds.
     sample_rate_hz, chunk_samples
-        Of the chunks to extract from.
+        Sample rate and length of the chunks.
 
     Returns
     -------
     list of (key, value, allowed)
-        ``key`` is dotted, below ``mel`` (``log.top_db``); ``allowed`` says in words what
-        ``value`` may be instead. Empty where the features can be made.
+        ``key`` is the dotted key below ``mel`` (``log.top_db``); ``allowed`` describes in
+        words the values that are allowed. The list is empty if the spec is valid.
 
     Examples
     --------
@@ -165,13 +167,16 @@ def _framing_contradictions(spec: MelSpec, chunk_samples: int) -> Iterator[Contr
     if spec.hop_length > win_length:
         yield "hop_length", spec.hop_length, f"at most win_length, {win_length}"
     if not _is_window(spec.window):
-        yield "window", spec.window, "a scipy.signal.get_window name without parameters, as 'hann'"
+        allowed = "a scipy.signal.get_window name without parameters, such as 'hann'"
+        yield "window", spec.window, allowed
     if not spec.center and spec.n_fft > chunk_samples:
-        yield "n_fft", spec.n_fft, f"at most the chunk's {chunk_samples} samples if not centred"
+        allowed = f"at most the chunk's {chunk_samples} samples, or set center to true"
+        yield "n_fft", spec.n_fft, allowed
     mirrored = {"reflect": chunk_samples - 1, "symmetric": chunk_samples}.get(spec.pad_mode)
     if mirrored is not None and _margin(spec) > mirrored:
-        need = f"(n_fft // 2 = {_margin(spec)} samples are wanted, the chunk has {chunk_samples})"
-        yield "pad_mode", spec.pad_mode, f"'constant' or 'edge' {need}"
+        margin = f"the padding needs n_fft // 2 = {_margin(spec)} samples"
+        reason = f"({margin}, the chunk has {chunk_samples})"
+        yield "pad_mode", spec.pad_mode, f"'constant' or 'edge' {reason}"
 
 
 def _band_contradictions(spec: MelSpec, sample_rate_hz: int) -> Iterator[Contradiction]:
@@ -184,23 +189,23 @@ def _band_contradictions(spec: MelSpec, sample_rate_hz: int) -> Iterator[Contrad
     if not spec.f_min_hz < f_max_hz <= nyquist_hz:
         return
     if empty := int(np.sum(~_filterbank(spec, sample_rate_hz).any(axis=1))):
-        cure = f"fewer, or n_fft larger: {empty} of the bands hold no bin of the spectrum"
-        yield "n_mels", spec.n_mels, cure
+        allowed = f"smaller, or make n_fft larger: {empty} of the bands contain no spectrum bin"
+        yield "n_mels", spec.n_mels, allowed
 
 
 class MelExtractor:
-    """Log-mel features of chunks, in scratch memory that is made once.
+    """Computes log-mel features of chunks; allocates its working memory once.
 
-    Not for two threads at once. Equal to ``librosa.feature.melspectrogram`` and the
-    spec's logarithm on each chunk alone, to the rounding of a float32 Fourier transform:
-    about 1e-7 of the loudest bin's amplitude.
+    Do not use an extractor from two threads at once. The features equal
+    ``librosa.feature.melspectrogram`` and the spec's logarithm on each chunk alone, up to the
+    rounding of a float32 Fourier transform: about 1e-7 of the loudest bin's amplitude.
 
     Parameters
     ----------
     spec
-        What the features are.
+        Settings of the features.
     sample_rate_hz, chunk_samples
-        Of every chunk.
+        Sample rate and length of each chunk.
 
     Attributes
     ----------
@@ -210,13 +215,13 @@ class MelExtractor:
     Raises
     ------
     ValueError
-        With all :func:`contradictions`, if there are any.
+        The spec has :func:`contradictions`; the message lists all of them.
     """
 
     def __init__(self, spec: MelSpec, sample_rate_hz: int, chunk_samples: int) -> None:
-        """Make the window, the filterbank and the scratch memory."""
+        """Compute the window and the filterbank, and allocate the working memory."""
         _refuse_contradictions(spec, sample_rate_hz, chunk_samples)
-        self._made_from = (spec, sample_rate_hz, chunk_samples)
+        self._arguments = (spec, sample_rate_hz, chunk_samples)
         self._spec = spec
         self._chunk_samples = chunk_samples
         self.n_mels = spec.n_mels
@@ -235,21 +240,21 @@ class MelExtractor:
         self._sum_into_bands = BandedSum(np.repeat(weights, spec.power, axis=1))
 
     def __reduce__(self) -> tuple[type[MelExtractor], tuple[MelSpec, int, int]]:
-        """Pickle as a recipe: the scratch memory is not copied."""
-        return MelExtractor, self._made_from
+        """Pickle the constructor's arguments; the working memory is not copied."""
+        return MelExtractor, self._arguments
 
     def __call__(
         self, chunks: NDArray[np.float32], out: NDArray[np.float32] | None = None
     ) -> NDArray[np.float32]:
-        """Extract the features of a batch of chunks.
+        """Return the features of a batch of chunks.
 
         Parameters
         ----------
         chunks
-            Shape [n_chunks, chunk_samples], float32, full scale 1.0; rows may overlap in
-            memory. Not modified.
+            Samples of shape [n_chunks, chunk_samples], float32, full scale 1.0. Rows may
+            overlap in memory. The samples are not modified.
         out
-            Shape [n_chunks, n_mels, n_frames], float32, C-contiguous: where to write.
+            Array to write to: shape [n_chunks, n_mels, n_frames], float32, C-contiguous.
 
         Returns
         -------
@@ -259,7 +264,7 @@ class MelExtractor:
         Raises
         ------
         ValueError
-            If an array has another shape, dtype or memory layout.
+            An array has a wrong shape, dtype or memory layout.
         """
         _require("chunks", chunks, (*chunks.shape[:1], self._chunk_samples))
         shape = (len(chunks), self.n_mels, self.n_frames)
@@ -268,33 +273,37 @@ class MelExtractor:
         if not out.flags.c_contiguous:
             raise ValueError(f"out has strides {out.strides}; it must be C-contiguous")
         for chunk, features in zip(chunks, out, strict=True):
-            self._mel_of(self._frames.of(chunk), features)
+            self._write_mel(self._frames.of(chunk), features)
             take_logarithm(features, self._spec.log, power=self._spec.power)
         return out
 
-    def _mel_of(self, frames: NDArray[np.float32], mel: NDArray[np.float32]) -> None:
+    def _write_mel(self, frames: NDArray[np.float32], mel: NDArray[np.float32]) -> None:
         for block in self._blocks:
             windowed = self._windowed[: block.stop - block.start]
-            # The products that multiply gives, in two thirds of its time.
+            # Equal to np.multiply, in two thirds of its time.
             np.einsum("ij,j->ij", frames[block], self._window, out=windowed)
             parts = _power_parts(scipy.fft.rfft(windowed), self._spec.power)
             self._sum_into_bands(parts, out=mel[:, block])
 
 
 def _refuse_contradictions(spec: MelSpec, sample_rate_hz: int, chunk_samples: int) -> None:
-    if found := contradictions(spec, sample_rate_hz, chunk_samples):
-        lines = [f"{key} is {value!r}; it may be {allowed}" for key, value, allowed in found]
+    conflicts = contradictions(spec, sample_rate_hz, chunk_samples)
+    if conflicts:
+        lines = [f"{key} is {value!r}; it may be {allowed}" for key, value, allowed in conflicts]
         raise ValueError("\n".join(lines))
 
 
 def _require(name: str, array: NDArray[np.float32], shape: tuple[int, ...]) -> None:
     if array.dtype != np.float32 or array.shape != shape:
-        seen = f"{name} is {array.dtype} of shape {array.shape}"
-        raise ValueError(f"{seen}; it must be float32 of shape {shape}")
+        actual = f"{name} is {array.dtype} of shape {array.shape}"
+        raise ValueError(f"{actual}; it must be float32 of shape {shape}")
 
 
 def _power_parts(spectrum: NDArray[np.complex64], power: int) -> NDArray[np.float32]:
-    """Turn a spectrum into amplitudes, or, in place, into re² and im² side by side."""
+    """Return the amplitudes of a spectrum (power 1), or its re² and im² side by side (power 2).
+
+    With power 2 the spectrum is overwritten.
+    """
     if power == 1:
         return np.abs(spectrum)
     parts = spectrum.view(np.float32)

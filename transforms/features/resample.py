@@ -1,15 +1,15 @@
-"""Sample-rate conversion by soxr, streamed, and the same bits wherever it starts.
+"""Streamed sample-rate conversion with soxr; the result is the same wherever it starts.
 
-Converted samples are made in blocks of a length that the two rates alone decide, which
-begin at the recording's first sample. Each block is a conversion of its own, by a soxr that
-has seen nothing before it: from a source sample before the block (as far before it as the
-filter reaches) to as many behind it as soxr asks for. Whoever needs a sample of a block
-converts that block from its beginning, and so gets the same bits as everybody else.
+Samples are converted in blocks. The block length depends only on the two rates, and the first
+block begins at the recording's first sample. Each block is a separate conversion by a reset
+soxr. Its input begins before the block, as far as the filter reaches, and ends after the
+block, where soxr needs no more. To get any sample of a block, the block is converted from its
+beginning. So every span gets the same bits.
 
 A conversion by up:down (the rates' ratio in lowest terms) repeats itself every ``down``
-source samples and ``up`` converted ones. A block that begins at a multiple of ``up`` is
-therefore in the same phase as the conversion of the whole recording, and equals it to float32
-rounding, where soxr keeps its position (see :func:`drifts`).
+source samples and every ``up`` converted samples. A block that begins at a multiple of ``up``
+is therefore in the same phase as the conversion of the whole recording. It equals that
+conversion up to float32 rounding, if soxr keeps its position (see :func:`drifts`).
 """
 
 from __future__ import annotations
@@ -27,38 +27,40 @@ import numpy.typing as npt
 Samples = npt.NDArray[np.float32]
 Quality = Literal["soxr_hq", "soxr_vhq"]
 
-#: Samples of a block, at the higher of the two rates: rounded down to whole periods, of which
-#: there is at least one. To begin anew costs about 100 µs a block; with this length all that blocks
-#: cost is 0.7 % of an extraction from FLAC. A span that begins within a block converts what lies
-#: before it in the block (six seconds on average, of 44.1 kHz) for nothing.
+#: Samples in a block at the higher of the two rates, rounded down to whole periods (at least
+#: one). A reset costs about 100 µs per block. With this length, all costs of blocks are 0.7 % of
+#: an extraction from FLAC. A span that begins within a block also converts the part of the block
+#: before it (six seconds on average, at 44.1 kHz) and discards the result.
 BLOCK_SAMPLES = 1 << 19
 
-#: Source samples before a block, for a conversion that does not lower the rate. Measured: with
-#: 256 (times the ratio, when lowering) a block equals the whole to float32 rounding.
+#: Source samples read before a block if the conversion does not lower the rate; otherwise
+#: multiplied by the ratio. Measured: with 256 (times the ratio) a block already equals the
+#: conversion of the whole recording up to float32 rounding.
 CONTEXT_SAMPLES = 1024
 
-#: Source samples behind those wanted that soxr reads before it gives the last of these, counted
-#: as above. Measured: 1,746 at the most. Where soxr needs more, it gets more.
+#: Source samples that soxr reads ahead before it returns the last sample needed, scaled like
+#: CONTEXT_SAMPLES. Measured: at most 1,746. If soxr needs more, it gets more.
 DELAY_SAMPLES = 2048
 
-#: Source samples that soxr is given at once. Its buffers begin anew with each block: with more,
-#: they come from the operating system each time, which was measured to cost 200 µs a block.
+#: Source samples passed to soxr in one call. soxr allocates its buffers again for each block.
+#: With larger calls the operating system provides the memory each time; measured, this costs
+#: 200 µs per block.
 _FEED_SAMPLES = 1 << 15
 
-#: The most phases for which soxr keeps a table, counted after its halvings of the rate.
+#: Maximum number of phases for which soxr keeps a table, after soxr has halved the rate.
 _MAX_TABLE_PHASES = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """From one sample rate to another.
+    """A conversion from one sample rate to another.
 
     Attributes
     ----------
     rate_hz, target_rate_hz
         Sample rates of the recording and of the features.
     quality
-        librosa's name of soxr's recipe.
+        soxr's quality setting, by librosa's name.
     """
 
     rate_hz: int
@@ -67,7 +69,7 @@ class Conversion:
 
     @property
     def period(self) -> tuple[int, int]:
-        """Converted and source samples after which the conversion repeats itself.
+        """Number of converted and of source samples after which the conversion repeats itself.
 
         >>> Conversion(44_100, 16_000).period
         (160, 441)
@@ -77,7 +79,7 @@ class Conversion:
 
     @property
     def block_samples(self) -> int:
-        """Converted samples of a block.
+        """Number of converted samples in a block.
 
         >>> [Conversion(rate, 22_050).block_samples for rate in (44_100, 22_050, 192_000)]
         [262144, 524288, 60123]
@@ -85,7 +87,7 @@ class Conversion:
         return max(1, BLOCK_SAMPLES // max(self.period)) * self.period[0]
 
     def block_source(self, block_start: int) -> int:
-        """First source sample that the block which begins at `block_start` is made from.
+        """Return the first source sample needed for the block that begins at `block_start`.
 
         >>> [Conversion(44_100, 22_050).block_source(start) for start in (0, 262_144)]
         [0, 522240]
@@ -95,22 +97,22 @@ class Conversion:
         return max(0, block_start // up - periods) * down
 
     def source_range(self, first_sample: int, stop_sample: int, frames: int) -> tuple[int, int]:
-        """Find the source samples that converted samples ``[first_sample, stop_sample)`` need.
+        """Return the source samples needed for converted samples ``[first_sample, stop_sample)``.
 
         Parameters
         ----------
         first_sample, stop_sample
-            Converted samples.
+            Range of converted samples.
         frames
             Length of the recording, at its own rate.
 
         Returns
         -------
         int
-            The first source sample that is needed: of the block that holds ``first_sample``.
+            First source sample needed, for the block that contains ``first_sample``.
         int
-            The end of those that are needed, as far as soxr's delay is known; the recording's
-            end at the most.
+            End of the source samples needed, with the usual delay of soxr; at most the end of
+            the recording.
 
         Examples
         --------
@@ -125,7 +127,7 @@ class Conversion:
         return start, min(frames, self.likely_stop(stop_sample))
 
     def likely_stop(self, stop_sample: int) -> int:
-        """End of the source samples that soxr reads before it has given `stop_sample` samples."""
+        """Return the end of the source samples needed for `stop_sample` converted samples."""
         up, down = self.period
         return -(-stop_sample * down // up) + self._scaled(DELAY_SAMPLES)
 
@@ -135,13 +137,13 @@ class Conversion:
 
 
 def drifts(rate_hz: int, target_rate_hz: int) -> bool:
-    """Tell whether soxr's position drifts, and a long conversion differs from our blocks.
+    """Return whether soxr's position drifts, so that a long conversion differs from our blocks.
 
-    soxr steps through a table with one filter for each of the ``up`` phases. Where the table
-    would be too large (44,100 to 44,099 Hz, say) soxr interpolates its filters and adds up
-    its position in rounded steps. After 25 minutes the conversion of a whole recording
-    was measured 6e-3 off one that starts later. In our blocks the drift never grows beyond what
-    one block gathers.
+    soxr steps through a table with one filter for each of the ``up`` phases. If the table
+    would be too large (for example from 44,100 to 44,099 Hz), soxr interpolates its filters and
+    adds up its position in rounded steps. Measured: after 25 minutes, the conversion of a whole
+    recording differed by 6e-3 from a conversion that started later. In our blocks the drift
+    starts at zero with each block.
 
     >>> drifts(44_100, 22_050), drifts(192_000, 22_050), drifts(44_100, 44_099)
     (False, False, True)
@@ -154,31 +156,31 @@ def drifts(rate_hz: int, target_rate_hz: int) -> bool:
 def resample_stream(
     pieces: Iterator[Samples], first_sample: int, stop_sample: int, conversion: Conversion
 ) -> Iterator[Samples]:
-    """Convert a span's source samples, piece by piece.
+    """Yield the converted samples of a span, piece by piece.
 
     Parameters
     ----------
     pieces : float32 [samples, channels]
-        The source samples from :meth:`Conversion.source_range`'s first one up to the end of
-        the recording. Those behind its range are taken only where soxr needs them.
+        Source samples from the start of :meth:`Conversion.source_range` to the end of the
+        recording. Samples after that range are read only if soxr needs them.
     first_sample, stop_sample
-        Converted samples to yield. Where the recording ends before them, zeros follow, as
-        ``librosa.resample`` fixes its length.
+        Range of converted samples to yield. If the recording ends before ``stop_sample``,
+        zeros follow, as in ``librosa.resample``.
     conversion
-        The rates.
+        Sample rates and quality.
 
     Yields
     ------
     float32 [samples, channels]
     """
-    wanted, channels = stop_sample - first_sample, 1
+    missing, channels = stop_sample - first_sample, 1
     for converted in _convert(pieces, first_sample, stop_sample, conversion):
         channels = converted.shape[1]
-        wanted -= len(converted)
+        missing -= len(converted)
         if len(converted):
             yield converted
-    if wanted:
-        yield np.zeros((wanted, channels), np.float32)
+    if missing:
+        yield np.zeros((missing, channels), np.float32)
 
 
 def _convert(
@@ -198,31 +200,31 @@ def _convert(
         yield from _cut(soxr.convert(read), first - start // down * up, stop - first)
 
 
-def _cut(blocks: Iterator[Samples], skip: int, wanted: int) -> Iterator[Samples]:
-    """Yield `wanted` samples behind the first `skip`, and ask for no more than they take."""
-    while wanted and (block := next(blocks, None)) is not None:
-        cut = block[skip : skip + wanted]
+def _cut(blocks: Iterator[Samples], skip: int, count: int) -> Iterator[Samples]:
+    """Yield `count` samples after the first `skip`; read no more blocks than needed."""
+    while count and (block := next(blocks, None)) is not None:
+        cut = block[skip : skip + count]
         skip -= min(skip, len(block))
-        wanted -= len(cut)
+        count -= len(cut)
         yield cut
 
 
 class _Source:
-    """Source samples of blocks that overlap, each decoded once."""
+    """Source samples for overlapping blocks; each sample is decoded once."""
 
     def __init__(self, pieces: Iterator[Samples], start: int) -> None:
         self._pieces = pieces
-        self._kept: deque[Samples] = deque()
-        self._start = start  # of the samples that are kept
+        self._buffer: deque[Samples] = deque()
+        self._buffer_start = start
 
     def read(self, start: int, likely_stop: int, next_start: int) -> Iterator[Samples]:
-        """Yield the samples from `start` on, and keep those from `next_start` on.
+        """Yield the samples from `start` on, and keep the samples from `next_start` on.
 
-        A piece ends at `likely_stop`: what lies behind it need not be converted with it.
+        A piece is split at `likely_stop`, because samples after it are probably not needed.
         """
-        self._forget(start)
-        position = self._start
-        for piece in chain(tuple(self._kept), self._decode(next_start)):
+        self._drop_before(start)
+        position = self._buffer_start
+        for piece in chain(tuple(self._buffer), self._decode(next_start)):
             border = min(len(piece), max(0, likely_stop - position))
             for first, stop in ((0, border), (border, len(piece))):
                 for at in range(first, stop, _FEED_SAMPLES):
@@ -231,40 +233,43 @@ class _Source:
 
     def _decode(self, next_start: int) -> Iterator[Samples]:
         for piece in self._pieces:
-            self._kept.append(piece)
-            self._forget(next_start)
+            self._buffer.append(piece)
+            self._drop_before(next_start)
             yield piece
 
-    def _forget(self, start: int) -> None:
-        while self._kept and self._start < start:
-            piece = self._kept.popleft()
-            gone = min(len(piece), start - self._start)
-            self._start += gone
-            if gone < len(piece):
-                self._kept.appendleft(piece[gone:])
+    def _drop_before(self, start: int) -> None:
+        while self._buffer and self._buffer_start < start:
+            piece = self._buffer.popleft()
+            dropped = min(len(piece), start - self._buffer_start)
+            self._buffer_start += dropped
+            if dropped < len(piece):
+                self._buffer.appendleft(piece[dropped:])
 
 
 class _Soxr:
-    """A converter that is made once, and begins anew with each block."""
+    """A soxr stream that is created once and reset for each block."""
 
     def __init__(self, conversion: Conversion) -> None:
         self._conversion = conversion
         self._stream: Any = None
 
     def convert(self, pieces: Iterator[Samples]) -> Iterator[Samples]:
-        """Convert what follows silence. Samples given do not depend on pieces not yet taken."""
+        """Yield the converted samples of one block, as if silence came before it.
+
+        A yielded sample does not depend on pieces that were not read yet.
+        """
         last = None
         for piece in pieces:
             if last is None:
-                self._begin(piece.shape[1])
+                self._reset(piece.shape[1])
             last = piece[:0]
             yield self._stream.resample_chunk(piece).reshape(-1, piece.shape[1])
         if last is not None:
             yield self._stream.resample_chunk(last, last=True).reshape(-1, last.shape[1])
 
-    def _begin(self, channels: int) -> None:
+    def _reset(self, channels: int) -> None:
         if self._stream is not None:
-            self._stream.clear()  # as good as new, in less time
+            self._stream.clear()  # equal to a new stream, but faster
             return
         import soxr
 

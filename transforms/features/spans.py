@@ -1,7 +1,7 @@
-"""A span becomes rows: decode, mix, resample, cut, and compute the features.
+"""Spans become rows: decode, mix, resample, cut, and compute the features.
 
-A span is a run of consecutive chunks of one recording. What comes out of it does not
-depend on where the recording was divided into spans.
+A span is a run of consecutive chunks of one recording. The rows do not depend on how the
+recording was divided into spans.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Span:
     Attributes
     ----------
     probed
-        The recording and what its header says.
+        Recording and its probed header.
     origin_sample, samples
-        Where the recording (or the segment asked of it) begins, and its length; samples at
-        the target rate.
+        Start and length of the recording, or of the requested segment, in samples at the
+        target rate.
     first_chunk, stop_chunk
-        The chunks of this span, ``stop_chunk`` excluded.
+        Chunk indices of this span, ``stop_chunk`` excluded.
     """
 
     probed: ProbedRecording
@@ -70,17 +70,18 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class SpanRows:
-    """The rows of a span but for their spectrograms; one array element a row.
+    """The rows of a span without their spectrograms; one array element per row.
 
     Attributes
     ----------
     chunk_index, channel, valid_samples : int32
+        Chunk number, channel number, and number of real samples in the chunk.
     start_sample : int64
-        From the start of the recording, at the target rate.
+        First sample of the chunk, counted from the start of the recording, at the target rate.
     peak_dbfs, rms_dbfs : float32
-        Of the chunk's samples at the target rate; −inf for digital silence.
+        Levels of the chunk's samples at the target rate; −inf for digital silence.
     decode_seconds, features_seconds : float
-        What reading, decoding and resampling took, and what computing the features took.
+        Time for reading, decoding and resampling, and time for computing the features.
     """
 
     chunk_index: npt.NDArray[np.int32]
@@ -100,37 +101,37 @@ def extract_span(
     spool: Path,
     upcoming: Sequence[StoredObject] = (),
 ) -> SpanRows:
-    """Compute a span's rows, and write their spectrograms to a file of raw numbers.
+    """Return a span's rows, and write their spectrograms to the spool as raw numbers.
 
     Parameters
     ----------
     span
-        Which chunks of which recording.
+        Chunks of one recording.
     features
-        What to compute.
+        Features to compute.
     source
-        Where the recording is.
+        Location of the recording.
     spool
-        Overwritten with float32 [rows, n_mels, frames], in C order.
+        File that is overwritten with float32 [rows, n_mels, frames], in C order.
     upcoming
-        What will be read from its start next: fetched meanwhile, where it is remote.
+        Recordings that will be read next from their start. Remote ones are fetched meanwhile.
 
     Returns
     -------
     SpanRows
-        The rows' other columns. Rows of one chunk stand together, channel by channel.
+        All columns except the spectrograms. Rows of one chunk are adjacent, channel by channel.
 
     Raises
     ------
     RecordingError
-        The recording cannot be read as its header promised, or changed since it was probed.
+        The recording does not match its header, or changed since it was probed.
     DatasetError
         The spool cannot be written.
     """
-    for one in upcoming:
-        one.prefetch()
+    for next_source in upcoming:
+        next_source.prefetch()
     with _spool_errors(spool):
-        file = spool.open("wb", buffering=0)  # so that every error is a write's own
+        file = spool.open("wb", buffering=0)  # unbuffered: an error is raised by its own write
     with file:
         write = partial(_write_spool, file, spool)
         rows = _write_rows(span, features, read_chunks(span, features, source), write)
@@ -141,11 +142,11 @@ def extract_span(
 def read_chunks(
     span: Span, features: FeatureSpec, source: StoredObject
 ) -> Iterator[tuple[int, Samples]]:
-    """Decode, mix, resample and cut a span.
+    """Yield the chunks of a span: decoded, mixed, resampled and cut.
 
     Yields
     ------
-    (int, float32 [length, rows' channels])
+    (int, float32 [length, selected channels])
         The chunk's index and its samples at the target rate.
     """
     spec = features.chunk
@@ -155,30 +156,30 @@ def read_chunks(
     stop += valid_samples(last, span.samples, spec)
     blocks = read_samples(span.probed.audio, features, source, start, stop)
     yield from cut_chunks(blocks, span.first_chunk, span.stop_chunk, span.samples, spec)
-    # What lies behind the last chunk tells whether the recording ends where it should.
+    # Read to the end: only then the reader can check where the recording ends.
     deque(blocks, maxlen=0)
 
 
 def read_samples(
     audio: AudioInfo, features: FeatureSpec, source: StoredObject, start: int, stop: int
 ) -> Iterator[Samples]:
-    """Decode, mix and resample a part of a recording.
+    """Yield the samples of a part of a recording: decoded, mixed and resampled.
 
     Parameters
     ----------
     audio
-        What the probe said of it.
+        Result of the recording's probe.
     features
         Target rate, channels and resampler.
     source
-        Where it is.
+        Location of the recording.
     start, stop
-        Samples at the target rate, ``stop`` excluded.
+        Range of samples at the target rate, ``stop`` excluded.
 
     Yields
     ------
-    float32 [any, rows' channels]
-        ``stop - start`` samples in all.
+    float32 [any, selected channels]
+        Blocks of ``stop - start`` samples in total.
     """
     conversion = Conversion(audio.sample_rate_hz, features.sample_rate_hz, features.resampler)
     first, last = conversion.source_range(start, stop, audio.frames)
@@ -191,7 +192,7 @@ def read_samples(
         yield from resample_stream(mixed, start, stop, conversion)
         rates = audio.sample_rate_hz, features.sample_rate_hz
         if resampled_length(audio.frames, *rates) - stop < features.chunk.hop:
-            reader.finish()  # no other span would come to the recording's end
+            reader.finish()  # no other span reads the recording's end
 
 
 def _block_frames(audio: AudioInfo) -> int:
@@ -207,10 +208,10 @@ def _spool_errors(spool: Path) -> Iterator[None]:
 
 
 def _write_spool(file: FileIO, spool: Path, data: memoryview) -> None:
-    left = data.cast("B")
+    remaining = data.cast("B")
     with _spool_errors(spool):
-        while len(left):
-            left = left[file.write(left) :]
+        while len(remaining):
+            remaining = remaining[file.write(remaining) :]
 
 
 def _write_rows(
@@ -240,7 +241,7 @@ def _write_rows(
 
 
 def _require_finite(mel: Samples, samples: Samples, first_chunk: int, channels: int) -> None:
-    """Refuse samples that are finite and yet so large that their features are not."""
+    """Raise RecordingError if a feature is not finite: finite samples may be too large."""
     if np.isfinite([mel.min(), mel.max()]).all():
         return
     row = int(np.argmin(np.isfinite(mel).all(axis=(1, 2))))
@@ -268,7 +269,7 @@ def _rows(
 
 
 def measure_levels(samples: Samples) -> Samples:
-    """Measure peak and root mean square of each row of samples.
+    """Return the peak and the root mean square of each row of samples.
 
     Parameters
     ----------
@@ -277,7 +278,7 @@ def measure_levels(samples: Samples) -> Samples:
     Returns
     -------
     float32 [2, rows]
-        Peak and RMS in dB re full scale (1.0); −inf for digital silence.
+        Peak and RMS in dB relative to full scale (1.0); −inf for digital silence.
 
     Examples
     --------
@@ -293,7 +294,7 @@ def measure_levels(samples: Samples) -> Samples:
 
 @lru_cache(maxsize=4)
 def mel_extractor(features: FeatureSpec) -> MelExtractor:
-    """Build the extractor once a process and configuration."""
+    """Return the extractor; it is built once per process and configuration."""
     return MelExtractor(features.mel, features.sample_rate_hz, features.chunk.length)
 
 
@@ -302,5 +303,6 @@ def _check_unchanged(span: Span, source: StoredObject) -> None:
         return
     _, fingerprint = source.stat()
     if fingerprint != span.probed.recording.fingerprint:
-        message = f"was {span.probed.recording.fingerprint} when probed, now {fingerprint}"
+        probed = span.probed.recording.fingerprint
+        message = f"the fingerprint was {probed} when probed, it is now {fingerprint}"
         raise RecordingError(Stage.READ, Cause.CHANGED, message)

@@ -1,4 +1,4 @@
-"""What is computed from a recording, as one value with one stable digest."""
+"""The settings of the features, as one value with a stable digest."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from melmill.transforms.features.chunks import ChunkSpec
 from melmill.transforms.features.mel import MelSpec, frame_count
 from melmill.transforms.features.resample import Quality
 
-#: Raised whenever the same configuration comes to give other numbers.
+#: Increase this number when the same configuration starts to give different features.
 EXTRACTOR_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureSpec:
-    """Everything that a row's values depend on, apart from the recording.
+    """All settings that a row's values depend on.
 
     Attributes
     ----------
     sample_rate_hz
-        The target rate: recordings are converted to it.
+        Target rate: recordings are converted to it.
     channels
-        Which of a recording's channels become rows.
+        Policy that decides which channels become rows.
     resampler
-        soxr's recipe, by librosa's name.
+        soxr's quality setting, by librosa's name.
     chunk, mel
-        How a recording is cut, and what is computed of each chunk.
+        Settings for cutting a recording, and for computing the features of a chunk.
     resolution
-        Step that values are rounded to, in the log's own unit; ``None`` keeps float32.
+        Step to which values are rounded, in the unit of the log; ``None`` keeps float32.
     """
 
     sample_rate_hz: int = 22_050
@@ -42,14 +42,14 @@ class FeatureSpec:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """``(n_mels, frames)`` of every row."""
+        """Shape ``(n_mels, frames)`` of each row."""
         return self.mel.n_mels, frame_count(self.mel, self.chunk.length)
 
     def canonical(self) -> str:
-        """Canonical JSON, which the digest is taken of and which the shards carry."""
+        """Return the canonical JSON, which the digest is computed from and the shards contain."""
         body = {"extractor_version": EXTRACTOR_VERSION, **asdict(self)}
         return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
     def digest(self) -> str:
-        """128 bits of BLAKE2b over the canonical JSON, in hexadecimal."""
+        """Return 128 bits of BLAKE2b over the canonical JSON, in hexadecimal."""
         return hashlib.blake2b(self.canonical().encode(), digest_size=16).hexdigest()

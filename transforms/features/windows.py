@@ -1,8 +1,8 @@
-"""Windows over a chunk: the frames that they lie on, and the shape that they give them.
+"""Window functions, and the overlapping frames of a chunk that they are applied to.
 
-Shapes are sampled for the Fourier transform: one period, without its end point. The sums
-of cosines are computed here because importing ``scipy.signal`` costs every new worker
-more than a second; any other name is left to ``scipy.signal.get_window``.
+Windows are sampled for the Fourier transform: one period, without its end point. Sums of
+cosines are computed here because importing ``scipy.signal`` costs every new worker more
+than a second. All other windows come from ``scipy.signal.get_window``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 PadMode = Literal["constant", "edge", "reflect", "symmetric"]
 
-#: A block of frames and its spectrum together have at most this size, to stay in cache.
+#: Maximum size of a block of frames and its spectrum together, so that they stay in cache.
 _BLOCK_BYTES = 1 << 21
 
 #: Coefficients a_k of w(x) = Σ a_k·cos(k·x), x from -π to π: Harris, "On the use of
@@ -34,12 +34,12 @@ _COSINE_SUMS = {
 
 
 def window_samples(name: str, length: int) -> NDArray[np.float64]:
-    """Sample a window at the points that make it periodic (``fftbins=True``).
+    """Return the samples of a periodic window (``fftbins=True``).
 
     Parameters
     ----------
     name
-        A name that ``scipy.signal.get_window`` takes without parameters.
+        Window name that ``scipy.signal.get_window`` accepts without parameters.
     length
         Number of samples, at least 1.
 
@@ -50,7 +50,7 @@ def window_samples(name: str, length: int) -> NDArray[np.float64]:
     Raises
     ------
     ValueError
-        If there is no such window, or it needs a parameter.
+        The window does not exist, or it needs a parameter.
 
     Examples
     --------
@@ -63,7 +63,7 @@ def window_samples(name: str, length: int) -> NDArray[np.float64]:
 
     try:
         return np.asarray(get_window(name, length), dtype=np.float64)
-    except ValueError as error:  # before scipy 1.17 it does not name the window
+    except ValueError as error:  # before scipy 1.17 the message does not name the window
         raise ValueError(f"window {name!r}: {error}") from error
 
 
@@ -78,19 +78,19 @@ def _cosine_sum(coefficients: tuple[float, ...], length: int) -> NDArray[np.floa
 
 
 def centred_window(name: str, length: int, n_fft: int) -> NDArray[np.float32]:
-    """Put a window in the middle of a Fourier transform, zeros around it.
+    """Return a window centred in the length of a Fourier transform, with zeros around it.
 
     Parameters
     ----------
     name, length
-        See :func:`window_samples`.
+        Name and length of the window, see :func:`window_samples`.
     n_fft
         Length of the transform, at least ``length``.
 
     Returns
     -------
     ndarray of shape [n_fft], float32
-        As ``librosa.util.pad_center``: the odd zero, if any, is the last.
+        As in ``librosa.util.pad_center``: if the number of zeros is odd, one more is at the end.
     """
     before = (n_fft - length) // 2
     return np.pad(window_samples(name, length), (before, n_fft - length - before)).astype(
@@ -99,18 +99,18 @@ def centred_window(name: str, length: int, n_fft: int) -> NDArray[np.float32]:
 
 
 class PaddedFrames:
-    """The overlapping frames of one chunk at a time, in memory that is made once.
+    """The overlapping frames of one chunk at a time; the memory is allocated once.
 
     Parameters
     ----------
     chunk_samples
-        Length of every chunk.
+        Length of each chunk.
     frame_samples, hop_samples
-        Length and distance of the frames.
+        Length of a frame, and distance between the starts of two frames.
     margin_samples
-        How much padding goes before the chunk, and as much after it.
+        Length of the padding on each side of the chunk.
     pad_mode
-        What the padding is, in the words of ``numpy.pad``; ``constant`` is zeros.
+        Mode of the padding, as in ``numpy.pad``; ``constant`` pads with zeros.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class PaddedFrames:
         margin_samples: int,
         pad_mode: PadMode,
     ) -> None:
-        """Lay the frames over zeros."""
+        """Allocate the padded chunk, and create the frames as views of it."""
         padded = np.zeros(margin_samples + chunk_samples + margin_samples, np.float32)
         self._before, self._chunk, self._after = np.split(
             padded, [margin_samples, margin_samples + chunk_samples]
@@ -137,17 +137,17 @@ class PaddedFrames:
             self._source_after = source[margin_samples + chunk_samples :]
 
     def of(self, chunk: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Lay the frames over a chunk.
+        """Return the frames of a chunk.
 
         Parameters
         ----------
         chunk
-            Shape [chunk_samples], float32. Copied.
+            Samples of shape [chunk_samples], float32. They are copied.
 
         Returns
         -------
         ndarray of shape [n_frames, frame_samples], float32, read-only
-            A view, valid until the next call.
+            View of the frames, valid until the next call.
         """
         self._chunk[:] = chunk
         if self._mirrored:
@@ -157,23 +157,23 @@ class PaddedFrames:
 
 
 def frame_blocks(n_frames: int, frame_samples: int) -> list[slice]:
-    """Cut a chunk's frames into blocks that the processor's cache holds.
+    """Return slices that divide a chunk's frames into blocks that fit in the processor's cache.
 
     Parameters
     ----------
     n_frames, frame_samples
-        How many frames of how many float32 samples; at least one of each.
+        Number of frames, and number of float32 samples per frame; at least 1 each.
 
     Returns
     -------
     list of slice
-        In order; equally long but for the last, which may be shorter.
+        Consecutive slices of equal length; the last slice may be shorter.
 
     Examples
     --------
     >>> frame_blocks(130, 2048)
     [slice(0, 65, None), slice(65, 130, None)]
     """
-    most = max(1, _BLOCK_BYTES // (2 * frame_samples * np.dtype(np.float32).itemsize))
-    length = math.ceil(n_frames / math.ceil(n_frames / most))
+    max_length = max(1, _BLOCK_BYTES // (2 * frame_samples * np.dtype(np.float32).itemsize))
+    length = math.ceil(n_frames / math.ceil(n_frames / max_length))
     return [slice(i, min(i + length, n_frames)) for i in range(0, n_frames, length)]
