@@ -22,6 +22,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"melmill {release}"
+html_show_copyright = False
 
 # Headings get the anchors that GitHub gives them, so that one link works in both places.
 myst_heading_anchors = 4
