@@ -118,7 +118,7 @@ def test_a_recording_is_planned_again_with_the_length_that_was_counted(
     (songs / "long.mp3").write_bytes(damage.with_xing(whole, frames=60))
     made = extract_here(songs, tmp_path / "set", *SETTINGS)
     assert made.totals.recordings == {"ok": 4}
-    assert made.metrics.counters["recordings_recounted"] == 1
+    assert made.metrics.counters["recordings_out.recount"] == 1
     assert "spans_failed" not in made.metrics.counters
     assert status_of(tmp_path / "set", "long.mp3") == ("ok", 12)
     store = Store(str(tmp_path / "set"))
@@ -186,7 +186,7 @@ def test_a_run_that_is_taken_up_with_another_rule_for_damage(
         raise RuntimeError("the machine went down")
 
     with monkeypatch.context() as patch:
-        patch.setattr("melmill.transforms.write_index.write_part", killed)
+        patch.setattr("melmill.transforms.index.joining.write_part", killed)
         with pytest.raises(RuntimeError):
             extract_here(songs, tmp_path / "set", *SETTINGS, some, KEEP)
     made = extract_here(songs, tmp_path / "set", *SETTINGS, some)

@@ -78,6 +78,21 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }
 
 
+class InThisProcess:
+    """A decoder process that is none, so that what it runs can be patched."""
+
+    def call(self, _: float, function: Any, *arguments: Any) -> Any:
+        return function(*arguments)
+
+
+#: Blocks of some tenths of a second, so that recordings have several.
+SMALL_BLOCKS = {
+    "melmill.transforms.beam.do_fns.borrow_decoder": lambda _: InThisProcess(),
+    "melmill.transforms.beam.do_fns.return_decoder": lambda *_: None,
+    "melmill.transforms.features.resample.BLOCK_SAMPLES": 1024,
+}
+
+
 class Killed(BaseException):
     """The machine went down."""
 
@@ -85,9 +100,14 @@ class Killed(BaseException):
 @contextlib.contextmanager
 def failing_for_a_while(name: str, stage: Stage) -> Iterator[None]:
     """Let the store fail whenever a recording is probed, or decoded anywhere but at its start."""
-    real = DecoderProcess.call
+    with _failing(DecoderProcess, name, stage), _failing(InThisProcess, name, stage):
+        yield
 
-    def call(self: DecoderProcess, timeout_s: float, function: Any, *arguments: Any) -> Any:
+
+def _failing(decoder: Any, name: str, stage: Stage) -> Any:
+    real = decoder.call
+
+    def call(self: Any, timeout_s: float, function: Any, *arguments: Any) -> Any:
         first, decodes = arguments[0], function is extract_span
         uri = first.probed.recording.uri if decodes else first.uri
         meant = uri.endswith(f"/{name}") and decodes == (stage is Stage.DECODE)
@@ -96,8 +116,7 @@ def failing_for_a_while(name: str, stage: Stage) -> Iterator[None]:
             raise RecordingError(Stage.READ, Cause.STORAGE_ERROR, "the store is busy")
         return real(self, timeout_s, function, *arguments)
 
-    with mock.patch.object(DecoderProcess, "call", call):
-        yield
+    return mock.patch.object(decoder, "call", call)
 
 
 @contextlib.contextmanager
@@ -165,6 +184,9 @@ class DatasetMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="melmill-machine-"))
+        self.patches = contextlib.ExitStack()
+        for name, value in SMALL_BLOCKS.items():
+            self.patches.enter_context(mock.patch(name, value))
         self.songs, self.dataset = self.folder / "songs", self.folder / "dataset"
         self.labels: dict[str, dict[str, Any]] = {}
         self.segments: dict[str, int] = {}
@@ -496,5 +518,6 @@ class DatasetMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "dataset"):
-            self.refresh()
+            with self.patches:
+                self.refresh()
             shutil.rmtree(self.folder)

@@ -27,7 +27,7 @@ from tests.refresh.catalogues import (
     write_song,
     write_songs,
 )
-from tests.refresh.machine import killed_at
+from tests.refresh.machine import InThisProcess, killed_at
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_finished_shards_are_not_made_again(
         raise RuntimeError("the machine went down")
 
     with monkeypatch.context() as patch:
-        patch.setattr("melmill.transforms.write_index.write_part", killed)
+        patch.setattr("melmill.transforms.index.joining.write_part", killed)
         with pytest.raises(RuntimeError):
             refresh_here(songs, dataset)
     made = refresh_here(songs, dataset)
@@ -161,18 +161,9 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
         return real(span, features, source)  # type: ignore[arg-type]
 
     monkeypatch.setattr(spans, "read_chunks", change)
-    monkeypatch.setattr(
-        "melmill.transforms.write_shards.borrow_decoder", lambda _: _InThisProcess()
-    )
-    monkeypatch.setattr("melmill.transforms.write_shards.return_decoder", lambda *_: None)
+    monkeypatch.setattr("melmill.transforms.beam.do_fns.borrow_decoder", lambda _: InThisProcess())
+    monkeypatch.setattr("melmill.transforms.beam.do_fns.return_decoder", lambda *_: None)
     refresh_here(songs, dataset)
     assert changed
     monkeypatch.undo()
     assert_as_fresh(songs, dataset, tmp_path / "f", *SMALL, "output.formats=[parquet,tfrecord]")
-
-
-class _InThisProcess:
-    """A decoder process that is none, so that what it runs can be patched."""
-
-    def call(self, _: float, function: object, *arguments: object) -> object:
-        return function(*arguments)  # type: ignore[operator]

@@ -60,14 +60,15 @@ def walk(number: int, steps: int, examples: int = 3) -> None:
     def take(data: st.DataObject) -> None:
         machine = DatasetMachine()
         machine.begin()
-        for _ in range(steps):
-            name = data.draw(st.sampled_from(sorted(RULES)), label="rule")
-            arguments = {
-                key: data if key == "data" else data.draw(strategy, label=key)
-                for key, strategy in RULES[name].items()
-            }
-            getattr(machine, name)(**arguments)
-            machine.what_is_there_is_whole()
-        machine.teardown()
+        with machine.patches:
+            for _ in range(steps):
+                name = data.draw(st.sampled_from(sorted(RULES)), label="rule")
+                arguments = {
+                    key: data if key == "data" else data.draw(strategy, label=key)
+                    for key, strategy in RULES[name].items()
+                }
+                getattr(machine, name)(**arguments)
+                machine.what_is_there_is_whole()
+            machine.teardown()
 
     take()

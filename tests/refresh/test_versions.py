@@ -341,7 +341,7 @@ def test_gc_is_not_stopped_by_what_a_running_run_writes(
 
 def _interrupted_refresh(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("melmill.transforms.write_index.write_part", _fail)
+        patch.setattr("melmill.transforms.index.joining.write_part", _fail)
         with pytest.raises(RuntimeError):
             refresh_here(folder / "songs", folder / "set")
 
