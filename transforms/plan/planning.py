@@ -281,7 +281,8 @@ def assign_split(recording: Recording, spec: SplitSpec) -> str:
     if spec.by == "catalogue" or (spec.by == "auto" and recording.split is not None):
         if recording.split is None:
             raise CatalogueError(
-                f"{recording.origin}: split: no value; split.by: catalogue needs a value in every row"
+                f"{recording.origin}: split: no value; "
+                "split.by: catalogue needs a value in every row"
             )
         return _named_by_catalogue(recording, recording.split)
     unit = _split_unit(recording, spec)
