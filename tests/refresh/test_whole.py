@@ -462,6 +462,6 @@ def test_rows_that_change_while_they_are_carried_over_are_not_committed(
 
     monkeypatch.setattr(rewriting, "read_shard", read_shard)
     (songs / "0.wav").unlink()
-    with pytest.raises(RuntimeError, match="its rows come of others"):
+    with pytest.raises(RuntimeError, match="the rows that it was written from are wrong"):
         refresh_here(songs, dataset)
     assert rows_of(dataset) == before
