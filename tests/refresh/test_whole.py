@@ -137,7 +137,7 @@ def test_a_commit_of_fewer_rows_than_recordings_have_is_refused(store: Store) ->
     (Path(store.root) / "index/x/shards-00000.parquet").write_bytes(
         store.read("index/y/shards-00000.parquet")
     )
-    with pytest.raises(DatasetError, match=r"index says 7 rows, its shards hold 4"):
+    with pytest.raises(DatasetError, match=r"the index says 7 rows, the shards hold 4"):
         commit(store, snapshot(), SCHEMA)
     assert not (Path(store.root) / "_delta_log").exists()
 
