@@ -38,6 +38,6 @@ class DecodingDoFn(ReportingDoFn):
         self.decoder = borrow_decoder(self.job.limits.memory_bytes)
 
     def finish_bundle(self) -> None:
-        """Send the counts, and return the decoder process."""
+        """Send the counts, and release the decoder process."""
         super().finish_bundle()
         return_decoder(self.job.limits.memory_bytes, self.decoder)

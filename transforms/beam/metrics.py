@@ -1,8 +1,8 @@
 """Counts made during a run: Beam's metrics, and datagrams for a live display.
 
-Beam's metrics have the same names on every runner. If a runner repeats work, it is counted each
-time. The datagrams are for a launcher that waits on the same machine. A lost datagram does no
-harm, because each contains a worker's totals so far.
+Beam's metrics are the record of a run, with the same names on every runner. If a runner repeats
+work, it is counted each time. The datagrams are for a launcher that waits on the same machine. A
+lost datagram does no harm, because each contains a worker's totals so far.
 
 Counters: ``recordings_in.STAGE`` and ``recordings_out.STAGE`` for the stages ``list``,
 ``compare``, ``probe``, ``plan``, ``extract`` and ``recount`` (their difference is the number of
