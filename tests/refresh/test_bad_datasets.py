@@ -90,7 +90,7 @@ def test_an_index_that_lacks_a_part(made: Path, dataset: Path, kind: str) -> Non
 
 def test_somebody_elses_table(made: Path, tmp_path: Path) -> None:
     write_deltalake(tmp_path / "set", pa.table({"x": [1]}))
-    refused(made, tmp_path / "set", "not one that melmill made")
+    refused(made, tmp_path / "set", "melmill did not make it")
 
 
 def test_a_newer_melmills_dataset(

@@ -153,7 +153,7 @@ def test_a_file_of_another_size_than_the_index_says_is_not_committed(
     path.unlink()
     if size is not None:
         path.write_bytes(bytes(size))
-    with pytest.raises(DatasetError, match=r"bytes, and index/x/ describes 1,000"):
+    with pytest.raises(DatasetError, match=r"bytes, but index/x/ describes 1,000"):
         commit(store, snapshot(), SCHEMA)
 
 
