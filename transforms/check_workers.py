@@ -1,7 +1,7 @@
-"""Whether the workers have this package, in the launcher's version, before they need it.
+"""Checks that the workers have this package in the launcher's version, before they need it.
 
-Where they have not, a step of ours cannot even be unpickled, and Flink's runner (Beam 2.70) waits
-for its answer without end. So the first step is made of nothing but Beam's and Python's own.
+Without the package, a worker cannot even unpickle our steps, and Flink's runner (Beam 2.70) waits
+forever for an answer. The first step therefore uses only code of Beam and Python.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pkgutil import resolve_name
 import apache_beam as beam
 
 import melmill
-import melmill.transforms.write_shards  # a worker that imports this has what all others import
+import melmill.transforms.write_shards  # imports everything that the other steps import
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.store.filesystems import StorageOptions, open_filesystem
 
@@ -22,16 +22,22 @@ VERSION = melmill.__version__
 
 @dataclass(eq=False)
 class CheckWorkers(beam.PTransform):
-    """Import this package on a worker, and the clients of the stores that will be needed.
+    """Import this package, and the clients of the stores in use, on a worker.
 
-    Out comes the version, once, for a first step of ours to begin with. Fails where the package,
-    or one that it needs, is missing, and where its version is not the launcher's.
+    The output is the version, as one element, with which the first real step can start. The step
+    fails if the package or one of its dependencies is missing, or if its version is not the
+    launcher's version.
+
+    Attributes
+    ----------
+    stores
+        URL and storage options of each store that the run uses.
     """
 
     stores: tuple[tuple[str, StorageOptions], ...]
 
     def expand(self, pipeline: beam.Pipeline) -> beam.PCollection[str]:
-        """Import it in a stage of its own."""
+        """Import the package in a separate stage, then check versions and stores."""
         return (
             pipeline
             | "NameVersion" >> beam.Create([f"{__name__}:VERSION"])
@@ -43,12 +49,12 @@ class CheckWorkers(beam.PTransform):
 
 
 def open_stores(version: str, stores: Iterable[tuple[str, StorageOptions]]) -> str:
-    """Open each store's filesystem, which asks it nothing; gives the version back.
+    """Open each store's filesystem, without a request to the store; return the version.
 
     Raises
     ------
     ConfigError
-        A store's client is not installed here.
+        If a store's client is not installed on this machine.
     """
     for uri, options in stores:
         try:
@@ -59,11 +65,14 @@ def open_stores(version: str, stores: Iterable[tuple[str, StorageOptions]]) -> s
 
 
 def require_version(found: str, wanted: str) -> str:
-    """Give the version if it is the launcher's.
+    """Return the workers' version; raise ``ConfigError`` if it is not the launcher's version.
 
     >>> require_version("0.1.0", "0.1.0")
     '0.1.0'
     """
     if found != wanted:
-        raise ConfigError(f"the workers have melmill {found}, and the launcher has {wanted}")
+        raise ConfigError(
+            f"the workers have melmill {found}, but the launcher has {wanted}; "
+            "install the same version on both"
+        )
     return found

@@ -1,4 +1,4 @@
-"""From a catalogue and a snapshot to what has to be done."""
+"""Compares a catalogue with a snapshot, and finds the changes that a run must make."""
 
 from __future__ import annotations
 
@@ -43,28 +43,28 @@ from melmill.transforms.plan.job import Base, ExtractJob
 CANDIDATES, PROBED, FACTS, TOUCHED = "candidates", "probed", "facts", "touched"
 OFFERS = "offers"
 
-#: Recordings that travel together from the listing to the comparison.
+#: Number of recordings in one element between listing and comparison.
 _BLOCK = 4096
-#: Objects that a store is asked about at once.
-_ASKED = 32
+#: Number of concurrent requests to a store.
+_REQUESTS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """Collections that come out of :class:`DiffCatalogue`.
+    """The outputs of :class:`DiffCatalogue`.
 
     Attributes
     ----------
     recordings
-        Those whose headers are to be read.
+        Recordings whose headers must be read.
     probed
-        Those to be computed again from files that did not change.
+        Recordings that must be computed again although their files did not change.
     facts
-        What the index has to be told.
+        Facts for the new index.
     touched
-        Rows that do not stay as they are.
+        Rows that change or are removed.
     offers
-        Rows that leave unless their content turns up again.
+        Rows that are removed, unless a listed file has the same content.
     decision
         One :class:`Decision`.
     """
@@ -81,24 +81,29 @@ class Differences:
 class DiffCatalogue(beam.PTransform):
     """List the catalogue, and compare it with the snapshot that the job starts from.
 
-    In goes one element, whatever it is. Listing and index are compared part by part, each on one
-    worker; to a job that starts from no snapshot every recording is new. Nothing is handed on
-    before all parts are known. The removal of too many recordings fails the run
-    (:class:`~melmill.transforms.core.errors.DatasetError`), as does a recording that is listed
-    twice (:class:`~melmill.transforms.core.errors.CatalogueError`).
+    The input is one element with any value. Listing and index are compared part by part, each part
+    on one worker. If the job starts from no snapshot, every recording is new. Nothing is passed on
+    before all parts are compared. The run fails if it would remove too many recordings
+    (:class:`~melmill.transforms.core.errors.DatasetError`), or if a recording is listed twice
+    (:class:`~melmill.transforms.core.errors.CatalogueError`).
+
+    Attributes
+    ----------
+    job
+        Job of the run.
     """
 
     job: ExtractJob
 
     def expand(self, start: beam.PCollection[str]) -> Differences:
-        """List in blocks, deal them out, compare."""
+        """List recordings in blocks, divide them among parts, and compare each part."""
         blocks = (
             start
             | "NameCatalogue" >> beam.Map(lambda _, catalogue: catalogue, self.job.catalogue)
             | "ListParts" >> beam.FlatMap(catalogue_parts)
             | "SpreadParts" >> beam.Reshuffle()
             | "ListRecordings" >> beam.ParDo(_List(self.job))
-            # A catalogue may change: what is counted and what is compared come of one listing.
+            # A catalogue may change: counts and comparison must use the same listing.
             | "KeepListing" >> beam.Reshuffle()
         )
         parts = (
@@ -109,10 +114,12 @@ class DiffCatalogue(beam.PTransform):
         )
         number = beam.pvalue.AsSingleton(parts)
         dealt = blocks | "DealRecordings" >> beam.FlatMap(_deal, number)
-        # Also those that nothing was listed of: what they held was removed.
-        every = parts | "NameParts" >> beam.FlatMap(lambda parts: [(n, b"") for n in range(parts)])
+        # Also parts without listed recordings, because their known recordings were removed.
+        all_parts = parts | "NameParts" >> beam.FlatMap(
+            lambda parts: [(n, b"") for n in range(parts)]
+        )
         compared = (
-            (dealt, every)
+            (dealt, all_parts)
             | "JoinParts" >> beam.Flatten()
             | "GroupByPart" >> beam.GroupByKey()
             | "CompareParts"
@@ -134,9 +141,9 @@ class DiffCatalogue(beam.PTransform):
 
 
 class _List(ReportingDoFn):
-    """Lists a part in blocks, and asks for the fingerprints that its listing did not tell.
+    """Lists a part in blocks, and looks up the fingerprints that the listing does not contain.
 
-    What is to stay out is marked here, before anything of it is read.
+    Recordings that are left out are marked here, before any of their data is read.
     """
 
     def __init__(self, job: ExtractJob) -> None:
@@ -150,9 +157,9 @@ class _List(ReportingDoFn):
     def process(self, part: Any) -> Iterator[tuple[int, bytes]]:
         passed_over: Counter[str] = Counter()
         listed = list_part(self.job.catalogue, part, passed_over)
-        with ThreadPoolExecutor(_ASKED) as threads:
+        with ThreadPoolExecutor(_REQUESTS) as threads:
             while block := list(islice(listed, _BLOCK)):
-                block = [self._marked(recording) for recording in block]
+                block = [self._mark_left_out(recording) for recording in block]
                 if not all(recording.fingerprint for recording in block):
                     block = list(threads.map(self._in_its_version, block))
                 count_recordings("list", len(block), len(block))
@@ -161,7 +168,7 @@ class _List(ReportingDoFn):
         for extension, number in passed_over.items():
             count_passed_over(extension, number)
 
-    def _marked(self, recording: Recording) -> Recording:
+    def _mark_left_out(self, recording: Recording) -> Recording:
         reason = self.left_out.reason(recording)
         return replace(recording, change=reason) if reason else recording
 
@@ -170,12 +177,13 @@ class _List(ReportingDoFn):
 
 
 def _count_parts(listed: int, job: ExtractJob) -> int:
-    """Find how many parts are right for a catalogue: a multiple of how many there were."""
+    """Return a suitable number of parts for a catalogue: a multiple of the snapshot's number."""
     base = job.base.parts
     return base * max(1, -(-listed // (2 * RECORDINGS_PER_PART * base)))
 
 
 def _deal(block: tuple[int, bytes], parts: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the recordings of a block, packed by the part that they belong to."""
     dealt: defaultdict[int, list[Recording]] = defaultdict(list)
     for recording in unpack_recordings(block[1]):
         dealt[bucket(recording.recording_id, parts)].append(recording)
@@ -191,18 +199,20 @@ class _Compare(beam.DoFn):
         self, group: tuple[int, Iterable[bytes]], parts: int
     ) -> Iterator[Difference | beam.pvalue.TaggedOutput]:
         part, blocks = group
-        listed = by_identity(one for block in blocks if block for one in unpack_recordings(block))
+        listed = by_identity(
+            recording for block in blocks if block for recording in unpack_recordings(block)
+        )
         known, failures = _read_known(self.job, part, parts)
         difference = Difference()
-        came, chosen = len(listed), 0
+        number_listed, candidates = len(listed), 0
         for change in diff_part(listed, known, failures, self.job, difference):
-            chosen += isinstance(change, Candidate)
-            yield _tagged(change)
-        count_recordings("compare", came, chosen)
+            candidates += isinstance(change, Candidate)
+            yield _tag(change)
+        count_recordings("compare", number_listed, candidates)
         yield difference
 
 
-def _tagged(change: Change) -> beam.pvalue.TaggedOutput:
+def _tag(change: Change) -> beam.pvalue.TaggedOutput:
     if isinstance(change, Touched):
         return beam.pvalue.TaggedOutput(TOUCHED, change)
     if isinstance(change, Offer):
@@ -217,13 +227,12 @@ def _tagged(change: Change) -> beam.pvalue.TaggedOutput:
 def _read_known(
     job: ExtractJob, part: int, parts: int
 ) -> tuple[Iterator[dict[str, Any]], dict[str, tuple[str, int]]]:
-    """Read what the snapshot's index has of a part; it may be divided into fewer."""
+    """Return the snapshot's recordings and failures of a part; its index may have fewer parts."""
     base = job.base
     if base.is_nothing:
         return iter(()), {}
-    where = job.store, base.index
-    rows = read_part(*where, "recordings", part % base.parts, COLUMNS)
-    failed = read_part(*where, "failures", part % base.parts, FAILURE_COLUMNS)
+    rows = read_part(job.store, base.index, "recordings", part % base.parts, COLUMNS)
+    failed = read_part(job.store, base.index, "failures", part % base.parts, FAILURE_COLUMNS)
     failures = {
         row["recording_id"]: (row["cause"], row["attempts"] or 1) for row in failed.to_pylist()
     }
@@ -255,24 +264,24 @@ class _SumDifferences(beam.CombineFn):
 
 
 def decide(difference: Difference, parts: int, job: ExtractJob) -> Decision:
-    """Say whether a run goes on, and with how many parts.
+    """Return the decision how a run continues.
 
     Raises
     ------
     DatasetError
-        It would remove too much.
+        If the run would remove too many recordings.
     """
     base, allowed = job.base, job.refresh.max_removed_ratio
     if base.is_nothing:
         return Decision(parts, difference, todo=True)
     removed, known = difference.counts["removed"], difference.counts["known"]
     if difference.removed_ratio > allowed:
-        some = ", ".join(difference.examples["removed"][:3]) + ", …" * (removed > 3)
+        uris = ", ".join(difference.examples["removed"][:3]) + ", …" * (removed > 3)
         raise DatasetError(
             f"{job.catalogue.uri} lacks {removed:,} of the {known:,} recordings of version "
-            f"{base.version} ({difference.removed_ratio:.1%}; {some}), and "
-            f"refresh.max_removed_ratio allows {allowed:.1%}; nothing was changed. If they are "
-            "meant to go: melmill refresh --allow-removals"
+            f"{base.version} ({difference.removed_ratio:.1%}; {uris}), but "
+            f"refresh.max_removed_ratio allows {allowed:.1%}; nothing was changed. To remove "
+            "these recordings: melmill refresh --allow-removals"
         )
     return Decision(parts, difference, _is_todo(difference, base))
 
@@ -285,8 +294,14 @@ def _is_todo(difference: Difference, base: Base) -> bool:
 class LeaveOutContents(beam.PTransform):
     """Leave out recordings whose content was taken down under another name.
 
-    In go the probed recordings and the decision. Out come those that stay, and the decision, in
-    which the others are counted as taken down. A retry finds the same.
+    The inputs are the probed recordings and the decision. The outputs are the recordings that
+    stay, and a decision that counts the other recordings as taken down. A retry gives the same
+    result.
+
+    Attributes
+    ----------
+    job
+        Job of the run.
     """
 
     job: ExtractJob
@@ -294,7 +309,7 @@ class LeaveOutContents(beam.PTransform):
     def expand(
         self, found: tuple[beam.PCollection[ProbedRecording], beam.PCollection[Decision]]
     ) -> tuple[beam.PCollection[ProbedRecording], beam.PCollection[Decision]]:
-        """Part the recordings, and count those that are left out."""
+        """Separate the recordings to leave out, and count them."""
         probed, decision = found
         if not (self.job.content_hashes and self.job.taken_down):
             return probed, decision
@@ -322,9 +337,9 @@ class _PartContents(beam.DoFn):
 
 
 def leave_out(decision: Decision, erased: Iterable[Recording], job: ExtractJob) -> Decision:
-    """Count recordings as taken down that were counted as ones to be read."""
+    """Return the decision with some recordings counted as taken down, not as read."""
     difference = decision.difference.copy()
-    for recording in sorted(erased, key=lambda one: one.recording_id):
+    for recording in sorted(erased, key=lambda recording: recording.recording_id):
         difference.leave_out(recording, TAKEN_DOWN)
     todo = decision.todo and (job.base.is_nothing or _is_todo(difference, job.base))
     return replace(decision, difference=difference, todo=todo)
@@ -332,7 +347,19 @@ def leave_out(decision: Decision, erased: Iterable[Recording], job: ExtractJob) 
 
 @dataclass(frozen=True, slots=True)
 class Adoptions:
-    """Collections that come out of :class:`AdoptRecordings`; ``number`` is of those adopted."""
+    """The outputs of :class:`AdoptRecordings`.
+
+    Attributes
+    ----------
+    recordings
+        Recordings whose rows must be computed.
+    facts
+        Facts for the new index.
+    touched
+        Rows that change or are removed.
+    number
+        Number of recordings that took over existing rows.
+    """
 
     recordings: beam.PCollection[ProbedRecording]
     facts: beam.PCollection[Adopted | Dropped]
@@ -342,10 +369,15 @@ class Adoptions:
 
 @dataclass(eq=False)
 class AdoptRecordings(beam.PTransform):
-    """Find the content of rows that leave among recordings whose rows are to be made.
+    """Let new recordings take over removed rows that have the same content.
 
-    In go the offers and the probed recordings, with their contents' hashes. What is found is
-    carried over under its new name; nothing of it is decoded.
+    The inputs are the offers and the probed recordings, with the hashes of their content. Rows
+    with the same content are carried over under the recording's new name, without a decode.
+
+    Attributes
+    ----------
+    job
+        Job of the run.
     """
 
     job: ExtractJob
@@ -353,16 +385,16 @@ class AdoptRecordings(beam.PTransform):
     def expand(
         self, found: tuple[beam.PCollection[Offer], beam.PCollection[ProbedRecording]]
     ) -> Adoptions:
-        """Join both by content."""
+        """Join offers and recordings by the hash of their content."""
         offers, probed = found
         if not self.job.content_hashes:
             none = offers | "NoOffers" >> beam.Filter(lambda _: False)
             return Adoptions(probed, none, none, _count_adopted(none))
         adopted = (
             {
-                OFFERS: offers | "KeyOffers" >> beam.Map(lambda one: (one.content_hash, one)),
+                OFFERS: offers | "KeyOffers" >> beam.Map(lambda offer: (offer.content_hash, offer)),
                 PROBED: probed
-                | "KeyProbed" >> beam.Map(lambda one: (one.recording.content_hash, one)),
+                | "KeyProbed" >> beam.Map(lambda probed: (probed.recording.content_hash, probed)),
             }
             | "JoinContents" >> beam.CoGroupByKey()
             | "Adopt" >> beam.FlatMap(_adopt, self.job).with_outputs(FACTS, TOUCHED, main="rest")
@@ -382,16 +414,17 @@ def _count_adopted(facts: beam.PCollection[Any]) -> beam.PCollection[int]:
 def _adopt(
     group: tuple[str, dict[str, Iterable[Any]]], job: ExtractJob
 ) -> Iterator[ProbedRecording | beam.pvalue.TaggedOutput]:
-    for one in adopt(group[1][OFFERS], group[1][PROBED], job):
-        if isinstance(one, ProbedRecording):
-            yield one
-        elif isinstance(one, Touched):
-            yield beam.pvalue.TaggedOutput(TOUCHED, one)
+    for result in adopt(group[1][OFFERS], group[1][PROBED], job):
+        if isinstance(result, ProbedRecording):
+            yield result
+        elif isinstance(result, Touched):
+            yield beam.pvalue.TaggedOutput(TOUCHED, result)
         else:
-            if isinstance(one, Adopted):
+            if isinstance(result, Adopted):
                 count("recordings_moved")
-            yield beam.pvalue.TaggedOutput(FACTS, one)
+            yield beam.pvalue.TaggedOutput(FACTS, result)
 
 
 def _after(change: Any, decision: Decision) -> Any:
+    """Return the change; the side input makes Beam wait for the decision."""
     return change

@@ -1,4 +1,4 @@
-"""From a snapshot to a view of it in another layout."""
+"""Exports a snapshot to a view in another layout."""
 
 from __future__ import annotations
 
@@ -21,11 +21,16 @@ from melmill.transforms.views.exports import ExportJob, ExportShard, export_shar
 
 @dataclass(eq=False)
 class ExportShards(beam.PTransform):
-    """Write what each shard of a snapshot becomes.
+    """Write the view's files for each shard of a snapshot.
 
-    In goes one element, whatever it is (see
-    :class:`~melmill.transforms.check_workers.CheckWorkers`). Out come the names of the files. A
-    retry writes the same files again.
+    The input is one element with any value (see
+    :class:`~melmill.transforms.check_workers.CheckWorkers`). The output is the names of the
+    files. A retry writes the same files again.
+
+    Attributes
+    ----------
+    job
+        Description of the export.
     """
 
     job: ExportJob
@@ -40,7 +45,7 @@ class ExportShards(beam.PTransform):
         )
         if self.job.normalize != "per_recording":
             return shards | "WriteFiles" >> beam.ParDo(_ExportShard(self.job))
-        # What lies in one shard is measured where it is written.
+        # Recordings in only one shard are measured when that shard is written.
         parted = beam.pvalue.AsSingleton(
             named
             | "ListParted" >> beam.FlatMap(list_parted_recordings)
@@ -58,7 +63,7 @@ class ExportShards(beam.PTransform):
 
 
 def list_export_shards(job: ExportJob) -> Iterator[ExportShard]:
-    """Number the snapshot's shards within their splits, in the order of its index."""
+    """Yield the snapshot's shards, numbered within their splits, in the order of its index."""
     counts: Counter[str] = Counter()
     for shard in ordered_shards(job.dataset, job.index):
         counts[shard.split] += 1
@@ -67,13 +72,13 @@ def list_export_shards(job: ExportJob) -> Iterator[ExportShard]:
         if shard.parquet is not None:
             number = numbers[shard.split]
             numbers[shard.split] += 1
-            count_of = counts[shard.split]
+            shard_count = counts[shard.split]
             entries = shard.parquet, shard.tfrecord
-            yield ExportShard(shard.split, number, count_of, shard.rows, *entries)
+            yield ExportShard(shard.split, number, shard_count, shard.rows, *entries)
 
 
 def list_parted_recordings(job: ExportJob) -> Iterator[str]:
-    """Name the recordings that were cut over several shards: no more than there are shards."""
+    """Yield the ids of recordings in more than one shard: at most as many ids as shards."""
     for batch in read_batches(job.dataset, job.index, "recordings", ["recording_id", "shards"]):
         columns = (batch.column(name).to_pylist() for name in ("recording_id", "shards"))
         for name, shards in zip(*columns, strict=True):
@@ -82,10 +87,11 @@ def list_parted_recordings(job: ExportJob) -> Iterator[str]:
 
 
 def _gather(names: Iterable[Any]) -> frozenset[str]:
-    found: set[str] = set()
+    gathered: set[str] = set()
     for name in names:
-        found |= {name} if isinstance(name, str) else name
-    return frozenset(found)
+        # Beam also passes sets that earlier calls returned.
+        gathered |= {name} if isinstance(name, str) else name
+    return frozenset(gathered)
 
 
 def _measure_parts(

@@ -1,4 +1,4 @@
-"""From small shards to fewer, larger ones."""
+"""Merges small shards into fewer, larger shards."""
 
 from __future__ import annotations
 
@@ -21,8 +21,13 @@ from melmill.transforms.shards.merging import merge_shards
 class MergeShards(beam.PTransform):
     """Merge shards of the snapshot that the job starts from.
 
-    In go the names of those that are merged into one. A retry finds what is finished. Fails
-    where a shard is missing or damaged.
+    Each input element has the names of shards that are merged into one shard. A retry reuses
+    finished shards. The step fails if a shard is missing or damaged.
+
+    Attributes
+    ----------
+    job
+        Job of the run.
     """
 
     job: ExtractJob
@@ -44,22 +49,22 @@ class _Merge(ReportingDoFn):
         self.job = job
 
     def process(self, names: tuple[str, ...]) -> Iterator[Replaced | Rewritten]:
-        for one in merge_shards(find_summaries(names, self.job), self.job):
-            if isinstance(one, Rewritten):
+        for result in merge_shards(find_summaries(names, self.job), self.job):
+            if isinstance(result, Rewritten):
                 count("shards_merged", len(names))
-                count("rows_carried", one.summary.rows)
-                self.progress.add(rows=one.summary.rows)
-            yield one
+                count("rows_carried", result.summary.rows)
+                self.progress.add(rows=result.summary.rows)
+            yield result
         self.progress.add(shards=1)
 
 
 def find_summaries(names: tuple[str, ...], job: ExtractJob) -> list[ShardSummary]:
-    """Look some shards up in the index that the job starts from."""
+    """Return the summaries of shards in the index that the job starts from."""
     base = job.base
-    found = {}
+    summaries = {}
     for part in sorted({bucket(name, base.parts) for name in names}):
         table = read_part(job.store, base.index, "shards", part, ["name", "summary"])
         for name, summary in zip(table["name"].to_pylist(), table["summary"], strict=True):
             if name in names:
-                found[name] = ShardSummary.from_json(summary.as_py())
-    return [found[name] for name in names]
+                summaries[name] = ShardSummary.from_json(summary.as_py())
+    return [summaries[name] for name in names]

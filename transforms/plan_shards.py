@@ -1,4 +1,4 @@
-"""From probed recordings to the shards that will be made of them."""
+"""Plans recordings, and divides them among shards."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from melmill.transforms.plan.planning import (
 
 Totals = Mapping[str, SplitTotals]
 
-#: What an extraction, which starts from no snapshot, carries over.
+#: Difference of an extraction, which starts from no snapshot and carries nothing over.
 _NOTHING = Difference()
 
 
@@ -38,8 +38,14 @@ _NOTHING = Difference()
 class PlanRecordings(beam.PTransform):
     """Find the chunks and the split of every recording.
 
-    Out come :class:`~melmill.transforms.plan.planning.PlannedRecording`, also of recordings that
-    give no rows, and, tagged ``failures``, :class:`~melmill.transforms.core.records.Failure`.
+    The outputs are :class:`~melmill.transforms.plan.planning.PlannedRecording`, also for
+    recordings without rows, and, tagged ``failures``,
+    :class:`~melmill.transforms.core.records.Failure`.
+
+    Attributes
+    ----------
+    job
+        Job of the run.
     """
 
     job: ExtractJob
@@ -79,18 +85,18 @@ class _PlanRecording(ReportingDoFn):
 class PlanShards(beam.PTransform):
     """Divide the recordings among shards.
 
-    Out come :class:`~melmill.transforms.plan.planning.ShardPlan`, the same for the same recordings
-    in whatever order they come; and none at all where so many recordings failed already that the
-    run will not be committed. Only these small records are grouped, never audio.
+    The output is :class:`~melmill.transforms.plan.planning.ShardPlan` elements. They do not depend
+    on the order of the recordings. If so many recordings have failed that the run will not be
+    committed, there is no output. Only small records are grouped, never audio.
 
     Attributes
     ----------
     job
-        The run.
+        Job of the run.
     decision
-        Of a refresh: what is carried over belongs to the same dataset.
+        Decision of a refresh, which counts the recordings and rows that are carried over.
     adopted
-        Of a refresh: how many recordings are carried over beside.
+        Number of recordings that took over existing rows, in a refresh.
     """
 
     job: ExtractJob
@@ -101,7 +107,7 @@ class PlanShards(beam.PTransform):
         self,
         found: tuple[beam.PCollection[PlannedRecording], beam.PCollection[Failure]],
     ) -> beam.PCollection[ShardPlan]:
-        """Deal recordings into buckets by digest, and pack each bucket on one worker."""
+        """Divide recordings into buckets by digest, and pack each bucket on one worker."""
         recordings, failures = found
         failed = beam.pvalue.AsSingleton(
             failures | "CountFailures" >> beam.combiners.Count.Globally()
@@ -126,8 +132,8 @@ class PlanShards(beam.PTransform):
 
 
 def _carried(decision: Decision, adopted: int) -> Difference:
-    found = decision.difference
-    return replace(found, carried_recordings=found.carried_recordings + adopted)
+    difference = decision.difference
+    return replace(difference, carried_recordings=difference.carried_recordings + adopted)
 
 
 def _sum_totals(parts: Iterable[SplitTotals]) -> SplitTotals:
@@ -149,13 +155,14 @@ def pack_bucket(
     job: ExtractJob,
     carried: Difference = _NOTHING,
 ) -> Iterator[ShardPlan]:
-    """Pack one bucket's recordings into its share of the split's shards."""
+    """Yield plans of shards for one bucket: its share of the split's shards."""
     (split, _), recordings = group[0], list(group[1])
     rows = sum(planned.rows for planned in recordings)
     failed += carried.carried_failures
     listed = failed + sum(total.recordings for total in totals.values())
     listed += carried.carried_recordings
-    # The very comparison that is made before the commit: a product would round otherwise.
+    # Exactly the comparison before the commit; a product instead of a ratio could round
+    # differently.
     if not rows or failed / listed > job.limits.max_failure_ratio:
         return
     all_rows = sum(total.rows for total in totals.values()) + carried.carried_rows

@@ -1,4 +1,4 @@
-"""From recordings to what their headers say."""
+"""Reads the headers of recordings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.planning import read_again
 from melmill.transforms.store.objects import MOST_HEADERS, hash_content
 
-#: Recordings that are handed on together, so that it is known which are upcoming.
+#: Number of recordings in a batch, so that a worker knows which recordings come next.
 _TOGETHER = 64
 
 
@@ -27,29 +27,35 @@ _TOGETHER = 64
 class ProbeRecordings(beam.PTransform):
     """Read every recording's header.
 
-    Out come :class:`~melmill.transforms.core.records.ProbedRecording` and, tagged ``failures``,
-    :class:`~melmill.transforms.core.records.Failure`. A retry reads again.
+    The outputs are :class:`~melmill.transforms.core.records.ProbedRecording` and, tagged
+    ``failures``, :class:`~melmill.transforms.core.records.Failure`. A retry reads the headers
+    again.
+
+    Attributes
+    ----------
+    job
+        Job of the run.
     """
 
     job: ExtractJob
 
     def expand(self, recordings: beam.PCollection[Recording]) -> beam.pvalue.DoOutputsTuple:
-        """Probe in a decoder process of each worker."""
+        """Read headers in a decoder process on each worker."""
         batched = beam.BatchElements(min_batch_size=_TOGETHER, max_batch_size=_TOGETHER)
         return (
             recordings
-            # A few tasks have compared the catalogue; all of them read headers.
+            # A few tasks compared the catalogue; all workers read headers.
             | "SpreadRecordings" >> beam.Reshuffle()
             | "BatchRecordings" >> batched
             | "ReadHeaders" >> beam.ParDo(_Probe(self.job))
-            # Read again, a header may fail otherwise: all uses must be of the same attempt.
+            # A second read may give another result: all uses must see the same attempt.
             | "KeepHeaders" >> beam.Reshuffle()
-            | "PartFailures" >> beam.ParDo(_part).with_outputs(FAILURES, main="recordings")
+            | "PartFailures" >> beam.ParDo(_tag).with_outputs(FAILURES, main="recordings")
         )
 
 
-def _part(found: ProbedRecording | Failure) -> Iterator[ProbedRecording | beam.pvalue.TaggedOutput]:
-    yield beam.pvalue.TaggedOutput(FAILURES, found) if isinstance(found, Failure) else found
+def _tag(result: ProbedRecording | Failure) -> Iterator[ProbedRecording | beam.pvalue.TaggedOutput]:
+    yield beam.pvalue.TaggedOutput(FAILURES, result) if isinstance(result, Failure) else result
 
 
 class _Probe(DecodingDoFn):
@@ -63,13 +69,13 @@ class _Probe(DecodingDoFn):
         try:
             probed = probe_recording(recording, self.job, self.decoder, upcoming)
         except RecordingError as error:
-            found = self._read_again(self.job.in_its_version(recording), error)
-            if isinstance(found, Failure):
+            result = self._read_again(self.job.in_its_version(recording), error)
+            if isinstance(result, Failure):
                 count_recordings("probe", 1, 0)
-                count_failure(found.cause)
+                count_failure(result.cause)
                 self.progress.add(listed=1, failed=1)
-                return found
-            probed = found
+                return result
+            probed = result
         observe_ms("probe_ms", time.perf_counter() - started)
         count_recordings("probe")
         count("audio_ms_probed", round(1000 * probed.seconds))
@@ -77,17 +83,17 @@ class _Probe(DecodingDoFn):
         return probed
 
     def _read_again(self, seen: Recording, error: RecordingError) -> ProbedRecording | Failure:
-        """Give what is used of a recording in spite of its header, if anything is."""
+        """Return the usable part of a recording whose header failed, or the failure."""
         failure = Failure.of(seen, error)
         again = read_again(seen, failure, self.job.limits.damaged)
         if again is None or (segment := _segment(seen, self.job)) is None:
             return again or failure
         try:
             limit, source = self.job.limits.timeout_s, self.job.source(seen)
-            found = self.decoder.call(limit, hash_content, source, segment)
-        except RecordingError as unread:
-            return Failure.of(seen, unread)
-        return replace(again, recording=replace(seen, content_hash=found))
+            content_hash = self.decoder.call(limit, hash_content, source, segment)
+        except RecordingError as hash_error:
+            return Failure.of(seen, hash_error)
+        return replace(again, recording=replace(seen, content_hash=content_hash))
 
 
 def probe_recording(
@@ -96,16 +102,21 @@ def probe_recording(
     decoder: DecoderProcess,
     upcoming: Sequence[Recording] = (),
 ) -> ProbedRecording:
-    """Read a recording's header in a decoder process; ``RecordingError`` if it cannot be.
+    """Return a recording with its header, which a decoder process reads.
 
-    The headers of those that are upcoming are fetched meanwhile, where they are remote.
+    Meanwhile, the headers of upcoming recordings are fetched if they are remote.
+
+    Raises
+    ------
+    RecordingError
+        If the header cannot be read.
     """
     if recording.fault is not None:
         raise RecordingError(Stage.LIST, *recording.fault)
     source = job.source(recording)
-    # Local ones would only be carried over to the decoder process and back.
-    sources = (job.source(one) for one in upcoming if one.fault is None)
-    remote = [one for one in sources if one.local_path is None]
+    # Local files are not fetched: their paths would go to the decoder process for nothing.
+    sources = (job.source(r) for r in upcoming if r.fault is None)
+    remote = [stored for stored in sources if stored.local_path is None]
     try:
         audio, size_bytes, fingerprint, content_hash = decoder.call(
             job.limits.timeout_s, probe_object, source, remote, _segment(recording, job)
@@ -113,7 +124,7 @@ def probe_recording(
     except RecordingError as error:
         if error.stage is Stage.READ:
             raise
-        # What ends a decoder process does not know what it was asked for.
+        # If the decoder process crashes or times out, its error does not know the stage.
         raise RecordingError(Stage.PROBE, error.cause, error.message, error.audio) from error
     seen = replace(
         recording, size_bytes=size_bytes, fingerprint=fingerprint, content_hash=content_hash
@@ -122,7 +133,7 @@ def probe_recording(
 
 
 def _segment(recording: Recording, job: ExtractJob) -> str | None:
-    """Say which segment of its content a recording is; ``None`` where that is not asked for."""
+    """Return the recording's segment as text, for its content hash; ``None`` if none is needed."""
     if not job.content_hashes:
         return None
     start, end = recording.start_seconds, recording.end_seconds

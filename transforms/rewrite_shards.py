@@ -1,4 +1,4 @@
-"""From recordings that changed or left to their shards without them."""
+"""Rewrites the shards of recordings that changed or were removed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,16 @@ from melmill.transforms.shards.rewriting import rewrite_shard
 
 @dataclass(eq=False)
 class RewriteShards(beam.PTransform):
-    """Write the snapshot's shards anew that hold rows which do not stay as they are.
+    """Rewrite the snapshot's shards that hold rows which change or are removed.
 
-    In go collections of :class:`~melmill.transforms.plan.comparing.Touched` rows, then the
-    decision. Rows that stay are carried over as they are stored. A retry finds what is finished.
-    Fails where a shard is missing or damaged.
+    The inputs are collections of :class:`~melmill.transforms.plan.comparing.Touched` rows, and
+    last the decision. Other rows are carried over as they are stored. A retry reuses finished
+    shards. The step fails if a shard is missing or damaged.
+
+    Attributes
+    ----------
+    job
+        Job of the run.
     """
 
     job: ExtractJob
@@ -35,16 +40,17 @@ class RewriteShards(beam.PTransform):
     def expand(
         self, found: tuple[beam.PCollection[Any], ...]
     ) -> beam.PCollection[Replaced | Rewritten]:
-        """Gather what is said of a shard, then write one shard at a time on each worker."""
+        """Gather the changes of each shard, then write one shard at a time on each worker."""
         *touched, decision = found
-        # Each by itself, then joined: Flink's fusion (Beam 2.70) refuses two Flattens in a row.
+        # Key each collection before the Flatten: Flink's fusion (Beam 2.70) refuses two Flattens
+        # in a row.
         keyed = (
             rows | f"KeyByPart{number}" >> beam.Map(_key_by_part, self.job)
             for number, rows in enumerate(touched)
         )
-        every = decision | "NameParts" >> beam.FlatMap(_parts_to_visit, self.job)
+        all_parts = decision | "NameParts" >> beam.FlatMap(_parts_to_visit, self.job)
         return (
-            (*keyed, every)
+            (*keyed, all_parts)
             | "JoinParts" >> beam.Flatten()
             | "GroupByPart" >> beam.GroupByKey()
             | "FindShards" >> beam.FlatMap(find_shards, self.job)
@@ -58,7 +64,7 @@ def _key_by_part(touched: Touched, job: ExtractJob) -> tuple[int, Touched | None
 
 
 def _parts_to_visit(_: Decision, job: ExtractJob) -> Iterator[tuple[int, Touched | None]]:
-    """Name all parts where all shards are to be written anew."""
+    """Yield the numbers of all parts if all shards must be rewritten."""
     base = job.base
     if base.same_features and not (base.is_nothing or base.same_files):
         yield from ((part, None) for part in range(base.parts))
@@ -67,23 +73,23 @@ def _parts_to_visit(_: Decision, job: ExtractJob) -> Iterator[tuple[int, Touched
 def find_shards(
     group: tuple[int, Iterable[Touched | None]], job: ExtractJob
 ) -> Iterator[tuple[ShardSummary, list[Touched]]]:
-    """Look up the shards of one part of the index that are to be written anew."""
-    part, said = group
+    """Yield the shards in one part of the index that must be rewritten, with their changes."""
+    part, all_touched = group
     touched: defaultdict[str, list[Touched]] = defaultdict(list)
-    for one in said:
-        if one is not None:
-            touched[one.shard].append(one)
+    for change in all_touched:
+        if change is not None:
+            touched[change.shard].append(change)
     base = job.base
     table = read_part(job.store, base.index, "shards", part, ["name", "summary"])
     for name, summary in zip(table["name"].to_pylist(), table["summary"], strict=True):
         changes = touched.pop(name, None)
         if changes is not None or not base.same_files:
-            found = ShardSummary.from_json(summary.as_py())
-            yield found, sorted(changes or (), key=lambda one: one.recording_id)
+            by_id = sorted(changes or (), key=lambda change: change.recording_id)
+            yield ShardSummary.from_json(summary.as_py()), by_id
     if touched:
         raise DatasetError(
-            f"{job.store.root}/index/{base.index} contradicts itself: it lacks the shards "
-            f"{', '.join(sorted(touched)[:3])}, which it says hold recordings"
+            f"{job.store.root}/index/{base.index} contradicts itself: its recordings name the "
+            f"shards {', '.join(sorted(touched)[:3])}, but its shards table lacks them"
         )
 
 
@@ -92,11 +98,11 @@ class _Rewrite(ReportingDoFn):
         super().__init__(job.progress)
         self.job = job
 
-    def process(self, found: tuple[ShardSummary, list[Touched]]) -> Iterator[Replaced | Rewritten]:
-        for one in rewrite_shard(*found, self.job):
-            if isinstance(one, Replaced):
+    def process(self, shard: tuple[ShardSummary, list[Touched]]) -> Iterator[Replaced | Rewritten]:
+        for result in rewrite_shard(*shard, self.job):
+            if isinstance(result, Replaced):
                 count("shards_rewritten")
             else:
-                count("rows_carried", one.summary.rows)
-            yield one
+                count("rows_carried", result.summary.rows)
+            yield result
         self.progress.add(shards=1)

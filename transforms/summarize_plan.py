@@ -1,4 +1,4 @@
-"""From a plan to what it comes to, without carrying it out."""
+"""Adds up a plan, without carrying it out."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def _zeros() -> defaultdict[str, float]:
 
 @dataclass(slots=True)
 class PlanSummary:
-    """What a plan comes to; adds up over workers.
+    """The totals of a plan; the totals of workers can be added up.
 
     Attributes
     ----------
     recordings
-        Number by status: ``planned``, ``failed``, ``skipped``; ``excluded``, left out by
-        ``catalogue.exclude``.
+        Number of recordings by status: ``planned``, ``failed``, ``skipped``; ``excluded``: left
+        out by ``catalogue.exclude``.
     seconds, chunks
-        Of the recordings that give rows.
+        Total length and number of chunks of the recordings with rows.
     codec_seconds
-        Seconds by codec, at the recordings' own rates and channels.
+        Total length by codec.
     rows, shards
-        Number by split.
+        Number of rows and shards by split.
     parquet_bytes
         Estimated size of the Parquet shards.
     failures
-        Number by cause.
+        Number of failures by cause.
     examples
         Some failures of each cause, as ``(uri, message)``.
     """
@@ -59,13 +59,13 @@ class PlanSummary:
     examples: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
     def add(self, fact: PlanFact, row_size: int) -> None:
-        """Take one thing known of the plan into account."""
+        """Add a recording, a failure, a shard or the decision to the totals."""
         if isinstance(fact, Decision):
             self.recordings.update(excluded=fact.difference.counts[EXCLUDED])
         elif isinstance(fact, Failure):
             self.recordings["failed"] += 1
             self.failures[fact.cause] += 1
-            self._keep(fact.cause, [(fact.uri, fact.message)])
+            self._add_examples(fact.cause, [(fact.uri, fact.message)])
         elif isinstance(fact, ShardPlan):
             self.shards[fact.split] += 1
         elif not fact.rows:
@@ -83,7 +83,7 @@ class PlanSummary:
         self.parquet_bytes += planned.rows * row_size
 
     def merge(self, other: PlanSummary) -> None:
-        """Add what another worker counted."""
+        """Add the totals of another worker."""
         for name in ("recordings", "rows", "shards", "failures"):
             getattr(self, name).update(getattr(other, name))
         for codec, seconds in other.codec_seconds.items():
@@ -92,9 +92,9 @@ class PlanSummary:
         self.chunks += other.chunks
         self.parquet_bytes += other.parquet_bytes
         for cause, examples in other.examples.items():
-            self._keep(cause, examples)
+            self._add_examples(cause, examples)
 
-    def _keep(self, cause: str, examples: list[tuple[str, str]]) -> None:
+    def _add_examples(self, cause: str, examples: list[tuple[str, str]]) -> None:
         self.examples[cause] = sorted([*self.examples.get(cause, []), *examples])[:_EXAMPLES]
 
 
@@ -102,8 +102,13 @@ class PlanSummary:
 class SummarizePlan(beam.PTransform):
     """Add up planned recordings, failures and shard plans into one file, ``plan.json``.
 
-    The decision says how many recordings are left out. Out comes the file's name, once, in the
-    run's staging folder.
+    The decision contains the number of recordings that are left out. The output is the file's
+    name in the run's staging folder, as one element.
+
+    Attributes
+    ----------
+    job
+        Job of the run.
     """
 
     job: ExtractJob
@@ -117,7 +122,7 @@ class SummarizePlan(beam.PTransform):
             beam.PCollection[Decision],
         ],
     ) -> beam.PCollection[str]:
-        """Add up on every worker, then join the sums."""
+        """Add up on every worker, then merge the totals."""
         return (
             found
             | "AddUp" >> CombineEach(_AddUp(row_bytes(self.job.features)))
@@ -138,8 +143,8 @@ class _AddUp(beam.CombineFn):
 
     def merge_accumulators(self, accumulators: Iterable[PlanSummary]) -> PlanSummary:
         merged = PlanSummary()
-        for one in accumulators:
-            merged.merge(one)
+        for accumulator in accumulators:
+            merged.merge(accumulator)
         return merged
 
     def extract_output(self, accumulator: PlanSummary) -> PlanSummary:

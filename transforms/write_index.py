@@ -1,4 +1,4 @@
-"""From everything that is known of a run to the index of its snapshot."""
+"""Writes the index of a run's snapshot, from the results of all steps."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ from melmill.transforms.shards.receipts import announce_index
 
 @dataclass(eq=False)
 class WriteIndex(beam.PTransform):
-    """Write the index of a run, and name it for the launcher.
+    """Write the index of a run, and tell the launcher its name.
 
-    In go collections of results: planned recordings, failures before any shard, shards'
-    summaries; in a refresh, also what differs from the previous snapshot. The rest of the previous
-    index is carried over. The index is written to ``index/DIGEST``. The digest is that of all
-    results, so a retry writes the same files again. At last the outcome, a file in the run's
-    staging folder, names the index. Out comes that name, once.
+    The inputs are collections of results: planned recordings, failures before the shards were
+    written, summaries of shards; in a refresh, also the changes since the previous snapshot. The
+    rest of the previous index is carried over. The index is written to ``index/DIGEST``, where
+    ``DIGEST`` depends on all results, so a retry writes the same files again. The last file is the
+    outcome, in the run's staging folder; it contains the index's name. The output is that name, as
+    one element.
 
     Attributes
     ----------
     job
-        The run.
+        Job of the run.
     decision
-        What the run does; with nothing to do, the index stays the snapshot's.
+        Decision of the run. If there is nothing to do, the snapshot keeps its index.
     """
 
     job: ExtractJob
@@ -59,7 +60,8 @@ class WriteIndex(beam.PTransform):
             | "SumDigests" >> CombineEach(_SumDigests())
             | "NameIndex" >> beam.Map(_name, self.job, outcome)
         )
-        # Each by itself, then joined: Flink's fusion (Beam 2.70) refuses a Flatten before them.
+        # Key each collection before the Flatten: Flink's fusion (Beam 2.70) refuses a Flatten
+        # before this step.
         keyed = tuple(
             collection | f"KeyByPart{number}" >> beam.FlatMap(key_by_part, parts)
             for number, collection in enumerate(results)
@@ -75,8 +77,9 @@ class WriteIndex(beam.PTransform):
 
 
 def _carry(decision: Decision, job: ExtractJob) -> Iterator[Carried]:
+    """Yield the parts of the new index into which rows are carried over."""
     if decision.todo:
-        # The first part is written in any case: an index of no recordings is one, too.
+        # The first part is always written: an index may have no recordings.
         parts = 1 if job.base.is_nothing else decision.parts
         yield from (Carried(decision.parts, part) for part in range(parts))
 
@@ -96,7 +99,7 @@ class _SumDigests(beam.CombineFn):
 
 
 def _name(number: int, job: ExtractJob, decision: Decision) -> str:
-    """Name the index, which also depends on the index that rows are carried over from."""
+    """Return the index's name, which also depends on the index that rows are carried over from."""
     if job.base.is_nothing:
         return index_name(number)
     return _name_after(number, job.base) if decision.todo else job.base.index
@@ -114,14 +117,15 @@ def _write_announced(
 
 
 def write_index(results: Iterable[Result], job: ExtractJob, base: Base) -> str:
-    """Write an index in this process: what a few results change in a snapshot's index.
+    """Write an index in this process, with a few changes to a snapshot's index; return its name.
 
-    One part of the index is in memory at a time. Returns the index's name; the job announces it.
+    One part of the index is in memory at a time. The index is announced in the job's staging
+    folder.
     """
-    every = [*results, *(Carried(base.parts, part) for part in range(base.parts))]
-    index = _name_after(add_digests(map(result_digest, every)), base)
+    all_results = [*results, *(Carried(base.parts, part) for part in range(base.parts))]
+    index = _name_after(add_digests(map(result_digest, all_results)), base)
     groups: defaultdict[tuple[str, int], list[Fact]] = defaultdict(list)
-    for result in every:
+    for result in all_results:
         for key, fact in key_by_part(result, base.parts):
             groups[key].append(fact)
     announce_index(job, index)

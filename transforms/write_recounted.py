@@ -1,4 +1,4 @@
-"""From recordings whose decode contradicted their plan to rows of what is really there."""
+"""Plans and writes again the recordings whose decode contradicted their plan."""
 
 from __future__ import annotations
 
@@ -22,17 +22,22 @@ from melmill.transforms.plan.planning import (
 )
 from melmill.transforms.write_shards import WriteShards
 
-#: Groups in which the recordings of a split are packed: they are few.
+#: Number of groups in which a split's recordings are packed; there are few recordings.
 _BUCKETS = 8
 
 
 @dataclass(eq=False)
 class WriteRecounted(beam.PTransform):
-    """Plan and write once more the recordings whose decode gave another length than planned.
+    """Plan and write again the recordings whose decode gave another length than planned.
 
-    In go :class:`~melmill.transforms.core.records.ProbedRecording` with the length that was
-    counted, more than once where more than one span found out. Out come collections of facts for
-    the index. What fails again has failed.
+    The input is :class:`~melmill.transforms.core.records.ProbedRecording` elements with the
+    counted length. A recording may come several times, if several of its spans failed. The outputs
+    are collections of results for the index. A second failure is final.
+
+    Attributes
+    ----------
+    job
+        Job of the run.
     """
 
     job: ExtractJob
@@ -43,7 +48,7 @@ class WriteRecounted(beam.PTransform):
         """Plan each recording once, pack them by split, and write their shards."""
         planned = (
             again
-            | "KeyByRecording" >> beam.Map(lambda one: (one.recording.recording_id, one))
+            | "KeyByRecording" >> beam.Map(lambda probed: (probed.recording.recording_id, probed))
             | "GroupByRecording" >> beam.GroupByKey()
             | "PlanAgain" >> beam.Map(_plan, self.job)
         )

@@ -1,4 +1,4 @@
-"""From plans to finished shards."""
+"""Writes planned shards."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from melmill.transforms.shards.writing import SpanOutcome, withdraw_recordings, 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Collections that come out of :class:`WriteShards`.
+    """The outputs of :class:`WriteShards`.
 
     Attributes
     ----------
     summaries
-        Finished shards; the rows themselves stay in the files.
+        Summaries of finished shards; the rows stay in the files.
     again
-        Recordings whose decode gave another length than planned, as they are planned once more.
+        Recordings to plan again, because their decode gave another length than planned.
     """
 
     summaries: beam.PCollection[ShardSummary]
@@ -35,8 +35,18 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
-    """One shard, the recordings that other shards must not hold, and those to plan again."""
+class _ShardResult:
+    """The result of one shard.
+
+    Attributes
+    ----------
+    summary
+        Summary of the shard.
+    incomplete
+        Ids of failed recordings whose other spans must be removed from other shards.
+    again
+        Recordings to plan again.
+    """
 
     summary: ShardSummary
     incomplete: tuple[str, ...]
@@ -45,36 +55,37 @@ class _Made:
 
 @dataclass(eq=False)
 class WriteShards(beam.PTransform):
-    """Make every planned shard, and withdraw the recordings that failed in part.
+    """Write every planned shard, and remove the rows of recordings that failed in part.
 
-    A retry finds the finished shards and makes the others again. Fails where the dataset cannot
-    be written.
+    A retry reuses finished shards, and writes unfinished shards again. The step fails if the
+    dataset cannot be written.
 
     Attributes
     ----------
     job
-        The run.
+        Job of the run.
     last
-        Whether no recording is planned again: what fails has failed.
+        Whether every failure is final, and no recording is planned again.
     """
 
     job: ExtractJob
     last: bool = False
 
     def expand(self, plans: beam.PCollection[ShardPlan]) -> Written:
-        """Make shards one at a time on each worker, then correct the few that need it."""
-        made = (
+        """Write one shard at a time on each worker, then correct the few shards that need it."""
+        results = (
             plans
             | "SpreadPlans" >> beam.Reshuffle()
             | "MakeShards" >> beam.ParDo(_WriteShard(self.job, self.last))
-            # Made again, a shard may fail otherwise: both uses must be of the same attempt.
+            # A second attempt may fail differently: both uses must see the same attempt.
             | "KeepSummaries" >> beam.Reshuffle()
         )
-        incomplete = made | "TakeIncomplete" >> beam.FlatMap(lambda one: one.incomplete)
-        withdrawn = made | "WithdrawRecordings" >> beam.Map(
+        incomplete = results | "TakeIncomplete" >> beam.FlatMap(lambda result: result.incomplete)
+        withdrawn = results | "WithdrawRecordings" >> beam.Map(
             _withdraw, beam.pvalue.AsIter(incomplete), self.job
         )
-        return Written(withdrawn, made | "TakeAgain" >> beam.FlatMap(lambda one: one.again))
+        again = results | "TakeAgain" >> beam.FlatMap(lambda result: result.again)
+        return Written(withdrawn, again)
 
 
 class _WriteShard(DecodingDoFn):
@@ -82,11 +93,11 @@ class _WriteShard(DecodingDoFn):
         super().__init__(job)
         self.last = last
 
-    def process(self, plan: ShardPlan) -> Iterator[_Made]:
-        self.made = False
+    def process(self, plan: ShardPlan) -> Iterator[_ShardResult]:
+        self.is_new = False
         self.span_seconds, started = 0.0, time.perf_counter()
         summary = write_shard(plan, self.job, self.decoder, self._report)
-        if self.made:
+        if self.is_new:
             count("shards_written")
             count("rows_written", summary.rows)
             files = (summary.parquet, summary.tfrecord)
@@ -97,9 +108,9 @@ class _WriteShard(DecodingDoFn):
         self.progress.add(shards=1)
         incomplete = tuple(find_incomplete(plan, summary, self.job))
         again = () if self.last else tuple(find_again(plan, summary, self.job))
-        replanned = {one.recording.recording_id for one in again}
-        failures = tuple(one for one in summary.failures if one.recording_id not in replanned)
-        yield _Made(replace(summary, failures=failures), incomplete, again)
+        replanned = {probed.recording.recording_id for probed in again}
+        failures = tuple(f for f in summary.failures if f.recording_id not in replanned)
+        yield _ShardResult(replace(summary, failures=failures), incomplete, again)
 
     def _report(self, outcome: SpanOutcome) -> None:
         if self._is_read_again(outcome):
@@ -110,7 +121,7 @@ class _WriteShard(DecodingDoFn):
         samples = min(span.samples * share, span.chunks * chunk.hop)
         seconds = samples / self.job.features.sample_rate_hz
         if not outcome.reused:
-            self._count_made(outcome, seconds)
+            self._count_new(outcome, seconds)
         if span.stop_chunk == chunks:
             count_recordings("extract", 1, 0 if outcome.failed else 1)
         if outcome.failed:
@@ -129,8 +140,8 @@ class _WriteShard(DecodingDoFn):
             return False
         return read_again(recording, failure, self.job.limits.damaged) is not None
 
-    def _count_made(self, outcome: SpanOutcome, seconds: float) -> None:
-        self.made = True
+    def _count_new(self, outcome: SpanOutcome, seconds: float) -> None:
+        self.is_new = True
         self.span_seconds += outcome.decode_seconds + outcome.features_seconds
         if outcome.failed:
             return
@@ -143,7 +154,7 @@ class _WriteShard(DecodingDoFn):
 
 
 def find_incomplete(plan: ShardPlan, summary: ShardSummary, job: ExtractJob) -> Iterator[str]:
-    """Name the failed recordings of which other shards may hold other spans."""
+    """Yield the ids of failed recordings whose other spans may be in other shards."""
     failed = {failure.recording_id for failure in summary.failures}
     for span in plan.spans:
         recording_id = span.probed.recording.recording_id
@@ -155,7 +166,7 @@ def find_incomplete(plan: ShardPlan, summary: ShardSummary, job: ExtractJob) -> 
 def find_again(
     plan: ShardPlan, summary: ShardSummary, job: ExtractJob
 ) -> Iterator[ProbedRecording]:
-    """Give the failed recordings that are planned once more, each as it is planned then."""
+    """Yield the failed recordings to plan again, with the audio that can be read."""
     recordings = {s.probed.recording.recording_id: s.probed.recording for s in plan.spans}
     for failure in summary.failures:
         again = read_again(recordings[failure.recording_id], failure, job.limits.damaged)
@@ -163,5 +174,5 @@ def find_again(
             yield again
 
 
-def _withdraw(made: _Made, failed: Iterable[str], job: ExtractJob) -> ShardSummary:
-    return withdraw_recordings(made.summary, frozenset(failed), job)
+def _withdraw(result: _ShardResult, failed: Iterable[str], job: ExtractJob) -> ShardSummary:
+    return withdraw_recordings(result.summary, frozenset(failed), job)

@@ -98,7 +98,7 @@ def test_the_catalogue_itself_is_no_output(songs: Path) -> None:
 def test_somebody_elses_delta_table_is_left_alone(songs: Path, tmp_path: Path) -> None:
     write_deltalake(tmp_path / "out", pa.table({"x": [1]}))
     before = files(tmp_path / "out")
-    assert "not one that melmill made" in refusal(songs, tmp_path / "out")
+    assert "melmill did not make it" in refusal(songs, tmp_path / "out")
     assert files(tmp_path / "out") == before
 
 

@@ -70,7 +70,7 @@ def test_a_commit_that_lacks_some_of_its_lines(made: Path, dataset: Path) -> Non
     log = dataset / "_delta_log" / f"{1:020d}.json"
     lines = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(b"".join(line for line in lines if b'"add"' not in line))
-    refused(made, dataset, "one of them is damaged")
+    refused(made, dataset, "the log or the index is damaged")
 
 
 def test_a_log_with_a_gap(made: Path, dataset: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_log_with_a_gap(made: Path, dataset: Path) -> None:
 def test_an_index_that_lacks_a_part(made: Path, dataset: Path, kind: str) -> None:
     for path in list(index_of(dataset).glob(f"{kind}-*" if kind != "*" else kind)):
         path.unlink()
-    refused(made, dataset, "one of them is damaged")
+    refused(made, dataset, "the log or the index is damaged")
     # There is a way back.
     rollback(Store(str(dataset)), 0)
     assert refresh_here(made / "songs", dataset, *SMALL).committed
@@ -90,7 +90,7 @@ def test_an_index_that_lacks_a_part(made: Path, dataset: Path, kind: str) -> Non
 
 def test_somebody_elses_table(made: Path, tmp_path: Path) -> None:
     write_deltalake(tmp_path / "set", pa.table({"x": [1]}))
-    refused(made, tmp_path / "set", "not one that melmill made")
+    refused(made, tmp_path / "set", "melmill did not make it")
 
 
 def test_a_newer_melmills_dataset(

@@ -138,7 +138,7 @@ def test_a_commit_of_fewer_rows_than_recordings_have_is_refused(store: Store) ->
     (Path(store.root) / "index/x/shards-00000.parquet").write_bytes(
         store.read("index/y/shards-00000.parquet")
     )
-    with pytest.raises(DatasetError, match=r"index says 7 rows, its shards hold 4"):
+    with pytest.raises(DatasetError, match=r"the index says 7 rows, the shards hold 4"):
         commit(store, snapshot(), SCHEMA)
     assert not (Path(store.root) / "_delta_log").exists()
 
@@ -154,7 +154,7 @@ def test_a_file_of_another_size_than_the_index_says_is_not_committed(
     path.unlink()
     if size is not None:
         path.write_bytes(bytes(size))
-    with pytest.raises(DatasetError, match=r"bytes, and index/x/ describes 1,000"):
+    with pytest.raises(DatasetError, match=r"bytes, but index/x/ describes 1,000"):
         commit(store, snapshot(), SCHEMA)
 
 
@@ -463,6 +463,6 @@ def test_rows_that_change_while_they_are_carried_over_are_not_committed(
 
     monkeypatch.setattr(rewriting, "read_shard", read_shard)
     (songs / "0.wav").unlink()
-    with pytest.raises(RuntimeError, match="its rows come of others"):
+    with pytest.raises(RuntimeError, match="the rows that it was written from are wrong"):
         refresh_here(songs, dataset)
     assert rows_of(dataset) == before

@@ -208,7 +208,7 @@ def tidy(store: Store) -> None:
 
 def test_a_table_of_somebody_elses_is_refused(store: Store) -> None:
     write_deltalake(store.root, pa.table({"x": [1]}))
-    with pytest.raises(DatasetError, match="a Delta table, but not one that melmill made"):
+    with pytest.raises(DatasetError, match="a Delta table, but melmill did not make it"):
         read_snapshot(store)
 
 

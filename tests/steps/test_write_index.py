@@ -77,7 +77,7 @@ def test_a_failed_recording_holds_nothing_but_is_described() -> None:
     ],
 )
 def test_a_recording_that_is_not_held_whole_is_refused(facts: list[Any]) -> None:
-    with pytest.raises(RuntimeError, match=r"its shards hold \d+ rows, and \d+ were planned"):
+    with pytest.raises(RuntimeError, match=r"the shards hold \d+ rows, but \d+ were planned"):
         join(*facts)
 
 

@@ -1,1 +1,1 @@
-"""What several steps share that needs Beam."""
+"""Helpers with Beam that several steps share."""

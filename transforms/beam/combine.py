@@ -1,4 +1,4 @@
-"""Sums over several collections, none of which is joined with another before it is added up."""
+"""Sums over several collections, without joining the collections first."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from apache_beam.utils.windowed_value import WindowedValue
 class CombineEach(beam.PTransform):
     """Combine several collections into one value.
 
-    Each bundle is combined where it is made, then the few results are merged. What is flattened
-    first, a runner keeps whole until it is combined.
+    Each bundle is combined where it is made, then the few results are merged. If the collections
+    were flattened first, a runner would keep all elements until they are combined.
 
     Attributes
     ----------
     combine
-        What adds up the elements.
+        ``CombineFn`` that adds up the elements.
     """
 
     combine: beam.CombineFn
 
     def expand(self, collections: tuple[beam.PCollection[Any], ...]) -> beam.PCollection[Any]:
-        """Combine each bundle, then all."""
+        """Combine each bundle, then merge the results."""
         combined = [
             collection | f"Combine{number}" >> beam.ParDo(_CombineBundle(self.combine))
             for number, collection in enumerate(collections)
@@ -37,7 +37,7 @@ class CombineEach(beam.PTransform):
 
 
 class _CombineBundle(beam.DoFn):
-    """Gives one accumulator for each bundle."""
+    """Yields one accumulator for each bundle."""
 
     def __init__(self, combine: beam.CombineFn) -> None:
         self.combine = combine
@@ -54,7 +54,7 @@ class _CombineBundle(beam.DoFn):
 
 
 class _Merge(beam.CombineFn):
-    """Adds up accumulators of another CombineFn."""
+    """Merges accumulators of another CombineFn."""
 
     def __init__(self, combine: beam.CombineFn) -> None:
         self.combine = combine

@@ -1,4 +1,4 @@
-"""DoFns that steps build on: they tell how far they are, and may use a decoder process."""
+"""Base classes of DoFns, which report progress and may use a decoder process."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from melmill.transforms.plan.job import ExtractJob
 
 
 class ReportingDoFn(beam.DoFn):
-    """A DoFn that tells the launcher what it adds to its ``progress``."""
+    """A DoFn that reports to the launcher the numbers that it adds to its ``progress``."""
 
     def __init__(self, address: str) -> None:
-        """Keep the address at which the launcher listens; ``""`` where it does not."""
+        """Store the address at which the launcher listens; ``""`` if it does not listen."""
         self._address = address
 
     def setup(self) -> None:
-        """Start to count."""
+        """Create the counts."""
         self.progress = Progress(self._address)
 
     def finish_bundle(self) -> None:
-        """Send what was counted."""
+        """Send the counts."""
         self.progress.tell()
 
 
@@ -29,7 +29,7 @@ class DecodingDoFn(ReportingDoFn):
     """A reporting DoFn that has a decoder process, ``decoder``, during each bundle."""
 
     def __init__(self, job: ExtractJob) -> None:
-        """Keep the job."""
+        """Store the job."""
         super().__init__(job.progress)
         self.job = job
 
@@ -38,6 +38,6 @@ class DecodingDoFn(ReportingDoFn):
         self.decoder = borrow_decoder(self.job.limits.memory_bytes)
 
     def finish_bundle(self) -> None:
-        """Send what was counted, and give the decoder process back."""
+        """Send the counts, and release the decoder process."""
         super().finish_bundle()
         return_decoder(self.job.limits.memory_bytes, self.decoder)

@@ -1,17 +1,18 @@
-"""What is counted while a run goes on: Beam's metrics, and datagrams to a live display.
+"""Counts made during a run: Beam's metrics, and datagrams for a live display.
 
-The metrics are the record, with the same names on every runner; work that a runner repeats is
-counted each time. The datagrams are for a launcher that waits on the same machine: losing one
-does no harm, since each carries a worker's totals so far.
+Beam's metrics are the record of a run, with the same names on every runner. If a runner repeats
+work, it is counted each time. The datagrams are for a launcher that waits on the same machine. A
+lost datagram does no harm, because each contains a worker's totals so far.
 
-Counters: ``recordings_in.STAGE`` and ``recordings_out.STAGE`` of the stages ``list``, ``compare``,
-``probe``, ``plan``, ``extract`` and ``recount``, so that a subtraction shows what a stage lost;
-``audio_ms_probed``, ``_planned``, ``_extracted``; ``rows_planned``, ``_written``,
-``_exported``; ``shards_written``, ``_reused``, ``_exported``; ``spans_failed``;
-``failures_CAUSE``; ``files_passed_over.EXTENSION`` (not listed); ``bytes_in`` (encoded audio that
-was decoded) and ``bytes_out`` (of shards).
-Distributions, in milliseconds: ``probe_ms`` of a recording; ``decode_ms`` and ``features_ms`` of a
-span; ``write_ms`` of a shard.
+Counters: ``recordings_in.STAGE`` and ``recordings_out.STAGE`` for the stages ``list``,
+``compare``, ``probe``, ``plan``, ``extract`` and ``recount`` (their difference is the number of
+recordings that the stage lost); ``audio_ms_probed``, ``_planned``, ``_extracted``;
+``rows_planned``, ``_written``, ``_exported``; ``shards_written``, ``_reused``, ``_exported``;
+``spans_failed``; ``failures_CAUSE``; ``files_passed_over.EXTENSION`` (files that are not listed);
+``bytes_in`` (encoded audio that was decoded) and ``bytes_out`` (files of shards).
+
+Distributions, in milliseconds: ``probe_ms`` for a recording; ``decode_ms`` and ``features_ms`` for
+a span; ``write_ms`` for a shard.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from dataclasses import dataclass, field
 from apache_beam.metrics import Metrics
 
 NAMESPACE = "melmill"
-#: What begins the names of the counters of files that are passed over.
+#: Prefix of the names of counters for skipped files.
 PASSED_OVER = "files_passed_over"
 
 _SECONDS_BETWEEN = 0.2
@@ -37,7 +38,7 @@ def count(name: str, number: int = 1) -> None:
 
 
 def count_recordings(stage: str, came: int = 1, passed: int = 1) -> None:
-    """Count the recordings that came to a stage, and those that passed it."""
+    """Count the recordings that entered a stage, and the recordings that passed it."""
     for side, number in (("in", came), ("out", passed)):
         if number:
             count(f"recordings_{side}.{stage}", number)
@@ -53,13 +54,13 @@ def count_failure(cause: str) -> None:
     count(f"failures_{cause}")
 
 
-#: Extensions that this process has counted files of.
+#: Extensions for which this process has counted files.
 _extensions: set[str] = set()
 _MOST_EXTENSIONS = 100
 
 
 def count_passed_over(extension: str, number: int) -> None:
-    """Count files that are passed over by their extension; beyond the first hundred, as ``*``."""
+    """Count skipped files by their extension; after 100 extensions, new ones count as ``*``."""
     if extension not in _extensions and len(_extensions) >= _MOST_EXTENSIONS:
         extension = "*"
     _extensions.add(extension)
@@ -68,14 +69,14 @@ def count_passed_over(extension: str, number: int) -> None:
 
 @dataclass(eq=False)
 class Progress:
-    """Tells the launcher what this step has done so far.
+    """Counts the work of a step, and reports the counts to the launcher.
 
     Attributes
     ----------
     address
-        ``host:port`` on this machine; empty where nobody listens.
+        ``host:port`` on this machine; ``""`` if the launcher does not listen.
     totals
-        What was counted since this object was made.
+        Counts since this object was made.
     """
 
     address: str
@@ -84,7 +85,7 @@ class Progress:
     _sent: float = 0.0
 
     def add(self, **numbers: float) -> None:
-        """Count, and tell so if the last telling is a while ago."""
+        """Add to the totals, and send them if the last message was sent a while ago."""
         for name, number in numbers.items():
             self.totals[name] = self.totals.get(name, 0) + number
         if time.monotonic() - self._sent > _SECONDS_BETWEEN:
@@ -93,7 +94,7 @@ class Progress:
     def tell(self) -> None:
         """Send the totals."""
         if not self.address:
-            return  # nobody listens: the launcher is elsewhere, and asks for the counters
+            return  # the launcher is on another machine, and reads Beam's counters
         self._socket = self._socket or socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         host, port = self.address.rsplit(":", 1)
         message = {"source": f"{os.getpid()}:{id(self)}", "totals": self.totals}

@@ -1,4 +1,4 @@
-"""Names of outputs that several steps have."""
+"""Names of tagged outputs that several steps have."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The index of a snapshot: what became of every recording, failure and shard."""
+"""The index of a snapshot: tables of its recordings, failures and shards."""

@@ -1,4 +1,4 @@
-"""Facts: all that an index is written from, each about one recording or one shard."""
+"""Facts: the records from which an index is written, each about one recording or one shard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DIGEST_MODULUS = 1 << 128
 
 
 class Kind(StrEnum):
-    """What a fact says, and the type of its value.
+    """The kind of a fact, which determines the type of its value.
 
     About a recording: ``PLANNED`` (:class:`PlannedRecording`), ``FAILED`` (:class:`Failure`),
     ``TRIED`` (number of attempts before), ``HELD`` (:class:`Held`), ``DROPPED`` (``None``: its row
@@ -49,16 +49,17 @@ class Fact:
     Attributes
     ----------
     table
-        Table of the index that it belongs to: ``recordings`` (with ``failures``) or ``shards``.
+        Table of the index that the fact belongs to: ``recordings`` (with ``failures``) or
+        ``shards``.
     name
-        ``recording_id``, or the shard's name; ``""`` where it is about a whole part.
+        ``recording_id``, or the shard's name; ``""`` if the fact is about a whole part.
     kind
-        What it says.
+        Kind of the fact.
     value
-        The details; see :class:`Kind`.
+        Details; see :class:`Kind`.
     again
-        Whether it comes from planning and writing the recording once more. Such facts replace
-        those from the first time.
+        Whether the recording was planned and written again. Such facts replace the facts from
+        the first time.
     """
 
     table: str
@@ -78,7 +79,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Rows of a recording that a new shard holds in place of older ones."""
+    """Rows of a recording that moved from replaced shards to a new shard."""
 
     replaced: tuple[str, ...]
     shard: str
@@ -117,12 +118,12 @@ class Rewritten:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """A result of planning and writing a recording once more."""
+    """A result of planning and writing a recording again."""
 
     result: PlannedRecording | Failure | ShardSummary
 
 
-#: What the steps before the index give: each tells one fact or several.
+#: Results of the steps before the index; each result contains one or more facts.
 Result: TypeAlias = (
     PlannedRecording
     | Failure
@@ -139,7 +140,7 @@ Result: TypeAlias = (
 
 
 def facts_of(result: Result, again: bool = False) -> Iterator[Fact]:
-    """Yield the facts that a step's result tells."""
+    """Yield the facts in a step's result."""
     match result:
         case PlannedRecording():
             name = result.probed.recording.recording_id
@@ -175,14 +176,14 @@ def facts_of(result: Result, again: bool = False) -> Iterator[Fact]:
 
 
 def key_by_part(result: Result, parts: int) -> Iterator[tuple[tuple[str, int], Fact]]:
-    """Yield a result's facts, each under the table and the part that it belongs to."""
+    """Yield a result's facts, each with its table and its part as the key."""
     for fact in facts_of(result):
         part = fact.value.part if fact.kind is Kind.CARRIED else bucket(fact.name, parts)
         yield (fact.table, part), fact
 
 
 def by_kind(facts: Iterable[Fact]) -> defaultdict[Kind, list[Fact]]:
-    """Group facts by what they say."""
+    """Return facts by their kind."""
     groups: defaultdict[Kind, list[Fact]] = defaultdict(list)
     for fact in facts:
         groups[fact.kind].append(fact)
@@ -190,7 +191,7 @@ def by_kind(facts: Iterable[Fact]) -> defaultdict[Kind, list[Fact]]:
 
 
 def result_digest(result: Result) -> int:
-    """Return a digest of a step's result, as a number that adds up in any order."""
+    """Return a digest of a step's result, as a number; a sum does not depend on the order."""
     if isinstance(result, Again):
         return int(digest("again", f"{result_digest(result.result):x}"), 16)
     if isinstance(result, ShardSummary):
@@ -200,12 +201,12 @@ def result_digest(result: Result) -> int:
 
 
 def add_digests(numbers: Iterable[int]) -> int:
-    """Add up digests of results."""
+    """Return the sum of results' digests, modulo :data:`DIGEST_MODULUS`."""
     return sum(numbers) % DIGEST_MODULUS
 
 
 def index_name(number: int) -> str:
-    """Name an index by the sum of its results' digests.
+    """Return the name of an index for the sum of its results' digests.
 
     >>> index_name(255)
     '000000000000000000000000000000ff'

@@ -1,4 +1,4 @@
-"""From the facts about some recordings, or some shards, to the rows of an index's tables."""
+"""Joins facts about recordings or shards into the rows of an index's tables."""
 
 from __future__ import annotations
 
@@ -71,18 +71,18 @@ def _names(facts: Groups, kind: Kind) -> set[str]:
 
 
 class _PreviousPart:
-    """A part of the previous snapshot's index, where its rows are carried over."""
+    """A part of the previous snapshot's index, from which rows are carried over."""
 
     def __init__(self, store: Store, base: Base, carried: Carried | None) -> None:
         self.store, self.base, self.carried = store, base, carried
 
     def read(self, table: str, without: Collection[str]) -> pa.Table | None:
-        """Read a table's rows except some; ``None`` where no row is carried over."""
+        """Return a table's rows without some names; ``None`` if no row is carried over."""
         rows = self._read(table)
         return None if rows is None else rows.filter(pc.invert(_is_in(rows, without)))
 
     def find(self, table: str, names: Collection[str]) -> list[Row]:
-        """Read the rows of these names."""
+        """Return the rows with these names."""
         rows = self._read(table) if names else None
         return [] if rows is None else rows.filter(_is_in(rows, names)).to_pylist()
 
@@ -93,8 +93,8 @@ class _PreviousPart:
         rows = read_part(self.store, base.index, table, carried.part % base.parts)
         if carried.parts == base.parts:
             return rows
-        mine = [bucket(name, carried.parts) == carried.part for name in rows[0].to_pylist()]
-        return rows.filter(pa.array(mine, pa.bool_()))
+        is_in_part = [bucket(name, carried.parts) == carried.part for name in rows[0].to_pylist()]
+        return rows.filter(pa.array(is_in_part, pa.bool_()))
 
 
 def _is_in(table: pa.Table, names: Collection[str]) -> Any:
@@ -109,7 +109,7 @@ def update_recordings(facts: Groups, find: Callable[[Collection[str]], list[Row]
     facts
         All facts of one part.
     find
-        Reads the rows that the previous index has for some recordings.
+        Function that returns the rows of the previous index for some recordings.
     """
     relabelled = {fact.name: fact.value for fact in facts[Kind.RELABELLED]}
     adopted: dict[str, Row] = {fact.name: fact.value for fact in facts[Kind.ADOPTED]}
@@ -129,25 +129,25 @@ def update_recordings(facts: Groups, find: Callable[[Collection[str]], list[Row]
 
 
 def join_recordings(facts: Groups, features_digest: str) -> tuple[list[Row], list[Row]]:
-    """Return the rows of the recordings that this run planned, or that failed in it.
+    """Return the rows of the recordings that were planned or failed in this run.
 
     Returns
     -------
     recordings, failures
-        Rows of the index's tables. A recording that failed more than once is one failure.
+        Rows of the index's tables. A recording that failed more than once gives one failure.
 
     Raises
     ------
     RuntimeError
-        Shards hold more or fewer of a recording's rows than were planned: a commit would lose
-        or repeat some of them.
+        If the shards hold more or fewer rows of a recording than were planned. A commit would
+        lose or repeat rows.
     """
     planned, failed = _last_results(facts[Kind.PLANNED], facts[Kind.FAILED])
-    held: defaultdict[str, list[Held]] = defaultdict(list)
+    parts: defaultdict[str, list[Held]] = defaultdict(list)
     for fact in facts[Kind.HELD]:
-        held[fact.name].append(fact.value)
+        parts[fact.name].append(fact.value)
     recordings = [
-        recording_row(plan, held[name], features_digest)
+        recording_row(plan, parts[name], features_digest)
         for name, plan in planned.items()
         if name not in failed
     ]
@@ -160,7 +160,7 @@ def join_recordings(facts: Groups, features_digest: str) -> tuple[list[Row], lis
         failure_row(failure, 1 + attempts.get(name, 0))
         for name, failure in {**damages, **failed}.items()
     ]
-    _require_whole(planned, failed, held)
+    _require_whole(planned, failed, parts)
     return recordings, failures
 
 
@@ -169,7 +169,7 @@ def _last_results(
 ) -> tuple[dict[str, PlannedRecording], dict[str, Failure]]:
     """Return the plan and the failure of each recording.
 
-    What was found the second time replaces what was found the first time.
+    Results of the second time replace results of the first time.
     """
     planned: dict[str, PlannedRecording] = {}
     failed: dict[str, Failure] = {}
@@ -188,14 +188,15 @@ def _last_results(
 def _require_whole(
     planned: Mapping[str, PlannedRecording],
     failed: Collection[str],
-    held: Mapping[str, Iterable[Held]],
+    parts: Mapping[str, Iterable[Held]],
 ) -> None:
-    for name in sorted(planned.keys() | held.keys()):
+    """Raise ``RuntimeError`` if shards hold a part of a recording's planned rows, or too many."""
+    for name in sorted(planned.keys() | parts.keys()):
         expected = planned[name].rows if name in planned and name not in failed else 0
-        rows = sum(part.rows.rows for part in held.get(name, ()))
+        rows = sum(part.rows.rows for part in parts.get(name, ()))
         if rows and rows != expected:
             uri = planned[name].probed.recording.uri if name in planned else name
             raise RuntimeError(
-                f"{uri}: its shards hold {rows} rows, and {expected} were planned; nothing was "
+                f"{uri}: the shards hold {rows} rows, but {expected} were planned; nothing was "
                 "committed"
             )

@@ -1,7 +1,7 @@
-"""The index of a snapshot: what became of every recording, every failure, every shard.
+"""The index of a snapshot: tables of its recordings, failures and shards.
 
-Its parts are Parquet tables in ``index/DIGEST/``, where the digest is of their content: an
-index is never changed, and a snapshot names the one that belongs to it.
+The parts of the tables are Parquet files in ``index/DIGEST/``, where ``DIGEST`` depends on their
+content. An index never changes, and a snapshot names its index.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from melmill.transforms.rows.rows_digest import combine_digests, digest_text
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.store.folders import Store
 
-#: Recordings whose index rows are gathered in one worker's memory.
+#: Number of recordings whose index rows one worker holds in memory.
 RECORDINGS_PER_PART = 50_000
 
 _ROWS_PER_READ = 4096
@@ -80,20 +80,20 @@ SCHEMAS = {"recordings": RECORDINGS, "failures": FAILURES, "shards": SHARDS}
 def recording_row(
     planned: PlannedRecording, held: Iterable[Held], features_digest: str
 ) -> dict[str, Any]:
-    """Describe a recording that was planned.
+    """Return the row of a recording that was planned.
 
-    Its status is ``ok``; ``partial`` where only what is before a damage was planned; ``skipped``
-    where no row was; ``unwritten`` where no shard was written, since too many recordings had
-    failed before. An index with such recordings is never committed.
+    Its status is ``ok``; ``partial`` if only the audio before a damage was planned; ``skipped``
+    if no rows were planned; ``unwritten`` if no shard was written, because too many recordings
+    had failed before. An index with unwritten recordings is never committed.
 
     Parameters
     ----------
     planned
-        The recording.
+        Planned recording.
     held
-        Its rows in every shard that holds some.
+        Rows of the recording in each shard that holds any.
     features_digest
-        Of the feature configuration.
+        Digest of the feature configuration.
     """
     recording, audio = planned.probed.recording, planned.probed.audio
     shards = sorted(held, key=lambda part: part.shard)
@@ -127,7 +127,7 @@ def recording_row(
 
 
 def sum_digests(digests: Iterable[str]) -> str | None:
-    """Give the digest of rows in several shards; ``None`` for no rows, or where one is unknown.
+    """Return the digest of rows in several shards; ``None`` without rows or if any is unknown.
 
     >>> sum_digests(["0f", "01"]), sum_digests([]), sum_digests(["0f", ""])
     ('00000000000000000000000000000010', None, None)
@@ -141,7 +141,7 @@ def sum_digests(digests: Iterable[str]) -> str | None:
 def failed_row(
     failure: Failure, planned: PlannedRecording | None, features_digest: str
 ) -> dict[str, Any]:
-    """Describe a recording that failed, as far as it was understood before."""
+    """Return the row of a failed recording, with the values that were known before it failed."""
     known = recording_row(planned, (), features_digest) if planned else {}
     return known | {
         "recording_id": failure.recording_id,
@@ -156,13 +156,13 @@ def failed_row(
 
 
 def failure_row(failure: Failure, attempts: int = 1) -> dict[str, Any]:
-    """Describe a failure, and how often the recording was tried."""
-    said = {name: str(getattr(failure, name)) for name in FAILURES.names if name != "attempts"}
-    return {**said, "attempts": attempts}
+    """Return the row of a failure, with the number of attempts."""
+    texts = {name: str(getattr(failure, name)) for name in FAILURES.names if name != "attempts"}
+    return {**texts, "attempts": attempts}
 
 
 def shard_row(summary: ShardSummary) -> dict[str, Any]:
-    """Describe a shard; the column ``summary`` holds all that is known of it."""
+    """Return the row of a shard; the column ``summary`` holds the whole summary."""
     return {
         "name": summary.name,
         "split": summary.split,
@@ -181,24 +181,25 @@ def write_part(
     rows: list[dict[str, Any]],
     carried: pa.Table | None = None,
 ) -> str | None:
-    """Write one part of one of the index's tables, sorted by its key; give its name.
+    """Write one part of a table of the index, sorted by its key, and return the file's name.
 
-    Nothing is written of no rows, but for the first part of the recordings.
+    A part without rows is not written, and the result is ``None``. The first part of the
+    recordings table is always written.
 
     Parameters
     ----------
     store, index, kind, part
-        Where: see :func:`part_name`.
+        Dataset, and the place of the part; see :func:`part_name`.
     rows
-        New ones.
+        New rows.
     carried
-        Others, from another index.
+        Rows that are carried over from another index.
     """
     schema = SCHEMAS[kind]
     table = pa.Table.from_pylist(rows, schema=schema)
     if carried is not None:
         table = pa.concat_tables([carried, table])
-    # An index has its first part whatever it holds: by that it is known to be there.
+    # Every index has the first part of its recordings: that file shows that the index exists.
     if not table.num_rows and (kind, part) != ("recordings", 0):
         return None
     name = part_name(index, kind, part)
@@ -209,7 +210,7 @@ def write_part(
 
 
 def part_name(index: str, kind: str, part: int) -> str:
-    """Name one part of one of an index's tables: ``recordings``, ``failures`` or ``shards``.
+    """Return the name of one part of a table: ``recordings``, ``failures`` or ``shards``.
 
     >>> part_name("5f", "shards", 3)
     'index/5f/shards-00003.parquet'
@@ -220,27 +221,27 @@ def part_name(index: str, kind: str, part: int) -> str:
 def read_part(
     store: Store, index: str, kind: str, part: int, columns: list[str] | None = None
 ) -> pa.Table:
-    """Read one part of one of an index's tables: a bounded number of rows.
+    """Return one part of a table of an index: a bounded number of rows.
 
-    It is empty where nothing belongs into it. Columns that an older index lacks are null.
+    The table is empty if the part does not exist. Columns that an older index lacks are null.
     """
     schema = SCHEMAS[kind]
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
     try:
         with _open_part(store, part_name(index, kind, part)) as table:
-            there = [name for name in schema.names if name in table.schema_arrow.names]
-            found = table.read(columns=there)
+            stored_names = [name for name in schema.names if name in table.schema_arrow.names]
+            rows = table.read(columns=stored_names)
     except FileNotFoundError:
         return schema.empty_table()
     for field in schema:
-        if field.name not in there:
-            found = found.append_column(field, pa.nulls(found.num_rows, field.type))
-    return found.select(schema.names).cast(schema)
+        if field.name not in stored_names:
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    return rows.select(schema.names).cast(schema)
 
 
 def count_parts(store: Store, index: str) -> int:
-    """Count the parts of an index by the names of its files, where that was not recorded."""
+    """Return the number of parts of an index, counted from the names of its files."""
     names = store.names(f"index/{index}")
     numbers = re.findall(r"recordings-(\d+)", " ".join(names))
     return 1 + max(map(int, numbers), default=0)
@@ -249,7 +250,7 @@ def count_parts(store: Store, index: str) -> int:
 def read_index(
     store: Store, index: str, kind: str, columns: list[str] | None = None
 ) -> Iterator[Mapping[str, Any]]:
-    """Read one of the index's tables, a bounded number of rows in memory at a time."""
+    """Yield the rows of a table of the index, with a bounded number of rows in memory."""
     for batch in read_batches(store, index, kind, columns):
         yield from batch.to_pylist(maps_as_pydicts="strict")
 
@@ -257,7 +258,7 @@ def read_index(
 def read_batches(
     store: Store, index: str, kind: str, columns: list[str] | None = None
 ) -> Iterator[Any]:
-    """Read one of the index's tables as ``pyarrow.RecordBatch``, part by part in order.
+    """Yield a table of the index as ``pyarrow.RecordBatch`` objects, part by part in order.
 
     Columns that an older index lacks are null.
     """
@@ -269,7 +270,7 @@ def read_batches(
 
 
 def _open_part(store: Store, name: str) -> pq.ParquetFile:
-    # Whole: one request, which is asked again until it is answered whole, and a part is small.
+    # One request for the whole file: the store retries it, and a part is small.
     return pq.ParquetFile(pa.BufferReader(store.read(name)))
 
 
@@ -281,17 +282,17 @@ def _with_columns(batch: Any, schema: pa.Schema, columns: Iterable[str]) -> Any:
 
 
 def read_shards(store: Store, index: str) -> Iterator[ShardSummary]:
-    """Read the summaries of a snapshot's shards, in the order of their names in each part."""
+    """Yield the summaries of a snapshot's shards, sorted by name within each part."""
     for row in read_index(store, index, "shards", ["summary"]):
         yield ShardSummary.from_json(row["summary"])
 
 
 def shard_names(store: Store, index: str) -> Iterator[str]:
-    """Name the shards that an index describes."""
+    """Yield the names of the shards in an index."""
     return (row["name"] for row in read_index(store, index, "shards", ["name"]))
 
 
 def is_indexed(store: Store, shard: str) -> bool:
-    """Tell whether any index of the dataset describes a shard; reads all of them."""
+    """Return whether any index of the dataset contains a shard; this reads all indexes."""
     indexes = sorted({name.split("/")[1] for name in store.names("index")})
     return any(shard in shard_names(store, index) for index in indexes)

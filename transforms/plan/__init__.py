@@ -1,1 +1,1 @@
-"""What is to be done: the job, chunks and shards, and what changed since a snapshot."""
+"""The plan of a run: the job, chunks and shards, and the changes since a snapshot."""

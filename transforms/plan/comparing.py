@@ -1,8 +1,8 @@
-"""What changed between a snapshot and its catalogue: one part of both at a time.
+"""The changes between a snapshot and its catalogue, for one part of both at a time.
 
-A recording is told by its ``recording_id``; what it was when its rows were made, by its
-fingerprint. Everything here is a value or a pure function of the listing, of the snapshot's
-index and of the configuration, so a repeated run finds the same difference.
+The ``recording_id`` identifies a recording; the fingerprint identifies the version of its file.
+Everything here is a value or a pure function of the listing, the snapshot's index and the
+configuration, so a repeated run finds the same difference.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from melmill.transforms.core.records import AudioInfo, ProbedRecording, Recordin
 from melmill.transforms.plan.job import Base, ExtractJob
 from melmill.transforms.plan.planning import assign_split, plan_recording
 
-#: Columns of the index's recordings that the difference rests on.
+#: Columns of the index's recordings table that the comparison reads.
 COLUMNS = [
     *("recording_id", "uri", "fingerprint", "status", "split", "labels_digest", "rows", "shards"),
     "rows_digest",
@@ -39,26 +39,26 @@ COLUMNS = [
 ]
 FAILURE_COLUMNS = ["recording_id", "cause", "attempts"]
 
-#: A file that was changed within so many seconds of its listing may change once more without
-#: another time: those of FAT are two seconds apart.
+#: If a file changed less than this before its listing, a second change may leave the same
+#: modification time: FAT stores times in steps of two seconds.
 _COARSE_NS = 2_000_000_000
-#: A clock that is further ahead than this is not a clock that runs fast.
+#: A modification time further in the future than this is not the error of a fast clock.
 _AHEAD_NS = 86_400_000_000_000
 
-#: URIs of each kind of change that are named.
+#: Maximum number of example URIs for each kind of change.
 _EXAMPLES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A recording whose row of the index is not carried over."""
+    """A recording whose row in the index is not carried over."""
 
     recording_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Relabelled:
-    """A recording whose rows are carried over, with other labels, URI or split."""
+    """A recording whose rows are carried over with a new URI, new labels or a new split."""
 
     recording_id: str
     uri: str
@@ -68,7 +68,7 @@ class Relabelled:
 
 @dataclass(frozen=True, slots=True)
 class Attempts:
-    """How often a recording that is tried again was tried before."""
+    """The number of earlier attempts for a failed recording that is retried."""
 
     recording_id: str
     attempts: int
@@ -76,16 +76,16 @@ class Attempts:
 
 @dataclass(frozen=True, slots=True)
 class Touched:
-    """A recording whose rows in a shard do not stay as they are.
+    """A recording whose rows in a shard change or are removed.
 
     Attributes
     ----------
     shard
-        Which shard.
+        Name of the shard.
     recording_id
-        Which recording.
+        Id of the recording, as the shard has it.
     recording, split
-        What its rows get; ``None`` where they leave.
+        New recording and new split of the rows; ``None`` if the rows are removed.
     """
 
     shard: str
@@ -96,14 +96,16 @@ class Touched:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """Rows that leave, unless their content is found under another name, or another time.
+    """Rows that are removed, unless a listed file has the same content.
+
+    That file may have a new name, or only a new modification time.
 
     Attributes
     ----------
     content_hash
-        What they were made of.
+        Hash of the content that the rows were made from.
     row
-        What the index says of their recording.
+        Row of the recording in the index.
     """
 
     content_hash: str
@@ -112,14 +114,17 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """A recording whose rows were another's, or its own before its file was touched.
+    """A recording that takes over existing rows.
+
+    The rows belonged to another recording, or to this recording before its file got a new
+    modification time.
 
     Attributes
     ----------
     recording_id
-        The recording.
+        Id of the recording.
     row
-        What the index says of it, but for shards that are written anew.
+        Row of the recording in the new index, before names of rewritten shards are replaced.
     """
 
     recording_id: str
@@ -128,14 +133,14 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A recording whose rows are to be made.
+    """A recording whose rows must be computed.
 
     Attributes
     ----------
     recording
-        As the catalogue lists it now.
+        Recording, as the catalogue lists it now.
     audio
-        What its header says, where that is known and the file is the same.
+        Header from the index, if the file did not change; else ``None``.
     """
 
     recording: Recording
@@ -144,20 +149,20 @@ class Candidate:
 
 @dataclass(slots=True)
 class Difference:
-    """Counts what changed; adds up over parts.
+    """The number of changes of each kind; the differences of parts can be added up.
 
     Attributes
     ----------
     counts
-        Recordings by what is done with them: ``new``, ``changed``, ``removed``, ``retried``,
-        ``relabelled`` (rows are carried over), ``recomputed`` (for another configuration),
-        ``unchanged``; and ``waiting``, those of the unchanged that failed and are not tried
-        again; ``taken_down`` and ``excluded``, listed but left out; ``known``, in the snapshot.
+        Number of recordings by kind: ``new``, ``changed``, ``removed``, ``retried``,
+        ``relabelled`` (rows are carried over), ``recomputed`` (the configuration changed),
+        ``unchanged``; ``waiting``: unchanged recordings that failed and are not retried;
+        ``taken_down`` and ``excluded``: listed but left out; ``known``: in the snapshot.
     examples
-        URIs of some.
+        Some URIs of each kind.
     carried_rows, carried_recordings, carried_failures
-        What the snapshot has of those that stay: rows, recordings with or without rows, and
-        recordings that failed.
+        Number of rows, of recordings that did not fail (with or without rows), and of failed
+        recordings that are carried over from the snapshot.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -167,71 +172,72 @@ class Difference:
     carried_failures: int = 0
 
     def count(self, kind: str, uri: str) -> None:
-        """Count a recording."""
+        """Count a recording, and keep its URI if there are few examples yet."""
         self.counts[kind] += 1
-        some = self.examples.setdefault(kind, [])
-        if len(some) < _EXAMPLES:
-            some.append(uri)
+        uris = self.examples.setdefault(kind, [])
+        if len(uris) < _EXAMPLES:
+            uris.append(uri)
 
     def carry(self, status: str, rows: int) -> None:
-        """Count what stays of a recording."""
+        """Count a recording that is carried over, and its rows."""
         self.carried_rows += rows
         self.carried_failures += status == "failed"
         self.carried_recordings += status != "failed"
 
     def merge(self, other: Difference) -> None:
-        """Take another part into account."""
+        """Add the difference of another part."""
         self.counts += other.counts
         for kind, uris in other.examples.items():
-            # In the order of their names: parts come in any order.
-            some = sorted({*self.examples.get(kind, ()), *uris})
-            self.examples[kind] = some[:_EXAMPLES]
+            # Sorted, because parts come in any order.
+            merged = sorted({*self.examples.get(kind, ()), *uris})
+            self.examples[kind] = merged[:_EXAMPLES]
         self.carried_rows += other.carried_rows
         self.carried_recordings += other.carried_recordings
         self.carried_failures += other.carried_failures
 
     def leave_out(self, recording: Recording, reason: str) -> None:
-        """Count a recording that was counted as one to be read as one that is left out."""
+        """Move a recording from its kind of change to a reason for leaving it out."""
         self.counts[recording.change] -= 1
         self.count(reason, recording.uri)
-        some = self.examples.get(recording.change, [])
-        if recording.uri in some:
-            some.remove(recording.uri)
+        uris = self.examples.get(recording.change, [])
+        if recording.uri in uris:
+            uris.remove(recording.uri)
 
     def copy(self) -> Difference:
-        """Give one that can be changed without changing this one."""
+        """Return an independent copy."""
         examples = {kind: list(uris) for kind, uris in self.examples.items()}
         return replace(self, counts=Counter(self.counts), examples=examples)
 
     @property
     def removed_ratio(self) -> float:
-        """Share of the snapshot's recordings that leave."""
+        """Share of the snapshot's recordings that are removed."""
         return self.counts["removed"] / max(1, self.counts["known"])
 
     @property
     def is_nothing(self) -> bool:
-        """Whether every recording stays as it is."""
+        """Whether no recording changed."""
         return self.counts["unchanged"] == self.counts["known"] and not self.counts["new"]
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain values."""
+        """Return the counts and examples as values that JSON can hold."""
         kinds = ("new", "changed", "removed", "retried", "relabelled", "recomputed", "unchanged")
-        other = ("waiting", "taken_down", "excluded")
-        counts = {kind: self.counts[kind] for kind in (*kinds, *other)}
-        named = {k: v for k, v in sorted(self.examples.items()) if k not in ("unchanged", "known")}
-        return {**counts, "examples": named}
+        more_kinds = ("waiting", "taken_down", "excluded")
+        counts = {kind: self.counts[kind] for kind in (*kinds, *more_kinds)}
+        hidden = ("unchanged", "known")
+        examples = {k: uris for k, uris in sorted(self.examples.items()) if k not in hidden}
+        return {**counts, "examples": examples}
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a refresh goes on with, once the whole difference is known.
+    """The decision how a run continues, made when the whole difference is known.
 
     Attributes
     ----------
     parts
-        Into how many parts the new index's recordings are divided.
+        Number of parts of the new index.
     difference
-        What changed.
+        Difference between snapshot and catalogue.
     todo
         Whether there is anything to do.
     """
@@ -245,32 +251,32 @@ Change = Dropped | Relabelled | Attempts | Touched | Candidate | Offer
 
 
 def pack_recordings(recordings: list[Recording]) -> bytes:
-    """Make many recordings one small value, for a shuffle."""
-    values = [tuple(getattr(one, name) for name in Recording.__slots__) for one in recordings]
-    pickled = pickle.dumps(values, pickle.HIGHEST_PROTOCOL)
+    """Return recordings as compressed bytes, so that a shuffle moves less data."""
+    fields = [tuple(getattr(r, name) for name in Recording.__slots__) for r in recordings]
+    pickled = pickle.dumps(fields, pickle.HIGHEST_PROTOCOL)
     packed: bytes = pa.compress(pickled, codec="zstd", asbytes=True)
     return len(pickled).to_bytes(8, "big") + packed
 
 
 def unpack_recordings(packed: bytes) -> list[Recording]:
-    """Undo :func:`pack_recordings`.
+    """Return the recordings that :func:`pack_recordings` packed.
 
-    >>> one = Recording("id", "/songs/a.wav", "a.wav")
-    >>> unpack_recordings(pack_recordings([one])) == [one]
+    >>> song = Recording("id", "/songs/a.wav", "a.wav")
+    >>> unpack_recordings(pack_recordings([song])) == [song]
     True
     """
     size = int.from_bytes(packed[:8], "big")
-    values = pickle.loads(pa.decompress(packed[8:], size, codec="zstd", asbytes=True))
-    return [Recording(*one) for one in values]
+    fields = pickle.loads(pa.decompress(packed[8:], size, codec="zstd", asbytes=True))
+    return [Recording(*values) for values in fields]
 
 
 def by_identity(recordings: Iterable[Recording]) -> dict[str, Recording]:
-    """Key recordings by their identity; ``CatalogueError`` where two have the same."""
-    ordered = sorted(recordings, key=lambda one: one.recording_id)
-    for one, other in pairwise(ordered):
-        if one.recording_id == other.recording_id:
-            raise CatalogueError(duplicate_message(one, other))
-    return {one.recording_id: one for one in ordered}
+    """Return recordings by ``recording_id``; raise ``CatalogueError`` if an id is not unique."""
+    ordered = sorted(recordings, key=lambda recording: recording.recording_id)
+    for previous, recording in pairwise(ordered):
+        if previous.recording_id == recording.recording_id:
+            raise CatalogueError(duplicate_message(previous, recording))
+    return {recording.recording_id: recording for recording in ordered}
 
 
 def diff_part(
@@ -280,20 +286,21 @@ def diff_part(
     job: ExtractJob,
     difference: Difference,
 ) -> Iterator[Change]:
-    """Compare one part of the catalogue with the same part of the snapshot.
+    """Yield the changes between one part of the catalogue and the same part of the snapshot.
 
     Parameters
     ----------
     listed
-        Recordings by ``recording_id``; is emptied. The ``change`` of those that stay out says why.
+        Listed recordings by ``recording_id``. The function removes recordings from it. The
+        ``change`` of a recording that is left out is the reason.
     known
-        Rows of the index's recordings (:data:`COLUMNS`).
+        Rows of the index's recordings table (:data:`COLUMNS`).
     failures
-        Cause and attempts of each that failed.
+        Cause and number of attempts of each failed recording, by ``recording_id``.
     job
-        The refresh.
+        Job of the refresh.
     difference
-        Where it is counted.
+        Counts, to which the changes are added.
     """
     for row in known:
         name = row["recording_id"]
@@ -323,24 +330,24 @@ def _candidate(
     difference: Difference,
     audio: AudioInfo | None = None,
 ) -> Candidate:
-    """Count a recording whose rows are to be made, and say what it is counted as."""
+    """Count a recording whose rows must be computed, and return it with its kind of change."""
     difference.count(change, uri)
     return Candidate(replace(recording, change=change), audio)
 
 
 def _offer(row: Mapping[str, Any], job: ExtractJob) -> Iterator[Change]:
-    """Let a recording's rows leave, unless their content turns up again."""
-    base, found = job.base, row["content_hash"]
-    if job.content_hashes and base.same_features and found and row["status"] == "ok":
-        yield Offer(found, dict(row))
+    """Yield an offer of a recording's rows, or their removal if nothing can take them over."""
+    base, content_hash = job.base, row["content_hash"]
+    if job.content_hashes and base.same_features and content_hash and row["status"] == "ok":
+        yield Offer(content_hash, dict(row))
     else:
         yield from leave(row, base)
 
 
 def leave(row: Mapping[str, Any], base: Base) -> Iterator[Dropped | Touched]:
-    """Let a recording's rows leave, and what the index says of it."""
+    """Yield the changes that remove a recording from the index and from its shards."""
     yield Dropped(row["recording_id"])
-    # Where nothing of the snapshot stays, nothing has to be told apart.
+    # With other features no shard of the snapshot is kept, so no shard must be rewritten.
     if base.same_features:
         for shard in row["shards"]:
             yield Touched(shard, row["recording_id"])
@@ -360,7 +367,7 @@ def _diff_failed(
     difference: Difference,
 ) -> Iterator[Change]:
     base, refresh = job.base, job.refresh
-    # A failure that is missing from its table is one that was never tried.
+    # A failed recording without a row in the failures table was never tried.
     cause, attempts = failure or (Cause.CHANGED, 0)
     same = (recording.uri, True) == (row["uri"], _is_the_same_file(recording, row, base))
     transient = cause in TRANSIENT_CAUSES and attempts < refresh.max_attempts
@@ -390,7 +397,7 @@ def _diff_used(
     elif row["status"] == "partial" and (
         base.damaged != job.limits.damaged or not base.same_features
     ):
-        # Where the damage is, and whether there is any still, only a decode tells.
+        # Only a decode shows where the damage is, and whether there still is damage.
         yield from leave(row, base)
         yield _candidate(recording, "recomputed", row["uri"], difference)
     elif not base.same_features or row["seconds"] > job.limits.max_seconds < base.max_seconds:
@@ -405,9 +412,9 @@ def _diff_labels(
     recording: Recording, row: Mapping[str, Any], job: ExtractJob, difference: Difference
 ) -> Iterator[Change]:
     labels = labels_digest(recording)
-    # What a split is drawn from is the name, or among the labels.
-    same = job.base.same_split and labels == row["labels_digest"]
-    split = row["split"] if same else assign_split(recording, job.split)
+    # The split depends on the name or on the labels, so with the same labels it is the same.
+    keeps_split = job.base.same_split and labels == row["labels_digest"]
+    split = row["split"] if keeps_split else assign_split(recording, job.split)
     before = row["uri"], row["split"], row["labels_digest"]
     difference.carry(row["status"], row["rows"])
     if (recording.uri, split, labels) == before:
@@ -434,48 +441,49 @@ def _audio(row: Mapping[str, Any]) -> AudioInfo:
 def adopt(
     offers: Iterable[Offer], probed: Iterable[ProbedRecording], job: ExtractJob
 ) -> Iterator[Adopted | Dropped | Touched | ProbedRecording]:
-    """Match rows that leave with recordings of the very same content.
+    """Match offered rows with recordings that have exactly the same content.
 
     Parameters
     ----------
     offers
-        All of one content.
+        All offers with one content hash.
     probed
-        Recordings of that content whose rows are to be made.
+        Recordings with the same content hash, whose rows must otherwise be computed.
     job
-        The refresh.
+        Job of the refresh.
 
     Yields
     ------
     Adopted, Dropped, Touched
-        Of those that were matched, and of rows that leave all the same.
+        Changes for rows that a recording takes over, and for rows that are removed.
     ProbedRecording
-        Those whose rows are to be made.
+        Recordings whose rows must be computed.
     """
     ordered = sorted(offers, key=lambda offer: str(offer.row["recording_id"]))
-    left = {str(offer.row["recording_id"]): offer for offer in ordered}
-    own = set(left)
-    # First those that are there under their own name.
-    for one in sorted(
-        probed, key=lambda p: (p.recording.recording_id not in own, p.recording.recording_id)
+    remaining = {str(offer.row["recording_id"]): offer for offer in ordered}
+    offered_ids = set(remaining)
+    # Recordings whose own rows are offered come first.
+    for candidate in sorted(
+        probed,
+        key=lambda p: (p.recording.recording_id not in offered_ids, p.recording.recording_id),
     ):
-        split = _fitting_split(one, next(iter(left.values()), None), job)
+        split = _fitting_split(candidate, next(iter(remaining.values()), None), job)
         if split is None:
-            yield one
+            yield candidate
             continue
-        name = one.recording.recording_id
-        offer = left.pop(name if name in left else next(iter(left)))
-        yield from _adopt(offer.row, one, split, job)
-    for offer in left.values():
+        name = candidate.recording.recording_id
+        offer = remaining.pop(name if name in remaining else next(iter(remaining)))
+        yield from _adopt(offer.row, candidate, split, job)
+    for offer in remaining.values():
         yield from leave(offer.row, job.base)
 
 
 def _fitting_split(probed: ProbedRecording, offer: Offer | None, job: ExtractJob) -> str | None:
-    """Give the split of a recording that has the rows which are offered."""
+    """Return the recording's split if the offered rows fit the recording; else ``None``."""
     try:
         planned = plan_recording(probed, job.features, job.split, job.limits.max_seconds)
     except RecordingError:
-        return None  # planning says so, too, and records it
+        return None  # planning raises the same error, and records it
     return planned.split if offer and planned.rows == offer.row["rows"] else None
 
 
@@ -485,7 +493,7 @@ def _adopt(
     recording = probed.recording
     labels = labels_digest(recording)
     yield Dropped(row["recording_id"])
-    said = {
+    updates = {
         "recording_id": recording.recording_id,
         "uri": recording.uri,
         "fingerprint": recording.fingerprint,
@@ -494,19 +502,20 @@ def _adopt(
         "labels_digest": labels,
         "tags": sorted(row["tags"].items()),
     }
-    yield Adopted(recording.recording_id, {**row, **said})
+    yield Adopted(recording.recording_id, {**row, **updates})
     names = ("recording_id", "uri", "split", "labels_digest")
-    if any(row[name] != said[name] for name in names):
+    if any(row[name] != updates[name] for name in names):
         for shard in row["shards"]:
             yield Touched(shard, row["recording_id"], recording, split)
 
 
 def is_settled(fingerprint: str, listed_ms: int) -> bool:
-    """Whether a file that has this fingerprint now must be the one that was listed then.
+    """Return whether an equal fingerprint proves that the file did not change since the listing.
 
-    A time of modification in whole seconds does not tell two changes within one apart: one that
-    is hardly older than the listing says nothing. (Times with fractions do, and whatever is no
-    time; a time far in the future was set, and any change would set another.)
+    A modification time in whole seconds cannot distinguish two changes within one second. If
+    such a time is only a little older than the listing, it proves nothing. Times with
+    fractions, and fingerprints that are not times, do prove it. So does a time far in the
+    future: somebody set it, and a later change would set another time.
 
     >>> is_settled("mtime:1700000000000000000:123", 1_700_000_001_000)
     False
@@ -523,7 +532,7 @@ def is_settled(fingerprint: str, listed_ms: int) -> bool:
 
 
 def _modified_ns(fingerprint: str) -> int | None:
-    """Give the time that a fingerprint is made of; ``None`` where it is of something else."""
+    """Return the modification time in a fingerprint; ``None`` if it contains no time."""
     kind, _, rest = fingerprint.partition(":")
     stamp = rest.rpartition(":")[0]
     if kind != "mtime":
@@ -537,7 +546,7 @@ def _modified_ns(fingerprint: str) -> int | None:
 
 
 def labels_digest(recording: Recording) -> str:
-    """Name what the catalogue's table says of a recording; ``""`` where it says nothing.
+    """Return a digest of a recording's labels and split in the catalogue; ``""`` without any.
 
     >>> labels_digest(Recording("id", "/a.wav", "a.wav"))
     ''

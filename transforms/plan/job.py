@@ -1,4 +1,4 @@
-"""One extraction, as a value: all that a worker needs to know, checked before it starts."""
+"""The job: everything that a worker must know, as a value that is checked before the run."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ Format = Literal["parquet", "tfrecord"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one recording may cost, and how many may fail.
+    """The limits for each recording, and for the number of failures.
 
     Attributes
     ----------
     timeout_s
-        Wall-clock seconds for reading one header, or one span.
+        Maximum wall-clock time in seconds to read one header or one span.
     max_seconds
-        Longest recording (or segment) that is taken.
+        Maximum length of a recording or a segment.
     memory_bytes
-        What the decoder process may allocate.
+        Maximum memory that the decoder process may allocate.
     max_failure_ratio
-        Share of the recordings that may fail before nothing is committed.
+        Maximum share of failed recordings; if more fail, nothing is committed.
     damaged
-        Whether a recording of which something is missing or damaged fails, or the rows before
-        the damage are kept.
+        Treatment of a recording that is damaged or cut off: ``fail``, or ``keep`` the rows
+        before the damage.
     """
 
     timeout_s: float
@@ -48,16 +48,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class WriterSpec:
-    """How rows become files.
+    """The format of a shard's files.
 
     Attributes
     ----------
     formats
-        ``parquet`` always, ``tfrecord`` beside it where asked for.
+        Formats to write: always ``parquet``, and optionally ``tfrecord``.
     row_group_rows
-        Rows of a Parquet row group.
+        Number of rows in a Parquet row group.
     compression_level
-        Of zstd.
+        Compression level of zstd.
     """
 
     formats: tuple[Format, ...]
@@ -67,16 +67,16 @@ class WriterSpec:
 
 @dataclass(frozen=True, slots=True)
 class RefreshSpec:
-    """How far a refresh may go.
+    """The limits of a refresh.
 
     Attributes
     ----------
     max_removed_ratio
-        Share of a snapshot's recordings that one refresh may remove.
+        Maximum share of the snapshot's recordings that one refresh may remove.
     max_attempts
-        How often a recording is tried whose failure may pass.
+        Maximum number of attempts for a recording whose failure may be temporary.
     retry_failed
-        Whether all that failed are tried once more, whatever the cause.
+        Whether all failed recordings are retried, whatever the cause.
     """
 
     max_removed_ratio: float = 0.2
@@ -86,27 +86,27 @@ class RefreshSpec:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The snapshot that a job starts from, and what of it can be carried over.
+    """The snapshot that a job starts from, and which parts of it can be carried over.
 
     Attributes
     ----------
     version
-        Version of the snapshot; −1 where there is none yet.
+        Version of the snapshot; −1 if there is none yet.
     index, parts, listed_ms
-        See :class:`~melmill.transforms.snapshot.delta.Snapshot`. The index is ``""`` for a job
-        that carries nothing over: an extraction, of a new dataset or over one.
+        See :class:`~melmill.transforms.snapshot.delta.Snapshot`. The index is ``""`` if the job
+        carries nothing over: an extraction into a new dataset, or over an existing dataset.
     same_features
-        Whether its rows hold what the job would compute; else all are computed again.
+        Whether the feature configuration is the same; if not, all rows are computed again.
     same_files
-        Whether its shards are laid out as the job writes them; else all are written anew.
+        Whether the shards' layout is the same; if not, all shards are rewritten.
     same_split
-        Whether it was divided as the job divides; else each recording's split is drawn again.
+        Whether the split configuration is the same; if not, each recording gets a new split.
     max_seconds
-        Longest recording that it took.
+        Maximum length of a recording, when the snapshot was made.
     configured
-        Whether its whole configuration is the job's.
+        Whether the whole configuration is the same.
     damaged
-        What became of damaged recordings; see :class:`Limits`.
+        Treatment of damaged recordings, when the snapshot was made; see :class:`Limits`.
     """
 
     version: int = -1
@@ -128,28 +128,29 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class ExtractJob:
-    """What is extracted from where to where, and how.
+    """The description of one run: its input, its output and its settings.
 
     Attributes
     ----------
     catalogue, store
-        Where the recordings come from, and the dataset.
+        Catalogue of the recordings, and store of the dataset.
     features, split, shards, writer, limits, refresh
-        The recipe, as the steps take it.
+        Settings of the steps.
     progress
-        Address at which the launcher listens; ``""`` where it does not.
+        Address at which the launcher listens; ``""`` if it does not listen.
     base
-        The snapshot that the job starts from.
+        Snapshot that the job starts from.
     operation
-        The command, where it is neither an extraction nor a refresh.
+        Name of the command; ``""`` for an extraction or a refresh.
     attempt
-        Name of this attempt. Several runs may work for the same end, in the same staging folder.
+        Name of this attempt. Several attempts of one run may share its staging folder.
     began_ms
-        When the first of them began, in milliseconds since 1970; 0 if unknown.
+        Time when the first attempt began, in milliseconds since 1970; 0 if unknown.
     taken_down, exclude
-        The dataset's list of recordings that stay away, and the user's list; ``""`` for none.
+        File that lists the recordings which were taken down, and the user's list of
+        recordings to exclude; ``""`` for none.
     content_hashes
-        Whether files are also told apart by their content.
+        Whether files are also compared by their content.
     """
 
     catalogue: Catalogue
@@ -171,7 +172,7 @@ class ExtractJob:
 
     @property
     def stores(self) -> tuple[tuple[str, StorageOptions], ...]:
-        """URLs of all that is read and written, each with its store's options."""
+        """URLs of the catalogue, the dataset and the exclude list, with their storage options."""
         catalogue = self.catalogue.uri, self.catalogue.storage_options
         excluded = ((self.exclude, self.catalogue.storage_options),) if self.exclude else ()
         return catalogue, (self.store.root, self.store.storage_options), *excluded
@@ -185,15 +186,16 @@ class ExtractJob:
 
     @property
     def writer_key(self) -> str:
-        """What the bytes of a shard depend on, beside its rows."""
+        """Text of the settings that a shard's bytes depend on, in addition to its rows."""
         return repr((self.schema, self.writer.row_group_rows, self.writer.compression_level))
 
     @property
     def run_id(self) -> str:
         """Name of the run: the same for the same command on the same snapshot.
 
-        An interrupted run is found by it, and resumed. It is part of every shard's name: no
-        other run gives a file the same name, so a run that was overtaken can remove its own.
+        The same command finds an interrupted run by this name, and resumes it. The name is part
+        of every shard's name, so no other run writes a file with the same name. If another run
+        commits first, this run can therefore remove its own files.
         """
         start = (self.base.version, self.base.index, self.operation)
         parts = (self.catalogue, self.split, self.shards, self.writer_key, *start)
@@ -208,26 +210,26 @@ class ExtractJob:
 
     @property
     def outcome(self) -> str:
-        """File where an attempt's pipeline says what it has left; others work for the same end."""
+        """File in which an attempt's pipeline writes its result; each attempt has its own."""
         return f"{self.staging}/outcomes/{self.attempt or self.run_id}.json"
 
     def left_out(self) -> LeftOut:
-        """Read which recordings stay out of the dataset, whatever the catalogue lists."""
+        """Return the recordings that stay out of the dataset, even if the catalogue lists them."""
         options = self.catalogue.storage_options
         return read_left_out(self.store, self.taken_down, self.exclude, options)
 
     def source(self, recording: Recording) -> StoredObject:
-        """Say where a recording is, in the version that was listed or probed."""
+        """Return the stored object of a recording, in the version that was listed or probed."""
         options = self.catalogue.storage_options
         return StoredObject(recording.uri, recording.size_bytes, options, recording.fingerprint)
 
     def in_its_version(self, recording: Recording) -> Recording:
-        """Tell which version of a recording is there, where its listing did not."""
+        """Return the recording with its fingerprint, which is looked up if the listing has none."""
         if recording.fingerprint or recording.fault:
             return recording
         try:
             size_bytes, fingerprint = self.source(recording).stat()
         except RecordingError:
-            # Reading its header fails the same way, and that is recorded.
+            # Reading the header fails in the same way, and that failure is recorded.
             return recording
         return replace(recording, size_bytes=size_bytes, fingerprint=fingerprint)

@@ -1,8 +1,8 @@
-"""The plan: which chunks of which recordings go into which shard, before any is decoded.
+"""The plan: which chunks of which recordings go into which shard, before anything is decoded.
 
-A plan is a value. The same recordings under the same configuration give the same plan in
-whatever order they are listed, and a plan's name is its digest: a shard that the same run has
-made of it before need not be made again.
+A plan is a value. The same recordings with the same configuration give the same plan, in
+whatever order they are listed. A plan's name is its digest, so a resumed run finds the shards
+that it has already written.
 """
 
 from __future__ import annotations
@@ -33,25 +33,26 @@ from melmill.transforms.features.chunks import count_chunks, resampled_length
 from melmill.transforms.features.spans import Span
 from melmill.transforms.features.spec import FeatureSpec
 
-#: Recordings planned together, in one worker's memory.
+#: Number of recordings that are planned together, in one worker's memory.
 RECORDINGS_PER_BUCKET = 10_000
 
-#: Share of float32's size that log-mels keep under zstd-3 and BYTE_STREAM_SPLIT, measured.
+#: Compressed size of log-mels as a share of their float32 size, measured with zstd-3 and
+#: BYTE_STREAM_SPLIT.
 _COMPRESSED_SHARE = 0.75
 _BYTES_BESIDE_MEL = 60
 
-#: How far behind a recording's end a segment may end: catalogues round.
+#: Maximum time by which a segment may end after its recording: catalogues round times.
 _ROUNDED_SECONDS = 0.5
 
 
-#: What becomes of a recording of which something is missing: it fails, or the rest is kept.
+#: Treatment of a recording that is damaged or cut off: it fails, or its intact start is kept.
 Damaged = Literal["fail", "keep"]
 
 
 def check_split_name(name: str) -> str:
-    """Give a split's name back, or raise ``ValueError`` where it cannot be one.
+    """Return the name, or raise ``ValueError`` if it is not allowed as the name of a split.
 
-    It is part of folders' names, and Hugging Face ``datasets`` must take it, too.
+    The name becomes part of folder names, and Hugging Face ``datasets`` must accept it.
 
     >>> check_split_name("fold_1")
     'fold_1'
@@ -63,20 +64,20 @@ def check_split_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SplitSpec:
-    """How recordings are divided into training, validation and test data.
+    """The rule that divides recordings into training, validation and test data.
 
     Attributes
     ----------
     fractions
-        ``(split, share)`` pairs that sum to one.
+        ``(split, share)`` pairs; the shares sum to one.
     by
-        What is kept together: each ``recording``, or all recordings with the same value in
-        the column ``group``; or ``catalogue``: what the catalogue's column ``split`` says.
-        ``auto`` takes the catalogue's column where there is one, else ``recording``.
+        Unit that stays in one split: each ``recording``, or all recordings with the same value
+        in the column ``group``. ``catalogue`` uses the catalogue's column ``split``. ``auto``
+        uses that column if it exists, else ``recording``.
     group
-        The label column that ``by: group`` looks at.
+        Label column for ``by: group``.
     seed
-        Another seed, another division.
+        Seed of the random assignment; another seed gives another division.
     """
 
     fractions: tuple[tuple[str, float], ...] = (("train", 0.8), ("validation", 0.1), ("test", 0.1))
@@ -87,17 +88,17 @@ class SplitSpec:
 
 @dataclass(frozen=True, slots=True)
 class ShardSpec:
-    """How large shards are, and in which order recordings stand in them.
+    """The size of shards, and the order of recordings in them.
 
     Attributes
     ----------
     target_bytes
-        Size of a Parquet shard to aim at.
+        Target size of a Parquet shard.
     min_shards
-        At least so many shards in the dataset, as far as there are chunks for them: shards
-        are what workers and loaders divide among themselves.
+        Minimum number of shards in the dataset, if there are enough chunks: workers and
+        loaders divide the shards among themselves.
     seed
-        Another seed, another order.
+        Seed of the order; another seed gives another order.
     """
 
     target_bytes: Annotated[int, Gt(0)] = 256 * 2**20
@@ -107,7 +108,7 @@ class ShardSpec:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRecording:
-    """A recording that is known to give rows: its split, and how many."""
+    """A recording that can be used, with its split and its number of chunks (possibly zero)."""
 
     probed: ProbedRecording
     split: str
@@ -118,11 +119,14 @@ class PlannedRecording:
 
     @property
     def rows(self) -> int:
-        """Rows that the recording will have."""
+        """Number of rows that the recording will have."""
         return self.chunks * self.rows_per_chunk
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle flat: nested classes' names are a third of the bytes, of millions of these."""
+        """Pickle as flat values: the names of nested classes would take a third of the bytes.
+
+        There are millions of these records.
+        """
         probed = self.probed
         values = (*_values(probed.recording), *_values(probed.audio), probed.damage)
         return _unpickle, (*values, *_values(self)[1:])
@@ -141,28 +145,28 @@ def _unpickle(*values: Any) -> PlannedRecording:
 
 @dataclass(frozen=True, slots=True)
 class SplitTotals:
-    """What a split holds in all; adds up over workers."""
+    """The number of recordings and rows in a split; totals of workers can be added up."""
 
     recordings: int = 0
     rows: int = 0
 
     def __add__(self, other: SplitTotals) -> SplitTotals:
-        """Add two parts of a split."""
+        """Return the sum of two parts of a split."""
         return SplitTotals(self.recordings + other.recordings, self.rows + other.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """The unit of work: everything that a shard's bytes depend on.
+    """The plan of one shard, the unit of work: everything that the shard's bytes depend on.
 
     Attributes
     ----------
     name
-        Digest of all the rest, of the feature configuration and of the run.
+        Digest of the split, the spans, the feature configuration and the run.
     split
-        The split that all its rows belong to.
+        Split of all rows of the shard.
     spans
-        In the order of the rows.
+        Spans of recordings, in the order of the shard's rows.
     """
 
     name: str
@@ -173,14 +177,15 @@ class ShardPlan:
 def plan_recording(
     probed: ProbedRecording, features: FeatureSpec, split: SplitSpec, max_seconds: float
 ) -> PlannedRecording:
-    """Find how many chunks a recording has, and in which split they belong.
+    """Return the plan of a recording: its used samples, its chunks and its split.
 
     Raises
     ------
     RecordingError
-        ``too_long``, ``bad_segment``, ``missing_channel``.
+        If the recording cannot be used: ``too_long``, ``bad_segment``, ``missing_channel``, or
+        the cause of its damage.
     CatalogueError
-        The catalogue's own division cannot be followed.
+        If the catalogue gives no valid split or group for the recording.
     """
     audio = probed.audio
     check_channels(audio.channels, features.channels)
@@ -206,7 +211,7 @@ def plan_recording(
 
 
 def _bounds(probed: ProbedRecording, samples: int, rate_hz: int) -> tuple[int, int]:
-    """Give first and last sample of what is used; of a damaged recording, as far as it goes."""
+    """Return the first sample and the end of the used part; damage may cut it shorter."""
     if probed.damage is None:
         return _segment(probed.recording, samples, rate_hz, _ROUNDED_SECONDS)
     try:
@@ -216,7 +221,7 @@ def _bounds(probed: ProbedRecording, samples: int, rate_hz: int) -> tuple[int, i
 
 
 def _damage(failure: Failure) -> RecordingError:
-    """Give the error of a recording that holds nothing before its damage."""
+    """Return the error for a recording that has no usable audio before its damage."""
     return RecordingError(failure.stage, failure.cause, failure.message)
 
 
@@ -225,9 +230,9 @@ def _segment(
 ) -> tuple[int, int]:
     start = round((recording.start_seconds or 0) * rate_hz)
     end = recording.end_seconds
-    asked = samples if end is None else round(end * rate_hz)
-    stop = min(samples, asked)
-    if start < stop >= asked - slack_seconds * rate_hz:
+    requested_stop = samples if end is None else round(end * rate_hz)
+    stop = min(samples, requested_stop)
+    if start < stop >= requested_stop - slack_seconds * rate_hz:
         return start, stop
     what = "holds nothing of" if start >= stop else "goes on behind the end of"
     raise RecordingError(
@@ -240,10 +245,10 @@ def _segment(
 
 
 def read_again(recording: Recording, failure: Failure, damaged: Damaged) -> ProbedRecording | None:
-    """Give what a failed recording is planned as once more; ``None`` where it has failed.
+    """Return the recording to plan again after a failure; ``None`` if the failure is final.
 
-    A decode that gives another length than the header, and lacks nothing, is right. Where
-    something is damaged or missing, what is before that may be kept.
+    If a complete decode gives another length than the header, the decode is right. If a part
+    is damaged or missing, the audio before the damage may be kept.
     """
     if failure.audio is None:
         return None
@@ -255,13 +260,14 @@ def read_again(recording: Recording, failure: Failure, damaged: Damaged) -> Prob
 
 
 def assign_split(recording: Recording, spec: SplitSpec) -> str:
-    """Find the split of a recording, from nothing but itself, its group and the seed.
+    """Return the split of a recording, which depends only on the recording, group and seed.
 
-    So it stays where it is while the catalogue grows. Splits race for it, each with an
-    exponential time of its own, divided by its share: when shares change, a recording moves
-    from one split to another only if the other's share grew in proportion to the first's, and
-    no rule that knows no earlier division moves fewer in the worst case (Bavarian et al.,
-    "Optimality of Correlated Sampling Strategies", 2020).
+    A recording therefore keeps its split while the catalogue grows. For each split, a number
+    with an exponential distribution is drawn and divided by the split's share; the split with
+    the smallest result wins. When shares change, a recording moves from split A to split B
+    only if B's share grew relative to A's. No rule that does not know the earlier division
+    moves fewer recordings in the worst case (Bavarian et al., "Optimality of Correlated
+    Sampling Strategies", 2020).
 
     >>> whole = Recording("id", "/a/song.wav", "song.wav")
     >>> assign_split(whole, SplitSpec(fractions=(("train", 1.0),)))
@@ -270,19 +276,22 @@ def assign_split(recording: Recording, spec: SplitSpec) -> str:
     Raises
     ------
     CatalogueError
-        The column that decides has no value for this recording.
+        If the column that decides has no valid value for the recording.
     """
     if spec.by == "catalogue" or (spec.by == "auto" and recording.split is not None):
         if recording.split is None:
-            raise CatalogueError(f"{recording.origin}: split: no value, and split.by is catalogue")
+            raise CatalogueError(
+                f"{recording.origin}: split: no value; "
+                "split.by: catalogue needs a value in every row"
+            )
         return _named_by_catalogue(recording, recording.split)
-    kept = _kept_together(recording, spec)
+    unit = _split_unit(recording, spec)
 
-    def arrival(pair: tuple[str, float]) -> float:
+    def draw(pair: tuple[str, float]) -> float:
         name, share = pair
-        return -math.log1p(-fraction("split", str(spec.seed), name, kept)) / share
+        return -math.log1p(-fraction("split", str(spec.seed), name, unit)) / share
 
-    return min(spec.fractions, key=arrival)[0]
+    return min(spec.fractions, key=draw)[0]
 
 
 def _named_by_catalogue(recording: Recording, name: str) -> str:
@@ -292,18 +301,21 @@ def _named_by_catalogue(recording: Recording, name: str) -> str:
         raise CatalogueError(f"{recording.origin}: split: {name!r}: {error}") from None
 
 
-def _kept_together(recording: Recording, spec: SplitSpec) -> str:
+def _split_unit(recording: Recording, spec: SplitSpec) -> str:
+    """Return a key that all recordings share which must be in the same split."""
     if spec.by != "group":
         return recording.relative_uri
     value = dict(recording.labels).get(spec.group or "")
     if value is None:
         where = recording.origin or recording.uri
-        raise CatalogueError(f"{where}: {spec.group}: no value, and split.group divides by it")
+        raise CatalogueError(
+            f"{where}: {spec.group}: no value; split.group needs a value for every recording"
+        )
     return f"group:{value}"
 
 
 def count_buckets(totals: SplitTotals) -> int:
-    """Count the buckets in which a split is planned.
+    """Return the number of buckets in which a split is planned.
 
     >>> count_buckets(SplitTotals(recordings=10_001, rows=1))
     2
@@ -312,13 +324,13 @@ def count_buckets(totals: SplitTotals) -> int:
 
 
 def row_bytes(features: FeatureSpec) -> int:
-    """Estimate the bytes of a row in a Parquet shard."""
+    """Return the estimated size in bytes of a row in a Parquet shard."""
     n_mels, frames = features.shape
     return int(4 * n_mels * frames * _COMPRESSED_SHARE) + _BYTES_BESIDE_MEL
 
 
 def count_shards(totals: SplitTotals, all_rows: int, row_size: int, spec: ShardSpec) -> Fraction:
-    """Find how many shards a split should have, as a fraction that its buckets share.
+    """Return how many shards a split should have, as a fraction that its buckets share.
 
     >>> count_shards(SplitTotals(10, 800), 1_000, 1_000, ShardSpec(target_bytes=100_000))
     Fraction(8, 1)
@@ -338,25 +350,26 @@ def pack_shards(
     run_id: str,
     full_rows: int = 1,
 ) -> Iterator[ShardPlan]:
-    """Pack one bucket's recordings into shards of nearly equal numbers of rows.
+    """Yield plans of shards with nearly equal numbers of rows, for one bucket's recordings.
 
-    Recordings longer than a shard are cut at chunk borders; the pieces are dealt out, the
-    largest first, each to the shard that has the fewest rows; the order within a shard is
-    a seeded shuffle. A recording of which every piece is decoded from the start is cut
-    only as far as the size of a shard demands, not for the sake of more shards.
+    Recordings longer than a shard are cut at chunk borders. The pieces are dealt out, the
+    largest first, each to the shard with the fewest rows. The order within a shard is a seeded
+    shuffle. If a decoder cannot seek in a recording exactly, it decodes every piece from the
+    recording's start. Such a recording is cut only if it is larger than a full shard, and not
+    to get more shards.
 
     Parameters
     ----------
     recordings
-        All of one split and bucket, in any order.
+        All recordings of one split and bucket, in any order.
     shards
-        How many to make, as far as there are chunks for them.
+        Number of shards to make, if there are enough chunks.
     features, run_id
-        Feature configuration and run; part of the plan's name.
+        Feature configuration and name of the run; both are part of the plan's name.
     seed
-        Of the order.
+        Seed of the order.
     full_rows
-        Rows of a shard of the size aimed at.
+        Number of rows in a shard of the target size.
     """
     ordered = sorted(recordings, key=lambda planned: planned.probed.recording.recording_id)
     _check_unique(ordered)
@@ -378,9 +391,9 @@ def _capacity(planned: PlannedRecording, capacity: int, full_rows: int) -> int:
 
 
 def _check_unique(ordered: list[PlannedRecording]) -> None:
-    for one, other in pairwise(planned.probed.recording for planned in ordered):
-        if one.recording_id == other.recording_id:
-            raise CatalogueError(f"{one.uri} is listed twice: {one.origin} and {other.origin}")
+    for first, second in pairwise(planned.probed.recording for planned in ordered):
+        if first.recording_id == second.recording_id:
+            raise CatalogueError(f"{first.uri} is listed twice: {first.origin} and {second.origin}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,7 +414,7 @@ def _cut(planned: PlannedRecording, capacity: int, seed: int) -> Iterator[_Piece
 
 
 def order_of(seed: int, recording_id: str, first_chunk: int) -> float:
-    """Give a piece of a recording its place among the others of a shard."""
+    """Return the number in [0, 1) by which the pieces in a shard are sorted."""
     return fraction("order", str(seed), recording_id, str(first_chunk))
 
 
@@ -416,11 +429,11 @@ def _deal(pieces: list[_Piece], shards: int) -> list[list[_Piece]]:
 
 
 def name_plan(split: str, spans: Iterable[Span], features: FeatureSpec, run_id: str) -> str:
-    """Name a plan by the digest of everything that its shard's rows depend on, and of the run."""
+    """Return a plan's name: a digest of everything that the shard's rows depend on, and the run."""
     return digest(split, features.digest(), run_id, *(_span_key(span) for span in spans))
 
 
 def _span_key(span: Span) -> str:
-    # Where the catalogue mentions a recording is not in its rows.
+    # The rows do not contain the place of a recording in the catalogue.
     recording = replace(span.probed.recording, origin="")
     return repr(replace(span, probed=replace(span.probed, recording=recording)))

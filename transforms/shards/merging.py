@@ -1,4 +1,4 @@
-"""Small shards merged into one: the same rows, in the order that one shard of them has."""
+"""Merges small shards into one: the same rows, in the order that a single shard would have."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from melmill.transforms.shards.writing import read_shard, write_again
 
 @dataclass(frozen=True, slots=True)
 class ShardSize:
-    """What is to be known of a shard to decide with which others it is merged."""
+    """The facts about a shard that decide with which shards it is merged."""
 
     name: str
     split: str
@@ -31,16 +31,16 @@ class ShardSize:
 def plan_merges(
     shards: Sequence[ShardSize], target_bytes: int, open_rows: int
 ) -> Iterator[tuple[str, ...]]:
-    """Choose which shards are merged into one: small ones, until together they are not.
+    """Yield groups of small shards' names; each group is merged into one shard.
 
     Parameters
     ----------
     shards
-        All of one split.
+        All shards of one split.
     target_bytes
-        Size of a shard to aim at; those of less than half of it are small.
+        Target size of a shard. Shards smaller than half of it are small.
     open_rows
-        Rows that may be held at once: one row group of each shard that is being merged.
+        Maximum number of rows in memory: one row group of each shard that is merged.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def plan_merges(
     >>> list(plan_merges(sizes, 100, 1000))
     [('a', 'c', 'd')]
     """
-    # The smallest first: what a run of every day adds is merged with its like.
+    # The smallest first, so that the small shards of daily runs are merged with each other.
     small = sorted(
         (shard for shard in shards if 2 * shard.parquet_bytes < target_bytes),
         key=lambda shard: (shard.parquet_bytes, shard.name),
@@ -69,14 +69,14 @@ def plan_merges(
 def merge_shards(
     summaries: Sequence[ShardSummary], job: ExtractJob
 ) -> Iterator[Replaced | Rewritten]:
-    """Write the rows of several shards of one split into one.
+    """Write the rows of several shards of one split into one shard.
 
-    A row group of each is held at a time.
+    One row group of each shard is in memory at a time.
 
     Raises
     ------
     DatasetError
-        A shard is missing or damaged.
+        If a shard is missing or damaged.
     """
     names = tuple(sorted(summary.name for summary in summaries))
     plan = digest("merged", job.run_id, *names)
@@ -86,20 +86,20 @@ def merge_shards(
     batches = (batch for _, batch in rows)
     expected = (entry for summary in summaries for entry in summary.recordings)
     yield Rewritten(names, write_again(plan, summaries[0].split, batches, expected, job))
-    yield from (Replaced(one) for one in names)
+    yield from (Replaced(name) for name in names)
 
 
 def _keyed_rows(
     summary: ShardSummary, job: ExtractJob
 ) -> Iterator[tuple[tuple[float, str, int], RowBatch]]:
-    """Give a shard's rows in runs that stay together, each with its place in the order."""
+    """Yield a shard's rows in runs that stay together, each with its sort key."""
     recording_id, chunk, order = "", -1, 0.0
     for batch in read_shard(job.store, summary):
         chunks = np.asarray(batch.columns["chunk_index"])
         names = list(batch.columns["recording_id"])
         begins = [0, *(i for i in range(1, batch.rows) if names[i] != names[i - 1]), batch.rows]
         for start, stop in pairwise(begins):
-            # A run that began in the batch before goes on.
+            # A run may continue from the previous batch.
             if names[start] != recording_id or chunks[start] - chunk not in (0, 1):
                 order = order_of(job.shards.seed, names[start], int(chunks[start]))
             recording_id, chunk = names[start], chunks[stop - 1]

@@ -1,8 +1,8 @@
-"""What a run has made so far: names announced before a file is there, receipts after.
+"""A run's records of its files: announcements before a file is written, receipts after.
 
-Both lie in the run's staging folder. An announcement lets whoever tidies up know each file as
-the run's own, wherever the run was killed; a receipt lets the same run, started again, take a
-finished shard as it is.
+Both lie in the run's staging folder. An announcement shows which run wrote a file, even if the
+run is killed at any point, so that ``gc`` may remove the file. A receipt lets the same run, when
+it is resumed, reuse a finished shard.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from melmill.transforms.store.folders import Store
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What one announcement names.
+    """An announcement of a run.
 
     Attributes
     ----------
     shard
-        Name of a shard; ``""`` where something else is announced.
+        Name of the shard; ``""`` if no shard is announced.
     files
-        Names of the shard's files, or of a file by itself.
+        Names of the shard's files, or the name of a single file.
     index
-        Name of an index; ``""`` where something else is announced.
+        Name of the index; ``""`` if no index is announced.
     name
         Name of the announcement's own file.
     """
@@ -40,39 +40,39 @@ class Made:
 
 
 def announce_shard(job: ExtractJob, shard: str, files: Sequence[str]) -> None:
-    """Write down the names of a shard's files, before the first of them is there."""
-    said = json.dumps({"shard": shard, "files": sorted(files)})
-    job.store.put(f"{job.staging}/made/{shard}.json", said.encode())
+    """Write the announcement of a shard's files, before the first file is written."""
+    text = json.dumps({"shard": shard, "files": sorted(files)})
+    job.store.put(f"{job.staging}/made/{shard}.json", text.encode())
 
 
 def announce_index(job: ExtractJob, index: str) -> None:
-    """Write down the name of an index, before the first of its files is there."""
+    """Write the announcement of an index, before the first of its files is written."""
     job.store.put(f"{job.staging}/made/{index}.json", json.dumps({"index": index}).encode())
 
 
 def announce_file(job: ExtractJob, name: str) -> None:
-    """Write down the name of a file that belongs to no shard, before it is there."""
-    said = json.dumps({"files": [name]})
-    job.store.put(f"{job.staging}/made/{digest(name)}.json", said.encode())
+    """Write the announcement of a file that belongs to no shard, before the file is written."""
+    text = json.dumps({"files": [name]})
+    job.store.put(f"{job.staging}/made/{digest(name)}.json", text.encode())
 
 
 def read_made(store: Store, staging: str) -> list[Made]:
-    """Read what a run has announced; what another process removes meanwhile is passed over."""
-    found = store.read_many(list(store.names(f"{staging}/made")))
-    said = {name: json.loads(content) for name, content in found.items()}
+    """Return a run's announcements; files that another process removes meanwhile are skipped."""
+    contents = store.read_many(list(store.names(f"{staging}/made")))
+    announced = {name: json.loads(content) for name, content in contents.items()}
     return [
-        Made(one.get("shard", ""), tuple(one.get("files", ())), one.get("index", ""), name)
-        for name, one in said.items()
+        Made(keys.get("shard", ""), tuple(keys.get("files", ())), keys.get("index", ""), name)
+        for name, keys in announced.items()
     ]
 
 
 def write_receipt(job: ExtractJob, summary: ShardSummary) -> None:
-    """Write down that a plan's shard is finished."""
+    """Write the receipt of a finished shard."""
     job.store.put(_receipt(job, summary.plan), summary.to_json())
 
 
 def read_receipt(job: ExtractJob, plan: str) -> ShardSummary | None:
-    """Read the shard that was made of a plan; ``None`` unless it needs no more work."""
+    """Return the summary of a plan's shard if the shard is finished; else ``None``."""
     try:
         summary = ShardSummary.from_json(job.store.read(_receipt(job, plan)))
     except FileNotFoundError:
@@ -81,19 +81,19 @@ def read_receipt(job: ExtractJob, plan: str) -> ShardSummary | None:
 
 
 def is_whole(summary: ShardSummary, job: ExtractJob) -> bool:
-    """Tell whether a shard needs no more work: its files are there, its failures final."""
-    wanted = {form for form in job.writer.formats if summary.rows}
+    """Return whether a shard is finished: its files exist, and its failures are final."""
+    required = {form for form in job.writer.formats if summary.rows}
     files = {"parquet": summary.parquet, "tfrecord": summary.tfrecord}
-    there = {
+    present = {
         form
         for form, file in files.items()
         if file is not None and job.store.size(file.name) == file.size_bytes
     }
-    return summary.is_final and wanted <= there
+    return summary.is_final and required <= present
 
 
 def count_finished(job: ExtractJob) -> int:
-    """Count the shards that a run has finished so far."""
+    """Return the number of shards that a run has finished so far."""
     return sum(1 for _ in job.store.names(f"{job.staging}/shards"))
 
 

@@ -1,4 +1,4 @@
-"""Shards written anew from stored rows: some leave, some get other labels; none is decoded."""
+"""Rewrites shards from their stored rows: removes or relabels rows, and decodes nothing."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from melmill.transforms.shards.writing import read_shard, write_again
 def rewrite_shard(
     summary: ShardSummary, touched: Sequence[Touched], job: ExtractJob
 ) -> Iterator[Replaced | Rewritten]:
-    """Write a shard's rows anew, into one shard for each split that they belong to now.
+    """Rewrite a shard's rows, into one new shard for each split that they now belong to.
 
     Parameters
     ----------
     summary
-        The shard.
+        Summary of the shard.
     touched
-        Its recordings that leave, or that have other labels, another URI or split.
+        Recordings of the shard that are removed, or that get new labels, a new URI or split.
     job
-        The refresh.
+        Job of the refresh.
 
     Raises
     ------
     DatasetError
-        The shard is missing or damaged.
+        If the shard is missing or damaged.
     """
-    changes = {one.recording_id: one for one in touched}
+    changes = {change.recording_id: change for change in touched}
     splits = {_split(entry.recording_id, changes, summary) for entry in summary.recordings}
-    said = sorted(map(repr, touched))
+    change_texts = sorted(map(repr, touched))
     for split in sorted(name for name in splits if name is not None):
-        plan = digest("rewritten", summary.name, split, job.run_id, *said)
+        plan = digest("rewritten", summary.name, split, job.run_id, *change_texts)
         batches = _rows_of_split(summary, split, changes, job)
         expected = _expected(summary, split, changes)
         yield Rewritten((summary.name,), write_again(plan, split, batches, expected, job))
@@ -48,7 +48,7 @@ def rewrite_shard(
 def _expected(
     summary: ShardSummary, split: str, changes: Mapping[str, Touched]
 ) -> Iterator[RecordingRows]:
-    """Give what of a shard belongs to a split now, by the recordings' names of now."""
+    """Yield the recordings of a shard that now belong to a split, with their new ids."""
     for entry in summary.recordings:
         change = changes.get(entry.recording_id)
         if _split(entry.recording_id, changes, summary) == split:
@@ -58,6 +58,7 @@ def _expected(
 
 
 def _split(recording_id: str, changes: Mapping[str, Touched], summary: ShardSummary) -> str | None:
+    """Return the new split of a recording; ``None`` if the recording is removed."""
     change = changes.get(recording_id)
     return summary.split if change is None else change.split
 
@@ -76,17 +77,19 @@ def _rows_of_split(
 def _relabel(
     batch: RowBatch, changes: Mapping[str, Touched], job: ExtractJob
 ) -> dict[str, Sequence[Any]]:
-    """Give the batch's columns the schema's labels, with the values that recordings have now."""
-    now = [_said(name, changes) for name in batch.columns["recording_id"]]
+    """Return a batch's columns, as the job's schema has them, with the recordings' new values."""
+    updates = [_new_values(name, changes) for name in batch.columns["recording_id"]]
     columns: dict[str, Sequence[Any]] = {}
     for name in job.schema.columns():
-        before = batch.columns.get(name, [None] * batch.rows)
-        columns[name] = [said.get(name, value) for said, value in zip(now, before, strict=True)]
+        old_values = batch.columns.get(name, [None] * batch.rows)
+        columns[name] = [
+            update.get(name, old) for update, old in zip(updates, old_values, strict=True)
+        ]
     return columns
 
 
-def _said(recording_id: str, changes: Mapping[str, Touched]) -> dict[str, Any]:
-    """Give the columns that a recording decides itself, where it changed."""
+def _new_values(recording_id: str, changes: Mapping[str, Touched]) -> dict[str, Any]:
+    """Return the new values of the columns that depend on the recording, if it changed."""
     change = changes.get(recording_id)
     recording = change.recording if change else None
     if recording is None:

@@ -1,9 +1,9 @@
-"""Shards: a plan's spans in, one Parquet file (and its TFRecord twin) out.
+"""Writes shards: from a plan's spans to a Parquet file and, optionally, a TFRecord file.
 
-A shard is a pure function of its plan and of the recordings. Its name is a digest of its files'
-content and of the plan: files of one name have the same bytes, so no file is ever replaced by
-another one, whatever a second attempt finds. A shard counts as finished when its receipt is
-there, which is written last.
+A shard is a pure function of its plan and of the recordings. Its name is a digest of the plan and
+of its files' content, so files with the same name have the same bytes. A second attempt therefore
+never replaces a file with other content. A shard is finished when its receipt, which is written
+last, exists.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ from melmill.transforms.store.folders import Store
 
 @dataclass(frozen=True, slots=True)
 class SpanOutcome:
-    """What became of a span.
+    """The outcome of a span.
 
     Attributes
     ----------
     span
-        Which.
+        Span that was read.
     rows
-        That it gave; 0 where it failed.
+        Number of rows; 0 if the span failed. For a reused shard: number of chunks.
     failure
-        Why it gave none; ``None`` where it did not fail.
+        Failure of the span; ``None`` if it did not fail.
     reused
-        Whether that was known already, from a finished shard.
+        Whether the outcome comes from a shard that was already finished.
     decode_seconds, features_seconds
-        What it took.
+        Time to decode the span, and to compute its features.
     """
 
     span: Span
@@ -67,26 +67,26 @@ class SpanOutcome:
 
     @property
     def failed(self) -> str:
-        """The cause of its failure; ``""`` where it did not fail."""
+        """Cause of the failure; ``""`` if the span did not fail."""
         return "" if self.failure is None else self.failure.cause
 
 
-#: Called after each span.
+#: Function that is called after each span.
 Report = Callable[[SpanOutcome], None]
 
-#: However many rows a row group should have, its spectrograms take no more than this.
+#: Maximum size of the spectrograms in a row group, whatever number of rows is configured.
 _ROW_GROUP_BYTES = 32 * 2**20
-#: Spectrograms are read back from the decoder process in parts of this size.
+#: Size of the parts in which the decoder process's spectrograms are read.
 _READ_BYTES = 2**20
-#: Columns that say which part of a recording a row is.
+#: Columns that give a row's place in its recording.
 _PLACE = ("chunk_index", "start_sample", "valid_samples")
-#: Recordings that are fetched while the one before them is decoded.
+#: Number of recordings that are fetched while the current recording is decoded.
 _UPCOMING = 3
 
 
 @dataclass(slots=True)
 class Tally:
-    """What was seen of the rows on their way into the files."""
+    """The statistics of a shard's rows, counted while the rows are written."""
 
     rows: int = 0
     moments: Moments | None = None
@@ -95,19 +95,19 @@ class Tally:
     distribution: DistributionCounter = field(default_factory=DistributionCounter)
 
     def count(self, batch: RowBatch, labels: Sequence[LabelColumn]) -> None:
-        """Take a row group into account."""
+        """Add a row group to the statistics."""
         moments = Moments.of(batch.mel)
         self.rows += batch.rows
         self.moments = moments if self.moments is None else self.moments.merge(moments)
-        for held in held_recordings(batch):
-            known = self.recordings.get(held.recording_id)
-            self.recordings[held.recording_id] = add_rows(known, held) if known else held
+        for entry in held_recordings(batch):
+            known = self.recordings.get(entry.recording_id)
+            self.recordings[entry.recording_id] = add_rows(known, entry) if known else entry
         self.null_labels |= {label.name for label in labels if None in batch.columns[label.name]}
         self.distribution.count(batch, labels)
 
 
 def held_recordings(batch: RowBatch) -> Iterator[RecordingRows]:
-    """Say what a batch holds of each run of rows of one recording."""
+    """Yield a summary of each run of consecutive rows of one recording in a batch."""
     names = list(batch.columns["recording_id"])
     begins = [i for i in range(batch.rows) if not i or names[i] != names[i - 1]]
     for start, stop in pairwise([*begins, batch.rows]):
@@ -120,7 +120,7 @@ def held_recordings(batch: RowBatch) -> Iterator[RecordingRows]:
 
 
 def add_rows(one: RecordingRows, other: RecordingRows) -> RecordingRows:
-    """Say what two parts of a recording's rows are together."""
+    """Return the summary of two parts of a recording's rows together."""
     digests = [int(part.digest, 16) for part in (one, other) if part.digest]
     digest = digest_text(combine_digests(digests)) if len(digests) == 2 else ""
     peak_dbfs = max(one.peak_dbfs, other.peak_dbfs)
@@ -130,12 +130,12 @@ def add_rows(one: RecordingRows, other: RecordingRows) -> RecordingRows:
 def write_shard(
     plan: ShardPlan, job: ExtractJob, decoder: DecoderProcess, report: Report
 ) -> ShardSummary:
-    """Make a shard, unless it is there already.
+    """Write a shard, unless it is already finished, and return its summary.
 
     Raises
     ------
     DatasetError
-        The dataset's folder cannot be written.
+        If the dataset's folder cannot be written.
     """
     if (finished := read_receipt(job, plan.name)) is not None:
         failed = {failure.recording_id: failure for failure in finished.failures}
@@ -144,7 +144,7 @@ def write_shard(
             report(SpanOutcome(span, 0 if failure else span.chunks, failure, reused=True))
         return finished
     failures: list[Failure] = []
-    # In the store's scratch folder, which a later run clears even if this one is killed.
+    # A later run clears the store's scratch folder, even if this run is killed.
     with job.store.scratch() as spool:
         batches = _extract_rows(plan, job, decoder, spool, failures, report)
         summary = _write_rows(plan.name, plan.split, batches, failures, job)
@@ -155,17 +155,17 @@ def write_shard(
 def withdraw_recordings(
     summary: ShardSummary, recording_ids: Collection[str], job: ExtractJob
 ) -> ShardSummary:
-    """Write a shard anew without some recordings, from its own rows, decoding nothing.
+    """Rewrite a shard without some recordings, from its own rows; nothing is decoded.
 
-    A recording is in a dataset whole or not at all: where one of its spans failed, its
-    rows leave the shards that hold its other spans.
+    A dataset holds all rows of a recording or none. If one span of a recording failed, its rows
+    are therefore removed from the shards that hold its other spans.
     """
-    gone = {entry.recording_id for entry in summary.recordings} & set(recording_ids)
-    if not gone or summary.parquet is None:
+    removed = {entry.recording_id for entry in summary.recordings} & set(recording_ids)
+    if not removed or summary.parquet is None:
         return summary
-    plan = digest("withdrawn", summary.name, *sorted(gone))
-    kept = (without(batch, gone) for batch in read_shard(job.store, summary))
-    expected = [entry for entry in summary.recordings if entry.recording_id not in gone]
+    plan = digest("withdrawn", summary.name, *sorted(removed))
+    kept = (without(batch, removed) for batch in read_shard(job.store, summary))
+    expected = [entry for entry in summary.recordings if entry.recording_id not in removed]
     return write_again(plan, summary.split, kept, expected, job, summary.failures)
 
 
@@ -177,30 +177,31 @@ def write_again(
     job: ExtractJob,
     failures: Iterable[Failure] = (),
 ) -> ShardSummary:
-    """Write a shard of rows that are there already, unless it is.
+    """Write a shard from existing rows, unless it is already finished, and return its summary.
 
     Parameters
     ----------
     plan
-        Digest of what the shard is written from.
+        Digest of the rows that the shard is written from.
     split
-        The shard's.
+        Split of the shard.
     batches
-        The shard's rows; asked for only if they are needed.
+        Rows of the shard; they are read only if the shard is not finished.
     expected
-        What the shard must hold of each recording, in any order; a recording may come in parts.
+        Rows that the shard must hold of each recording, in any order. A recording may come in
+        several parts.
     job
-        The run that writes the shard.
+        Job that writes the shard.
     failures
-        Recordings of the plan that the shard holds nothing of.
+        Failures of recordings of which the shard holds no rows.
 
     Raises
     ------
     RuntimeError
-        The batches lack rows of a recording, or have too many: nothing may be committed.
+        If the batches lack rows of a recording, or have too many. Nothing may be committed then.
     """
     if (finished := read_receipt(job, plan)) is not None:
-        # The plan is of rows; which recordings failed may be another now.
+        # The plan depends on the rows only; the failures may be different now.
         return replace(finished, failures=tuple(failures))
     summary = _write_rows(plan, split, batches, list(failures), job)
     summary = _require_rows(summary, expected)
@@ -209,52 +210,53 @@ def write_again(
 
 
 def _require_rows(summary: ShardSummary, expected: Iterable[RecordingRows]) -> ShardSummary:
-    wanted: dict[str, RecordingRows] = {}
+    """Return the summary; raise ``RuntimeError`` if it does not have the expected rows."""
+    required: dict[str, RecordingRows] = {}
     for entry in expected:
-        known = wanted.get(entry.recording_id)
-        wanted[entry.recording_id] = add_rows(known, entry) if known else entry
-    held = {entry.recording_id: entry for entry in summary.recordings}
-    for recording_id in sorted(wanted.keys() | held.keys()):
-        if not is_same(held.get(recording_id), wanted.get(recording_id)):
+        known = required.get(entry.recording_id)
+        required[entry.recording_id] = add_rows(known, entry) if known else entry
+    written = {entry.recording_id: entry for entry in summary.recordings}
+    for recording_id in sorted(required.keys() | written.keys()):
+        if not is_same(written.get(recording_id), required.get(recording_id)):
             raise RuntimeError(
-                f"shard {summary.name} was written with {held.get(recording_id)}, and it must hold "
-                f"{wanted.get(recording_id)}: its rows come of others"
+                f"shard {summary.name} was written with {written.get(recording_id)}, but must hold "
+                f"{required.get(recording_id)}: the rows that it was written from are wrong"
             )
-    # What an older melmill wrote has no digest, neither here nor in the index.
-    entries = (replace(one, digest=wanted[one.recording_id].digest) for one in held.values())
+    # Rows that an older melmill wrote have no digest, neither here nor in the index.
+    entries = (replace(rows, digest=required[name].digest) for name, rows in written.items())
     return replace(summary, recordings=tuple(entries))
 
 
 def is_same(held: RecordingRows | None, wanted: RecordingRows | None) -> bool:
-    """Tell whether a shard holds of a recording what it must hold."""
+    """Return whether a shard holds the rows of a recording that it must hold."""
     if held is None or wanted is None:
         return False
     return held.rows == wanted.rows and (held.digest == wanted.digest or not wanted.digest)
 
 
 def read_shard(store: Store, summary: ShardSummary) -> Iterator[RowBatch]:
-    """Read a shard's rows, a row group at a time.
+    """Yield a shard's rows, one row group at a time.
 
     Raises
     ------
     DatasetError
-        It is missing or damaged.
+        If the shard is missing or damaged.
     """
     if summary.parquet is not None:
         with store.reading_shard(summary.parquet.name) as file:
             for batch in read_rows(file):
-                # Python's own values, as they were when the rows were made.
+                # Python values, as they were when the rows were made.
                 columns = {name: _as_list(values) for name, values in batch.columns.items()}
                 yield RowBatch(columns, batch.mel)
 
 
 def _as_list(values: Any) -> list[Any]:
-    listed: list[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    return listed
+    as_list: list[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    return as_list
 
 
 def without(batch: RowBatch, gone: Collection[str]) -> RowBatch:
-    """Leave some recordings' rows out of a batch."""
+    """Return a batch without the rows of some recordings."""
     keep = [i for i, name in enumerate(batch.columns["recording_id"]) if name not in gone]
     columns = {name: [values[i] for i in keep] for name, values in batch.columns.items()}
     return RowBatch(columns, batch.mel[keep])
@@ -270,7 +272,7 @@ def _extract_rows(
 ) -> Iterator[RowBatch]:
     for number, span in enumerate(plan.spans):
         following = plan.spans[number + 1 : number + 1 + _UPCOMING]
-        upcoming = [job.source(r) for r in _from_start(following)]
+        upcoming = [job.source(recording) for recording in _read_from_start(following)]
         source = job.source(span.probed.recording)
         started = time.perf_counter()
         try:
@@ -279,16 +281,16 @@ def _extract_rows(
             )
         except RecordingError as error:
             failures.append(Failure.of(span.probed.recording, error))
-            took_seconds = time.perf_counter() - started
-            report(SpanOutcome(span, 0, failures[-1], decode_seconds=took_seconds))
+            decode_seconds = time.perf_counter() - started
+            report(SpanOutcome(span, 0, failures[-1], decode_seconds=decode_seconds))
             continue
         yield from _spooled(span, rows, job, spool)
-        took = rows.decode_seconds, rows.features_seconds
-        report(SpanOutcome(span, len(rows.chunk_index), None, False, *took))
+        durations = rows.decode_seconds, rows.features_seconds
+        report(SpanOutcome(span, len(rows.chunk_index), None, False, *durations))
 
 
-def _from_start(spans: Sequence[Span]) -> Iterator[Recording]:
-    """Give the recordings that are read from their start on."""
+def _read_from_start(spans: Sequence[Span]) -> Iterator[Recording]:
+    """Yield the recordings that are read from their start."""
     for span in spans:
         if span.first_chunk == 0 and span.origin_sample == 0:
             yield span.probed.recording
@@ -296,7 +298,10 @@ def _from_start(spans: Sequence[Span]) -> Iterator[Recording]:
 
 @contextmanager
 def _spool_errors(spool: Path) -> Iterator[None]:
-    """Name the working files in their errors, which would pass for the dataset's."""
+    """Turn an error of the working files into an error that names them.
+
+    Otherwise the error would look like an error of the dataset's files.
+    """
     try:
         yield
     except OSError as error:
@@ -304,6 +309,7 @@ def _spool_errors(spool: Path) -> Iterator[None]:
 
 
 def _spooled(span: Span, rows: SpanRows, job: ExtractJob, spool: Path) -> Iterator[RowBatch]:
+    """Yield a span's rows, with the spectrograms that the decoder process wrote to a file."""
     shape = job.features.shape
     size = max(1, _READ_BYTES // (4 * math.prod(shape)))
     with _spool_errors(spool), spool.open("rb") as file:
@@ -311,7 +317,7 @@ def _spooled(span: Span, rows: SpanRows, job: ExtractJob, spool: Path) -> Iterat
             part = slice(start, min(start + size, len(rows.chunk_index)))
             mel = np.empty((part.stop - part.start, *shape), np.float32)
             if file.readinto(mel.data) < mel.nbytes:
-                raise RuntimeError(f"{spool} holds fewer rows than the span has")
+                raise RuntimeError(f"{spool} holds fewer rows than the span")
             round_to_resolution(mel, job.features.resolution)
             yield RowBatch(_columns(span, rows, part, job), mel)
 
@@ -335,16 +341,17 @@ def _columns(span: Span, rows: SpanRows, part: slice, job: ExtractJob) -> dict[s
 
 
 def row_group_rows(job: ExtractJob) -> int:
-    """Rows of a row group: as configured, within a bound of memory."""
+    """Return the number of rows in a row group: the configured number, limited by memory."""
     n_mels, frames = job.features.shape
     return max(1, min(job.writer.row_group_rows, _ROW_GROUP_BYTES // (4 * n_mels * frames)))
 
 
 def regroup(batches: Iterable[RowBatch], size: int) -> Iterator[RowBatch]:
-    """Join and divide batches so that each but the last has so many rows.
+    """Yield the rows of batches in new batches of a given size; the last may be smaller.
 
-    They share one buffer: each is to be used before the next is asked for. Memory taken anew
-    for every row group would lie in other places each time, and a worker grow with its shard.
+    The new batches share one buffer: use each batch before you request the next. If every row
+    group had new memory, it would lie at a new address each time, and the worker's memory
+    would grow with its shard.
     """
     group: Float32Array | None = None
     columns: defaultdict[str, list[Any]] = defaultdict(list)
@@ -402,7 +409,10 @@ def _open_writer(form: str, path: Path, job: ExtractJob, metadata: dict[str, str
 def _publish(
     paths: dict[Any, Path], plan: str, split: str, job: ExtractJob
 ) -> tuple[str, dict[str, FileEntry]]:
-    """Name the shard by its content, and put its files into the dataset."""
+    """Put a shard's files into the dataset; return the shard's name and its file entries.
+
+    The name is a digest of the plan and of the files' content.
+    """
     checksums = {form: _checksum(path) for form, path in paths.items()}
     name = digest(plan, *(checksums[form] for form in sorted(checksums)))
     entries = {
@@ -416,7 +426,7 @@ def _publish(
 
 
 def shard_file(form: str, split: str, name: str) -> str:
-    """Name a shard's file of a format, relative to the dataset.
+    """Return the name of a shard's file in a format, relative to the dataset.
 
     >>> shard_file("parquet", "train", "5f"), shard_file("tfrecord", "train", "5f")
     ('split=train/part-5f.parquet', 'tfrecord/train/part-5f.tfrecord')
@@ -431,15 +441,15 @@ def _checksum(path: Path) -> str:
 
 
 def _publish_once(path: Path, entry: FileEntry, shard: str, store: Store) -> None:
-    """Put a file under a name that says what is in it, unless it is there."""
+    """Put a file into the dataset, unless a file with that name and size exists."""
     present = store.size(entry.name)
     if present == entry.size_bytes:
         return
     if present is not None and is_indexed(store, shard):
         raise DatasetError(
-            f"{store.root}: {entry.name} has {present:,} bytes and was written with "
-            f"{entry.size_bytes:,}: it is damaged, and a kept snapshot names it. melmill validate "
-            "says what else is; remove the file, and run the same command again"
+            f"{store.root}: {entry.name} has {present:,} bytes, but {entry.size_bytes:,} were "
+            "written: it is damaged, and a kept snapshot uses it. melmill validate lists all "
+            "damage; remove the file, and run the same command again"
         )
     store.publish(path, entry.name)
 

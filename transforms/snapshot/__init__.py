@@ -1,1 +1,1 @@
-"""Snapshots of a dataset: the commit, its index, totals and card."""
+"""Snapshots of a dataset: the commit, its index, its totals and its card."""

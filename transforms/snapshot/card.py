@@ -1,8 +1,8 @@
-"""The dataset card: what the current snapshot holds and how to load it, for people and for
-Hugging Face ``datasets``, which reads the file lists and the shape of ``mel`` from its head.
+"""The dataset card: describes the current snapshot and how to load it, for people and tools.
 
-The card and the files beside it are derived from a snapshot: each says which one it describes,
-and all can be written again at any time.
+Hugging Face ``datasets`` reads the file lists and the shape of ``mel`` from the card's head. The
+card and its side files are derived from a snapshot. Each names the snapshot that it describes, and
+all can be written again at any time.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from melmill.transforms.snapshot.delta import Snapshot
 from melmill.transforms.snapshot.totals import SplitContent, Totals, training_split
 from melmill.transforms.store.folders import Store
 
-#: Names of files, relative to the dataset, by split.
+#: File names, relative to the dataset, by split.
 FileLists = dict[str, list[str]]
 
-#: Key of the index that a file describes; no split can have this name.
+#: Key in a side file that names its index; no split can have this name.
 _MARK = "_index"
 _STATISTICS = "statistics.json"
 _FILE_LISTS, _TFDS_FEATURES = "tfrecord/files.json", "tfrecord/features.json"
 
-#: A label's classes are told one by one, and kept in the commit, up to this many.
+#: Maximum number of classes of a label that the card describes and the commit holds.
 _FEW = 20
-#: Classes that a line names.
+#: Maximum number of classes that a line names.
 _SHOWN = 3
 
 _HF_TYPES = {"double": "float64", "float": "float32"}
 
 
 def write_card(store: Store, snapshot: Snapshot, totals: Totals, schema: RowSchema) -> None:
-    """Write ``README.md``, ``statistics.json`` and, for TFRecord, its features and file lists."""
+    """Write ``README.md``, ``statistics.json`` and, for TFRecord, features and file lists."""
     parquet, tfrecord = list_files(store, snapshot)
     mark = {_MARK: snapshot.index}
     if tfrecord:
@@ -50,11 +50,11 @@ def write_card(store: Store, snapshot: Snapshot, totals: Totals, schema: RowSche
 
 
 def stale_files(store: Store, snapshot: Snapshot, schema: RowSchema) -> list[str]:
-    """Name the side files of a dataset that do not describe a snapshot: the card and its like."""
+    """Return the names of the card and the side files that do not describe the snapshot."""
     _, tfrecord = list_files(store, snapshot)
     stale = [] if _card_describes(store, snapshot) else ["README.md"]
     marked = [_STATISTICS]
-    # A list that is left of a snapshot before must be seen to be empty now.
+    # If an earlier snapshot left file lists, they must be replaced, even by empty lists.
     if tfrecord or store.size(_FILE_LISTS) is not None:
         marked.append(_FILE_LISTS)
     stale += [name for name in marked if _read_json(store, name).get(_MARK) != snapshot.index]
@@ -72,18 +72,18 @@ def _card_describes(store: Store, snapshot: Snapshot) -> bool:
 
 
 def _read_json(store: Store, name: str) -> dict[str, Any]:
-    """Read a small file; what is missing or cannot be read describes nothing."""
+    """Return the object in a small JSON file; ``{}`` if the file is missing or unreadable."""
     try:
-        found = json.loads(store.read(name))
+        content = json.loads(store.read(name))
     except (FileNotFoundError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def list_files(store: Store, snapshot: Snapshot) -> tuple[FileLists, FileLists]:
-    """Name the snapshot's Parquet files, and its TFRecord files, of each split.
+    """Return the names of the snapshot's Parquet files and TFRecord files, by split.
 
-    No TFRecord files at all where a shard has none: what is left would be a part of the rows.
+    If any shard has no TFRecord file, no TFRecord files are returned: they would lack rows.
     """
     parquet: FileLists = {}
     tfrecord: FileLists = {}
@@ -102,41 +102,42 @@ def _sorted(lists: FileLists) -> FileLists:
 
 
 def to_json(value: Any) -> bytes:
-    """Write a small file of a dataset or a view that people may read, too."""
+    """Return the content of a small JSON file that people may also read."""
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
 def statistics(totals: Totals) -> dict[str, Any]:
-    """Give what normalisation needs, and how rows are distributed.
+    """Return the statistics of a snapshot: mel bands for normalisation, and distributions.
 
     Returns
     -------
     dict
-        :func:`band_statistics`, and ``splits``: of each, ``recordings``, ``rows``,
-        ``seconds``, histograms ``seconds_histogram`` of its recordings and ``peak_dbfs``
-        and ``rms_dbfs`` of its rows, ``labels`` (``value``, ``rows`` and ``recordings`` of
-        each class; ``null`` where there are too many) and ``balance`` of all splits.
+        Keys of :func:`band_statistics`, and ``splits`` and ``balance`` (see
+        :func:`label_balance`). ``splits`` has for each split: ``recordings``, ``rows``,
+        ``seconds``; the histogram ``seconds_histogram`` of its recordings, and the histograms
+        ``peak_dbfs`` and ``rms_dbfs`` of its rows; ``labels`` (``value``, ``rows`` and
+        ``recordings`` of each class; ``null`` if there are too many classes).
     """
     splits = {name: _split_statistics(split) for name, split in sorted(totals.splits.items())}
     return {**band_statistics(totals), "splits": splits, "balance": label_balance(totals)}
 
 
 def brief_statistics(totals: Totals) -> dict[str, Any]:
-    """Give the :func:`statistics` that a commit holds: without labels of more than a few classes.
+    """Return the :func:`statistics` for a commit, without labels of many classes.
 
-    Every reader of a Delta table reads its commits.
+    Every reader of a Delta table reads its commits, so they must stay small.
     """
-    found = statistics(totals)
-    labels = [name for name, one in found["balance"].items() if one["classes"] <= _FEW]
+    full = statistics(totals)
+    labels = [name for name, entry in full["balance"].items() if entry["classes"] <= _FEW]
     splits = {
         name: {**split, "labels": {label: split["labels"].get(label) for label in labels}}
-        for name, split in found["splits"].items()
+        for name, split in full["splits"].items()
     }
-    return {**found, "splits": splits, "balance": {name: found["balance"][name] for name in labels}}
+    return {**full, "splits": splits, "balance": {name: full["balance"][name] for name in labels}}
 
 
 def band_statistics(totals: Totals) -> dict[str, Any]:
-    """Give mean and standard deviation of each mel band over the training split."""
+    """Return mean and standard deviation of each mel band over the training split."""
     moments = totals.moments
     if moments is None:
         return {}
@@ -151,8 +152,9 @@ def band_statistics(totals: Totals) -> dict[str, Any]:
 
 
 def label_balance(totals: Totals) -> dict[str, dict[str, Any]]:
-    """Compare the classes of the splits; see
-    :func:`~melmill.transforms.rows.distribution.balance`.
+    """Return how evenly classes are divided among the splits, by label.
+
+    See :func:`~melmill.transforms.rows.distribution.balance`.
     """
     splits = sorted(totals.splits.items())
     return balance({name: content.distribution for name, content in splits})
@@ -162,8 +164,8 @@ def _split_statistics(content: SplitContent) -> dict[str, Any]:
     distribution = content.distribution
     labels: dict[str, Any] = dict.fromkeys(distribution.many)
     for entry in sorted(distribution.classes, key=lambda entry: -entry.rows):
-        said = {"value": entry.value, "rows": entry.rows, "recordings": entry.recordings}
-        labels.setdefault(entry.column, []).append(said)
+        counts = {"value": entry.value, "rows": entry.rows, "recordings": entry.recordings}
+        labels.setdefault(entry.column, []).append(counts)
     return {
         "recordings": content.recordings,
         "rows": content.rows,
@@ -176,14 +178,14 @@ def _split_statistics(content: SplitContent) -> dict[str, Any]:
 
 
 def _histogram(edges: Sequence[int], counts: Sequence[int]) -> dict[str, list[int]]:
-    """Bins are open at both ends: one count more than there are edges."""
+    """Return a histogram; the first and last bins are open, so counts exceed edges by one."""
     return {"edges": list(edges), "counts": list(counts)}
 
 
 def view_card(
     files: FileLists, snapshot: Snapshot, totals: Totals, schema: RowSchema, normalize: str
 ) -> bytes:
-    """Write the card of a view in Hugging Face's own layout, with these Parquet files."""
+    """Return the card of a view in Hugging Face's layout, with its Parquet files."""
     about = _about(snapshot, totals, schema, twins=False)
     if normalize != "none":
         about += f"\n`mel` is normalised: {normalize}, each band to mean 0 and deviation 1.\n"
@@ -193,9 +195,9 @@ def view_card(
 def past_card(
     store: Store, snapshot: Snapshot, totals: Totals, schema: RowSchema
 ) -> tuple[bytes, dict[str, FileLists]]:
-    """Write the card of a snapshot that need not be the current one, and list its files.
+    """Return the card and the file lists of any snapshot, which may be an earlier snapshot.
 
-    Both name files by where they lie, not relative to the card.
+    Both contain absolute paths or URLs, not paths relative to the card.
     """
     root = store.path("") if store.is_local else f"{store.root}/"
     parquet, tfrecord = (
@@ -208,8 +210,8 @@ def past_card(
 
 def _card(files: FileLists, snapshot: Snapshot, totals: Totals, schema: RowSchema) -> str:
     about = _about(snapshot, totals, schema)
-    said = _SNAPSHOT.format(index=snapshot.index)
-    return _head(files, schema) + about + _AFTERWARDS + _features(snapshot) + said
+    mark = _SNAPSHOT.format(index=snapshot.index)
+    return _head(files, schema) + about + _AFTERWARDS + _features(snapshot) + mark
 
 
 def _head(files: FileLists, schema: RowSchema) -> str:
@@ -262,19 +264,19 @@ def _labels(totals: Totals) -> str:
 
 
 def balance_lines(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Say how evenly the classes of labels with a few of them are divided among the splits."""
-    for column, one in found.items():
-        if one["classes"] > _FEW:
+    """Yield a line for each label with few classes: how evenly the splits share its classes."""
+    for column, entry in found.items():
+        if entry["classes"] > _FEW:
             continue
-        most = one["largest_difference"]
+        most = entry["largest_difference"]
         line = (
-            f"{column}: {one['classes']:,} classes; shares differ by at most "
+            f"{column}: {entry['classes']:,} classes; shares differ by at most "
             f"{100 * abs(most['share'] - most['overall']):.1f} points ({_class(most['value'])}: "
             f"{most['share']:.1%} of {most['split']}, {most['overall']:.1%} of all)"
         )
-        for split, values in one["missing"].items():
-            some = ", ".join(_class(value) for value in values[:_SHOWN])
-            line += f"; {split} lacks {len(values):,}: {some}{', …' * (len(values) > _SHOWN)}"
+        for split, values in entry["missing"].items():
+            shown = ", ".join(_class(value) for value in values[:_SHOWN])
+            line += f"; {split} lacks {len(values):,}: {shown}{', …' * (len(values) > _SHOWN)}"
         yield line
 
 

@@ -1,12 +1,11 @@
-"""A snapshot: one version of the dataset's Delta table, committed at once.
+"""A snapshot: one version of the dataset's Delta table, committed atomically.
 
-Workers write shards, which nobody sees; the launcher then makes one commit that adds the
-new ones and removes those that no longer belong. A reader of the table sees the snapshot
-before it or the one after it.
+Workers write shards, which readers do not see yet. The launcher then makes one commit that adds
+the new shards and removes the shards that are no longer needed. A reader of the table sees either
+the old snapshot or the new snapshot.
 
-A commit describes what an index says, and nothing else: it is refused unless the index is whole,
-the files are there with the sizes that the index gives, and the table then has exactly the
-index's rows.
+A commit contains exactly what an index describes. It is refused unless the index is complete, the
+files exist with the sizes in the index, and the table then has exactly the index's rows.
 """
 
 from __future__ import annotations
@@ -35,59 +34,63 @@ from melmill.transforms.store.retries import insist
 _KEY = "melmill"
 _APPLICATION = "melmill"
 
-#: What a commit's metadata and its index look like; raised where older readers would misread it.
-#: The first lacked what a refresh goes by, the second rows and run; up to the third, commits held
-#: the list of what was taken down themselves. All can be read.
+#: Version of the format of a commit's metadata and of its index. It is raised when older readers
+#: would misread the new format. Format 1 lacks the values that a refresh needs; format 2 lacks
+#: rows and run; up to format 3, the commit itself holds the list of recordings that were taken
+#: down. All formats can be read.
 FORMAT = 4
 
-#: Each index has it, and melmill removes it first.
+#: File that each index has, and that melmill removes first.
 _FIRST_PART = "/recordings-00000.parquet"
 
-#: Files that a store is asked about one by one.
+#: Maximum number of files whose sizes are requested one by one.
 _FEW_FILES = 32
 
-#: Commits that are read to find the current snapshot, which is nearly always the latest.
+#: Number of commits that are read first; the latest is nearly always the current snapshot.
 _FEW_COMMITS = 4
 
-#: Shards carry no time of their making: the same shard is the same action.
+#: Modification time of shards in the table: always the same, so that equal shards give equal
+#: actions.
 _NO_TIME = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a commit says of itself.
+    """The metadata that a commit holds about its snapshot.
 
     Attributes
     ----------
     version
         Version of the Delta table.
     index
-        Which index in ``index/`` belongs to it.
+        Name of the snapshot's index in ``index/``.
     configuration
-        The recipe that it was made with.
+        Configuration with which the snapshot was made.
     catalogue
-        Where its recordings come from.
+        URI of the catalogue.
     features
-        The feature configuration's canonical JSON.
+        Canonical JSON of the feature configuration.
     statistics
-        Of its mel bands and rows; see :func:`~melmill.transforms.snapshot.card.brief_statistics`.
+        Statistics of mel bands and rows; see
+        :func:`~melmill.transforms.snapshot.card.brief_statistics`.
     operation
-        The command that committed it.
+        Command that committed the snapshot.
     parts
-        Into how many parts the index's recordings are divided; 0 where that was not recorded.
+        Number of parts of the index; 0 if it was not recorded.
     listed_ms
-        When the listing of the catalogue began that it rests on; milliseconds since 1970.
+        Time when the listing of the catalogue began, in milliseconds since 1970.
     dataset_version
-        Counts the schemas: raised whenever the columns or the shape of ``mel`` change.
+        Number of the schema; it grows whenever the columns or the shape of ``mel`` change.
     taken_down
-        File that lists the recordings which were erased, and stay away whatever the catalogue
-        says (see :mod:`~melmill.transforms.catalogue.taken_down`); ``""`` where there are none.
+        File that lists the recordings which were erased and stay out of the dataset, even if the
+        catalogue lists them (see :mod:`~melmill.transforms.catalogue.taken_down`); ``""`` if
+        there are none.
     replaced
-        Of a takedown: the index that each earlier snapshot's became.
+        New index for each index of an earlier snapshot that a takedown replaced.
     rows
-        Rows that it holds; −1 where that was not recorded.
+        Number of rows; −1 if it was not recorded.
     run
-        Which attempt of which run committed it; ``""`` where that was not recorded.
+        Run and attempt that committed the snapshot; ``""`` if not recorded.
     """
 
     version: int
@@ -113,12 +116,12 @@ class Past:
     Attributes
     ----------
     snapshot
-        As it was committed, but for what was erased since: its ``version`` is its own commit's,
-        its ``index`` the one that describes it now.
+        Snapshot as it was committed, except for recordings that were erased since. ``version``
+        is the version of its commit; ``index`` is the index that describes it now.
     committed_ms
-        When it was committed; milliseconds since 1970.
+        Time of the commit, in milliseconds since 1970.
     kept
-        Whether it is still there: ``gc`` removes old ones.
+        Whether the snapshot can still be read: ``gc`` removes old snapshots.
     """
 
     snapshot: Snapshot
@@ -127,25 +130,25 @@ class Past:
 
 
 def open_table(store: Store, version: int | None = None) -> DeltaTable | None:
-    """Open the dataset's Delta table; ``None`` where there is none.
+    """Return the dataset's Delta table; ``None`` if there is no table.
 
     Raises
     ------
     DatasetError
-        Its log is damaged.
+        If the table's log is damaged.
     """
     try:
-        place, options = _table_uri(store), _options(store)
-        # Of an answer that breaks off, Delta's own client does not ask again.
-        return insist(lambda: DeltaTable(place, version=version, storage_options=options))
+        uri, options = _table_uri(store), _options(store)
+        # Delta's own client does not retry after a response that breaks off.
+        return insist(lambda: DeltaTable(uri, version=version, storage_options=options))
     except TableNotFoundError:
         return None
     except DeltaError as error:
-        said = str(error).partition("\n")[0]
-        raise DatasetError(f"{store.root}: the Delta log cannot be read: {said}") from error
+        reason = str(error).partition("\n")[0]
+        raise DatasetError(f"{store.root}: the Delta log cannot be read: {reason}") from error
     except OSError as error:
-        said = _last_leaf(error)
-        raise DatasetError(f"{store.root}: the Delta log cannot be read: {said}") from error
+        reason = _innermost_message(error)
+        raise DatasetError(f"{store.root}: the Delta log cannot be read: {reason}") from error
 
 
 def _table_uri(store: Store) -> str:
@@ -157,69 +160,72 @@ def _options(store: Store) -> dict[str, str] | None:
 
 
 def read_snapshot(store: Store) -> Snapshot | None:
-    """Read what the current snapshot says of itself; ``None`` where nothing was committed.
+    """Return the current snapshot; ``None`` if nothing was committed.
 
     Raises
     ------
     DatasetError
-        There is a Delta table, but none of ours, or one that a newer melmill made.
+        If the Delta table was made by another tool or by a newer melmill.
     """
     table = open_table(store)
     if table is None:
         return None
-    # To Delta's library such a commit is one that changed nothing.
+    # Delta's library reads an empty commit as a commit that changed nothing.
     if store.size(f"_delta_log/{table.version():020d}.json") == 0:
         raise DatasetError(
             f"{store.root}: the Delta log is damaged: its commit {table.version()} is empty"
         )
     for commit in _commits(table):
         if (text := commit.get(_KEY)) is not None:
-            # The table's version, not the commit's: another tool may have tidied up since.
+            # The table's version, not the commit's: another tool may have committed since.
             return _parse(store, json.loads(text), table.version())
-    raise DatasetError(f"{store.root} is a Delta table, but not one that melmill made")
+    raise DatasetError(
+        f"{store.root} is a Delta table, but melmill did not make it; choose another folder"
+    )
 
 
 def _commits(table: DeltaTable) -> Iterator[dict[str, Any]]:
-    """Yield what the commits say, the latest first; only the latest few are read at first."""
+    """Yield the metadata of commits, the latest first; at first only a few commits are read."""
     latest = insist(lambda: table.history(_FEW_COMMITS))
     yield from latest
     if len(latest) == _FEW_COMMITS:
         yield from insist(table.history)[_FEW_COMMITS:]
 
 
-def _parse(store: Store, said: dict[str, Any], version: int) -> Snapshot:
-    if (form := said.pop("format", FORMAT)) > FORMAT:
+def _parse(store: Store, metadata: dict[str, Any], version: int) -> Snapshot:
+    if (form := metadata.pop("format", FORMAT)) > FORMAT:
         raise DatasetError(
             f"{store.root}: version {version} was committed by a newer melmill, in format {form}, "
-            f"and this one reads format {FORMAT}; install the newer one"
+            f"and this melmill reads up to format {FORMAT}; install the newer melmill"
         )
-    if not isinstance(listed := said.pop("taken_down", ""), str):
-        listed = json.dumps(listed) if listed else ""
-    return Snapshot(version=version, taken_down=listed, **said)
+    if not isinstance(taken_down := metadata.pop("taken_down", ""), str):
+        taken_down = json.dumps(taken_down) if taken_down else ""
+    return Snapshot(version=version, taken_down=taken_down, **metadata)
 
 
 def read_history(store: Store) -> list[Past]:
-    """Read all snapshots that were ever committed, the latest first.
+    """Return all snapshots that were ever committed, the latest first.
 
     Raises
     ------
     DatasetError
-        There is none, or the log cannot be read.
+        If there is no snapshot, or the log cannot be read.
     """
     require_snapshot(store)
-    # The first to be removed of an index: what is left without it is no longer whole.
+    # gc removes this file of an index first: an index without it is no longer complete.
     indexes = {name.split("/")[1] for name in store.names("index") if name.endswith(_FIRST_PART)}
     table = open_table(store)
     replaced: dict[str, str] = {}
     history: list[Past] = []
-    for said in insist(table.history) if table else ():
-        if (text := said.get(_KEY)) is None:
+    for entry in insist(table.history) if table else ():
+        if (text := entry.get(_KEY)) is None:
             continue
-        snapshot = _parse(store, json.loads(text), said["version"])
+        snapshot = _parse(store, json.loads(text), entry["version"])
         if not history:
-            # The current snapshot is the dataset's, and what it lacks is damage.
+            # The current snapshot is always kept: if files of its index are missing, the
+            # dataset is damaged.
             indexes.add(snapshot.index)
-        history.append(_past(snapshot, said["timestamp"], replaced, indexes))
+        history.append(_past(snapshot, entry["timestamp"], replaced, indexes))
         for before, after in snapshot.replaced.items():
             replaced.setdefault(before, replaced.get(after, after))
     return history
@@ -232,13 +238,13 @@ def _past(
     indexes: Collection[str],
 ) -> Past:
     if (index := replaced.get(snapshot.index)) is not None:
-        # What the commit says of its rows is not true any more.
+        # The commit's statistics are no longer true, because rows were erased.
         snapshot = replace(snapshot, index=index, statistics={})
     return Past(snapshot, committed_ms, snapshot.index in indexes)
 
 
 def index_names(history: Iterable[Past]) -> set[str]:
-    """Name all indexes that commits ever named, also those that were replaced."""
+    """Return the names of all indexes that commits ever named, also of replaced indexes."""
     names = {past.snapshot.index for past in history}
     for past in history:
         names |= {*past.snapshot.replaced, *past.snapshot.replaced.values()}
@@ -246,7 +252,7 @@ def index_names(history: Iterable[Past]) -> set[str]:
 
 
 def logged_files(store: Store) -> Iterator[str]:
-    """Name the Parquet files of all versions of the table, also those long removed."""
+    """Yield the Parquet files of all versions of the table, also of removed files."""
     for name in store.names("_delta_log"):
         if re.fullmatch(r"_delta_log/[0-9]{20}\.json", name):
             for line in store.read(name).splitlines():
@@ -255,28 +261,28 @@ def logged_files(store: Store) -> Iterator[str]:
 
 
 def require_past(store: Store, version: int) -> Past:
-    """Read one kept snapshot, or say which there are.
+    """Return a kept snapshot by its version.
 
     Raises
     ------
     DatasetError
-        There is no such version, or it is no longer kept.
+        If there is no such version, or it is no longer kept. The message names kept versions.
     """
     history = read_history(store)
     kept = [past.snapshot.version for past in history if past.kept]
-    # Between two of ours, another tool may have committed something that changed no row.
-    found = next((past for past in history if past.snapshot.version <= version), None)
+    # Between two snapshots, another tool may have made a commit that changed no row.
+    past = next((past for past in history if past.snapshot.version <= version), None)
     latest = open_table(store)
-    if found is None or not found.kept or latest is None or version > latest.version():
-        some = ", ".join(map(str, kept[:20])) + (", …" if len(kept) > 20 else "")
-        was = "is no longer kept" if found and not found.kept else "is not in its history"
-        raise DatasetError(f"{store.root}: version {version} {was}; kept: {some}")
-    return found
+    if past is None or not past.kept or latest is None or version > latest.version():
+        kept_text = ", ".join(map(str, kept[:20])) + (", …" if len(kept) > 20 else "")
+        problem = "is no longer kept" if past and not past.kept else "is not in its history"
+        raise DatasetError(f"{store.root}: version {version} {problem}; kept: {kept_text}")
+    return past
 
 
 def require_snapshot(store: Store) -> Snapshot:
-    """Read the current snapshot, or say that there is none."""
-    # Asked first, since a store's refusal is clearer from fsspec's clients than from Delta's.
+    """Return the current snapshot; raise ``DatasetError`` if there is none."""
+    # List the folder first: if the store refuses, fsspec's message is clearer than Delta's.
     snapshot = read_snapshot(store) if "_delta_log" in store.top_names() else None
     if snapshot is None:
         raise DatasetError(f"{store.root} holds no dataset: nothing was committed there")
@@ -284,7 +290,7 @@ def require_snapshot(store: Store) -> Snapshot:
 
 
 def table_files(table: DeltaTable) -> Iterator[tuple[str, int, str]]:
-    """Name, size and split of every shard that a version of the table holds."""
+    """Yield the name, size and split of every shard in a version of the table."""
     actions = table.get_add_actions(flatten=True)
     names = actions.column("path").to_pylist()
     sizes = actions.column("size_bytes").to_pylist()
@@ -293,37 +299,37 @@ def table_files(table: DeltaTable) -> Iterator[tuple[str, int, str]]:
 
 
 def table_labels(store: Store, version: int) -> tuple[tuple[LabelColumn, ...], bool]:
-    """Read the label columns of a version of the table, and whether channels have rows each.
+    """Return the label columns of a table's version, and whether each channel has its own rows.
 
-    It is what is known of the rows of a snapshot that has none.
+    A snapshot without rows has no other record of its columns.
     """
     table = open_table(store, version)
     if table is None:
-        raise DatasetError(f"{store.root}: its Delta log has gone")
+        raise DatasetError(f"{store.root}: the Delta log no longer exists")
     columns = pa.schema(table.schema().to_arrow())
     labels = (LabelColumn(f.name, type_name(f.type)) for f in columns if is_label(f.name))
-    return tuple(one for one in labels if one.name != "split"), "channel" in columns.names
+    return tuple(label for label in labels if label.name != "split"), "channel" in columns.names
 
 
 def commit(store: Store, snapshot: Snapshot, schema: Any) -> int:
-    """Make what an index describes the dataset's content, in one commit, and give its version.
+    """Commit the shards of an index as the dataset's content; return the new version.
 
     Parameters
     ----------
     store
-        The dataset.
+        Store of the dataset.
     snapshot
-        What the commit says of itself; its ``version`` is the one it follows, −1 for none.
+        Metadata of the commit. Its ``version`` is the version before the commit, −1 for none.
     schema
         ``pyarrow.Schema`` of the rows and of the partition column.
 
     Raises
     ------
     DatasetError
-        The index or a file is not whole, the table would not hold the index's rows, or the
-        store refused.
+        If the index or a file is incomplete, the table would not hold exactly the index's rows,
+        or the store refused the commit.
     ConflictError
-        Another run has committed since ``snapshot.version``.
+        If another run has committed since ``snapshot.version``.
     """
     rows = require_whole(store, snapshot.index)
     snapshot = replace(snapshot, rows=rows)
@@ -333,33 +339,33 @@ def commit(store: Store, snapshot: Snapshot, schema: Any) -> int:
     try:
         return _write(store, table, actions, snapshot, schema)
     except DeltaError as error:
-        # That another run has just made the table is an error without a class of its own.
+        # If another run has just made the table, the error has no class of its own.
         if isinstance(error, CommitFailedError) or (table is None and open_table(store)):
             return _find_own(store, snapshot, error)
         raise
     except OSError as error:
         raise DatasetError(
-            f"cannot commit to {store.root}: {_last_leaf(error)}; what is finished there stays, "
-            "and the same command goes on from it"
+            f"cannot commit to {store.root}: {_innermost_message(error)}; finished shards stay "
+            "there: run the same command again to continue"
         ) from error
 
 
 def _find_own(store: Store, snapshot: Snapshot, error: DeltaError) -> int:
-    """Give the version that this very run has committed, where only the reply was lost."""
+    """Return the version that this run committed, if only the reply was lost; else raise."""
     table = open_table(store)
     if table is None or table.version() == snapshot.version:
-        said = str(error).partition("\n")[0]
-        raise DatasetError(f"cannot commit to {store.root}: {said}") from error
+        reason = str(error).partition("\n")[0]
+        raise DatasetError(f"cannot commit to {store.root}: {reason}") from error
     for past in read_history(store):
-        found = past.snapshot
-        if snapshot.run and (found.run, found.index) == (snapshot.run, snapshot.index):
-            return found.version
+        committed = past.snapshot
+        if snapshot.run and (committed.run, committed.index) == (snapshot.run, snapshot.index):
+            return committed.version
     raise ConflictError(f"another run committed to {store.root} meanwhile: {error}") from error
 
 
 @dataclass(slots=True)
 class _Actions:
-    """What a commit does to the table."""
+    """The changes that a commit makes to the table."""
 
     adds: list[AddAction] = field(default_factory=list)
     removes: list[RemoveAction] = field(default_factory=list)
@@ -367,32 +373,34 @@ class _Actions:
 
 
 def _actions(store: Store, table: DeltaTable | None, snapshot: Snapshot) -> _Actions:
-    """Compare an index with the table, and see that its files are what it says they are."""
+    """Return the changes from the table to an index, after a check of the index's files."""
     present = {name: (size, split) for name, size, split in table_files(table)} if table else {}
     logged = {} if table is None else _rows_by_file(table)
     actions = _Actions()
-    wanted: set[str] = set()
+    indexed: set[str] = set()
     rows = 0
     files = list(_parquet_files(store, snapshot.index))
     sizes = _sizes(store, [file.name for _, file in files if file.name not in present])
     for shard, file in files:
-        wanted.add(file.name)
+        indexed.add(file.name)
         rows += shard.rows
-        found = present[file.name][0] if file.name in present else sizes.get(file.name)
-        if found != file.size_bytes or logged.get(file.name, shard.rows) != shard.rows:
+        size = present[file.name][0] if file.name in present else sizes.get(file.name)
+        if size != file.size_bytes or logged.get(file.name, shard.rows) != shard.rows:
             raise DatasetError(
-                f"{store.root}: {file.name} has {found or 0:,} bytes, and index/{snapshot.index}/ "
+                f"{store.root}: {file.name} has {size or 0:,} bytes, but index/{snapshot.index}/ "
                 f"describes {file.size_bytes:,} with {shard.rows:,} rows; nothing was committed"
             )
         group = actions.kept if file.name in present else actions.adds
         group.append(_add(shard, file))
     if rows != snapshot.rows:
         raise DatasetError(
-            f"{store.root}: the commit would hold {rows:,} rows, and {snapshot.rows:,} were "
-            "announced; nothing was committed"
+            f"{store.root}: the commit would hold {rows:,} rows, but its index describes "
+            f"{snapshot.rows:,}; nothing was committed"
         )
     actions.removes += [
-        _remove(name, size, split) for name, (size, split) in present.items() if name not in wanted
+        _remove(name, size_bytes, split)
+        for name, (size_bytes, split) in present.items()
+        if name not in indexed
     ]
     return actions
 
@@ -404,52 +412,52 @@ def _parquet_files(store: Store, index: str) -> Iterator[tuple[ShardSummary, Fil
 
 
 def _sizes(store: Store, names: Sequence[str]) -> dict[str, int | None]:
-    """Give the sizes of files, by a listing of their folders where they are many."""
+    """Return the sizes of files; if there are many files, their folders are listed."""
     if len(names) <= _FEW_FILES:
         return {name: store.size(name) for name in names}
     folders = sorted({name.partition("/")[0] for name in names})
-    wanted = set(names)
+    requested = set(names)
     listed = (file for folder in folders for file in store.files(folder))
-    return {file.name: file.size_bytes for file in listed if file.name in wanted}
+    return {file.name: file.size_bytes for file in listed if file.name in requested}
 
 
 def _rows_by_file(table: DeltaTable) -> dict[str, int]:
-    found = table.get_add_actions(flatten=True)
-    if "num_records" not in found.schema.names:
+    actions = table.get_add_actions(flatten=True)
+    if "num_records" not in actions.schema.names:
         return {}
-    names, rows = (found.column(name).to_pylist() for name in ("path", "num_records"))
+    names, rows = (actions.column(name).to_pylist() for name in ("path", "num_records"))
     return {name: number for name, number in zip(names, rows, strict=True) if number is not None}
 
 
 def has_columns(table: DeltaTable, columns: Schema) -> bool:
-    """Tell whether a table has exactly these columns, by name and type.
+    """Return whether a table has exactly these columns, by name and type.
 
-    Comments and other metadata, which other tools set, change no row.
+    Comments and metadata that other tools add are ignored: they change no row.
     """
     return _types(table.schema()) == _types(columns)
 
 
 def _types(schema: Schema) -> dict[str, str]:
-    # Whether a value may be missing is another tool's to tighten or not.
+    # Nullability is ignored: another tool may change it.
     return {
         field.name: re.sub(r'"containsNull":(true|false)', "", field.type.to_json())
         for field in schema.fields
     }
 
 
-def _last_leaf(error: OSError) -> str:
-    """Say what it was: delta-rs's messages are trees, and a store's own words are XML."""
+def _innermost_message(error: OSError) -> str:
+    """Return the innermost message: delta-rs's messages are trees, and a store's are XML."""
     text = str(error)
-    if found := re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)(\n|</Message>)", text, re.DOTALL):
-        return f"{found[1]}: {found[2]}"
+    if xml := re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)(\n|</Message>)", text, re.DOTALL):
+        return f"{xml[1]}: {xml[2]}"
     return text.strip().splitlines()[-1].lstrip("\x1b[0123456789m ↳")
 
 
 def _check_version(store: Store, table: DeltaTable | None, expected: int) -> None:
-    found = -1 if table is None else table.version()
-    if found != expected:
+    version = -1 if table is None else table.version()
+    if version != expected:
         raise ConflictError(
-            f"another run committed version {found} to {store.root} while this one was "
+            f"another run committed version {version} to {store.root} while this run was "
             f"working from version {expected}; nothing of this run was committed"
         )
 
@@ -470,14 +478,14 @@ def _write(
             actions.adds,
             mode="error",
             partition_by=["split"],
-            # Commits say what a snapshot is: Delta would drop the old ones after a month.
+            # Snapshots are described by commits, which Delta would otherwise delete after a month.
             configuration={"delta.enableExpiredLogCleanup": "false"},
             storage_options=_options(store),
             commit_properties=properties,
         )
         return 0
     mode, columns = _mode(store, table, columns, actions)
-    # Overwriting removes by itself whatever is there.
+    # An overwrite removes all present files without remove actions.
     removes = actions.removes if mode == "append" else []
     table.create_write_transaction(
         [*actions.adds, *removes],
@@ -493,10 +501,10 @@ def _write(
 def _mode(
     store: Store, table: DeltaTable, columns: Schema, actions: _Actions
 ) -> tuple[Literal["append", "overwrite"], Schema]:
-    """Choose how the table's columns become the commit's: only overwriting changes them.
+    """Return the write mode and the columns of a commit; only an overwrite changes columns.
 
-    A file cannot be removed and added by one commit, so files that stay keep the table's
-    columns: it may have more than their rows.
+    One commit cannot remove and add the same file, so the table keeps its columns while files
+    stay. The table may have columns that the rows lack.
     """
     before, now = _types(table.schema()), _types(columns)
     if before == now or (actions.kept and now.items() <= before.items()):
@@ -506,18 +514,19 @@ def _mode(
         raise DatasetError(
             f"{store.root}: the Delta table lacks the columns {', '.join(changed)} of "
             f"{len(actions.kept):,} shards that stay, or has them with other types: another tool "
-            "has changed it; nothing was committed. melmill rollback goes back to a version before"
+            "changed the table; nothing was committed. Go back to an earlier version with "
+            "melmill rollback"
         )
     return "overwrite", columns
 
 
 def _properties(snapshot: Snapshot) -> CommitProperties:
-    said = {"format": FORMAT, **asdict(snapshot)}
-    del said["version"]
+    metadata = {"format": FORMAT, **asdict(snapshot)}
+    del metadata["version"]
     return CommitProperties(
-        custom_metadata={_KEY: json.dumps(said, sort_keys=True)},
-        # No retry over another run's commit, and a transaction that makes two runs conflict:
-        # Delta itself would let two appends pass one another.
+        custom_metadata={_KEY: json.dumps(metadata, sort_keys=True)},
+        # Do not retry after another run's commit. The transaction makes two concurrent runs
+        # conflict; without it, Delta would accept both appends.
         max_commit_retries=0,
         app_transactions=[Transaction(_APPLICATION, snapshot.version + 1)],
     )
@@ -530,6 +539,6 @@ def _add(shard: ShardSummary, file: FileEntry) -> AddAction:
 
 
 def _remove(name: str, size: int, split: str) -> RemoveAction:
-    # When a shard was removed is what its time of grace is counted from.
+    # The grace period of a removed shard starts at this time.
     now = time.time_ns() // 1_000_000
     return RemoveAction(name, True, now, size=size, partition_values={"split": split})

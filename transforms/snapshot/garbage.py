@@ -1,14 +1,15 @@
-"""Which files of a dataset are needed, and which of the others are melmill's to remove.
+"""Finds the files of a dataset that are needed, and the files that melmill may remove.
 
-A file may be removed only if its name is one that melmill gives, a record says that melmill
-made it (the Delta log, an index that a commit names, an announcement of a run), and no kept
-snapshot needs it.
+melmill may remove a file only under three conditions: melmill gives names of this form; a record
+(the Delta log, an index that a commit names, an announcement of a run) shows that melmill made the
+file; and no kept snapshot needs it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 from melmill.transforms.index.tables import read_index, shard_names
 from melmill.transforms.shards.receipts import Made, read_made
@@ -19,14 +20,14 @@ from melmill.transforms.store.own_files import index_of, is_own, run_of, shard_o
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """What kept snapshots need.
+    """The files that kept snapshots need.
 
     Attributes
     ----------
     indexes, shards
-        Their names.
+        Names of indexes and shards.
     taken_down
-        File that lists what was taken down; ``""`` for none.
+        File that lists the recordings which were taken down; ``""`` for none.
     """
 
     indexes: frozenset[str]
@@ -34,14 +35,14 @@ class Needed:
     taken_down: str
 
     def has(self, name: str) -> bool:
-        """Tell whether a file is among what is needed."""
+        """Return whether a file is needed."""
         if shard := shard_of(name):
             return shard[1] in self.shards
         return index_of(name) in self.indexes or name == self.taken_down
 
 
 def needed(store: Store, kept: Collection[Past]) -> Needed:
-    """Find what snapshots need, of which the first is the current one."""
+    """Return the files that snapshots need; the first snapshot must be the current snapshot."""
     indexes = frozenset(past.snapshot.index for past in kept)
     shards = frozenset(name for index in sorted(indexes) for name in shard_names(store, index))
     current = next((past.snapshot.taken_down for past in kept), "")
@@ -49,28 +50,39 @@ def needed(store: Store, kept: Collection[Past]) -> Needed:
 
 
 def list_own(store: Store) -> list[StoreFile]:
-    """List the files whose names only melmill gives, but for the log and the side files."""
+    """Return the files with names that only melmill gives, except the log and the side files."""
     folders = sorted(name for name in store.top_names() if name.startswith("split="))
     folders += ["index", "staging", "taken_down", "tfrecord"]
     return [file for folder in folders for file in store.files(folder) if is_own(file.name)]
 
 
 def read_announced(store: Store, files: Iterable[StoreFile]) -> list[Made]:
-    """Read what all runs announced whose working files are still there."""
+    """Return the announcements of all runs whose working files still exist."""
     runs = {run_of(file.name) for file in files} - {None, ""}
-    return [made for run in sorted(map(str, runs)) for made in read_made(store, f"staging/{run}")]
+    announced = (read_made(store, f"staging/{run}") for run in sorted(map(str, runs)))
+    return list(chain.from_iterable(announced))
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What melmill's records say that melmill made: shards by split and name, indexes, lists."""
+    """The files that melmill made, by its records.
+
+    Attributes
+    ----------
+    shards
+        ``(split, name)`` of each shard.
+    indexes
+        Names of indexes.
+    lists
+        Names of lists of recordings that were taken down, and of other announced files.
+    """
 
     shards: frozenset[tuple[str, str]]
     indexes: frozenset[str]
     lists: frozenset[str]
 
     def know(self, name: str) -> bool:
-        """Tell whether a file is in the records; a run's working files are their own record."""
+        """Return whether the records contain a file; a run's working files always count."""
         if shard := shard_of(name):
             return shard in self.shards
         return index_of(name) in self.indexes or name in self.lists or run_of(name) is not None
@@ -82,35 +94,43 @@ def read_records(
     announced: Collection[Made],
     own: Iterable[StoreFile],
 ) -> Records:
-    """Read the Delta log of all versions, what runs announced, and the indexes of both.
+    """Return the records of the Delta log, of announcements, and of the indexes that both name.
 
-    The log lacks the shards that a takedown wrote for earlier versions.
+    The indexes are read because the log lacks the shards that a takedown wrote for earlier
+    versions.
 
     Parameters
     ----------
+    store
+        Store of the dataset.
+    history
+        All snapshots that were ever committed.
+    announced
+        Announcements of runs.
     own
-        All files of the dataset whose names only melmill gives.
+        All files of the dataset with names that only melmill gives.
     """
-    names = [name for made in announced for name in made.files]
+    names = [name for announcement in announced for name in announcement.files]
     shards = {shard_of(name) for name in (*logged_files(store), *names)}
-    indexes = index_names(history) | {made.index for made in announced if made.index}
-    there = indexes & {index_of(file.name) for file in own}
-    shards |= {shard for index in sorted(there) for shard in _indexed(store, index)}
+    indexes = index_names(history) | {entry.index for entry in announced if entry.index}
+    present = indexes & {index_of(file.name) for file in own}
+    shards |= {shard for index in sorted(present) for shard in _indexed(store, index)}
     lists = {past.snapshot.taken_down for past in history} | set(names)
     known = frozenset(shard for shard in shards if shard is not None)
     return Records(known, frozenset(indexes), frozenset(lists))
 
 
 def _indexed(store: Store, index: str) -> Iterator[tuple[str, str]]:
+    """Yield the split and name of each shard in an index."""
     for row in read_index(store, index, "shards", ["split", "name"]):
         yield row["split"], row["name"]
 
 
 def in_order_of_removal(names: Iterable[str]) -> Iterator[str]:
-    """Order files so that whoever is killed in between leaves what the next run can tell.
+    """Return files in an order of removal that is safe if the process is killed in between.
 
-    An index's first part goes first: without it a snapshot is known to be no longer kept. The
-    rest of the index and what runs announced go last, since they say whose the other files are.
+    The first part of an index goes first: a snapshot without it is no longer kept. The rest of
+    the index and the announcements go last, because they show that melmill made the other files.
     """
 
     def place(name: str) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""What a snapshot holds, added up from its index in bounded memory."""
+"""The totals of a snapshot, added up from its index in bounded memory."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.store.folders import Store
 
 _EXAMPLES = 3
-#: Groups of recordings whose rows are compared as one sum each.
+#: Number of groups of recordings; the rows of each group are compared as one sum.
 _GROUPS = 4096
 
 
 @dataclass(slots=True)
 class SplitContent:
-    """What one split holds.
+    """The content of one split.
 
     Attributes
     ----------
     recordings, rows, shards, parquet_bytes, tfrecord_bytes
-        How much.
+        Numbers of recordings, rows and shards, and sizes of the files.
     seconds
-        Length of its recordings.
+        Total length of the recordings.
     durations
-        Recordings in each bin between
+        Number of recordings in each bin between
         :data:`~melmill.transforms.rows.distribution.DURATION_EDGES_S`.
     distribution
-        Of its rows.
+        Distribution of the rows.
     """
 
     recordings: int = 0
@@ -62,30 +62,31 @@ class SplitContent:
 
     @property
     def distribution(self) -> Distribution:
-        """Of its rows."""
+        """Distribution of the rows."""
         return self.counter.total()
 
 
 @dataclass(slots=True)
 class Totals:
-    """What a snapshot holds, and what it does not.
+    """The totals of a snapshot: its content and its failures.
 
     Attributes
     ----------
     recordings
-        Number by status: ``ok``, ``partial``, ``failed``, ``skipped``, ``unwritten``.
+        Number of recordings by status: ``ok``, ``partial``, ``failed``, ``skipped``,
+        ``unwritten``.
     seconds
-        Length of the recordings that were used.
+        Total length of the recordings that were used.
     splits
         Content of each split.
     failures
-        Number by cause.
+        Number of failures by cause.
     examples
         Some failures of each cause, as ``(uri, message)``.
     moments
-        Of the training split (or of the only split, where none is called so).
+        Moments of the training split; see :func:`training_split`.
     null_labels
-        Label columns in which some row has no value.
+        Label columns in which at least one row has no value.
     """
 
     recordings: Counter[str] = field(default_factory=Counter)
@@ -98,7 +99,7 @@ class Totals:
 
     @property
     def rows(self) -> int:
-        """Rows in all splits."""
+        """Number of rows in all splits."""
         return sum(content.rows for content in self.splits.values())
 
     @property
@@ -107,12 +108,12 @@ class Totals:
         return self.recordings["failed"] / max(1, self.recordings.total())
 
     def split(self, name: str) -> SplitContent:
-        """Content of a split, made where it is new."""
+        """Return the content of a split; a new split is added."""
         return self.splits.setdefault(name, SplitContent())
 
 
 def add_up(store: Store, index: str) -> Totals:
-    """Add up an index; ``DatasetError`` where there is none."""
+    """Return the totals of an index; raise ``DatasetError`` if the index is missing."""
     totals = Totals()
     if next(store.names(f"index/{index}"), None) is None:
         raise DatasetError(f"{store.root}/index/{index} is missing or empty")
@@ -129,44 +130,44 @@ def add_up(store: Store, index: str) -> Totals:
 
 
 def ordered_shards(store: Store, index: str) -> Iterator[ShardSummary]:
-    """Read the shards with rows; always in the same order, so that sums have the same bits."""
+    """Yield the shards with rows, always in the same order, so that sums have the same bits."""
     return (shard for shard in read_shards(store, index) if shard.rows)
 
 
 def require_consistent(store: Store, index: str, files: Collection[str]) -> int:
-    """See that an index is whole, and describes exactly these Parquet files; give its rows.
+    """Return the number of rows in an index that describes exactly these Parquet files.
 
     Raises
     ------
     DatasetError
-        It lacks a part, or the Delta log does.
+        If the index or the Delta log lacks a part.
     """
     names: set[str] = set()
-    held = said = 0
+    shard_rows = recording_rows = 0
     for row in read_index(store, index, "shards", ["name", "split", "rows"]):
-        held += row["rows"]
+        shard_rows += row["rows"]
         if row["rows"]:
             names.add(f"split={row['split']}/part-{row['name']}.parquet")
     for batch in read_batches(store, index, "recordings", ["rows"]):
-        said += sum(batch.column("rows").to_pylist())
-    if names != set(files) or held != said:
+        recording_rows += sum(batch.column("rows").to_pylist())
+    if names != set(files) or shard_rows != recording_rows:
         raise DatasetError(
-            f"{store.root}: its log names {len(files):,} shards, and index/{index}/ describes "
-            f"{len(names):,} with {held:,} rows, of recordings with {said:,}: one of them is "
-            "damaged. melmill history says which versions there are, melmill rollback goes back "
-            "to one"
+            f"{store.root}: the Delta log names {len(files):,} shards; index/{index}/ describes "
+            f"{len(names):,} shards with {shard_rows:,} rows, and recordings with "
+            f"{recording_rows:,} rows: the log or the index is damaged. melmill history lists the "
+            "versions; melmill rollback goes back to one of them"
         )
-    return held
+    return shard_rows
 
 
 def require_whole(store: Store, index: str) -> int:
-    """See that shards hold what an index says of each recording; give the number of rows.
+    """Return the number of rows in an index, after a check that its shards hold these rows.
 
     Raises
     ------
     DatasetError
-        A recording's rows are not all there, or are there twice, or it was planned and no shard
-        of it was written.
+        If rows of a recording are missing or repeated, or a recording was planned but no shard
+        holds it.
     """
     differences = list(
         islice(chain(_unwritten(store, index), row_differences(store, index)), _EXAMPLES)
@@ -176,51 +177,57 @@ def require_whole(store: Store, index: str) -> int:
             f"{store.root}/index/{index} contradicts itself: {'; '.join(differences)}; nothing was "
             "committed"
         )
-    return sum(rows for _, rows, _ in _rows_said(store, index))
+    return sum(rows for _, rows, _ in _rows_of_recordings(store, index))
 
 
 def _unwritten(store: Store, index: str) -> Iterator[str]:
     for batch in read_batches(store, index, "recordings", ["uri", "status"]):
         for uri, status in zip(*(batch.column(i).to_pylist() for i in range(2)), strict=True):
             if status == "unwritten":
-                yield f"{uri} was planned, and no shard holds it"
+                yield f"{uri} was planned, but no shard holds it"
 
 
 def row_differences(store: Store, index: str) -> Iterator[str]:
-    """Name the recordings of which the shards hold other rows than the index says.
+    """Yield a message for each recording whose rows in shards differ from the index.
 
-    Memory does not grow with the catalogue: sums over groups of recordings are compared first,
-    each recording's rows weighed by a digest of its name, then only the groups that differ.
+    Memory does not grow with the catalogue. First, sums over groups of recordings are compared,
+    in which a digest of its id weighs each recording's rows. Then only groups that differ are
+    compared recording by recording.
     """
-    said, held = (np.zeros(_GROUPS, np.uint64) for _ in range(2))
-    for entry in _rows_said(store, index):
-        _weigh(said, *entry)
-    for entry in _rows_held(store, index):
-        _weigh(held, *entry)
-    uneven = set(np.flatnonzero(said != held).tolist())
+    indexed, stored = (np.zeros(_GROUPS, np.uint64) for _ in range(2))
+    for entry in _rows_of_recordings(store, index):
+        _weigh(indexed, *entry)
+    for entry in _rows_of_shards(store, index):
+        _weigh(stored, *entry)
+    uneven = set(np.flatnonzero(indexed != stored).tolist())
     if not uneven:
         return
     rows: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
     digests: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
     unknown: set[str] = set()
-    for side, found in enumerate((_rows_said(store, index), _rows_held(store, index))):
-        for recording_id, number, digest in found:
+    sides = _rows_of_recordings(store, index), _rows_of_shards(store, index)
+    for side, entries in enumerate(sides):
+        for recording_id, number, digest in entries:
             if _number(recording_id) % _GROUPS in uneven:
                 rows[recording_id][side] += number
                 digests[recording_id][side] += int(digest or "0", 16)
                 unknown |= {recording_id} if number and not digest else set()
-    for recording_id, (wanted, there) in sorted(rows.items()):
-        if wanted != there:
-            yield f"recording {recording_id}: its index says {wanted} rows, its shards hold {there}"
+    for recording_id, (indexed_rows, stored_rows) in sorted(rows.items()):
+        if indexed_rows != stored_rows:
+            yield (
+                f"recording {recording_id}: the index says {indexed_rows} rows, "
+                f"the shards hold {stored_rows}"
+            )
         elif recording_id not in unknown and _differ(*digests[recording_id]):
-            yield f"recording {recording_id}: its shards hold other rows than its index says"
+            yield f"recording {recording_id}: the shards hold other rows than the index says"
 
 
-def _differ(one: int, other: int) -> bool:
-    return combine_digests([one]) != combine_digests([other])
+def _differ(indexed: int, stored: int) -> bool:
+    return combine_digests([indexed]) != combine_digests([stored])
 
 
 def _weigh(sums: npt.NDArray[np.uint64], recording_id: str, rows: int, digest: str | None) -> None:
+    """Add a recording's rows and digest to the sum of its group."""
     number = _number(recording_id)
     group, weight = number % _GROUPS, (number | 1) * (rows + int(digest or "0", 16))
     sums[group] = (int(sums[group]) + weight) % (1 << 64)
@@ -230,15 +237,15 @@ def _number(recording_id: str) -> int:
     return int(fraction(recording_id) * (1 << 53))
 
 
-def _rows_said(store: Store, index: str) -> Iterator[tuple[str, int, str | None]]:
+def _rows_of_recordings(store: Store, index: str) -> Iterator[tuple[str, int, str | None]]:
     columns = ["recording_id", "rows", "rows_digest"]
     for batch in read_batches(store, index, "recordings", columns):
         yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
 
 
-def _rows_held(store: Store, index: str) -> Iterator[tuple[str, int, str]]:
+def _rows_of_shards(store: Store, index: str) -> Iterator[tuple[str, int, str]]:
     for shard in read_shards(store, index):
-        yield from ((held.recording_id, held.rows, held.digest) for held in shard.recordings)
+        yield from ((entry.recording_id, entry.rows, entry.digest) for entry in shard.recordings)
 
 
 def _add_recordings(totals: Totals, store: Store, index: str) -> None:
@@ -250,11 +257,11 @@ def _add_recordings(totals: Totals, store: Store, index: str) -> None:
             if status in ("ok", "partial"):
                 totals.seconds += seconds
                 durations[split].append(seconds)
-        for split, found in durations.items():
+        for split, lengths in durations.items():
             content = totals.split(split)
-            content.recordings += len(found)
-            content.seconds += sum(found)
-            content.durations += histogram(found, DURATION_EDGES_S)
+            content.recordings += len(lengths)
+            content.seconds += sum(lengths)
+            content.durations += histogram(lengths, DURATION_EDGES_S)
 
 
 def _add_shard(totals: Totals, shard: ShardSummary) -> None:
@@ -268,7 +275,7 @@ def _add_shard(totals: Totals, shard: ShardSummary) -> None:
 
 
 def training_split(splits: dict[str, Any]) -> str | None:
-    """Name the split that statistics are taken of.
+    """Return the split for mel-band statistics: ``train`` if it exists, else the first name.
 
     >>> training_split({"test": 1, "train": 2}), training_split({"all": 1})
     ('train', 'all')

@@ -1,1 +1,1 @@
-"""Views of a snapshot for other readers."""
+"""Views of a snapshot: copies in the layouts of other tools."""

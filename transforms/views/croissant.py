@@ -1,7 +1,8 @@
-"""Croissant metadata of a view in Parquet: what machines that look for datasets read of it.
+"""Croissant metadata of a Parquet view, which search engines for datasets read.
 
-The format is MLCommons' (https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html);
-no library of theirs is needed to write it.
+The format comes from MLCommons
+(https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html). No library from MLCommons is
+needed to write it.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ _TYPES = {
 def croissant(
     name: str, version: str, description: str, splits: Iterable[str], schema: RowSchema
 ) -> Json:
-    """Give the content of ``croissant.json``: a set of records for each split.
+    """Return the content of ``croissant.json``: one record set for each split.
 
     Parameters
     ----------
     name
-        What the view is called.
+        Name of the view.
     version
-        ``x.y.z``.
+        Version, as ``x.y.z``.
     description
-        For people.
+        Description for people.
     splits
-        Names; a split's files are ``data/SPLIT-*.parquet``.
+        Names of the splits; a split's files are ``data/SPLIT-*.parquet``.
     schema
-        The rows' columns. ``mel`` is an array of the shape that it has.
+        Columns of the rows, and shape of ``mel``.
     """
     names = list(splits)
     return {
@@ -103,7 +104,7 @@ _OWN = """
     references regex repeated replace samplingRate separator source subField transform
 """
 
-#: What every document of version 1.1 begins with, whatever of it is used.
+#: Context that starts every document of version 1.1, even if some of it is not used.
 _CONTEXT: Json = {
     "@language": "en",
     "@vocab": "https://schema.org/",

@@ -1,6 +1,7 @@
-"""Where a dataset was exported to: a small record of each export, kept in the dataset.
+"""Records of a dataset's exports, kept in the dataset.
 
-An export is a copy that no takedown reaches, so a takedown names those that hold what it erases.
+A takedown cannot change an export, which is a copy. It therefore names the exports that hold
+recordings which it erases.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ _NAME = re.compile(r"runs/[0-9a-f]{32}-export\.json")
 
 @dataclass(frozen=True, slots=True)
 class ExportRecord:
-    """An export that was begun.
+    """The record of an export, written when the export starts.
 
     Attributes
     ----------
     output
-        Absolute URI of its folder.
+        Absolute URI of the export's folder.
     format
-        The layout.
+        Layout of the export.
     version, index
-        The snapshot that it was made from.
+        Version and index of the exported snapshot.
     """
 
     output: str
@@ -37,13 +38,13 @@ class ExportRecord:
 
 
 def write_export_record(store: Store, record: ExportRecord) -> None:
-    """Record an export in its dataset; the same export has one record, however often it runs."""
+    """Write the record of an export into its dataset; a repeated export has the same record."""
     name = digest(record.output, record.format, record.index)
     store.put(f"runs/{name}-export.json", json.dumps(asdict(record), indent=1).encode())
 
 
 def read_export_records(store: Store) -> Iterator[ExportRecord]:
-    """Read all records of a dataset's exports."""
+    """Yield all records of a dataset's exports."""
     for name in sorted(store.names("runs")):
         if _NAME.fullmatch(name):
             yield ExportRecord(**json.loads(store.read(name)))

@@ -1,8 +1,8 @@
 """Views of a snapshot in the layouts that other tools expect, shard by shard.
 
-A view's file is a pure function of one shard, so making it twice does no harm. Where the
-bytes are the shard's own it is a link on a local disk, else a copy; otherwise the rows are
-encoded anew. What describes the view is written last, by the launcher.
+A view's file is a pure function of one shard, so a retry does no harm. If the file has the same
+bytes as the shard, it is a hard link on a local disk, and a copy elsewhere. If not, the rows are
+encoded again. The launcher writes the view's description last.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from melmill.transforms.rows.tfds import FileFormat, shard_file
 from melmill.transforms.rows.tfrecord import TFRecordShard
 from melmill.transforms.store.folders import Store
 
-#: The layouts that are TFDS's, and how it calls their files.
+#: Layouts that TFDS reads, and TFDS's names of their file formats.
 TFDS_FORMATS: Mapping[str, FileFormat] = {"tfds": "tfrecord", "arrayrecord": "array_record"}
 
-#: What a view is made for.
+#: Layouts of views.
 ExportFormat = Literal["tfds", "hf", "webdataset", "arrayrecord", "numpy"]
 
 
 def check_format(name: str) -> ExportFormat:
-    """Give a format's name back; ``ConfigError`` where there is none of that name."""
+    """Return the name of a format; raise ``ConfigError`` if there is no such format."""
     allowed = get_args(ExportFormat)
     if name not in allowed:
         raise ConfigError(f"--format {name}: unknown; allowed: {', '.join(allowed)}")
@@ -56,12 +56,18 @@ def check_format(name: str) -> ExportFormat:
 
 @dataclass(frozen=True, slots=True)
 class ExportShard:
-    """One shard of a snapshot, and which of its split it becomes.
+    """One shard of a snapshot, and its place among the shards of its split.
 
     Attributes
     ----------
+    split
+        Split of the shard.
     number, count
-        Its place among the split's shards, from 0, and how many there are.
+        Number of the shard in its split, from 0, and number of shards in the split.
+    rows
+        Number of rows in the shard.
+    parquet, tfrecord
+        Files of the shard; ``None`` if there is no TFRecord file.
     """
 
     split: str
@@ -74,20 +80,22 @@ class ExportShard:
 
 @dataclass(frozen=True, slots=True)
 class ExportJob:
-    """Which snapshot becomes which view.
+    """The description of one export: a snapshot, and the view to write.
 
     Attributes
     ----------
     dataset, index
-        The snapshot.
+        Store of the dataset, and index of the snapshot.
     output
-        The view's folder.
+        Folder of the view.
     format, name
-        The layout, and what the view is called in it.
+        Layout of the view, and the view's name in it.
     normalize
-        What is done to ``mel``.
+        Normalisation of ``mel``.
     mean, std
-        Of each mel band over the training split.
+        Mean and standard deviation of each mel band over the training split.
+    progress
+        Address at which the launcher listens; ``""`` if it does not listen.
     """
 
     dataset: Store
@@ -101,12 +109,12 @@ class ExportJob:
     progress: str = ""
 
 
-#: Moments of recordings of which other shards hold rows, too; by ``recording_id``.
+#: Moments of recordings with rows in more than one shard, by ``recording_id``.
 SharedMoments = Mapping[str, Moments]
 
 
 def file_names(shard: ExportShard, job: ExportJob) -> list[str]:
-    """Name the files that a shard becomes, relative to the view.
+    """Return the names of the files for a shard, relative to the view.
 
     Examples
     --------
@@ -128,24 +136,24 @@ def file_names(shard: ExportShard, job: ExportJob) -> list[str]:
 def export_shard(
     shard: ExportShard, job: ExportJob, shared: SharedMoments | None = None
 ) -> list[str]:
-    """Write what one shard becomes; give the names of the files.
+    """Write the view's files for one shard; return their names.
 
     Parameters
     ----------
     shard, job
-        What of what.
+        Shard and export.
     shared
-        For ``normalize: per_recording``, of the recordings that lie in several shards.
+        Moments of recordings with rows in several shards, for ``normalize: per_recording``.
 
     Raises
     ------
     DatasetError
-        The shard is missing or damaged, or the view cannot be written.
+        If the shard is missing or damaged, or the view cannot be written.
     """
     names = file_names(shard, job)
-    same = {"hf": shard.parquet, "tfds": shard.tfrecord}.get(job.format)
-    if same is not None and job.normalize == "none":
-        _link(same, names[0], job)
+    same_file = {"hf": shard.parquet, "tfds": shard.tfrecord}.get(job.format)
+    if same_file is not None and job.normalize == "none":
+        _link(same_file, names[0], job)
     else:
         _encode(shard, names, job, shared or {})
     return names
@@ -154,7 +162,13 @@ def export_shard(
 def measure_shared(
     shard: ExportShard, job: ExportJob, shared: Collection[str]
 ) -> dict[str, Moments]:
-    """Measure the recordings of a shard that lie in others, too; ``DatasetError`` names it."""
+    """Return the moments of the shard's rows of recordings that other shards share.
+
+    Raises
+    ------
+    DatasetError
+        If the shard is missing or damaged; the message names it.
+    """
     return measure_recordings(_only(shared, _batches(shard, job))) if shared else {}
 
 
@@ -167,6 +181,7 @@ def _only(recording_ids: Collection[str], batches: Iterable[RowBatch]) -> Iterat
 
 
 def _link(file: FileEntry, name: str, job: ExportJob) -> None:
+    """Link or copy a shard's file into the view."""
     _require_whole(file, job)
     with job.output.scratch() as path:
         if not (job.dataset.is_local and job.output.is_local and _hard_link(file, path, job)):
@@ -177,19 +192,20 @@ def _link(file: FileEntry, name: str, job: ExportJob) -> None:
 
 def _require_whole(file: FileEntry, job: ExportJob) -> None:
     try:
-        found = job.dataset.size(file.name)
+        size = job.dataset.size(file.name)
     except OSError as error:
         message = f"{job.dataset.root}: shard {file.name} cannot be read: {error}"
         raise DatasetError(message) from error
-    if found != file.size_bytes:
-        said = "is missing" if found is None else f"has {found} bytes, not {file.size_bytes}"
-        raise DatasetError(f"{job.dataset.root}: shard {file.name} {said}")
+    if size != file.size_bytes:
+        problem = "is missing" if size is None else f"has {size} bytes, not {file.size_bytes}"
+        raise DatasetError(f"{job.dataset.root}: shard {file.name} {problem}")
 
 
 def _hard_link(file: FileEntry, path: Path, job: ExportJob) -> bool:
-    # Another disk, or one without hard links: copied instead, and errors come up there.
+    # A hard link fails on another disk, or on a disk without hard links. The file is then
+    # copied, and the copy shows any other error.
     with suppress(OSError):
-        # What a symbolic link leads to: the link itself may lead elsewhere from here.
+        # Resolve symbolic links first: a relative link would point elsewhere from the view.
         os.link(os.path.realpath(job.dataset.path(file.name)), path)
         return True
     return False
@@ -221,7 +237,7 @@ def _batches(shard: ExportShard, job: ExportJob) -> Iterator[RowBatch]:
             rows += batch.rows
             yield batch
         if rows != shard.rows:
-            raise ValueError(f"{rows} rows, and {shard.rows} were written")
+            raise ValueError(f"{rows} rows, but {shard.rows} were written")
 
 
 def _normalized(shard: ExportShard, job: ExportJob, shared: SharedMoments) -> Iterator[RowBatch]:
@@ -238,7 +254,7 @@ def _normalizer(
     if job.normalize == "per_chunk":
         return lambda batch: standardize_chunks(batch.mel)
     if job.normalize == "per_recording":
-        # A recording's mean is known when its last row was read: the shard is read twice.
+        # A recording's mean is known only after its last row, so the shard is read twice.
         moments = measure_recordings(_batches(shard, job)) | dict(shared)
         return lambda batch: standardize_recordings(batch, moments)
     return lambda batch: batch.mel
@@ -253,8 +269,8 @@ def _write_parquet(schema: RowSchema, rows: int, batches: Iterator[RowBatch], pa
 def _write_array_record(
     schema: RowSchema, rows: int, batches: Iterator[RowBatch], path: Path
 ) -> None:
-    """Write the same Examples as in TFRecord, each to be read by its number."""
-    # zstd 1 is twice as fast as the default, for one per cent of space.
+    """Write the same Examples as in TFRecord; readers can read each by its number."""
+    # zstd level 1 is twice as fast as the default level, and takes 1 % more space.
     writer = array_record_module().ArrayRecordWriter(str(path), "group_size:1,zstd:1")
     try:
         for batch in batches:
@@ -265,13 +281,13 @@ def _write_array_record(
 
 
 def array_record_module() -> Any:
-    """Import the library that writes ArrayRecord; ``ConfigError`` says how to have it."""
+    """Return the module that writes ArrayRecord; raise ``ConfigError`` if it is not installed."""
     try:
-        from array_record.python import array_record_module as found
+        from array_record.python import array_record_module as module
     except ImportError as error:
         how = "pip install 'melmill[arrayrecord]'"
         raise ConfigError(f"--format arrayrecord: {error}: {how}") from error
-    return found
+    return module
 
 
 def _write_tfrecord(schema: RowSchema, rows: int, batches: Iterator[RowBatch], path: Path) -> None:
@@ -283,7 +299,7 @@ def _write_tfrecord(schema: RowSchema, rows: int, batches: Iterator[RowBatch], p
 def _write_numpy(
     schema: RowSchema, rows: int, batches: Iterator[RowBatch], mel_path: Path, rows_path: Path
 ) -> None:
-    """Write ``mel`` as one array, which maps into memory, and the rest as JSON lines."""
+    """Write ``mel`` as one array that can be memory-mapped, and the other columns as JSON lines."""
     shape = rows, schema.n_mels, schema.n_frames
     with mel_path.open("wb") as mel, rows_path.open("w", encoding="utf-8") as lines:
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
@@ -294,7 +310,7 @@ def _write_numpy(
 
 
 def _write_tar(schema: RowSchema, rows: int, batches: Iterator[RowBatch], path: Path) -> None:
-    """Write a WebDataset shard: ``KEY.mel.npy`` and ``KEY.json`` of each row."""
+    """Write a WebDataset shard: ``KEY.mel.npy`` and ``KEY.json`` for each row."""
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for batch in batches:
             for row, mel in zip(_plain_rows(batch), batch.mel, strict=True):
@@ -307,7 +323,7 @@ def _write_tar(schema: RowSchema, rows: int, batches: Iterator[RowBatch], path: 
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    # The entry's time stays 0: the same shard is the same file.
+    # The entry's time stays 0, so that the same shard gives the same bytes.
     entry = tarfile.TarInfo(name)
     entry.size = len(content)
     tar.addfile(entry, io.BytesIO(content))
@@ -328,7 +344,10 @@ def _json(row: dict[str, Any]) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """Give ``None`` for infinity, the level of digital silence, and NaN: JSON has neither."""
+    """Return the value, with ``None`` for infinity and NaN, which JSON cannot hold.
+
+    Minus infinity is the level of digital silence.
+    """
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
