@@ -34,7 +34,8 @@ from melmill.transforms.catalogue.parts import Catalogue
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import AudioInfo, ProbedRecording, Recording
 from melmill.transforms.plan.job import ExtractJob
-from melmill.transforms.plan.planning import RECORDINGS_PER_BUCKET, SplitTotals, plan_recording
+from melmill.transforms.plan.packing import RECORDINGS_PER_BUCKET, SplitTotals
+from melmill.transforms.plan.recordings import plan_recording
 from melmill.transforms.plan_shards import PlanRecordings, PlanShards, pack_bucket
 from melmill.transforms.store.folders import Store
 from melmill.transforms.summarize_plan import SummarizePlan

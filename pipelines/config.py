@@ -40,7 +40,9 @@ from melmill.transforms.features.mel import MelSpec, contradictions
 from melmill.transforms.features.resample import Quality
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.plan.job import Format, Limits, RefreshSpec, WriterSpec
-from melmill.transforms.plan.planning import Damaged, ShardSpec, SplitSpec, check_split_name
+from melmill.transforms.plan.packing import ShardSpec
+from melmill.transforms.plan.recordings import Damaged
+from melmill.transforms.plan.splits import SplitSpec, check_split_name
 from melmill.transforms.store.filesystems import StorageOptions
 
 Raw = dict[str, Any]

@@ -40,7 +40,8 @@ from melmill.transforms.diff_catalogue import (
 )
 from melmill.transforms.plan.comparing import Decision
 from melmill.transforms.plan.job import Base, ExtractJob
-from melmill.transforms.plan.planning import PlannedRecording, ShardPlan
+from melmill.transforms.plan.packing import ShardPlan
+from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.plan_shards import PlanRecordings, PlanShards
 from melmill.transforms.probe_recordings import ProbeRecordings
 from melmill.transforms.rewrite_shards import RewriteShards

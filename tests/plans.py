@@ -13,7 +13,7 @@ from melmill.transforms.features.chunks import ChunkSpec
 from melmill.transforms.features.mel import MelSpec
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.index.tables import recording_row, shard_row, write_part
-from melmill.transforms.plan.planning import PlannedRecording
+from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
 from melmill.transforms.store.folders import Store
 

@@ -17,16 +17,15 @@ from melmill.transforms.core.naming import bucket
 from melmill.transforms.core.records import Failure, ProbedRecording
 from melmill.transforms.plan.comparing import Decision, Difference
 from melmill.transforms.plan.job import ExtractJob
-from melmill.transforms.plan.planning import (
-    PlannedRecording,
+from melmill.transforms.plan.packing import (
     ShardPlan,
     SplitTotals,
     count_buckets,
     count_shards,
     pack_shards,
-    plan_recording,
     row_bytes,
 )
+from melmill.transforms.plan.recordings import PlannedRecording, plan_recording
 
 Totals = Mapping[str, SplitTotals]
 
@@ -38,7 +37,7 @@ _NOTHING = Difference()
 class PlanRecordings(beam.PTransform):
     """Find the chunks and the split of every recording.
 
-    The outputs are :class:`~melmill.transforms.plan.planning.PlannedRecording`, also for
+    The outputs are :class:`~melmill.transforms.plan.recordings.PlannedRecording`, also for
     recordings without rows, and, tagged ``failures``,
     :class:`~melmill.transforms.core.records.Failure`.
 
@@ -85,7 +84,7 @@ class _PlanRecording(ReportingDoFn):
 class PlanShards(beam.PTransform):
     """Divide the recordings among shards.
 
-    The output is :class:`~melmill.transforms.plan.planning.ShardPlan` elements. They do not depend
+    The output is :class:`~melmill.transforms.plan.packing.ShardPlan` elements. They do not depend
     on the order of the recordings. If so many recordings have failed that the run will not be
     committed, there is no output. Only small records are grouped, never audio.
 

@@ -16,7 +16,7 @@ from melmill.transforms.core.records import Failure, ProbedRecording, Recording
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.decode.media import probe_object
 from melmill.transforms.plan.job import ExtractJob
-from melmill.transforms.plan.planning import read_again
+from melmill.transforms.plan.recordings import read_again
 from melmill.transforms.store.objects import MOST_HEADERS, hash_content
 
 #: Number of recordings in a batch, so that a worker knows which recordings come next.

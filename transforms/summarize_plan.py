@@ -14,7 +14,8 @@ from melmill.transforms.catalogue.left_out import EXCLUDED
 from melmill.transforms.core.records import Failure
 from melmill.transforms.plan.comparing import Decision
 from melmill.transforms.plan.job import ExtractJob
-from melmill.transforms.plan.planning import PlannedRecording, ShardPlan, row_bytes
+from melmill.transforms.plan.packing import ShardPlan, row_bytes
+from melmill.transforms.plan.recordings import PlannedRecording
 
 PlanFact = PlannedRecording | Failure | ShardPlan | Decision
 

@@ -13,13 +13,8 @@ from melmill.transforms.core.naming import bucket
 from melmill.transforms.core.records import Failure, ProbedRecording
 from melmill.transforms.index.facts import Again
 from melmill.transforms.plan.job import ExtractJob
-from melmill.transforms.plan.planning import (
-    PlannedRecording,
-    ShardPlan,
-    pack_shards,
-    plan_recording,
-    row_bytes,
-)
+from melmill.transforms.plan.packing import ShardPlan, pack_shards, row_bytes
+from melmill.transforms.plan.recordings import PlannedRecording, plan_recording
 from melmill.transforms.write_shards import WriteShards
 
 #: Number of groups in which a split's recordings are packed; there are few recordings.

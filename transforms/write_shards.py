@@ -13,7 +13,8 @@ from melmill.transforms.beam.metrics import count, count_failure, count_recordin
 from melmill.transforms.core.records import ProbedRecording
 from melmill.transforms.features.chunks import count_chunks
 from melmill.transforms.plan.job import ExtractJob
-from melmill.transforms.plan.planning import ShardPlan, read_again
+from melmill.transforms.plan.packing import ShardPlan
+from melmill.transforms.plan.recordings import read_again
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.shards.writing import SpanOutcome, withdraw_recordings, write_shard
 

@@ -18,7 +18,7 @@ from melmill.pipelines.run.errors import TooManyFailuresError
 from melmill.pipelines.snapshots.validate import check_shard
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.index.tables import read_index
-from melmill.transforms.plan.planning import SplitTotals
+from melmill.transforms.plan.packing import SplitTotals
 from melmill.transforms.plan_shards import pack_bucket
 from melmill.transforms.snapshot.delta import read_snapshot, require_snapshot, table_files
 from melmill.transforms.snapshot.totals import ordered_shards

@@ -14,19 +14,17 @@ from hypothesis import strategies as st
 from melmill.transforms.core.errors import CatalogueError, Cause, RecordingError
 from melmill.transforms.core.records import ProbedRecording
 from melmill.transforms.features.chunks import ChunkSpec
-from melmill.transforms.plan.planning import (
-    PlannedRecording,
+from melmill.transforms.plan.packing import (
     ShardPlan,
     ShardSpec,
-    SplitSpec,
     SplitTotals,
-    assign_split,
     count_buckets,
     count_shards,
     pack_shards,
-    plan_recording,
     row_bytes,
 )
+from melmill.transforms.plan.recordings import PlannedRecording, plan_recording
+from melmill.transforms.plan.splits import SplitSpec, assign_split
 from tests.plans import FEATURES, planned, probed, recording
 
 DAY = 86_400

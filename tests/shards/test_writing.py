@@ -18,12 +18,8 @@ from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.spans import extract_span
 from melmill.transforms.index.tables import read_index
 from melmill.transforms.plan.job import ExtractJob
-from melmill.transforms.plan.planning import (
-    PlannedRecording,
-    ShardPlan,
-    pack_shards,
-    plan_recording,
-)
+from melmill.transforms.plan.packing import ShardPlan, pack_shards
+from melmill.transforms.plan.recordings import PlannedRecording, plan_recording
 from melmill.transforms.probe_recordings import probe_recording
 from melmill.transforms.rows.parquet import read_rows
 from melmill.transforms.rows.schema import RowBatch
@@ -117,10 +113,15 @@ def test_a_shard_made_twice_is_the_same_bytes(
         ).read_bytes()
 
 
+@pytest.mark.parametrize("channels", ["mono", "each"])
 def test_a_finished_shard_is_not_decoded_again(
-    songs: Path, tmp_path: Path, decoder: DecoderProcess
+    songs: Path, tmp_path: Path, decoder: DecoderProcess, channels: str
 ) -> None:
-    job = make_test_job(songs, tmp_path / "out", *OVERRIDES)
+    (tmp_path / "stereo").mkdir()
+    stereo = signals.song(3.0, RATE, 7, 2)
+    signals.write_audio(tmp_path / "stereo" / "a.wav", stereo, RATE)
+    catalogue = songs if channels == "mono" else tmp_path / "stereo"
+    job = make_test_job(catalogue, tmp_path / "out", *OVERRIDES, f"audio.channels={channels}")
     (plan,) = plan_shards(job, decoder, 1)
     first = write_shard(plan, job, decoder, ignore)
     no_decoder: DecoderProcess = None  # type: ignore[assignment] - none is to be asked

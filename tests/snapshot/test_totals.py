@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 
 from melmill.transforms.core.errors import Cause, DatasetError
 from melmill.transforms.core.records import Failure
+from melmill.transforms.index.facts import Held
 from melmill.transforms.index.tables import (
     failed_row,
     failure_row,
@@ -18,7 +19,7 @@ from melmill.transforms.index.tables import (
     shard_row,
     write_part,
 )
-from melmill.transforms.plan.planning import PlannedRecording
+from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
 from melmill.transforms.snapshot.totals import Totals, add_up, ordered_shards, training_split
 from melmill.transforms.store.folders import Store
@@ -53,8 +54,8 @@ def write(
     write_part(store, "x", "shards", 0, [shard_row(shard) for shard in shards])
 
 
-def _held(song: PlannedRecording) -> list[tuple[str, RecordingRows]]:
-    return [("s", RecordingRows("", song.rows, 0.0))] if song.rows else []
+def _held(song: PlannedRecording) -> list[Held]:
+    return [Held("s", RecordingRows("", song.rows, 0.0))] if song.rows else []
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from apache_beam.testing.util import assert_that, equal_to
 from melmill.transforms.core.errors import CatalogueError, Cause
 from melmill.transforms.core.records import Failure
 from melmill.transforms.plan.job import ExtractJob
-from melmill.transforms.plan.planning import PlannedRecording, ShardPlan, SplitTotals
+from melmill.transforms.plan.packing import ShardPlan, SplitTotals
+from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.plan_shards import PlanRecordings, PlanShards, pack_bucket
 from tests.pipeline_runs import make_test_job
 from tests.plans import failure, in_memory_pipeline, planned, probed

@@ -28,7 +28,7 @@ from melmill.transforms.index.joining import join_recordings
 from melmill.transforms.index.tables import read_index, read_shards
 from melmill.transforms.plan.comparing import Decision, Difference
 from melmill.transforms.plan.job import ExtractJob
-from melmill.transforms.plan.planning import PlannedRecording
+from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.rows.summaries import RecordingRows, ShardSummary
 from melmill.transforms.write_index import WriteIndex
 from tests.pipeline_runs import make_test_job

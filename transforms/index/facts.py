@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from melmill.transforms.core.naming import bucket, digest
 from melmill.transforms.core.records import Failure
 from melmill.transforms.plan.comparing import Adopted, Attempts, Dropped, Relabelled
-from melmill.transforms.plan.planning import PlannedRecording
+from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.rows.summaries import RecordingRows, ShardSummary
 
 #: Digests of facts are numbers below this; sums of them do not depend on the order.

@@ -22,7 +22,7 @@ from melmill.transforms.index.tables import (
     write_part,
 )
 from melmill.transforms.plan.job import Base, ExtractJob
-from melmill.transforms.plan.planning import PlannedRecording
+from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.store.folders import Store
 
 Row: TypeAlias = dict[str, Any]

@@ -17,7 +17,7 @@ from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import Failure
 from melmill.transforms.index.facts import Held
 from melmill.transforms.plan.comparing import labels_digest
-from melmill.transforms.plan.planning import PlannedRecording
+from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.rows.rows_digest import combine_digests, digest_text
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.store.folders import Store

@@ -28,7 +28,8 @@ from melmill.transforms.core.errors import (
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import AudioInfo, ProbedRecording, Recording
 from melmill.transforms.plan.job import Base, ExtractJob
-from melmill.transforms.plan.planning import assign_split, plan_recording
+from melmill.transforms.plan.recordings import plan_recording
+from melmill.transforms.plan.splits import assign_split
 
 #: Columns of the index's recordings table that the comparison reads.
 COLUMNS = [

@@ -11,7 +11,9 @@ from melmill.transforms.core.errors import RecordingError
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import Recording
 from melmill.transforms.features.spec import FeatureSpec
-from melmill.transforms.plan.planning import Damaged, ShardSpec, SplitSpec
+from melmill.transforms.plan.packing import ShardSpec
+from melmill.transforms.plan.recordings import Damaged
+from melmill.transforms.plan.splits import SplitSpec
 from melmill.transforms.rows.schema import RowSchema
 from melmill.transforms.store.filesystems import StorageOptions
 from melmill.transforms.store.folders import Store

@@ -12,7 +12,7 @@ import numpy as np
 from melmill.transforms.core.naming import digest
 from melmill.transforms.index.facts import Replaced, Rewritten
 from melmill.transforms.plan.job import ExtractJob
-from melmill.transforms.plan.planning import order_of
+from melmill.transforms.plan.packing import order_of
 from melmill.transforms.rows.schema import RowBatch
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.shards.writing import read_shard, write_again

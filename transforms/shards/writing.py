@@ -25,10 +25,11 @@ from melmill.transforms.core.errors import DatasetError, RecordingError
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import Failure, Recording
 from melmill.transforms.decode.isolation import DecoderProcess
+from melmill.transforms.features.channels import count_channels
 from melmill.transforms.features.spans import Span, SpanRows, extract_span
 from melmill.transforms.index.tables import is_indexed
 from melmill.transforms.plan.job import ExtractJob
-from melmill.transforms.plan.planning import ShardPlan
+from melmill.transforms.plan.packing import ShardPlan
 from melmill.transforms.rows.distribution import DistributionCounter
 from melmill.transforms.rows.moments import Moments
 from melmill.transforms.rows.parquet import ParquetShard, read_rows
@@ -141,7 +142,9 @@ def write_shard(
         failed = {failure.recording_id: failure for failure in finished.failures}
         for span in plan.spans:
             failure = failed.get(span.probed.recording.recording_id)
-            report(SpanOutcome(span, 0 if failure else span.chunks, failure, reused=True))
+            channels = count_channels(span.probed.audio.channels, job.features.channels)
+            rows = 0 if failure else span.chunks * channels
+            report(SpanOutcome(span, rows, failure, reused=True))
         return finished
     failures: list[Failure] = []
     # A later run clears the store's scratch folder, even if this run is killed.
