@@ -200,7 +200,8 @@ def test_bytes_that_are_not_text_are_refused(tmp_path: Path) -> None:
 def test_a_key_that_stands_twice_is_named_with_its_line(
     recipe: Recipe, text: str, key: str, line: int
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"(?s){key}: appears twice.*recipe\.yaml.*line {line}\b"):
+    message = rf"(?s){key}: appears twice.*recipe\.yaml.*line {line}\b"
+    with pytest.raises(ConfigError, match=message):
         load_config(recipe(text))
 
 
