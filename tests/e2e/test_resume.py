@@ -248,7 +248,7 @@ def test_an_interrupted_run_says_so_and_leaves_no_process(songs, tmp_path, group
     assert status == 130
     assert said == ""
     assert complained == (
-        "melmill: interrupted; what is finished stays, the same command goes on from it\n"
+        "melmill: interrupted; finished work is kept, run the same command again to continue\n"
     )
     assert_nothing_to_see(folder)
     assert receipts(folder)
