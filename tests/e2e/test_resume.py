@@ -202,7 +202,7 @@ def test_a_run_outlives_a_killed_worker(songs, dataset, tmp_path):
     assert status == 0, complained
     assert said.startswith("Committed version 0")
     assert "a worker process ended with status" in complained
-    assert "starting again" in complained
+    assert "; retrying" in complained
     assert "Traceback" not in complained
     assert_same_dataset(folder, dataset)
     assert identities(folder, kept) == kept

@@ -176,8 +176,8 @@ def test_the_job_finishes_with_every_row_once(
         ),
         (
             ["--runner=flink", "--flink_master=localhost:8081", "--flink_version=2.0"],
-            "--flink_version 2.0: the cluster at localhost:8081 is Flink 1.19.0; leave the option "
-            "out, or say 1.19",
+            "--flink_version 2.0: the cluster at localhost:8081 is Flink 1.19.0; remove the "
+            "option, or set it to 1.19",
         ),
     ],
 )
