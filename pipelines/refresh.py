@@ -133,15 +133,15 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
         raise ConfigError("--plan is already a dry run; remove --dry_run")
     with tempfile.TemporaryDirectory(prefix="melmill-plan-") as folder:
         # If the workers run here, write the plan to a local folder: the dataset may be read-only.
-        told = replace(job, store=Store(folder)) if runs_here(options) else job
-        metrics = run_job(partial(build_plan_pipeline, told=told), job, options)
+        plan_job = replace(job, store=Store(folder)) if runs_here(options) else job
+        metrics = run_job(partial(build_plan_pipeline, told=plan_job), job, options)
         try:
-            plan = json.loads(told.store.read(f"{told.staging}/plan.json"))
-            decision = json.loads(told.store.read(f"{told.staging}/decision.json"))
+            plan = json.loads(plan_job.store.read(f"{plan_job.staging}/plan.json"))
+            decision = json.loads(plan_job.store.read(f"{plan_job.staging}/decision.json"))
         except FileNotFoundError as error:
             raise not_shared(job.store.root) from error
         for name in ("plan.json", "decision.json"):
-            told.store.remove(f"{told.staging}/{name}")
+            plan_job.store.remove(f"{plan_job.staging}/{name}")
     rewrites_all = job.base.same_features and not job.base.same_files
     return {
         "version": current.snapshot.version,
