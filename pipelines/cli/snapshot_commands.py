@@ -158,7 +158,7 @@ def gc(
         typer.Option(
             "--keep-days",
             min=0,
-            help="Keep also the snapshots of so many days. Default: retention.keep_days.",
+            help="Also keep the snapshots of the last N days. Default: retention.keep_days.",
         ),
     ] = None,
     grace_hours: Annotated[
@@ -166,8 +166,8 @@ def gc(
         typer.Option(
             "--grace-hours",
             min=0,
-            help="Keep younger files, and snapshots that were current in this time. Default: "
-            "retention.grace_hours. It must be longer than a run takes, or gc breaks the run.",
+            help="Keep files and snapshots from the last N hours. Default: "
+            "retention.grace_hours. N must be longer than a run takes, or gc breaks the run.",
         ),
     ] = None,
     dry_run: Annotated[
