@@ -83,8 +83,8 @@ def _announced(store: Store, run: str) -> set[str]:
 def _holding(store: Store, files: Collection[str], need: Needed, names: Names) -> Iterator[str]:
     """Yield the files of shards and indexes that hold a recording or that cannot be read."""
     files_of_shards = sorted(name for name in files if shard_of(name) and not need.has(name))
-    readable = telling(files_of_shards)
-    shards = {shard_of(name) for name in readable if shard_holds(store, name, names)}
+    files_to_read = telling(files_of_shards)
+    shards = {shard_of(name) for name in files_to_read if shard_holds(store, name, names)}
     yield from (name for name in files_of_shards if shard_of(name) in shards)
     for index in sorted({index_of(name) for name in files} - need.indexes - {""}):
         if _index_holds(store, index, names):
