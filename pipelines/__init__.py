@@ -1,1 +1,1 @@
-"""What a user launches: the command line, the configuration and the pipelines."""
+"""The parts that a user starts: the command line, the configuration and the pipelines."""

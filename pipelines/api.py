@@ -1,8 +1,8 @@
-"""What a Python program calls; the command line says the same in the same words.
+"""The Python interface; the command line has the same operations with the same names.
 
-Each function checks all that it is given before any worker starts, and raises the errors of
-:mod:`melmill.transforms.core.errors` and :mod:`melmill.pipelines.run.errors`. The functions that
-start workers may be called in a notebook and from any thread.
+Each function checks all its arguments before any worker starts. It raises the errors of
+:mod:`melmill.transforms.core.errors` and :mod:`melmill.pipelines.run.errors`. Functions that
+start workers can be called in a notebook and from any thread.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from melmill.transforms.plan.job import ExtractJob
     from melmill.transforms.views.exports import ExportJob
 
-#: A recipe: the path of a YAML file, the name of one that comes with melmill (``"librosa"``), or
-#: one that :func:`melmill.load_config` has read; ``None`` for the defaults.
+#: A recipe: the path of a YAML file, the name of a recipe that comes with melmill
+#: (``"librosa"``), or the result of :func:`melmill.load_config`; ``None`` for the defaults.
 Recipe: TypeAlias = Config | str | Path | None
 
-#: Keys of the recipe to change: ``{"chunk.seconds": 5}``, or as the command line has it,
+#: Keys of the recipe to change: ``{"chunk.seconds": 5}``, or, as on the command line,
 #: ``["chunk.seconds=5"]``.
 Settings: TypeAlias = Mapping[str, object] | Sequence[str]
 
@@ -41,26 +41,26 @@ Job = TypeVar("Job", "ExtractJob", "ExportJob")
 
 
 class ExtractedDataset(Dataset):
-    """A dataset as a run left it, and what the run did.
+    """A dataset after a run, with the run's result.
 
     Attributes
     ----------
     extraction
-        Whether the run made a new version, what it did with the recordings, how many failed, and
-        what it counted.
+        The run's result: whether it committed a new version, what it did with the recordings,
+        how many recordings failed, and its metrics.
     """
 
     def __init__(self, extraction: Extraction) -> None:
-        """Take the snapshot that is open already."""
-        self._hold(extraction.opened)
+        """Use the snapshot that the run has opened."""
+        self._set_snapshot(extraction.opened)
         self.extraction = extraction
 
     def __repr__(self) -> str:
-        """Say which snapshot it is, and what it holds."""
+        """Return text that names the snapshot and counts its recordings and rows."""
         totals = self.extraction.totals
-        said = ", ".join(f"{number:,} {status}" for status, number in totals.recordings.items())
-        done = "committed" if self.extraction.committed else "nothing to do"
-        return f"{super().__repr__()[:-1]}: {done}; recordings: {said}; {totals.rows:,} rows>"
+        counts = ", ".join(f"{number:,} {status}" for status, number in totals.recordings.items())
+        result = "committed" if self.extraction.committed else "nothing to do"
+        return f"{super().__repr__()[:-1]}: {result}; recordings: {counts}; {totals.rows:,} rows>"
 
 
 def extract(
@@ -77,10 +77,10 @@ def extract(
     single_writer: bool = False,
     progress: bool = False,
 ) -> ExtractedDataset:
-    """Extract a catalogue into a dataset, and commit it.
+    """Extract a catalogue into a dataset, and commit the dataset.
 
-    Interrupted at any moment, the same call goes on from the shards that are finished. A dataset
-    that was made from the same catalogue by the same recipe is refreshed.
+    If a call is interrupted, call it again: it continues from the finished shards. If the dataset
+    was made from the same catalogue with the same recipe, the call refreshes it.
 
     Parameters
     ----------
@@ -88,53 +88,53 @@ def extract(
         A directory, a glob, an audio file, or a table with a column ``uri``: a local path, or any
         URL that fsspec opens.
     output
-        The dataset's folder: a new one, or its own.
+        The dataset's folder: a new folder, or the folder of this dataset.
     recipe, settings
-        How features are computed, and what of it to change: see :data:`Recipe`,
+        The recipe for the features, and the keys of it to change: see :data:`Recipe`,
         :data:`Settings`.
     runner
         ``direct`` (this machine; the default), ``flink``, ``dataflow`` or ``prism``.
     runner_config
-        YAML file of Beam's options for a runner, or the name of one that comes with melmill
-        (``"flink-local"``).
+        A YAML file with Beam options for a runner, or the name of such a file that comes with
+        melmill (``"flink-local"``).
     beam_options
         Options for Beam itself, as on a command line.
     workers
-        Worker processes of the runner ``direct``; 0 for one on each core.
+        Number of worker processes of the runner ``direct``; 0 for one process per core.
     overwrite
-        Whether a dataset that was made from something else may be replaced.
+        Whether to replace a dataset that was made from another catalogue or recipe.
     single_writer
-        Whether you warrant that no other run writes there meanwhile, on object stores that let
-        two runs overwrite each other's commits.
+        Whether you guarantee that no other run writes to `output` at the same time. Needed on
+        object stores that let two runs overwrite each other's commits.
     progress
-        Whether to show on standard error how far the run is.
+        Whether to show the progress on standard error.
 
     Returns
     -------
     ExtractedDataset
-        The dataset, open, and what the run did.
+        The dataset, opened, and the run's result.
 
     Raises
     ------
     UserError
-        Something that its message says how to change.
+        An argument or an input is wrong; the message says what to change.
     ConflictError
-        Another run committed meanwhile; nothing of this one is left.
+        Another run committed first; nothing of this run is left.
     TooManyFailuresError
         More recordings failed than ``limits.max_failure_ratio`` allows; nothing was committed.
     LostWorkerError
-        Worker processes were killed in every attempt; the same call continues.
+        Worker processes were killed in every attempt; call again to continue.
     NothingSubmittedError
-        The options for Beam asked for a check or a template only.
+        The Beam options asked for a check or a template only.
     """
     from melmill.pipelines.extract import extract as run
 
     chosen = read_recipe(recipe, settings)
     options = _beam_options(runner, workers, beam_options, runner_config)
     job = make_job(chosen, str(catalogue), str(output))
-    with _showing_progress("extract", job, progress) as shown:
+    with _showing_progress("extract", job, progress) as job_with_progress:
         how = {"overwrite": overwrite, "single_writer": single_writer}
-        return ExtractedDataset(run(shown, chosen.as_dict(), options, **how))
+        return ExtractedDataset(run(job_with_progress, chosen.as_dict(), options, **how))
 
 
 def refresh(
@@ -153,36 +153,36 @@ def refresh(
     single_writer: bool = False,
     progress: bool = False,
 ) -> ExtractedDataset:
-    """Bring a dataset up to date with its catalogue: only the change is computed.
+    """Update a dataset from its catalogue; only what changed is computed.
 
     Parameters
     ----------
     catalogue, dataset
         See :func:`extract`.
     recipe
-        Another recipe than the dataset's own.
+        A new recipe; ``None`` for the dataset's recipe.
     settings, runner, runner_config, beam_options, workers, single_writer, progress
         See :func:`extract`.
     retry_failed
-        Whether to try all recordings that failed once more, whatever the cause.
+        Whether to retry all failed recordings, whatever the cause of the failure.
     allow_removals
         Whether this run may remove more than ``refresh.max_removed_ratio``.
     metrics_file
-        Gets the run's metrics, for Prometheus' textfile collector.
+        The file to write the run's metrics to, for Prometheus' textfile collector.
 
     Returns
     -------
     ExtractedDataset
-        The dataset, open, and what the run did.
+        The dataset, opened, and the run's result.
 
     Raises
     ------
     UserError
-        Something that its message says how to change.
+        An argument or an input is wrong; the message says what to change.
     ConflictError
-        Another run committed meanwhile; nothing of this one is left.
+        Another run committed first; nothing of this run is left.
     TooManyFailuresError
-        Nothing was committed.
+        More recordings failed than ``limits.max_failure_ratio`` allows; nothing was committed.
     """
     from melmill.pipelines.refresh import refresh as run
     from melmill.pipelines.run_records import recording_run
@@ -191,13 +191,15 @@ def refresh(
     options = _beam_options(runner, workers, beam_options, runner_config)
     store = open_store(dataset, dict(chosen.output.storage_options))
     metrics = None if metrics_file is None else Path(metrics_file)
-    with recording_run(store, str(catalogue), metrics) as tell:
+    with recording_run(store, str(catalogue), metrics) as set_result:
         job = make_job(chosen, str(catalogue), str(dataset))
-        job = _how_far(job, chosen, retry_failed, allow_removals)
-        with _showing_progress("refresh", job, progress) as shown:
-            made = run(shown, chosen.as_dict(), options, single_writer=single_writer)
-        tell(made)
-    return ExtractedDataset(made)
+        job = _with_refresh_options(job, chosen, retry_failed, allow_removals)
+        with _showing_progress("refresh", job, progress) as job_with_progress:
+            extraction = run(
+                job_with_progress, chosen.as_dict(), options, single_writer=single_writer
+            )
+        set_result(extraction)
+    return ExtractedDataset(extraction)
 
 
 def plan_refresh(
@@ -214,7 +216,7 @@ def plan_refresh(
     allow_removals: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Say what :func:`refresh` would do, and do nothing; reads headers, decodes nothing.
+    """Return what :func:`refresh` would do, without doing it; reads headers, decodes no audio.
 
     Parameters
     ----------
@@ -226,16 +228,16 @@ def plan_refresh(
     Returns
     -------
     dict
-        What ``melmill refresh --plan --json`` prints.
+        The values that ``melmill refresh --plan --json`` prints.
     """
     from melmill.pipelines.refresh import plan_refresh as run
 
     chosen = recipe_of_dataset(dataset, recipe, settings)
     options = _beam_options(runner, workers, beam_options, runner_config)
     job = make_job(chosen, str(catalogue), str(dataset))
-    job = _how_far(job, chosen, retry_failed, allow_removals)
-    with _showing_progress("plan", job, progress) as shown:
-        return run(shown, chosen.as_dict(), options)
+    job = _with_refresh_options(job, chosen, retry_failed, allow_removals)
+    with _showing_progress("plan", job, progress) as job_with_progress:
+        return run(job_with_progress, chosen.as_dict(), options)
 
 
 def plan(
@@ -250,31 +252,31 @@ def plan(
     workers: int = 0,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Say what :func:`extract` would do and cost; reads headers, decodes nothing.
+    """Return what :func:`extract` would do and cost; reads headers, decodes no audio.
 
     Parameters
     ----------
     catalogue
         See :func:`extract`.
     output
-        Needed only where workers are on other machines, which leave the plan there.
+        The dataset's folder; needed only if workers on other machines must write the plan to it.
     recipe, settings, runner, runner_config, beam_options, workers, progress
         See :func:`extract`.
 
     Returns
     -------
     dict
-        What ``melmill plan --json`` prints: ``recordings`` by what would be done with them,
-        ``chunks``, ``rows`` and ``shards`` by split, ``seconds`` of audio, ``parquet_bytes``,
-        ``cpu_seconds``, ``costs``, ``failures`` by cause.
+        The values that ``melmill plan --json`` prints: ``recordings`` by what would be done with
+        them, ``chunks``, ``rows`` and ``shards`` by split, ``seconds`` of audio,
+        ``parquet_bytes``, ``cpu_seconds``, ``costs``, ``failures`` by cause.
     """
     from melmill.pipelines.plan import plan as run
 
     chosen = read_recipe(recipe, settings)
     options = _beam_options(runner, workers, beam_options, runner_config)
     job = make_job(chosen, str(catalogue), str(output))
-    with _showing_progress("plan", job, progress) as shown:
-        return run(shown, options)
+    with _showing_progress("plan", job, progress) as job_with_progress:
+        return run(job_with_progress, options)
 
 
 def export(
@@ -292,7 +294,7 @@ def export(
     workers: int = 0,
     progress: bool = False,
 ) -> Export:
-    """Lay out a dataset's current snapshot as another ecosystem has it.
+    """Export a dataset's current snapshot in another library's format.
 
     Parameters
     ----------
@@ -303,18 +305,19 @@ def export(
     format
         ``tfds``, ``hf`` (Hugging Face), ``webdataset``, ``arrayrecord`` or ``numpy``.
     name
-        The view's name; ``None`` for that of the dataset's folder.
+        The export's name; ``None`` for the name of the dataset's folder.
     normalize
-        ``global``, ``per_chunk`` or ``per_recording``: each mel band to mean 0 and deviation 1.
+        ``none``, ``global``, ``per_chunk`` or ``per_recording``: how to bring each mel band to
+        mean 0 and standard deviation 1.
     storage_options, output_storage_options
-        What fsspec opens the stores of the dataset and of the output with.
+        Options of fsspec for the stores of the dataset and of the output.
     runner, runner_config, beam_options, workers, progress
         See :func:`extract`.
 
     Returns
     -------
     Export
-        Names of the files and numbers of rows, by split.
+        The names of the files and the numbers of rows, by split.
     """
     from melmill.pipelines.export import default_name
     from melmill.pipelines.export import export as run
@@ -322,14 +325,15 @@ def export(
     from melmill.transforms.views.exports import ExportJob, check_format
 
     options = _beam_options(runner, workers, beam_options, runner_config)
-    known, asked = check_format(format), check_normalization(normalize)
+    checked_format, normalization = check_format(format), check_normalization(normalize)
     source, target = (
         open_store(dataset, storage_options),
         open_store(output, output_storage_options),
     )
-    job = ExportJob(source, "", target, known, name or default_name(str(dataset)), asked)
-    with _showing_progress("export", job, progress) as shown:
-        return run(shown, options)
+    view_name = name or default_name(str(dataset))
+    job = ExportJob(source, "", target, checked_format, view_name, normalization)
+    with _showing_progress("export", job, progress) as job_with_progress:
+        return run(job_with_progress, options)
 
 
 def verify(
@@ -341,33 +345,33 @@ def verify(
     catalogue_storage_options: StorageOptions = None,
     progress: bool = False,
 ) -> Verification:
-    """Compute a sample of rows again from the source recordings by librosa, and compare.
+    """Recompute a sample of rows from the source recordings with librosa, and compare them.
 
     Parameters
     ----------
     dataset
         A dataset's folder.
     sample
-        Number of rows, drawn at random.
+        Number of rows to draw at random.
     seed
         Seed of the draw.
     storage_options, catalogue_storage_options
-        What fsspec opens the stores of the dataset and of the recordings with.
+        Options of fsspec for the stores of the dataset and of the recordings.
     progress
-        Whether to show on standard error how far it is.
+        Whether to show the progress on standard error.
 
     Returns
     -------
     Verification
-        ``passed``, and by format how far rows are off.
+        ``passed``, and the differences by audio format.
     """
     from melmill.pipelines.run.progress import counting
     from melmill.pipelines.snapshots.verify import verify as run
 
     store = open_store(dataset, storage_options)
-    of_catalogue = tuple((catalogue_storage_options or {}).items())
+    catalogue_options = tuple((catalogue_storage_options or {}).items())
     with counting("verify", "rows", quiet=not progress) as report:
-        return run(store, sample, seed, report, of_catalogue)
+        return run(store, sample, seed, report, catalogue_options)
 
 
 def open_dataset(
@@ -378,14 +382,14 @@ def open_dataset(
 
 
 def read_recipe(recipe: Recipe, settings: Settings, stored: dict[str, Any] | None = None) -> Config:
-    """Read a recipe, change what is asked for, and check all of it.
+    """Read a recipe, apply the settings, and check the result.
 
     Parameters
     ----------
     recipe, settings
         See :data:`Recipe`, :data:`Settings`.
     stored
-        The recipe that a dataset was made with; taken where `recipe` is ``None``.
+        The recipe that a dataset was made with; used if `recipe` is ``None``.
     """
     if isinstance(settings, Mapping):
         settings = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
@@ -397,22 +401,22 @@ def read_recipe(recipe: Recipe, settings: Settings, stored: dict[str, Any] | Non
 
 
 def recipe_of_dataset(dataset: str | Path, recipe: Recipe, settings: Settings) -> Config:
-    """Read the recipe that is asked for, or the one that a dataset was made with."""
-    asked = read_recipe(recipe, settings)
+    """Return the recipe that the caller gave, or else the recipe of the dataset."""
+    given = read_recipe(recipe, settings)
     if recipe is not None:
-        return asked
-    store = open_store(dataset, dict(asked.output.storage_options))
+        return given
+    store = open_store(dataset, dict(given.output.storage_options))
     current = read_snapshot(store) if "_delta_log" in store.top_names() else None
     return read_recipe(None, settings, current.configuration if current else None)
 
 
 def open_store(root: str | Path, storage_options: StorageOptions = None) -> Store:
-    """Name a folder on a disk or in an object store."""
+    """Return the store for a folder on a disk or in an object store."""
     return Store(absolute_uri(str(root)), tuple((storage_options or {}).items()))
 
 
 def make_job(recipe: Config, catalogue: str, output: str) -> ExtractJob:
-    """Find the catalogue, and put together what the workers need to know."""
+    """Open the catalogue, and return the job for the workers."""
     from melmill.pipelines.extract import make_job, resolve_catalogue
 
     store = open_store(output, dict(recipe.output.storage_options))
@@ -421,14 +425,14 @@ def make_job(recipe: Config, catalogue: str, output: str) -> ExtractJob:
 
 @contextlib.contextmanager
 def _showing_progress(title: str, job: Job, progress: bool) -> Iterator[Job]:
-    """Let the workers tell how far they are; with `progress` it is shown."""
+    """Yield the job with an address for the workers' progress reports; show them if asked."""
     from melmill.pipelines.run.progress import showing_progress
 
     with showing_progress(title, quiet=not progress) as address:
         yield replace(job, progress=address)
 
 
-def _how_far(
+def _with_refresh_options(
     job: ExtractJob, recipe: Config, retry_failed: bool, allow_removals: bool
 ) -> ExtractJob:
     spec = replace(recipe.refresh.spec(), retry_failed=retry_failed)
@@ -436,8 +440,8 @@ def _how_far(
 
 
 def _beam_options(
-    runner: str | None, workers: int, others: Sequence[str], recipe: str | Path | None
+    runner: str | None, workers: int, extra: Sequence[str], config: str | Path | None
 ) -> Any:
     from melmill.pipelines.run.options import pipeline_options
 
-    return pipeline_options(runner, workers, others, None if recipe is None else str(recipe))
+    return pipeline_options(runner, workers, extra, None if config is None else str(config))

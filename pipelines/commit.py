@@ -1,4 +1,4 @@
-"""The last of an extraction: what a run has made becomes the dataset's next snapshot."""
+"""The last step of an extraction: commit what a run has made as the dataset's next snapshot."""
 
 from __future__ import annotations
 
@@ -36,20 +36,21 @@ from melmill.transforms.store.folders import Store
 from melmill.transforms.store.own_files import is_own, remove_empty_folders, remove_own
 from melmill.transforms.store.ownership import claim
 
-#: Files of a run's staging folder: when it began, and which attempts at it there are.
+#: Names in a run's staging folder: the file with the run's start time, the folder of attempts.
 STARTED, _ATTEMPTS = "started", "attempts"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run's pipeline has left behind.
+    """The outcome that a run's pipeline has written to the store.
 
     Attributes
     ----------
     index, parts
-        The index that it wrote, or, with nothing to do, the snapshot's.
+        The name of the index and its number of parts: the new index, or, if there was nothing to
+        do, the current snapshot's index.
     difference
-        Of a refresh: recordings by what was done with them.
+        The numbers of recordings by what a refresh did with them.
     todo
         Whether there was anything to do.
     """
@@ -61,14 +62,14 @@ class Outcome:
 
 
 def read_outcome(job: ExtractJob) -> Outcome:
-    """Read what the pipeline has left; ``FileNotFoundError`` where it is not there."""
+    """Return the outcome of the pipeline; raise ``FileNotFoundError`` if it is missing."""
     outcome = json.loads(job.store.read(job.outcome))
     del outcome["files"]
     return Outcome(**outcome)
 
 
 def require_outcome(job: ExtractJob) -> Outcome:
-    """Read what the pipeline has left; ``DatasetError`` where it is not there."""
+    """Return the outcome of the pipeline; raise ``DatasetError`` if it is missing."""
     try:
         return read_outcome(job)
     except FileNotFoundError as error:
@@ -78,39 +79,39 @@ def require_outcome(job: ExtractJob) -> Outcome:
 def finish(
     job: ExtractJob, configuration: dict[str, Any], current: OpenSnapshot | None, outcome: Outcome
 ) -> tuple[OpenSnapshot, bool]:
-    """Commit what a run has made, describe it, and remove the run's working files.
+    """Commit what a run has made, write the side files, and remove the run's working files.
 
-    Done again, it changes nothing. Once the commit is made, nothing of the run's working files is
-    needed: another run, which the commit has overtaken, may remove them.
+    A second call changes nothing. After the commit, the run's working files are not needed:
+    another run that started before the commit may remove them.
 
     Parameters
     ----------
     job
-        What was extracted from where to where.
+        The extraction: its catalogue, output and settings.
     configuration
-        The recipe, to be kept with the snapshot.
+        The recipe, to be stored with the snapshot.
     current
-        The snapshot that the run began with.
+        The snapshot that the run started from; ``None`` for none.
     outcome
-        Of its pipeline.
+        The outcome of the pipeline.
 
     Returns
     -------
     (OpenSnapshot, bool)
-        The dataset's snapshot, and whether this commit made it.
+        The dataset's snapshot, and whether this call committed it.
 
     Raises
     ------
     TooManyFailuresError
-        Nothing was committed.
+        Too many recordings failed; nothing was committed.
     ConflictError
-        Another run has committed meanwhile.
+        Another run committed first.
     """
     if current is not None and not outcome.todo:
         leave(job)
         return current, False
     totals = add_up(job.store, outcome.index)
-    # Without any recording, a dataset that is there becomes empty, and a new one is a mistake.
+    # Without any recording, an existing dataset becomes empty, but a new dataset is a mistake.
     if current is None or totals.recordings:
         _check_failures(totals, job, outcome)
     before = current.snapshot if current else None
@@ -132,82 +133,84 @@ def finish(
 
 
 def commit_and_describe(job: ExtractJob, snapshot: Snapshot, totals: Totals) -> OpenSnapshot:
-    """Commit a snapshot that a run has made, write its side files, and tidy up after the run."""
+    """Commit a run's snapshot, write its side files, clean up the run, and return the snapshot."""
     version = commit(job.store, snapshot, job.schema.table())
-    found = require_snapshot(job.store)
-    overtaken = found.run != job.attempt
-    made = replace(snapshot, version=version, rows=totals.rows) if overtaken else found
-    opened = OpenSnapshot(job.store, made).knowing(totals, job.schema)
+    current = require_snapshot(job.store)
+    overtaken = current.run != job.attempt
+    committed = replace(snapshot, version=version, rows=totals.rows) if overtaken else current
+    opened = OpenSnapshot(job.store, committed).knowing(totals, job.schema)
     if not overtaken:
-        # Another run's side files are not to be overwritten.
+        # If another run has committed since, the side files are its own: do not overwrite them.
         opened.write_card()
     discard(job)
     return opened
 
 
 def discard(job: ExtractJob) -> None:
-    """Remove what a run has made and no kept snapshot holds, and the run's working files."""
+    """Remove the run's working files, and its other files that no kept snapshot needs."""
     _discard(job.store, job.staging, _attempt(job))
 
 
 def _discard(store: Store, staging: str, attempt: str = "") -> None:
-    others = set(store.names(f"{staging}/{_ATTEMPTS}")) - {attempt}
-    gone, coming = _unneeded(store, read_made(store, staging))
-    store.remove_files(gone)
-    remove_empty_folders(store, gone)
-    # What another attempt has announced and not put there yet, it must be able to tidy up.
-    kept = {*coming, *others, f"{staging}/{STARTED}"} if coming and others else set()
-    remove_own(store, staging, kept)
+    other_attempts = set(store.names(f"{staging}/{_ATTEMPTS}")) - {attempt}
+    unneeded, pending = _unneeded(store, read_made(store, staging))
+    store.remove_files(unneeded)
+    remove_empty_folders(store, unneeded)
+    # Another attempt may still write what it has announced, and must be able to clean it up.
+    working = {*pending, *other_attempts, f"{staging}/{STARTED}"}
+    remove_own(store, staging, working if pending and other_attempts else set())
 
 
 def _unneeded(store: Store, made: Sequence[Made]) -> tuple[list[str], list[str]]:
-    """Name the files of a run that no kept snapshot needs, and announcements of what is coming."""
+    """Return a run's files that no kept snapshot needs, and announcements of unwritten files."""
     current = require_snapshot(store)
     shards = set(shard_names(store, current.index))
     committed = {current.index, *shards}
-    left = [
-        one
-        for one in made
-        if {one.shard, one.index}.isdisjoint(committed) and current.taken_down not in one.files
+    uncommitted = [
+        entry
+        for entry in made
+        if {entry.shard, entry.index}.isdisjoint(committed)
+        and current.taken_down not in entry.files
     ]
-    if not left:
+    if not uncommitted:
         return [], []
-    # The same run, done before, may have committed what an earlier snapshot still holds.
+    # An earlier attempt of this run may have committed files that an earlier snapshot still needs.
     need = needed(store, [past for past in read_history(store) if past.kept])
-    gone: list[str] = []
-    coming: list[str] = []
-    for one in left:
-        if one.index and one.index not in need.indexes:
-            gone += store.names(f"index/{one.index}")
-        there = [name for name in one.files if store.size(name) is not None]
-        gone += [name for name in there if not need.has(name)]
-        coming += [one.name] if len(there) < len(one.files) else []
-    return [name for name in gone if is_own(name)], coming
+    unneeded: list[str] = []
+    pending: list[str] = []
+    for entry in uncommitted:
+        if entry.index and entry.index not in need.indexes:
+            unneeded += store.names(f"index/{entry.index}")
+        present = [name for name in entry.files if store.size(name) is not None]
+        unneeded += [name for name in present if not need.has(name)]
+        pending += [entry.name] if len(present) < len(entry.files) else []
+    return [name for name in unneeded if is_own(name)], pending
 
 
 def tidy_up_after(store: Store, committed: Snapshot) -> None:
-    """Remove the working files of the run that committed a snapshot, if it was killed after that.
+    """Remove the working files of the run that committed a snapshot, if it left any.
 
-    Whoever else works with them works from the snapshot before, in vain.
+    A run that is killed after its commit leaves them. Another run that uses the same files
+    started from the snapshot before, so it cannot commit.
     """
     if committed.run:
         _discard(store, f"staging/{committed.run.partition('-')[0]}")
 
 
 def begin(job: ExtractJob) -> ExtractJob:
-    """Write down that a run begins; give the job of this attempt at it.
+    """Record that an attempt of a run begins; return the job of this attempt.
 
-    When it began is what an interrupted attempt wrote down, which this one goes on with.
+    If the attempt continues an interrupted one, the start time is that of the first attempt.
     """
     job = replace(job, attempt=f"{job.run_id}-{uuid.uuid4().hex}")
     claim(job.store)
-    # The folder is in use from now on, whatever it held before: see melmill gc.
+    # From now on, melmill gc sees that the staging folder is in use.
     job.store.put(_attempt(job), b"")
     return replace(job, began_ms=_first_began_ms(job))
 
 
 def leave(job: ExtractJob) -> None:
-    """End an attempt that has nothing to do: others may be working in the same folder."""
+    """End an attempt that has nothing to do; keep the folder if other attempts use it."""
     job.store.remove(_attempt(job))
     if not any(True for _ in job.store.names(f"{job.staging}/{_ATTEMPTS}")):
         discard(job)
@@ -234,39 +237,39 @@ def _began(job: ExtractJob) -> str:
 def discarding_the_overtaken(
     job: ExtractJob, current: OpenSnapshot | None, jobs: Iterable[ExtractJob] = ()
 ) -> Iterator[None]:
-    """Where another run committed meanwhile, leave nothing of this one, and say so.
+    """Turn an error in the block into ``ConflictError`` if another run committed first.
 
-    Both may use one staging folder, which the first to commit removes: then this one fails at
-    whatever it needs next.
+    Then remove everything that this run has made. Both runs may use the same staging folder. The
+    run that commits first removes the folder, and the other run fails when it next needs a file.
 
     Parameters
     ----------
     job
-        What runs.
+        The running job.
     current
-        The snapshot that it started from; ``None`` where there was none.
+        The snapshot that the job started from; ``None`` if there was none.
     jobs
-        More that have made something, looked at when it is needed.
+        More jobs that may have made files; read only after an error.
 
     Raises
     ------
     ConflictError
-        Another run committed.
+        Another run committed first.
     """
     try:
         yield
     except Exception as error:
-        # Each runner has a class of its own for what went wrong on a worker.
-        found = read_snapshot(job.store) if "_delta_log" in job.store.top_names() else None
+        # Each runner has its own error class for errors on workers: catch all classes.
+        latest = read_snapshot(job.store) if "_delta_log" in job.store.top_names() else None
         before = current.snapshot.version if current else -1
-        if found is None or found.version == before or found.run == job.attempt:
+        if latest is None or latest.version == before or latest.run == job.attempt:
             raise
-        for one in (job, *jobs):
-            discard(one)
+        for overtaken in (job, *jobs):
+            discard(overtaken)
         raise ConflictError(
-            f"another run committed version {found.version} to {job.store.root} while this one "
-            f"was working from {f'version {before}' if current else 'an empty folder'}; nothing of "
-            "this one is left: run the same command again to see what is left to do"
+            f"another run committed version {latest.version} to {job.store.root} while this run "
+            f"worked from {f'version {before}' if current else 'an empty folder'}; nothing of "
+            "this run is left: run the same command again to do what is still missing"
         ) from error
 
 
@@ -277,7 +280,7 @@ def _dataset_version(job: ExtractJob, current: OpenSnapshot | None) -> int:
 
 
 def changes_schema(job: ExtractJob, current: OpenSnapshot) -> bool:
-    """Whether the job's rows have other columns, or ``mel`` another shape, than the dataset's."""
+    """Return whether the job's columns, or its shape of ``mel``, differ from the dataset's."""
     table = open_table(job.store)
     if table is None:
         return False
@@ -289,31 +292,31 @@ def changes_schema(job: ExtractJob, current: OpenSnapshot) -> bool:
 def commit_index(
     index: str, job: ExtractJob, configuration: dict[str, Any], began_with: int
 ) -> int:
-    """Finish on a worker; gives the snapshot's version. A retry finds it committed.
+    """Commit on a worker, and return the snapshot's version; a retry does not commit again.
 
     Raises
     ------
     DatasetError
-        The dataset is not in the version that the job began with: -1 for none.
+        The dataset's version is not `began_with` (-1 for no dataset).
     """
-    found = read_snapshot(job.store)
-    current = OpenSnapshot(job.store, found) if found else None
-    version = found.version if found else -1
-    if found and current and (found.run, found.index) == (job.attempt, index):
+    snapshot = read_snapshot(job.store)
+    current = OpenSnapshot(job.store, snapshot) if snapshot else None
+    version = snapshot.version if snapshot else -1
+    if snapshot and current and (snapshot.run, snapshot.index) == (job.attempt, index):
         current.write_card()
         discard(job)
         return version
     if version != began_with:
         discard(job)
         raise DatasetError(
-            f"{job.store.root}: was at version {began_with} when this job was described, and is at "
-            f"{version} now; nothing was committed"
+            f"{job.store.root}: was at version {began_with} when this job was created, and is at "
+            f"version {version} now; nothing was committed; create the job again"
         )
     try:
         outcome = read_outcome(job)
     except FileNotFoundError:
-        # There was nothing to do, and that was tidied up.
-        if found is not None and found.index == index:
+        # There was nothing to do, and an earlier try has removed the outcome.
+        if snapshot is not None and snapshot.index == index:
             return version
         raise not_shared(job.store.root) from None
     with discarding_the_overtaken(job, current):
@@ -326,14 +329,14 @@ def _check_failures(totals: Totals, job: ExtractJob, outcome: Outcome) -> None:
         raise TooManyFailuresError(
             f"{totals.recordings['failed']:,} of {totals.recordings.total():,} recordings failed "
             f"({totals.failure_ratio:.1%}, and limits.max_failure_ratio allows {allowed:.1%}); "
-            f"nothing was committed. Every failure is in {job.store.root}/index/{index}/\n"
+            f"nothing was committed. All failures are listed in {job.store.root}/index/{index}/\n"
             + "\n".join(failure_lines(totals))
         )
     if not totals.rows:
         raise TooManyFailuresError(
-            f"no recording gives any row: {totals.recordings['failed']:,} failed, "
+            f"no recording has any rows: {totals.recordings['failed']:,} failed, "
             f"{totals.recordings['skipped']:,} were shorter than a chunk (chunk.short is drop), "
             f"{outcome.difference.get('excluded', 0):,} were left out by catalogue.exclude; "
-            f"nothing was committed. Every failure is in {job.store.root}/index/{index}/\n"
+            f"nothing was committed. All failures are listed in {job.store.root}/index/{index}/\n"
             + "\n".join(failure_lines(totals))
         )

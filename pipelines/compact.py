@@ -1,4 +1,4 @@
-"""Small shards, as refreshes leave them, become fewer and larger; the rows stay the same."""
+"""The compaction: merge small shards, which refreshes leave, into fewer, larger shards."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ from melmill.transforms.store.exclusive import require_exclusive_commits
 from melmill.transforms.store.folders import Store
 from melmill.transforms.write_index import WriteIndex
 
-#: Row groups of full size that one merge may hold at once.
+#: The number of full row groups that a merge may keep in memory at the same time.
 _OPEN_ROW_GROUPS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Compaction:
-    """What a compaction came to.
+    """The result of a compaction.
 
     Attributes
     ----------
     snapshot
         The dataset's current snapshot.
     committed
-        Whether this run made it; otherwise no two shards were small enough.
+        Whether this run committed the snapshot; otherwise no two shards were small enough.
     merged, shards
-        How many shards were merged, and into how many.
+        The number of shards that were merged, and the number of new shards.
     rows
-        In the dataset: as many as before.
+        The number of rows in the dataset, which does not change.
     """
 
     snapshot: Snapshot
@@ -62,7 +62,7 @@ class Compaction:
 def build_pipeline(
     pipeline: beam.Pipeline, job: ExtractJob, *, merges: list[tuple[str, ...]]
 ) -> beam.PCollection[str]:
-    """Lay out the path of the rows. Out comes the index's name, for the commit."""
+    """Apply all transforms of a compaction; return the name of the index, for the commit."""
     start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores[1:])
     decided = start | "Decide" >> beam.Map(_decide, job)
     named = start | "NameMerges" >> beam.FlatMap(_name_merges, merges)
@@ -81,25 +81,25 @@ def _name_merges(_: Any, merges: list[tuple[str, ...]]) -> list[tuple[str, ...]]
 def compact(
     store: Store, options: Any, *, address: str = "", single_writer: bool = False
 ) -> Compaction:
-    """Merge the small shards of a dataset's current snapshot, and commit the same rows anew.
+    """Merge the small shards of a dataset's current snapshot, and commit the result.
 
     Parameters
     ----------
     store
         The dataset.
     options
-        Beam's.
+        The options of Beam.
     address
-        Where a display of progress listens.
+        The address of a progress display; ``""`` for none.
     single_writer
-        Whether the user warrants that no other run writes there meanwhile.
+        Whether the user guarantees that no other run writes to the dataset at the same time.
 
     Raises
     ------
     UserError
-        Something that its message says how to change.
+        An argument or an input is wrong; the message says what to change.
     ConflictError
-        Another run committed meanwhile; nothing of this one is left.
+        Another run committed first; nothing of this run is left.
     """
     opened = OpenSnapshot.whole(store)
     current = opened.snapshot

@@ -1,8 +1,8 @@
-"""The recipe: one YAML file, checked whole before anything starts.
+"""The recipe: a YAML file that is checked completely before anything starts.
 
-Every fault is found at once and named by its key, its value and what is allowed. What
-comes out is frozen and typed; the parts that features depend on are the very objects that
-the DSP code takes.
+A check reports all faults at once, each with its key, its value and the allowed values. The
+result is frozen and typed. The parts that features depend on are the objects that the DSP code
+takes.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class _Section(BaseModel):
 
 
 class AudioConfig(_Section):
-    """What every recording is brought to before it is cut."""
+    """The sample rate and the channels that every recording is converted to before chunking."""
 
     sample_rate_hz: Annotated[int, Field(ge=1000, le=768_000)] = 22_050
     channels: ChannelPolicy = "mono"
@@ -68,7 +68,7 @@ class AudioConfig(_Section):
 
 
 class ChunkConfig(_Section):
-    """How recordings are cut; seconds become samples once, here."""
+    """How recordings are cut into chunks; seconds are converted to samples only here."""
 
     seconds: Annotated[float, Field(gt=0, le=3600)] = 3.0
     hop_seconds: Annotated[float, Field(gt=0)] | None = None
@@ -77,7 +77,7 @@ class ChunkConfig(_Section):
     pad_value: Annotated[float, Field(ge=-1, le=1)] = 0.0
 
     def spec(self, sample_rate_hz: int) -> ChunkSpec:
-        """Give the same in samples."""
+        """Return the same settings in samples."""
         hop_seconds = self.seconds if self.hop_seconds is None else self.hop_seconds
         length = max(1, round(self.seconds * sample_rate_hz))
         hop = max(1, round(hop_seconds * sample_rate_hz))
@@ -95,12 +95,12 @@ class SplitConfig(_Section):
     seed: int = 0
 
     def spec(self) -> SplitSpec:
-        """Give the same as the planner takes it."""
+        """Return the settings in the planner's type."""
         return SplitSpec(tuple(self.fractions.items()), self.by, self.group, self.seed)
 
 
 def _resolution(value: object) -> object:
-    """Read a resolution as people write it.
+    """Return a resolution as a number, ``None`` for ``exact``; any other value unchanged.
 
     >>> _resolution("1/64 dB"), _resolution("exact"), _resolution(0.5)
     (0.015625, None, 0.5)
@@ -116,7 +116,7 @@ def _resolution(value: object) -> object:
 
 
 class OutputConfig(_Section):
-    """What the files look like."""
+    """The formats, sizes and storage options of the dataset's files."""
 
     formats: Annotated[tuple[Format, ...], Field(min_length=1)] = ("parquet",)
     resolution: Annotated[float | None, BeforeValidator(_resolution)] = None
@@ -128,11 +128,11 @@ class OutputConfig(_Section):
     storage_options: dict[str, Any] = {}
 
     def shard_spec(self) -> ShardSpec:
-        """Give the sizes as the planner takes them."""
+        """Return the sizes in the planner's type."""
         return ShardSpec(int(self.shard_megabytes * 2**20), self.min_shards, self.order_seed)
 
     def writer_spec(self) -> WriterSpec:
-        """Give the formats as the writers take them."""
+        """Return the formats in the writers' type."""
         formats: tuple[Format, ...] = ("tfrecord",) if "tfrecord" in self.formats else ()
         return WriterSpec(("parquet", *formats), self.row_group_rows, self.compression_level)
 
@@ -148,7 +148,7 @@ class CatalogueConfig(_Section):
 
 
 class LimitsConfig(_Section):
-    """What one recording may cost, and how many may fail."""
+    """The time and memory that a recording may take, and how many recordings may fail."""
 
     max_failure_ratio: Annotated[float, Field(ge=0, le=1)] = 0.05
     timeout_seconds: Annotated[float, Field(gt=0)] = 600
@@ -157,7 +157,7 @@ class LimitsConfig(_Section):
     damaged: Damaged = "fail"
 
     def spec(self) -> Limits:
-        """Give the same as the workers take it."""
+        """Return the limits in the workers' type."""
         return Limits(
             timeout_s=self.timeout_seconds,
             max_seconds=self.max_duration_hours * 3600,
@@ -168,18 +168,18 @@ class LimitsConfig(_Section):
 
 
 class RefreshConfig(_Section):
-    """How far one refresh may go."""
+    """How many recordings a refresh may remove, and how often it retries a recording."""
 
     max_removed_ratio: Annotated[float, Field(ge=0, le=1)] = 0.2
     max_attempts: Annotated[int, Field(ge=1, le=1000)] = 5
 
     def spec(self) -> RefreshSpec:
-        """Give the same as the workers take it."""
+        """Return the settings in the workers' type."""
         return RefreshSpec(self.max_removed_ratio, self.max_attempts)
 
 
 class RetentionConfig(_Section):
-    """What ``melmill gc`` keeps."""
+    """The snapshots and files that ``melmill gc`` keeps."""
 
     keep_snapshots: Annotated[int, Field(ge=1, le=100_000)] = 10
     keep_days: Annotated[float, Field(ge=0, le=36_500)] = 0
@@ -200,7 +200,7 @@ class Config(_Section):
     retention: RetentionConfig = RetentionConfig()
 
     def features(self) -> FeatureSpec:
-        """Give what a row's values depend on."""
+        """Return the settings that a row's values depend on."""
         return FeatureSpec(
             sample_rate_hz=self.audio.sample_rate_hz,
             channels=self.audio.channels,
@@ -211,7 +211,7 @@ class Config(_Section):
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the recipe as plain values, without what opens a store (it may be secret)."""
+        """Return the recipe as plain values, without storage options, which may be secret."""
         secret = {"storage_options"}
         hidden = {"output": secret, "catalogue": secret}
         return self.model_dump(mode="json", exclude=hidden)
@@ -220,22 +220,22 @@ class Config(_Section):
 def load_config(
     path: str | Path | None, overrides: Sequence[str] = (), stored: Raw | None = None
 ) -> Config:
-    """Read a recipe, apply ``--set`` overrides, and check all of it.
+    """Read a recipe, apply ``--set`` overrides, check all of it, and return it.
 
     Parameters
     ----------
     path
-        YAML file, or the name of a recipe that comes with melmill; ``None`` for what is stored,
-        or the defaults, which are librosa's.
+        The YAML file, or the name of a recipe that comes with melmill; ``None`` for `stored`, or
+        else for the defaults, which are librosa's settings.
     overrides
-        ``section.key=value``, the value in YAML.
+        The settings to change, as ``section.key=value`` with the value in YAML.
     stored
-        What a dataset was made with.
+        The recipe that a dataset was made with.
 
     Raises
     ------
     ConfigError
-        With every fault, one a line.
+        The recipe has faults; the message lists all of them, one per line.
     """
     raw = read_yaml(find_recipe(path)) if path else copy.deepcopy(stored or {})
     for override in overrides:
@@ -243,20 +243,21 @@ def load_config(
     config, faults = check(raw)
     if config is None or faults:
         where = f"configuration {path}" if path else "configuration"
-        lines = [f"  {key}: {_shown(value)}: {allowed}" for key, value, allowed in faults]
+        lines = [f"  {key}: {_format_value(value)}: {allowed}" for key, value, allowed in faults]
         raise ConfigError(f"{where}: {len(faults)} fault(s)\n" + "\n".join(lines))
     return config
 
 
 def find_recipe(name: str | Path, folder: str = "") -> str | Path:
-    """Find a YAML file: a path, or the name of one that comes with melmill.
+    """Return the path of a YAML file, given its path or the name of a file that melmill ships.
 
     Parameters
     ----------
     name
-        ``"librosa"``, say. What is a file, or looks like a path, is taken as it is.
+        The name, such as ``"librosa"``, or the path. An existing file, and anything that looks
+        like a path, is returned unchanged.
     folder
-        Of the shipped files: ``""`` for recipes, ``"runners"`` for runners' options.
+        The folder of the shipped files: ``""`` for recipes, ``"runners"`` for runners' options.
     """
     shipped = resources.files("melmill") / "configs" / folder / f"{name}.yaml"
     if re.fullmatch(r"[\w-]+", str(name)) and not Path(name).exists() and shipped.is_file():
@@ -264,13 +265,13 @@ def find_recipe(name: str | Path, folder: str = "") -> str | Path:
     return name
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return repr(text) if isinstance(value, str) else text
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people expect it: ``1e-10`` is a number, and a key stands once."""
+    """A stricter YAML loader: ``1e-10`` is a number, and a key that appears twice is an error."""
 
 
 _Loader.add_implicit_resolver(
@@ -286,7 +287,7 @@ def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> Raw:
         key = str(loader.construct_object(key_node, deep=True))
         if key in mapping:
             raise yaml.MarkedYAMLError(
-                problem=f"{key}: stands twice", problem_mark=key_node.start_mark
+                problem=f"{key}: appears twice", problem_mark=key_node.start_mark
             )
         mapping[key] = loader.construct_object(value_node, deep=True)
     return mapping
@@ -296,7 +297,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _constru
 
 
 def read_yaml(path: str | Path) -> Raw:
-    """Read a YAML mapping from a file, or raise ``ConfigError`` naming file and line."""
+    """Return the YAML mapping in a file; raise ``ConfigError`` with the file and the line."""
     try:
         with Path(path).open(encoding="utf-8") as file:
             raw = yaml.load(file, _Loader)
@@ -305,17 +306,17 @@ def read_yaml(path: str | Path) -> Raw:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"configuration {path}: not YAML: {error}") from error
     if raw is not None and not isinstance(raw, dict):
-        raise ConfigError(f"configuration {path}: a mapping of sections is needed")
+        raise ConfigError(f"configuration {path}: must be a mapping of sections")
     return raw or {}
 
 
 def read_storage_options(option: str, settings: Sequence[str]) -> StorageOptions:
-    """Read ``key=value`` settings of a command-line option, as of ``output.storage_options``.
+    """Return the ``key=value`` settings of a command-line option as storage options.
 
     Raises
     ------
     ConfigError
-        One is none.
+        A setting is not of the form ``key=value``.
     """
     raw: Raw = {}
     for setting in settings:
@@ -326,8 +327,8 @@ def read_storage_options(option: str, settings: Sequence[str]) -> StorageOptions
 def _apply(raw: Raw, override: str, option: str = "--set") -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        form = "section.key=value" if option == "--set" else "key=value"
-        raise ConfigError(f"{option} {override}: write it as {form}")
+        syntax = "section.key=value" if option == "--set" else "key=value"
+        raise ConfigError(f"{option} {override}: write it as {syntax}")
     try:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
@@ -336,15 +337,15 @@ def _apply(raw: Raw, override: str, option: str = "--set") -> None:
     for section in sections:
         raw = raw.setdefault(section, {})
         if not isinstance(raw, dict):
-            raise ConfigError(f"{option} {override}: {section} is no section")
+            raise ConfigError(f"{option} {override}: {section} is not a section")
     raw[name] = value
 
 
 def check(raw: Raw) -> tuple[Config | None, list[Fault]]:
-    """Check a recipe; give it, if it can be made, and every fault.
+    """Return the recipe, or ``None`` if it cannot be built, and every fault.
 
-    Keys that are wrong by themselves are reported and then taken as their defaults, so
-    that combinations of the others are checked too.
+    A key with a wrong value is reported and then replaced by its default, so that combinations
+    of the remaining keys are checked too.
     """
     faults: list[Fault] = []
     body = json.loads(json.dumps(raw, default=str))
@@ -352,17 +353,18 @@ def check(raw: Raw) -> tuple[Config | None, list[Fault]]:
         try:
             config = Config.model_validate_json(json.dumps(body))
         except ValidationError as error:
-            # A union finds fault once for each of its branches.
-            paths = {tuple(_real_path(detail["loc"], body)): None for detail in error.errors()}
+            # pydantic reports a fault in a union once for each branch.
+            paths = {tuple(_key_path(detail["loc"], body)): None for detail in error.errors()}
             inner = [path for path in paths if not any(_is_below(other, path) for other in paths)]
             faults += [_fault(path, error, body) for path in inner]
             if () in inner:
                 return None, faults
             for path in inner:
-                _forget(body, path)
+                _use_default(body, path)
         else:
             wrong = [key for key, _, _ in faults]
-            faults += [fault for fault in _impossible(config) if not _is_among(fault[0], wrong)]
+            conflicts = _contradictions(config)
+            faults += [fault for fault in conflicts if not _is_reported(fault[0], wrong)]
             return config, faults
     return None, faults
 
@@ -371,22 +373,22 @@ def _is_below(path: Sequence[int | str], above: Sequence[int | str]) -> bool:
     return len(path) > len(above) and path[: len(above)] == above
 
 
-def _is_among(key: str, wrong: Sequence[str]) -> bool:
-    return any(f"{other}.".startswith(f"{key}.") for other in wrong)
+def _is_reported(key: str, wrong: Sequence[str]) -> bool:
+    return any(f"{reported}.".startswith(f"{key}.") for reported in wrong)
 
 
 def _fault(path: Sequence[int | str], error: ValidationError, body: Raw) -> Fault:
-    details = [d for d in error.errors() if _real_path(d["loc"], body) == list(path)]
+    details = [d for d in error.errors() if _key_path(d["loc"], body) == list(path)]
     key = ".".join(str(part) for part in path)
     if details[0]["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return key, details[0]["input"], _no_such_key(path)
-    first, *others = dict.fromkeys(d["msg"].removeprefix("Value error, ") for d in details)
-    allowed = [first[0].lower() + first[1:], *(o.removeprefix("Input should be ") for o in others)]
+        return key, details[0]["input"], _unknown_key(path)
+    first, *rest = dict.fromkeys(d["msg"].removeprefix("Value error, ") for d in details)
+    allowed = [first[0].lower() + first[1:], *(m.removeprefix("Input should be ") for m in rest)]
     return key, details[0]["input"], " or ".join(allowed)
 
 
-def _real_path(loc: Sequence[int | str], body: Any) -> list[int | str]:
-    """Leave out of a path what names a branch of a union rather than a key."""
+def _key_path(loc: Sequence[int | str], body: Any) -> list[int | str]:
+    """Return a path of pydantic without the parts that name a branch of a union."""
     path: list[int | str] = []
     for part in loc:
         index = isinstance(body, list) and isinstance(part, int) and part < len(body)
@@ -396,15 +398,15 @@ def _real_path(loc: Sequence[int | str], body: Any) -> list[int | str]:
     return path
 
 
-def _forget(body: Any, path: Sequence[int | str]) -> None:
-    # An item cannot be left out of a list without moving the others: the list goes.
+def _use_default(body: Any, path: Sequence[int | str]) -> None:
+    # Removing an item from a list would renumber the items after it: remove the whole list.
     keys = list(takewhile(lambda part: isinstance(part, str), path))
     for part in keys[:-1]:
         body = body.get(part, {})
     body.pop(keys[-1], None)
 
 
-def _no_such_key(loc: Sequence[int | str]) -> str:
+def _unknown_key(loc: Sequence[int | str]) -> str:
     allowed = sorted(_keys(Config, [str(part) for part in loc[:-1]]))
     close = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
@@ -424,17 +426,17 @@ def _children(model: Any) -> Mapping[str, Any]:
     return {name: field.annotation for name, field in model.model_fields.items()}
 
 
-def _impossible(config: Config) -> Iterator[Fault]:
+def _contradictions(config: Config) -> Iterator[Fault]:
     chunk = config.chunk.spec(config.audio.sample_rate_hz)
     for key, value, allowed in contradictions(
         config.mel, config.audio.sample_rate_hz, chunk.length
     ):
         yield f"mel.{key}", value, allowed
-    yield from _impossible_split(config.split)
-    yield from _impossible_output(config)
+    yield from _split_contradictions(config.split)
+    yield from _output_contradictions(config)
 
 
-def _impossible_split(split: SplitConfig) -> Iterator[Fault]:
+def _split_contradictions(split: SplitConfig) -> Iterator[Fault]:
     total = sum(split.fractions.values())
     if abs(total - 1) > 1e-6:
         yield "split.fractions", split.fractions, f"must sum to 1, not {total:g}"
@@ -444,14 +446,14 @@ def _impossible_split(split: SplitConfig) -> Iterator[Fault]:
         yield "split.by", split.by, "must be group, since split.group names a column"
 
 
-def _impossible_output(config: Config) -> Iterator[Fault]:
+def _output_contradictions(config: Config) -> Iterator[Fault]:
     step = config.output.resolution
     if step is not None and not _is_power_of_two(step):
         yield "output.resolution", step, "must be exact, or a power of two such as 1/64"
     if step is not None and config.mel.log.kind == "none":
         yield "output.resolution", step, "must be exact where mel.log.kind is none"
     if config.catalogue.extensions == ():
-        yield "catalogue.extensions", [], "must name at least one"
+        yield "catalogue.extensions", [], "must name at least one extension"
 
 
 def _is_power_of_two(step: float) -> bool:

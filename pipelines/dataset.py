@@ -8,7 +8,7 @@
     songs.as_tf("train", ["mel", "genre"])           # tf.data.Dataset of dictionaries
     songs.as_torch("train", ["mel", "genre"])        # torch IterableDataset of dictionaries
 
-Thin over public libraries, and a snapshot stays what it was: its files never change.
+The class is a thin layer over public libraries. A snapshot's files never change.
 """
 
 from __future__ import annotations
@@ -32,37 +32,38 @@ from melmill.transforms.store.folders import Store, absolute_uri
 
 
 class Dataset:
-    """A snapshot: the one that is current when it is opened, or an earlier one.
+    """A snapshot of a dataset: the current snapshot at the time of opening, or an earlier one.
 
     Parameters
     ----------
     path
         The dataset's folder: a local path, or any URL that fsspec and delta-rs open.
     storage_options
-        What fsspec and delta-rs open the dataset's store with.
+        Options of fsspec and delta-rs for the dataset's store.
     version
-        Which version, of those that ``melmill history`` lists as kept; ``None`` for the current.
+        The version to open, any that ``melmill history`` lists as kept; ``None`` for the current
+        version.
 
     Attributes
     ----------
     version
-        Of the Delta table.
+        The version of the Delta table.
     configuration
-        The recipe that it was made with.
+        The recipe that the dataset was made with.
     shape
-        ``(n_mels, frames)`` of each row's ``mel``, float32.
+        The shape ``(n_mels, frames)`` of ``mel`` (float32) in each row.
     columns
-        Type of every other column, by name.
+        The type of every column but ``mel``, by name.
     rows
-        Number of rows by split.
+        The number of rows by split.
     statistics
-        Mean and standard deviation of each mel band, and the least and the largest value,
-        over the training split.
+        The mean and standard deviation of each mel band, and the minimum and maximum, over the
+        training split.
 
     Raises
     ------
     DatasetError
-        There is no snapshot (nothing was committed, or not yet), or it lacks a part.
+        The folder has no snapshot (nothing was committed yet), or a file of it is missing.
     """
 
     def __init__(
@@ -71,58 +72,58 @@ class Dataset:
         storage_options: Mapping[str, object] | None = None,
         version: int | None = None,
     ) -> None:
-        """Open the snapshot; reads the table's log alone."""
+        """Open the snapshot; reads only the table's log."""
         store = Store(absolute_uri(str(path)), tuple((storage_options or {}).items()))
         if version is None:
             opened = OpenSnapshot.current(store)
         else:
             opened = OpenSnapshot.past(store, version)
-        self._hold(opened)
+        self._set_snapshot(opened)
 
-    def _hold(self, opened: OpenSnapshot) -> None:
+    def _set_snapshot(self, opened: OpenSnapshot) -> None:
         self._opened, self._store = opened, opened.store
         self.version: int = opened.snapshot.version
         self.configuration: dict[str, Any] = opened.snapshot.configuration
 
     def __repr__(self) -> str:
-        """Say which snapshot it is."""
+        """Return text that names the folder and the version."""
         return f"<melmill.Dataset {self._store.root!r}, version {self.version}>"
 
     @cached_property
     def shape(self) -> tuple[int, int]:
-        """Rows' ``(n_mels, frames)``."""
+        """Return the shape ``(n_mels, frames)`` of ``mel`` in each row."""
         return self._opened.schema.n_mels, self._opened.schema.n_frames
 
     @cached_property
     def columns(self) -> dict[str, str]:
-        """Type of every column but ``mel``."""
+        """Return the type of every column but ``mel``, by name."""
         return self._opened.schema.columns()
 
     @cached_property
     def rows(self) -> dict[str, int]:
-        """Number of rows by split."""
-        said = self._opened.snapshot.statistics or self.statistics
-        return {name: split["rows"] for name, split in sorted(said["splits"].items())}
+        """Return the number of rows by split."""
+        stored = self._opened.snapshot.statistics or self.statistics
+        return {name: split["rows"] for name, split in sorted(stored["splits"].items())}
 
     @cached_property
     def statistics(self) -> dict[str, Any]:
-        """What normalisation needs, and how rows are distributed."""
+        """Return the statistics for normalisation, and the distribution of rows."""
         return statistics(self._opened.totals)
 
     def recordings(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read what became of every recording: status, split, length, rows, where they are.
+        """Return a table of all recordings: status, split, length, number and place of rows.
 
         Parameters
         ----------
         columns
-            Which columns of :data:`~melmill.transforms.index.tables.RECORDINGS`; ``None`` for
-            all. The table is held in memory: about 200 bytes a recording without ``shards``
+            The columns to read, of :data:`~melmill.transforms.index.tables.RECORDINGS`; ``None``
+            for all. The table is in memory: about 200 bytes per recording without ``shards``
             and ``tags``.
         """
         return self._index_table("recordings", columns)
 
     def failures(self) -> pa.Table:
-        """Read which recordings failed: URI, stage, cause, message and number of attempts."""
+        """Return a table of failed recordings: URI, stage, cause, message, number of attempts."""
         return self._index_table("failures", None)
 
     def _index_table(self, kind: str, columns: Sequence[str] | None) -> pa.Table:
@@ -134,12 +135,12 @@ class Dataset:
         )
 
     def files(self, split: str, form: Literal["parquet", "tfrecord"] = "parquet") -> list[str]:
-        """Name a split's files, as this machine or fsspec opens them.
+        """Return the paths or URLs of a split's files, as this machine or fsspec opens them.
 
         Raises
         ------
         DatasetError
-            There is no such split, or it has no such files.
+            The dataset has no such split, or the split has no files of this format.
         """
         self._require_split(split)
         parquet, tfrecord = self._files
@@ -154,55 +155,59 @@ class Dataset:
         return [join_uri(self._store.root.rstrip("/"), name) for name in names]
 
     def as_arrow(self, split: str | None = None, *, verify: bool = True) -> Any:
-        """Open a split, or everything, as ``pyarrow.dataset.Dataset``.
+        """Return a split, or all splits, as a ``pyarrow.dataset.Dataset``.
 
         Parameters
         ----------
         split
-            One of :attr:`rows`; ``None`` for all of them.
+            A split of :attr:`rows`; ``None`` for all splits.
         verify
-            Whether pages' checksums are verified, which costs about an eighth: a damaged
-            shard is an ``OSError`` as it is read. Without, it may go unnoticed.
+            Whether to verify the checksums of pages, which takes about an eighth more time. A
+            damaged shard then raises ``OSError`` when it is read. Without the check, the damage
+            may go unnoticed.
         """
         if split is not None:
             self._require_split(split)
         filesystem, root = self._store.filesystem()
         if self._store.is_local:
-            arrows = pyarrow.fs.LocalFileSystem()
+            arrow_filesystem = pyarrow.fs.LocalFileSystem()
         else:
-            arrows = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
+            arrow_filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
         scan = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=verify)
-        form = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=scan)
+        file_format = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=scan)
         fragments = [
-            form.make_fragment(f"{root}/{name}", arrows, pyarrow.dataset.field("split") == part)
+            file_format.make_fragment(
+                f"{root}/{name}", arrow_filesystem, pyarrow.dataset.field("split") == part
+            )
             for part, names in self._files[0].items()
             if split in (None, part)
             for name in names
         ]
         schema = self._opened.schema.table()
-        return pyarrow.dataset.FileSystemDataset(fragments, schema, form, arrows)
+        return pyarrow.dataset.FileSystemDataset(fragments, schema, file_format, arrow_filesystem)
 
     def as_tf(self, split: str, columns: Sequence[str] | None = None) -> Any:
-        """Open a split's TFRecord files as ``tf.data.Dataset``.
+        """Return a split's TFRecord files as a ``tf.data.Dataset``.
 
-        Rows come as dictionaries, in the order of the files: a seeded shuffle of
-        recordings, though chunks of one stand together. Their number is known to it, and
-        fewer or more of them are an error as they are read. ``shuffle``, ``batch`` and
-        ``prefetch`` are yours.
+        Each row is a dictionary. Rows come in the order of the files: recordings are shuffled
+        with a seed, and the chunks of a recording stay together. The dataset knows its number of
+        rows (its cardinality); reading fewer or more rows is an error. Call ``shuffle``,
+        ``batch`` and ``prefetch`` on the result yourself.
 
         Parameters
         ----------
         split
-            One of :attr:`rows`.
+            A split of :attr:`rows`.
         columns
-            Which columns; ``None`` for ``mel`` and every label that each row has.
-            ``mel`` is float32 [n_mels, frames], a list label a vector, all else scalars;
-            floats are float32, integers and booleans int64, as TFRecord has them.
+            The columns to read; ``None`` for ``mel`` and every label that has a value in each
+            row. ``mel`` is float32 [n_mels, frames], a list label is a vector, all other columns
+            are scalars. Floats are float32; integers and booleans are int64, as in TFRecord.
 
         Raises
         ------
         DatasetError
-            No such split or column, no TFRecord files, or a label that some rows lack.
+            The split or a column does not exist, the dataset has no TFRecord files, or a label
+            has no value in some rows.
         """
         import tensorflow as tf
 
@@ -213,7 +218,7 @@ class Dataset:
             )
         files = self.files(split, "tfrecord")
         features = {name: self._example_feature(name, tf) for name in self._choose(split, columns)}
-        # Counted before they are parsed: behind it, tf.data could not fuse parsing and batching.
+        # Count before parsing: tf.data fuses parsing and batching only if nothing is in between.
         records = tf.data.TFRecordDataset(files)
         counted = records.apply(tf.data.experimental.assert_cardinality(self.rows[split]))
         return counted.map(
@@ -230,29 +235,29 @@ class Dataset:
         world_size: int = 1,
         verify: bool = True,
     ) -> Any:
-        """Open a split as a ``torch.utils.data.IterableDataset`` of dictionaries.
+        """Return a split as a ``torch.utils.data.IterableDataset`` of dictionaries.
 
-        Hand it to ``DataLoader(rows, batch_size=64, num_workers=4)``: all workers of all
+        Pass the result to ``DataLoader(rows, batch_size=64, num_workers=4)``: all workers of all
         ranks together read each row once. ``rows.set_epoch(n)`` changes the order of files.
 
         Parameters
         ----------
         split
-            One of :attr:`rows`.
+            A split of :attr:`rows`.
         columns
-            Which columns; ``None`` for ``mel`` and every label that each row has, but for
-            lists, which PyTorch's own ``collate`` cannot stack. ``mel`` is a float32 tensor
-            [n_mels, frames], all else plain Python values, which ``collate`` makes tensors
-            of (int64, float64, bool) or, of strings, lists.
+            The columns to read; ``None`` for ``mel`` and every label that has a value in each
+            row, except lists, which PyTorch's own ``collate`` cannot stack. ``mel`` is a float32
+            tensor [n_mels, frames]; all other columns are plain Python values. ``collate`` turns
+            these values into tensors (int64, float64, bool), and strings into lists.
         rank, world_size
-            Which of the processes that train together this one is.
+            The number of this process, and how many processes train together.
         verify
-            As in :meth:`as_arrow`; a shard that cannot be read is named.
+            See :meth:`as_arrow`; the error names the shard that cannot be read.
 
         Raises
         ------
         DatasetError
-            No such split or column, or a label that some rows lack.
+            The split or a column does not exist, or a label has no value in some rows.
         """
         from melmill.pipelines.torch_rows import Share, SplitRows
 
@@ -276,8 +281,8 @@ class Dataset:
     def _choose(
         self, split: str, columns: Sequence[str] | None, *, lists: bool = True
     ) -> list[str]:
-        """See that every row has the columns wanted; by default ``mel`` and all such labels."""
-        lacking = {
+        """Return the checked columns; by default ``mel`` and all labels without missing values."""
+        incomplete = {
             name
             for shard in self._opened.shards()
             if shard.split == split
@@ -285,16 +290,17 @@ class Dataset:
         }
         if columns is None:
             kinds = {name: kind for name, kind in self.columns.items() if is_label(name)}
-            fit = (name for name, kind in kinds.items() if lists or not kind.startswith("list<"))
-            return ["mel", *(name for name in fit if name not in lacking)]
+            labels = (name for name, kind in kinds.items() if lists or not kind.startswith("list<"))
+            return ["mel", *(name for name in labels if name not in incomplete)]
         known = ["mel", *self.columns]
         if unknown := [name for name in columns if name not in known]:
-            some = ", ".join(known)
-            raise DatasetError(f"{self._store.root}: no column {unknown[0]!r}; there are: {some}")
-        if absent := [name for name in columns if name in lacking]:
+            listed = ", ".join(known)
+            raise DatasetError(f"{self._store.root}: no column {unknown[0]!r}; there are: {listed}")
+        if absent := [name for name in columns if name in incomplete]:
             raise DatasetError(
                 f"{self._store.root}: label {absent[0]!r} has no value in some rows of {split}, "
-                "which a tensor cannot say; leave it out, or take those rows from as_arrow()"
+                "and a tensor cannot hold a missing value; leave the label out, or read the rows "
+                "with as_arrow()"
             )
         return list(columns)
 

@@ -1,4 +1,4 @@
-"""A view of a dataset's current snapshot, in another ecosystem's own layout."""
+"""The export: a view of a dataset's current snapshot in the format of another library."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class Export:
     Attributes
     ----------
     job
-        What was made.
+        The job that made the view.
     files
-        Names of its files by split, in order.
+        The names of the files by split, in order.
     rows
-        Rows by split.
+        The numbers of rows by split.
     """
 
     job: ExportJob
@@ -55,7 +55,7 @@ class Export:
 
 
 def default_name(dataset: str) -> str:
-    """Make a name that TFDS takes of a dataset's folder.
+    """Return a name for a dataset's folder that TFDS accepts.
 
     >>> default_name("s3://bucket/my-songs/"), default_name("2024")
     ('my_songs', 'dataset_2024')
@@ -66,20 +66,20 @@ def default_name(dataset: str) -> str:
 
 
 def export(job: ExportJob, options: Any) -> Export:
-    """Write the view; interrupted, the same call makes it whole, of the same snapshot.
+    """Write the view, and return it; if the call is interrupted, call it again to continue.
 
     Parameters
     ----------
     job
-        Its ``index`` is found here.
+        The export; this function sets its ``index``.
     options
-        Beam's.
+        The options of Beam.
 
     Raises
     ------
     DatasetError
-        There is no snapshot, a shard of it is missing or damaged, or the output holds
-        something else or cannot be written.
+        There is no snapshot, a shard is missing or damaged, or the output holds other files or
+        cannot be written.
     ConfigError
         TFDS refuses the name, or ArrayRecord's library is not installed.
     """
@@ -101,16 +101,16 @@ def export(job: ExportJob, options: Any) -> Export:
         _record(job, opened)
     run_job(build_pipeline, job, options)
     shards = list(list_export_shards(job))
-    made = _sum_up(job, shards)
-    _describe(made, shards, opened)
+    view = _sum_up(job, shards)
+    _describe(view, shards, opened)
     job.output.remove(_MARK)
     remove_own(job.output, "staging")
-    return made
+    return view
 
 
 def build_pipeline(pipeline: beam.Pipeline, job: ExportJob) -> None:
-    """Lay out the only stage there is."""
-    stores = tuple((one.root, one.storage_options) for one in (job.dataset, job.output))
+    """Apply the transforms of an export."""
+    stores = tuple((store.root, store.storage_options) for store in (job.dataset, job.output))
     start = pipeline | "CheckWorkers" >> CheckWorkers(stores)
     _ = start | "ExportShards" >> ExportShards(job)
 
@@ -128,21 +128,21 @@ def _check_name(job: ExportJob) -> None:
 
 
 def _claim_output(job: ExportJob) -> None:
-    """See that the folder is empty, or holds what an interrupted export of the same left."""
+    """Check that the folder is empty or holds an interrupted run of this export; mark it."""
     store = job.output
-    asked = {"format": job.format, "name": job.name, "normalize": job.normalize}
-    mark = json.dumps({"index": job.index, **asked}).encode()
+    settings = {"format": job.format, "name": job.name, "normalize": job.normalize}
+    mark = json.dumps({"index": job.index, **settings}).encode()
     try:
         if store.size(_MARK) is not None:
             if store.read(_MARK) == mark:
                 return
             raise DatasetError(
-                f"output {store.root}: holds an unfinished export of another snapshot, or under "
+                f"output {store.root}: holds an unfinished export of another snapshot, or with "
                 "another name, format or normalisation; remove the folder, or choose another"
             )
-        if (found := next(_foreign(store), None)) is not None:
+        if (foreign := next(_foreign(store), None)) is not None:
             raise DatasetError(
-                f"output {store.root}: holds something else ({found}); "
+                f"output {store.root}: holds something else ({foreign}); "
                 "choose an empty or new folder"
             )
         store.put(_MARK, mark)
@@ -151,19 +151,19 @@ def _claim_output(job: ExportJob) -> None:
 
 
 def _record(job: ExportJob, opened: OpenSnapshot) -> None:
-    """Write down in the dataset where the view will be: a takedown names it."""
+    """Record the view's location in the dataset, so that a takedown can list it."""
     snapshot = opened.snapshot
     output = absolute_uri(job.output.root)
     record = ExportRecord(output, job.format, snapshot.version, snapshot.index)
     try:
         write_export_record(job.dataset, record)
     except DatasetError as error:
-        message = "%s cannot be told of this export, which no takedown will name: %s"
+        message = "%s: this export cannot be recorded, so no takedown will list it: %s"
         logging.getLogger("melmill").warning(message, job.dataset.root, error)
 
 
 def _foreign(store: Store) -> Iterator[str]:
-    # A run that was killed before it left its mark has left scratch files.
+    # A run that was killed before it wrote its mark may have left scratch files: ignore them.
     return (name for name in store.names() if not is_own(name))
 
 
@@ -176,32 +176,33 @@ def _sum_up(job: ExportJob, shards: list[ExportShard]) -> Export:
     return Export(job, dict(sorted(files.items())), dict(sorted(rows.items())))
 
 
-def _describe(made: Export, shards: list[ExportShard], opened: OpenSnapshot) -> None:
-    """Write what makes the files a dataset, last."""
-    job, schema = made.job, opened.schema
+def _describe(view: Export, shards: list[ExportShard], opened: OpenSnapshot) -> None:
+    """Write the files that describe the view; they come last, since they make it readable."""
+    job, schema = view.job, opened.schema
     if job.format == "hf":
-        card = view_card(made.files, opened.snapshot, opened.totals, schema, job.normalize)
-        about = croissant(job.name, _version(opened), _description(job, opened), made.files, schema)
-        job.output.put("croissant.json", to_json(about))
+        card = view_card(view.files, opened.snapshot, opened.totals, schema, job.normalize)
+        description = _description(job, opened)
+        metadata = croissant(job.name, _version(opened), description, view.files, schema)
+        job.output.put("croissant.json", to_json(metadata))
         job.output.put("README.md", card)
     elif job.format in TFDS_FORMATS:
-        found = tfds_features(schema, TFDS_FORMATS[job.format])
-        job.output.put("features.json", to_json(found))
+        features = tfds_features(schema, TFDS_FORMATS[job.format])
+        job.output.put("features.json", to_json(features))
         job.output.put("dataset_info.json", to_json(_tfds_info(job, shards, opened)))
     else:
-        about = {
+        metadata = {
             "name": job.name,
             "shape": [schema.n_mels, schema.n_frames],
             "dtype": "float32",
             "normalize": job.normalize,
             "columns": schema.columns(),
             "splits": {
-                split: {"rows": made.rows[split], "files": names}
-                for split, names in made.files.items()
+                split: {"rows": view.rows[split], "files": names}
+                for split, names in view.files.items()
             },
             "statistics": statistics(opened.totals),
         }
-        job.output.put("dataset.json", to_json(about))
+        job.output.put("dataset.json", to_json(metadata))
 
 
 def _tfds_info(job: ExportJob, shards: list[ExportShard], opened: OpenSnapshot) -> Any:
@@ -210,19 +211,22 @@ def _tfds_info(job: ExportJob, shards: list[ExportShard], opened: OpenSnapshot) 
         (name,) = file_names(shard, job)
         size = job.output.size(name)
         if size is None:
-            raise DatasetError(f"output {job.output.root}: {name} has gone meanwhile")
+            raise DatasetError(
+                f"output {job.output.root}: {name} was removed during the export; export again"
+            )
         splits[shard.split].append(TfdsShard(shard.rows, size))
     described = [TfdsSplit(split, tuple(splits[split])) for split in sorted(splits)]
-    about, form = _description(job, opened), TFDS_FORMATS[job.format]
-    version = _version(opened)
-    return dataset_info(job.name, version, described, description=about, file_format=form)
+    description, file_format = _description(job, opened), TFDS_FORMATS[job.format]
+    return dataset_info(
+        job.name, _version(opened), described, description=description, file_format=file_format
+    )
 
 
 def _version(opened: OpenSnapshot) -> str:
-    # Another snapshot is another version, which TFDS keeps apart.
+    # TFDS keeps versions apart, so each snapshot has its own version.
     return f"1.0.{opened.snapshot.version}"
 
 
 def _description(job: ExportJob, opened: OpenSnapshot) -> str:
-    said = f"Log-mel spectrograms of {opened.snapshot.catalogue}"
-    return said if job.normalize == "none" else f"{said}; normalised: {job.normalize}"
+    text = f"Log-mel spectrograms of {opened.snapshot.catalogue}"
+    return text if job.normalize == "none" else f"{text}; normalised: {job.normalize}"

@@ -1,4 +1,4 @@
-"""From a catalogue to a committed snapshot."""
+"""The extraction: from a catalogue to a committed snapshot."""
 
 from __future__ import annotations
 
@@ -59,23 +59,23 @@ from melmill.transforms.write_shards import WriteShards
 
 @dataclass(frozen=True, slots=True)
 class Extraction:
-    """What an extraction, or a refresh, came to.
+    """The result of an extraction or a refresh.
 
     Attributes
     ----------
     opened
         The dataset's current snapshot.
     committed
-        Whether this run made it; otherwise there was nothing to do.
+        Whether this run committed the snapshot; otherwise there was nothing to do.
     difference
-        Recordings by what was done with them; see
+        The numbers of recordings by what was done with them; see
         :class:`~melmill.transforms.plan.comparing.Difference`.
     new_schema
-        Whether it started a new dataset version.
+        Whether the run started a new dataset version.
     shape
-        ``(n_mels, frames)`` of each row.
+        The shape ``(n_mels, frames)`` of each row.
     metrics
-        What the run counted.
+        The metrics of the run.
     """
 
     opened: OpenSnapshot
@@ -87,18 +87,18 @@ class Extraction:
 
     @property
     def snapshot(self) -> Snapshot:
-        """What the current snapshot's commit says."""
+        """Return the current snapshot as its commit describes it."""
         return self.opened.snapshot
 
     @property
     def totals(self) -> Totals:
-        """What the current snapshot holds."""
+        """Return the totals of the current snapshot."""
         return self.opened.totals
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """Collections that are known before anything is decoded."""
+    """The collections of a pipeline that are known before anything is decoded."""
 
     diff: Differences
     decision: beam.PCollection[Decision]
@@ -109,25 +109,25 @@ class Planned:
 
 
 def lay_out_plan(pipeline: beam.Pipeline, job: ExtractJob) -> Planned:
-    """Lay out the path of the data up to where anything is decoded."""
+    """Apply the transforms up to the plan, before anything is decoded; return their outputs."""
     start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores)
     diff = start | "DiffCatalogue" >> DiffCatalogue(job)
     probed = diff.recordings | "ProbeRecordings" >> ProbeRecordings(job)
-    read = probed.recordings, diff.decision
-    recordings, decision = read | "LeaveOutContents" >> LeaveOutContents(job)
+    probed_with_decision = probed.recordings, diff.decision
+    recordings, decision = probed_with_decision | "LeaveOutContents" >> LeaveOutContents(job)
     adopted = (diff.offers, recordings) | "AdoptRecordings" >> AdoptRecordings(job)
     known = (adopted.recordings, diff.probed) | "JoinProbed" >> beam.Flatten()
     planned = known | "PlanRecordings" >> PlanRecordings(job)
     failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
-    pack = PlanShards(job, diff.decision, adopted.number)
-    plans = (planned.recordings, failures) | "PlanShards" >> pack
+    plan_shards = PlanShards(job, diff.decision, adopted.number)
+    plans = (planned.recordings, failures) | "PlanShards" >> plan_shards
     return Planned(diff, decision, adopted, planned.recordings, failures, plans)
 
 
 def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection[str]:
-    """Lay out the whole path of the data, for what the job's snapshot lacks of its catalogue.
+    """Apply all transforms of an extraction; return the name of the index, for the commit.
 
-    Out comes the index's name, for the commit.
+    The pipeline extracts what the job's snapshot lacks of the catalogue.
     """
     planned = lay_out_plan(pipeline, job)
     diff, adopted = planned.diff, planned.adopted
@@ -135,8 +135,8 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection
     recounted = written.again | "WriteRecounted" >> WriteRecounted(job)
     touched = diff.touched, adopted.touched
     rewritten = (*touched, diff.decision) | "RewriteShards" >> RewriteShards(job)
-    found = planned.recordings, planned.failures, written.summaries, *recounted
-    facts = *found, diff.facts, adopted.facts, rewritten
+    new_facts = planned.recordings, planned.failures, written.summaries, *recounted
+    facts = *new_facts, diff.facts, adopted.facts, rewritten
     return facts | "WriteIndex" >> WriteIndex(job, planned.decision)
 
 
@@ -145,7 +145,10 @@ def committing(
     configuration: dict[str, Any],
     began_with: int,
 ) -> Callable[[beam.Pipeline, ExtractJob], None]:
-    """Extend what lays out a path by the commit, for where no launcher waits for the end."""
+    """Return a function that builds the pipeline and adds the commit as its last step.
+
+    Use it for jobs that no launcher waits for.
+    """
 
     def build_all(pipeline: beam.Pipeline, job: ExtractJob) -> None:
         index = build(pipeline, job)
@@ -155,7 +158,7 @@ def committing(
 
 
 def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
-    """Put together what the workers need to know."""
+    """Return the job for the workers."""
     job = ExtractJob(
         catalogue=catalogue,
         store=store,
@@ -172,7 +175,7 @@ def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
 
 
 def resolve_catalogue(uri: str, config: Config) -> Catalogue:
-    """Find the catalogue, and see that it is not empty, before any worker starts."""
+    """Return the catalogue; raise an error if it is missing, wrong or empty."""
     storage_options = tuple(config.catalogue.storage_options.items())
     require_reachable(uri, storage_options, CatalogueError)
     catalogue = open_catalogue(
@@ -183,7 +186,7 @@ def resolve_catalogue(uri: str, config: Config) -> Catalogue:
     )
     _check_group(catalogue, config)
     for _ in read_uris(config.catalogue.exclude or "", storage_options):
-        pass  # what is wrong with the list is said before any worker starts
+        pass  # read the whole list, so that its errors are raised before any worker starts
     require_recordings(catalogue)
     return catalogue
 
@@ -205,34 +208,34 @@ def extract(
     overwrite: bool = False,
     single_writer: bool = False,
 ) -> Extraction:
-    """Make the dataset, go on where an earlier run was interrupted, or bring it up to date.
+    """Create a dataset, continue an interrupted run, or refresh the dataset.
 
-    A dataset that was made of the same catalogue and recipe is refreshed.
+    The dataset is refreshed if it was made from the same catalogue with the same recipe.
 
     Parameters
     ----------
     job
-        What is extracted from where to where.
+        The extraction: its catalogue, output and settings.
     configuration
-        The recipe, to be kept with the snapshot.
+        The recipe, to be stored with the snapshot.
     options
-        Beam's.
+        The options of Beam.
     overwrite
-        Whether a dataset made of something else may be replaced.
+        Whether to replace a dataset that was made from another catalogue or recipe.
     single_writer
-        Whether the user warrants that no other run writes there meanwhile: then the output's
-        store need not keep two runs from making the same commit.
+        Whether the user guarantees that no other run writes to the output at the same time. The
+        output's store then need not prevent two runs from making the same commit.
 
     Raises
     ------
     UserError
-        Something that its message says how to change.
+        An argument or an input is wrong; the message says what to change.
     ConflictError
-        Another run committed meanwhile; nothing of this one is left.
+        Another run committed first; nothing of this run is left.
     TooManyFailuresError
-        Nothing was committed.
+        Too many recordings failed; nothing was committed.
     NothingSubmittedError
-        It was a dry run, or a template was made, whose jobs commit by themselves.
+        The run was a dry run, or it made a template, whose jobs commit by themselves.
     """
     current = check_output(job, configuration, overwrite)
     if current is not None:
@@ -242,7 +245,7 @@ def extract(
             job = replace(job, base=base, taken_down=snapshot.taken_down)
         else:
             job = start_from(job, current, configuration)
-            # Limits are no part of what a dataset holds.
+            # The limits are not part of a dataset's content.
             job = replace(job, base=replace(job.base, configured=True))
     return run(job, configuration, options, current, single_writer=single_writer)
 
@@ -255,12 +258,12 @@ def run(
     *,
     single_writer: bool = False,
 ) -> Extraction:
-    """Run a job from beginning to commit; see :func:`extract`.
+    """Run a job from the start to the commit, and return its result; see :func:`extract`.
 
     Parameters
     ----------
     current
-        The snapshot that the dataset holds; ``None`` for none.
+        The dataset's current snapshot; ``None`` for none.
     """
     job = in_its_staging(job)
     new_schema = current is not None and changes_schema(job, current)
@@ -290,12 +293,12 @@ def _begin(job: ExtractJob, current: OpenSnapshot | None, single_writer: bool) -
 
 
 def read_current(job: ExtractJob) -> OpenSnapshot | None:
-    """Read the dataset's current snapshot; ``None`` where there is none yet.
+    """Return the dataset's current snapshot; ``None`` if there is none yet.
 
     Raises
     ------
     DatasetError
-        The folder is not reachable, or holds something else.
+        The folder is not reachable, or holds something other than a dataset.
     """
     require_reachable(job.store.root, job.store.storage_options, DatasetError)
     snapshot = read_snapshot(job.store) if check_folder(job.store) else None
@@ -305,12 +308,13 @@ def read_current(job: ExtractJob) -> OpenSnapshot | None:
 def check_output(
     job: ExtractJob, configuration: dict[str, Any], overwrite: bool = False
 ) -> OpenSnapshot | None:
-    """See that the output may be written; give the snapshot that it holds already.
+    """Check that the output may be written; return its current snapshot, or ``None``.
 
     Raises
     ------
     DatasetError
-        It holds something else.
+        The output holds something other than a dataset, or a dataset that was made from another
+        catalogue or recipe.
     """
     try:
         current = read_current(job)
@@ -322,7 +326,8 @@ def check_output(
     if differences := list(_differences(snapshot, job, configuration)):
         raise DatasetError(
             f"output {job.store.root}: holds a dataset made from {snapshot.catalogue} with another "
-            f"{' and another '.join(differences)}; choose another output, or --overwrite it"
+            f"{' and another '.join(differences)}; choose another output, or replace the dataset "
+            "with --overwrite"
         )
     return current
 

@@ -1,4 +1,4 @@
-"""One recording in a notebook: what the pipeline stores of it, to hear, see and compute with.
+"""A recording in a notebook, as the pipeline stores it: play it, plot it, compute its features.
 
     import melmill
 
@@ -7,8 +7,8 @@
     song.plot()
     song.features()                # float32 [rows, n_mels, frames], as in the dataset
 
-Everything goes through the code that the workers run, so samples and features are theirs
-bit for bit.
+The module runs the same code as the workers, so samples and features are bit-identical to those
+in a dataset.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ _MISSING = "{name} is not installed: pip install 'melmill[notebook]'"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audio:
-    """A recording at the target rate.
+    """A recording at the target sample rate.
 
     Attributes
     ----------
     uri
-        Where it is.
+        The path or URL of the recording.
     samples : float32 [samples, channels]
-        Full scale is 1. As many channels as each chunk has rows: one for ``mono``,
-        ``left`` and ``right``, the recording's own for ``each``.
+        The samples; full scale is 1. There is one channel for ``mono``, ``left`` and ``right``,
+        and the recording's own number of channels for ``each``. A chunk has one row per channel.
     features_spec
-        The feature configuration that it was read for.
+        The feature configuration that the recording was read for.
     """
 
     uri: str
@@ -64,16 +64,16 @@ class Audio:
 
     @property
     def sample_rate_hz(self) -> int:
-        """The target rate."""
+        """Return the target sample rate."""
         return self.features_spec.sample_rate_hz
 
     @property
     def seconds(self) -> float:
-        """How long it plays."""
+        """Return the duration."""
         return len(self.samples) / self.sample_rate_hz
 
     def chunks(self) -> Iterator[Chunk]:
-        """Cut it into the chunks that the dataset has of it, in order."""
+        """Yield the chunks that a dataset has of this recording, in order."""
         spec, length = self.features_spec.chunk, len(self.samples)
         number = count_chunks(length, spec)
         if not number:
@@ -83,13 +83,13 @@ class Audio:
             yield Chunk(self.uri, samples, self.features_spec, index, start, valid)
 
     def features(self) -> Samples:
-        """Compute the features that the dataset has of it.
+        """Return the features that a dataset has of this recording.
 
         Returns
         -------
         float32 [rows, n_mels, frames]
-            A row for each chunk, or for each channel of each chunk; none of a recording that
-            is too short. In the unit of ``mel.log.kind``.
+            A row for each chunk, or for each channel of each chunk, in the unit of
+            ``mel.log.kind``. A recording that is too short gives no rows.
         """
         chunks = list(self.chunks())
         if not chunks:
@@ -100,9 +100,9 @@ class Audio:
         return mel
 
     def play(self) -> Any:
-        """Give a player for a notebook's cell (``IPython.display.Audio``).
+        """Return a player for a notebook cell (``IPython.display.Audio``).
 
-        The loudest sample becomes full scale, as IPython does.
+        IPython scales the samples so that the loudest sample is full scale.
         """
         try:
             from IPython import display
@@ -114,12 +114,12 @@ class Audio:
         return player(samples, rate=self.sample_rate_hz, normalize=not silent)
 
     def plot(self) -> Any:
-        """Draw waveform and mel spectrogram, one over the other (``matplotlib.figure.Figure``).
+        """Return a figure with the waveform above the mel spectrogram (``matplotlib``'s Figure).
 
-        Of a recording its chunks side by side, of the first channel, with a line where each
-        begins. Time is in seconds from the start of the recording.
+        The spectrogram shows the first channel: the chunks of a recording side by side, with a
+        line at the start of each chunk. Time is in seconds from the start of the recording.
         """
-        figure = _picture(figsize=(10, 5), layout="constrained")
+        figure = _make_figure(figsize=(10, 5), layout="constrained")
         wave, spectrum = figure.subplots(2, sharex=True)
         first = self.start_sample if isinstance(self, Chunk) else 0
         seconds = (first + np.arange(len(self.samples))) / self.sample_rate_hz
@@ -137,12 +137,12 @@ class Audio:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Chunk(Audio):
-    """A window of a recording: what becomes a row, or a row per channel.
+    """A window of a recording; it becomes a row of the dataset, or a row per channel.
 
     Attributes
     ----------
     index, start_sample, valid_samples
-        As in the dataset's columns ``chunk_index``, ``start_sample``, ``valid_samples``.
+        The values of the dataset's columns ``chunk_index``, ``start_sample``, ``valid_samples``.
     """
 
     index: int
@@ -150,25 +150,25 @@ class Chunk(Audio):
     valid_samples: int
 
     def chunks(self) -> Iterator[Chunk]:
-        """It is its own only chunk."""
+        """Yield this chunk."""
         yield self
 
 
 def load(uri: str | Path, recipe: Config | str | Path | None = None) -> Audio:
-    """Decode, mix and resample a recording, whole.
+    """Decode, mix and resample a whole recording, and return it.
 
     Parameters
     ----------
     uri
         A path, or any URL that fsspec opens.
     recipe
-        The path of a YAML file, the name of a recipe that comes with melmill, or one that
-        ``load_config`` has read; ``None`` for the default, which is librosa's.
+        The path of a YAML file, the name of a recipe that comes with melmill, or the result of
+        ``load_config``; ``None`` for the default recipe, which has librosa's settings.
 
     Raises
     ------
     RecordingError
-        It cannot be read, or has not the channel that is asked for.
+        The recording cannot be read, or lacks the channel that the recipe selects.
     ConfigError
         The recipe has faults; the message names all of them.
     """
@@ -177,7 +177,7 @@ def load(uri: str | Path, recipe: Config | str | Path | None = None) -> Audio:
     try:
         return _load(str(uri), recipe.features())
     except RecordingError as error:
-        # In the pipeline a failure stands beside its URI; here the message is all there is.
+        # The pipeline stores a failure together with the URI; here the message must name it.
         raise RecordingError(error.stage, error.cause, f"{uri}: {error.message}") from error
 
 
@@ -194,8 +194,8 @@ def _load(uri: str, features: FeatureSpec) -> Audio:
     return Audio(uri, samples, features)
 
 
-def _picture(**options: Any) -> Any:
-    """Make a figure that a notebook shows, whether or not pyplot was ever imported there."""
+def _make_figure(**options: Any) -> Any:
+    """Return a figure that a notebook shows even if pyplot was never imported."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

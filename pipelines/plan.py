@@ -1,4 +1,4 @@
-"""The plan of an extraction, and what carrying it out would cost; nothing is decoded."""
+"""The plan of an extraction and its estimated cost; no recording is decoded."""
 
 from __future__ import annotations
 
@@ -22,46 +22,48 @@ from melmill.transforms.summarize_plan import SummarizePlan
 
 
 def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
-    """Lay out the path of the data up to the plan."""
+    """Apply the transforms up to the plan, and write the plan to the job's store."""
     planned = lay_out_plan(pipeline, job)
     facts = planned.recordings, planned.failures, planned.plans, planned.decision
     _ = facts | "SummarizePlan" >> SummarizePlan(job)
 
 
 def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
-    """Plan an extraction and estimate what it takes.
+    """Return the plan of an extraction, with its estimated time and costs.
 
     Parameters
     ----------
     job
-        The extraction. Its store is used only where workers are on other machines.
+        The extraction. Its store is used only if workers run on other machines.
     options
-        Beam's.
+        The options of Beam.
 
     Raises
     ------
     ConfigError
-        Workers are elsewhere, and no store is named for the plan.
+        Workers run on other machines, and the job has no store for the plan.
 
     Returns
     -------
     dict
-        The plan's :class:`~melmill.transforms.summarize_plan.PlanSummary` as plain values, and
-        ``cpu_seconds``, from a short calibration on this machine; ``costs`` on others
-        (:func:`~melmill.pipelines.estimate.costs.estimate_costs`); and ``passed_over``, files by
-        extension.
+        The plan's :class:`~melmill.transforms.summarize_plan.PlanSummary` as plain values, and:
+        ``cpu_seconds``, from a short calibration on this machine; ``costs`` on rented machines
+        (:func:`~melmill.pipelines.estimate.costs.estimate_costs`); ``passed_over``, the numbers of
+        files that are not listed, by extension.
     """
-    here = runs_here(options)
-    if not here and not job.store.root:
-        raise ConfigError("melmill plan: name an OUTPUT, where workers elsewhere leave the plan")
+    local = runs_here(options)
+    if not local and not job.store.root:
+        raise ConfigError(
+            "melmill plan: OUTPUT is missing; workers on other machines write the plan to it"
+        )
     with tempfile.TemporaryDirectory(prefix="melmill-plan-") as folder:
-        job = replace(job, store=Store(folder)) if here else job
+        job = replace(job, store=Store(folder)) if local else job
         metrics = run_job(build_pipeline, job, options)
         try:
             text = job.store.read(f"{job.staging}/plan.json")
         except FileNotFoundError as error:
             raise not_shared(job.store.root) from error
-        if not here:
+        if not local:
             remove_own(job.store, job.staging)
         summary: dict[str, Any] = json.loads(text)
         costs = seconds_per_audio_second(summary["codec_seconds"], job.features, Path(folder))

@@ -1,4 +1,7 @@
-"""From a dataset and its catalogue of today to the next snapshot: only the change is computed."""
+"""The refresh: from a dataset and its current catalogue to the next snapshot.
+
+Only what changed is computed.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,12 @@ from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.store.folders import Store
 from melmill.transforms.summarize_plan import SummarizePlan
 
-#: How often recordings are read that change while they are read.
+#: The number of times that a recording is read if it changes while it is read.
 _PASSES = 3
 
 
 def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob, told: ExtractJob) -> None:
-    """Lay out the same path up to where anything is decoded; the plan goes to `told`'s store."""
+    """Apply the transforms up to the plan; the plan is written to the store of `told`."""
     planned = lay_out_plan(pipeline, job)
     diff, adopted = planned.diff, planned.adopted
     facts = planned.recordings, planned.failures, planned.plans, planned.decision
@@ -35,7 +38,7 @@ def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob, told: ExtractJ
     touched = beam.pvalue.AsSingleton(
         (diff.touched, adopted.touched)
         | "JoinTouched" >> beam.Flatten()
-        | "NameShards" >> beam.Map(lambda one: one.shard)
+        | "NameShards" >> beam.Map(lambda touched: touched.shard)
         | "OnlyOnce" >> beam.Distinct()
         | "CountShards" >> beam.combiners.Count.Globally()
     )
@@ -44,52 +47,52 @@ def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob, told: ExtractJ
 
 
 def _write_decision(decision: Decision, touched: int, moved: int, job: ExtractJob) -> None:
-    said: dict[str, Any] = {"difference": decision.difference.to_json(), "todo": decision.todo}
-    said |= {"shards_rewritten": touched, "moved": moved}
-    job.store.put(f"{job.staging}/decision.json", json.dumps(said).encode())
+    values: dict[str, Any] = {"difference": decision.difference.to_json(), "todo": decision.todo}
+    values |= {"shards_rewritten": touched, "moved": moved}
+    job.store.put(f"{job.staging}/decision.json", json.dumps(values).encode())
 
 
 def refresh(
     job: ExtractJob, configuration: dict[str, Any], options: Any, *, single_writer: bool = False
 ) -> Extraction:
-    """Bring a dataset up to date with its catalogue; make it where there is none yet.
+    """Update a dataset from its catalogue, or create the dataset; return the result.
 
-    Recordings that change while they are read are read again, in another pass over what is
-    left to do: each pass ends in a snapshot.
+    If recordings change while they are read, another pass reads them again. Each pass ends in a
+    snapshot.
 
     Parameters
     ----------
     job
-        The extraction that would make it of today's catalogue.
+        The extraction that would create the dataset from the current catalogue.
     configuration
-        The recipe, to be kept with the snapshot.
+        The recipe, to be stored with the snapshot.
     options
-        Beam's.
+        The options of Beam.
     single_writer
-        Whether the user warrants that no other run writes there meanwhile.
+        Whether the user guarantees that no other run writes to the dataset at the same time.
 
     Raises
     ------
     UserError
-        Something that its message says how to change.
+        An argument or an input is wrong; the message says what to change.
     ConflictError
-        Another run committed meanwhile; nothing of this one is left.
+        Another run committed first; nothing of this run is left.
     TooManyFailuresError
-        Nothing was committed.
+        Too many recordings failed; nothing was committed.
     """
-    made = _pass(job, configuration, options, single_writer)
+    extraction = _pass(job, configuration, options, single_writer)
     for _ in range(1, _PASSES):
-        if not (made.committed and made.totals.failures[Cause.CHANGED]):
+        if not (extraction.committed and extraction.totals.failures[Cause.CHANGED]):
             break
         try:
-            again = _pass(job, configuration, options, single_writer)
+            next_pass = _pass(job, configuration, options, single_writer)
         except (UserError, TooManyFailuresError) as error:
-            # What is committed is committed; the next refresh tries again.
+            # The first pass is committed; the next refresh retries the changed recordings.
             logging.getLogger("melmill").warning("reading changed recordings again: %s", error)
             break
-        # What was done is what the first pass had to do.
-        made = replace(made, opened=again.opened)
-    return made
+        # The difference and the metrics are those of the first pass.
+        extraction = replace(extraction, opened=next_pass.opened)
+    return extraction
 
 
 def _pass(
@@ -101,42 +104,44 @@ def _pass(
 
 
 def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -> dict[str, Any]:
-    """Say what a refresh would do, without doing it; reads headers, decodes nothing.
+    """Return what a refresh would do, without doing it; reads headers, decodes no audio.
 
     Returns
     -------
     dict
-        ``version``, the current one; ``todo``; ``difference``: recordings by what would be done
-        with them, and examples; ``new_schema``; ``shards_rewritten``; ``moved``, how many of the
-        new and changed are carried over, since their contents are known; ``passed_over``, files
-        that are not listed, by extension; and ``made``, the
+        ``version``: the current version. ``todo``: whether there is anything to do.
+        ``difference``: the numbers of recordings by what would be done with them, with examples.
+        ``new_schema``: whether a new dataset version would start. ``shards_rewritten``: the
+        number of shards that would be rewritten, or ``"all"``. ``moved``: the number of new and
+        changed recordings whose rows are carried over, because their contents are known.
+        ``passed_over``: the numbers of files that are not listed, by extension. ``made``: the
         :class:`~melmill.transforms.summarize_plan.PlanSummary` of what would be extracted.
 
     Raises
     ------
     UserError
-        What the refresh would raise, too.
+        The refresh would raise the same error.
     """
     current = read_current(job)
     if current is None:
         raise DatasetError(
             f"{job.store.root} holds no dataset yet: a refresh would extract the whole catalogue; "
-            "melmill plan says what that takes"
+            "run melmill plan to see what that costs"
         )
     job = start_from(job, current, configuration)
     if is_dry_run(options):
-        raise ConfigError("--plan is a dry run already; leave --dry_run out")
+        raise ConfigError("--plan is already a dry run; remove --dry_run")
     with tempfile.TemporaryDirectory(prefix="melmill-plan-") as folder:
-        # A dataset that may only be read is planned, too, where the workers are here.
-        told = replace(job, store=Store(folder)) if runs_here(options) else job
-        metrics = run_job(partial(build_plan_pipeline, told=told), job, options)
+        # If the workers run here, write the plan to a local folder: the dataset may be read-only.
+        plan_job = replace(job, store=Store(folder)) if runs_here(options) else job
+        metrics = run_job(partial(build_plan_pipeline, told=plan_job), job, options)
         try:
-            made = json.loads(told.store.read(f"{told.staging}/plan.json"))
-            decision = json.loads(told.store.read(f"{told.staging}/decision.json"))
+            plan = json.loads(plan_job.store.read(f"{plan_job.staging}/plan.json"))
+            decision = json.loads(plan_job.store.read(f"{plan_job.staging}/decision.json"))
         except FileNotFoundError as error:
             raise not_shared(job.store.root) from error
         for name in ("plan.json", "decision.json"):
-            told.store.remove(f"{told.staging}/{name}")
+            plan_job.store.remove(f"{plan_job.staging}/{name}")
     rewrites_all = job.base.same_features and not job.base.same_files
     return {
         "version": current.snapshot.version,
@@ -146,5 +151,5 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
         "moved": decision["moved"],
         "shards_rewritten": "all" if rewrites_all else decision["shards_rewritten"],
         "passed_over": metrics.passed_over,
-        "made": made,
+        "made": plan,
     }

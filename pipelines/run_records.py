@@ -1,4 +1,4 @@
-"""What a run leaves for those who watch over it: ``runs/….json`` in the dataset, and metrics."""
+"""Records of runs for monitoring: files ``runs/….json`` in the dataset, and a metrics file."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ COMMITTED, UNCHANGED, CONFLICT, FAILED = "committed", "unchanged", "conflict", "
 
 @dataclass(slots=True)
 class Run:
-    """A run of ``melmill refresh``.
+    """The record of a run of ``melmill refresh``.
 
     Attributes
     ----------
     catalogue, dataset
-        What was brought up to date with what.
+        The catalogue, and the dataset that was refreshed from it.
     started_ms, ended_ms
-        Milliseconds since 1970.
+        The start and end in milliseconds since 1970.
     status
-        ``committed``, ``unchanged``, ``conflict`` or ``failed``.
+        The outcome: ``committed``, ``unchanged``, ``conflict`` or ``failed``.
     result
-        What it came to: version, difference, totals, counters.
+        The result: version, difference, totals, metrics.
     message
-        What was wrong.
+        The message of the error; ``""`` for none.
     """
 
     catalogue: str
@@ -51,17 +51,17 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Return the duration."""
         return (self.ended_ms - self.started_ms) / 1000
 
     @property
     def name(self) -> str:
-        """Name of its file: by when it began, to be sorted by."""
+        """Return the name of the record's file; names sort by start time."""
         stamp = iso_time(self.started_ms)[:19].replace("-", "").replace(":", "")
         return f"runs/{stamp}.{self.started_ms % 1000:03d}Z-refresh.json"
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain values."""
+        """Return the record as plain values."""
         return {
             "command": "refresh",
             "melmill": melmill.__version__,
@@ -77,7 +77,7 @@ class Run:
 
 
 def result_json(made: Extraction) -> dict[str, Any]:
-    """Give a refresh's result as plain values."""
+    """Return a refresh's result as plain values."""
     return {
         "version": made.snapshot.version,
         "dataset_version": made.snapshot.dataset_version,
@@ -94,80 +94,84 @@ def result_json(made: Extraction) -> dict[str, Any]:
 def recording_run(
     store: Store, catalogue: str, metrics_file: Path | None
 ) -> Iterator[Callable[[Extraction], None]]:
-    """Record the refresh that the block runs, however it ends.
+    """Record the refresh that runs in the block, whether it succeeds or fails.
 
     Parameters
     ----------
     store
         The dataset.
     catalogue
-        Its catalogue.
+        The dataset's catalogue.
     metrics_file
-        Gets the run's metrics in Prometheus' text format; ``None`` for none.
+        The file for the run's metrics in Prometheus' text format; ``None`` for none.
 
     Yields
     ------
     callable
-        To be told what the refresh came to.
+        A function to call with the refresh's result.
     """
     if metrics_file is not None and not metrics_file.parent.is_dir():
-        raise ConfigError(f"--metrics-file {metrics_file}: there is no folder for it")
+        raise ConfigError(
+            f"--metrics-file {metrics_file}: the folder {metrics_file.parent} does not exist; "
+            "create it"
+        )
     run = Run(catalogue, store.root, _now_ms())
 
-    def tell(made: Extraction) -> None:
-        run.status = COMMITTED if made.committed else UNCHANGED
-        run.result = result_json(made)
+    def set_result(extraction: Extraction) -> None:
+        run.status = COMMITTED if extraction.committed else UNCHANGED
+        run.result = result_json(extraction)
 
     try:
-        yield tell
+        yield set_result
     except NothingSubmittedError:
-        raise  # a check of options, or a template, is no refresh
+        raise  # a check of options or a template is not a refresh
     except Exception as error:
         run.status = CONFLICT if isinstance(error, ConflictError) else FAILED
         run.message = str(error)
-        # What went wrong is said by the error itself; a store that fails is not asked to keep it.
+        # The run's error is more important than an error of the store while writing the record.
         with contextlib.suppress(UserError, OSError):
-            _leave(store, run, metrics_file)
+            _write_record(store, run, metrics_file)
         raise
-    _leave(store, run, metrics_file)
+    _write_record(store, run, metrics_file)
 
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _leave(store: Store, run: Run, metrics_file: Path | None) -> None:
+def _write_record(store: Store, run: Run, metrics_file: Path | None) -> None:
     run.ended_ms = _now_ms()
     if metrics_file is not None:
         write_metrics(run, metrics_file)
-    # Nothing is put into a folder that is no dataset.
+    # Write nothing to a folder that is not a dataset.
     if "_delta_log" in store.top_names():
         store.put(run.name, to_json(run.to_json()))
 
 
 def write_metrics(run: Run, path: Path) -> None:
-    """Write a run's metrics for Prometheus' textfile collector, at once and whole."""
+    """Write a run's metrics for Prometheus' textfile collector, atomically."""
     from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
     registry = CollectorRegistry()
 
-    def tell(name: str, about: str, values: dict[str, float], label: str = "") -> None:
+    def add(name: str, description: str, values: dict[str, float], label: str = "") -> None:
         names = ("dataset", label) if label else ("dataset",)
-        gauge = Gauge(f"melmill_{name}", about, names, registry=registry)
+        gauge = Gauge(f"melmill_{name}", description, names, registry=registry)
         for key, value in values.items():
             gauge.labels(*((run.dataset, key) if label else (run.dataset,))).set(value)
 
     success = run.status in (COMMITTED, UNCHANGED)
     result = run.result
     difference = {k: v for k, v in result.get("difference", {}).items() if k != "examples"}
-    tell("refresh_success", "Whether the last refresh did what it was to do.", {"": success})
-    tell("refresh_committed", "Whether it made a snapshot.", {"": run.status == COMMITTED})
-    tell("refresh_end_timestamp_seconds", "When it ended.", {"": run.ended_ms / 1000})
-    tell("refresh_duration_seconds", "How long it took.", {"": run.seconds})
-    tell("refresh_recordings", "Recordings by what was done with them.", difference, "change")
+    committed = run.status == COMMITTED
+    add("refresh_success", "Whether the last refresh succeeded.", {"": success})
+    add("refresh_committed", "Whether the last refresh committed a snapshot.", {"": committed})
+    add("refresh_end_timestamp_seconds", "End of the last refresh.", {"": run.ended_ms / 1000})
+    add("refresh_duration_seconds", "Duration of the last refresh.", {"": run.seconds})
+    add("refresh_recordings", "Recordings by what the refresh did with them.", difference, "change")
     if success:
-        tell("dataset_version", "Of the snapshot.", {"": result["version"]})
-        tell("dataset_rows", "In the snapshot.", {"": result["rows"]})
-        tell("dataset_recordings", "In the snapshot.", result["recordings"], "status")
-        tell("dataset_failures", "Recordings that failed.", result["failures"], "cause")
+        add("dataset_version", "Version of the snapshot.", {"": result["version"]})
+        add("dataset_rows", "Rows in the snapshot.", {"": result["rows"]})
+        add("dataset_recordings", "Recordings in the snapshot.", result["recordings"], "status")
+        add("dataset_failures", "Failed recordings in the snapshot.", result["failures"], "cause")
     write_to_textfile(str(path), registry)

@@ -1,6 +1,4 @@
-"""Erases recordings: from the current snapshot, from every kept one before it, and from whatever
-runs left behind.
-"""
+"""The takedown: erase recordings from all kept snapshots and from files that runs left."""
 
 from __future__ import annotations
 
@@ -41,22 +39,22 @@ from melmill.transforms.write_index import write_index
 
 @dataclass(frozen=True, slots=True)
 class Takedown:
-    """What was erased.
+    """The result of a takedown.
 
     Attributes
     ----------
     snapshot
         The dataset's current snapshot.
     erased
-        The recordings that this takedown put on the list.
+        The recordings that this takedown added to the list of taken-down recordings.
     versions
-        Kept snapshots that held some of them, and hold them no more.
+        The versions of kept snapshots that the recordings were erased from.
     rows
-        Their rows in the snapshot that was current.
+        The number of the recordings' rows in the snapshot that was current.
     files
-        Names of the files that were removed.
+        The names of the files that were removed.
     exports
-        Exports that may hold some of them: no takedown reaches those.
+        The exports that may hold some of the recordings; a takedown does not change exports.
     """
 
     snapshot: Snapshot
@@ -74,71 +72,72 @@ def takedown(
     single_writer: bool = False,
     report: Callable[[int], None] = lambda number: None,
 ) -> Takedown:
-    """Erase recordings from every kept snapshot, and record it; they do not come back.
+    """Erase recordings from every kept snapshot, so that no refresh brings them back.
 
-    Their rows and what the indexes say of them are removed from the store: shards that held
-    some are written anew without them, for the current snapshot by a commit; those of earlier
-    snapshots take the place of the old ones in ``history``, ``checkout``, ``rollback`` and
-    ``diff``. What other readers of Delta tables see of the versions before, by time travel, ends
-    where they would need an erased file. Interrupted, the same call goes on.
+    The takedown removes the recordings' rows, and their entries in the indexes. It rewrites the
+    shards that held the recordings. The rewritten shards of the current snapshot are committed.
+    The rewritten shards of earlier snapshots replace the old ones in ``history``, ``checkout``,
+    ``rollback`` and ``diff``. Other readers of Delta tables can still travel to earlier versions,
+    but fail if they need an erased file. If the call is interrupted, call it again to continue.
 
     Parameters
     ----------
     store
         The dataset.
     names
-        What :func:`~melmill.pipelines.snapshots.finding.find_recordings` takes; each stands for the
-        whole object, with all its segments and, where contents are known, all its copies.
+        The names of the recordings, as :func:`~melmill.pipelines.snapshots.finding.find_recordings`
+        accepts them. Each name stands for the whole object, with all its segments and, if
+        contents are known, all its copies.
     single_writer
-        Whether the user warrants that no other run writes there meanwhile.
+        Whether the user guarantees that no other run writes to the dataset at the same time.
     report
-        Called with the number of indexes written anew so far.
+        A function that is called with the number of indexes rewritten so far.
 
     Raises
     ------
     DatasetError
-        The dataset knows no such recording.
+        The dataset has no such recording.
     ConflictError
-        Another run committed meanwhile; nothing was erased.
+        Another run committed first; nothing was erased.
     """
     opened = OpenSnapshot.whole(store)
     current = opened.snapshot
-    every = read_history(store)
-    history = [past for past in every if past.kept]
+    full_history = read_history(store)
+    history = [past for past in full_history if past.kept]
     before = read_taken_down(store, current.taken_down)
-    found = find_recordings(store, history, names, before)
+    matches = find_recordings(store, history, names, before)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    known = {(one.recording_id, one.uri, one.content) for one in before}
+    known = {(taken.recording_id, taken.uri, taken.content) for taken in before}
     erased = tuple(
-        TakenDown(one.recording_id, one.uri, now, one.content)
-        for one in sorted(found.entries, key=repr)
-        if (one.recording_id, one.uri, one.content) not in known
+        TakenDown(entry.recording_id, entry.uri, now, entry.content)
+        for entry in sorted(matches.entries, key=repr)
+        if (entry.recording_id, entry.uri, entry.content) not in known
     )
-    exports = tuple(_exports_holding(store, every, found))
-    concerned = [past for past in history if found.held[past.snapshot.index].entries]
-    if erased or concerned:
+    exports = tuple(_exports_holding(store, full_history, matches))
+    affected = [past for past in history if matches.held[past.snapshot.index].entries]
+    if erased or affected:
         listed = [*before, *erased]
-        committed = _commit(opened, history, found, listed, single_writer, report)
+        committed = _commit(opened, history, matches, listed, single_writer, report)
     else:
-        # An earlier takedown may have been interrupted when it had committed.
+        # An earlier takedown may have been interrupted after its commit: finish it.
         opened.mend_side_files()
         committed = current
     files = erase_leftovers(store, read_left_out(store, committed.taken_down).taken_down)
-    redact_records(store, [one.uri for one in (*before, *erased)])
-    versions = sorted(past.snapshot.version for past in concerned)
-    rows = found.held[current.index].rows
+    redact_records(store, [taken.uri for taken in (*before, *erased)])
+    versions = sorted(past.snapshot.version for past in affected)
+    rows = matches.held[current.index].rows
     return Takedown(committed, erased, versions, rows, files, exports)
 
 
 def _commit(
     opened: OpenSnapshot,
     history: Sequence[Past],
-    found: Found,
+    matches: Found,
     listed: Sequence[TakenDown],
     single_writer: bool,
     report: Callable[[int], None],
 ) -> Snapshot:
-    """Write anew what holds the recordings, and commit it with the new list."""
+    """Rewrite the indexes and shards that hold the recordings, and commit them with the list."""
     store, current = opened.store, opened.snapshot
     job = begin(opened.job("takedown"))
     if not single_writer:
@@ -147,11 +146,11 @@ def _commit(
     with discarding_the_overtaken(job, opened, jobs.values()):
         replaced: dict[str, str] = {}
         for snapshot in {p.snapshot.index: p.snapshot for p in reversed(history)}.values():
-            if found.held[snapshot.index].entries:
+            match = matches.held[snapshot.index]
+            if match.entries:
                 report(len(replaced))
-                held = found.held[snapshot.index]
                 past = OpenSnapshot(store, snapshot)
-                replaced[snapshot.index] = _without(past, opened, held, jobs)
+                replaced[snapshot.index] = _rewrite_without(past, opened, match, jobs)
         announce_file(job, taken_down_name(listed))
         index = replaced.get(current.index, current.index)
         snapshot = replace(
@@ -166,33 +165,33 @@ def _commit(
         commit(store, snapshot, job.schema.table())
     committed = OpenSnapshot.current(store)
     committed.write_card()
-    for one in jobs.values():
-        discard(one)
+    for rewrite_job in jobs.values():
+        discard(rewrite_job)
     return committed.snapshot
 
 
-def _without(
-    past: OpenSnapshot, current: OpenSnapshot, held: Held, jobs: dict[str, ExtractJob]
+def _rewrite_without(
+    past: OpenSnapshot, current: OpenSnapshot, match: Held, jobs: dict[str, ExtractJob]
 ) -> str:
-    """Write a snapshot's index anew, and the shards that are concerned; give the index's name.
+    """Rewrite a snapshot's index and shards without the recordings; return the index's name.
 
-    A snapshot of an extractor that is no more cannot be written anew: it is no longer kept, for
-    which ``""`` stands.
+    Return ``""`` if another version of the extractor made the snapshot: it cannot be rewritten,
+    and is no longer kept.
     """
-    if not _can_be_written(past):
+    if not _can_be_rewritten(past):
         return ""
-    # Its shards are named after the current snapshot.
+    # The names of the new shards depend on the current snapshot.
     job = in_its_staging(replace(past.job("takedown"), base=current.base()))
     job = jobs.setdefault(job.staging, job)
-    facts: list[Any] = [Dropped(name) for name in sorted({e.recording_id for e in held.entries})]
+    facts: list[Any] = [Dropped(name) for name in sorted({e.recording_id for e in match.entries})]
     for summary in read_shards(past.store, past.snapshot.index):
-        if gone := held.shards.get(summary.name):
-            touched = [Touched(summary.name, recording_id) for recording_id in sorted(gone)]
+        if erased := match.shards.get(summary.name):
+            touched = [Touched(summary.name, recording_id) for recording_id in sorted(erased)]
             facts += rewrite_shard(summary, touched, job)
     return write_index(facts, job, past.base())
 
 
-def _can_be_written(past: OpenSnapshot) -> bool:
+def _can_be_rewritten(past: OpenSnapshot) -> bool:
     try:
         return past.has_own_features()
     except ConfigError:
@@ -200,12 +199,12 @@ def _can_be_written(past: OpenSnapshot) -> bool:
 
 
 def _exports_holding(
-    store: Store, history: Collection[Past], found: Found
+    store: Store, history: Collection[Past], matches: Found
 ) -> Iterable[ExportRecord]:
-    """Name the exports of snapshots that hold some recordings, or of which nobody knows."""
+    """Yield the exports of snapshots that hold a recording, or that are no longer kept."""
     kept = {past.snapshot.index for past in history if past.kept}
     unknown = index_names(history) - kept
     for record in read_export_records(store):
-        held = found.held.get(record.index)
-        if record.index in unknown or (held and held.entries):
+        match = matches.held.get(record.index)
+        if record.index in unknown or (match and match.entries):
             yield record

@@ -1,4 +1,4 @@
-"""A split's rows for PyTorch's ``DataLoader``; imported only where torch is wanted."""
+"""A split's rows for PyTorch's ``DataLoader``; imported only when torch is needed."""
 
 from __future__ import annotations
 
@@ -17,53 +17,53 @@ from melmill.transforms.store.folders import Store
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Which of the processes that train together one is."""
+    """The rank of a process among the processes that train together."""
 
     rank: int
     world_size: int
 
 
 class SplitRows(IterableDataset[dict[str, Any]]):
-    """Rows as dictionaries; each once among all workers of all ranks.
+    """The rows of a split as dictionaries; all workers of all ranks together read each row once.
 
-    Each takes as many whole files as all can have, since that is what disks and stores
-    read well; the files left over are divided by row groups. Files and row groups are not
-    all equally long, so some get more rows than others, and of a small split perhaps none:
-    distributed training must bear that (``torch.distributed.algorithms.join``).
+    Each worker reads the same number of whole files, because disks and stores read whole files
+    fast. The remaining files are divided by row groups. Files and row groups differ in length, so
+    some workers get more rows than others, and a worker may get no rows of a small split.
+    Distributed training must handle this (``torch.distributed.algorithms.join``).
 
     Parameters
     ----------
     store, names
-        The files.
+        The store, and the names of the files in it.
     columns
-        Which columns of theirs.
+        The columns to read.
     share
-        Whose rows these are.
+        The rank of this process, and the number of processes.
     verify
-        Whether pages' checksums are verified.
+        Whether to verify the checksums of pages.
     """
 
     def __init__(
         self, store: Store, names: list[str], columns: list[str], share: Share, verify: bool
     ) -> None:
-        """Read nothing yet."""
+        """Set the files to read; nothing is read yet."""
         super().__init__()
         self._store, self._names, self._columns = store, names, columns
         self._share, self._verify = share, verify
-        # Shared, so that workers that are kept from one epoch to the next hear of it.
+        # In shared memory, so that persistent workers see the new epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Read the files in another order, the same for all who read together."""
+        """Change the order of the files; all ranks must set the same epoch."""
         self._epoch.fill_(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Read this worker's share; ``DatasetError`` names a shard that cannot be read."""
-        for batch in self._batches(*self._place()):
+        """Yield this worker's rows; raise ``DatasetError`` if a shard cannot be read."""
+        for batch in self._batches(*self._reader()):
             yield from self._rows(batch)
 
-    def _place(self) -> tuple[int, int]:
-        """Which reader this is, and of how many."""
+    def _reader(self) -> tuple[int, int]:
+        """Return the number of this reader, and the number of all readers."""
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         return self._share.rank * workers + worker, self._share.world_size * workers
@@ -78,8 +78,8 @@ class SplitRows(IterableDataset[dict[str, Any]]):
         for name in names[whole:]:
             with self._store.reading_shard(name) as file:
                 groups = count_row_groups(file)
-                mine = range((number - before) % readers, groups, readers)
-                yield from self._read(file, mine)
+                own_groups = range((number - before) % readers, groups, readers)
+                yield from self._read(file, own_groups)
             before += groups
 
     def _read(self, file: IO[bytes], groups: range | None = None) -> Iterator[RowBatch]:
@@ -93,9 +93,9 @@ class SplitRows(IterableDataset[dict[str, Any]]):
         return [self._names[i] for i in order]
 
     def _rows(self, batch: RowBatch) -> Iterator[dict[str, Any]]:
-        others = [name for name in self._columns if name != "mel"]
+        plain_columns = [name for name in self._columns if name != "mel"]
         for i in range(batch.rows):
-            row = {name: _plain(batch.columns[name][i]) for name in others}
+            row = {name: _plain(batch.columns[name][i]) for name in plain_columns}
             if "mel" in self._columns:
                 row["mel"] = torch.from_numpy(batch.mel[i].copy())
             yield row

@@ -1,4 +1,4 @@
-"""What the commands have in common: the application, its options, exit statuses and errors."""
+"""The parts that all commands share: the application, options, exit statuses and errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from melmill.transforms.store.folders import Store, absolute_uri
 
 
 class Exit(IntEnum):
-    """What the command's exit status means."""
+    """The exit statuses of the commands."""
 
     SUCCESS = 0
     FAILED = 1
@@ -61,7 +61,7 @@ def _main(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", is_eager=True, callback=_print_version, help="Print the version, and end."
+            "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
@@ -82,12 +82,16 @@ CatalogueArgument = Annotated[
     str,
     typer.Argument(
         metavar="CATALOGUE",
-        help="Where the audio is: a directory (searched through), a glob, an audio file, or a "
-        "table (.csv, .jsonl, .parquet) with a column 'uri'. A local path or any fsspec URL.",
+        help="The audio: a directory (searched with its subdirectories), a glob, an audio file, "
+        "or a table (.csv, .jsonl, .parquet) with a column 'uri'. A local path or any fsspec URL.",
     ),
 ]
 OutputArgument = Annotated[
-    str, typer.Argument(metavar="OUTPUT", help="The dataset's folder: a new one, or its own.")
+    str,
+    typer.Argument(
+        metavar="OUTPUT",
+        help="The dataset's folder: a new folder, or the folder of this dataset.",
+    ),
 ]
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="A dataset's folder.")]
 ConfigOption = Annotated[
@@ -95,8 +99,8 @@ ConfigOption = Annotated[
     typer.Option(
         *("--recipe", "--config"),
         metavar="FILE|NAME",
-        help="A recipe: a YAML file, or the name of one that comes with melmill (librosa, the "
-        "default).",
+        help="A recipe: a YAML file, or the name of a recipe that comes with melmill (librosa, "
+        "the default).",
     ),
 ]
 SetOption = Annotated[
@@ -108,7 +112,7 @@ StorageOption = Annotated[
     typer.Option(
         "--storage-option",
         metavar="KEY=VALUE",
-        help="What fsspec opens the dataset's store with, beside what the environment says: "
+        help="An option of fsspec for the dataset's store, in addition to the environment: "
         "--storage-option endpoint_url=http://localhost:9000",
     ),
 ]
@@ -121,20 +125,22 @@ RunnerConfigOption = Annotated[
     typer.Option(
         "--runner-config",
         metavar="FILE|NAME",
-        help="Beam's options for a runner: a YAML file, or the name of one that comes with "
+        help="Beam options for a runner: a YAML file, or the name of a file that comes with "
         "melmill: flink-local, flink-kubernetes, dataflow, direct, prism.",
     ),
 ]
 WorkersOption = Annotated[
     int,
-    typer.Option("--workers", min=0, help="Worker processes of --runner direct; 0: one a core."),
+    typer.Option(
+        "--workers", min=0, help="Number of worker processes of --runner direct; 0: one per core."
+    ),
 ]
 SingleWriterOption = Annotated[
     bool,
     typer.Option(
         "--unsafe-single-writer",
-        help="For object stores that let two runs overwrite each other's commits: warrant "
-        "that there is only this one.",
+        help="For object stores that let two runs overwrite each other's commits: guarantee "
+        "that no other run writes to the dataset at the same time.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -142,7 +148,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
 
 def open_store(root: str, settings: list[str], option: str = "--storage-option") -> Store:
-    """Name a folder in a store, with what ``--storage-option`` says of it."""
+    """Return the store for a folder, with the settings of ``--storage-option``."""
     from melmill.pipelines.config import read_storage_options
 
     return Store(absolute_uri(root), read_storage_options(option, settings))
@@ -150,7 +156,7 @@ def open_store(root: str, settings: list[str], option: str = "--storage-option")
 
 @contextlib.contextmanager
 def reporting_errors() -> Iterator[None]:
-    """Say what went wrong in plain words, and exit with what it means."""
+    """Print the message of an error, and exit with the status for its type."""
     try:
         yield
     except ConflictError as error:
@@ -166,8 +172,11 @@ def reporting_errors() -> Iterator[None]:
         complain(str(error))
         raise typer.Exit(Exit.FAILED) from None
     except LostWorkerError as error:
-        said = f"{error}, again and again; the same command goes on from the finished shards"
-        complain("\n".join([said, *error.__notes__] if hasattr(error, "__notes__") else [said]))
+        message = (
+            f"{error} in every attempt; run the same command again to continue from the finished "
+            "shards"
+        )
+        complain("\n".join([message, *getattr(error, "__notes__", [])]))
         raise typer.Exit(Exit.FAILED) from None
     except NothingSubmittedError as outcome:
         print(outcome)
@@ -175,17 +184,17 @@ def reporting_errors() -> Iterator[None]:
 
 
 def complain(message: str) -> None:
-    """Say something on standard error."""
+    """Print a message on standard error."""
     print(f"melmill: {message}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
-    """Print a result for scripts."""
+    """Print a result as JSON."""
     print(json.dumps(value, indent=1))
 
 
 def beam_options(runner: str | None, workers: int, others: list[str], recipe: str | None) -> Any:
-    """Read what Beam is to be told."""
+    """Return the options for Beam."""
     from melmill.pipelines.run.options import pipeline_options
 
     return pipeline_options(runner, workers, others, recipe)

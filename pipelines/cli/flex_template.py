@@ -1,7 +1,8 @@
-"""The launcher of a Dataflow Flex Template: parameters by name, as the service passes them.
+"""The launcher of a Dataflow Flex Template: it turns template parameters into a command.
 
-The service starts it with ``--NAME=VALUE`` for every parameter of the template, and with what
-Beam's runner needs. It writes the job's description and ends, so the job commits by itself.
+The service starts the launcher with ``--NAME=VALUE`` for every parameter of the template, and
+with the options of Beam's runner. The launcher writes the job's description and exits, so the
+job itself commits the result.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from collections.abc import Sequence
 
 from melmill.__main__ import main as melmill
 
-#: What the template can be asked for.
+#: The commands that the template can run.
 COMMANDS = ("extract", "refresh")
 
-#: Parameters of the template that are not Beam's: name, whether required, and what it is.
+#: Parameters of the template, without those of Beam: name, whether required, and description.
 PARAMETERS = {
     "command": (False, "extract (the default), or refresh: only what changed since the last run"),
     "catalogue": (True, "Directory, glob or table of recordings: gs://bucket/songs"),
@@ -25,7 +26,7 @@ PARAMETERS = {
 
 
 def command_line(arguments: Sequence[str]) -> list[str]:
-    """Make the command's arguments of a template's parameters.
+    """Return the arguments of the command for the parameters of a template.
 
     >>> command_line(["--catalogue=gs://b/songs", "--output=gs://b/set", "--region=europe-west1"])
     ['extract', 'gs://b/songs', 'gs://b/set', '--runner=dataflow', '--region=europe-west1']
@@ -38,15 +39,16 @@ def command_line(arguments: Sequence[str]) -> list[str]:
     for name, (required, text) in PARAMETERS.items():
         parser.add_argument(f"--{name}", required=required, default="", help=text)
     known, others = parser.parse_known_args(arguments)
-    settings = [f"--set={one.strip()}" for one in known.settings.split(";") if one.strip()]
-    beams = [other for other in others if not other.startswith("--runner=")]
+    parts = [part.strip() for part in known.settings.split(";")]
+    settings = [f"--set={part}" for part in parts if part]
+    beam_flags = [flag for flag in others if not flag.startswith("--runner=")]
     command = known.command or "extract"
     if command not in COMMANDS:
         parser.error(f"--command={command}: must be {' or '.join(COMMANDS)}")
-    return [command, known.catalogue, known.output, *settings, "--runner=dataflow", *beams]
+    return [command, known.catalogue, known.output, *settings, "--runner=dataflow", *beam_flags]
 
 
 def main() -> None:
-    """Launch; Beam sees to the rest."""
+    """Run the command that the template's parameters describe."""
     sys.argv[1:] = command_line(sys.argv[1:])
     melmill()

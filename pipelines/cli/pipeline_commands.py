@@ -1,4 +1,4 @@
-"""The command ``melmill``."""
+"""The commands that run pipelines, ``inspect``, ``validate`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -46,16 +46,19 @@ def extract(
     runner_config: RunnerConfigOption = None,
     workers: WorkersOption = 0,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a dataset made of something else.")
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace a dataset that was made from another catalogue or recipe."
+        ),
     ] = False,
     single_writer: SingleWriterOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Extract a catalogue into a dataset, and commit it.
+    """Extract a catalogue into a dataset, and commit the dataset.
 
     If it is interrupted, run the same command again: it continues from the finished shards.
-    Beam gets all options that are not listed here.
+    Options that are not listed here are passed to Beam.
 
     \b
     melmill extract songs/ dataset/
@@ -65,7 +68,7 @@ def extract(
     from melmill.pipelines import api
 
     with reporting_errors():
-        made = api.extract(
+        extraction = api.extract(
             catalogue,
             output,
             recipe=config,
@@ -78,15 +81,15 @@ def extract(
             single_writer=single_writer,
             progress=not quiet,
         ).extraction
-    _say_extracted(output, made, as_json)
+    _print_extraction(output, extraction, as_json)
 
 
-def _say_extracted(output: str, made: Extraction, as_json: bool) -> None:
+def _print_extraction(output: str, extraction: Extraction, as_json: bool) -> None:
     if as_json:
-        print_json(pipeline_texts.extraction_json(output, made))
+        print_json(pipeline_texts.extraction_json(output, extraction))
     else:
-        print(pipeline_texts.extraction_text(output, made))
-    if made.totals.recordings["failed"]:
+        print(pipeline_texts.extraction_text(output, extraction))
+    if extraction.totals.recordings["failed"]:
         raise typer.Exit(Exit.PARTIAL)
 
 
@@ -110,16 +113,18 @@ def refresh(
     runner_config: RunnerConfigOption = None,
     workers: WorkersOption = 0,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Say what would be done, and do nothing.")
+        bool, typer.Option("--plan", help="Print what a refresh would do, without doing it.")
     ] = False,
     retry_failed: Annotated[
         bool,
-        typer.Option("--retry-failed", help="Try all that failed once more, whatever the cause."),
+        typer.Option(
+            "--retry-failed", help="Retry all failed recordings, whatever the cause of the failure."
+        ),
     ] = False,
     allow_removals: Annotated[
         bool,
         typer.Option(
-            "--allow-removals", help="This once, remove more than refresh.max_removed_ratio."
+            "--allow-removals", help="Let this run remove more than refresh.max_removed_ratio."
         ),
     ] = False,
     metrics_file: Annotated[
@@ -127,17 +132,17 @@ def refresh(
         typer.Option(
             "--metrics-file",
             metavar="FILE",
-            help="Write the run's metrics for Prometheus' textfile collector.",
+            help="Write the run's metrics to this file, for Prometheus' textfile collector.",
         ),
     ] = None,
     single_writer: SingleWriterOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Bring a dataset up to date: only what changed is computed.
+    """Update a dataset from its catalogue; only what changed is computed.
 
-    Extracts recordings that are new or changed, and tries again those that failed for a reason
-    that may pass. Removes the rows of recordings that are gone. Keeps all other rows. Commits the
+    Extracts new and changed recordings, and retries recordings that failed for a temporary
+    reason. Removes the rows of recordings that are gone. Keeps all other rows. Commits the
     result as the next version, unless nothing changed.
 
     \b
@@ -147,7 +152,7 @@ def refresh(
     """
     from melmill.pipelines import api
 
-    how: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "recipe": config,
         "settings": set_,
         "runner": runner,
@@ -160,27 +165,27 @@ def refresh(
     }
     with reporting_errors():
         if plan:
-            planned = api.plan_refresh(catalogue, dataset, **how)
+            planned = api.plan_refresh(catalogue, dataset, **arguments)
         else:
-            how |= {"metrics_file": metrics_file, "single_writer": single_writer}
-            made = api.refresh(catalogue, dataset, **how).extraction
+            arguments |= {"metrics_file": metrics_file, "single_writer": single_writer}
+            extraction = api.refresh(catalogue, dataset, **arguments).extraction
     if not plan:
-        _say_refreshed(dataset, made, as_json)
+        _print_refresh(dataset, extraction, as_json)
     elif as_json:
         print_json({"dataset": dataset, **planned})
     else:
         print(snapshot_texts.refresh_plan_text(dataset, planned))
 
 
-def _say_refreshed(dataset: str, made: Extraction, as_json: bool) -> None:
+def _print_refresh(dataset: str, extraction: Extraction, as_json: bool) -> None:
     from melmill.pipelines.run_records import result_json
 
     if as_json:
-        print_json({"dataset": dataset, **result_json(made)})
+        print_json({"dataset": dataset, **result_json(extraction)})
     else:
-        print(snapshot_texts.refresh_text(dataset, made))
-    # Those that failed before and were not tried again are no news.
-    if made.totals.recordings["failed"] > made.difference.get("waiting", 0):
+        print(snapshot_texts.refresh_text(dataset, extraction))
+    # Recordings that failed in earlier runs and were not retried do not count.
+    if extraction.totals.recordings["failed"] > extraction.difference.get("waiting", 0):
         raise typer.Exit(Exit.PARTIAL)
 
 
@@ -190,7 +195,10 @@ def plan(
     catalogue: CatalogueArgument,
     output: Annotated[
         str,
-        typer.Argument(metavar="[OUTPUT]", help="Needed where workers are not on this machine."),
+        typer.Argument(
+            metavar="[OUTPUT]",
+            help="The dataset's folder; needed only if workers run on other machines.",
+        ),
     ] = "",
     config: ConfigOption = None,
     set_: SetOption = [],  # noqa: B006 - typer reads the default, nobody changes it
@@ -200,9 +208,9 @@ def plan(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Say what an extraction would do and cost.
+    """Print what an extraction would do and cost.
 
-    Reads the header of every recording, and decodes none.
+    Reads the header of every recording, and decodes no audio.
 
     \b
     melmill plan songs/
@@ -234,7 +242,7 @@ def inspect(
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
     as_json: JsonOption = False,
 ) -> None:
-    """Say what a dataset holds: recordings, rows, splits, failures.
+    """Print what a dataset holds: recordings, rows, splits, failures.
 
     \b
     melmill inspect dataset/
@@ -253,15 +261,17 @@ def inspect(
 @app.command()
 def validate(
     dataset: DatasetArgument,
-    workers: Annotated[int, typer.Option("--workers", min=0, help="0: one a core.")] = 0,
+    workers: Annotated[
+        int, typer.Option("--workers", min=0, help="Number of processes; 0: one per core.")
+    ] = 0,
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Read every shard again, and name what is damaged.
+    """Check every shard, and list what is damaged.
 
     Compares each shard with its checksum, its schema, its TFRecord file, the index and the Delta
-    log. Exit status 1 if something is damaged.
+    log. The exit status is 1 if anything is damaged.
 
     \b
     melmill validate dataset/
@@ -290,20 +300,27 @@ def export(
         typer.Option("--format", help="tfds, hf (Hugging Face), webdataset, arrayrecord or numpy."),
     ],
     name: Annotated[
-        str | None, typer.Option("--name", help="The view's name; the dataset's folder's without.")
+        str | None,
+        typer.Option(
+            "--name", help="The export's name. Default: the name of the dataset's folder."
+        ),
     ] = None,
     normalize: Annotated[
         str,
         typer.Option(
             "--normalize",
-            help="Bring each mel band to mean 0 and deviation 1 over the training split (global), "
-            "the chunk (per_chunk) or the recording (per_recording).",
+            help="Bring each mel band to mean 0 and standard deviation 1 over the training split "
+            "(global), the chunk (per_chunk) or the recording (per_recording).",
         ),
     ] = "none",
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
     output_storage_option: Annotated[
         list[str],
-        typer.Option("--output-storage-option", metavar="KEY=VALUE", help="The same for OUTPUT."),
+        typer.Option(
+            "--output-storage-option",
+            metavar="KEY=VALUE",
+            help="An option of fsspec for the store of OUTPUT.",
+        ),
     ] = [],  # noqa: B006 - typer reads the default
     runner: RunnerOption = None,
     runner_config: RunnerConfigOption = None,
@@ -313,7 +330,7 @@ def export(
 ) -> None:
     """Export a dataset to TFDS, Hugging Face, WebDataset, ArrayRecord.
 
-    Files whose bytes stay the same are linked; the others are copied or encoded again.
+    Files that need no change are linked. Other files are copied or encoded again.
 
     \b
     melmill export dataset/ songs-tfds/ --format tfds       # tfds.builder_from_directory
@@ -327,7 +344,7 @@ def export(
 
     with reporting_errors():
         target = "--output-storage-option"
-        made = api.export(
+        exported = api.export(
             dataset,
             output,
             format_,
@@ -342,21 +359,21 @@ def export(
             progress=not quiet,
         )
     if as_json:
-        print_json(pipeline_texts.export_json(made))
+        print_json(pipeline_texts.export_json(exported))
     else:
-        print(pipeline_texts.export_text(made))
+        print(pipeline_texts.export_text(exported))
 
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Made if need be.")] = Path(
-        "melmill-demo"
-    ),
-    songs: Annotated[int, typer.Option("--songs", min=3, help="How many.")] = 24,
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="The output folder; created if needed.")
+    ] = Path("melmill-demo"),
+    songs: Annotated[int, typer.Option("--songs", min=3, help="Number of songs.")] = 24,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Make a few songs with labels, in six formats, and extract them.
+    """Create a few songs with labels, in six formats, and extract them.
 
     \b
     melmill demo
@@ -370,18 +387,18 @@ def demo(
         formats = ["output.formats=[parquet,tfrecord]"]
         api.read_recipe(None, formats)
         catalogue = make_demo_catalogue(folder / "songs", songs=songs)
-        made = api.extract(catalogue, output, settings=formats, progress=not quiet).extraction
-    _say_extracted(output, made, as_json)
+        dataset = api.extract(catalogue, output, settings=formats, progress=not quiet)
+    _print_extraction(output, dataset.extraction, as_json)
 
 
 def main() -> None:
     """Run the command line."""
     import melmill.pipelines.cli.snapshot_commands  # noqa: F401 - adds its commands
 
-    # Beam says on import that it lacks what only Dataflow needs.
+    # On import, Beam logs that packages are missing which only Dataflow needs.
     logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    # Stores' clients log what they then raise, with their whole stack.
+    # The stores' clients log each error with its stack trace before they raise it.
     for client in ("gcsfs", "google", "azure", "botocore", "aiobotocore"):
         logging.getLogger(client).setLevel(logging.CRITICAL)
     app()

@@ -1,4 +1,4 @@
-"""What a person reads, and what a script reads, of the same results."""
+"""The results of extractions, plans and exports, as text for people and as JSON for scripts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def extraction_json(output: str, extraction: Extraction) -> dict[str, Any]:
-    """Give an extraction's result as plain values."""
+    """Return an extraction's result as plain values."""
     return {
         "dataset": output,
         "version": extraction.snapshot.version,
@@ -26,7 +26,7 @@ def extraction_json(output: str, extraction: Extraction) -> dict[str, Any]:
 
 
 def extraction_text(output: str, extraction: Extraction) -> str:
-    """Say what was written and how to read it."""
+    """Return text about what was written and how to read it."""
     version = extraction.snapshot.version
     head = (
         f"Committed version {version} of {output}"
@@ -42,7 +42,7 @@ def extraction_text(output: str, extraction: Extraction) -> str:
 
 
 def passed_over_lines(passed_over: dict[str, int]) -> list[str]:
-    """Say which files are not recordings, by what they end in.
+    """Return a line that counts the files that are not recordings, by extension.
 
     >>> passed_over_lines({".mka": 3, "": 2})
     ['  5 files with other extensions: .mka 3, none 2 (catalogue.extensions says which are read)']
@@ -58,25 +58,29 @@ def passed_over_lines(passed_over: dict[str, int]) -> list[str]:
     ]
 
 
-#: Extensions that are named.
+#: Number of extensions that the line names.
 _EXTENSIONS = 8
 
 
 def left_out_lines(difference: dict[str, Any]) -> list[str]:
-    """Say how many listed recordings are left out, and why."""
-    said = {"excluded": "left out by catalogue.exclude", "taken_down": "left out: taken down"}
-    return [f"  {n:,} {why}" for kind, why in said.items() if (n := difference.get(kind, 0))]
+    """Return lines that count the listed recordings that are left out, by reason."""
+    reasons = {"excluded": "left out by catalogue.exclude", "taken_down": "left out: taken down"}
+    return [
+        f"  {number:,} {reason}"
+        for kind, reason in reasons.items()
+        if (number := difference.get(kind, 0))
+    ]
 
 
 _STAGES = ("probe", "decode", "features", "write")
 
 
 def metrics_lines(metrics: RunMetrics) -> list[str]:
-    """Say what this run did, which is less than the snapshot holds where it was resumed."""
+    """Return a line about this run's work; a resumed run did less than the snapshot holds."""
     count = metrics.counters
     if not count.get("shards_written"):
         return []
-    took = (
+    times = (
         f"{stage} {_duration(spread.sum / 1000)}"
         for stage in _STAGES
         if (spread := metrics.distributions.get(f"{stage}_ms")) is not None
@@ -85,12 +89,12 @@ def metrics_lines(metrics: RunMetrics) -> list[str]:
     return [
         f"  this run: {count.get('audio_ms_extracted', 0) / 3.6e6:,.2f} h of audio "
         f"({count.get('bytes_in', 0) / 1e6:,.1f} MB) into {count['shards_written']:,} shards "
-        f"({count.get('bytes_out', 0) / 1e6:,.1f} MB){reused}; {', '.join(took)}"
+        f"({count.get('bytes_out', 0) / 1e6:,.1f} MB){reused}; {', '.join(times)}"
     ]
 
 
 def plan_text(catalogue: str, plan: dict[str, Any]) -> str:
-    """Say what an extraction would do and cost."""
+    """Return text about what an extraction would do and cost."""
     number = plan["recordings"]
     rows = sum(plan["rows"].values())
     lines = [
@@ -101,8 +105,8 @@ def plan_text(catalogue: str, plan: dict[str, Any]) -> str:
         f"and {_duration(plan['cpu_seconds'])} of CPU time",
         f"  {_costs(plan['costs'])}",
     ]
-    for split, of_split in sorted(plan["rows"].items()):
-        lines.append(f"  {split}: {of_split:,} rows, {plan['shards'].get(split, 0):,} shards")
+    for split, split_rows in sorted(plan["rows"].items()):
+        lines.append(f"  {split}: {split_rows:,} rows, {plan['shards'].get(split, 0):,} shards")
     if number.get("skipped"):
         lines.append(f"  {number['skipped']:,} skipped: shorter than a chunk (chunk.short is drop)")
     lines += left_out_lines(number)
@@ -114,20 +118,20 @@ def plan_text(catalogue: str, plan: dict[str, Any]) -> str:
 
 
 def _costs(costs: dict[str, Any]) -> str:
-    """Say what it costs to rent machines for it.
+    """Return text about the price of rented machines for an extraction.
 
     >>> _costs({"dataflow": {"usd": 12.3, "usd_per_1000_hours": 0.128}})
     'about $12.30 on dataflow ($0.13 for 1,000 h); list prices, storage and requests not included'
     """
-    each = (
+    prices = (
         f"${cost['usd']:,.2f} on {name} (${cost['usd_per_1000_hours']:,.2f} for 1,000 h)"
         for name, cost in costs.items()
     )
-    return f"about {', '.join(each)}; list prices, storage and requests not included"
+    return f"about {', '.join(prices)}; list prices, storage and requests not included"
 
 
 def _duration(seconds: float) -> str:
-    """Write a duration as people say it.
+    """Return a duration as text, in seconds, minutes or hours.
 
     >>> _duration(0.42), _duration(12.3), _duration(150), _duration(7300)
     ('0.4 s', '12 s', '2.5 min', '2.0 h')
@@ -140,12 +144,12 @@ def _duration(seconds: float) -> str:
 
 
 def how_to_read(output: str, extraction: Extraction) -> str:
-    """Give code that loads the dataset in Keras."""
+    """Return example code that loads the dataset in Keras."""
     from melmill.transforms.snapshot.totals import training_split
 
     split = training_split(extraction.totals.splits)
     content = extraction.totals.splits[split or "train"]
-    # Python's open and TensorFlow's read no object store.
+    # The TFRecord example uses Python's open and TensorFlow, which cannot read object stores.
     if content.tfrecord_bytes and "://" not in output:
         return _TFRECORD.format(output=output, split=split, shape=extraction.shape)
     return _PARQUET.format(output=output, split=split, shape=extraction.shape)
@@ -170,7 +174,7 @@ _TFRECORD = """Read it with polars.read_delta, deltalake, DuckDB, pyarrow, datas
 
 
 def export_json(made: Export) -> dict[str, Any]:
-    """Give a view as plain values."""
+    """Return an export's result as plain values."""
     return {
         "output": made.job.output.root,
         "format": made.job.format,
@@ -181,7 +185,7 @@ def export_json(made: Export) -> dict[str, Any]:
 
 
 def export_text(made: Export) -> str:
-    """Say what was exported, and how to read it."""
+    """Return text about what was exported, and how to read it."""
     lines = [f"{made.job.output.root}: {sum(made.rows.values()):,} rows as {made.job.format}"]
     for split, names in made.files.items():
         lines.append(f"  {split}: {made.rows[split]:,} rows, {len(names):,} files")

@@ -1,4 +1,4 @@
-"""Commands for a dataset's snapshots over time."""
+"""The commands for a dataset's snapshots: history, cleanup, takedown and verification."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from melmill.pipelines.cli.app import (
 from melmill.transforms.core.errors import ConfigError
 
 VersionArgument = Annotated[
-    int, typer.Argument(metavar="VERSION", min=0, help="As melmill history names it.")
+    int, typer.Argument(metavar="VERSION", min=0, help="A version that melmill history lists.")
 ]
 
 
@@ -47,11 +47,11 @@ def history(
     from melmill.pipelines.snapshots.history import history as run
 
     with reporting_errors():
-        found = run(open_store(dataset, storage_option))
+        snapshots = run(open_store(dataset, storage_option))
     if as_json:
-        print_json({"dataset": dataset, "snapshots": found})
+        print_json({"dataset": dataset, "snapshots": snapshots})
     else:
-        print(snapshot_texts.history_text(found))
+        print(snapshot_texts.history_text(snapshots))
 
 
 @app.command()
@@ -61,12 +61,14 @@ def diff(
     after: Annotated[int, typer.Argument(metavar="B", min=0, help="Another version.")],
     every: Annotated[
         bool,
-        typer.Option("--list", help="Name every recording, one a line (with --json, an object)."),
+        typer.Option(
+            "--list", help="List every recording, one per line (with --json, as an object)."
+        ),
     ] = False,
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
     as_json: JsonOption = False,
 ) -> None:
-    """Say how two versions of a dataset differ.
+    """Print how two versions of a dataset differ.
 
     Counts the recordings and rows that were added, changed and removed.
 
@@ -96,10 +98,10 @@ def rollback(
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
     as_json: JsonOption = False,
 ) -> None:
-    """Make an earlier version the dataset's content again.
+    """Restore the content of an earlier version.
 
-    Commits a new version that holds what the earlier one held. The next refresh brings the
-    dataset up to date again.
+    Commits a new version with the content of the earlier version. The next refresh updates the
+    dataset from its catalogue again.
 
     \b
     melmill rollback dataset/ 3
@@ -122,9 +124,9 @@ def checkout(
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
     as_json: JsonOption = False,
 ) -> None:
-    """Write the card and the list of files of an earlier version.
+    """Write the card and the file list of an earlier version to a folder.
 
-    The dataset stays as it is.
+    The dataset does not change.
 
     \b
     melmill checkout dataset/ 3 dataset-3/
@@ -145,28 +147,39 @@ def gc(
     dataset: DatasetArgument,
     keep: Annotated[
         int | None,
-        typer.Option("--keep", min=1, help="Snapshots; retention.keep_snapshots without."),
+        typer.Option(
+            "--keep",
+            min=1,
+            help="Number of snapshots to keep. Default: retention.keep_snapshots.",
+        ),
     ] = None,
     keep_days: Annotated[
-        float | None, typer.Option("--keep-days", min=0, help="retention.keep_days without.")
+        float | None,
+        typer.Option(
+            "--keep-days",
+            min=0,
+            help="Also keep the snapshots of the last N days. Default: retention.keep_days.",
+        ),
     ] = None,
     grace_hours: Annotated[
         float | None,
         typer.Option(
             "--grace-hours",
             min=0,
-            help="Younger files stay, and what was current since then; retention.grace_hours "
-            "without. Less than a run takes would break it.",
+            help="Keep files and snapshots from the last N hours. Default: "
+            "retention.grace_hours. N must be longer than a run takes, or gc breaks the run.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
+    ] = False,
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Remove the files that no kept version needs.
 
-    Removes shards, indexes and what interrupted runs left, all of them files that melmill made.
+    Removes shards, indexes and files of interrupted runs. Removes only files that melmill made.
 
     \b
     melmill gc dataset/ --dry-run
@@ -178,8 +191,8 @@ def gc(
 
     with reporting_errors(), counting("gc", "files", quiet) as report:
         store = open_store(dataset, storage_option)
-        asked = {"keep_snapshots": keep, "keep_days": keep_days, "grace_hours": grace_hours}
-        given = {name: value for name, value in asked.items() if value is not None}
+        options = {"keep_snapshots": keep, "keep_days": keep_days, "grace_hours": grace_hours}
+        given = {name: value for name, value in options.items() if value is not None}
         retention = OpenSnapshot.current(store).recipe.retention.model_copy(update=given)
         collected = collect(store, retention, dry_run=dry_run, report=report)
     if as_json:
@@ -200,9 +213,9 @@ def compact(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Merge small shards into fewer, larger ones.
+    """Merge small shards into fewer, larger shards.
 
-    The rows stay the same. The result is committed as a new version.
+    The rows stay the same. Commits the result as a new version.
 
     \b
     melmill compact dataset/
@@ -214,11 +227,11 @@ def compact(
         options = beam_options(runner, workers, context.args, runner_config)
         store = open_store(dataset, storage_option)
         with showing_progress("compact", quiet) as address:
-            made = run(store, options, address=address, single_writer=single_writer)
+            compaction = run(store, options, address=address, single_writer=single_writer)
     if as_json:
-        print_json(snapshot_texts.compaction_json(dataset, made))
+        print_json(snapshot_texts.compaction_json(dataset, compaction))
     else:
-        print(snapshot_texts.compaction_text(dataset, made))
+        print(snapshot_texts.compaction_text(dataset, compaction))
 
 
 @app.command()
@@ -227,18 +240,22 @@ def takedown(
     uris: Annotated[
         list[str],
         typer.Argument(
-            metavar="URI...", help="Or a name below the catalogue's root, or recording_id."
+            metavar="URI...",
+            help="The recordings: a URI, a name below the catalogue's root, or a recording_id.",
         ),
     ],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Erase without asking for confirmation.")
+    ] = False,
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
     single_writer: SingleWriterOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Erase recordings from every kept version, for good.
+    """Erase recordings permanently from every kept version.
 
-    No refresh brings them back. Exports that hold them are named, since no takedown reaches them.
+    No refresh brings them back. Lists the exports that may hold them: a takedown does not change
+    exports.
 
     \b
     melmill takedown dataset/ s3://bucket/songs/a.mp3 --yes
@@ -250,19 +267,19 @@ def takedown(
         _require_consent(yes, f"Erase {len(uris):,} recording(s) from {dataset} for good?")
     with reporting_errors(), counting("takedown", "indexes", quiet) as report:
         store = open_store(dataset, storage_option)
-        made = run(store, uris, single_writer=single_writer, report=report)
+        result = run(store, uris, single_writer=single_writer, report=report)
     if as_json:
-        print_json(snapshot_texts.takedown_json(dataset, made))
+        print_json(snapshot_texts.takedown_json(dataset, result))
     else:
-        print(snapshot_texts.takedown_text(dataset, made))
+        print(snapshot_texts.takedown_text(dataset, result))
 
 
 def _require_consent(yes: bool, question: str) -> None:
-    """Ask at a terminal; elsewhere, ``ConfigError`` unless ``--yes`` answers."""
+    """Ask for consent at a terminal; elsewhere raise ``ConfigError`` without ``--yes``."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise ConfigError(f"{question} Nobody is there to ask: say --yes to erase them")
+        raise ConfigError(f"{question} There is no terminal to ask: add --yes to erase them")
     typer.confirm(question, abort=True)
 
 
@@ -270,7 +287,7 @@ def _require_consent(yes: bool, question: str) -> None:
 def verify(
     dataset: DatasetArgument,
     sample: Annotated[
-        int, typer.Option("--sample", min=1, max=10_000, help="Rows, drawn at random.")
+        int, typer.Option("--sample", min=1, max=10_000, help="Number of rows to draw at random.")
     ] = 200,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw.")] = 0,
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
@@ -279,16 +296,16 @@ def verify(
         typer.Option(
             "--catalogue-storage-option",
             metavar="KEY=VALUE",
-            help="What fsspec opens the recordings' store with; no dataset stores it.",
+            help="An option of fsspec for the recordings' store; the dataset does not store it.",
         ),
     ] = [],  # noqa: B006 - typer reads the default
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Compute a sample of rows again by librosa, and compare.
+    """Recompute a sample of rows with librosa, and compare them.
 
-    Reads the source recordings. Exit status 1 if a row differs by more than float32 rounding
-    explains, or if no row could be compared.
+    Reads the source recordings. The exit status is 1 if a row differs by more than float32
+    rounding explains, or if no row could be compared.
 
     \b
     melmill verify dataset/ --sample 200
@@ -298,7 +315,7 @@ def verify(
 
     with reporting_errors():
         option = "--catalogue-storage-option"
-        found = api.verify(
+        verification = api.verify(
             dataset,
             sample=sample,
             seed=seed,
@@ -307,8 +324,8 @@ def verify(
             progress=not quiet,
         )
     if as_json:
-        print_json(verification_texts.verification_json(dataset, found))
+        print_json(verification_texts.verification_json(dataset, verification))
     else:
-        print(verification_texts.verification_text(dataset, found))
-    if not found.passed:
+        print(verification_texts.verification_text(dataset, verification))
+    if not verification.passed:
         raise typer.Exit(Exit.FAILED)

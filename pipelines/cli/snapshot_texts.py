@@ -1,4 +1,4 @@
-"""What a person reads, and what a script reads, of refreshes and of snapshots over time."""
+"""The results of refreshes and of snapshot commands, as text for people and JSON for scripts."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from melmill.pipelines.takedown import Takedown
     from melmill.transforms.snapshot.totals import Totals
 
-_SAID = {
+_DESCRIPTIONS = {
     "new": "new",
     "changed": "changed",
-    "retried": "tried again, since their failure may have passed",
-    "recomputed": "to be computed again, for another configuration",
-    "relabelled": "with other labels, another URI or another split; their rows are carried over",
+    "retried": "retried, because their failure may be temporary",
+    "recomputed": "recomputed, because the configuration changed",
+    "relabelled": "with new labels, a new URI or a new split; their rows are carried over",
     "removed": "removed",
 }
 
 
 def refresh_text(dataset: str, made: Extraction) -> str:
-    """Say what changed, and what the dataset holds now."""
+    """Return text about what changed, and what the dataset holds now."""
     version = made.snapshot.version
     if not made.committed:
         return (
@@ -53,19 +53,19 @@ def refresh_text(dataset: str, made: Extraction) -> str:
 
 
 def _new_schema(number: int) -> str:
-    return f"its columns, or the shape of mel, are others now: this starts dataset version {number}"
+    return f"its columns, or the shape of mel, changed: this starts dataset version {number}"
 
 
 def difference_lines(difference: dict[str, Any], *, examples: bool = False) -> list[str]:
-    """Say how many recordings of each kind there are, and which some of them are."""
+    """Return lines that count the recordings of each kind, with examples if asked."""
     lines = []
-    for kind, said in _SAID.items():
+    for kind, description in _DESCRIPTIONS.items():
         if number := difference.get(kind, 0):
-            lines.append(f"  {number:,} {said}")
-            some = difference.get("examples", {}).get(kind, []) if examples else []
-            lines += [f"    {uri}" for uri in some]
-            if examples and number > len(some):
-                lines.append(f"    … and {number - len(some):,} more")
+            lines.append(f"  {number:,} {description}")
+            uris = difference.get("examples", {}).get(kind, []) if examples else []
+            lines += [f"    {uri}" for uri in uris]
+            if examples and number > len(uris):
+                lines.append(f"    … and {number - len(uris):,} more")
     lines += left_out_lines(difference)
     unchanged = difference.get("unchanged", 0)
     return [*lines, f"  {unchanged:,} unchanged{waiting_line(difference)}"]
@@ -76,34 +76,37 @@ def _left_out(difference: dict[str, Any]) -> str:
 
 
 def waiting_line(difference: dict[str, Any]) -> str:
-    """Say that some failed recordings are not tried again."""
+    """Return text about the failed recordings that are not retried; ``""`` for none."""
     if not (waiting := difference.get("waiting", 0)):
         return ""
-    return f" ({waiting:,} that failed for good among them; --retry-failed tries them again)"
+    return f" (including {waiting:,} that failed permanently; --retry-failed retries them)"
 
 
 def refresh_plan_text(dataset: str, planned: dict[str, Any]) -> str:
-    """Say what a refresh would do."""
+    """Return text about what a refresh would do."""
     if not planned["todo"]:
         return (
             f"Nothing to do: version {planned['version']} of {dataset} is what its catalogue holds"
             + waiting_line(planned["difference"])
             + _left_out(planned["difference"])
         )
-    made = planned["made"]
+    extracted = planned["made"]
     lines = [
         f"A refresh would commit the version after {planned['version']} of {dataset}",
         *difference_lines(planned["difference"], examples=True),
-        f"  {sum(made['rows'].values()):,} rows of {made['seconds'] / 3600:,.2f} h of audio would "
-        f"be computed, into {sum(made['shards'].values()):,} new shards, about "
-        f"{made['parquet_bytes'] / 1e6:,.1f} MB of Parquet",
-        f"  {planned['shards_rewritten']} shards would be written anew from stored rows",
+        f"  {sum(extracted['rows'].values()):,} rows of {extracted['seconds'] / 3600:,.2f} h of "
+        f"audio would be computed, into {sum(extracted['shards'].values()):,} new shards, about "
+        f"{extracted['parquet_bytes'] / 1e6:,.1f} MB of Parquet",
+        f"  {planned['shards_rewritten']} shards would be rewritten from stored rows",
     ]
     if moved := planned["moved"]:
-        lines.append(f"  {moved:,} of the new and changed have known contents: rows carried over")
-    for cause, number in sorted(made["failures"].items()):
+        lines.append(
+            f"  {moved:,} of the new and changed recordings have known contents: their rows would "
+            "be carried over"
+        )
+    for cause, number in sorted(extracted["failures"].items()):
         lines.append(f"  {number:,} would fail: {cause}")
-        lines += [f"    {uri!r}: {message}" for uri, message in made["examples"][cause]]
+        lines += [f"    {uri!r}: {message}" for uri, message in extracted["examples"][cause]]
     lines += passed_over_lines(planned["passed_over"])
     if planned["new_schema"]:
         lines.append("  the columns, or the shape of mel, change: a new dataset version")
@@ -111,7 +114,7 @@ def refresh_plan_text(dataset: str, planned: dict[str, Any]) -> str:
 
 
 def inspection_json(root: str, opened: OpenSnapshot) -> dict[str, Any]:
-    """Give a snapshot as plain values."""
+    """Return a snapshot's description as plain values."""
     schema = opened.schema
     return {
         "dataset": root,
@@ -130,7 +133,7 @@ def inspection_json(root: str, opened: OpenSnapshot) -> dict[str, Any]:
 
 
 def inspection_text(root: str, opened: OpenSnapshot) -> str:
-    """Say what a snapshot holds."""
+    """Return text about what a snapshot holds."""
     snapshot, schema = opened.snapshot, opened.schema
     columns = ", ".join(f"{name} {kind}" for name, kind in schema.columns().items())
     lines = [
@@ -145,28 +148,28 @@ def inspection_text(root: str, opened: OpenSnapshot) -> str:
     return "\n".join(lines)
 
 
-def _statistics_line(found: dict[str, Any]) -> str:
-    if not found:
+def _statistics_line(bands: dict[str, Any]) -> str:
+    if not bands:
         return "no statistics"
-    mean, std = found["mean"], found["std"]
+    mean, std = bands["mean"], bands["std"]
     return (
-        f"statistics of {found['split']}: band means {min(mean):.2f} to {max(mean):.2f}, "
+        f"statistics of {bands['split']}: band means {min(mean):.2f} to {max(mean):.2f}, "
         f"standard deviations {min(std):.2f} to {max(std):.2f}, "
-        f"values {found['min']:.2f} to {found['max']:.2f}"
+        f"values {bands['min']:.2f} to {bands['max']:.2f}"
     )
 
 
 def history_text(snapshots: list[dict[str, Any]]) -> str:
-    """List snapshots, one a line."""
+    """Return a table of snapshots as text, one line per snapshot."""
     lines = [f"{'version':>7}  {'time':25}  {'operation':9}  {'recordings':>12}  {'rows':>14}"]
-    for one in snapshots:
+    for snapshot in snapshots:
         line = (
-            f"{one['version']:>7}  {one['time']:25}  {one['operation']:9}  "
-            f"{one['recordings']:>12,}  {one['rows']:>14,}"
+            f"{snapshot['version']:>7}  {snapshot['time']:25}  {snapshot['operation']:9}  "
+            f"{snapshot['recordings']:>12,}  {snapshot['rows']:>14,}"
         )
-        if one["dataset_version"] > 1:
-            line += f"  dataset version {one['dataset_version']}"
-        lines.append(line if one["kept"] else f"{line}  no longer kept")
+        if snapshot["dataset_version"] > 1:
+            line += f"  dataset version {snapshot['dataset_version']}"
+        lines.append(line if snapshot["kept"] else f"{line}  no longer kept")
     return "\n".join(lines)
 
 
@@ -174,7 +177,7 @@ _SIGNS = {"added": "+", "changed": "~", "removed": "-"}
 
 
 def change_line(change: RecordingChange, as_json: bool) -> str:
-    """Say how one recording changed."""
+    """Return a line about how a recording changed."""
     if as_json:
         return json.dumps(asdict(change))
     rows = f"{change.rows_before} -> {change.rows_after} rows"
@@ -182,21 +185,21 @@ def change_line(change: RecordingChange, as_json: bool) -> str:
 
 
 def diff_text(before: int, after: int, counted: dict[str, Any]) -> str:
-    """Say how two snapshots differ."""
+    """Return text about how two snapshots differ."""
     if not any(counted["recordings"].values()):
         return f"Versions {before} and {after} hold the same recordings"
     lines = [f"From version {before} to {after}:"]
     for kind, number in counted["recordings"].items():
         lines.append(f"  {number:,} recordings {kind}, {counted['rows'][kind]:,} rows")
-        some = counted["examples"].get(kind, [])
-        lines += [f"    {_SIGNS[kind]} {uri}" for uri in some]
-        if number > len(some):
-            lines.append(f"    … and {number - len(some):,} more (--list names all)")
+        uris = counted["examples"].get(kind, [])
+        lines += [f"    {_SIGNS[kind]} {uri}" for uri in uris]
+        if number > len(uris):
+            lines.append(f"    … and {number - len(uris):,} more (--list lists all)")
     return "\n".join(lines)
 
 
 def snapshot_json(dataset: str, opened: OpenSnapshot) -> dict[str, Any]:
-    """Give a snapshot that was committed as plain values."""
+    """Return a committed snapshot as plain values."""
     snapshot = opened.snapshot
     return {
         "dataset": dataset,
@@ -208,35 +211,35 @@ def snapshot_json(dataset: str, opened: OpenSnapshot) -> dict[str, Any]:
 
 
 def rollback_text(dataset: str, version: int, opened: OpenSnapshot) -> str:
-    """Say what a rollback came to."""
+    """Return text about the result of a rollback."""
     head = f"Version {opened.snapshot.version} of {dataset} holds what version {version} held"
     return "\n".join([head, *totals_lines(opened.totals)])
 
 
 def checkout_text(dataset: str, version: int, output: Path, totals: Totals) -> str:
-    """Say what a checkout came to, and how it is read."""
+    """Return text about the result of a checkout, and how to read it."""
     head = f"Wrote the card and the list of files of version {version} of {dataset} to {output}"
     code = f"  import datasets\n  data = datasets.load_dataset({str(output)!r})"
     return "\n".join([head, *totals_lines(totals), "", code])
 
 
 def gc_json(dataset: str, collected: Collected, dry_run: bool) -> dict[str, Any]:
-    """Give what was removed as plain values."""
+    """Return the result of ``gc`` as plain values."""
     return {"dataset": dataset, "dry_run": dry_run, **asdict(collected)}
 
 
 def gc_text(dataset: str, collected: Collected, dry_run: bool) -> str:
-    """Say what was removed."""
-    done = "Would remove" if dry_run else "Removed"
+    """Return text about what was removed."""
+    verb = "Would remove" if dry_run else "Removed"
     megabytes = collected.size_bytes / 1e6
-    lines = [f"{done} {len(collected.files):,} files, {megabytes:,.1f} MB, of {dataset}"]
+    lines = [f"{verb} {len(collected.files):,} files, {megabytes:,.1f} MB, of {dataset}"]
     if collected.expired:
         lines.append(f"  no longer kept: versions {_ranges(collected.expired)}")
     return "\n".join([*lines, f"  kept: versions {_ranges(collected.kept)}"])
 
 
 def _ranges(numbers: list[int]) -> str:
-    """Write numbers as ranges.
+    """Return numbers as ranges.
 
     >>> _ranges([1, 2, 3, 7])
     '1 to 3, 7'
@@ -251,7 +254,7 @@ def _ranges(numbers: list[int]) -> str:
 
 
 def compaction_json(dataset: str, made: Compaction) -> dict[str, Any]:
-    """Give a compaction's result as plain values."""
+    """Return a compaction's result as plain values."""
     return {
         "dataset": dataset,
         "version": made.snapshot.version,
@@ -264,31 +267,31 @@ def compaction_json(dataset: str, made: Compaction) -> dict[str, Any]:
 
 
 def compaction_text(dataset: str, made: Compaction) -> str:
-    """Say what a compaction came to."""
+    """Return text about the result of a compaction."""
     version = made.snapshot.version
     if not made.committed:
         return f"Nothing to do: version {version} of {dataset} has no two small shards to merge"
     return (
         f"Committed version {version} of {dataset}: {made.merged:,} shards became "
-        f"{made.shards:,}; {made.rows:,} rows as before"
+        f"{made.shards:,}; the {made.rows:,} rows are unchanged"
     )
 
 
 def takedown_json(dataset: str, made: Takedown) -> dict[str, Any]:
-    """Give a takedown's result as plain values."""
+    """Return a takedown's result as plain values."""
     return {
         "dataset": dataset,
         "version": made.snapshot.version,
-        "erased": [asdict(one) for one in made.erased],
+        "erased": [asdict(recording) for recording in made.erased],
         "versions": made.versions,
         "rows": made.rows,
         "files": made.files,
-        "exports": [asdict(one) for one in made.exports],
+        "exports": [asdict(record) for record in made.exports],
     }
 
 
 def takedown_text(dataset: str, made: Takedown) -> str:
-    """Say what was erased, and which exports are not reached."""
+    """Return text about what was erased, and which exports may still hold it."""
     if made.erased or made.versions:
         versions = f", also from versions {_ranges(made.versions)}" if made.versions else ""
         head = (
@@ -299,9 +302,12 @@ def takedown_text(dataset: str, made: Takedown) -> str:
     else:
         head = f"Nothing to erase in {dataset}: no kept snapshot has these recordings any more"
         if made.files:
-            head += f"; {len(made.files):,} files that were left of them were removed"
-    lines = [head, *(f"  {one.uri}" for one in made.erased)]
+            head += f"; {len(made.files):,} leftover files of them were removed"
+    lines = [head, *(f"  {recording.uri}" for recording in made.erased)]
     if made.exports:
-        lines.append("Exports that may hold them, which a takedown does not reach:")
-        lines += [f"  {one.output} ({one.format}, version {one.version})" for one in made.exports]
+        lines.append("Exports that may still hold them; delete or export these again:")
+        lines += [
+            f"  {record.output} ({record.format}, version {record.version})"
+            for record in made.exports
+        ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""What a person reads, and what a script reads, of a verification."""
+"""The result of a verification, as text for people and as JSON for scripts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EXAMPLES = 3
 
 
 def verification_json(dataset: str, found: Verification) -> dict[str, Any]:
-    """Give a verification's result as plain values."""
+    """Return a verification's result as plain values."""
     return {
         "dataset": dataset,
         "version": found.version,
@@ -30,18 +30,18 @@ def verification_json(dataset: str, found: Verification) -> dict[str, Any]:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Make what JSON has no number for null: the difference of a value that is no number."""
+    """Replace infinity, which JSON cannot hold, by ``None``; NaN values differ by infinity."""
     return {name: None if value == float("inf") else value for name, value in values.items()}
 
 
 def verification_text(dataset: str, found: Verification) -> str:
-    """Say what a verification found."""
+    """Return text about a verification's result."""
     return "\n".join(_lines(dataset, found))
 
 
 def _lines(dataset: str, found: Verification) -> Iterator[str]:
     unit = {"db": "dB", "none": "mel"}.get(found.unit, found.unit)
-    yield f"{dataset}, version {found.version}: {found.rows:,} rows beside librosa's"
+    yield f"{dataset}, version {found.version}: {found.rows:,} rows compared with librosa"
     if found.rows:
         yield f"  {'format':20} {'rows':>7} {'largest':>12} {'mean':>12}   share of the tolerance"
     for name, result in sorted(found.formats.items()):

@@ -1,1 +1,1 @@
-"""Made-up songs, for the demo and the example notebooks."""
+"""Synthetic songs, for the demo and the example notebooks."""

@@ -1,8 +1,8 @@
-"""The demo catalogue: little synthetic songs in many formats, for who has no audio at hand.
+"""The demo catalogue: short synthetic songs in many formats, for users without audio files.
 
-Every song is a pure function of (seed, number, seconds), whatever the number of songs, and
-a digest of the three is part of its file's name: a file that is there is right, one that is
-not is made, and a demo that was interrupted goes on where it stopped.
+Every song is a pure function of (seed, number, seconds), whatever the number of songs. A digest of
+the three is part of the file's name. So an existing file is always correct, only missing files are
+made, and an interrupted demo continues where it stopped.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from melmill.pipelines.demo import synthesis
 from melmill.pipelines.demo.synthesis import INSTRUMENTS, Note, Part, Room, Samples
 from melmill.transforms.core.errors import UserError
 
-#: Raised whenever the same song comes to sound different.
+#: The version of the songs; increase it when a change of the code changes the sound of a song.
 _EDITION = 1
 SONGS_AN_ALBUM = 3
 COLUMNS = ("uri", "instrument", "key", "tempo_bpm", "album")
 
 _TONICS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 _SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
-#: Degrees (from 0) of the scale that four bars are built on.
+#: The chords of four bars, as degrees (from 0) of the scale.
 _PROGRESSIONS = ((0, 4, 5, 3), (0, 5, 3, 4), (0, 3, 4, 0), (0, 5, 2, 6))
-#: How four beats may be divided.
+#: Divisions of four beats into notes.
 _RHYTHMS = (
     (1.0, 1.0, 1.0, 1.0),
     (1.5, 0.5, 1.0, 1.0),
@@ -43,7 +43,7 @@ _BEATS_A_BAR = 4
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A kind of file: its extension, sample rate, and what soundfile writes it with."""
+    """A file format: the extension, the sample rate, and soundfile's options to write it."""
 
     extension: str
     rate_hz: int
@@ -56,7 +56,7 @@ _OGG = Format("ogg", 44_100, (("format", "OGG"), ("subtype", "VORBIS")))
 _MP3 = Format("mp3", 32_000, (("format", "MP3"),))
 _OPUS = Format("opus", 48_000, (("format", "OGG"), ("subtype", "OPUS")))
 _M4A = Format("m4a", 44_100)
-#: The songs' formats in turn; the large ones (WAV, FLAC) and the slow ones are fewer.
+#: The formats of consecutive songs; large formats (WAV, FLAC) and slow formats are rarer.
 FORMATS = (
     *(_WAV, _FLAC, _OGG, _MP3, _OPUS, _M4A),
     *(_OGG, _MP3, _OGG, _FLAC, _OGG, _OGG),
@@ -67,18 +67,18 @@ FORMATS = (
 
 @dataclass(frozen=True, slots=True)
 class Song:
-    """All that a song is made from.
+    """The properties that determine a song.
 
     Attributes
     ----------
     seed, number, seconds
-        The catalogue's seed, the song's place in it, and its length.
+        The catalogue's seed, the song's number in it, and the song's length.
     instrument
-        A key of ``INSTRUMENTS``: what a classifier is to hear.
+        The instrument, a key of ``INSTRUMENTS``; the label for a classifier.
     tonic, mode
-        The key it is in; semitones above C, and a key of the scales.
+        The musical key: the tonic in semitones above C, and a key of ``_SCALES``.
     tempo_bpm
-        Beats a minute.
+        The tempo in beats per minute.
     """
 
     seed: int
@@ -91,24 +91,24 @@ class Song:
 
     @property
     def album(self) -> str:
-        """The record that it is on, made in one room."""
+        """Return the name of the song's album; the songs of an album are recorded in one room."""
         return f"album-{self.number // SONGS_AN_ALBUM + 1:03}"
 
     @property
     def format(self) -> Format:
-        """The kind of file that it is put in."""
+        """Return the song's file format."""
         return FORMATS[self.number % len(FORMATS)]
 
     @property
     def uri(self) -> str:
-        """Path of its file, relative to the table."""
-        made_from = f"{_EDITION} {self.seed} {self.number} {float(self.seconds)!r}"
-        digest = hashlib.blake2b(made_from.encode(), digest_size=4).hexdigest()
+        """Return the path of the song's file, relative to the table."""
+        source = f"{_EDITION} {self.seed} {self.number} {float(self.seconds)!r}"
+        digest = hashlib.blake2b(source.encode(), digest_size=4).hexdigest()
         name = f"{self.number + 1:03}-{self.instrument}-{digest}"
         return f"{self.album}/{name}.{self.format.extension}"
 
     def row(self) -> tuple[str, str, str, int, str]:
-        """Its row of the table, in the order of :data:`COLUMNS`."""
+        """Return the song's row of the table, in the order of :data:`COLUMNS`."""
         key = f"{_TONICS[self.tonic]} {self.mode}"
         return self.uri, self.instrument, key, self.tempo_bpm, self.album
 
@@ -116,29 +116,30 @@ class Song:
 def make_demo_catalogue(
     folder: Path, songs: int = 24, seconds: float = 20.0, seed: int = 0
 ) -> Path:
-    """Make the demo catalogue, or what is still missing of it.
+    """Make the missing files of the demo catalogue, and return the path of its table.
 
     Parameters
     ----------
     folder
-        Where to; made if need be. Files of other demos in it are left alone.
+        The output folder; created if needed. Files of other demos in it are not changed.
     songs
-        How many: in turn of every instrument, three an album, in six formats.
+        The number of songs. They use all instruments in turn and six formats, with three songs
+        per album.
     seconds
-        How long each song is, at least 1 and at most 600.
+        The length of each song, at least 1 and at most 600.
     seed
-        Which songs, from 0 on. The same seed gives the same samples; in WAV, FLAC, MP3 and
-        M4A also the same bytes, while Ogg and Opus carry a random stream number.
+        The seed of the songs, 0 or more. The same seed gives the same samples. In WAV, FLAC, MP3
+        and M4A it also gives the same bytes; Ogg and Opus contain a random stream number.
 
     Returns
     -------
     Path
-        ``songs.csv`` in the folder, written when all songs are there.
+        The path of ``songs.csv`` in the folder, which is written after all songs.
 
     Raises
     ------
     UserError
-        An argument is out of bounds, or the folder cannot be written.
+        An argument is out of range, or the folder cannot be written.
     """
     _check(songs, seconds, seed)
     planned = [plan_song(seed, number, seconds) for number in range(songs)]
@@ -154,20 +155,20 @@ def make_demo_catalogue(
 
 def _check(songs: int, seconds: float, seed: int) -> None:
     if songs < 1 or not 1 <= seconds <= 600 or seed < 0:
-        asked = f"songs is {songs}, seconds {seconds}, seed {seed}"
-        raise UserError(f"{asked}; they must be at least 1, between 1 and 600, and at least 0")
+        values = f"songs is {songs}, seconds {seconds}, seed {seed}"
+        raise UserError(f"{values}; they must be at least 1, between 1 and 600, and at least 0")
 
 
 def plan_song(seed: int, number: int, seconds: float) -> Song:
-    """Draw what a song is to be; every six songs in a row have six instruments."""
-    shuffled = np.random.default_rng((seed, 1, number // len(INSTRUMENTS)))
-    turn = shuffled.permutation(list(INSTRUMENTS))
+    """Return a song with random properties; six consecutive songs have six instruments."""
+    order_rng = np.random.default_rng((seed, 1, number // len(INSTRUMENTS)))
+    instruments = order_rng.permutation(list(INSTRUMENTS))
     rng = np.random.default_rng((seed, 2, number))
     return Song(
         seed=seed,
         number=number,
         seconds=seconds,
-        instrument=str(turn[number % len(turn)]),
+        instrument=str(instruments[number % len(instruments)]),
         tonic=int(rng.integers(12)),
         mode=str(rng.choice(list(_SCALES))),
         tempo_bpm=int(rng.integers(76, 145)),
@@ -175,7 +176,7 @@ def plan_song(seed: int, number: int, seconds: float) -> Song:
 
 
 def perform(song: Song) -> Samples:
-    """Make a song's samples, shaped [2, frames], at its format's rate; the peak is below 1."""
+    """Return a song's samples [2, frames] at the rate of its format; the peak is below 1."""
     rng = np.random.default_rng((song.seed, 3, song.number))
     room_rng = np.random.default_rng((song.seed, 4, song.number // SONGS_AN_ALBUM))
     room = Room(
@@ -190,7 +191,7 @@ def perform(song: Song) -> Samples:
 
 
 def compose(song: Song, rng: np.random.Generator) -> Iterator[Note]:
-    """Write a song's notes: four bars and their melody over and over, in the form AABA."""
+    """Yield a song's notes: four bars with their melody, repeated in the form AABA."""
     beat_s = 60 / song.tempo_bpm
     tuning_hz = 440 * 2 ** (rng.uniform(-30, 30) / 1200)
     progression = _PROGRESSIONS[rng.integers(len(_PROGRESSIONS))]
@@ -214,7 +215,7 @@ Bar = tuple[tuple[float, float, int], ...]
 
 
 def _bar(part: Part, chord: int, melody: Bar) -> Bar:
-    """What a part plays in one bar: (beat, beats, degree) of each note."""
+    """Return the notes of a part in a bar, as (beat, length in beats, degree)."""
     if not part.strokes:
         return tuple((beat, max(beats, part.min_beats), degree) for beat, beats, degree in melody)
     root = chord if part.follows_chords else 0
@@ -222,7 +223,7 @@ def _bar(part: Part, chord: int, melody: Bar) -> Bar:
 
 
 def _melody(progression: tuple[int, ...], rng: np.random.Generator) -> Iterator[Bar]:
-    """Walk up and down the scale, with each bar's first note in its chord."""
+    """Yield bars that walk up and down the scale; each bar's first note is in its chord."""
     degree = 4
     for chord in progression:
         in_chord = [chord + step + octave for step in (0, 2, 4) for octave in (-7, 0, 7)]
@@ -242,7 +243,7 @@ def _frequency_hz(song: Song, octave: int, degree: int, tuning_hz: float) -> flo
 
 
 def encode(samples: Samples, format: Format) -> bytes:
-    """Put samples shaped [2, frames] into the bytes of a file."""
+    """Return the bytes of a file with samples [2, frames]."""
     buffer = io.BytesIO()
     if format is _M4A:
         _encode_aac(buffer, samples, format.rate_hz)
@@ -285,7 +286,7 @@ def _table(songs: list[Song]) -> bytes:
 
 
 def _put(path: Path, content: bytes) -> None:
-    """Give a file its name only when it is whole, and leave one alone that has this content."""
+    """Write a file atomically; do nothing if it already has this content."""
     if path.exists() and path.read_bytes() == content:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Instruments made of numbers, and the mixing desk that turns their notes into stereo.
+"""Synthetic instruments, and a mixer that turns their notes into stereo.
 
-A voice is a function that sounds one note; a :class:`Note` says when, how long and how
-loud a voice sounds. Equal notes are made once and mixed in wherever they are played, as
-a sampler does it, so a song costs little more than its distinct notes.
+A voice is a function that makes a note. A :class:`Note` holds the start, the length and the
+loudness of a note. Equal notes are computed once and mixed in wherever they are played, as in a
+sampler, so a song takes little more time than its distinct notes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DRAWBARS = (0.5, 1.0, 0.6, 0.5, 0.0, 0.3, 0.0, 0.25)
 
 
 class Voice(Protocol):
-    """Sounds one note of an instrument."""
+    """A function that makes a note of an instrument."""
 
     def __call__(
         self,
@@ -31,38 +31,38 @@ class Voice(Protocol):
         colour: float,
         rng: np.random.Generator,
     ) -> Samples:
-        """Make the note.
+        """Return the samples of a note.
 
         Parameters
         ----------
         frequency_hz
-            Its pitch, well below a quarter of the sample rate.
+            The pitch, well below a quarter of the sample rate.
         time_s
-            Shape [frames]: when each sample is, from 0 on in equal steps.
+            The time of each sample, shape [frames], from 0 in equal steps.
         colour
-            0 for the instrument's darkest or driest timbre, 1 for its brightest.
+            The timbre: 0 for the instrument's darkest or driest, 1 for its brightest.
         rng
-            Where noise comes from.
+            The generator for noise.
 
         Returns
         -------
         ndarray of shape [frames], float32
-            About full scale at its loudest.
+            The samples; the loudest is about full scale.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One note of a song.
+    """A note of a song.
 
     Attributes
     ----------
     start_s, seconds
-        When it begins and how long it sounds, its dying away included.
+        The start and the length of the note, including its decay.
     voice, frequency_hz
-        What sounds, and how high.
+        The voice and the pitch.
     level
-        How loud; 1 is full scale.
+        The loudness; 1 is full scale.
     """
 
     start_s: float
@@ -74,16 +74,16 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Where a song is recorded.
+    """The room that a song is recorded in.
 
     Attributes
     ----------
     reverberation_s
-        Until an echo has fallen by 60 dB.
+        The time in which an echo decays by 60 dB.
     wetness
-        Loudness of the echoes, as a share of the instrument's own.
+        The loudness of the echoes, as a share of the instrument's loudness.
     noise_dbfs
-        Level of the background noise.
+        The level of the background noise.
     """
 
     reverberation_s: float
@@ -94,12 +94,12 @@ class Room:
 def mix_notes(
     notes: Iterable[Note], seconds: float, rate_hz: int, colour: float, rng: np.random.Generator
 ) -> Samples:
-    """Mix notes into stereo, low ones to the left and high ones to the right.
+    """Return a stereo mix of notes, with low notes on the left and high notes on the right.
 
     Returns
     -------
     ndarray of shape [2, frames], float32
-        Not limited: the sum may exceed full scale.
+        The mix; it is not limited, so it may exceed full scale.
     """
     mix = np.zeros((2, round(seconds * rate_hz)), np.float32)
     sounds: dict[tuple[Voice, float, int], Samples] = {}
@@ -108,19 +108,19 @@ def mix_notes(
         key = (note.voice, note.frequency_hz, round(note.seconds * rate_hz))
         if key not in sounds:
             sounds[key] = note.voice(note.frequency_hz, np.arange(key[2]) / rate_hz, colour, rng)
-        heard = sounds[key][: max(0, mix.shape[1] - start)]
-        mix[:, start : start + len(heard)] += _pan(note.frequency_hz) * note.level * heard
+        sound = sounds[key][: max(0, mix.shape[1] - start)]
+        mix[:, start : start + len(sound)] += _pan(note.frequency_hz) * note.level * sound
     return mix
 
 
 def _pan(frequency_hz: float) -> Samples:
-    """Loudness of a note left and right, as a column; their power adds up to 1."""
+    """Return the left and right gain of a note as a column; the sum of the squares is 1."""
     angle = np.pi / 4 + np.clip(np.log2(frequency_hz / 262) / 12, -0.3, 0.3)
     return np.array([[np.cos(angle)], [np.sin(angle)]], np.float32)
 
 
 def record(mix: Samples, room: Room, rate_hz: int, rng: np.random.Generator) -> Samples:
-    """Add a room's echoes and noise to a mix shaped [2, frames], and fade its end out."""
+    """Return a mix [2, frames] with a room's echoes and noise, and with its end faded out."""
     time_s = np.arange(round(room.reverberation_s * rate_hz)) / rate_hz
     echoes = _noise(rng, (2, len(time_s))) * np.exp(-6.9 * time_s / room.reverberation_s)
     echoes *= room.wetness / np.sqrt(np.sum(echoes**2, axis=1, keepdims=True))
@@ -134,7 +134,7 @@ def record(mix: Samples, room: Room, rate_hz: int, rng: np.random.Generator) -> 
 def organ(
     frequency_hz: float, time_s: NDArray[np.float64], colour: float, rng: np.random.Generator
 ) -> Samples:
-    """Sound steady drawbars under a slow tremolo."""
+    """Return a note of an organ: steady drawbars with a slow tremolo."""
     partials = np.array(_DRAWBARS) * (0.4 + 0.6 * colour) ** np.arange(len(_DRAWBARS))
     tremolo = 1 + 0.15 * np.sin(2 * np.pi * (4 + 3 * colour) * time_s)
     return _float32(_wave(frequency_hz * time_s, partials) * tremolo * _swell(time_s, 0.02, 0.08))
@@ -143,7 +143,7 @@ def organ(
 def flute(
     frequency_hz: float, time_s: NDArray[np.float64], colour: float, rng: np.random.Generator
 ) -> Samples:
-    """Sound an almost pure tone with a vibrato and some breath."""
+    """Return a note of a flute: an almost pure tone with a vibrato and some breath noise."""
     vibrato = (0.02 + 0.04 * colour) * np.sin(2 * np.pi * (4.5 + colour) * time_s)
     tone = _wave(frequency_hz * time_s + vibrato, np.array([1.0, 0.2 * colour, 0.05]))
     breath = (0.02 + 0.02 * colour) * np.convolve(_noise(rng, len(time_s)), (0.5, 0.5), "same")
@@ -153,7 +153,7 @@ def flute(
 def bass(
     frequency_hz: float, time_s: NDArray[np.float64], colour: float, rng: np.random.Generator
 ) -> Samples:
-    """Sound a string whose upper partials die away first."""
+    """Return a note of a bass: a string whose upper partials decay first."""
     order = np.arange(1, 9)[:, np.newaxis]
     decay = np.exp(-(1 + (3 - 2 * colour) * (order - 1)) * time_s)
     partials = np.sin(2 * np.pi * np.float32(frequency_hz * order * time_s % 1)) * decay / order
@@ -163,7 +163,10 @@ def bass(
 def bell(
     frequency_hz: float, time_s: NDArray[np.float64], colour: float, rng: np.random.Generator
 ) -> Samples:
-    """Modulate one sine by another in an uneven ratio, both dying away (Chowning's bell)."""
+    """Return a note of a bell: a sine modulated by another sine, both decaying (Chowning).
+
+    The ratio of their frequencies is not an integer.
+    """
     bright = (2 + colour) * min(1, 1500 / frequency_hz) * np.exp(-1.5 * time_s)
     modulator = bright * np.sin(2 * np.pi * 1.4 * frequency_hz * time_s)
     struck = np.sin(2 * np.pi * frequency_hz * time_s + modulator) * np.exp(-1.5 * time_s)
@@ -173,11 +176,12 @@ def bell(
 def pluck(
     frequency_hz: float, time_s: NDArray[np.float64], colour: float, rng: np.random.Generator
 ) -> Samples:
-    """Let a loop of noise go round and average neighbours each time (Karplus and Strong).
+    """Return a note of a plucked string: repeated, averaged noise (Karplus and Strong).
 
-    A round multiplies the loop's spectrum by one gain for each bin, so all rounds are made
-    at once as powers of that gain. The loop has a whole number of samples; reading it at
-    the right speed tunes it.
+    The algorithm repeats a loop of noise, and averages neighbouring samples in each round. A round
+    multiplies each bin of the loop's spectrum by a gain, so all rounds are computed at once as
+    powers of the gains. The loop has a whole number of samples; it is read at the speed that gives
+    the right pitch.
     """
     loop = max(8, round(1 / (frequency_hz * time_s[1])))
     rounds = np.arange(np.ceil(time_s[-1] * frequency_hz) + 2)[:, np.newaxis]
@@ -193,7 +197,7 @@ def pluck(
 def kick(
     frequency_hz: float, time_s: NDArray[np.float64], colour: float, rng: np.random.Generator
 ) -> Samples:
-    """Hit a drum with a skin: a sine that falls by two octaves to its pitch; toms too."""
+    """Return a hit of a kick drum or a tom: a sine that falls by two octaves to its pitch."""
     fall = frequency_hz * (time_s + 3 * 0.03 * (1 - np.exp(-time_s / 0.03)))
     return _float32(np.sin(2 * np.pi * fall) * np.exp(-(9 - 4 * colour) * time_s))
 
@@ -201,7 +205,7 @@ def kick(
 def snare(
     frequency_hz: float, time_s: NDArray[np.float64], colour: float, rng: np.random.Generator
 ) -> Samples:
-    """Hit a drum with wires under it: noise, and a short tone."""
+    """Return a hit of a snare drum: noise of the wires, and a short tone of the skin."""
     wires = 0.25 * _noise(rng, len(time_s)) * np.exp(-(22 - 10 * colour) * time_s)
     skin = 0.5 * np.sin(2 * np.pi * frequency_hz * time_s) * np.exp(-35 * time_s)
     return _float32(wires + skin)
@@ -210,24 +214,24 @@ def snare(
 def hat(
     frequency_hz: float, time_s: NDArray[np.float64], colour: float, rng: np.random.Generator
 ) -> Samples:
-    """Hit a cymbal: noise without its lows; the pitch does not matter."""
+    """Return a hit of a cymbal: noise without low frequencies; the pitch is ignored."""
     bright = np.diff(_noise(rng, len(time_s)), n=2, prepend=np.zeros(2, np.float32))
     return _float32(0.15 * bright * np.exp(-(60 - 35 * colour) * time_s))
 
 
 def _wave(cycles: NDArray[np.float64], partials: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Read a table of one period, made of harmonic partials, at the phases asked for."""
+    """Return a wave of harmonic partials at the given phases, read from a table of a period."""
     spectrum = np.zeros(_TABLE_SAMPLES // 2 + 1, np.complex128)
     spectrum[1 : 1 + len(partials)] = -0.5j * _TABLE_SAMPLES * partials / np.abs(partials).sum()
     table = np.fft.irfft(spectrum)
-    place = cycles % 1 * _TABLE_SAMPLES
-    left = place.astype(np.intp) % _TABLE_SAMPLES
+    position = cycles % 1 * _TABLE_SAMPLES
+    left = position.astype(np.intp) % _TABLE_SAMPLES
     slope = np.roll(table, -1) - table
-    return np.asarray(table[left] + (place - left) * slope[left])
+    return np.asarray(table[left] + (position - left) * slope[left])
 
 
 def _swell(time_s: NDArray[np.float64], attack_s: float, release_s: float) -> NDArray[np.float64]:
-    """Rise to 1 and fall to 0 at a note's ends, in straight lines."""
+    """Return a note's envelope: a linear rise to 1 at the start, a linear fall to 0 at the end."""
     rise, fall = time_s / attack_s, (time_s[-1] - time_s) / release_s
     return np.asarray(np.minimum(np.minimum(rise, fall), 1))
 
@@ -246,20 +250,20 @@ def _full_scale(samples: Samples) -> Samples:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one voice plays in every bar of a song: its strokes, or else the melody.
+    """The notes that a voice plays in every bar of a song: its strokes, or else the melody.
 
     Attributes
     ----------
     voice
-        What sounds.
+        The voice that plays.
     octave
-        Where degree 0 of the scale lies; 4 is the octave of middle C.
+        The octave of degree 0 of the scale; 4 is the octave of middle C.
     min_beats
-        How long each note sounds at least.
+        The minimum length of each note, in beats.
     strokes
-        (beat, degree above the chord's root) of each note; none for the melody.
+        The (beat, degree above the chord's root) of each note; empty for the melody.
     follows_chords
-        Whether the strokes move with the chords, which drums do not.
+        Whether the strokes move with the chords; false for drums.
     """
 
     voice: Voice
@@ -273,7 +277,7 @@ def _drum(voice: Voice, octave: int, *beats: float) -> Part:
     return Part(voice, octave, 0.75, tuple((beat, 0) for beat in beats), follows_chords=False)
 
 
-#: Name of each instrument, and the parts it plays.
+#: The parts that each instrument plays, by the instrument's name.
 INSTRUMENTS: dict[str, tuple[Part, ...]] = {
     "organ": (Part(organ, 3, 4, ((0, 0), (0, 2), (0, 4))), Part(organ, 4)),
     "pluck": (

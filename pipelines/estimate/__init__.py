@@ -1,1 +1,1 @@
-"""What an extraction will cost: CPU time, machine time, money."""
+"""Estimates of an extraction's CPU time, machine time and price."""

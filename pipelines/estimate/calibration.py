@@ -1,4 +1,4 @@
-"""How long this machine takes to extract a second of audio, by codec."""
+"""Measure how long this machine takes to extract a second of audio, by codec."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from melmill.transforms.store.objects import StoredObject
 _RATE_HZ = 48_000
 _SECONDS = 20
 
-#: What each codec is timed with; one that is not here is timed as the slowest that is.
+#: The soundfile format and subtype to time each codec with; other codecs are timed as Opus, the
+#: slowest of these.
 _SAMPLES = {
     "flac": ("FLAC", "PCM_16"),
     "vorbis": ("OGG", "VORBIS"),
@@ -29,35 +30,36 @@ _SAMPLES = {
     "pcm": ("WAV", "PCM_16"),
 }
 
-#: Encoding rows and writing them, beside what is timed: measured in benchmarks/stages.py.
+#: The share of time for encoding and writing rows, in addition to the timed work: measured in
+#: benchmarks/stages.py.
 _WRITING_SHARE = 0.1
 
 
 def seconds_per_audio_second(
     codecs: Iterable[str], features: FeatureSpec, folder: Path
 ) -> dict[str, float]:
-    """Time the extraction of a few seconds of noise in each codec.
+    """Return the CPU seconds per second of audio for each codec, timed on seconds of noise.
 
     Parameters
     ----------
     codecs
-        Names as the probe gives them.
+        The names of the codecs, as the probe returns them.
     features
-        What is computed.
+        The features to compute.
     folder
-        Where working files may be written.
+        A folder for working files.
 
     Returns
     -------
     dict
-        CPU seconds for a second of audio, by codec; a rough figure, for a plan.
+        The CPU seconds per second of audio, by codec; a rough estimate for a plan.
     """
     return {codec: _time(_kind(codec), features, folder) for codec in codecs}
 
 
 def _kind(codec: str) -> str:
-    found = [kind for kind in _SAMPLES if codec.startswith(kind)]
-    return found[0] if found else "opus"
+    kinds = [kind for kind in _SAMPLES if codec.startswith(kind)]
+    return kinds[0] if kinds else "opus"
 
 
 def _time(kind: str, features: FeatureSpec, folder: Path) -> float:

@@ -1,4 +1,4 @@
-"""What a run counted, as its runner tells it: at the end, and meanwhile as far as it does."""
+"""The metrics of a run, read from its runner at the end and, if possible, during the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LOG = logging.getLogger("melmill")
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """Durations of one kind, in milliseconds."""
+    """The distribution of durations of a kind of step, in milliseconds."""
 
     count: int
     sum: int
@@ -27,10 +27,10 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class RunMetrics:
-    """Beam's metrics of a run, added up over its steps; :mod:`~melmill.transforms.beam.metrics`
-    names them.
+    """Beam's metrics of a run, added up over its steps.
 
-    A runner that does work twice counts it twice.
+    :mod:`~melmill.transforms.beam.metrics` describes them. If a runner repeats work, it counts the
+    work again.
     """
 
     counters: dict[str, int] = field(default_factory=dict)
@@ -38,45 +38,45 @@ class RunMetrics:
 
     @property
     def passed_over(self) -> dict[str, int]:
-        """Files that were not listed, by their extension; the most frequent first."""
-        found = {
+        """Return the numbers of files that were not listed, by extension, most frequent first."""
+        numbers = {
             name.removeprefix(PASSED_OVER): number
             for name, number in self.counters.items()
             if name.startswith(PASSED_OVER)
         }
-        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+        return dict(sorted(numbers.items(), key=lambda item: (-item[1], item[0])))
 
     def to_json(self) -> dict[str, Any]:
-        """Give them as plain values, in alphabetical order."""
-        spread = {name: asdict(one) for name, one in sorted(self.distributions.items())}
-        return {"counters": dict(sorted(self.counters.items())), "distributions": spread}
+        """Return the metrics as plain values, in alphabetical order."""
+        distributions = {name: asdict(value) for name, value in sorted(self.distributions.items())}
+        return {"counters": dict(sorted(self.counters.items())), "distributions": distributions}
 
 
 def run_metrics(result: Any) -> RunMetrics:
-    """Ask a runner what was counted so far."""
+    """Return the metrics that a runner has counted so far."""
     from apache_beam.metrics import MetricsFilter
 
-    # Portable runners' results keep their first answer.
+    # The results of portable runners cache their first answer: clear the cache.
     result._metrics = None
-    found = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))
+    metrics = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))
     counters: dict[str, int] = {}
-    for metric in found["counters"]:
+    for metric in metrics["counters"]:
         name = metric.key.metric.name
         counters[name] = counters.get(name, 0) + _latest(metric)
     distributions: dict[str, Distribution] = {}
-    for metric in found["distributions"]:
+    for metric in metrics["distributions"]:
         name, value = metric.key.metric.name, _latest(metric)
-        one = Distribution(value.count, value.sum, value.min, value.max)
-        distributions[name] = _merge(distributions[name], one) if name in distributions else one
+        step = Distribution(value.count, value.sum, value.min, value.max)
+        distributions[name] = _merge(distributions[name], step) if name in distributions else step
     return RunMetrics(counters, distributions)
 
 
 def final_metrics(result: Any) -> RunMetrics:
-    """Ask at the end of a run, whose work is not to be lost because the runner cannot say."""
+    """Return the metrics at the end of a run; empty metrics if the runner cannot provide them."""
     try:
         return run_metrics(result)
-    except Exception as error:  # noqa: BLE001 - each runner's client has errors of its own
-        _LOG.warning("the runner does not say what it counted: %s", error)
+    except Exception as error:  # noqa: BLE001 - each runner's client has its own error classes
+        _LOG.warning("the metrics of the run cannot be read: %s", error)
         return RunMetrics()
 
 
@@ -84,16 +84,11 @@ def _latest(metric: Any) -> Any:
     return metric.attempted if metric.committed is None else metric.committed
 
 
-def _merge(one: Distribution, other: Distribution) -> Distribution:
-    return Distribution(
-        one.count + other.count,
-        one.sum + other.sum,
-        min(one.min, other.min),
-        max(one.max, other.max),
-    )
+def _merge(a: Distribution, b: Distribution) -> Distribution:
+    return Distribution(a.count + b.count, a.sum + b.sum, min(a.min, b.min), max(a.max, b.max))
 
 
-#: What the display calls the counters.
+#: Names of the counters in the progress display.
 _SHOWN = {
     "listed": "recordings_out.probe",
     "planned": "recordings_out.plan",
@@ -104,7 +99,7 @@ _SHOWN = {
 
 
 def display_totals(counters: Mapping[str, int]) -> dict[str, float]:
-    """Say what the display shows of a run's counters.
+    """Return the totals for the progress display from a run's counters.
 
     >>> display_totals({"recordings_out.probe": 3, "audio_ms_probed": 60_000})["seconds_listed"]
     60.0
@@ -122,20 +117,21 @@ def display_totals(counters: Mapping[str, int]) -> dict[str, float]:
 
 @contextmanager
 def watching(result: Any, address: str, finished: Callable[[], int]) -> Iterator[None]:
-    """Tell the display how far a run on other machines is, while the block runs.
+    """Report the progress of a run on other machines to the display, while the block runs.
 
     Parameters
     ----------
     result
-        Beam's.
+        The result object of Beam.
     address
-        Where the display listens.
+        The address of the display.
     finished
-        Counts the finished shards: all there is where a runner counts nothing before the end.
+        A function that counts the finished shards; used for runners that have no metrics before
+        the end.
     """
     ended = threading.Event()
     arguments = result, Progress(address), finished, ended
-    thread = threading.Thread(target=_tell, args=arguments, name="watch-run", daemon=True)
+    thread = threading.Thread(target=_report, args=arguments, name="watch-run", daemon=True)
     thread.start()
     try:
         yield
@@ -144,14 +140,14 @@ def watching(result: Any, address: str, finished: Callable[[], int]) -> Iterator
         thread.join()
 
 
-def _tell(
+def _report(
     result: Any, progress: Progress, finished: Callable[[], int], ended: threading.Event
 ) -> None:
     while not ended.wait(_SECONDS_BETWEEN):
         try:
             counters = run_metrics(result).counters
             progress.totals = display_totals(counters) if counters else {"shards": finished()}
-        except Exception as error:  # noqa: BLE001 - the display alone depends on it
-            _LOG.warning("no news of the run: %s", error)
+        except Exception as error:  # noqa: BLE001 - only the display depends on it
+            _LOG.warning("the progress of the run cannot be read: %s", error)
             continue
         progress.tell()

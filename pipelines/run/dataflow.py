@@ -1,4 +1,4 @@
-"""What Dataflow needs to be told, found out before a job is submitted."""
+"""Checks for Dataflow that run before a job is submitted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from melmill.transforms.core.errors import ConfigError
 
 _SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-_NEEDED = {
+_REQUIRED = {
     "project": "--project=PROJECT",
     "region": "--region=REGION",
     "temp_location": "--temp_location=gs://BUCKET/FOLDER",
@@ -16,19 +16,19 @@ _NEEDED = {
 
 
 def settle_dataflow(options: Any, flags: Sequence[str]) -> None:
-    """See that everything is there that a job needs: options, credentials, Google's libraries.
+    """Check what a job needs: options, credentials and Google's libraries.
 
     Parameters
     ----------
     options
-        Beam's; the region may be added from the environment, as Beam finds it.
+        The options of Beam; the region is set from the environment if it is missing.
     flags
-        What the user said, as on the command line.
+        The user's options, as on the command line.
 
     Raises
     ------
     ConfigError
-        Something is missing; all that is missing is named.
+        A library, options or credentials are missing; the message lists all missing options.
     """
     from apache_beam.options.pipeline_options import GoogleCloudOptions, TestOptions
 
@@ -42,17 +42,17 @@ def settle_dataflow(options: Any, flags: Sequence[str]) -> None:
     cloud = options.view_as(GoogleCloudOptions)
     if cloud.region is None:
         cloud.region = DataflowRunner().get_default_gcp_region()
-    if missing_options := [text for name, text in _NEEDED.items() if not getattr(cloud, name)]:
-        # Without a place for temporary files Beam would make a bucket in the project.
+    if missing_options := [text for name, text in _REQUIRED.items() if not getattr(cloud, name)]:
+        # Without temp_location, Beam would create a bucket in the project.
         raise ConfigError(f"--runner dataflow: {', '.join(missing_options)}: missing")
     if not options.view_as(TestOptions).dry_run:
         _require_credentials()
-    if errors := list(_beams_complaints(options, DataflowRunner())):
+    if errors := list(_beam_errors(options, DataflowRunner())):
         raise ConfigError(f"--runner dataflow: {' '.join(errors)}")
 
 
 def _require_credentials() -> None:
-    # Beam asks four times, for twenty seconds, and goes on without.
+    # Beam would try four times, for twenty seconds, and then continue without credentials.
     import google.auth
     import google.auth.exceptions
 
@@ -66,7 +66,7 @@ def _require_credentials() -> None:
         ) from error
 
 
-def _beams_complaints(options: Any, runner: Any) -> Iterator[str]:
+def _beam_errors(options: Any, runner: Any) -> Iterator[str]:
     from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 
     for error in PipelineOptionsValidator(options, runner).validate():

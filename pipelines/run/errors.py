@@ -1,4 +1,4 @@
-"""What a run ends with besides the errors of :mod:`melmill.transforms.core.errors`."""
+"""Errors of a run, in addition to those of :mod:`melmill.transforms.core.errors`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from melmill.transforms.core.errors import UserError
 
 
 class RunnerError(UserError):
-    """The runner, or its workers, are not set up for this."""
+    """The runner or its workers are not set up for melmill."""
 
 
 class LostWorkerError(Exception):
-    """A worker process of the direct runner ended in mid-run."""
+    """A worker process of the direct runner ended during the run."""
 
 
 class TooManyFailuresError(Exception):
@@ -18,4 +18,4 @@ class TooManyFailuresError(Exception):
 
 
 class NothingSubmittedError(Exception):
-    """No job runs, and none was to: the options asked for a check, or for a template."""
+    """No job was started, because the options asked only for a check or for a template."""

@@ -1,7 +1,7 @@
-"""Where Flink is, and whether what will talk to it is of its version.
+"""Checks for Flink that run before a job is submitted: whether it answers, and its version.
 
-A job server and a cluster of different versions of Flink fail with an error in Java that names
-neither; what can be known before is looked up before.
+If a job server and a cluster have different versions of Flink, they fail with a Java error that
+does not name the versions. So the versions are compared first, if possible.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from typing import Any
 from melmill.transforms.core.errors import ConfigError
 
 _SECONDS = 5.0
-#: In a job server's jar: which Flink is in it. Flink itself reads it there.
+#: The file in a job server's jar that holds the version of Flink; Flink itself reads it, too.
 _PROPERTIES = ".flink-runtime.version.properties"
 _START = (
-    "scripts/flink-cluster start, or Flink's operator (deploy/flink), starts one; "
-    "scripts/flink-cluster run COMMAND enters the former's network"
+    "start a cluster with scripts/flink-cluster start or with Flink's operator (deploy/flink); "
+    "scripts/flink-cluster run COMMAND runs a command in the network of the former"
 )
-#: Those that Beam starts itself, in the launcher.
+#: The cluster that Beam starts itself, in the launcher.
 _EMBEDDED = "[local]"
 
 
 def settle_flink(options: Any, flags: Sequence[str]) -> None:
-    """See that the cluster, or the job server, answers; use the job server of its version.
+    """Check that the cluster or the job server answers; select the job server for its version.
 
     Parameters
     ----------
     options
-        Beam's; changed in place.
+        The options of Beam; changed in place.
     flags
-        What the user said, as on the command line.
+        The user's options, as on the command line.
 
     Raises
     ------
     ConfigError
-        Nothing is named, or nothing answers there, or it is of another version.
+        No cluster and no job server is given, it does not answer, or its version is wrong.
     """
     from apache_beam.options.pipeline_options import (
         FlinkRunnerOptions,
@@ -52,13 +52,14 @@ def settle_flink(options: Any, flags: Sequence[str]) -> None:
     endpoint = options.view_as(PortableOptions).job_endpoint
     flink = options.view_as(FlinkRunnerOptions)
     if endpoint:
-        # Beam's FlinkRunner would start a job server of its own.
+        # Beam's FlinkRunner would start its own job server.
         options.view_as(StandardOptions).runner = "PortableRunner"
         _require_listening(endpoint)
     elif not _names(flags, "flink_master"):
         raise ConfigError(
-            "--runner flink: where is it? --job_endpoint=HOST:PORT names a job server of Beam, "
-            f"--flink_master=HOST:PORT a Flink cluster; {_START}"
+            "--runner flink: no cluster is given; name a Beam job server with "
+            "--job_endpoint=HOST:PORT, or a Flink cluster with --flink_master=HOST:PORT; "
+            f"{_START}"
         )
     elif flink.flink_master != _EMBEDDED:
         _settle_version(flink, cluster_version(flink.flink_master), flags)
@@ -71,7 +72,7 @@ def _names(flags: Sequence[str], option: str) -> bool:
 def _require_listening(endpoint: str) -> None:
     host, _, port = endpoint.rpartition(":")
     if not host or not port.isdigit():
-        raise ConfigError(f"--job_endpoint {endpoint}: not HOST:PORT")
+        raise ConfigError(f"--job_endpoint {endpoint}: must be HOST:PORT")
     try:
         socket.create_connection((host, int(port)), _SECONDS).close()
     except OSError as error:
@@ -81,7 +82,7 @@ def _require_listening(endpoint: str) -> None:
 
 
 def cluster_version(master: str) -> str:
-    """Ask a cluster for its version of Flink; ``ConfigError`` where none answers."""
+    """Return the version of Flink of a cluster; raise ``ConfigError`` if it does not answer."""
     url = master if "://" in master else f"http://{master}"
     try:
         with urllib.request.urlopen(f"{url}/config", timeout=_SECONDS) as reply:
@@ -100,26 +101,26 @@ def _settle_version(flink: Any, version: str, flags: Sequence[str]) -> None:
         if built is not None and _line(built) != line:
             raise ConfigError(
                 f"--flink_job_server_jar {flink.flink_job_server_jar}: built with Flink {built}, "
-                f"and the cluster at {flink.flink_master} is Flink {version}; use a job server "
+                f"but the cluster at {flink.flink_master} is Flink {version}; use a job server "
                 f"for {line}"
             )
     elif _names(flags, "flink_version") and flink.flink_version != line:
         raise ConfigError(
             f"--flink_version {flink.flink_version}: the cluster at {flink.flink_master} is "
-            f"Flink {version}; leave the option out, or say {line}"
+            f"Flink {version}; remove the option, or set it to {line}"
         )
     elif line not in flink.PUBLISHED_FLINK_VERSIONS:
         allowed = ", ".join(flink.PUBLISHED_FLINK_VERSIONS)
         raise ConfigError(
-            f"--flink_master {flink.flink_master}: is Flink {version}, for which this Beam has "
-            f"no job server, only for {allowed}; name one with --flink_job_server_jar"
+            f"--flink_master {flink.flink_master}: is Flink {version}, but this Beam has job "
+            f"servers only for {allowed}; name a job server with --flink_job_server_jar"
         )
     else:
         flink.flink_version = line
 
 
 def _line(version: str) -> str:
-    """Name the line of releases that a version is of.
+    """Return the major and minor number of a version.
 
     >>> _line("1.19.0")
     '1.19'
@@ -128,7 +129,7 @@ def _line(version: str) -> str:
 
 
 def _jar_version(jar: str) -> str | None:
-    """Find which Flink is in a job server's jar; ``None`` for a URL, or if it does not say."""
+    """Return the version of Flink in a job server's jar; ``None`` if it is a URL or not known."""
     if not Path(jar).is_file():
         return None
     try:
@@ -137,5 +138,5 @@ def _jar_version(jar: str) -> str | None:
     except KeyError:
         return None
     except zipfile.BadZipFile as error:
-        raise ConfigError(f"--flink_job_server_jar {jar}: no jar: {error}") from error
+        raise ConfigError(f"--flink_job_server_jar {jar}: is not a jar file: {error}") from error
     return dict(line.partition("=")[::2] for line in lines).get("project.version")

@@ -1,9 +1,9 @@
-"""Control-C and SIGTERM: the command ends in one line, whatever it is doing, and ends its workers.
+"""Control-C and SIGTERM: end the workers, and exit the command with a single line of output.
 
-The first signal ends all child processes, silences what threads and workers still complain of,
-and unwinds the main thread, so that temporary files go. A second signal, or an unwinding that
-takes too long, ends the process at once. Imports nothing that takes time: signals are heard from
-the command's first moment.
+The first signal kills all child processes, silences the errors of threads and workers, and unwinds
+the main thread, so that temporary files are removed. A second signal, or an unwinding that takes
+too long, ends the process at once. The module imports nothing that is slow to import, so that
+signals are handled from the start of the command.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from types import FrameType
 
 _NUDGES, _NUDGE_SECONDS = 8, 1.0
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-_SHOW_CURSOR = b"\x1b[?25h"  # of a progress bar that was not unwound
+_SHOW_CURSOR = b"\x1b[?25h"  # a progress bar that was not unwound has hidden the cursor
 
-#: What ends the processes that this one has started.
+#: The functions that end the child processes of this process.
 _END_CHILDREN: list[Callable[[], None]] = []
 
 
 class Interrupted(BaseException):
-    """A signal asked this process to end; no kin of what libraries take for Control-C."""
+    """A signal asked this process to end; not a KeyboardInterrupt, which libraries may catch."""
 
 
 class _State:
@@ -35,34 +35,34 @@ class _State:
 
 
 def happened() -> bool:
-    """Whether this process was asked to end."""
+    """Return whether a signal has asked this process to end."""
     return _State.number is not None
 
 
 def ending_children(end_children: Callable[[], None]) -> None:
-    """Register what ends this process's children."""
+    """Register a function that ends child processes."""
     _END_CHILDREN.append(end_children)
 
 
 @contextmanager
 def ending_in_one_line() -> Iterator[None]:
-    """Hear signals while the block runs, and end the process when one came."""
+    """Handle signals while the block runs; end the process after a signal."""
     _State.terminal = os.dup(2)
     for number in _WORDS:
-        # A shell that starts a command in the background has it ignore Control-C.
+        # A shell makes the commands that it starts in the background ignore Control-C.
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _hear)
+            signal.signal(number, _handle)
     try:
         yield
     except BaseException:
-        # Whatever is raised after a signal is a consequence of it.
+        # An error after a signal is a consequence of the signal.
         if not happened():
             raise
     if happened():
         _leave()
 
 
-def _hear(number: int, frame: FrameType | None) -> None:
+def _handle(number: int, frame: FrameType | None) -> None:
     if _State.nudged:
         _State.nudged = False
         raise Interrupted
@@ -79,7 +79,7 @@ def _hear(number: int, frame: FrameType | None) -> None:
 
 
 def _leave_in_time() -> None:
-    # What is unwound may wait for workers that are gone.
+    # The code that is unwound may wait for workers that have ended: interrupt it again.
     for _ in range(_NUDGES):
         threading.Event().wait(_NUDGE_SECONDS)
         _State.nudged = True
@@ -93,13 +93,16 @@ def _end_children() -> None:
 
 
 def _leave() -> None:
-    """End the process; returns only where it is being ended already."""
+    """End the process; return only if another thread is already ending it."""
     number = _State.number
     if number is None or not _State.leaving.acquire(blocking=False):
         return
     _end_children()
-    said = f"melmill: {_WORDS[number]}; what is finished stays, the same command goes on from it\n"
+    message = (
+        f"melmill: {_WORDS[number]}; finished work is kept, run the same command again to "
+        "continue\n"
+    )
     try:
-        os.write(_State.terminal, _SHOW_CURSOR * os.isatty(_State.terminal) + said.encode())
+        os.write(_State.terminal, _SHOW_CURSOR * os.isatty(_State.terminal) + message.encode())
     finally:
         os._exit(128 + number)

@@ -1,4 +1,4 @@
-"""Runs a pipeline from this process: live progress, lost workers, errors in plain words."""
+"""Run a pipeline from this process, with progress, retries after lost workers and clear errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _USER_ERROR = re.compile(
 )
 
 
-#: What is wrong with a cluster, by what is found in an error of it.
+#: Advice about a cluster, by a pattern in the error message.
 _ADVICE = (
     (
         re.compile(r"No module named 'melmill\b"),
@@ -46,11 +46,11 @@ _ADVICE = (
         "or with an image in which melmill is installed (docs/runners.md)",
     ),
     (
-        # Said by Flink 1.20 to a job server for 1.19; the other is what Java says of a class.
+        # The first is Flink 1.20's message to a job server for 1.19; the second is from Java.
         re.compile(r"Failed to deserialize JobGraph|java\.io\.InvalidClassException"),
         "the job server and the Flink cluster are of different versions of Flink; start the job "
-        "server for the cluster's version, or name the cluster with --flink_master instead of "
-        "--job_endpoint: then the right one is used",
+        "server for the cluster's version, or use --flink_master instead of --job_endpoint to "
+        "start the right job server automatically",
     ),
 )
 
@@ -64,32 +64,34 @@ def run_job(
     options: Any,
     finished: Callable[[], int] = int,
 ) -> RunMetrics:
-    """Run a job's pipeline to its end, and show meanwhile how far it is.
+    """Run a job's pipeline to its end with a progress display, and return its metrics.
 
-    Workers on this machine tell the display themselves; of others, the runner is asked.
+    Local workers send their progress to the display. For workers on other machines, this process
+    asks the runner.
 
     Parameters
     ----------
     build
-        Applies the transforms to the pipeline that it is given.
+        A function that applies the transforms to a pipeline.
     job
-        Its ``progress`` is where the display listens.
+        The job; its ``progress`` is the address of the display.
     options
-        Beam's.
+        The options of Beam.
     finished
-        Counts the finished shards in the store, for runners that count nothing meanwhile.
+        A function that counts the finished shards in the store, for runners that have no metrics
+        before the end.
 
     Returns
     -------
     RunMetrics
-        What was counted.
+        The metrics of the run.
 
     Raises
     ------
     NothingSubmittedError
-        It was a dry run.
+        The run was a dry run.
     ConfigError
-        A template was asked for.
+        The options ask for a template.
     """
     if runs_here(options):
         return final_metrics(run_pipeline(lambda pipeline: build(pipeline, job), options))
@@ -99,7 +101,7 @@ def run_job(
     if is_dry_run(options):
         _prepare(lambda pipeline: build(pipeline, quiet), options)
         raise NothingSubmittedError(
-            "dry run: the pipeline and its options are in order; nothing was submitted"
+            "dry run: the pipeline and its options are valid; nothing was submitted"
         )
     watch = partial(watching, address=job.progress, finished=finished)
     return final_metrics(run_pipeline(lambda pipeline: build(pipeline, quiet), options, watch))
@@ -110,37 +112,38 @@ def run_pipeline(
     options: Any,
     watch: Callable[[Any], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> Any:
-    """Run a pipeline to its end, again if a local worker process is lost.
+    """Run a pipeline to its end, and return Beam's result; retry if a local worker is lost.
 
-    Every step may be repeated, and finished shards are found again, so another attempt
-    costs only what was in the making.
+    A retry is safe for every step. It reuses the finished shards, so only unfinished work is
+    repeated.
 
     Parameters
     ----------
     build
-        Applies the transforms to the pipeline that it is given.
+        A function that applies the transforms to a pipeline.
     options
-        Beam's.
+        The options of Beam.
     watch
-        Gets Beam's result while the pipeline runs on other machines.
+        A context manager that takes Beam's result, entered while the pipeline runs on other
+        machines.
 
     Raises
     ------
     UserError
-        What a worker raised, in its own words.
+        A worker raised this error.
     LostWorkerError
         Workers were lost in every attempt.
     """
     tune_allocation()
     for name, number in ONE_THREAD.items():
         os.environ.setdefault(name, number)
-    attempts = partial(_run_once, build, options, watch)
+    attempt = partial(_run_once, build, options, watch)
     for _ in range(1, _ATTEMPTS):
         try:
-            return attempts((UserError, LostWorkerError))
+            return attempt((UserError, LostWorkerError))
         except LostWorkerError as error:
-            logging.getLogger("melmill").warning("%s; starting again", error)
-    return attempts()
+            logging.getLogger("melmill").warning("%s; retrying", error)
+    return attempt()
 
 
 def _run_once(
@@ -156,7 +159,7 @@ def _run_once(
 def _quiet(
     options: Any, unnoted: tuple[type[Exception], ...] = (UserError,)
 ) -> AbstractContextManager[None]:
-    """Keep what local workers write out of the terminal; what other runners say is shown."""
+    """Redirect the output of local workers to a log; the output of other runners is shown."""
     return quiet_workers(unnoted) if runs_here(options) else contextlib.nullcontext()
 
 
@@ -168,7 +171,7 @@ def _run(
     result = None
     try:
         result = _prepare(build, options)
-        _say_where(result, options)
+        _print_job_url(result, options)
         with watch(result):
             result.wait_until_finish()
     except (KeyboardInterrupt, Interrupted):
@@ -176,18 +179,18 @@ def _run(
             result.cancel()
         raise
     except Exception as error:
-        # Each runner has a class of its own for what went wrong on a worker.
-        if (plain := _plain(error)) is error:
+        # Each runner has its own error class for errors on workers: catch all classes.
+        if (user_error := _plain(error)) is error:
             raise
-        raise plain from error
+        raise user_error from error
     return result
 
 
 def write_template(build: Callable[[Any, Job], object], job: Job, options: Any) -> NoReturn:
-    """Write a template of a job that commits by itself; raises ``NothingSubmittedError``."""
+    """Write a template for jobs that commit by themselves; raise ``NothingSubmittedError``."""
     _prepare(lambda pipeline: build(pipeline, replace(job, progress="")), options)
     raise NothingSubmittedError(
-        f"wrote the template {_template(options)}; the jobs made of it commit by themselves"
+        f"wrote the template {_template(options)}; jobs that start from it commit by themselves"
     )
 
 
@@ -202,19 +205,19 @@ def _prepare(build: Callable[[Any], object], options: Any) -> Any:
 
 @contextlib.contextmanager
 def _own_labels() -> Iterator[None]:
-    """Keep Beam from renaming steps by a notebook's cell: it imports what fails under pandas 3."""
-    import apache_beam.pipeline as beams
+    """Keep Beam from renaming steps after notebook cells: its import fails under pandas 3."""
+    import apache_beam.pipeline as beam_pipeline
 
-    before = beams.alter_label_if_ipython
-    beams.alter_label_if_ipython = lambda transform, applied_to: None
+    before = beam_pipeline.alter_label_if_ipython
+    beam_pipeline.alter_label_if_ipython = lambda transform, applied_to: None
     try:
         yield
     finally:
-        beams.alter_label_if_ipython = before
+        beam_pipeline.alter_label_if_ipython = before
 
 
-def _say_where(result: Any, options: Any) -> None:
-    """Say which job it is that Dataflow runs, and bills, whatever becomes of this process."""
+def _print_job_url(result: Any, options: Any) -> None:
+    """Print the Dataflow job's ID and URL: it runs, and costs, even if this process ends."""
     if _runs_on(options, "dataflow"):
         known = options.get_all_options()
         place = f"{known['region']}/{result.job_id()}?project={known['project']}"
@@ -223,32 +226,31 @@ def _say_where(result: Any, options: Any) -> None:
 
 
 def is_dry_run(options: Any) -> bool:
-    """Whether Dataflow's runner is to check the options and no more."""
+    """Return whether Dataflow's runner only checks the options."""
     return _runs_on(options, "dataflow") and bool(options.get_all_options()["dry_run"])
 
 
 def makes_template(options: Any) -> bool:
-    """Whether Dataflow's runner is to write a job to a file, and somebody else submits it."""
-    asked = _runs_on(options, "dataflow") and _template(options)
-    return bool(asked) and not is_dry_run(options)
+    """Return whether Dataflow's runner writes the job to a template, which is submitted later."""
+    template = _runs_on(options, "dataflow") and _template(options)
+    return bool(template) and not is_dry_run(options)
 
 
 def _template(options: Any) -> str | None:
-    found: str | None = options.get_all_options()["template_location"]
-    return found
+    location: str | None = options.get_all_options()["template_location"]
+    return location
 
 
 def not_shared(root: str) -> DatasetError:
-    """Say that workers have written to another disk than this process reads from."""
+    """Return the error for workers that wrote to a disk that this process cannot read."""
     return DatasetError(
-        f"output {root}: the run has ended, and what it made is not there: workers on other "
-        "machines have written to their own disks; use an object store, or a folder that all "
-        "machines share"
+        f"output {root}: the run has ended, but its files are missing: workers on other machines "
+        "wrote to their own disks; use an object store, or a folder that all machines share"
     )
 
 
 def runs_here(options: Any) -> bool:
-    """Whether the workers are this process's children."""
+    """Return whether the workers are child processes of this process."""
     return _runs_on(options, "direct")
 
 
@@ -257,13 +259,13 @@ def _runs_on(options: Any, runner: str) -> bool:
 
 
 def _plain(error: Exception) -> Exception:
-    """Find the user's error in what Beam makes of it."""
+    """Return the user's error that is quoted in Beam's error, or advice, or the error itself."""
     if errors := _USER_ERROR.findall(str(error)):
         name, message = errors[-1]
         kind = getattr(melmill.transforms.core.errors, name, Exception)
         if issubclass(kind, UserError):
             return kind(message.strip())
-    for said, advice in _ADVICE:
-        if found := said.search(str(error)):
-            return RunnerError(advice.format(*found.groups()))
+    for pattern, advice in _ADVICE:
+        if match := pattern.search(str(error)):
+            return RunnerError(advice.format(*match.groups()))
     return error

@@ -1,4 +1,4 @@
-"""Imports Beam without the parts for clouds; run as a program, it is a worker on this machine."""
+"""Import Beam without its cloud packages; run as a program, the module is a local worker."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import sys
 import threading
 import time
 
-_LOOKING_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
-#: Packages that Beam imports where they are installed, for transforms that melmill does not use.
+#: Optional packages that Beam imports for transforms that melmill does not use.
 _UNUSED = (
     "apache_beam.io.gcp.bigquery",
     "apitools",
@@ -23,14 +23,15 @@ _UNUSED = (
 
 
 def import_beam() -> None:
-    """Import Beam as it is without its optional packages; nothing if it is imported already.
+    """Import Beam without its optional packages; do nothing if it is already imported.
 
-    With them, importing takes three times as long. They stay importable for the stores.
+    With these packages, the import takes three times as long. The stores can still import them
+    later.
     """
     if "apache_beam" in sys.modules:
         return
     hidden = [name for name in _UNUSED if name not in sys.modules]
-    # Python takes None for a module that is not installed.
+    # Python treats a module that is None in sys.modules as not installed.
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:
         importlib.import_module("apache_beam")
@@ -40,14 +41,14 @@ def import_beam() -> None:
 
 
 def end_with(launcher: int) -> None:
-    """End this process when its parent is another than the launcher, which has ended then."""
+    """Exit this process when the launcher has ended, so that this process has another parent."""
     while os.getppid() == launcher:
-        time.sleep(_LOOKING_SECONDS)
+        time.sleep(_POLL_SECONDS)
     os._exit(1)
 
 
 if __name__ == "__main__":
-    # One that was begun while its launcher ended would wait a minute for it.
+    # Without this thread, a worker would wait a minute for a launcher that has just ended.
     threading.Thread(target=end_with, args=(int(sys.argv[1]),), daemon=True).start()
     import_beam()
     from apache_beam.runners.worker.sdk_worker_main import main

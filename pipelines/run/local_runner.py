@@ -1,4 +1,4 @@
-"""Beam's runner for one machine, with our worker processes."""
+"""Beam's runner for one machine, with melmill's worker processes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class LocalRunner(FnApiRunner):
     """Runs pipelines in worker processes that import only what they need."""
 
     def run_via_runner_api(self, pipeline_proto: Any, options: Any) -> Any:
-        """Run a pipeline that was translated for Beam's own worker program."""
-        # Without -P the user's current folder would come before what is installed.
+        """Run a pipeline, with melmill's worker program in place of Beam's."""
+        # With -P, Python does not import modules from the user's current folder.
         program = f"{shlex.quote(sys.executable)} -P -m {local_beam.__name__}"
-        command = f"exec {program} {os.getpid()}"  # or its parent would be a shell
+        command = f"exec {program} {os.getpid()}"  # without exec, the parent would be a shell
         for environment in pipeline_proto.components.environments.values():
             if environment.urn == python_urns.SUBPROCESS_SDK:
                 environment.payload = command.encode()

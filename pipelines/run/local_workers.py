@@ -1,4 +1,4 @@
-"""Workers on this machine: none is missed or left behind; what they write is kept aside."""
+"""Local worker processes: notice lost workers, end all workers, and keep their output in a log."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ from melmill.transforms.core.errors import UserError
 T = TypeVar("T")
 
 _LOST_WORKER = re.compile(r"Worker subprocess exited with return code (-?\d+)")
-#: Control-C, and often SIGTERM, reach the workers too; what is to be done then, this process does.
+#: Exit statuses after Control-C or SIGTERM, which also reach the workers: no worker is lost then.
 _INTERRUPTED = frozenset({"-2", "130", "-15", "143"})
-_HEARING_SECONDS = 2.0
+_SIGNAL_SECONDS = 2.0
 _ENDING_SECONDS = 10.0
 _WAKING_SECONDS = 5.0
-#: Not the one of Control-C: a command that a shell started in the background ignores that.
+#: Not SIGINT: a command that a shell started in the background ignores SIGINT.
 _LOST_SIGNAL = signal.SIGUSR1
 
-#: Lines of what workers wrote that are shown, letters of each, and bytes that are kept.
-_LAST_LINES, _LINE_LETTERS, _KEPT_BYTES = 20, 300, 10 << 20
-#: Beam's and gRPC's own logs; Beam repeats there what it raises.
+#: The number of the workers' last lines that are shown, the characters of each line, and the bytes
+#: of the log that are kept.
+_LAST_LINES, _LINE_LENGTH, _KEPT_BYTES = 20, 300, 10 << 20
+#: Lines of Beam's and gRPC's own logs; Beam also logs the errors that it raises.
 _NOISE = re.compile(
     r"[A-Z]+:apache_beam\.|[IWEF]\d{4} |WARNING: All log messages before|\s*[\^~]*$"
 )
@@ -42,14 +43,14 @@ _NOISE = re.compile(
 
 @contextlib.contextmanager
 def quiet_workers(unnoted: tuple[type[Exception], ...] = (UserError,)) -> Iterator[None]:
-    """Keep what local workers write out of the terminal; add the last of it to an exception.
+    """Redirect the output of local workers to a log; add its last lines to an exception.
 
-    They inherit this process's standard error, and say many lines about each other.
+    Workers inherit this process's standard error, and write many lines about each other.
 
     Parameters
     ----------
     unnoted
-        Exceptions that say all there is to say.
+        Exception classes whose messages need no lines of the log.
     """
     sys.stderr.flush()
     terminal = os.dup(2)
@@ -70,26 +71,26 @@ def quiet_workers(unnoted: tuple[type[Exception], ...] = (UserError,)) -> Iterat
 
 def _note_last_lines(error: Exception, log: IO[bytes]) -> None:
     log.seek(max(0, log.seek(0, os.SEEK_END) - _KEPT_BYTES))
-    said = str(error)
+    message = str(error)
     lines = (line.decode(errors="replace").rstrip("\n") for line in log)
-    last = deque(
-        (one[:_LINE_LETTERS] for one in lines if not _NOISE.match(one) and one not in said),
+    last_lines = deque(
+        (line[:_LINE_LENGTH] for line in lines if not _NOISE.match(line) and line not in message),
         maxlen=_LAST_LINES,
     )
-    if not last:
+    if not last_lines:
         return
     log.seek(max(0, log.seek(0, os.SEEK_END) - _KEPT_BYTES))
     with tempfile.NamedTemporaryFile(
         prefix="melmill-workers-", suffix=".log", delete=False
-    ) as kept:
-        shutil.copyfileobj(log, kept)
+    ) as copy:
+        shutil.copyfileobj(log, copy)
     error.add_note(
-        "\n  ".join([f"the last lines that workers wrote ({kept.name} has more):", *last])
+        "\n  ".join([f"the last lines that workers wrote ({copy.name} has more):", *last_lines])
     )
 
 
 class _Watch:
-    """A run that a lost worker is noticed of, which the direct runner waits for in vain."""
+    """A run that ends when a worker is lost; the direct runner would wait for it forever."""
 
     def __init__(self) -> None:
         self.lost = ""
@@ -98,20 +99,21 @@ class _Watch:
         self._outcomes: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
 
     def run(self, work: Callable[[], T]) -> T:
-        """Do the work; ``LostWorkerError`` where a worker is lost meanwhile."""
+        """Call `work` and return its result; raise ``LostWorkerError`` if a worker is lost."""
         try:
-            return work() if self._in_main else self._run_aside(work)
+            return work() if self._in_main else self._run_in_thread(work)
         except (KeyboardInterrupt, RuntimeError) as error:
             if self.lost:
                 raise LostWorkerError(self.lost) from error
             raise
 
-    def _run_aside(self, work: Callable[[], T]) -> T:
-        # Signals wake the main thread alone: another one leaves a run behind that waits in vain.
+    def _run_in_thread(self, work: Callable[[], T]) -> T:
+        # A signal wakes only the main thread. Any other thread runs the work in a new thread, and
+        # leaves that thread waiting if a worker is lost.
         def run() -> None:
             try:
                 self._outcomes.put((work(), None))
-            except BaseException as error:  # noqa: BLE001 - raised where it was waited for
+            except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
                 self._outcomes.put((None, error))
 
         threading.Thread(target=run, name="run-pipeline", daemon=True).start()
@@ -121,25 +123,25 @@ class _Watch:
         return result  # type: ignore[return-value]
 
     def notice(self, status: str) -> None:
-        """Hear how a worker ended."""
+        """Handle the exit status of a worker that has ended."""
         if self.lost or (status in _INTERRUPTED and self._is_ending()):
             return
         self.lost = f"a worker process ended with status {status}"
         if not self._in_main:
             self._outcomes.put((None, LostWorkerError(self.lost)))
             return
-        # Not interrupt_main, which does not wake a thread that waits for a lock; and more than
-        # once, because Beam's own cleaning up may wait for the lost worker too.
+        # interrupt_main would not wake a thread that waits for a lock. Send the signal more than
+        # once, because Beam's cleanup may also wait for the lost worker.
         while not self.ended.is_set():
             signal.pthread_kill(threading.main_thread().ident or 0, _LOST_SIGNAL)
             self.ended.wait(_WAKING_SECONDS)
 
     def _is_ending(self) -> bool:
-        return self.ended.wait(_HEARING_SECONDS) or interruption.happened()
+        return self.ended.wait(_SIGNAL_SECONDS) or interruption.happened()
 
     @contextlib.contextmanager
     def waking(self) -> Iterator[None]:
-        """Have the lost worker's signal raise ``KeyboardInterrupt`` in the main thread."""
+        """Make the signal for a lost worker raise ``KeyboardInterrupt`` in the main thread."""
         before = signal.signal(_LOST_SIGNAL, signal.default_int_handler) if self._in_main else None
         try:
             yield
@@ -151,45 +153,45 @@ class _Watch:
 
 @contextlib.contextmanager
 def watching_workers() -> Iterator[_Watch]:
-    """Notice when a worker process is lost, and end all of them where the block fails."""
+    """Yield a watch that notices lost workers; end all workers if the block fails."""
     watch, previous = _Watch(), threading.excepthook
 
     def hook(args: threading.ExceptHookArgs) -> None:
-        found = _LOST_WORKER.search(str(args.exc_value))
+        match = _LOST_WORKER.search(str(args.exc_value))
         if interruption.happened():
-            return  # all of them are killed
-        if found:
-            watch.notice(found[1])
+            return  # all workers are being killed
+        if match:
+            watch.notice(match[1])
         else:
             previous(args)
 
-    others = psutil.Process().children(recursive=True)
+    earlier_children = psutil.Process().children(recursive=True)
     threading.excepthook = hook
     try:
         with watch.waking():
             yield watch
     except BaseException:
-        threading.excepthook = _say_nothing
-        end_children(others)
+        threading.excepthook = _ignore
+        end_children(earlier_children)
         _await_watchers()
         raise
     finally:
         threading.excepthook = previous
 
 
-def _say_nothing(args: threading.ExceptHookArgs) -> None:
-    """Hear of workers that were killed on purpose."""
+def _ignore(args: threading.ExceptHookArgs) -> None:
+    """Ignore the errors about workers that were killed on purpose."""
 
 
 def _await_watchers() -> None:
-    # One that outlives this run would take its lost worker for one of the next run's.
+    # A thread that outlives this run would report its lost worker to the next run.
     for thread in threading.enumerate():
         if thread.name == "run_worker":
             thread.join(_ENDING_SECONDS)
 
 
 def end_children(spared: Collection[psutil.Process] = ()) -> None:
-    """Kill what this process has started, and what that has."""
+    """Kill all child processes of this process, and their children, except those in `spared`."""
     for child in psutil.Process().children(recursive=True):
         if child not in spared:
             with contextlib.suppress(psutil.NoSuchProcess):

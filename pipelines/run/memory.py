@@ -1,15 +1,15 @@
-"""How this process and the workers it starts take memory from the system and give it back.
+"""Settings for how this process and its workers allocate and free memory.
 
-A runner passes whole collections of records between processes, tens of megabytes in one
-block, several copies of it. glibc takes blocks of that size from the system and gives them
-back, but only at first: once one was freed, it keeps all up to its size for later, between
-small ones that stay. Measured when planning 100,000 recordings: 629 MiB in the launcher and
-504 in a worker; with the threshold fixed 400 and 347.
+A runner passes whole collections of records between processes: blocks of tens of megabytes, in
+several copies. glibc first allocates such blocks from the system, and frees them to the system.
+But after the first block is freed, glibc keeps all blocks up to that size in its heap, between
+small blocks that stay in use. Planning 100,000 recordings took 629 MiB in the launcher and 504 MiB
+in a worker; with a fixed threshold, it took 400 and 347 MiB.
 
-What a worker's Parquet writer takes and gives back for each row group left holes in glibc's heap:
-a hundred row groups made a process 23 to 170 MiB larger, depending on the threshold. jemalloc,
-which pyarrow brings along, does not grow; and it keeps what it needs again: with new memory for
-every page of a column, the system's clearing of it took a fortieth of the whole extraction.
+A worker's Parquet writer allocates and frees memory for each row group. In glibc's heap this left
+holes: a hundred row groups made a process 23 to 170 MiB larger, depending on the threshold.
+jemalloc, which comes with pyarrow, does not grow, and reuses its memory. With new memory for every
+page of a column, the system needed a fortieth of the whole extraction to clear the memory.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from __future__ import annotations
 import ctypes
 import os
 
-#: More than a page of a column (1 MiB) and its compressed form; less than anything that is as
-#: long as a row group.
+#: The threshold for large blocks: larger than a page of a column (1 MiB) and its compressed form,
+#: and smaller than any block with the data of a row group.
 _LARGE_BYTES = 2 << 20
 _M_MMAP_THRESHOLD = -3  # <malloc.h>
 _THRESHOLD = "MALLOC_MMAP_THRESHOLD_"
-#: What the environment of the workers says, unless the user set it.
+#: Environment variables of the workers, unless the user has set them.
 FOR_WORKERS = {
     _THRESHOLD: f"{_LARGE_BYTES}",
     "MALLOC_TRIM_THRESHOLD_": f"{64 << 20}",
@@ -31,9 +31,10 @@ FOR_WORKERS = {
 
 
 def tune_allocation() -> None:
-    """Return large blocks at once here and in child processes; have those keep smaller ones.
+    """Make this process and its child processes return freed large blocks to the system at once.
 
-    What the environment says already stays as it is. Of use with glibc alone.
+    Child processes keep smaller blocks. Environment variables that are already set do not change.
+    The settings have an effect only with glibc.
     """
     if _THRESHOLD not in os.environ:
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)

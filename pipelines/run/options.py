@@ -1,4 +1,4 @@
-"""Which runner carries a pipeline, and the options that go to Beam as they are."""
+"""The choice of the runner, and the options for Beam."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from melmill.pipelines.run.flink import settle_flink
 from melmill.pipelines.run.local_beam import import_beam
 from melmill.transforms.core.errors import ConfigError
 
-#: Names people use, and Beam's.
+#: The runners' names on the command line, and their names in Beam.
 RUNNERS = {
     "direct": "melmill.pipelines.run.local_runner.LocalRunner",
     "flink": "FlinkRunner",
@@ -34,24 +34,24 @@ def pipeline_options(
     beam_options: Sequence[str] = (),
     recipe: str | None = None,
 ) -> Any:
-    """Make Beam's options, and see that what they name is there.
+    """Return the checked options for Beam.
 
     Parameters
     ----------
     runner
-        One of :data:`RUNNERS`; ``None`` for the recipe's, or else ``direct``.
+        A name in :data:`RUNNERS`; ``None`` for the runner in `recipe`, or else ``direct``.
     workers
-        Worker processes of the direct runner; 0 for one on each core.
+        The number of worker processes of the direct runner; 0 for one process per core.
     beam_options
-        What Beam is told besides, as on its own command line. They overrule the recipe.
+        More options, as on Beam's command line. They override the options in `recipe`.
     recipe
-        A YAML file of such options, and which ``runner`` they are for.
+        A YAML file with options for Beam, and the ``runner`` that they are for.
 
     Raises
     ------
     ConfigError
-        Unknown runner, an option that neither we nor Beam know or that has no such value, no
-        cluster where the options say, or one of another version.
+        The runner is unknown, an option or its value is wrong, the cluster does not answer, or
+        the cluster has another version.
     """
     if runner == "direct" or not (runner or recipe):
         import_beam()
@@ -63,15 +63,15 @@ def pipeline_options(
         raise ConfigError(f"--runner {runner}: unknown; allowed: {', '.join(RUNNERS)}")
     _check_known(beam_options)
     flags = [*recipe_flags, *beam_options]
-    own = _OWN[runner](workers) if runner in _OWN else []
-    options = QuickOptions([f"--runner={RUNNERS[runner]}", *own, *flags])
+    defaults = _DEFAULTS[runner](workers) if runner in _DEFAULTS else []
+    options = QuickOptions([f"--runner={RUNNERS[runner]}", *defaults, *flags])
     if settle := _SETTLE.get(runner):
         settle(options, flags)
     return options
 
 
 def _direct(workers: int) -> list[str]:
-    # The runner is named outright: plain DirectRunner first tries to download another one.
+    # RUNNERS names melmill's own runner: Beam's DirectRunner first tries to download Prism.
     return [
         "--direct_running_mode=multi_processing",
         f"--direct_num_workers={workers}",
@@ -80,19 +80,20 @@ def _direct(workers: int) -> list[str]:
 
 
 def _dataflow(workers: int) -> list[str]:
-    # The service starts a Python process on each core, of twelve threads: each would make a
-    # shard, and have a decoder process. With two one writes while the other's decoder works.
+    # The service starts a Python process per core, with twelve threads. Each thread would write a
+    # shard and have a decoder process. With two threads, one writes while the other's decoder
+    # works.
     return ["--number_of_worker_harness_threads=2"]
 
 
-_OWN: dict[str, Callable[[int], list[str]]] = {
+_DEFAULTS: dict[str, Callable[[int], list[str]]] = {
     "direct": _direct,
     "dataflow": _dataflow,
 }
 
 
 def _settle_prism(options: Any, flags: Sequence[str]) -> None:
-    """Use the Prism that the user has; Beam would download one."""
+    """Set the location of the installed Prism; without it, Beam would download Prism."""
     from apache_beam.options.pipeline_options import PortableOptions, PrismRunnerOptions
 
     prism = options.view_as(PrismRunnerOptions)
@@ -103,8 +104,8 @@ def _settle_prism(options: Any, flags: Sequence[str]) -> None:
         from apache_beam.version import __version__
 
         raise ConfigError(
-            "--runner prism: there is no program prism on PATH; --prism_location says where it "
-            "is, and it comes from: "
+            "--runner prism: there is no program prism on PATH; --prism_location can name "
+            "another place. Install it with: "
             f"go install github.com/apache/beam/sdks/v2/go/cmd/prism@v{__version__}"
         )
 
@@ -117,12 +118,12 @@ _SETTLE: dict[str, Callable[[Any, Sequence[str]], None]] = {
 
 
 def read_recipe(path: str) -> tuple[str | None, list[str]]:
-    """Read a recipe: the runner that it names, and Beam's options as on its command line.
+    """Return the runner that a file of Beam options names, and the options as flags.
 
     Raises
     ------
     ConfigError
-        There is no such file, it is not YAML, or not a mapping of names to values.
+        The file is missing, is not YAML, or is not a mapping of names to values.
     """
     try:
         settings = yaml.safe_load(Path(find_recipe(path, "runners")).read_text("utf-8"))
@@ -143,7 +144,7 @@ def read_recipe(path: str) -> tuple[str | None, list[str]]:
 
 
 def _as_flags(name: str, value: Any) -> Iterator[str]:
-    """Write a setting as on Beam's command line.
+    """Yield a setting as flags of Beam's command line.
 
     >>> list(_as_flags("experiments", ["one", "two"]))
     ['--experiments=one', '--experiments=two']
@@ -153,8 +154,8 @@ def _as_flags(name: str, value: Any) -> Iterator[str]:
     (['--no_use_public_ips'], ['--dry_run=True'])
     """
     if isinstance(value, list):
-        for one in value:
-            yield from _as_flags(name, one)
+        for item in value:
+            yield from _as_flags(name, item)
     elif isinstance(value, bool):
         yield from _switch(name, value)
     elif value is not None:
@@ -162,15 +163,16 @@ def _as_flags(name: str, value: Any) -> Iterator[str]:
 
 
 def _switch(name: str, value: bool) -> Iterator[str]:
-    """Find the option that means yes, or no, where Beam has one for each."""
+    """Yield the flag for a boolean; Beam may have separate flags for true and for false."""
     actions = [a for a in _all_options()._actions if a.option_strings]
-    named = [a for a in actions if f"--{name}" in a.option_strings]
-    if named and named[0].nargs != 0:
+    matching = [a for a in actions if f"--{name}" in a.option_strings]
+    if matching and matching[0].nargs != 0:
         yield f"--{name}={value}"
-    elif value or not named:
+    elif value or not matching:
         yield f"--{name}"
     else:
-        opposite = [a for a in actions if a.dest == named[0].dest and a.const is not named[0].const]
+        flag = matching[0]
+        opposite = [a for a in actions if a.dest == flag.dest and a.const is not flag.const]
         yield from (a.option_strings[0] for a in opposite)
 
 

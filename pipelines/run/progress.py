@@ -1,4 +1,4 @@
-"""Shows how far a run is: a live bar in a terminal, plain lines elsewhere."""
+"""The progress display of a run: a live bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ class Board:
     first_row: float | None = None
 
     def hear(self, message: bytes) -> None:
-        """Take a worker's totals."""
-        heard = json.loads(message)
-        self.sources[heard["source"]] = heard["totals"]
-        if self.first_row is None and heard["totals"].get("rows"):
+        """Store the totals in a worker's message."""
+        report = json.loads(message)
+        self.sources[report["source"]] = report["totals"]
+        if self.first_row is None and report["totals"].get("rows"):
             self.first_row = time.monotonic()
 
     def total(self, name: str) -> float:
-        """Add up one number over the workers."""
-        # A copy, since another thread may be hearing of a new worker.
+        """Return a number added up over the workers."""
+        # A copy, since another thread may add a worker at the same time.
         return sum(totals.get(name, 0) for totals in list(self.sources.values()))
 
     @property
     def share(self) -> float:
-        """How much of the planned audio is done, from 0 to 1."""
+        """Return the finished share of the planned audio, from 0 to 1."""
         planned = self.total("seconds_planned")
         return min(1.0, self.total("seconds") / planned) if planned else 0.0
 
     def describe(self) -> str:
-        """Say it in a line."""
+        """Return the progress as a line of text."""
         if not self.sources:
             return "starting workers"
         if exported := self.total("exported"):
@@ -87,9 +87,9 @@ def showing_progress(title: str, quiet: bool = False) -> Iterator[str]:
         listener.bind(("127.0.0.1", 0))
         listener.settimeout(_REFRESH_SECONDS)
         board, done = Board(), threading.Event()
-        # A copy, since the workers' log may take the place of standard error meanwhile.
+        # A copy, since quiet_workers may redirect standard error to a log file.
         terminal = stack.enter_context(os.fdopen(os.dup(2), "w", encoding="utf-8"))
-        show = _ignore if quiet else _show_bar if terminal.isatty() else _show_lines
+        show = _show_nothing if quiet else _show_bar if terminal.isatty() else _show_lines
         threads = [
             threading.Thread(target=_listen, args=(listener, board, done), daemon=True),
             threading.Thread(target=show, args=(title, board, done, terminal), daemon=True),
@@ -112,39 +112,39 @@ def _listen(listener: socket.socket, board: Board, done: threading.Event) -> Non
             continue
 
 
-def _ignore(title: str, board: Board, done: threading.Event, terminal: TextIO) -> None:
+def _show_nothing(title: str, board: Board, done: threading.Event, terminal: TextIO) -> None:
     done.wait()
 
 
 def _show_lines(title: str, board: Board, done: threading.Event, terminal: TextIO) -> None:
-    said = ""
-    while not done.wait(_LINE_SECONDS if said else 2.0):
-        said = board.describe()
-        print(f"{title}: {said}", file=terminal, flush=True)
+    line = ""
+    while not done.wait(_LINE_SECONDS if line else 2.0):
+        line = board.describe()
+        print(f"{title}: {line}", file=terminal, flush=True)
 
 
 def _show_bar(title: str, board: Board, done: threading.Event, terminal: TextIO) -> None:
     columns: tuple[Any, ...] = (SpinnerColumn(), "{task.description}", BarColumn(24))
     console = Console(file=terminal)
-    with Progress(*columns, TextColumn("{task.fields[said]}"), console=console) as bar:
-        task = bar.add_task(title, total=1.0, said="starting workers")
+    with Progress(*columns, TextColumn("{task.fields[status]}"), console=console) as bar:
+        task = bar.add_task(title, total=1.0, status="starting workers")
         while not done.wait(_REFRESH_SECONDS):
-            bar.update(task, completed=board.share, said=board.describe())
-        bar.update(task, completed=1.0, said=board.describe())
+            bar.update(task, completed=board.share, status=board.describe())
+        bar.update(task, completed=1.0, status=board.describe())
 
 
 @contextmanager
 def counting(title: str, unit: str, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """Show a number that grows on standard error while the block runs.
+    """Show a growing number on standard error while the block runs.
 
     Yields
     ------
     callable
-        To be called with the number reached.
+        A function to call with the number reached so far.
     """
     board: Counter[str] = Counter()
     done = threading.Event()
-    # A copy, since the workers' log may take the place of standard error meanwhile.
+    # A copy, since quiet_workers may redirect standard error to a log file.
     with os.fdopen(os.dup(2), "w", encoding="utf-8") as terminal:
         arguments = title, unit, board, done, terminal
         thread = threading.Thread(target=_show_count, args=arguments, daemon=True)

@@ -1,4 +1,4 @@
-"""Beam's options, whose views are made once."""
+"""Beam's options with cached views."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 
 class QuickOptions(PipelineOptions):
-    """Options that remember their views.
+    """Options that cache their views.
 
-    Beam asks for a view a thousand times while it builds a pipeline, and makes a parser for each.
+    Beam asks for a view a thousand times while it builds a pipeline, and creates a parser for each
+    view.
     """
 
     def view_as(self, cls: type[Any]) -> Any:

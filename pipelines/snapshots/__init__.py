@@ -1,1 +1,1 @@
-"""A dataset's snapshots: open, describe, compare, check and clean them."""
+"""A dataset's snapshots: open, describe, compare, check and clean up."""

@@ -1,8 +1,8 @@
-"""Recordings of a dataset by what a user calls them, and all that is the same recording.
+"""Find the recordings that a user names, with all other entries of the same recordings.
 
-A recording is one object, whole: all its segments, and every name under which an index, or a
-file that an interrupted run left, has it. Two entries are the same recording where their names
-below the catalogue's root, their URIs or, where those are known, their contents are equal.
+A recording is a whole object: all its segments, and all its names in an index or in a file that
+an interrupted run left. Two entries are the same recording if their names below the catalogue's
+root, their URIs or, if known, their contents are equal.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from melmill.transforms.store.folders import Store
 from melmill.transforms.store.own_files import index_of, shard_of
 
 _COLUMNS = ["recording_id", "uri", "content_hash", "rows", "shards"]
-#: Names that are compared with one that nobody knows.
+#: The number of known names that an unknown name is compared with.
 _COMPARED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A recording as an index, or a file without one, has it."""
+    """An entry for a recording, read from an index or from a file that has no index."""
 
     recording_id: str
     uri: str
@@ -46,22 +46,22 @@ class Entry:
 
     @property
     def names(self) -> set[str]:
-        """All by which the recording is told."""
+        """Return all names that identify the recording."""
         return {self.recording_id, self.content, *names_of_uri(self.uri)} - {""}
 
 
 @dataclass(slots=True)
 class Held:
-    """What one index has of the recordings that are looked for.
+    """The entries of an index that match the wanted recordings.
 
     Attributes
     ----------
     entries
-        The recordings.
+        The matching entries.
     rows
-        Number of their rows.
+        The number of their rows.
     shards
-        Recordings of each shard that holds some, by the shard's name.
+        The IDs of the matching recordings in each shard, by the shard's name.
     """
 
     entries: set[Entry] = field(default_factory=set)
@@ -71,16 +71,16 @@ class Held:
 
 @dataclass(slots=True)
 class Found:
-    """All that a dataset has of some recordings.
+    """All entries of a dataset that match the wanted recordings.
 
     Attributes
     ----------
     names
-        Names, URIs and contents by which they are told.
+        The names, URIs and contents that identify the recordings.
     entries
-        The recordings.
+        The matching entries.
     held
-        What each index of a kept snapshot has of them, by the index's name.
+        The matching entries of each index of a kept snapshot, by the index's name.
     """
 
     names: set[str]
@@ -91,68 +91,70 @@ class Found:
 def find_recordings(
     store: Store, kept: Sequence[Past], asked: Sequence[str], before: Collection[TakenDown]
 ) -> Found:
-    """Find the recordings that a user names, in kept snapshots and in what runs left.
+    """Return the recordings that a user names, from kept snapshots and from files of runs.
 
     Parameters
     ----------
     store, kept
         The dataset, and its kept snapshots.
     asked
-        URIs, names below the catalogue's root, paths, or ``recording_id``.
+        URIs, names below the catalogue's root, paths, or values of ``recording_id``.
     before
-        What was taken down already, which may be named again.
+        The recordings that were taken down earlier, which the user may name again.
 
     Raises
     ------
     DatasetError
-        The dataset knows no such recording; the message says what comes close.
+        The dataset has no such recording; the message suggests similar names.
     """
     indexes = {past.snapshot.index for past in kept}
-    others = {Entry(one.recording_id, one.uri, one.content) for one in before}
-    others |= set(_uncommitted(store, kept))
+    loose = {Entry(taken.recording_id, taken.uri, taken.content) for taken in before}
+    loose |= set(_uncommitted(store, kept))
     roots = sorted({root for past in kept for root in _roots(past.snapshot.catalogue)})
     candidates = {name: list(_meanings(name, roots)) for name in asked}
-    every: set[str] = set().union(*(meaning for one in candidates.values() for meaning in one))
-    present = _known(store, indexes, others, every)
+    possible: set[str] = set().union(
+        *(meaning for meanings in candidates.values() for meaning in meanings)
+    )
+    known = _known(store, indexes, loose, possible)
     names: set[str] = set()
     for name, meanings in candidates.items():
-        meant = next((present & meaning for meaning in meanings if present & meaning), None)
-        if meant is None:
+        matched = next((known & meaning for meaning in meanings if known & meaning), None)
+        if matched is None:
             raise DatasetError(_unknown(store, kept, name))
-        names |= meant
-    return _same_recordings(store, indexes, others, names)
+        names |= matched
+    return _same_recordings(store, indexes, loose, names)
 
 
 def _same_recordings(
-    store: Store, indexes: Iterable[str], others: Iterable[Entry], names: set[str]
+    store: Store, indexes: Iterable[str], loose: Iterable[Entry], names: set[str]
 ) -> Found:
-    """Go from names to recordings and to their other names, until no other name turns up."""
+    """Return all entries of the named recordings; add names until no new name is found."""
     while True:
-        held = {index: _find(store, index, names) for index in indexes}
-        entries = {one for one in others if not names.isdisjoint(one.names)}
-        entries |= {entry for one in held.values() for entry in one.entries}
-        wider = names.union(*(entry.names for entry in entries))
-        if wider == names:
-            return Found(names, entries, held)
-        names = wider
+        matches = {index: _find(store, index, names) for index in indexes}
+        entries = {entry for entry in loose if not names.isdisjoint(entry.names)}
+        entries |= {entry for match in matches.values() for entry in match.entries}
+        all_names = names.union(*(entry.names for entry in entries))
+        if all_names == names:
+            return Found(names, entries, matches)
+        names = all_names
 
 
 def _find(store: Store, index: str, names: Collection[str]) -> Held:
-    found = Held()
+    match = Held()
     for row in _rows_that_may_match(store, index, names, _COLUMNS):
         entry = _entry(row)
         if not entry.names.isdisjoint(names):
-            found.entries.add(entry)
-            found.rows += row["rows"]
+            match.entries.add(entry)
+            match.rows += row["rows"]
             for shard in row["shards"]:
-                found.shards[shard].add(row["recording_id"])
-    return found
+                match.shards[shard].add(row["recording_id"])
+    return match
 
 
 def _rows_that_may_match(
     store: Store, index: str, names: Collection[str], columns: list[str]
 ) -> Iterator[dict[str, Any]]:
-    """Read the rows of an index that are worth a closer look: of millions, only those."""
+    """Yield the rows of an index that may match; a fast filter, since an index can be large."""
     known = pa.array(sorted(names), pa.string())
     lasts = pa.array(sorted({name.rpartition("/")[2] for name in names}), pa.string())
     for batch in read_batches(store, index, "recordings", columns):
@@ -162,7 +164,7 @@ def _rows_that_may_match(
             pc.is_in(batch["recording_id"], value_set=known),
             pc.is_in(pc.utf8_slice_codeunits(batch["content_hash"], 0, 64), value_set=known),
             pc.is_in(last, value_set=lasts),
-            # Links lead to files of other names; a chain's last part is not the file's.
+            # A link's target has another name, and a chained URL ends in another name.
             pc.match_substring_regex(uri, "^(/|file:|local:)|::", ignore_case=True),
         )
         yield from batch.filter(reduce(pc.or_, masks)).to_pylist()
@@ -174,10 +176,10 @@ def _entry(row: Mapping[str, Any]) -> Entry:
 
 
 def _known(
-    store: Store, indexes: Iterable[str], others: Iterable[Entry], names: set[str]
+    store: Store, indexes: Iterable[str], loose: Iterable[Entry], names: set[str]
 ) -> set[str]:
-    """Choose the names that the dataset knows."""
-    known = {name for entry in others for name in entry.names & names}
+    """Return the names that the dataset knows."""
+    known = {name for entry in loose for name in entry.names & names}
     for index in sorted(indexes):
         for row in _rows_that_may_match(store, index, names, _COLUMNS[:3]):
             known |= _entry(row).names & names
@@ -185,21 +187,21 @@ def _known(
 
 
 def _uncommitted(store: Store, kept: Sequence[Past]) -> Iterator[Entry]:
-    """Read what interrupted and overtaken runs left: their indexes, and shards by themselves."""
+    """Yield the recordings in indexes and shards that interrupted and overtaken runs left."""
     need = needed(store, kept)
-    left = [file.name for file in list_own(store) if not need.has(file.name)]
-    for name in (*telling(left), *sorted({index_of(name) for name in left} - {""})):
+    leftovers = [file.name for file in list_own(store) if not need.has(file.name)]
+    for name in (*telling(leftovers), *sorted({index_of(name) for name in leftovers} - {""})):
         try:
             if shard_of(name):
-                yield from (Entry(*one) for one in recordings_in(store, name))
+                yield from (Entry(*recording) for recording in recordings_in(store, name))
             else:
                 yield from map(_entry, read_index(store, name, "recordings", _COLUMNS[:3]))
         except (DatasetError, OSError, ValueError):
-            continue  # what cannot be read names no recording, and is erased with the others
+            continue  # a file that cannot be read names no recording, and is erased anyway
 
 
 def _roots(catalogue: str) -> Iterator[str]:
-    """Name the folders that a catalogue's relative URIs may start from."""
+    """Yield the folders that a catalogue's relative URIs may be relative to."""
     yield catalogue
     folder, pattern = split_glob(catalogue)
     if pattern:
@@ -209,14 +211,14 @@ def _roots(catalogue: str) -> Iterator[str]:
 
 
 def _meanings(name: str, roots: Iterable[str]) -> Iterator[set[str]]:
-    """Say what a name may mean, the likeliest first; the first that is known is meant."""
+    """Yield the possible meanings of a name, the likeliest first; the first known one counts."""
     yield {name, *names_of_uri(name)}
     below = {recording_id(name)}
     for root in roots:
         try:
             below |= names_of_uri(resolve_uri(root, name)[0])
         except CatalogueError:
-            continue  # it climbs out of this root, so it is not below it
+            continue  # the name leads out of this root with ".."
     yield below
     if "://" not in name:
         yield names_of_uri(absolute_path(name))
@@ -230,7 +232,7 @@ def _unknown(store: Store, kept: Sequence[Past], name: str) -> str:
     close = close or difflib.get_close_matches(name, islice(uris, _COMPARED), 3)
     if not close:
         lasts = {uri.rpartition("/")[2]: uri for uri in islice(uris, _COMPARED)}
-        close = [lasts[one] for one in difflib.get_close_matches(last, lasts, 3)]
+        close = [lasts[similar] for similar in difflib.get_close_matches(last, lasts, 3)]
     hint = f" (did you mean {', '.join(close)}?)" if close else ""
     return (
         f"{store.root}: no kept snapshot has {name}{hint}; name recordings by their URI, by their "

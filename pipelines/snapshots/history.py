@@ -1,4 +1,4 @@
-"""A dataset's snapshots over time: which there are, how they differ, and back to one of them."""
+"""A dataset's snapshots over time: list them, compare them, and restore an earlier one."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ ADDED, CHANGED, REMOVED = "added", "changed", "removed"
 
 
 def history(store: Store) -> list[dict[str, Any]]:
-    """List the snapshots that were committed, the latest first."""
+    """Return the snapshots that were committed, the latest first."""
     OpenSnapshot.current(store)
     return [_line(store, past) for past in read_history(store)]
 
 
 def _line(store: Store, past: Past) -> dict[str, Any]:
     snapshot = past.snapshot
-    found = snapshot.statistics
-    if not found and past.kept:
-        found = OpenSnapshot(store, snapshot).statistics
-    splits = found.get("splits", {}).values()
+    stored = snapshot.statistics
+    if not stored and past.kept:
+        stored = OpenSnapshot(store, snapshot).statistics
+    splits = stored.get("splits", {}).values()
     return {
         "version": snapshot.version,
         "dataset_version": snapshot.dataset_version,
@@ -60,7 +60,7 @@ def _line(store: Store, past: Past) -> dict[str, Any]:
 
 
 def iso_time(ms: int) -> str:
-    """Write a time for people and scripts.
+    """Return a time in milliseconds since 1970 as ISO 8601 text.
 
     >>> iso_time(0)
     '1970-01-01T00:00:00+00:00'
@@ -70,16 +70,16 @@ def iso_time(ms: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RecordingChange:
-    """How one recording differs between two snapshots.
+    """The difference of a recording between two snapshots.
 
     Attributes
     ----------
     kind
-        ``added``, ``changed`` or ``removed``.
+        The kind of change: ``added``, ``changed`` or ``removed``.
     uri
-        Of the recording.
+        The URI of the recording.
     rows_before, rows_after
-        What either snapshot holds of it.
+        The numbers of rows of the recording in the two snapshots.
     """
 
     kind: str
@@ -89,35 +89,41 @@ class RecordingChange:
 
 
 def compare(store: Store, before: int, after: int) -> Iterator[RecordingChange]:
-    """Name the recordings in which two snapshots differ; a part of both is held at a time.
+    """Yield the recordings that differ between two snapshots; reads a part of both at a time.
 
     Raises
     ------
     DatasetError
-        One is not kept.
+        A snapshot is not kept.
     """
     a, b = (require_past(store, version).snapshot for version in (before, after))
     if a.index != b.index:
-        for one, other in _aligned(store, a, b):
-            yield from _compare_parts(one, other)
+        for table_a, table_b in _aligned(store, a, b):
+            yield from _compare_parts(table_a, table_b)
 
 
 def _aligned(store: Store, a: Snapshot, b: Snapshot) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Read the same recordings of two indexes, as few at a time as their division allows."""
-    sides = [(one.index, one.parts or count_parts(store, one.index)) for one in (a, b)]
+    """Yield pairs of tables with the same recordings of two indexes, in the smallest parts."""
+    sides = [
+        (snapshot.index, snapshot.parts or count_parts(store, snapshot.index))
+        for snapshot in (a, b)
+    ]
     parts = lcm(*(number for _, number in sides))
     for part in range(parts):
-        one, other = (_read(store, *side, part, parts) for side in sides)
-        yield one, other
+        table_a, table_b = (_read(store, *side, part, parts) for side in sides)
+        yield table_a, table_b
 
 
 def _read(store: Store, index: str, own_parts: int, part: int, parts: int) -> pa.Table:
-    """Read one of so many parts of an index that is divided into fewer, or as many."""
+    """Return part `part` of `parts` of an index that is stored in `own_parts` parts.
+
+    `parts` is a multiple of `own_parts`.
+    """
     table = read_part(store, index, "recordings", part % own_parts, _COMPARED)
     if own_parts == parts:
         return table
-    mine = [bucket(name, parts) == part for name in table["recording_id"].to_pylist()]
-    return table.filter(pa.array(mine, pa.bool_()))
+    in_part = [bucket(name, parts) == part for name in table["recording_id"].to_pylist()]
+    return table.filter(pa.array(in_part, pa.bool_()))
 
 
 def _compare_parts(before: pa.Table, after: pa.Table) -> Iterator[RecordingChange]:
@@ -141,33 +147,33 @@ def _compare_rows(row: dict[str, Any]) -> Iterator[RecordingChange]:
 
 
 def count_changes(changes: Iterator[RecordingChange], examples: int = 10) -> dict[str, Any]:
-    """Count recordings and rows that were added, changed or removed, and name some."""
+    """Return the numbers of added, changed and removed recordings and rows, with examples."""
     recordings: Counter[str] = Counter()
     rows: Counter[str] = Counter()
-    named: dict[str, list[str]] = {}
+    examples_by_kind: dict[str, list[str]] = {}
     for change in changes:
         recordings[change.kind] += 1
         rows[change.kind] += max(change.rows_before, change.rows_after)
-        some = named.setdefault(change.kind, [])
-        if len(some) < examples:
-            some.append(change.uri)
+        uris = examples_by_kind.setdefault(change.kind, [])
+        if len(uris) < examples:
+            uris.append(change.uri)
     kinds = (ADDED, CHANGED, REMOVED)
     return {
         "recordings": {kind: recordings[kind] for kind in kinds},
         "rows": {kind: rows[kind] for kind in kinds},
-        "examples": named,
+        "examples": examples_by_kind,
     }
 
 
 def rollback(store: Store, version: int) -> OpenSnapshot:
-    """Make what an earlier snapshot held the dataset's content again, by a new commit.
+    """Commit an earlier snapshot's content as a new snapshot, and return the new snapshot.
 
     Raises
     ------
     DatasetError
-        That snapshot is not kept, or lacks a shard.
+        The earlier snapshot is not kept, or a shard of it is missing.
     ConflictError
-        Another run committed meanwhile.
+        Another run committed first.
     """
     opened, past = OpenSnapshot.current(store), OpenSnapshot.past(store, version)
     current = opened.snapshot
@@ -193,25 +199,25 @@ def rollback(store: Store, version: int) -> OpenSnapshot:
 
 
 def require_shards(store: Store, index: str) -> None:
-    """See that every file of a snapshot is there; ``DatasetError`` names what is missing."""
-    named = {shard.parquet.name for shard in ordered_shards(store, index) if shard.parquet}
-    folders = {name.partition("/")[0] for name in named}
-    missing = named - {name for folder in folders for name in store.names(folder)}
+    """Raise ``DatasetError`` if a shard of a snapshot is missing; the message names the shard."""
+    shards = {shard.parquet.name for shard in ordered_shards(store, index) if shard.parquet}
+    folders = {name.partition("/")[0] for name in shards}
+    missing = shards - {name for folder in folders for name in store.names(folder)}
     if missing:
         raise DatasetError(f"{store.root}: shard {min(missing)} is missing")
-    require_consistent(store, index, named)
+    require_consistent(store, index, shards)
 
 
 def checkout(store: Store, version: int, output: Path) -> Totals:
-    """Write the card of a kept snapshot, with its list of files, into a folder of its own.
+    """Write the card and the file list of a kept snapshot to a new folder; return the totals.
 
-    The shards stay where they are: ``datasets.load_dataset(output)`` reads them from there, and
-    ``files.json`` names them for everything else.
+    The shards stay in the dataset's folder. ``datasets.load_dataset(output)`` reads them there,
+    and ``files.json`` lists them for other programs.
 
     Raises
     ------
     DatasetError
-        That snapshot is not kept, or the folder is not empty.
+        The snapshot is not kept, or the folder is not empty.
     """
     past = OpenSnapshot.past(store, version)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):

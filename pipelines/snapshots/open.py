@@ -1,4 +1,4 @@
-"""A snapshot that is open: read once, and passed along to whatever works on it."""
+"""An opened snapshot: its parts are read at most once, and shared by all code that needs them."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _FILES = ("formats", "row_group_rows", "compression_level")
 
 @dataclass(frozen=True)
 class OpenSnapshot:
-    """A snapshot of a dataset; what else is known of it is read when it is first asked for.
+    """An opened snapshot of a dataset; each property is read from the store on first use.
 
     Attributes
     ----------
     store
         The dataset.
     snapshot
-        What its commit says.
+        The snapshot as its commit describes it.
     """
 
     store: Store
@@ -53,48 +53,48 @@ class OpenSnapshot:
 
     @classmethod
     def current(cls, store: Store) -> OpenSnapshot:
-        """Open the current snapshot; ``DatasetError`` where there is none."""
+        """Open the current snapshot; raise ``DatasetError`` if there is none."""
         require_reachable(store.root, store.storage_options, DatasetError)
         return cls(store, require_snapshot(store))
 
     @classmethod
     def whole(cls, store: Store) -> OpenSnapshot:
-        """Open the current snapshot; ``DatasetError`` where its log and its index differ."""
+        """Open the current snapshot; raise ``DatasetError`` if its log and its index differ."""
         opened = cls.current(store)
         opened.require_agreement()
         return opened
 
     @classmethod
     def past(cls, store: Store, version: int) -> OpenSnapshot:
-        """Open a kept snapshot; ``DatasetError`` where it is not kept."""
+        """Open an earlier snapshot; raise ``DatasetError`` if it is not kept."""
         require_reachable(store.root, store.storage_options, DatasetError)
         return cls(store, require_past(store, version).snapshot)
 
     @cached_property
     def recipe(self) -> Config:
-        """The recipe that it was made with; ``ConfigError`` where it is none any more."""
+        """Return the snapshot's recipe; raise ``ConfigError`` if it is no longer valid."""
         return load_config(None, (), self.snapshot.configuration)
 
     @cached_property
     def totals(self) -> Totals:
-        """What it holds, added up from its index."""
+        """Return the snapshot's totals, added up from its index."""
         return add_up(self.store, self.snapshot.index)
 
     @cached_property
     def statistics(self) -> dict[str, Any]:
-        """What a commit says of its rows."""
+        """Return the statistics of the rows that a commit stores."""
         return brief_statistics(self.totals)
 
     @cached_property
     def parts(self) -> int:
-        """Into how many parts its index is divided."""
+        """Return the number of parts of the index."""
         return self.snapshot.parts or count_parts(self.store, self.snapshot.index)
 
     @cached_property
     def schema(self) -> RowSchema:
-        """The columns of its rows, as one of its shards has them.
+        """Return the columns of the rows, read from the first shard.
 
-        Where it has none, the table's columns and the recipe say what rows would have.
+        If the snapshot has no shards, the columns come from the table and the recipe.
         """
         for shard in self.shards():
             if shard.parquet is not None:
@@ -105,59 +105,60 @@ class OpenSnapshot:
         return RowSchema(n_mels, n_frames, labels, per_channel)
 
     def shards(self) -> Iterator[ShardSummary]:
-        """Read the summaries of its shards that hold rows, always in the same order."""
+        """Yield the summaries of the shards that hold rows, always in the same order."""
         return ordered_shards(self.store, self.snapshot.index)
 
     def knowing(self, totals: Totals, schema: RowSchema) -> OpenSnapshot:
-        """Take in what a run knows already of what it has just committed."""
+        """Set totals and schema that a run already knows; return this snapshot."""
         vars(self).update(totals=totals, schema=schema)
         return self
 
     def require_agreement(self) -> None:
-        """See that the table's log and the index agree; else ``DatasetError``."""
+        """Raise ``DatasetError`` if the table's log and the index list different files."""
         table = open_table(self.store)
         files = {name for name, _, _ in table_files(table)} if table else set()
         require_consistent(self.store, self.snapshot.index, files)
 
     def base(self) -> Base:
-        """Give it as what a job starts from that changes no configuration."""
+        """Return the snapshot as the base of a job that does not change the configuration."""
         snapshot = self.snapshot
         return Base(snapshot.version, snapshot.index, self.parts, snapshot.listed_ms)
 
     def write_card(self) -> None:
-        """Write its side files: the card and its like."""
+        """Write the side files: the card and other descriptions."""
         write_card(self.store, self.snapshot, self.totals, self.schema)
 
     def stale_files(self) -> list[str]:
-        """Name the side files that do not describe it."""
+        """Return the names of side files that are missing or describe another snapshot."""
         return stale_files(self.store, self.snapshot, self.schema)
 
     def mend_side_files(self) -> None:
-        """Write its side files anew where they do not describe it.
+        """Write the side files again if any of them is missing or describes another snapshot.
 
-        A run that was killed after its commit has not written them, or not all of them.
+        A run that was killed after its commit has not written all of them.
         """
         if self.stale_files():
             self.write_card()
 
     def has_own_features(self) -> bool:
-        """Whether this version of melmill would compute the same rows from its recipe."""
+        """Return whether this version of melmill would compute the same rows from the recipe."""
         return self.recipe.features().canonical() == self.snapshot.features
 
     def require_own_features(self) -> None:
-        """See that this version of melmill made its rows; else ``DatasetError``."""
+        """Raise ``DatasetError`` if this version of melmill would compute other rows."""
         if not self.has_own_features():
             raise DatasetError(
                 f"{self.store.root}: was made by another version of melmill; refresh it first"
             )
 
     def job(self, operation: str) -> ExtractJob:
-        """Give the job that writes its rows again as they are.
+        """Return the job that writes the same rows to new files.
 
         Raises
         ------
         DatasetError
-            They were computed by another version of the extractor, whose name they must not get.
+            The rows were computed by another version of the extractor; the new files must not be
+            marked with the current version.
         """
         self.require_own_features()
         catalogue = self.snapshot.catalogue
@@ -177,7 +178,7 @@ class OpenSnapshot:
 
 
 def start_from(job: ExtractJob, current: OpenSnapshot, configuration: dict[str, Any]) -> ExtractJob:
-    """Make of an extraction the refresh that starts from a snapshot."""
+    """Return the job of an extraction as a refresh that starts from a snapshot."""
     current.require_agreement()
     snapshot, before = current.snapshot, current.snapshot.configuration
     base = replace(
@@ -186,19 +187,19 @@ def start_from(job: ExtractJob, current: OpenSnapshot, configuration: dict[str, 
         same_files=_same_files(job, before, configuration),
         same_split=before.get("split") == configuration["split"],
         max_seconds=3600 * before.get("limits", {}).get("max_duration_hours", 0.0),
-        configured=_made_with(before) == _made_with(configuration),
+        configured=_row_sections(before) == _row_sections(configuration),
         damaged=before.get("limits", {}).get("damaged", "fail"),
     )
     return in_its_staging(replace(job, base=base, taken_down=snapshot.taken_down))
 
 
 def in_its_staging(job: ExtractJob) -> ExtractJob:
-    """Let a job write its scratch files into its own staging folder."""
+    """Return the job with its scratch files in its own staging folder."""
     return replace(job, store=replace(job.store, scratch_folder=f"{job.staging}/scratch"))
 
 
-def _made_with(configuration: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what no row depends on, nor whether a recording is in."""
+def _row_sections(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Return the sections that decide which recordings and rows are in a dataset."""
     return {k: v for k, v in configuration.items() if k not in ("refresh", "retention")}
 
 
@@ -210,5 +211,5 @@ def _same_files(job: ExtractJob, before: dict[str, Any], now: dict[str, Any]) ->
 
 
 def _as_written(output: dict[str, Any], key: str) -> Any:
-    # Parquet is written whether it is asked for or not.
+    # Parquet is always written, even if the recipe does not list it.
     return {*output.get(key, ()), "parquet"} if key == "formats" else output.get(key)

@@ -1,13 +1,14 @@
-"""The reference that a dataset's rows are held against: librosa, on the whole recording.
+"""The reference for a dataset's rows: librosa, applied to the whole recording.
 
-Nothing here runs in a worker. Only decoding is melmill's own (libsndfile and FFmpeg): the mix,
-the conversion of the sample rate, the spectrum, the bands and the logarithm are librosa's.
+This module does not run in workers. Only the decoding is melmill's (libsndfile and FFmpeg).
+librosa does the mix, the sample rate conversion, the spectrum, the bands and the logarithm.
 
-How far rows may be off follows from float32, value by value (``tests/features/test_mel.py`` derives
-it). We transform in single precision, which adds to each bin of a spectrum an error of float32's
-epsilon times the loudest bin, however quiet the bin is; and a resampled sample has float32
-rounding of its own. A mel value is then right to 1e-4 of itself and to what its band sums of
-these errors. In decibels this is thousandths where there is sound, and much far below it.
+The tolerance of each value follows from float32 (``tests/features/test_mel.py`` derives it). The
+transform is in single precision. This adds to each bin of a spectrum an error of float32's epsilon
+times the loudest bin, however quiet the bin itself is. Resampled samples have float32 rounding
+errors, too. The tolerance of a mel value is therefore 1e-4 of the value, plus the sum of these
+errors over its band. In decibels, this is some thousandths where there is sound, and much more far
+below the sound.
 """
 
 from __future__ import annotations
@@ -31,24 +32,25 @@ Samples = npt.NDArray[np.float32]
 
 _BLOCK_FRAMES = 1 << 16
 
-#: Error of a sample of a block, beside soxr's of the whole, to its peak: measured up to 4.8e-7.
+#: The error of a sample that is resampled in blocks, relative to the peak and to a resampling of
+#: the whole recording by soxr: measured up to 4.8e-7.
 _RESAMPLED_EPSILON = 6e-7
 
-#: Of a mel value, to itself; and how far apart two ways to take a logarithm of it may be.
+#: The relative error of a mel value, and of its logarithm computed in two ways.
 _RELATIVE = 1e-4
 
-#: What a factor of e is in the unit of the logarithm.
+#: A factor of e in the unit of the logarithm.
 _UNITS = {"db": 10 / np.log(10), "ln": 1.0, "log10": 1 / np.log(10), "none": 0.0}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expected:
-    """What the reference says of a row.
+    """The reference values of a row.
 
     Attributes
     ----------
     mel, tolerance : float64 [n_mels, frames]
-        In the unit of the recipe's logarithm.
+        The values and their tolerances, in the unit of the recipe's logarithm.
     """
 
     mel: npt.NDArray[np.float64]
@@ -56,12 +58,12 @@ class Expected:
 
 
 def reference_samples(source: StoredObject, audio: AudioInfo, features: FeatureSpec) -> Samples:
-    """Decode a whole recording, mix it, and resample it whole.
+    """Decode a whole recording, mix it, and resample it in a single call.
 
     Returns
     -------
-    float32 [rows' channels, samples]
-        At the target rate.
+    float32 [channels of the rows, samples]
+        The samples at the target sample rate.
 
     Raises
     ------
@@ -92,12 +94,12 @@ def _mix(block: Samples, policy: ChannelPolicy) -> Samples:
 def reference_row(
     samples: Samples, start: int, valid: int, chunk_index: int, features: FeatureSpec, rate_hz: int
 ) -> Expected:
-    """Compute what a row holds, from one channel of :func:`reference_samples`.
+    """Return a row's reference values, from a channel of :func:`reference_samples`.
 
     Parameters
     ----------
     samples : float32 [samples]
-        One channel of the recording.
+        A channel of the recording.
     start, valid, chunk_index
         The row's ``start_sample``, ``valid_samples`` and ``chunk_index``.
     features
@@ -107,7 +109,7 @@ def reference_row(
     """
     chunk = samples[start : start + valid, None]
     if len(chunk) < features.chunk.length:
-        # Only a recording or segment that is shorter than a chunk may be repeated.
+        # Only a recording or segment that is shorter than a chunk may be filled by repetition.
         chunk = (fill_short if chunk_index == 0 else pad_chunk)(chunk, features.chunk)
     mel, error = _mel(chunk[:, 0], features, resampled=rate_hz != features.sample_rate_hz)
     expected = _logarithm(mel, features.mel)
@@ -119,10 +121,10 @@ def reference_row(
 
 
 def _mel(chunk: Samples, features: FeatureSpec, *, resampled: bool) -> tuple[Any, Any]:
-    """Compute bare mel values, and how far ours may be off."""
+    """Return mel values before the logarithm, and their tolerance."""
     spec, rate_hz = features.mel, features.sample_rate_hz
     if spec.center:
-        # librosa 0.11 mirrors the very last sample of some chunks wrong: pad them before.
+        # librosa 0.11 mirrors the last sample of some chunks incorrectly: pad the chunk first.
         chunk = np.pad(chunk, spec.n_fft // 2, mode=spec.pad_mode)
     names = ("n_fft", "win_length", "hop_length", "window")
     frames: dict[str, Any] = {name: getattr(spec, name) for name in names}

@@ -1,4 +1,4 @@
-"""What a person reads, and what a script reads, of a snapshot's totals."""
+"""A snapshot's totals, as text for people and as JSON for scripts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from melmill.transforms.snapshot.totals import Totals
 
 
 def totals_json(totals: Totals) -> dict[str, Any]:
-    """Give a snapshot's totals as plain values."""
+    """Return a snapshot's totals as plain values."""
     return {
         "recordings": dict(totals.recordings),
         "hours": totals.seconds / 3600,
@@ -28,7 +28,7 @@ def totals_json(totals: Totals) -> dict[str, Any]:
 
 
 def totals_lines(totals: Totals) -> list[str]:
-    """Say what a snapshot holds, a line a thing."""
+    """Return lines about what a snapshot holds."""
     from melmill.transforms.snapshot.card import balance_lines, label_balance
 
     number = totals.recordings
@@ -49,7 +49,7 @@ def totals_lines(totals: Totals) -> list[str]:
 
 
 def failure_lines(totals: Totals) -> list[str]:
-    """Say which recordings failed and why."""
+    """Return lines about which recordings failed, and why."""
     lines = []
     for cause, number in totals.failures.most_common():
         lines.append(f"  {number:,} failed: {cause}")

@@ -1,4 +1,4 @@
-"""Reads a dataset again and compares everything with what was promised of it."""
+"""Validation: read a dataset's files, and compare them with the index, the log and checksums."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ _SHARDS_IN_FLIGHT = 256
 
 
 def validate(store: Store, workers: int, report: Callable[[int], None]) -> list[str]:
-    """Find what is wrong with the current snapshot.
+    """Return the faults of the current snapshot.
 
     Parameters
     ----------
     store
         The dataset.
     workers
-        Processes to read shards with; one is this process.
+        The number of processes that read shards; 1 for this process only.
     report
-        Called with the number of shards read so far.
+        A function that is called with the number of shards read so far.
 
     Returns
     -------
     list of str
-        Every fault, each naming the file; empty where there is none.
+        The faults, each with the name of the file; empty if there are none.
     """
     opened = OpenSnapshot.current(store)
     checks = (_check_log, _check_recordings, _check_side_files, _check_taken_down)
     faults = [fault for check in checks for fault in check(opened)]
     check = partial(check_shard, store=store, features=opened.snapshot.features)
-    for number, found in enumerate(_check_shards(check, workers, opened), 1):
-        faults += found
+    for number, shard_faults in enumerate(_check_shards(check, workers, opened), 1):
+        faults += shard_faults
         report(number)
     return faults
 
@@ -71,7 +71,7 @@ def _map_bounded(
     check: Callable[[ShardSummary], list[str]],
     opened: OpenSnapshot,
 ) -> Iterator[list[str]]:
-    # The pool's own map would take in every shard of the dataset at once.
+    # The pool's own map would load all shard summaries of the dataset at once.
     waiting = []
     for shard in opened.shards():
         waiting.append(pool.submit(check, shard))
@@ -99,11 +99,11 @@ def _check_recordings(opened: OpenSnapshot) -> Iterator[str]:
     store, index = opened.store, opened.snapshot.index
     recordings = read_index(store, index, "recordings", ["status"])
     failed = sum(recording["status"] in ("failed", "partial") for recording in recordings)
-    yield from (f"index: {said}" for said in row_differences(store, index))
+    yield from (f"index: {difference}" for difference in row_differences(store, index))
     failures = sum(1 for _ in read_index(store, index, "failures", ["recording_id"]))
     if failed != failures:
         yield (
-            f"index: {failed} recordings failed or are partial, and the failures table has "
+            f"index: {failed} recordings failed or are partial, but the failures table has "
             f"{failures} rows"
         )
 
@@ -111,8 +111,8 @@ def _check_recordings(opened: OpenSnapshot) -> Iterator[str]:
 def _check_side_files(opened: OpenSnapshot) -> Iterator[str]:
     for name in opened.stale_files():
         yield (
-            f"{name}: is missing, or describes another snapshot than version "
-            f"{opened.snapshot.version}; the next refresh writes it anew"
+            f"{name}: is missing, or does not describe version {opened.snapshot.version}; the "
+            "next refresh writes it again"
         )
 
 
@@ -124,7 +124,7 @@ def _check_taken_down(opened: OpenSnapshot) -> Iterator[str]:
 
 
 def check_shard(shard: ShardSummary, *, store: Store, features: str) -> list[str]:
-    """Read a shard's files and find what is wrong with them."""
+    """Read a shard's files, and return their faults."""
     faults: list[str] = []
     for file, check in ((shard.parquet, _check_parquet), (shard.tfrecord, _check_tfrecord)):
         if file is not None:
@@ -140,9 +140,9 @@ def _check_file(store: Store, file: FileEntry) -> Iterator[str]:
     with store.open(file.name) as opened:
         size, checksum = _digest(opened)
     if size != file.size_bytes:
-        yield f"{file.name}: {size} bytes, and {file.size_bytes} were written"
+        yield f"{file.name}: has {size} bytes, but {file.size_bytes} were written"
     elif checksum != file.sha256:
-        yield f"{file.name}: SHA-256 {checksum}, and {file.sha256} was written"
+        yield f"{file.name}: has SHA-256 {checksum}, but {file.sha256} was written"
 
 
 def _digest(file: IO[bytes]) -> tuple[int, str]:
@@ -158,25 +158,25 @@ def _check_parquet(store: Store, shard: ShardSummary, features: str) -> Iterator
     with store.open(name) as file:
         _, metadata = read_schema(file)
     if metadata.get("melmill.features") != features:
-        yield f"{name}: made with another feature configuration than the snapshot's"
+        yield f"{name}: its feature configuration differs from the snapshot's"
     rows = 0
-    held: dict[str, RecordingRows] = {}
+    stored: dict[str, RecordingRows] = {}
     with store.open(name) as file:
         for batch in read_rows(file):
             if not np.isfinite(batch.mel).all():
                 yield f"{name}: mel is not finite in rows {rows} to {rows + batch.rows - 1}"
             rows += batch.rows
             for part in held_recordings(batch):
-                known = held.get(part.recording_id)
-                held[part.recording_id] = add_rows(known, part) if known else part
+                known = stored.get(part.recording_id)
+                stored[part.recording_id] = add_rows(known, part) if known else part
     if rows != shard.rows:
-        yield f"{name}: {rows} rows, and {shard.rows} were written"
-    said = {entry.recording_id: entry for entry in shard.recordings}
-    for recording_id in sorted(said.keys() | held.keys()):
-        if not is_same(held.get(recording_id), said.get(recording_id)):
+        yield f"{name}: has {rows} rows, but {shard.rows} were written"
+    indexed = {entry.recording_id: entry for entry in shard.recordings}
+    for recording_id in sorted(indexed.keys() | stored.keys()):
+        if not is_same(stored.get(recording_id), indexed.get(recording_id)):
             yield (
-                f"{name}: holds {_rows(held.get(recording_id))} of recording {recording_id}, and "
-                f"the index says {_rows(said.get(recording_id))}"
+                f"{name}: holds {_rows(stored.get(recording_id))} of recording {recording_id}, "
+                f"but the index lists {_rows(indexed.get(recording_id))}"
             )
 
 
@@ -193,8 +193,8 @@ def _check_tfrecord(store: Store, shard: ShardSummary, features: str) -> Iterato
         rows = (row for batch in batches for row in encode_examples(batch, schema))
         for number, (row, record) in enumerate(zip_longest(rows, read_records(twin))):
             if row is None or record is None:
-                yield f"{name}: its rows are not as many as those of {parquet}"
+                yield f"{name}: its number of rows differs from {parquet}"
                 return
             if row != record:
-                yield f"{name}: record {number} is not row {number} of {parquet}"
+                yield f"{name}: record {number} differs from row {number} of {parquet}"
                 return

@@ -1,4 +1,4 @@
-"""Computes some rows of a dataset again by the reference, and says how far they are off."""
+"""Verification: recompute some rows of a dataset with the reference, and compare them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from melmill.transforms.snapshot.totals import ordered_shards
 from melmill.transforms.store.folders import Store
 from melmill.transforms.store.objects import StoredObject
 
-#: The reference holds a whole recording: 1 GiB as decoded and mixed, an hour and a half of
-#: 44.1 kHz.
+#: The reference keeps a whole recording in memory: 1 GiB when decoded and mixed, which is an hour
+#: and a half at 44.1 kHz.
 MAX_SAMPLES = 1 << 28
 
 StorageOptions = tuple[tuple[str, object], ...]
@@ -32,7 +32,7 @@ StorageOptions = tuple[tuple[str, object], ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampledRow:
-    """A row of the dataset that is computed again."""
+    """A row of the dataset that is recomputed."""
 
     recording_id: str
     uri: str
@@ -45,16 +45,16 @@ class SampledRow:
 
 @dataclass(slots=True)
 class FormatResult:
-    """How far the rows of one format are off.
+    """The differences between the dataset and the reference, for one audio format.
 
     Attributes
     ----------
     rows, beyond
-        Rows compared, and those of them that are beyond the tolerance.
+        The number of rows that were compared, and of rows that exceed the tolerance.
     largest, mean
-        Absolute difference of a value, in the unit of the recipe's logarithm.
+        The largest and the mean absolute difference, in the unit of the recipe's logarithm.
     tolerance_share
-        The largest share of its tolerance that a value's difference is.
+        The largest ratio of a value's difference to its tolerance.
     """
 
     rows: int = 0
@@ -64,7 +64,7 @@ class FormatResult:
     tolerance_share: float = 0.0
 
     def add(self, difference: Any, share: float) -> None:
-        """Take in a row."""
+        """Add the differences of a row."""
         self.mean += (float(difference.mean()) - self.mean) / (self.rows + 1)
         self.rows += 1
         self.beyond += share > 1
@@ -74,22 +74,23 @@ class FormatResult:
 
 @dataclass(slots=True)
 class Verification:
-    """What was found.
+    """The result of a verification.
 
     Attributes
     ----------
     version
-        The snapshot's.
+        The snapshot's version.
     unit
-        Of the differences.
+        The unit of the differences.
     formats
-        Results by ``container/codec``.
+        The results by ``container/codec``.
     beyond
-        Rows beyond the tolerance: ``uri``, ``chunk_index``, ``channel``, ``largest``.
+        The rows that exceed the tolerance: ``uri``, ``chunk_index``, ``channel``, ``largest``.
     skipped
-        Numbers of rows that were not compared, by reason and then by URI.
+        The numbers of rows that were not compared, by reason and then by URI.
     failed
-        Numbers of rows that have no source to be right by, though it should be there; likewise.
+        The numbers of rows whose source could not be used although it should exist, by reason and
+        then by URI.
     """
 
     version: int
@@ -101,12 +102,12 @@ class Verification:
 
     @property
     def rows(self) -> int:
-        """Number of rows that were compared."""
+        """Return the number of rows that were compared."""
         return sum(result.rows for result in self.formats.values())
 
     @property
     def passed(self) -> bool:
-        """Whether rows were compared, all are within the tolerance, and none failed."""
+        """Return whether rows were compared, all are within the tolerance, and none failed."""
         return self.rows > 0 and not self.beyond and not self.failed
 
 
@@ -117,20 +118,20 @@ def verify(
     report: Callable[[int], None],
     catalogue_options: StorageOptions = (),
 ) -> Verification:
-    """Compute a random sample of a snapshot's rows again from their recordings.
+    """Recompute a random sample of a snapshot's rows from their recordings, and compare them.
 
     Parameters
     ----------
     store
         The dataset.
     sample
-        Number of rows, drawn uniformly; all rows where the dataset has fewer.
+        The number of rows to draw uniformly; all rows if the dataset has fewer.
     seed
-        Seed of the draw.
+        The seed of the draw.
     report
-        Called with the number of rows that are done.
+        A function that is called with the number of finished rows.
     catalogue_options
-        What the recordings' store is opened with.
+        Options of fsspec for the recordings' store.
 
     Raises
     ------
@@ -140,7 +141,7 @@ def verify(
     opened = OpenSnapshot.current(store)
     opened.require_own_features()
     snapshot, features = opened.snapshot, opened.recipe.features()
-    found = Verification(snapshot.version, features.mel.log.kind)
+    result = Verification(snapshot.version, features.mel.log.kind)
     rows = defaultdict(list)
     for row in sample_rows(store, snapshot, sample, seed):
         rows[row.recording_id].append(row)
@@ -148,16 +149,17 @@ def verify(
     for entry in read_index(store, snapshot.index, "recordings"):
         if sampled := rows.pop(entry["recording_id"], None):
             source = StoredObject(entry["uri"], storage_options=catalogue_options)
-            _verify_recording(sampled, entry, source, features, found)
+            _verify_recording(sampled, entry, source, features, result)
             done += len(sampled)
             report(done)
-    for left in rows.values():
-        found.failed["the index does not hold the recording"][left[0].uri] = len(left)
-    return found
+    for unmatched in rows.values():
+        uri = unmatched[0].uri
+        result.failed["the index does not hold the recording"][uri] = len(unmatched)
+    return result
 
 
 def sample_rows(store: Store, snapshot: Snapshot, sample: int, seed: int) -> Iterator[SampledRow]:
-    """Draw rows uniformly, and read only the row groups that hold them."""
+    """Yield rows that are drawn uniformly; reads only the row groups that hold them."""
     shards = [(s.parquet.name, s.rows) for s in ordered_shards(store, snapshot.index) if s.parquet]
     total = sum(rows for _, rows in shards)
     draw = np.random.default_rng(seed)
@@ -176,8 +178,8 @@ def _read_chosen(file: IO[bytes], chosen: npt.NDArray[np.int64]) -> Iterator[Sam
     lengths = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     borders = np.cumsum([0, *lengths])
     groups = np.searchsorted(borders, chosen, side="right") - 1
-    wanted = [int(group) for group in np.unique(groups)]
-    for group, batch in zip(wanted, read_rows(file, wanted), strict=True):
+    unique_groups = [int(group) for group in np.unique(groups)]
+    for group, batch in zip(unique_groups, read_rows(file, unique_groups), strict=True):
         for row in chosen[groups == group] - borders[group]:
             columns = {name: values[row] for name, values in batch.columns.items()}
             yield SampledRow(
@@ -196,7 +198,7 @@ def _verify_recording(
     entry: Mapping[str, Any],
     source: StoredObject,
     features: FeatureSpec,
-    found: Verification,
+    result: Verification,
 ) -> None:
     from melmill.pipelines.snapshots.reference import (  # imports librosa
         reference_row,
@@ -208,24 +210,25 @@ def _verify_recording(
         *(entry[name] for name in ("sample_rate_hz", "channels", "frames")),
     )
     if reason := _reason_to_skip(audio, entry["fingerprint"], source, features):
-        found.skipped[reason][source.uri] = len(rows)
+        result.skipped[reason][source.uri] = len(rows)
         return
     try:
         samples = reference_samples(source, audio, features)
     except RecordingError as error:
-        # Its fingerprint is that of the rows: unless the store is at fault, they were made of it.
-        outcome = found.skipped if error.cause in TRANSIENT_CAUSES else found.failed
+        # The fingerprint matches, so the rows were made from this file: an error that is not
+        # temporary means that the dataset or this version of melmill is wrong.
+        outcome = result.skipped if error.cause in TRANSIENT_CAUSES else result.failed
         outcome[f"the source cannot be read: {error.message}"][source.uri] = len(rows)
         return
     for row in rows:
         place = row.start_sample, row.valid_samples, row.chunk_index
-        wanted = reference_row(samples[row.channel], *place, features, audio.sample_rate_hz)
-        difference = np.nan_to_num(np.abs(row.mel - wanted.mel), nan=np.inf)
-        share = float((difference / np.maximum(wanted.tolerance, 1e-30)).max())
-        found.formats[f"{audio.container}/{audio.codec}"].add(difference, share)
+        expected = reference_row(samples[row.channel], *place, features, audio.sample_rate_hz)
+        difference = np.nan_to_num(np.abs(row.mel - expected.mel), nan=np.inf)
+        share = float((difference / np.maximum(expected.tolerance, 1e-30)).max())
+        result.formats[f"{audio.container}/{audio.codec}"].add(difference, share)
         if share > 1:
-            named = {"uri": source.uri, "chunk_index": row.chunk_index, "channel": row.channel}
-            found.beyond.append(named | {"largest": float(difference.max())})
+            where = {"uri": source.uri, "chunk_index": row.chunk_index, "channel": row.channel}
+            result.beyond.append(where | {"largest": float(difference.max())})
 
 
 def _reason_to_skip(
@@ -233,9 +236,9 @@ def _reason_to_skip(
 ) -> str:
     rates = audio.sample_rate_hz, features.sample_rate_hz
     if drifts(*rates):
-        return f"from {rates[0]} to {rates[1]} Hz soxr's position drifts, so librosa's differs"
+        return f"from {rates[0]} to {rates[1]} Hz soxr's position drifts: librosa's result differs"
     if audio.frames * (audio.channels if features.channels == "each" else 1) > MAX_SAMPLES:
-        return f"longer than {MAX_SAMPLES:,} samples, which the reference would hold in memory"
+        return f"longer than {MAX_SAMPLES:,} samples, too large for the reference's memory"
     try:
         _, current = source.stat()
     except RecordingError as error:

@@ -333,7 +333,7 @@ def test_the_command_ends_with_1_where_too_many_failed(songs: Path, tmp_path: Pa
     add_bad_songs(songs, 2)
     done = melmill("extract", songs, tmp_path / "out", "--workers=1", "--quiet")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "nothing was committed. Every failure is in" in done.stderr
+    assert "nothing was committed. All failures are listed in" in done.stderr
     assert "Traceback" not in done.stderr
 
 

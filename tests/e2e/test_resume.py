@@ -202,7 +202,7 @@ def test_a_run_outlives_a_killed_worker(songs, dataset, tmp_path):
     assert status == 0, complained
     assert said.startswith("Committed version 0")
     assert "a worker process ended with status" in complained
-    assert "starting again" in complained
+    assert "; retrying" in complained
     assert "Traceback" not in complained
     assert_same_dataset(folder, dataset)
     assert identities(folder, kept) == kept
@@ -248,7 +248,7 @@ def test_an_interrupted_run_says_so_and_leaves_no_process(songs, tmp_path, group
     assert status == 130
     assert said == ""
     assert complained == (
-        "melmill: interrupted; what is finished stays, the same command goes on from it\n"
+        "melmill: interrupted; finished work is kept, run the same command again to continue\n"
     )
     assert_nothing_to_see(folder)
     assert receipts(folder)

@@ -32,7 +32,7 @@ def test_a_script_says_yes_before_anything_is_erased(folder: Path) -> None:
     uri = min(before)
     refused = melmill("takedown", dataset, uri, stdin=subprocess.DEVNULL)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert "Nobody is there to ask" in refused.stderr
+    assert "There is no terminal to ask: add --yes" in refused.stderr
     assert "--yes" in refused.stderr
     assert statuses_of(dataset) == before
     # What the message says to do.

@@ -154,7 +154,7 @@ def test_an_override_without_key_or_value_is_refused(override: str) -> None:
 
 
 def test_an_override_below_a_value_is_refused(recipe: Recipe) -> None:
-    with pytest.raises(ConfigError, match=r"--set mel\.n_mels\.x=3: n_mels is no section"):
+    with pytest.raises(ConfigError, match=r"--set mel\.n_mels\.x=3: n_mels is not a section"):
         load_config(recipe("mel: {n_mels: 32}"), ["mel.n_mels.x=3"])
 
 
@@ -179,7 +179,7 @@ def test_what_is_not_yaml_is_refused(recipe: Recipe, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["- mel", "mel", "3"])
 def test_what_is_not_a_mapping_is_refused(recipe: Recipe, text: str) -> None:
-    with pytest.raises(ConfigError, match="a mapping of sections is needed"):
+    with pytest.raises(ConfigError, match="must be a mapping of sections"):
         load_config(recipe(text))
 
 
@@ -200,7 +200,8 @@ def test_bytes_that_are_not_text_are_refused(tmp_path: Path) -> None:
 def test_a_key_that_stands_twice_is_named_with_its_line(
     recipe: Recipe, text: str, key: str, line: int
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"(?s){key}: stands twice.*recipe\.yaml.*line {line}\b"):
+    message = rf"(?s){key}: appears twice.*recipe\.yaml.*line {line}\b"
+    with pytest.raises(ConfigError, match=message):
         load_config(recipe(text))
 
 
@@ -286,7 +287,7 @@ def test_splits_that_no_loader_could_name_are_refused(name: str) -> None:
         (["split.fractions={train: 0.8}"], 'split.fractions: {"train": 0.8}: must sum to 1, not'),
         (["split.by=group"], "split.group: null: split.by is group: name the label column"),
         (["split.group=album"], "split.by: 'auto': must be group, since split.group names"),
-        (["catalogue.extensions=[]"], "catalogue.extensions: []: must name at least one"),
+        (["catalogue.extensions=[]"], "catalogue.extensions: []: must name at least one extension"),
         (
             ["output.resolution=1/64", "mel.log.kind=none", "mel.log.top_db=null"],
             "output.resolution: 0.015625: must be exact where mel.log.kind is none",

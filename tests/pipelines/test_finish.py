@@ -41,7 +41,8 @@ def test_another_runs_commit_is_not_replaced(
         attempt=made.run if launched_before else "0123456789abcdef-" + "0" * 32,
     )
     job.store.put(f"{job.staging}/made/{'0' * 32}.json", b'{"index": "none"}')
-    with pytest.raises(DatasetError, match=r"was at version -1 .* is at 0 now; nothing was commit"):
+    message = r"was at version -1 .* is at version 0 now; nothing was commit"
+    with pytest.raises(DatasetError, match=message):
         commit_index("0" * 32, job, CONFIGURATION, began_with=-1)
     assert not (tmp_path / "set" / "staging").exists()
     assert extract_here(songs, tmp_path / "set").snapshot == made

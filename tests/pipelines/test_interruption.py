@@ -127,7 +127,7 @@ def check_end(
     assert said == ""
     lines = [line for line in complained.splitlines() if not line.startswith(f"{name}: ")]
     assert lines == [
-        f"melmill: {WORDS[number]}; what is finished stays, the same command goes on from it"
+        f"melmill: {WORDS[number]}; finished work is kept, run the same command again to continue"
     ]
     assert alive == []
 

@@ -511,7 +511,7 @@ class DatasetMachine(RuleBasedStateMachine):
             faults = validate(store, 1, lambda number: None)
             # What a run that was killed behind its commit left is named, and mended by the next.
             if self.may_be_stale:
-                faults = [one for one in faults if "the next refresh writes it anew" not in one]
+                faults = [one for one in faults if "the next refresh writes it again" not in one]
             assert faults == []
             list_files(store, require_snapshot(store))
             assert len(list(self.dataset.rglob("mine.wav"))) == 4

@@ -471,6 +471,6 @@ def test_what_fails_after_the_commit_is_no_conflict(
             refresh_here(songs, dataset)
     missing = faults(dataset)
     assert missing
-    assert all("the next refresh writes it anew" in fault for fault in missing)
+    assert all("the next refresh writes it again" in fault for fault in missing)
     assert not refresh_here(songs, dataset).committed
     assert faults(dataset) == []

@@ -440,7 +440,7 @@ def test_an_export_of_a_dataset_that_cannot_be_told_warns(
 ) -> None:
     (dataset / "runs").write_text("not a folder")
     export(ExportJob(store, "", Store(str(dataset.parent / "view")), "numpy", "songs"), here())
-    assert "cannot be told of this export, which no takedown will name" in caplog.text
+    assert "this export cannot be recorded, so no takedown will list it" in caplog.text
     assert takedown(store, ["1.wav"]).exports == ()
 
 

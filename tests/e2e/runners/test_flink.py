@@ -168,16 +168,16 @@ def test_the_job_finishes_with_every_row_once(
             ["--runner=flink", "--flink_master=localhost:9"],
             "--flink_master localhost:9: no Flink answers there",
         ),
-        (["--runner=flink"], "--runner flink: where is it?"),
-        (["--runner=flink", "--job_endpoint=8099"], "--job_endpoint 8099: not HOST:PORT"),
+        (["--runner=flink"], "--runner flink: no cluster is given"),
+        (["--runner=flink", "--job_endpoint=8099"], "--job_endpoint 8099: must be HOST:PORT"),
         (
             ["--runner=flink", "--flink_master=localhost:8099"],
             "--flink_master localhost:8099: no Flink answers there",
         ),
         (
             ["--runner=flink", "--flink_master=localhost:8081", "--flink_version=2.0"],
-            "--flink_version 2.0: the cluster at localhost:8081 is Flink 1.19.0; leave the option "
-            "out, or say 1.19",
+            "--flink_version 2.0: the cluster at localhost:8081 is Flink 1.19.0; remove the "
+            "option, or set it to 1.19",
         ),
     ],
 )
@@ -207,6 +207,6 @@ def test_a_job_server_of_another_flink_is_refused(
         f"--flink_job_server_jar={jar}",
     )
     assert done.returncode == 2
-    assert "built with Flink 1.17.2, and the cluster at localhost:8081 is Flink 1.19.0" in (
+    assert "built with Flink 1.17.2, but the cluster at localhost:8081 is Flink 1.19.0" in (
         done.stderr
     )
