@@ -38,7 +38,8 @@ _ADVICE = (
     (
         re.compile(r"No module named 'melmill\b"),
         "the workers have no melmill; give it to them with --setup_file=./setup.py (from its "
-        "source folder), or with an image in which it is installed (docs/runners.md)",
+        "source folder), or with an image in which it is installed (docs/runners.md); workers on "
+        "this machine need it installed: pip install . (in its source folder)",
     ),
     (
         re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'"),

@@ -13,9 +13,12 @@ import pytest
 from melmill.pipelines.cli import pipeline_texts as present
 from melmill.pipelines.extract import Extraction
 from melmill.pipelines.run.counters import Distribution, RunMetrics
+from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.pipelines.snapshots.summary import failure_lines, totals_lines
+from melmill.transforms.rows.schema import RowSchema
 from melmill.transforms.snapshot.delta import Snapshot
 from melmill.transforms.snapshot.totals import SplitContent, Totals
+from melmill.transforms.store.folders import Store
 from tests import signals
 from tests.pipeline_runs import extract_here
 
@@ -62,7 +65,8 @@ METRICS = RunMetrics(
 
 def extraction(committed: bool = True) -> Extraction:
     snapshot = Snapshot(3, "index", {}, "/songs", "{}")
-    return Extraction(snapshot, totals(), committed, {}, False, (128, 130), METRICS)
+    opened = OpenSnapshot(Store("out"), snapshot).knowing(totals(), RowSchema(128, 130))
+    return Extraction(opened, committed, {}, False, (128, 130), METRICS)
 
 
 def test_a_commit_is_told_with_its_version() -> None:

@@ -191,10 +191,10 @@ def test_a_list_that_is_missing_or_damaged_stops_everything(
         path.unlink(missing_ok=True)
         if content is not None:
             path.write_bytes(content)
-        with pytest.raises(DatasetError, match="restore it from a backup"):
+        with pytest.raises(DatasetError, match="restore the file from a backup"):
             read_left_out(store, require_snapshot(store).taken_down)
     faults = validate(store, 1, lambda number: None)
-    assert any("restore it from a backup" in fault for fault in faults)
+    assert any("restore the file from a backup" in fault for fault in faults)
 
 
 def test_a_list_of_an_older_format_is_read(store: Store) -> None:
