@@ -4,6 +4,7 @@
 FROM apache/beam_python3.11_sdk:2.77.0
 COPY setup.py pyproject.toml README.md LICENSE /opt/melmill/
 COPY melmill /opt/melmill/melmill
+COPY configs /opt/melmill/configs
 COPY pipelines /opt/melmill/pipelines
 COPY transforms /opt/melmill/transforms
 RUN pip install --no-cache-dir "/opt/melmill[s3,gcs,azure]"

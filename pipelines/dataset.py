@@ -31,6 +31,18 @@ from melmill.transforms.snapshot.card import FileLists, list_files, statistics
 from melmill.transforms.store.folders import Store, absolute_uri
 
 
+class _ExactRanges(pyarrow.fs.FSSpecHandler):
+    """Opens files of a store so that they read what Arrow asks for, and nothing ahead.
+
+    Arrow plans the ranges of a row group itself. What a client reads ahead is wasted, and still
+    pending when the interpreter ends.
+    """
+
+    def open_input_file(self, path: str) -> pa.PythonFile:
+        """Open a file to be read at any position."""
+        return pa.PythonFile(self.fs.open(path, mode="rb", cache_type="none"), mode="r")
+
+
 class Dataset:
     """A snapshot of a dataset: the current snapshot at the time of opening, or an earlier one.
 
@@ -172,7 +184,7 @@ class Dataset:
         if self._store.is_local:
             arrow_filesystem = pyarrow.fs.LocalFileSystem()
         else:
-            arrow_filesystem = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem))
+            arrow_filesystem = pyarrow.fs.PyFileSystem(_ExactRanges(filesystem))
         scan = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=verify)
         file_format = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=scan)
         fragments = [

@@ -81,7 +81,7 @@ def extract(
             single_writer=single_writer,
             progress=not quiet,
         ).extraction
-    _print_extraction(output, extraction, as_json)
+        _print_extraction(output, extraction, as_json)
 
 
 def _print_extraction(output: str, extraction: Extraction, as_json: bool) -> None:
@@ -169,9 +169,10 @@ def refresh(
         else:
             arguments |= {"metrics_file": metrics_file, "single_writer": single_writer}
             extraction = api.refresh(catalogue, dataset, **arguments).extraction
+            _print_refresh(dataset, extraction, as_json)
     if not plan:
-        _print_refresh(dataset, extraction, as_json)
-    elif as_json:
+        return
+    if as_json:
         print_json({"dataset": dataset, **planned})
     else:
         print(snapshot_texts.refresh_plan_text(dataset, planned))
@@ -252,10 +253,10 @@ def inspect(
 
     with reporting_errors():
         opened = OpenSnapshot.current(open_store(dataset, storage_option))
-    if as_json:
-        print_json(snapshot_texts.inspection_json(dataset, opened))
-    else:
-        print(snapshot_texts.inspection_text(dataset, opened))
+        if as_json:
+            print_json(snapshot_texts.inspection_json(dataset, opened))
+        else:
+            print(snapshot_texts.inspection_text(dataset, opened))
 
 
 @app.command()
@@ -388,7 +389,7 @@ def demo(
         api.read_recipe(None, formats)
         catalogue = make_demo_catalogue(folder / "songs", songs=songs)
         dataset = api.extract(catalogue, output, settings=formats, progress=not quiet)
-    _print_extraction(output, dataset.extraction, as_json)
+        _print_extraction(output, dataset.extraction, as_json)
 
 
 def main() -> None:

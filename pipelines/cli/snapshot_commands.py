@@ -110,10 +110,10 @@ def rollback(
 
     with reporting_errors():
         opened = run(open_store(dataset, storage_option), version)
-    if as_json:
-        print_json(snapshot_texts.snapshot_json(dataset, opened))
-    else:
-        print(snapshot_texts.rollback_text(dataset, version, opened))
+        if as_json:
+            print_json(snapshot_texts.snapshot_json(dataset, opened))
+        else:
+            print(snapshot_texts.rollback_text(dataset, version, opened))
 
 
 @app.command()

@@ -231,10 +231,11 @@ def test_every_harmed_file_is_named(copy):
 def test_inspect_names_a_damaged_shard(copy):
     for shard in copy.glob("split=*/*.parquet"):
         shard.write_bytes(b"")
-    done = melmill("inspect", copy)
-    assert done.returncode == 2
-    assert re.search(r"shard split=\w+/part-\w+\.parquet is damaged", done.stderr)
-    assert "Traceback" not in done.stderr
+    for command in (("inspect",), ("inspect", "--json")):
+        done = melmill(*command, copy)
+        assert done.returncode == 2
+        assert re.search(r"shard split=\w+/part-\w+\.parquet is damaged", done.stderr)
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("form", ["parquet", "tfrecord"])

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[3]
 
 def copy_source(folder: Path) -> Path:
     """Copy our source folder, since building leaves files in it; gives its ``setup.py``."""
-    for name in ("melmill", "pipelines", "transforms"):
+    for name in ("melmill", "configs", "pipelines", "transforms"):
         unwanted = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=unwanted, symlinks=True)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
