@@ -22,9 +22,14 @@ PORT = 50_000
 @pytest.fixture(scope="module")
 def bare_options(tmp_path_factory: pytest.TempPathFactory, beam_programs: Path) -> tuple[str, ...]:
     """Options for workers that have what melmill needs, but not melmill."""
+    folder = tmp_path_factory.mktemp("boot")
     python = make_bare_environment(tmp_path_factory.mktemp("bare"))
+    # Beam's boot program leaves its options in the folder that it is started in.
+    boot = folder / "boot"
+    boot.write_text(f'#!/bin/sh\ncd {folder} && exec {beam_programs / "beam-boot"} "$@"\n')
+    boot.chmod(0o755)
     path = f"{python.parent}:{beam_programs}:{os.environ['PATH']}"
-    environment = {"command": str(beam_programs / "beam-boot"), "env": {"PATH": path}}
+    environment = {"command": str(boot), "env": {"PATH": path}}
     return (
         *("--runner-config", str(RECIPE)),
         "--environment_cache_millis=60000",
