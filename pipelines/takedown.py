@@ -153,17 +153,17 @@ def _commit(
                 replaced[snapshot.index] = _rewrite_without(past, opened, match, jobs)
         announce_file(job, taken_down_name(listed))
         index = replaced.get(current.index, current.index)
+        rewritten = OpenSnapshot(store, replace(current, index=index))
         snapshot = replace(
-            current,
-            index=index,
+            rewritten.snapshot,
             operation="takedown",
-            statistics=OpenSnapshot(store, replace(current, index=index)).statistics,
+            statistics=rewritten.statistics,
             taken_down=write_taken_down(job.store, listed),
             replaced=replaced,
             run=job.attempt,
         )
         commit(store, snapshot, job.schema.table())
-    committed = OpenSnapshot.current(store)
+    committed = OpenSnapshot.committed(rewritten)
     committed.write_card()
     for rewrite_job in jobs.values():
         discard(rewrite_job)

@@ -104,7 +104,7 @@ def refresh(
         str | None,
         typer.Option(
             *("--recipe", "--config"),
-            metavar="FILE",
+            metavar="FILE|NAME",
             help="A new recipe; without this option, the recipe of the dataset.",
         ),
     ] = None,

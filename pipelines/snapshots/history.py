@@ -193,7 +193,7 @@ def rollback(store: Store, version: int) -> OpenSnapshot:
         replaced={},
     )
     commit(store, snapshot, past.schema.table())
-    committed = OpenSnapshot.current(store).knowing(past.totals, past.schema)
+    committed = OpenSnapshot.committed(past)
     committed.write_card()
     return committed
 

@@ -65,6 +65,17 @@ class OpenSnapshot:
         return opened
 
     @classmethod
+    def committed(cls, known: OpenSnapshot) -> OpenSnapshot:
+        """Open the current snapshot after a commit of the index that is known already.
+
+        What is known is not read again, unless another run has committed since.
+        """
+        current = cls.current(known.store)
+        if current.snapshot.index == known.snapshot.index:
+            current.knowing(known.totals, known.schema)
+        return current
+
+    @classmethod
     def past(cls, store: Store, version: int) -> OpenSnapshot:
         """Open an earlier snapshot; raise ``DatasetError`` if it is not kept."""
         require_reachable(store.root, store.storage_options, DatasetError)

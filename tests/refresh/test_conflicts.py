@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from deltalake import DeltaTable
@@ -184,3 +186,26 @@ def test_side_files_of_a_later_commit_are_not_overwritten(
     assert validate(Store(str(dataset)), 1, lambda number: None) == []
     card = (dataset / "README.md").read_text()
     assert f"{len(rows_of(dataset)):,} rows" in card
+
+
+def test_what_commits_after_a_rollback_is_not_described_by_it(
+    dataset: Path, songs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The card of the next snapshot would have had the statistics of the earlier version."""
+    from melmill.pipelines.snapshots import history
+
+    write_song(songs / "second.wav", 60)
+    refresh_here(songs, dataset)
+    write_song(songs / "third.wav", 61)
+    real = history.commit
+
+    def commit(*arguments: Any) -> int:
+        version = real(*arguments)
+        refresh_here(songs, dataset)
+        return version
+
+    monkeypatch.setattr(history, "commit", commit)
+    history.rollback(Store(str(dataset)), 0)
+    statistics = json.loads((dataset / "statistics.json").read_text())
+    rows = sum(split["rows"] for split in statistics["splits"].values())
+    assert rows == len(rows_of(dataset))
