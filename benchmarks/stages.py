@@ -22,6 +22,7 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 
 import numpy as np
 import psutil
+import soxr
 from baseline_decode import BLOCK_FRAMES, decode
 from measure import audio_files, cpu_of, describe_machine, interleave, median, print_table, spread
 
@@ -40,6 +41,7 @@ from melmill.transforms.store.objects import StoredObject
 FEATURES = FeatureSpec()
 ROW_GROUP_ROWS = 128
 MEMORY_BYTES = 1 << 30
+FEED_SAMPLES = 1 << 15
 
 #: Function that runs a stage and returns its CPU seconds.
 Run = Callable[[], float]
@@ -114,7 +116,17 @@ def resample_stages(songs: list[Song]) -> Iterator[Stage]:
     rate_hz, seconds = 44_100, 300.0
     rng = np.random.default_rng(0)
     mono = rng.normal(0, 0.1, (int(rate_hz * seconds), 1)).astype(np.float32)
-    yield Stage("resample 44.1 kHz: melmill", seconds, partial(cpu_only, partial(_resample, mono)))
+    for tool, function in (("soxr", _resample_at_once), ("melmill", _resample)):
+        run = partial(cpu_only, partial(function, mono))
+        yield Stage(f"resample 44.1 kHz: {tool}", seconds, run)
+
+
+def _resample_at_once(mono: np.ndarray) -> None:
+    """Convert without melmill's blocks, in pieces of the size that melmill passes to soxr."""
+    stream = soxr.ResampleStream(44_100, 22_050, 1, dtype="float32", quality="soxr_hq")
+    for start in range(0, len(mono), FEED_SAMPLES):
+        stream.resample_chunk(mono[start : start + FEED_SAMPLES])
+    stream.resample_chunk(mono[:0], last=True)
 
 
 def _resample(mono: np.ndarray) -> None:

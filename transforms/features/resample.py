@@ -28,9 +28,10 @@ Samples = npt.NDArray[np.float32]
 Quality = Literal["soxr_hq", "soxr_vhq"]
 
 #: Samples in a block at the higher of the two rates, rounded down to whole periods (at least
-#: one). A reset costs about 100 µs per block. With this length, all costs of blocks are 0.7 % of
-#: an extraction from FLAC. A span that begins within a block also converts the part of the block
-#: before it (six seconds on average, at 44.1 kHz) and discards the result.
+#: one). A reset and the samples around a block cost about 110 µs per block. With this length, that
+#: is at most 1 % of an extraction (``benchmarks/stages.py --stages resample``). A span that begins
+#: within a block also converts the part of the block before it (six seconds on average, at
+#: 44.1 kHz) and discards the result.
 BLOCK_SAMPLES = 1 << 19
 
 #: Source samples read before a block if the conversion does not lower the rate; otherwise
