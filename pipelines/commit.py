@@ -17,6 +17,7 @@ from melmill.pipelines.run.launch import not_shared
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.pipelines.snapshots.summary import failure_lines
 from melmill.transforms.core.errors import ConflictError, DatasetError
+from melmill.transforms.core.naming import number_of
 from melmill.transforms.index.tables import shard_names
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.shards.receipts import Made, read_made
@@ -327,7 +328,8 @@ def _check_failures(totals: Totals, job: ExtractJob, outcome: Outcome) -> None:
     allowed, index = job.limits.max_failure_ratio, outcome.index
     if totals.failure_ratio > allowed:
         raise TooManyFailuresError(
-            f"{totals.recordings['failed']:,} of {totals.recordings.total():,} recordings failed "
+            f"{totals.recordings['failed']:,} of "
+            f"{number_of(totals.recordings.total(), 'recording')} failed "
             f"({totals.failure_ratio:.1%}, and limits.max_failure_ratio allows {allowed:.1%}); "
             f"nothing was committed. All failures are listed in {job.store.root}/index/{index}/\n"
             + "\n".join(failure_lines(totals))

@@ -33,6 +33,7 @@ from pydantic import (
 from melmill.transforms.catalogue.left_out import absolute_file
 from melmill.transforms.catalogue.parts import DEFAULT_EXTENSIONS
 from melmill.transforms.core.errors import ConfigError
+from melmill.transforms.core.naming import number_of
 from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import ChunkSpec, Short, Tail
 from melmill.transforms.features.logarithm import LogSpec
@@ -244,7 +245,7 @@ def load_config(
     if config is None or faults:
         where = f"configuration {path}" if path else "configuration"
         lines = [f"  {key}: {_format_value(value)}: {allowed}" for key, value, allowed in faults]
-        raise ConfigError(f"{where}: {len(faults)} fault(s)\n" + "\n".join(lines))
+        raise ConfigError(f"{where}: {number_of(len(faults), 'fault')}\n" + "\n".join(lines))
     return config
 
 
@@ -258,11 +259,22 @@ def find_recipe(name: str | Path, folder: str = "") -> str | Path:
         like a path, is returned unchanged.
     folder
         The folder of the shipped files: ``""`` for recipes, ``"runners"`` for runners' options.
+
+    Raises
+    ------
+    ConfigError
+        There is neither a file nor a shipped file with this name.
     """
-    shipped = resources.files("melmill") / "configs" / folder / f"{name}.yaml"
-    if re.fullmatch(r"[\w-]+", str(name)) and not Path(name).exists() and shipped.is_file():
-        return str(shipped)
-    return name
+    if not re.fullmatch(r"[\w-]+", str(name)) or Path(name).exists():
+        return name
+    files = (resources.files("melmill") / "configs" / folder).iterdir()
+    shipped = {Path(str(file)).stem: str(file) for file in files if file.name.endswith(".yaml")}
+    if str(name) not in shipped:
+        raise ConfigError(
+            f"configuration {name}: there is no file {name}, and melmill ships no file of this "
+            f"name; it ships: {', '.join(sorted(shipped))}"
+        )
+    return shipped[str(name)]
 
 
 def _format_value(value: object) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import apache_beam as beam
 
+from melmill.transforms.beam.combine import AddUp
 from melmill.transforms.beam.do_fns import ReportingDoFn
 from melmill.transforms.beam.metrics import count, count_passed_over, count_recordings
 from melmill.transforms.catalogue.left_out import TAKEN_DOWN
@@ -129,7 +130,7 @@ class DiffCatalogue(beam.PTransform):
         )
         decision = (
             compared["differences"]
-            | "SumDifferences" >> beam.CombineGlobally(_SumDifferences())
+            | "SumDifferences" >> beam.CombineGlobally(AddUp(Difference, Difference.merge))
             | "Decide" >> beam.Map(decide, number, self.job)
         )
         decided = beam.pvalue.AsSingleton(decision)
@@ -243,24 +244,6 @@ def _read_known(
         if parts == base.parts or bucket(row["recording_id"], parts) == part
     )
     return known, failures
-
-
-class _SumDifferences(beam.CombineFn):
-    def create_accumulator(self) -> Difference:
-        return Difference()
-
-    def add_input(self, total: Difference, part: Difference) -> Difference:
-        total.merge(part)
-        return total
-
-    def merge_accumulators(self, totals: Iterable[Difference]) -> Difference:
-        merged = Difference()
-        for total in totals:
-            merged.merge(total)
-        return merged
-
-    def extract_output(self, total: Difference) -> Difference:
-        return total
 
 
 def decide(difference: Difference, parts: int, job: ExtractJob) -> Decision:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
+from functools import partial
 
 import apache_beam as beam
 
-from melmill.transforms.beam.combine import CombineEach
+from melmill.transforms.beam.combine import AddUp, CombineEach
 from melmill.transforms.catalogue.left_out import EXCLUDED
 from melmill.transforms.core.records import Failure
 from melmill.transforms.plan.comparing import Decision
@@ -124,32 +124,12 @@ class SummarizePlan(beam.PTransform):
         ],
     ) -> beam.PCollection[str]:
         """Add up on every worker, then merge the totals."""
+        add = partial(PlanSummary.add, row_size=row_bytes(self.job.features))
         return (
             found
-            | "AddUp" >> CombineEach(_AddUp(row_bytes(self.job.features)))
+            | "AddUp" >> CombineEach(AddUp(PlanSummary, add))
             | "WritePlan" >> beam.Map(_write_summary, self.job)
         )
-
-
-class _AddUp(beam.CombineFn):
-    def __init__(self, row_size: int) -> None:
-        self.row_size = row_size
-
-    def create_accumulator(self) -> PlanSummary:
-        return PlanSummary()
-
-    def add_input(self, accumulator: PlanSummary, element: PlanFact) -> PlanSummary:
-        accumulator.add(element, self.row_size)
-        return accumulator
-
-    def merge_accumulators(self, accumulators: Iterable[PlanSummary]) -> PlanSummary:
-        merged = PlanSummary()
-        for accumulator in accumulators:
-            merged.merge(accumulator)
-        return merged
-
-    def extract_output(self, accumulator: PlanSummary) -> PlanSummary:
-        return accumulator
 
 
 def _write_summary(summary: PlanSummary, job: ExtractJob) -> str:

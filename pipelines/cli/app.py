@@ -191,10 +191,3 @@ def complain(message: str) -> None:
 def print_json(value: Any) -> None:
     """Print a result as JSON."""
     print(json.dumps(value, indent=1))
-
-
-def beam_options(runner: str | None, workers: int, others: list[str], recipe: str | None) -> Any:
-    """Return the options for Beam."""
-    from melmill.pipelines.run.options import pipeline_options
-
-    return pipeline_options(runner, workers, others, recipe)

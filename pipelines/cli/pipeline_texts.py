@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from melmill.pipelines.snapshots.summary import totals_json, totals_lines
+from melmill.transforms.core.naming import number_of
 
 if TYPE_CHECKING:
     from melmill.pipelines.export import Export
@@ -53,8 +54,8 @@ def passed_over_lines(passed_over: dict[str, int]) -> list[str]:
     named = [f"{words.get(kind, kind)} {n:,}" for kind, n in passed_over.items()][:_EXTENSIONS]
     more = " …" if len(passed_over) > _EXTENSIONS else ""
     return [
-        f"  {sum(passed_over.values()):,} files with other extensions: {', '.join(named)}{more} "
-        "(catalogue.extensions says which are read)"
+        f"  {number_of(sum(passed_over.values()), 'file')} with other extensions: "
+        f"{', '.join(named)}{more} (catalogue.extensions says which are read)"
     ]
 
 
@@ -88,7 +89,8 @@ def metrics_lines(metrics: RunMetrics) -> list[str]:
     reused = f", {count['shards_reused']:,} reused" if count.get("shards_reused") else ""
     return [
         f"  this run: {count.get('audio_ms_extracted', 0) / 3.6e6:,.2f} h of audio "
-        f"({count.get('bytes_in', 0) / 1e6:,.1f} MB) into {count['shards_written']:,} shards "
+        f"({count.get('bytes_in', 0) / 1e6:,.1f} MB) into "
+        f"{number_of(count['shards_written'], 'shard')} "
         f"({count.get('bytes_out', 0) / 1e6:,.1f} MB){reused}; {', '.join(times)}"
     ]
 
@@ -98,15 +100,17 @@ def plan_text(catalogue: str, plan: dict[str, Any]) -> str:
     number = plan["recordings"]
     rows = sum(plan["rows"].values())
     lines = [
-        f"{catalogue}: {number.get('planned', 0):,} recordings, {plan['seconds'] / 3600:,.2f} h, "
-        f"{plan['chunks']:,} chunks, {rows:,} rows",
+        f"{catalogue}: {number_of(number.get('planned', 0), 'recording')}, "
+        f"{plan['seconds'] / 3600:,.2f} h, "
+        f"{number_of(plan['chunks'], 'chunk')}, {number_of(rows, 'row')}",
         f"  about {plan['parquet_bytes'] / 1e6:,.1f} MB of Parquet in "
-        f"{sum(plan['shards'].values()):,} shards, "
+        f"{number_of(sum(plan['shards'].values()), 'shard')}, "
         f"and {_duration(plan['cpu_seconds'])} of CPU time",
         f"  {_costs(plan['costs'])}",
     ]
     for split, split_rows in sorted(plan["rows"].items()):
-        lines.append(f"  {split}: {split_rows:,} rows, {plan['shards'].get(split, 0):,} shards")
+        shards = number_of(plan["shards"].get(split, 0), "shard")
+        lines.append(f"  {split}: {number_of(split_rows, 'row')}, {shards}")
     if number.get("skipped"):
         lines.append(f"  {number['skipped']:,} skipped: shorter than a chunk (chunk.short is drop)")
     lines += left_out_lines(number)
@@ -186,9 +190,13 @@ def export_json(made: Export) -> dict[str, Any]:
 
 def export_text(made: Export) -> str:
     """Return text about what was exported, and how to read it."""
-    lines = [f"{made.job.output.root}: {sum(made.rows.values()):,} rows as {made.job.format}"]
+    lines = [
+        f"{made.job.output.root}: {number_of(sum(made.rows.values()), 'row')} as {made.job.format}"
+    ]
     for split, names in made.files.items():
-        lines.append(f"  {split}: {made.rows[split]:,} rows, {len(names):,} files")
+        lines.append(
+            f"  {split}: {number_of(made.rows[split], 'row')}, {number_of(len(names), 'file')}"
+        )
     split, names = next(iter(made.files.items()))
     code = _LOADING[made.job.format].format(output=made.job.output.root, split=split, file=names[0])
     return "\n".join(lines) + "\n\n" + code

@@ -21,12 +21,12 @@ from melmill.pipelines.cli.app import (
     StorageOption,
     WorkersOption,
     app,
-    beam_options,
     open_store,
     print_json,
     reporting_errors,
 )
 from melmill.transforms.core.errors import ConfigError
+from melmill.transforms.core.naming import number_of
 
 VersionArgument = Annotated[
     int, typer.Argument(metavar="VERSION", min=0, help="A version that melmill history lists.")
@@ -221,10 +221,11 @@ def compact(
     melmill compact dataset/
     """
     from melmill.pipelines.compact import compact as run
+    from melmill.pipelines.run.options import pipeline_options
     from melmill.pipelines.run.progress import showing_progress
 
     with reporting_errors():
-        options = beam_options(runner, workers, context.args, runner_config)
+        options = pipeline_options(runner, workers, context.args, runner_config)
         store = open_store(dataset, storage_option)
         with showing_progress("compact", quiet) as address:
             compaction = run(store, options, address=address, single_writer=single_writer)
@@ -264,7 +265,7 @@ def takedown(
     from melmill.pipelines.takedown import takedown as run
 
     with reporting_errors():
-        _require_consent(yes, f"Erase {len(uris):,} recording(s) from {dataset} for good?")
+        _require_consent(yes, f"Erase {number_of(len(uris), 'recording')} from {dataset} for good?")
     with reporting_errors(), counting("takedown", "indexes", quiet) as report:
         store = open_store(dataset, storage_option)
         result = run(store, uris, single_writer=single_writer, report=report)

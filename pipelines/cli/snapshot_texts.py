@@ -12,6 +12,7 @@ from melmill.pipelines.cli.pipeline_texts import (
     passed_over_lines,
 )
 from melmill.pipelines.snapshots.summary import totals_json, totals_lines
+from melmill.transforms.core.naming import number_of
 from melmill.transforms.snapshot.card import band_statistics, statistics
 
 if TYPE_CHECKING:
@@ -94,8 +95,9 @@ def refresh_plan_text(dataset: str, planned: dict[str, Any]) -> str:
     lines = [
         f"A refresh would commit the version after {planned['version']} of {dataset}",
         *difference_lines(planned["difference"], examples=True),
-        f"  {sum(extracted['rows'].values()):,} rows of {extracted['seconds'] / 3600:,.2f} h of "
-        f"audio would be computed, into {sum(extracted['shards'].values()):,} new shards, about "
+        f"  {number_of(sum(extracted['rows'].values()), 'row')} of "
+        f"{extracted['seconds'] / 3600:,.2f} h of audio would be computed, "
+        f"into {sum(extracted['shards'].values()):,} new shards, about "
         f"{extracted['parquet_bytes'] / 1e6:,.1f} MB of Parquet",
         f"  {planned['shards_rewritten']} shards would be rewritten from stored rows",
     ]
@@ -190,7 +192,9 @@ def diff_text(before: int, after: int, counted: dict[str, Any]) -> str:
         return f"Versions {before} and {after} hold the same recordings"
     lines = [f"From version {before} to {after}:"]
     for kind, number in counted["recordings"].items():
-        lines.append(f"  {number:,} recordings {kind}, {counted['rows'][kind]:,} rows")
+        lines.append(
+            f"  {number_of(number, 'recording')} {kind}, {number_of(counted['rows'][kind], 'row')}"
+        )
         uris = counted["examples"].get(kind, [])
         lines += [f"    {_SIGNS[kind]} {uri}" for uri in uris]
         if number > len(uris):
@@ -232,7 +236,7 @@ def gc_text(dataset: str, collected: Collected, dry_run: bool) -> str:
     """Return text about what was removed."""
     verb = "Would remove" if dry_run else "Removed"
     megabytes = collected.size_bytes / 1e6
-    lines = [f"{verb} {len(collected.files):,} files, {megabytes:,.1f} MB, of {dataset}"]
+    lines = [f"{verb} {number_of(len(collected.files), 'file')}, {megabytes:,.1f} MB, of {dataset}"]
     if collected.expired:
         lines.append(f"  no longer kept: versions {_ranges(collected.expired)}")
     return "\n".join([*lines, f"  kept: versions {_ranges(collected.kept)}"])
@@ -272,8 +276,8 @@ def compaction_text(dataset: str, made: Compaction) -> str:
     if not made.committed:
         return f"Nothing to do: version {version} of {dataset} has no two small shards to merge"
     return (
-        f"Committed version {version} of {dataset}: {made.merged:,} shards became "
-        f"{made.shards:,}; the {made.rows:,} rows are unchanged"
+        f"Committed version {version} of {dataset}: {number_of(made.merged, 'shard')} became "
+        f"{made.shards:,}, with the same {number_of(made.rows, 'row')}"
     )
 
 
@@ -295,9 +299,10 @@ def takedown_text(dataset: str, made: Takedown) -> str:
     if made.erased or made.versions:
         versions = f", also from versions {_ranges(made.versions)}" if made.versions else ""
         head = (
-            f"Committed version {made.snapshot.version} of {dataset}: {len(made.erased):,} "
-            f"recordings ({made.rows:,} rows) are erased{versions}; {len(made.files):,} files were "
-            "removed"
+            f"Committed version {made.snapshot.version} of {dataset}: erased "
+            f"{number_of(len(made.erased), 'recording')} ({number_of(made.rows, 'row')})"
+            f"{versions}; "
+            f"removed {number_of(len(made.files), 'file')}"
         )
     else:
         head = f"Nothing to erase in {dataset}: no kept snapshot has these recordings any more"

@@ -6,6 +6,8 @@ from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from melmill.transforms.core.naming import number_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -41,7 +43,8 @@ def verification_text(dataset: str, found: Verification) -> str:
 
 def _lines(dataset: str, found: Verification) -> Iterator[str]:
     unit = {"db": "dB", "none": "mel"}.get(found.unit, found.unit)
-    yield f"{dataset}, version {found.version}: {found.rows:,} rows compared with librosa"
+    rows = number_of(found.rows, "row")
+    yield f"{dataset}, version {found.version}: {rows} compared with librosa"
     if found.rows:
         yield f"  {'format':20} {'rows':>7} {'largest':>12} {'mean':>12}   share of the tolerance"
     for name, result in sorted(found.formats.items()):
@@ -53,7 +56,8 @@ def _lines(dataset: str, found: Verification) -> Iterator[str]:
         for reason, recordings in sorted(reasons.items()):
             examples = ", ".join(islice(recordings, _EXAMPLES))
             more = ", …" if len(recordings) > _EXAMPLES else ""
-            yield f"{outcome} {sum(recordings.values()):,} rows: {reason} ({examples}{more})"
+            rows = number_of(sum(recordings.values()), "row")
+            yield f"{outcome} {rows}: {reason} ({examples}{more})"
     for row in found.beyond[:_EXAMPLES]:
         yield (
             f"beyond the tolerance: {row['uri']}, chunk {row['chunk_index']}, "

@@ -16,6 +16,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+from melmill.transforms.core.naming import number_of
+
 _LINE_SECONDS = 10.0
 _REFRESH_SECONDS = 0.25
 
@@ -51,19 +53,19 @@ class Board:
         if not self.sources:
             return "starting workers"
         if exported := self.total("exported"):
-            return f"{exported:,.0f} shards, {self.total('rows'):,.0f} rows"
+            return f"{number_of(exported, 'shard')}, {number_of(self.total('rows'), 'row')}"
         counted = list(self.sources.values())
         if not self.total("listed") and any("shards" in totals for totals in counted):
-            return f"{self.total('shards'):,.0f} shards finished"
+            return f"{number_of(self.total('shards'), 'shard')} finished"
         if not self.total("recordings"):
             hours = self.total("seconds_listed") / 3600
-            return f"{self.total('listed'):,.0f} recordings listed, {hours:,.2f} h"
+            return f"{number_of(self.total('listed'), 'recording')} listed, {hours:,.2f} h"
         elapsed = max(1e-3, time.monotonic() - (self.first_row or self.started))
         rate = self.total("seconds") / elapsed
         return (
-            f"{self.total('recordings'):,.0f}/{self.total('planned'):,.0f} recordings, "
+            f"{self.total('recordings'):,.0f}/{number_of(self.total('planned'), 'recording')}, "
             f"{self.total('seconds') / 3600:,.2f}/{self.total('seconds_planned') / 3600:,.2f} h, "
-            f"{self.total('rows'):,.0f} rows, {rate:,.0f} × real time, "
+            f"{number_of(self.total('rows'), 'row')}, {rate:,.0f} × real time, "
             f"{self.total('failed'):,.0f} failed, {self._left(rate)}"
         )
 

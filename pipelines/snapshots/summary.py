@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from melmill.transforms.core.naming import number_of
 from melmill.transforms.snapshot.totals import Totals
 
 
@@ -33,16 +34,17 @@ def totals_lines(totals: Totals) -> list[str]:
 
     number = totals.recordings
     lines = [
-        f"  {number['ok'] + number['partial']:,} recordings, {totals.seconds / 3600:,.2f} h, "
-        f"{totals.rows:,} rows"
+        f"  {number_of(number['ok'] + number['partial'], 'recording')}, "
+        f"{totals.seconds / 3600:,.2f} h, {number_of(totals.rows, 'row')}"
         + (f"; {number['partial']:,} of them in part" if number["partial"] else "")
         + (f"; {number['skipped']:,} too short for a chunk" if number["skipped"] else "")
     ]
     for name, content in sorted(totals.splits.items()):
         megabytes = (content.parquet_bytes + content.tfrecord_bytes) / 1e6
         lines.append(
-            f"  {name}: {content.recordings:,} recordings, {content.rows:,} rows, "
-            f"{content.shards:,} shards, {megabytes:,.1f} MB"
+            f"  {name}: {number_of(content.recordings, 'recording')}, "
+            f"{number_of(content.rows, 'row')}, "
+            f"{number_of(content.shards, 'shard')}, {megabytes:,.1f} MB"
         )
     lines += [f"  {line}" for line in balance_lines(label_balance(totals))]
     return lines + failure_lines(totals)

@@ -57,3 +57,11 @@ def test_a_damaged_list_is_refused(tmp_path: Path) -> None:
     store.put(name, store.read(name).replace(b"/a.wav", b"/b.wav"))
     with pytest.raises(DatasetError, match="its content does not match its name"):
         read_taken_down(store, name)
+
+
+def test_a_damaged_list_in_an_old_commit_is_refused(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    old = '[{"recording_id": "a.wav", "uri": "/a.wav", "time": "now"}]'
+    assert read_taken_down(store, old) == [TakenDown("a.wav", "/a.wav", "now")]
+    with pytest.raises(DatasetError, match="is missing or damaged"):
+        read_taken_down(store, old[:-2])

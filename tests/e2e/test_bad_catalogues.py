@@ -273,7 +273,7 @@ def test_the_command_says_what_is_wrong_and_ends_with_2(tmp_path: Path) -> None:
         "extract", tmp_path / "songs", tmp_path / "out", "--set", "mel.n_mel=4", "--set", "x.y=1"
     )
     assert done.returncode == 2
-    assert "2 fault(s)" in done.stderr
+    assert "2 faults" in done.stderr
     assert "mel.n_mel" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()

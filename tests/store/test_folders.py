@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import uuid
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from melmill.transforms.core.errors import DatasetError
@@ -187,3 +190,47 @@ def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
     (tmp_path / "staging" / "run").symlink_to(tmp_path / "kept")
     store.remove("staging/run")
     assert list(store.names()) == ["kept/a.bin"]
+
+
+def test_a_shard_that_cannot_be_read_is_not_called_damaged(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    (tmp_path / "folder.parquet").mkdir()
+    (tmp_path / "device.parquet").symlink_to("/proc/self/mem")  # reading its start fails
+    devices = {"folder": "Is a directory", "device": "Invalid argument|Input/output error"}
+    for name, problem in devices.items():
+        with (
+            pytest.raises(DatasetError, match=f"{name}.parquet cannot be read: .*({problem})"),
+            store.reading_shard(f"{name}.parquet") as file,
+        ):
+            file.read(4)
+
+
+def test_a_shard_with_wrong_content_is_damaged(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    rows = pa.table({"row": list(range(10_000))})
+    pq.write_table(rows, tmp_path / "whole.parquet", compression="snappy")
+    content = (tmp_path / "whole.parquet").read_bytes()
+    store.put("text.parquet", b"no Parquet")
+    store.put("zeros.parquet", content[:4] + bytes(len(content) - 200) + content[-196:])
+    for name in ("text", "zeros"):
+        with (
+            pytest.raises(DatasetError, match=f"{name}.parquet is damaged"),
+            store.reading_shard(f"{name}.parquet") as file,
+        ):
+            pq.read_table(file)
+    with (
+        pytest.raises(DatasetError, match=r"gone\.parquet is missing"),
+        store.reading_shard("gone.parquet"),
+    ):
+        pass
+
+
+def test_a_full_disk_is_not_the_fault_of_the_shard_that_is_copied(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.put("a.parquet", bytes(100_000))
+    with (
+        pytest.raises(OSError, match="No space left on device"),
+        store.reading_shard("a.parquet") as source,
+        Path("/dev/full").open("wb") as target,
+    ):
+        shutil.copyfileobj(source, target)

@@ -1,14 +1,43 @@
-"""Sums over several collections, without joining the collections first."""
+"""Totals of a collection, or of several collections without joining them first."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
+
+
+class AddUp(beam.CombineFn):
+    """Adds elements to totals, which are objects with a method ``merge``."""
+
+    def __init__(self, start: Callable[[], Any], add: Callable[[Any, Any], None]) -> None:
+        """Take the function that returns empty totals, and the one that adds an element."""
+        self.start = start
+        self.add = add
+
+    def create_accumulator(self) -> Any:
+        """Return empty totals."""
+        return self.start()
+
+    def add_input(self, totals: Any, element: Any) -> Any:
+        """Add an element."""
+        self.add(totals, element)
+        return totals
+
+    def merge_accumulators(self, all_totals: Iterable[Any]) -> Any:
+        """Return the sum of several totals."""
+        merged = self.start()
+        for totals in all_totals:
+            merged.merge(totals)
+        return merged
+
+    def extract_output(self, totals: Any) -> Any:
+        """Return the totals."""
+        return totals
 
 
 @dataclass(eq=False)

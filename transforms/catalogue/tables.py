@@ -33,7 +33,7 @@ from melmill.transforms.catalogue.row_blocks import (
     read_column_types,
 )
 from melmill.transforms.core.errors import CatalogueError, Cause
-from melmill.transforms.core.naming import digest, recording_id, resolve_uri
+from melmill.transforms.core.naming import digest, number_of, recording_id, resolve_uri
 from melmill.transforms.core.records import Recording
 from melmill.transforms.rows.columns import LABEL_TYPES, RESERVED_COLUMNS, LabelColumn
 from melmill.transforms.store.filesystems import StorageOptions
@@ -166,7 +166,9 @@ def join_faults(uri: str, faults: Sequence[str]) -> str:
     if len(faults) == 1:
         return faults[0]
     more = [f"and {len(faults) - _SHOWN_FAULTS:,} more"] if len(faults) > _SHOWN_FAULTS else []
-    return "\n  ".join([f"{uri}: {len(faults):,} faults", *faults[:_SHOWN_FAULTS], *more])
+    return "\n  ".join(
+        [f"{uri}: {number_of(len(faults), 'fault')}", *faults[:_SHOWN_FAULTS], *more]
+    )
 
 
 def _name_faults(uri: str, names: Sequence[str]) -> Iterator[str]:

@@ -70,10 +70,10 @@ def read_taken_down(store: Store, name: str) -> list[TakenDown]:
     """
     if not name:
         return []
-    if name.startswith("["):
-        # Commits before format 4 held the list itself.
-        return [TakenDown(**entry) for entry in json.loads(name)]
     try:
+        if name.startswith("["):
+            # Commits before format 4 held the list itself.
+            return [TakenDown(**entry) for entry in json.loads(name)]
         text = store.read(name).decode()
         erased = [TakenDown(**json.loads(line)) for line in text.splitlines()]
     except (FileNotFoundError, ValueError, TypeError) as error:

@@ -205,3 +205,12 @@ def _climb(root: str, relative: str) -> str:
             f"{relative!r} points outside the store of {root}; give the full URL instead"
         )
     return f"{scheme}{separator}{absolute}{chained}"
+
+
+def number_of(number: float, noun: str) -> str:
+    """Return a number with its noun, for messages.
+
+    >>> number_of(1, "row"), number_of(12_345, "row")
+    ('1 row', '12,345 rows')
+    """
+    return f"{number:,.0f} {noun}" + "s" * (number != 1)

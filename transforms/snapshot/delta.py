@@ -285,7 +285,10 @@ def require_snapshot(store: Store) -> Snapshot:
     # List the folder first: if the store refuses, fsspec's message is clearer than Delta's.
     snapshot = read_snapshot(store) if "_delta_log" in store.top_names() else None
     if snapshot is None:
-        raise DatasetError(f"{store.root} holds no dataset: nothing was committed there")
+        raise DatasetError(
+            f"{store.root} holds no dataset: nothing was committed there; give the folder of a "
+            "dataset, or make one: melmill extract CATALOGUE OUTPUT"
+        )
     return snapshot
 
 

@@ -64,6 +64,9 @@ class StoreFile:
     modified_ms: int | None
 
 
+#: Error numbers that only a write has; the block may copy a shard.
+_WRITING_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
+
 #: Largest number of files in a request: the limit of S3.
 _REQUEST_FILES = 1000
 
@@ -145,15 +148,27 @@ class Store:
         Raises
         ------
         DatasetError
-            The shard is missing, or damaged: the block raised ``OSError`` or ``ValueError``.
+            The shard is missing, damaged (the block raised ``ValueError``, or Arrow's ``OSError``),
+            or cannot be read.
+        UnavailableError
+            A remote store failed with a transient error.
         """
+        shard = f"{self.root}: shard {name}"
         try:
             with self.open(name) as file:
                 yield file
         except FileNotFoundError as error:
-            raise DatasetError(f"{self.root}: shard {name} is missing") from error
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"{self.root}: shard {name} is damaged: {error}") from error
+            raise DatasetError(f"{shard} is missing") from error
+        except (DatasetError, UnavailableError):
+            raise
+        except Exception as error:
+            number = getattr(error, "errno", None)
+            if isinstance(error, ValueError) or (type(error) is OSError and number is None):
+                raise DatasetError(f"{shard} is damaged: {error}") from error
+            if number in _WRITING_ERRNOS or not is_store_error(error):
+                raise
+            kind = UnavailableError if is_transient(error) and not self.is_local else DatasetError
+            raise kind(f"{shard} cannot be read: {explain(error)}") from error
 
     def read(self, name: str) -> bytes:
         """Return the content of a small file; raise ``FileNotFoundError`` if there is none."""
