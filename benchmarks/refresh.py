@@ -24,7 +24,8 @@ from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.naming import bucket, digest
 from melmill.transforms.index.tables import RECORDINGS, SHARDS, part_name, read_shards
 from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
-from melmill.transforms.snapshot.delta import commit, require_snapshot
+from melmill.transforms.snapshot.committing import commit
+from melmill.transforms.snapshot.delta import require_snapshot
 from melmill.transforms.store.folders import Store
 from melmill.transforms.store.objects import fingerprint_of, local_details
 

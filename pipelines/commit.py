@@ -22,9 +22,9 @@ from melmill.transforms.index.tables import shard_names
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.shards.receipts import Made, read_made
 from melmill.transforms.snapshot.card import brief_statistics
+from melmill.transforms.snapshot.committing import commit
 from melmill.transforms.snapshot.delta import (
     Snapshot,
-    commit,
     has_columns,
     open_table,
     read_history,

@@ -22,6 +22,7 @@ from melmill.pipelines.config import Config
 from melmill.pipelines.run.counters import RunMetrics
 from melmill.pipelines.run.launch import is_dry_run, makes_template, run_job, write_template
 from melmill.pipelines.snapshots.open import OpenSnapshot, in_its_staging, start_from
+from melmill.transforms.adopt_recordings import Adoptions, AdoptRecordings
 from melmill.transforms.catalogue.left_out import read_uris
 from melmill.transforms.catalogue.parts import (
     Catalogue,
@@ -31,14 +32,9 @@ from melmill.transforms.catalogue.parts import (
 from melmill.transforms.check_workers import CheckWorkers
 from melmill.transforms.core.errors import CatalogueError, DatasetError
 from melmill.transforms.core.records import Failure
-from melmill.transforms.diff_catalogue import (
-    Adoptions,
-    AdoptRecordings,
-    DiffCatalogue,
-    Differences,
-    LeaveOutContents,
-)
-from melmill.transforms.plan.comparing import Decision
+from melmill.transforms.diff_catalogue import DiffCatalogue, Differences
+from melmill.transforms.leave_out_contents import LeaveOutContents
+from melmill.transforms.plan.changes import Decision
 from melmill.transforms.plan.job import Base, ExtractJob
 from melmill.transforms.plan.packing import ShardPlan
 from melmill.transforms.plan.recordings import PlannedRecording
@@ -69,7 +65,7 @@ class Extraction:
         Whether this run committed the snapshot; otherwise there was nothing to do.
     difference
         The numbers of recordings by what was done with them; see
-        :class:`~melmill.transforms.plan.comparing.Difference`.
+        :class:`~melmill.transforms.plan.changes.Difference`.
     new_schema
         Whether the run started a new dataset version.
     shape

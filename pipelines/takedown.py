@@ -20,17 +20,12 @@ from melmill.transforms.catalogue.taken_down import (
 )
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.index.tables import read_shards
-from melmill.transforms.plan.comparing import Dropped, Touched
+from melmill.transforms.plan.changes import Dropped, Touched
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.shards.receipts import announce_file
 from melmill.transforms.shards.rewriting import rewrite_shard
-from melmill.transforms.snapshot.delta import (
-    Past,
-    Snapshot,
-    commit,
-    index_names,
-    read_history,
-)
+from melmill.transforms.snapshot.committing import commit
+from melmill.transforms.snapshot.delta import Past, Snapshot, index_names, read_history
 from melmill.transforms.store.exclusive import require_exclusive_commits
 from melmill.transforms.store.folders import Store
 from melmill.transforms.views.export_records import ExportRecord, read_export_records

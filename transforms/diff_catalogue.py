@@ -13,17 +13,12 @@ import apache_beam as beam
 
 from melmill.transforms.beam.combine import AddUp
 from melmill.transforms.beam.do_fns import ReportingDoFn
-from melmill.transforms.beam.metrics import count, count_passed_over, count_recordings
-from melmill.transforms.catalogue.left_out import TAKEN_DOWN
+from melmill.transforms.beam.metrics import count_passed_over, count_recordings
 from melmill.transforms.catalogue.parts import catalogue_parts, list_part
-from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.core.records import ProbedRecording, Recording
 from melmill.transforms.index.tables import RECORDINGS_PER_PART, read_part
-from melmill.transforms.plan.comparing import (
-    COLUMNS,
-    FAILURE_COLUMNS,
-    Adopted,
+from melmill.transforms.plan.changes import (
     Attempts,
     Candidate,
     Change,
@@ -33,13 +28,17 @@ from melmill.transforms.plan.comparing import (
     Offer,
     Relabelled,
     Touched,
-    adopt,
+)
+from melmill.transforms.plan.comparing import (
+    COLUMNS,
+    FAILURE_COLUMNS,
     by_identity,
+    decide,
     diff_part,
     pack_recordings,
     unpack_recordings,
 )
-from melmill.transforms.plan.job import Base, ExtractJob
+from melmill.transforms.plan.job import ExtractJob
 
 CANDIDATES, PROBED, FACTS, TOUCHED = "candidates", "probed", "facts", "touched"
 OFFERS = "offers"
@@ -244,168 +243,6 @@ def _read_known(
         if parts == base.parts or bucket(row["recording_id"], parts) == part
     )
     return known, failures
-
-
-def decide(difference: Difference, parts: int, job: ExtractJob) -> Decision:
-    """Return the decision how a run continues.
-
-    Raises
-    ------
-    DatasetError
-        If the run would remove too many recordings.
-    """
-    base, allowed = job.base, job.refresh.max_removed_ratio
-    if base.is_nothing:
-        return Decision(parts, difference, todo=True)
-    removed, known = difference.counts["removed"], difference.counts["known"]
-    if difference.removed_ratio > allowed:
-        uris = ", ".join(difference.examples["removed"][:3]) + ", …" * (removed > 3)
-        raise DatasetError(
-            f"{job.catalogue.uri} lacks {removed:,} of the {known:,} recordings of version "
-            f"{base.version} ({difference.removed_ratio:.1%}; {uris}), but "
-            f"refresh.max_removed_ratio allows {allowed:.1%}; nothing was changed. To remove "
-            "these recordings: melmill refresh --allow-removals"
-        )
-    return Decision(parts, difference, _is_todo(difference, base))
-
-
-def _is_todo(difference: Difference, base: Base) -> bool:
-    return not (difference.is_nothing and base.same_files and base.configured)
-
-
-@dataclass(eq=False)
-class LeaveOutContents(beam.PTransform):
-    """Leave out recordings whose content was taken down under another name.
-
-    The inputs are the probed recordings and the decision. The outputs are the recordings that
-    stay, and a decision that counts the other recordings as taken down. A retry gives the same
-    result.
-
-    Attributes
-    ----------
-    job
-        Job of the run.
-    """
-
-    job: ExtractJob
-
-    def expand(
-        self, found: tuple[beam.PCollection[ProbedRecording], beam.PCollection[Decision]]
-    ) -> tuple[beam.PCollection[ProbedRecording], beam.PCollection[Decision]]:
-        """Separate the recordings to leave out, and count them."""
-        probed, decision = found
-        if not (self.job.content_hashes and self.job.taken_down):
-            return probed, decision
-        parted = probed | "PartContents" >> beam.ParDo(_PartContents(self.job)).with_outputs(
-            TAKEN_DOWN, main="recordings"
-        )
-        erased = beam.pvalue.AsList(parted[TAKEN_DOWN])
-        counted = decision | "CountContents" >> beam.Map(leave_out, erased, self.job)
-        return parted["recordings"], counted
-
-
-class _PartContents(beam.DoFn):
-    def __init__(self, job: ExtractJob) -> None:
-        self.job = job
-
-    def setup(self) -> None:
-        self.left_out = self.job.left_out()
-
-    def process(self, probed: ProbedRecording) -> Iterator[Any]:
-        recording = probed.recording
-        if not self.left_out.holds_content(recording.content_hash):
-            yield probed
-        else:
-            yield beam.pvalue.TaggedOutput(TAKEN_DOWN, recording)
-
-
-def leave_out(decision: Decision, erased: Iterable[Recording], job: ExtractJob) -> Decision:
-    """Return the decision with some recordings counted as taken down, not as read."""
-    difference = decision.difference.copy()
-    for recording in sorted(erased, key=lambda recording: recording.recording_id):
-        difference.leave_out(recording, TAKEN_DOWN)
-    todo = decision.todo and (job.base.is_nothing or _is_todo(difference, job.base))
-    return replace(decision, difference=difference, todo=todo)
-
-
-@dataclass(frozen=True, slots=True)
-class Adoptions:
-    """The outputs of :class:`AdoptRecordings`.
-
-    Attributes
-    ----------
-    recordings
-        Recordings whose rows must be computed.
-    facts
-        Facts for the new index.
-    touched
-        Rows that change or are removed.
-    number
-        Number of recordings that took over existing rows.
-    """
-
-    recordings: beam.PCollection[ProbedRecording]
-    facts: beam.PCollection[Adopted | Dropped]
-    touched: beam.PCollection[Touched]
-    number: beam.PCollection[int]
-
-
-@dataclass(eq=False)
-class AdoptRecordings(beam.PTransform):
-    """Let new recordings take over removed rows that have the same content.
-
-    The inputs are the offers and the probed recordings, with the hashes of their content. Rows
-    with the same content are carried over under the recording's new name, without a decode.
-
-    Attributes
-    ----------
-    job
-        Job of the run.
-    """
-
-    job: ExtractJob
-
-    def expand(
-        self, found: tuple[beam.PCollection[Offer], beam.PCollection[ProbedRecording]]
-    ) -> Adoptions:
-        """Join offers and recordings by the hash of their content."""
-        offers, probed = found
-        if not self.job.content_hashes:
-            none = offers | "NoOffers" >> beam.Filter(lambda _: False)
-            return Adoptions(probed, none, none, _count_adopted(none))
-        adopted = (
-            {
-                OFFERS: offers | "KeyOffers" >> beam.Map(lambda offer: (offer.content_hash, offer)),
-                PROBED: probed
-                | "KeyProbed" >> beam.Map(lambda probed: (probed.recording.content_hash, probed)),
-            }
-            | "JoinContents" >> beam.CoGroupByKey()
-            | "Adopt" >> beam.FlatMap(_adopt, self.job).with_outputs(FACTS, TOUCHED, main="rest")
-        )
-        number = _count_adopted(adopted[FACTS])
-        return Adoptions(adopted["rest"], adopted[FACTS], adopted[TOUCHED], number)
-
-
-def _count_adopted(facts: beam.PCollection[Any]) -> beam.PCollection[int]:
-    return (
-        facts
-        | "OnlyAdopted" >> beam.Filter(lambda fact: isinstance(fact, Adopted))
-        | "CountAdopted" >> beam.combiners.Count.Globally()
-    )
-
-
-def _adopt(
-    group: tuple[str, dict[str, Iterable[Any]]], job: ExtractJob
-) -> Iterator[ProbedRecording | beam.pvalue.TaggedOutput]:
-    for result in adopt(group[1][OFFERS], group[1][PROBED], job):
-        if isinstance(result, ProbedRecording):
-            yield result
-        elif isinstance(result, Touched):
-            yield beam.pvalue.TaggedOutput(TOUCHED, result)
-        else:
-            if isinstance(result, Adopted):
-                count("recordings_moved")
-            yield beam.pvalue.TaggedOutput(FACTS, result)
 
 
 def _after(change: Any, decision: Decision) -> Any:

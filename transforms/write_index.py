@@ -22,7 +22,7 @@ from melmill.transforms.index.facts import (
     result_digest,
 )
 from melmill.transforms.index.joining import write_index_part
-from melmill.transforms.plan.comparing import Decision
+from melmill.transforms.plan.changes import Decision
 from melmill.transforms.plan.job import Base, ExtractJob
 from melmill.transforms.shards.receipts import announce_index
 

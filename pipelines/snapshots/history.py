@@ -18,13 +18,8 @@ from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.index.tables import count_parts, read_part
 from melmill.transforms.snapshot.card import past_card, statistics, to_json
-from melmill.transforms.snapshot.delta import (
-    Past,
-    Snapshot,
-    commit,
-    read_history,
-    require_past,
-)
+from melmill.transforms.snapshot.committing import commit
+from melmill.transforms.snapshot.delta import Past, Snapshot, read_history, require_past
 from melmill.transforms.snapshot.totals import Totals, ordered_shards, require_consistent
 from melmill.transforms.store.exclusive import require_exclusive_commits
 from melmill.transforms.store.folders import Store

@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 
 import melmill.pipelines.commit
 import melmill.pipelines.extract
-import melmill.transforms.snapshot.delta
+import melmill.transforms.snapshot.committing
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.rows.summaries import ShardSummary
 from tests.e2e.comparing import added, assert_same_dataset, contents
@@ -274,13 +274,13 @@ def hum(tmp_path) -> Path:
 
 def test_a_commit_whose_reply_was_lost_is_known_as_ones_own(hum, tmp_path, monkeypatch):
     """The client tries once more, and the store says that the commit is there."""
-    real = melmill.transforms.snapshot.delta._write
+    real = melmill.transforms.snapshot.committing._write
 
     def write_twice(*arguments):
         real(*arguments)
         return real(*arguments)
 
-    monkeypatch.setattr(melmill.transforms.snapshot.delta, "_write", write_twice)
+    monkeypatch.setattr(melmill.transforms.snapshot.committing, "_write", write_twice)
     extraction = extract_here(hum, tmp_path / "dataset")
     assert extraction.committed
     assert extraction.snapshot.version == 0

@@ -11,14 +11,10 @@ from hypothesis import strategies as st
 
 from melmill.transforms.core.errors import CatalogueError, DatasetError
 from melmill.transforms.core.records import Recording
-from melmill.transforms.diff_catalogue import decide
+from melmill.transforms.plan.changes import Candidate, Difference, Dropped, Relabelled, Touched
 from melmill.transforms.plan.comparing import (
-    Candidate,
-    Difference,
-    Dropped,
-    Relabelled,
-    Touched,
     by_identity,
+    decide,
     diff_part,
     is_settled,
     labels_digest,

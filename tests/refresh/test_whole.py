@@ -23,7 +23,8 @@ from melmill.transforms.index.tables import read_shards
 from melmill.transforms.rows.schema import RowSchema
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.snapshot.card import stale_files
-from melmill.transforms.snapshot.delta import Snapshot, commit, require_snapshot
+from melmill.transforms.snapshot.committing import commit
+from melmill.transforms.snapshot.delta import Snapshot, require_snapshot
 from melmill.transforms.store.folders import Store
 from tests.pipeline_runs import extract_here, here, melmill, refresh_here
 from tests.plans import lay_down, summary

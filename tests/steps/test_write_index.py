@@ -26,7 +26,7 @@ from melmill.transforms.index.facts import (
 )
 from melmill.transforms.index.joining import join_recordings
 from melmill.transforms.index.tables import read_index, read_shards
-from melmill.transforms.plan.comparing import Decision, Difference
+from melmill.transforms.plan.changes import Decision, Difference
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.rows.summaries import RecordingRows, ShardSummary

@@ -8,9 +8,8 @@ configuration, so a repeated run finds the same difference.
 from __future__ import annotations
 
 import pickle
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -23,12 +22,22 @@ from melmill.transforms.core.errors import (
     TRANSIENT_CAUSES,
     CatalogueError,
     Cause,
-    RecordingError,
+    DatasetError,
 )
 from melmill.transforms.core.naming import digest
-from melmill.transforms.core.records import AudioInfo, ProbedRecording, Recording
+from melmill.transforms.core.records import AudioInfo, Recording
+from melmill.transforms.plan.changes import (
+    Attempts,
+    Candidate,
+    Change,
+    Decision,
+    Difference,
+    Dropped,
+    Offer,
+    Relabelled,
+    Touched,
+)
 from melmill.transforms.plan.job import Base, ExtractJob
-from melmill.transforms.plan.recordings import plan_recording
 from melmill.transforms.plan.splits import assign_split
 
 #: Columns of the index's recordings table that the comparison reads.
@@ -45,210 +54,6 @@ FAILURE_COLUMNS = ["recording_id", "cause", "attempts"]
 _COARSE_NS = 2_000_000_000
 #: A modification time further in the future than this is not the error of a fast clock.
 _AHEAD_NS = 86_400_000_000_000
-
-#: Maximum number of example URIs for each kind of change.
-_EXAMPLES = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A recording whose row in the index is not carried over."""
-
-    recording_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Relabelled:
-    """A recording whose rows are carried over with a new URI, new labels or a new split."""
-
-    recording_id: str
-    uri: str
-    split: str
-    labels_digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Attempts:
-    """The number of earlier attempts for a failed recording that is retried."""
-
-    recording_id: str
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Touched:
-    """A recording whose rows in a shard change or are removed.
-
-    Attributes
-    ----------
-    shard
-        Name of the shard.
-    recording_id
-        Id of the recording, as the shard has it.
-    recording, split
-        New recording and new split of the rows; ``None`` if the rows are removed.
-    """
-
-    shard: str
-    recording_id: str
-    recording: Recording | None = None
-    split: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """Rows that are removed, unless a listed file has the same content.
-
-    That file may have a new name, or only a new modification time.
-
-    Attributes
-    ----------
-    content_hash
-        Hash of the content that the rows were made from.
-    row
-        Row of the recording in the index.
-    """
-
-    content_hash: str
-    row: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Adopted:
-    """A recording that takes over existing rows.
-
-    The rows belonged to another recording, or to this recording before its file got a new
-    modification time.
-
-    Attributes
-    ----------
-    recording_id
-        Id of the recording.
-    row
-        Row of the recording in the new index, before names of rewritten shards are replaced.
-    """
-
-    recording_id: str
-    row: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A recording whose rows must be computed.
-
-    Attributes
-    ----------
-    recording
-        Recording, as the catalogue lists it now.
-    audio
-        Header from the index, if the file did not change; else ``None``.
-    """
-
-    recording: Recording
-    audio: AudioInfo | None = None
-
-
-@dataclass(slots=True)
-class Difference:
-    """The number of changes of each kind; the differences of parts can be added up.
-
-    Attributes
-    ----------
-    counts
-        Number of recordings by kind: ``new``, ``changed``, ``removed``, ``retried``,
-        ``relabelled`` (rows are carried over), ``recomputed`` (the configuration changed),
-        ``unchanged``; ``waiting``: unchanged recordings that failed and are not retried;
-        ``taken_down`` and ``excluded``: listed but left out; ``known``: in the snapshot.
-    examples
-        Some URIs of each kind.
-    carried_rows, carried_recordings, carried_failures
-        Number of rows, of recordings that did not fail (with or without rows), and of failed
-        recordings that are carried over from the snapshot.
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-    carried_rows: int = 0
-    carried_recordings: int = 0
-    carried_failures: int = 0
-
-    def count(self, kind: str, uri: str) -> None:
-        """Count a recording, and keep its URI if there are few examples yet."""
-        self.counts[kind] += 1
-        uris = self.examples.setdefault(kind, [])
-        if len(uris) < _EXAMPLES:
-            uris.append(uri)
-
-    def carry(self, status: str, rows: int) -> None:
-        """Count a recording that is carried over, and its rows."""
-        self.carried_rows += rows
-        self.carried_failures += status == "failed"
-        self.carried_recordings += status != "failed"
-
-    def merge(self, other: Difference) -> None:
-        """Add the difference of another part."""
-        self.counts += other.counts
-        for kind, uris in other.examples.items():
-            # Sorted, because parts come in any order.
-            merged = sorted({*self.examples.get(kind, ()), *uris})
-            self.examples[kind] = merged[:_EXAMPLES]
-        self.carried_rows += other.carried_rows
-        self.carried_recordings += other.carried_recordings
-        self.carried_failures += other.carried_failures
-
-    def leave_out(self, recording: Recording, reason: str) -> None:
-        """Move a recording from its kind of change to a reason for leaving it out."""
-        self.counts[recording.change] -= 1
-        self.count(reason, recording.uri)
-        uris = self.examples.get(recording.change, [])
-        if recording.uri in uris:
-            uris.remove(recording.uri)
-
-    def copy(self) -> Difference:
-        """Return an independent copy."""
-        examples = {kind: list(uris) for kind, uris in self.examples.items()}
-        return replace(self, counts=Counter(self.counts), examples=examples)
-
-    @property
-    def removed_ratio(self) -> float:
-        """Share of the snapshot's recordings that are removed."""
-        return self.counts["removed"] / max(1, self.counts["known"])
-
-    @property
-    def is_nothing(self) -> bool:
-        """Whether no recording changed."""
-        return self.counts["unchanged"] == self.counts["known"] and not self.counts["new"]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the counts and examples as values that JSON can hold."""
-        kinds = ("new", "changed", "removed", "retried", "relabelled", "recomputed", "unchanged")
-        more_kinds = ("waiting", "taken_down", "excluded")
-        counts = {kind: self.counts[kind] for kind in (*kinds, *more_kinds)}
-        hidden = ("unchanged", "known")
-        examples = {k: uris for k, uris in sorted(self.examples.items()) if k not in hidden}
-        return {**counts, "examples": examples}
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """The decision how a run continues, made when the whole difference is known.
-
-    Attributes
-    ----------
-    parts
-        Number of parts of the new index.
-    difference
-        Difference between snapshot and catalogue.
-    todo
-        Whether there is anything to do.
-    """
-
-    parts: int
-    difference: Difference
-    todo: bool
-
-
-Change = Dropped | Relabelled | Attempts | Touched | Candidate | Offer
 
 
 def pack_recordings(recordings: list[Recording]) -> bytes:
@@ -439,75 +244,32 @@ def _audio(row: Mapping[str, Any]) -> AudioInfo:
     )
 
 
-def adopt(
-    offers: Iterable[Offer], probed: Iterable[ProbedRecording], job: ExtractJob
-) -> Iterator[Adopted | Dropped | Touched | ProbedRecording]:
-    """Match offered rows with recordings that have exactly the same content.
+def decide(difference: Difference, parts: int, job: ExtractJob) -> Decision:
+    """Return the decision how a run continues.
 
-    Parameters
-    ----------
-    offers
-        All offers with one content hash.
-    probed
-        Recordings with the same content hash, whose rows must otherwise be computed.
-    job
-        Job of the refresh.
-
-    Yields
+    Raises
     ------
-    Adopted, Dropped, Touched
-        Changes for rows that a recording takes over, and for rows that are removed.
-    ProbedRecording
-        Recordings whose rows must be computed.
+    DatasetError
+        If the run would remove too many recordings.
     """
-    ordered = sorted(offers, key=lambda offer: str(offer.row["recording_id"]))
-    remaining = {str(offer.row["recording_id"]): offer for offer in ordered}
-    offered_ids = set(remaining)
-    # Recordings whose own rows are offered come first.
-    for candidate in sorted(
-        probed,
-        key=lambda p: (p.recording.recording_id not in offered_ids, p.recording.recording_id),
-    ):
-        split = _fitting_split(candidate, next(iter(remaining.values()), None), job)
-        if split is None:
-            yield candidate
-            continue
-        name = candidate.recording.recording_id
-        offer = remaining.pop(name if name in remaining else next(iter(remaining)))
-        yield from _adopt(offer.row, candidate, split, job)
-    for offer in remaining.values():
-        yield from leave(offer.row, job.base)
+    base, allowed = job.base, job.refresh.max_removed_ratio
+    if base.is_nothing:
+        return Decision(parts, difference, todo=True)
+    removed, known = difference.counts["removed"], difference.counts["known"]
+    if difference.removed_ratio > allowed:
+        uris = ", ".join(difference.examples["removed"][:3]) + ", …" * (removed > 3)
+        raise DatasetError(
+            f"{job.catalogue.uri} lacks {removed:,} of the {known:,} recordings of version "
+            f"{base.version} ({difference.removed_ratio:.1%}; {uris}), but "
+            f"refresh.max_removed_ratio allows {allowed:.1%}; nothing was changed. To remove "
+            "these recordings: melmill refresh --allow-removals"
+        )
+    return Decision(parts, difference, is_todo(difference, base))
 
 
-def _fitting_split(probed: ProbedRecording, offer: Offer | None, job: ExtractJob) -> str | None:
-    """Return the recording's split if the offered rows fit the recording; else ``None``."""
-    try:
-        planned = plan_recording(probed, job.features, job.split, job.limits.max_seconds)
-    except RecordingError:
-        return None  # planning raises the same error, and records it
-    return planned.split if offer and planned.rows == offer.row["rows"] else None
-
-
-def _adopt(
-    row: Mapping[str, Any], probed: ProbedRecording, split: str, job: ExtractJob
-) -> Iterator[Adopted | Dropped | Touched]:
-    recording = probed.recording
-    labels = labels_digest(recording)
-    yield Dropped(row["recording_id"])
-    updates = {
-        "recording_id": recording.recording_id,
-        "uri": recording.uri,
-        "fingerprint": recording.fingerprint,
-        "feature_key": digest(recording.fingerprint, job.features.digest()),
-        "split": split,
-        "labels_digest": labels,
-        "tags": sorted(row["tags"].items()),
-    }
-    yield Adopted(recording.recording_id, {**row, **updates})
-    names = ("recording_id", "uri", "split", "labels_digest")
-    if any(row[name] != updates[name] for name in names):
-        for shard in row["shards"]:
-            yield Touched(shard, row["recording_id"], recording, split)
+def is_todo(difference: Difference, base: Base) -> bool:
+    """Return whether a run has anything to do."""
+    return not (difference.is_nothing and base.same_files and base.configured)
 
 
 def is_settled(fingerprint: str, listed_ms: int) -> bool:

@@ -13,13 +13,8 @@ import pyarrow as pa
 import pytest
 
 from melmill.transforms.core.errors import DatasetError
-from melmill.transforms.snapshot.delta import (
-    Snapshot,
-    commit,
-    open_table,
-    read_snapshot,
-    table_files,
-)
+from melmill.transforms.snapshot.committing import commit
+from melmill.transforms.snapshot.delta import Snapshot, open_table, read_snapshot, table_files
 from melmill.transforms.store.exclusive import require_exclusive_commits
 from melmill.transforms.store.folders import Store
 from tests.e2e.object_stores.gateway import Gateway

@@ -1,0 +1,70 @@
+"""Leaves out recordings whose content was taken down under another name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import apache_beam as beam
+
+from melmill.transforms.catalogue.left_out import TAKEN_DOWN
+from melmill.transforms.core.records import ProbedRecording, Recording
+from melmill.transforms.plan.changes import Decision
+from melmill.transforms.plan.comparing import is_todo
+from melmill.transforms.plan.job import ExtractJob
+
+
+@dataclass(eq=False)
+class LeaveOutContents(beam.PTransform):
+    """Leave out recordings whose content was taken down under another name.
+
+    The inputs are the probed recordings and the decision. The outputs are the recordings that
+    stay, and a decision that counts the other recordings as taken down. A retry gives the same
+    result.
+
+    Attributes
+    ----------
+    job
+        Job of the run.
+    """
+
+    job: ExtractJob
+
+    def expand(
+        self, found: tuple[beam.PCollection[ProbedRecording], beam.PCollection[Decision]]
+    ) -> tuple[beam.PCollection[ProbedRecording], beam.PCollection[Decision]]:
+        """Separate the recordings to leave out, and count them."""
+        probed, decision = found
+        if not (self.job.content_hashes and self.job.taken_down):
+            return probed, decision
+        parted = probed | "PartContents" >> beam.ParDo(_PartContents(self.job)).with_outputs(
+            TAKEN_DOWN, main="recordings"
+        )
+        erased = beam.pvalue.AsList(parted[TAKEN_DOWN])
+        counted = decision | "CountContents" >> beam.Map(leave_out, erased, self.job)
+        return parted["recordings"], counted
+
+
+class _PartContents(beam.DoFn):
+    def __init__(self, job: ExtractJob) -> None:
+        self.job = job
+
+    def setup(self) -> None:
+        self.left_out = self.job.left_out()
+
+    def process(self, probed: ProbedRecording) -> Iterator[Any]:
+        recording = probed.recording
+        if not self.left_out.holds_content(recording.content_hash):
+            yield probed
+        else:
+            yield beam.pvalue.TaggedOutput(TAKEN_DOWN, recording)
+
+
+def leave_out(decision: Decision, erased: Iterable[Recording], job: ExtractJob) -> Decision:
+    """Return the decision with some recordings counted as taken down, not as read."""
+    difference = decision.difference.copy()
+    for recording in sorted(erased, key=lambda recording: recording.recording_id):
+        difference.leave_out(recording, TAKEN_DOWN)
+    todo = decision.todo and (job.base.is_nothing or is_todo(difference, job.base))
+    return replace(decision, difference=difference, todo=todo)
