@@ -1,4 +1,4 @@
-"""The recordings of ``../shared/cases``: each gives its frames, or says why it does not."""
+"""Tests that each recording in ``../shared/cases`` gives its frames, or says why it fails."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.recordings import decode, failure
 
 CASES = Path(__file__).parents[3] / "shared/cases/audio"
 
-pytestmark = pytest.mark.skipif(not CASES.exists(), reason="no cases here")
+pytestmark = pytest.mark.skipif(not CASES.exists(), reason="there is no folder shared/cases/audio")
 
-#: Frames at the file's own rate.
+#: Number of frames in each file, at the file's own rate.
 FRAMES = {
     "wav_mp3_ffmpeg.wav": 133_632,
     "mp3_info_frames_zero.mp3": 132_527,
@@ -37,7 +37,7 @@ FRAMES = {
     "mp3_vbr_short.mp3": 529,
 }
 
-#: Cause, and a part of the message.
+#: Cause of each file's failure, and a part of the message.
 FAILURES = {
     "nist_8_bytes.wav": (Cause.UNKNOWN_FORMAT, "NIST"),
     "stub_45.mp3": (Cause.TRUNCATED, "Info tag"),

@@ -1,4 +1,4 @@
-"""What headers and tags claim, held against the stream: kinds of wrong claims, many of each."""
+"""Tests of wrong claims in headers and tags: every kind of claim, with many wrong values."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tests import damage
 from tests.recordings import RATE, decode, decode_all, failure
 from tests.signals import encode, noise, song
 
-NARROW = (0, 0xFFFFFFFF, 0x7FFFF000, 0x80000000, 0x7FFFFFFF)
-WIDE = (0, 2**64 - 1, 2**63 - 1, 2**63, 0xFFFFFFFF)
-PLACED = [
+PLACEHOLDERS_32_BIT = (0, 0xFFFFFFFF, 0x7FFFF000, 0x80000000, 0x7FFFFFFF)
+PLACEHOLDERS_64_BIT = (0, 2**64 - 1, 2**63 - 1, 2**63, 0xFFFFFFFF)
+PLACEHOLDERS = [
     (name, size)
     for name, (_, _, form) in damage.SIZE_FIELDS.items()
-    for size in (WIDE if form.endswith("Q") else NARROW)
+    for size in (PLACEHOLDERS_64_BIT if form.endswith("Q") else PLACEHOLDERS_32_BIT)
 ]
 ID3V1 = b"TAG" + bytes(125)
 ID3V2 = b"ID3\4\0\0\0\0\x01\x00" + b"TIT2\0\0\0\x05\0\0\0abcd" + bytes(113)
 APE = b"x" * 200 + b"APETAGEX" + struct.pack("<IIII8x", 2000, 232, 1, 0)
-#: A picture among the tags, as bytes that look like frames' headers.
+#: A tag with a picture whose bytes look like frame headers.
 PICTURE = b"ID3\4\0\0\0\0\x20\x00" + b"\xff\xfb\x90\x64" * 1024
 
 
@@ -41,8 +41,8 @@ def store(tmp_path: Path):
     return put
 
 
-def plan(source: StoredObject) -> tuple[AudioInfo | None, Cause | None]:
-    """What a recording is read by in the end, and the cause of its first failure, if any."""
+def probe_and_decode(source: StoredObject) -> tuple[AudioInfo | None, Cause | None]:
+    """Return what the recording is finally decoded with, and the cause of its first failure."""
     try:
         audio = probe_audio(source)
         decode(source, audio)
@@ -54,7 +54,7 @@ def plan(source: StoredObject) -> tuple[AudioInfo | None, Cause | None]:
 # Sizes
 
 
-@pytest.mark.parametrize(("name", "size"), PLACED)
+@pytest.mark.parametrize(("name", "size"), PLACEHOLDERS)
 def test_a_placeholder_is_no_claim(store, name, size):
     data = encode(song(1, RATE, channels=2), RATE, name)
     expected = decode_all(store(data))
@@ -89,7 +89,7 @@ def test_a_chunk_as_long_as_the_audio_is_not_played(store):
 @pytest.mark.parametrize("lost", [0, 1, 5000])
 @pytest.mark.parametrize("padding", [b"", b"\0"])
 def test_a_large_chunk_behind_odd_audio_is_not_played(store, lost, padding):
-    """Some writers leave out the byte that makes a chunk even; and some chunks are cut."""
+    """Some writers omit the padding byte after a chunk of odd length, and some chunks are cut."""
     data = damage.with_size(encode(song(0.2, RATE), RATE, "wav8")[: 44 + 8001], "wav", 8001)
     picture = b"id3 " + struct.pack("<I", 20_000) + noise(1, RATE).tobytes()[: 20_000 - lost]
     decoded = decode_all(store(data + padding + picture))
@@ -161,9 +161,9 @@ def test_a_count_of_samples_is_exact(store, name):
 def test_frames_that_a_tag_counts_wrongly(store, name, share):
     data = encode(song(3, RATE, channels=2), RATE, name)
     source = store(damage.with_xing(data, frames=round(share * 3 * RATE / 1152)))
-    audio, cause = plan(source)
+    audio, cause = probe_and_decode(source)
     assert cause in (None, Cause.LENGTH_MISMATCH)
-    assert cause is None or name == "mp3_vbr"  # a constant rate shows in the probe
+    assert cause is None or name == "mp3_vbr"  # the probe notices a constant bit rate
     assert 3 * RATE <= audio.frames <= 3 * RATE + 2 * 1152
     assert len(decode(source, audio)) == audio.frames
 
@@ -177,7 +177,8 @@ def test_tags_and_zeros_around_an_mp3_are_skipped(store, before, behind, tagged)
     expected = decode_all(store(data))
     decoded = decode_all(store(before + data + behind))
     assert decoded.shape == expected.shape
-    # Where the tag no longer tells libsndfile all, FFmpeg decodes: within 1e-4 of it.
+    # If libsndfile cannot rely on the Xing tag, FFmpeg decodes. Their samples differ by less
+    # than 1e-4.
     assert np.abs(decoded - expected).max() < 1e-4
 
 
@@ -188,14 +189,14 @@ def test_tags_between_joined_mp3s_are_skipped(store, between):
     parts = [strip(encode(song(2, RATE, seed=s), RATE, "mp3_vbr")) for s in (1, 2)]
     alone = [len(decode_all(store(part))) for part in parts]
     decoded = decode_all(store(between.join(parts)))
-    # FFmpeg takes the frame behind some tags for a part of them.
+    # FFmpeg takes the frame after some tags for a part of the tag.
     assert sum(alone) - 2 * 1152 <= len(decoded) <= sum(alone)
 
 
 strip = damage.strip_xing
 
 
-# Changes in mid-stream
+# Changes in the middle of a stream
 
 
 @pytest.mark.parametrize(
@@ -213,16 +214,16 @@ strip = damage.strip_xing
         ("eac3", (RATE, 1), (48000, 1)),
     ],
 )
-def test_a_change_of_rate_or_channels_is_said(store, name, first, second):
+def test_a_change_of_rate_or_channels_is_reported(store, name, first, second):
     parts = [encode(song(2, rate, channels=n), rate, name) for rate, n in (first, second)]
     if name == "flac":
         parts = [damage.without_total(parts[0]), parts[1][parts[1].index(b"\xff\xf8") :]]
     error = failure(store(b"".join(parts)))
     assert error.cause == Cause.CORRUPT
     assert "(rate, channels, sample format) changes from" in error.message
-    at = int(error.message.rpartition(" ")[2])
-    assert error.frames == at
-    assert abs(at - 2 * RATE) < 4 * 1152 + 1105
+    frame = int(error.message.rpartition(" ")[2])
+    assert error.frames == frame
+    assert abs(frame - 2 * RATE) < 4 * 1152 + 1105
 
 
 def test_joined_flacs_are_counted_whole(store):
@@ -283,7 +284,7 @@ def test_a_stream_that_does_not_begin_at_0_is_read_whole(store, name, moved):
     assert decoded.shape == expected.shape
     if name == "ogg":
         assert np.array_equal(decoded, expected)
-    else:  # FFmpeg's Opus decoder beside libopus
+    else:  # FFmpeg's Opus decoder differs slightly from libopus
         assert np.abs(decoded - expected).max() < 0.02
 
 
@@ -307,9 +308,9 @@ def test_a_stream_that_a_listener_joined_late_is_read_whole(store, name, late):
 def test_joined_streams_of_one_serial_number_do_not_pass_for_one(store, name, seconds):
     parts = [encode(song(s, 48000), 48000, name) for s in seconds]
     source = store(b"".join(damage.with_serial(part, 7) for part in parts))
-    audio, cause = plan(source)
+    audio, cause = probe_and_decode(source)
     assert cause == Cause.LENGTH_MISMATCH
-    if name == "ogg":  # FFmpeg gives the whole of the last block of the first stream
+    if name == "ogg":  # FFmpeg does not cut the last block of the first stream
         assert audio is None
     else:
         assert audio.frames == len(decode(source, audio)) == 48000 * sum(seconds)
@@ -331,14 +332,14 @@ def test_a_start_time_is_no_missing_audio(store, container):
 
     data = encode(song(3, 48000), 48000, "webm" if container != "mpegts" else "aac")
     buffer = io.BytesIO()
-    with av.open(io.BytesIO(data)) as file, av.open(buffer, "w", format=container) as late:
-        stream = late.add_stream_from_template(file.streams.audio[0])
+    with av.open(io.BytesIO(data)) as file, av.open(buffer, "w", format=container) as output:
+        stream = output.add_stream_from_template(file.streams.audio[0])
         for packet in file.demux(file.streams.audio[0]):
             if packet.dts is not None:
                 packet.pts += round(7 / packet.time_base)
                 packet.dts = packet.pts
                 packet.stream = stream
-                late.mux(packet)
+                output.mux(packet)
     assert abs(probe_audio(store(buffer.getvalue())).frames - 3 * 48000) < 3000
 
 
@@ -351,7 +352,7 @@ def test_a_change_of_the_kind_of_samples_is_damage(store):
 
 @pytest.mark.parametrize(("rate", "kind"), [(48000, "s16"), (RATE, "s32"), (RATE, "s16p")])
 def test_the_queue_compares_rate_and_kind(rate, kind):
-    """What we rely on: it does not compare channels, and that we do ourselves."""
+    """Our decoder relies on this check. The queue ignores channels, so the decoder checks them."""
     import av
 
     queue = av.AudioFifo()

@@ -1,4 +1,4 @@
-"""Damaged recordings: the failure says what is missing, and what is before it can be read."""
+"""Tests of damaged recordings: a failure says what is missing; audio before it can be read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests import damage
 from tests.recordings import RATE, decode, decode_all, rate_of, read
 from tests.signals import FORMATS, encode, noise, song, tone
 
-#: Formats that tell their length in a header, or page by page.
+#: Formats that store their length in a header or in their pages.
 COUNTED = sorted({*FORMATS, "tta", "wv", "voc", "avi", "flv"} - {"m4a", "mp4", "m4a_alac"})
 
 
@@ -31,7 +31,7 @@ def store(tmp_path: Path):
     return put
 
 
-def fail(source: StoredObject, start: int = 0) -> RecordingError:
+def decode_error(source: StoredObject, start: int = 0) -> RecordingError:
     with pytest.raises(RecordingError) as raised:
         decode(source, probe_audio(source), start)
     return raised.value
@@ -47,12 +47,12 @@ def test_what_is_before_a_cut_can_be_read(store, name, share):
     data = encode(sound(name), rate_of(name), name)
     whole = decode_all(store(data))
     source = store(data[: int(share * len(data))])
-    error = fail(source)
+    error = decode_error(source)
     assert error.cause in (Cause.TRUNCATED, Cause.CORRUPT)
     assert (share - 0.2) * len(whole) < error.frames < (share + 0.05) * len(whole)
     remains = decode(source, error.audio)
-    # FFmpeg stands in for libsndfile at times, with MP3 within 1e-4 of it; the last frame of
-    # what was cut may have been meant to overlap with another.
+    # Sometimes FFmpeg decodes instead of libsndfile; with MP3, their samples differ by less than
+    # 1e-4. The last frame before the cut may lack its overlap with the next frame.
     sound_frames = max(0, error.frames - 4096)
     assert len(remains) == error.frames
     assert np.abs(remains[:sound_frames] - whole[:sound_frames]).max() < 1e-4
@@ -65,7 +65,7 @@ def test_what_is_before_a_damage_can_be_read_and_is_the_same_from_any_span(store
     middle = len(data) // 2
     data[middle : middle + 9000] = np.random.default_rng(0).bytes(9000)
     source = store(bytes(data))
-    errors = [fail(source, start) for start in (0, 10_000, len(whole) // 2 - 90_000)]
+    errors = [decode_error(source, start) for start in (0, 10_000, len(whole) // 2 - 90_000)]
     assert {error.cause for error in errors} <= {Cause.CORRUPT, Cause.TRUNCATED}
     assert len({(error.frames, error.message) for error in errors}) == 1
     frames = errors[0].frames
@@ -80,7 +80,7 @@ def test_what_is_before_a_damage_can_be_read_and_is_the_same_from_any_span(store
 @pytest.mark.parametrize("fill", ["zeros", "noise"])
 @pytest.mark.parametrize("name", ["mp3", "mp3_vbr", "mp3_untagged", "mp2", "mp3_wrong_tag"])
 def test_an_overwritten_part_of_an_mp3_is_no_junk(store, name, fill, share):
-    """No tag counts these: what is missing shows only in the frames around the hole."""
+    """No tag counts these frames: only the frames around the hole show that some are missing."""
     data = encode(noise(7, RATE, channels=2), RATE, name.removesuffix("_wrong_tag"))
     if name in ("mp3", "mp3_vbr"):
         data = damage.strip_xing(data)
@@ -90,7 +90,7 @@ def test_an_overwritten_part_of_an_mp3_is_no_junk(store, name, fill, share):
     middle, size = len(data) // 2, round(share * len(data))
     hole = bytes(size) if fill == "zeros" else np.random.default_rng(0).bytes(size)
     source = store(data[:middle] + hole + data[middle + size :])
-    errors = [fail(source, start) for start in (0, 10_000)]
+    errors = [decode_error(source, start) for start in (0, 10_000)]
     assert {error.cause for error in errors} == {Cause.CORRUPT}
     assert len({(error.frames, error.message) for error in errors}) == 1
     assert "is neither a frame nor a tag" in errors[0].message
@@ -102,13 +102,13 @@ def test_an_overwritten_part_of_an_mp3_is_no_junk(store, name, fill, share):
 
 @pytest.mark.parametrize("name", ["mp3_vbr", "ogg", "opus"])
 def test_a_damage_that_was_found_needs_no_second_decode(store, monkeypatch, name):
-    """A decoder that conceals what is missing could give as many frames as the header counts."""
-    asked = []
-    monkeypatch.setattr(damage_module, "ask_other", lambda *arguments: asked.append(arguments))
+    """A decoder that conceals missing frames could give as many frames as the header counts."""
+    calls = []
+    monkeypatch.setattr(damage_module, "ask_other", lambda *arguments: calls.append(arguments))
     data = bytearray(encode(noise(7, rate_of(name)), rate_of(name), name))
     data[len(data) // 2 : len(data) // 2 + 9000] = bytes(9000)
-    assert fail(store(bytes(data))).cause == Cause.CORRUPT
-    assert not asked
+    assert decode_error(store(bytes(data))).cause == Cause.CORRUPT
+    assert not calls
 
 
 def test_one_lost_frame_of_an_mp3_is_damage(store):
@@ -116,7 +116,7 @@ def test_one_lost_frame_of_an_mp3_is_damage(store):
     at = 0
     while at < len(data) // 2:
         at += mpeg.parse_frame(data[at : at + 4]).size_bytes
-    error = fail(store(data[:at] + bytes(4) + data[at + 4 :]))
+    error = decode_error(store(data[:at] + bytes(4) + data[at + 4 :]))
     assert error.cause == Cause.CORRUPT
     assert f"the data at byte {at} is neither a frame nor a tag" in error.message
 
@@ -131,17 +131,17 @@ def test_a_joined_mp3_may_begin_in_mid_stream_behind_a_tag(store, between, befor
     padding = bytes(32) if between.startswith(b"ID3") else b""
     source = store(data + before + between + padding + data[cut:])
     if between.startswith(b"\0"):
-        assert fail(source).cause == Cause.CORRUPT
+        assert decode_error(source).cause == Cause.CORRUPT
     else:
         assert len(decode_all(source)) > 1.4 * len(decode_all(store(data)))
 
 
 @pytest.mark.parametrize("name", ["ogg", "opus", "opus_live"])
-def test_a_missing_page_is_said(store, name):
+def test_a_missing_page_is_reported(store, name):
     data = encode(noise(12, 48000), 48000, name.removesuffix("_live"))
-    if name == "opus_live":  # read by FFmpeg, which gives what is left
+    if name == "opus_live":  # FFmpeg decodes this stream, and gives the remaining audio
         data = damage.with_granules_moved(data, 48000)
-    error = fail(store(damage.without_page(data, 5)))
+    error = decode_error(store(damage.without_page(data, 5)))
     assert error.cause == Cause.CORRUPT
     assert "Ogg pages are missing before byte" in error.message
     assert 0 < error.frames < 11 * 48000
@@ -151,7 +151,7 @@ def test_a_missing_page_is_said(store, name):
 @pytest.mark.parametrize("point", [(441_000, 100), (110_250, 1_500_000), (4096, 1_521_078)])
 @pytest.mark.parametrize("start", [5000, 42_000, 441_007, 873_000])
 def test_a_flac_that_cannot_be_searched_is_read_from_its_start(store, point, start):
-    """A wrong seek table leads libsndfile astray in a file of which each frame is sound."""
+    """A wrong seek table misleads libsndfile, although every frame of the file is intact."""
     data = encode(noise(20, RATE), RATE, "flac")
     source = store(damage.with_seek_point(data, *point))
     audio = probe_audio(source)
@@ -164,7 +164,7 @@ def test_a_flac_that_cannot_be_searched_is_read_from_its_start(store, point, sta
 def test_a_damaged_flac_that_cannot_be_searched_says_the_same_from_any_span(store):
     data = bytearray(damage.with_seek_point(encode(noise(20, RATE), RATE, "flac"), 441_000, 100))
     data[len(data) // 2 : len(data) // 2 + 100] = bytes(100)
-    errors = [fail(store(bytes(data)), start) for start in (0, 5000, 400_000)]
+    errors = [decode_error(store(bytes(data)), start) for start in (0, 5000, 400_000)]
     assert len({(error.cause, error.frames, error.message) for error in errors}) == 1
     assert 0.45 * 20 * RATE < errors[0].frames < 10 * RATE
 
@@ -175,7 +175,7 @@ def test_the_links_of_a_chain_before_a_missing_page_are_counted(store, moved, la
     first, second = (encode(noise(s, 48000, seed=s), 48000, "opus") for s in (3, 8))
     first = damage.with_numbers_moved(damage.with_granules_moved(first, moved), late)
     second = damage.with_numbers_moved(damage.with_granules_moved(second, moved), late)
-    error = fail(store(first + damage.without_page(second, 6)))
+    error = decode_error(store(first + damage.without_page(second, 6)))
     assert error.cause == Cause.CORRUPT
     assert "Ogg pages are missing" in error.message
     assert 3 * 48000 + 3 * 40_000 < error.frames < 10 * 48000
@@ -201,16 +201,16 @@ def test_streams_side_by_side_are_counted_apart(store, moved):
 def test_a_message_names_the_decoder_and_what_is_missing(store):
     data = bytearray(encode(song(5, RATE), RATE, "flac"))
     data[len(data) // 2 : len(data) // 2 + 100] = bytes(100)
-    error = fail(store(bytes(data)))
+    error = decode_error(store(bytes(data)))
     assert "libsndfile" in error.message
     assert f"the first {error.frames} frames are intact" in error.message
 
 
 def test_a_decoder_that_falls_short_is_not_believed_alone(store):
-    """A probe that chose the wrong decoder, as it would for a kind that nobody knows yet."""
+    """The probe chose the wrong decoder, as may happen with an unknown kind of file."""
     source = store(encode(tone(440, 1, RATE), RATE, "ogg"))
     audio = probe_audio(source)
-    assert audio.decoder == "libsndfile"  # all of it in one page
+    assert audio.decoder == "libsndfile"  # the whole stream is in one page
     with pytest.raises(RecordingError) as raised:
         decode(source, replace(audio, decoder="pyav"))
     assert raised.value.cause == Cause.LENGTH_MISMATCH
@@ -252,11 +252,11 @@ def test_something_between_two_pages_is_no_missing_page(store, name):
 def test_zeros_in_a_container_are_no_junk(store):
     data = bytearray(encode(sound("m4a_alac", 6), RATE, "m4a_alac"))
     data[len(data) // 2 : len(data) // 2 + 40_000] = bytes(40_000)
-    assert fail(store(bytes(data))).cause == Cause.CORRUPT
+    assert decode_error(store(bytes(data))).cause == Cause.CORRUPT
 
 
 def test_decoders_that_disagree_do_not_pass_for_a_changed_file(store):
-    """libsndfile reads some odd MP3s otherwise by their descriptor than through a file object."""
+    """libsndfile may read an MP3 differently through a descriptor than through a file object."""
     source = store(encode(noise(1, RATE), RATE, "mp3_vbr"))
     audio = probe_audio(source)
     error = RecordingError(Stage.DECODE, Cause.CHANGED, "opened as something else")

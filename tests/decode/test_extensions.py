@@ -1,4 +1,4 @@
-"""Every extension of the default list: its files decode, and a cut one does not pass for whole."""
+"""Tests that every default extension decodes, and that a cut file does not pass for whole."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from melmill.transforms.store.objects import StoredObject
 from tests.recordings import decode, rate_of
 from tests.signals import FORMATS, RARE_FORMATS, encode, song, tone
 
-#: Extension -> format of tests.signals, where they differ.
-SAME = {
+#: Format in tests.signals of each extension whose format has a different name.
+FORMAT_NAMES = {
     **dict.fromkeys(("wave", "bwf"), "wav"),
     **dict.fromkeys(("aif", "aifc"), "aiff"),
     **{"snd": "au", "sph": "nist", "oga": "ogg", "m4b": "m4a", "wmv": "wma", "asf": "wma"},
     **{"mpga": "mp3", "m4v": "mp4", "mpeg": "mpg"},
 }
-#: No encoder at hand: spx, ape, tak, mpc, dsf and dff were tried by hand with mutagen's test
-#: files, and decode; the others FFmpeg lists among its decoders.
+#: Extensions for which the tests have no encoder. spx, ape, tak, mpc, dsf and dff were tried by
+#: hand with mutagen's test files, and decode. FFmpeg lists decoders for the others.
 NO_ENCODER = {"spx", "ape", "tak", "mpc", "dsf", "dff"}
 NO_ENCODER |= {"mp1", "dts", "dtshd", "mlp", "thd", "awb", "shn", "oma", "aa3", "qcp", "ogv"}
-#: Frames one after another: of a file that is cut between two nothing is known to be missing.
+#: Formats that are only a sequence of frames. If a file is cut between two frames, nothing shows
+#: that audio is missing.
 UNCOUNTED = {"ac3", "eac3", "aac", "mp2", "m2ts", "mpg", "vob", "rm"}
-HERE = sorted({*FORMATS, *RARE_FORMATS})
+ENCODED = sorted({*FORMATS, *RARE_FORMATS})
 
 
 def test_every_extension_is_tried():
-    assert set(DEFAULT_EXTENSIONS) - {*HERE, *SAME, *NO_ENCODER} == set()
+    assert set(DEFAULT_EXTENSIONS) - {*ENCODED, *FORMAT_NAMES, *NO_ENCODER} == set()
     assert set(RARE_FORMATS) <= set(DEFAULT_EXTENSIONS)
 
 
@@ -54,12 +55,12 @@ def test_a_rare_format_holds_the_tone_that_was_put_in(store, name):
     assert 2 * rate <= len(decoded) < 2.1 * rate
     middle = decoded[rate // 2 : rate // 2 + rate]
     spectrum = np.abs(np.fft.rfft(middle * np.hanning(rate))) ** 2
-    # RealAudio's coder for speech at 14,400 bits a second adds the most of its own: 0.043.
+    # RealAudio's speech codec at 14,400 bits per second adds the most noise: 0.043 of the power.
     assert spectrum[435:446].sum() > 0.95 * spectrum.sum()
 
 
 @pytest.mark.parametrize("name", sorted({*RARE_FORMATS, *FORMATS} - UNCOUNTED - {"mp3_untagged"}))
-def test_half_of_it_does_not_pass_for_whole(store, name):
+def test_half_a_file_does_not_pass_for_whole(store, name):
     data = encode(song(3, rate_of(name)), rate_of(name), name)
     source = store(data[: len(data) // 2])
     with pytest.raises(RecordingError) as raised:
@@ -78,7 +79,7 @@ def test_a_dsf_is_read_and_a_cut_one_is_truncated(store):
 
 
 def dsf(seconds: float) -> bytes:
-    """One bit a sample at 2.8 MHz: every second one set, which is silence."""
+    """Return a DSF file of silence: one bit per sample at 2.8 MHz, 0 and 1 in turn."""
     blocks = round(2_822_400 * seconds / 8 / 4096)
     sound = b"\x55" * 4096 * blocks
     form = struct.pack("<IIIIIIQII", 1, 0, 1, 1, 2_822_400, 1, 8 * len(sound), 4096, 0)

@@ -1,4 +1,4 @@
-"""Whatever is in a file: rows or one of our failures, and the same at a second decode."""
+"""Tests that any file gives rows or one of our failures, and the same in a second decode."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from melmill.transforms.store.stored_file import StoredFile
 from tests.recordings import rate_of
 from tests.signals import encode, noise, song
 
-#: Every container whose header, length or tags we read ourselves.
+#: Every container whose header, length or tags our own code reads.
 NAMES = ("wav", "wavex", "wav_ima_adpcm", "rf64", "w64", "aiff", "au", "caf", "nist")
 NAMES += ("flac", "ogg", "opus", "mp3", "mp3_vbr", "mp3_untagged")
 NAMES += ("wma", "avi", "voc", "8svx", "sox", "avr")
-#: Those that only FFmpeg reads.
+#: Formats that only FFmpeg reads.
 FFMPEG_NAMES = ("m4a", "mka", "webm", "aac", "ac3", "wv", "tta", "amr", "flv")
 MUTATIONS = 300
 SLOW_MUTATIONS = 30_000
-#: Causes that no file may have by what is in it, since they are tried again.
-PASSING = {str(cause) for cause in TRANSIENT_CAUSES} - {"out_of_memory"}
+#: Causes that the content of a file must not give, since such failures are retried.
+TRANSIENT = {str(cause) for cause in TRANSIENT_CAUSES} - {"out_of_memory"}
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF)
 
 
@@ -44,7 +44,7 @@ def decoder() -> Iterator[DecoderProcess]:
 
 
 def original(name: str) -> bytes:
-    """A file with tags before and behind it, where that is usual."""
+    """Return a file of a format, with tags before and after the audio if that is usual."""
     rate = rate_of(name)
     channels = 1 if name in ("8svx", "amr") else 2
     data = encode(song(0.15, rate, channels=channels), rate, name)
@@ -74,7 +74,7 @@ def read_header(data: bytes) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_size_of_a_tag_at_the_end_is_read_or_is_our_failure(name):
     data = original(name)
-    # All sizes that reach into the header, and some of the others.
+    # All sizes that reach into the header, and some other sizes.
     sizes = {*range(len(data) - 200, len(data) + 200), *range(0, len(data), 97)}
     for size in sizes:
         for footer in footers(max(0, size)):
@@ -106,9 +106,9 @@ def test_many_mutated_files_decode_or_are_our_failures(decoder, tmp_path):
     outcomes: Counter[str] = Counter()
     each = SLOW_MUTATIONS // len(NAMES + FFMPEG_NAMES)
     for name in NAMES + FFMPEG_NAMES:
-        found = decoder.call(3600, survey_mutations, name, 7, each, tmp_path / "recording")
-        print(name, dict(found), flush=True)
-        outcomes += found
+        counts = decoder.call(3600, survey_mutations, name, 7, each, tmp_path / "recording")
+        print(name, dict(counts), flush=True)
+        outcomes += counts
     print(dict(outcomes))
     assert sum(outcomes.values()) == each * len(NAMES + FFMPEG_NAMES) >= 20_000
 
@@ -128,7 +128,7 @@ def survey_holes(name: str, number: int, path: Path) -> Counter[str]:
 
 
 def holes(data: bytes) -> Iterator[bytes]:
-    """Files of which a part was overwritten, by zeros or by anything."""
+    """Yield files in which a part was overwritten by zeros or by random bytes."""
     rng = np.random.default_rng(3)
     while True:
         at, size = rng.integers(len(data) // 5, len(data) // 2), rng.integers(1000, len(data) // 4)
@@ -137,7 +137,7 @@ def holes(data: bytes) -> Iterator[bytes]:
 
 
 def survey(files: Iterator[bytes], path: Path) -> Counter[str]:
-    """Decode each file twice, in other blocks, and count what became of them."""
+    """Decode each file twice, with different block sizes, and count the outcomes."""
     outcomes: Counter[str] = Counter()
     for number, data in enumerate(files):
         path.write_bytes(data)
@@ -145,25 +145,25 @@ def survey(files: Iterator[bytes], path: Path) -> Counter[str]:
         first, second = (outcome_of(source, block) for block in (10_000, 1537))
         if first != second:
             raise AssertionError(f"file {number} gave {first}, then {second}")
-        assert first[0] not in PASSING, first
+        assert first[0] not in TRANSIENT, first
         outcomes[first[0]] += 1
     return outcomes
 
 
 def outcome_of(source: StoredObject, block_frames: int) -> tuple[object, ...]:
-    """What a file gives; where its failure leaves something to be read, that must be there."""
+    """Return what a file gives; if a failure says that frames can be read, check that they can."""
     try:
         audio = probe_audio(source)
         return "rows", audio, digest(source, audio, block_frames)
     except RecordingError as error:
-        read = remains(source, error.audio, block_frames) if error.audio else ""
-        return str(error.cause), error.message, error.audio, read
-    except MemoryError:  # the decoder process makes a failure of it
+        readable = remains(source, error.audio, block_frames) if error.audio else ""
+        return str(error.cause), error.message, error.audio, readable
+    except MemoryError:  # the decoder process reports this as a failure
         return (str(Cause.OUT_OF_MEMORY),)
 
 
 def remains(source: StoredObject, audio, block_frames: int) -> str:
-    """What is left of a damaged file; the damage may have made infinite numbers of its samples."""
+    """Return the digest of a damaged file's intact frames, or the message on infinite samples."""
     try:
         return digest(source, audio, block_frames)
     except RecordingError as error:
@@ -176,7 +176,7 @@ def digest(source: StoredObject, audio, block_frames: int) -> str:
     state, frames = hashlib.sha256(), 0
     with open_audio(source, audio) as reader:
         blocks = reader.blocks(0, audio.frames, block_frames)
-        if block_frames < 10_000:  # who has the last frame need not ask for more
+        if block_frames < 10_000:  # a reader that has the last frame need not read on
             blocks = itertools.islice(blocks, -(-audio.frames // block_frames))
         for block in blocks:
             assert np.isfinite(block).all()
@@ -188,7 +188,7 @@ def digest(source: StoredObject, audio, block_frames: int) -> str:
 
 
 def footers(size: int) -> list[bytes]:
-    """The ends of tags that claim to begin so many bytes before them."""
+    """Return the ends of tags that claim to begin `size` bytes earlier."""
     syncsafe = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
     return [
         b"APETAGEX" + struct.pack("<IIII8x", 2000, size, 1, 0),
@@ -199,7 +199,7 @@ def footers(size: int) -> list[bytes]:
 
 
 def mutations(data: bytes, seed: int) -> Iterator[bytes]:
-    """Files with bytes changed, lost, repeated or put in; more of them at the start."""
+    """Yield files with bytes changed, removed, repeated or inserted, mostly near the start."""
     rng = np.random.default_rng(seed)
     while True:
         changed = bytearray(data)

@@ -1,4 +1,4 @@
-"""What reading the headers of hostile files costs: seconds, and little memory."""
+"""Tests that reading the headers of hostile files takes only seconds and little memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.signals import encode, noise, song
 ID3V1 = b"TAG" + bytes(125)
 APE = bytes(20_000) + b"APETAGEX" + struct.pack("<IIII8x", 2000, 20_032, 1, 0)
 
-#: Bytes like frame headers, which no frames follow: all ones, and some of another kind.
+#: Bytes like frame headers, but without frames after them: all ones, and other kinds.
 LIKE_FRAMES = (b"\xff", b"\xff\xfb", b"\xff\xfb\x90\x64", b"\xff\xe0\xff\xff\xff")
 
 
@@ -36,7 +36,7 @@ def at_most(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def opened(tmp_path: Path, *parts: bytes | int):
-    """A file of some parts; a number stands for a hole of so many bytes."""
+    """Open a file made of parts; a number stands for a hole of that many bytes."""
     with (tmp_path / "recording").open("wb") as out:
         for part in parts:
             if isinstance(part, int):
@@ -58,34 +58,34 @@ def opened(tmp_path: Path, *parts: bytes | int):
 )
 def test_a_header_of_a_remote_file_takes_few_requests(name, behind, requests):
     data = encode(noise(30, RATE), RATE, name) + behind
-    asked = []
+    ranges = []
 
     def read(start: int, stop: int) -> bytes:
-        asked.append((start, stop))
+        ranges.append((start, stop))
         return data[start:stop]
 
     remote = ReadAheadFile(read, len(data), SMALLEST_BYTES)
     assert len(data) > SMALLEST_BYTES
     header = examine_header(StoredFile(remote))
     assert (header.irregularity, header.missing, header.mended) == ("", "", "")
-    assert len(asked) == requests, asked
+    assert len(ranges) == requests, ranges
 
 
 def test_a_walk_through_a_remote_mp3_reads_on_and_on():
     data = damage.strip_xing(encode(noise(30, RATE), RATE, "mp3"))
     data = data * (10_000_000 // len(data))
-    asked = []
+    ranges = []
 
     def read(start: int, stop: int) -> bytes:
-        asked.append((start, stop))
+        ranges.append((start, stop))
         return data[start:stop]
 
     remote = ReadAheadFile(read, len(data), len(data))
     header = examine_header(StoredFile(remote))
     assert header.irregularity == "an MP3 without a Xing or Info tag"
     assert not header.pieces
-    assert sum(stop - start for start, stop in asked) < 1.1 * len(data)
-    assert len(asked) <= 10
+    assert sum(stop - start for start, stop in ranges) < 1.1 * len(data)
+    assert len(ranges) <= 10
 
 
 def untagged() -> bytes:
@@ -113,11 +113,11 @@ def test_a_large_tag_between_frames_is_not_held_in_memory(tmp_path, size):
     tracemalloc.start()
     with opened(tmp_path, untagged(), tag, size, untagged()) as file, at_most(4):
         before = tracemalloc.get_traced_memory()[0]
-        found = mpeg.walk(file, 0)
+        walk = mpeg.walk(file, 0)
         assert tracemalloc.get_traced_memory()[1] - before < 4 << 20
     tracemalloc.stop()
-    assert found.hole is None
-    assert found.samples == 2 * 78 * 1152
+    assert walk.hole is None
+    assert walk.samples == 2 * 78 * 1152
 
 
 @pytest.mark.parametrize("word", [b"OggS\0", b"OggS\0\0" + b"\xff" * 21])

@@ -1,4 +1,4 @@
-"""Headers: what they claim is read right, and held against the bytes that are there."""
+"""Tests that headers are read correctly, and compared with the bytes in the file."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def header(tmp_path: Path):
 
 @pytest.mark.parametrize("name", [*SIZED, "nist"])
 def test_rate_channels_and_end_are_read(header, name):
-    found = header(encode(song(0.1, RATE, channels=2), RATE, name))
-    assert (found.sample_rate_hz, found.channels, found.irregularity) == (RATE, 2, "")
-    assert found.data_end is not None
+    result = header(encode(song(0.1, RATE, channels=2), RATE, name))
+    assert (result.sample_rate_hz, result.channels, result.irregularity) == (RATE, 2, "")
+    assert result.data_end is not None
 
 
 def test_flac_says_rate_and_channels(header):
-    found = header(encode(song(0.1, 96000, channels=2), 96000, "flac"))
-    assert found == Header("flac", 96000, 2)
+    result = header(encode(song(0.1, 96000, channels=2), 96000, "flac"))
+    assert result == Header("flac", 96000, 2)
 
 
 @pytest.mark.parametrize("name", [*SIZED, "nist", "caf_alac", "wav_ima_adpcm"])
@@ -74,8 +74,8 @@ def test_a_wav_that_declares_nothing_before_its_samples_is_mended(header):
 
 def test_odd_chunks_before_the_audio_are_stepped_over(header):
     data = encode(song(0.1, RATE), RATE, "wav")
-    odd = b"junk" + struct.pack("<I", 3) + b"abc\0"
-    assert header(data[:12] + odd + data[12:]).data_end == len(data) + len(odd)
+    odd_chunk = b"junk" + struct.pack("<I", 3) + b"abc\0"
+    assert header(data[:12] + odd_chunk + data[12:]).data_end == len(data) + len(odd_chunk)
 
 
 def test_a_chunk_that_runs_backwards_ends_the_search(header):
@@ -91,12 +91,12 @@ def test_endless_empty_chunks_end_the_search(header):
 
 
 @pytest.mark.parametrize("name", ["wav", "rf64", "w64", "aiff", "au", "caf", "nist", "flac", "ogg"])
-@pytest.mark.parametrize("kept", [4, 17, 30, 50])
-def test_a_stump_of_a_header_is_read_or_reported(header, name, kept):
-    found = None
+@pytest.mark.parametrize("size", [4, 17, 30, 50])
+def test_a_stump_of_a_header_is_read_or_reported(header, name, size):
+    result = None
     with contextlib.suppress(RecordingError):
-        found = header(encode(song(0.1, RATE), RATE, name)[:kept])
-    assert found is None or found.container in (name, "")
+        result = header(encode(song(0.1, RATE), RATE, name)[:size])
+    assert result is None or result.container in (name, "")
 
 
 def test_flac_from_a_pipe_is_irregular(header):
@@ -146,11 +146,11 @@ def test_joined_mp3s_are_irregular(header):
     assert f"counts {len(part)} bytes" in header(part + part).irregularity
 
 
-@pytest.mark.parametrize("kept", [0.5, 0.9])
-def test_a_truncated_mp3_is_reported(header, kept):
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_truncated_mp3_is_reported(header, share):
     data = encode(song(1, RATE), RATE, "mp3_vbr")
     with pytest.raises(RecordingError, match="are missing") as raised:
-        header(data[: int(kept * len(data))])
+        header(data[: int(share * len(data))])
     assert raised.value.cause == Cause.TRUNCATED
 
 
@@ -183,11 +183,11 @@ def test_a_whole_ogg_is_regular(header, name):
 
 
 @pytest.mark.parametrize("name", ["ogg", "opus"])
-@pytest.mark.parametrize("kept", [0.3, 0.6, 0.99])
-def test_a_truncated_ogg_is_reported(header, name, kept):
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.99])
+def test_a_truncated_ogg_is_reported(header, name, share):
     data = encode(song(3, 48000), 48000, name)
     with pytest.raises(RecordingError, match="Ogg page") as raised:
-        header(data[: int(kept * len(data))])
+        header(data[: int(share * len(data))])
     assert raised.value.cause == Cause.TRUNCATED
 
 
@@ -196,17 +196,17 @@ def test_an_ogg_whose_last_page_is_not_marked_is_no_truncation(header):
     assert "not marked" in header(data[: data.rindex(b"OggS")]).mended
 
 
-@pytest.mark.parametrize("kept", [1, 4, 5, 26, 27])
-def test_an_ogg_cut_within_a_pages_header_is_reported(header, kept):
+@pytest.mark.parametrize("size", [1, 4, 5, 26, 27])
+def test_an_ogg_cut_within_a_pages_header_is_reported(header, size):
     data = encode(song(3, 48000), 48000, "ogg")
     with pytest.raises(RecordingError, match="Ogg page"):
-        header(data[: data.rindex(b"OggS") + kept])
+        header(data[: data.rindex(b"OggS") + size])
 
 
 def test_a_chained_ogg_is_irregular_and_its_frames_are_added_up(header):
     first, second = (encode(song(s, 48000), 48000, "opus") for s in (2, 1))
-    found = header(first + with_serial(second, 4711))
-    assert (found.irregularity, found.frames) == ("a chained Ogg stream", 3 * 48000)
+    result = header(first + with_serial(second, 4711))
+    assert (result.irregularity, result.frames) == ("a chained Ogg stream", 3 * 48000)
 
 
 def test_a_tag_behind_an_ogg_does_not_count(header):

@@ -1,4 +1,4 @@
-"""What a decoder may do to its process, and what its worker makes of it."""
+"""Tests of what a decoder may do to its process, and of how its worker handles it."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ MEMORY_BYTES = 512 * 2**20
 
 @pytest.fixture(scope="module")
 def decoder() -> Iterator[DecoderProcess]:
-    """One for all tests: whatever a call did, the next one must find a decoder that works."""
+    """Yield one decoder for all tests: after any call, the next call must find it working."""
     process = DecoderProcess(MEMORY_BYTES)
     yield process
     process.close()
 
 
 def failure(decoder: DecoderProcess, seconds: float, *call: Any) -> RecordingError:
-    with pytest.raises(RecordingError) as caught:
+    with pytest.raises(RecordingError) as raised:
         decoder.call(seconds, *call)
     assert decoder.call(20, operator.add, 1, 2) == 3  # the next recording is read
-    return caught.value
+    return raised.value
 
 
 def test_a_call_gives_what_its_function_returns(decoder: DecoderProcess) -> None:
@@ -58,7 +58,7 @@ def test_large_arguments_and_results_pass(decoder: DecoderProcess) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "text"),
     [
         ((os.abort,), "SIGABRT"),
         ((ctypes.string_at, 0), "SIGSEGV"),
@@ -67,16 +67,16 @@ def test_large_arguments_and_results_pass(decoder: DecoderProcess) -> None:
     ],
 )
 def test_a_crash_is_the_recordings_failure(
-    call: tuple[Any, ...], said: str, decoder: DecoderProcess
+    call: tuple[Any, ...], text: str, decoder: DecoderProcess
 ) -> None:
     error = failure(decoder, 20, *call)
     assert (error.stage, error.cause) == (Stage.DECODE, Cause.DECODER_CRASH)
-    assert said in error.message
-    assert error.cause not in TRANSIENT_CAUSES  # the decoder does the same with the same file
+    assert text in error.message
+    assert error.cause not in TRANSIENT_CAUSES  # the decoder would crash again with the same file
 
 
 def test_a_process_that_is_killed_twice_lacked_memory(decoder: DecoderProcess) -> None:
-    """No decoder kills itself; the kernel does, and may not the next time."""
+    """No decoder kills itself. The kernel killed the process, and may not do so the next time."""
     error = failure(decoder, 20, signal.raise_signal, signal.SIGKILL)
     assert error.cause is Cause.OUT_OF_MEMORY
     assert error.cause in TRANSIENT_CAUSES
@@ -116,11 +116,11 @@ def _fail(error: RecordingError) -> None:
 def test_a_process_that_is_killed_once_costs_nothing(
     decoder: DecoderProcess, tmp_path: Path
 ) -> None:
-    """As the kernel kills one when memory runs out, for no fault of this recording."""
-    seen = tmp_path / "seen"
-    code = f"import os; os.path.exists({str(seen)!r}) or os.mkdir({str(seen)!r}) or os.abort()"
+    """The kernel may kill a process when memory runs out, through no fault of the recording."""
+    marker = tmp_path / "seen"
+    code = f"import os; os.path.exists({str(marker)!r}) or os.mkdir({str(marker)!r}) or os.abort()"
     assert decoder.call(20, exec, code) is None
-    assert seen.exists()
+    assert marker.exists()
 
 
 @pytest.mark.alone
@@ -169,7 +169,7 @@ def test_a_users_error_passes_unchanged(decoder: DecoderProcess) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "text"),
     [
         ((operator.truediv, 1, 0), "ZeroDivisionError: division by zero"),
         ((int, "seven"), "ValueError: invalid literal"),
@@ -180,11 +180,11 @@ def test_a_users_error_passes_unchanged(decoder: DecoderProcess) -> None:
     ],
 )
 def test_an_error_in_the_program_is_raised_with_its_traceback(
-    call: tuple[Any, ...], said: str, decoder: DecoderProcess
+    call: tuple[Any, ...], text: str, decoder: DecoderProcess
 ) -> None:
-    with pytest.raises(RuntimeError, match="Traceback") as caught:
+    with pytest.raises(RuntimeError, match="Traceback") as raised:
         decoder.call(20, *call)
-    assert said in str(caught.value)
+    assert text in str(raised.value)
     assert decoder.call(20, operator.add, 1, 2) == 3
 
 
@@ -246,7 +246,7 @@ def test_a_decoder_dies_with_its_worker() -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
         child = psutil.Process(int(worker.stdout.readline()))
-        time.sleep(0.2)  # into the call
+        time.sleep(0.2)  # until the second call is running
         worker.kill()
     with contextlib.suppress(psutil.NoSuchProcess):
         child.wait(10)

@@ -1,4 +1,4 @@
-"""Recordings opened: samples exact wherever a read starts, and described as they are."""
+"""Tests that reads are exact from any start, and that probes describe recordings correctly."""
 
 from __future__ import annotations
 
@@ -85,15 +85,16 @@ def test_any_sequence_of_reads_is_exact(opened, data):
 @pytest.mark.parametrize("rate", [22050, 48000])
 def test_a_whole_decode_equals_librosa_bit_for_bit(store, name, rate):
     if name in ("opus", "mp3_low") and rate != 48000:
-        pytest.skip("not read by libsndfile")
+        pytest.skip("libsndfile does not read this format")
     source = store(encode(song(2, rate, channels=2), rate, name))
     expected, _ = librosa.load(source.uri, sr=None, mono=False)
     assert_decoded_as(name, decode_all(source), expected.T)
 
 
 def assert_decoded_as(name: str, decoded: np.ndarray, expected: np.ndarray) -> None:
-    # FFmpeg's Vorbis decoder sums in another order than libvorbis, which librosa and
-    # soundfile use: measured within 5e-7 of full scale. All others are the very same.
+    # FFmpeg's Vorbis decoder sums in a different order than libvorbis, which librosa and
+    # soundfile use. The measured difference is at most 5e-7 of full scale. All other formats
+    # are exactly equal.
     np.testing.assert_allclose(decoded, expected, rtol=0, atol=1e-6 if name == "ogg" else 0)
 
 
@@ -115,7 +116,7 @@ def test_lossless_formats_give_back_what_was_put_in(store, name):
 def test_coarse_formats_come_near(store, name):
     sound = tone(440, 0.5, RATE)
     decoded = decode_all(store(encode(sound, RATE, name)))[: len(sound), 0]
-    # ADPCM steps grow from nothing: its first samples lag.
+    # ADPCM begins with very small steps, so its first samples lag behind.
     assert np.abs(decoded - sound)[200:].max() < 0.05
 
 
@@ -134,7 +135,7 @@ def test_pyav_formats_hold_the_tone_that_was_put_in(store, name):
     assert spectrum[peak - 3 : peak + 4].sum() > 0.999 * spectrum.sum()
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="no real recordings here")
+@pytest.mark.skipif(not REAL.exists(), reason="there is no folder shared/data")
 @pytest.mark.parametrize("name", ["music/sorohan-solo-trumpet", "nature/inspectorj-robin"])
 def test_real_vorbis_is_exact_up_to_its_last_page(name):
     source = StoredObject(str(REAL / f"{name}.ogg"))
@@ -160,28 +161,28 @@ def test_vorbis_with_more_channels_keeps_libsndfiles_order(store):
     assert np.array_equal(decode_all(source), expected)
 
 
-# Containers of more than sound
+# Containers that hold more than sound
 
 
 def film(*sounds: np.ndarray, default: int = 0, frames: int = 5) -> bytes:
-    """A Matroska file of a few grey pictures and lossless sound tracks."""
+    """Return a Matroska file with a few grey pictures and lossless sound tracks."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="matroska") as output:
         picture = output.add_stream("mpeg4", rate=25)
         picture.width = picture.height = 64
         tracks = [output.add_stream("flac", rate=RATE, layout="mono") for _ in sounds]
         for number, track in enumerate(tracks):
-            chosen = av.stream.Disposition.default if number == default else 0
-            track.disposition = av.stream.Disposition(chosen)
+            flags = av.stream.Disposition.default if number == default else 0
+            track.disposition = av.stream.Disposition(flags)
         for number in range(frames):
             image = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 99, np.uint8), "rgb24")
             image.pts = number
             output.mux(picture.encode(image))
         output.mux(picture.encode(None))
         for track, sound in zip(tracks, sounds, strict=True):
-            whole = av.AudioFrame.from_ndarray(np.int16(sound * 2**15)[None], "s16", "mono")
-            whole.sample_rate, whole.pts = RATE, 0
-            output.mux(track.encode(whole))
+            frame = av.AudioFrame.from_ndarray(np.int16(sound * 2**15)[None], "s16", "mono")
+            frame.sample_rate, frame.pts = RATE, 0
+            output.mux(track.encode(frame))
             output.mux(track.encode(None))
     return buffer.getvalue()
 
@@ -197,7 +198,7 @@ def test_a_film_without_sound_has_no_audio(store):
     assert failure(store(film())).cause == Cause.NO_AUDIO
 
 
-# What the probe says
+# Results of the probe
 
 
 def test_a_wav_is_described(store):
@@ -246,18 +247,18 @@ def test_tags_are_kept(tmp_path, name):
 @pytest.mark.parametrize("name", ["wav", "flac", "ogg", "opus", "mp3"])
 def test_a_healthy_file_is_probed_from_its_ends_alone(store, name, monkeypatch):
     source = store(encode(noise(15, rate_of(name)), rate_of(name), name))
-    reads = []
-    plain = io.FileIO.readinto
+    sizes = []
+    original = io.FileIO.readinto
 
     class Counting(io.FileIO):
         def readinto(self, buffer):
-            reads.append(plain(self, buffer))
-            return reads[-1]
+            sizes.append(original(self, buffer))
+            return sizes[-1]
 
     monkeypatch.setattr(io, "FileIO", Counting)
     probe_audio(source)
-    assert len(reads) <= 12
-    assert sum(reads) < 500_000
+    assert len(sizes) <= 12
+    assert sum(sizes) < 500_000
 
 
 def test_a_wav_is_probed_without_loading_ffmpeg(store):
@@ -271,5 +272,5 @@ from melmill.transforms.store.objects import StoredObject
 probe_audio(StoredObject({source.uri!r}))
 print(sorted({{"av", "apache_beam", "librosa", "pyarrow", "fsspec"}} & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("[]\n", "")
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (process.stdout, process.stderr) == ("[]\n", "")

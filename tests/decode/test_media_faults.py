@@ -1,4 +1,4 @@
-"""Bad recordings: nothing is lost in silence, no lie believed, no error swallowed."""
+"""Tests of bad recordings: no audio is lost silently, no claim is trusted, no error is hidden."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_vbr_mp3_without_its_tag_is_read_whole(store):
     data = encode(sound, RATE, "mp3_vbr")
     source = store(strip_xing(data))
     decoded = decode_all(source)
-    # Nothing says any more how much of it is the encoder's padding: 1,105 samples before.
+    # Without the tag, nothing says that 1,105 samples before the audio are encoder padding.
     assert len(decoded) == -(-(len(sound) + 1105) // 1152) * 1152
     expected = soundfile.read(io.BytesIO(data), dtype="float32")[0]
     assert np.abs(decoded[1105:][: len(sound)] - expected).max() < 1e-4
@@ -155,7 +155,7 @@ def test_a_stream_of_another_length_is_counted_whoever_reads_it(store, name, sur
         assert raised.value.audio == audio
 
 
-# Lies
+# False claims
 
 
 def test_no_bytes(store):
@@ -214,7 +214,7 @@ def test_a_million_channels_are_implausible(store):
     assert "1000000" in failure(store(bytes(data))).message
 
 
-def test_two_milliards_of_frames_in_a_tiny_file_are_implausible(store):
+def test_two_billion_frames_in_a_tiny_file_are_implausible(store):
     data = bytearray(encode(song(0.1, RATE), RATE, "flac"))
     data[21:26] = (data[21] & 0xF0).to_bytes(1, "big") + struct.pack(">I", 2**31)
     error = failure(store(bytes(data)))
@@ -222,7 +222,7 @@ def test_two_milliards_of_frames_in_a_tiny_file_are_implausible(store):
     assert str(2**31) in error.message
 
 
-def test_hours_of_silence_in_little_are_plausible(store):
+def test_long_silence_in_a_small_file_is_plausible(store):
     source = store(encode(silence(1200, 8000), 8000, "flac"))
     assert probe_audio(source).frames == 1200 * 8000
 
@@ -277,7 +277,7 @@ def test_damaged_files_give_their_samples_or_a_recording_error(store, name):
 @pytest.mark.parametrize("error", [OSError(5, "I/O error"), RuntimeError("a bug")])
 def test_errors_below_a_decoder_are_not_taken_for_the_end(store, name, error, monkeypatch):
     monkeypatch.setattr("melmill.transforms.store.retries.RETRYING.sleep", lambda seconds: None)
-    # As of a file that is not on this machine's disks.
+    # As for a file that is not on this machine's disks.
     monkeypatch.setattr(StoredFile, "lend_descriptor", lambda file: None)
     source = store(encode(noise(20, rate_of(name)), rate_of(name), name))
     audio = probe_audio(source)
@@ -304,7 +304,7 @@ def test_a_disk_that_fails_under_a_decoder_is_not_taken_for_the_end(store, name,
     with open_audio(source, audio) as reader:
         blocks = reader.blocks(0, audio.frames, 10_000)
         next(blocks)
-        # libsndfile sees its end; whoever asks the disk why, hears of the error.
+        # libsndfile only sees the end of the file. Our code then reads again, and gets the error.
         Path(source.uri).write_bytes(data[: len(data) // 4])
         with pytest.raises(RecordingError) as raised:
             list(blocks)
@@ -357,7 +357,7 @@ def test_a_remote_recording_reads_like_a_local_one(store):
     assert np.array_equal(decode_all(remote), decode_all(store(data)))
 
 
-def test_nothing_is_warned_of(store):
+def test_no_warning_is_issued(store):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name in ("wav", "m4a", "ogg"):

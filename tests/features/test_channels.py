@@ -1,4 +1,4 @@
-"""Channels: mixed as librosa mixes, or picked."""
+"""Tests that channels are mixed as librosa mixes them, or selected."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def block(channels: int) -> np.ndarray:
 @pytest.mark.parametrize("channels", [1, 2, 6])
 def test_mono_is_librosas(channels: int) -> None:
     theirs = librosa.to_mono(block(channels).T)
-    # The sum of six floats below one, in another order: a few units in the last place.
+    # librosa sums the same floats in another order; the results differ in the last bits.
     assert_allclose(select_channels(block(channels), "mono")[:, 0], theirs, rtol=0, atol=1e-7)
 
 
@@ -32,7 +32,7 @@ def test_mono_of_two_channels_is_librosas_to_the_bit() -> None:
 @pytest.mark.parametrize("channels", [2, 3, 6])
 @pytest.mark.parametrize("amplitude", [1.0, 1e-38, 1e-42])
 def test_a_samples_mix_does_not_depend_on_its_block(channels: int, amplitude: float) -> None:
-    samples = block(channels) * np.float32(amplitude)  # the smaller ones are denormal
+    samples = block(channels) * np.float32(amplitude)  # the two small amplitudes are denormal
     whole = select_channels(samples, "mono")
     for size in (1, 2, 3, 5, 7, 33, 100):
         for first in range(0, len(samples) - size, 41):
@@ -56,9 +56,9 @@ def test_left_of_one_channel_is_that_channel() -> None:
 
 
 def test_right_of_one_channel_is_refused() -> None:
-    with pytest.raises(RecordingError) as caught:
+    with pytest.raises(RecordingError) as raised:
         check_channels(1, "right")
-    assert caught.value.cause == Cause.MISSING_CHANNEL
+    assert raised.value.cause == Cause.MISSING_CHANNEL
 
 
 @pytest.mark.parametrize("policy", ["mono", "left", "right", "each"])
@@ -71,6 +71,6 @@ def test_a_chunk_gives_as_many_rows_as_are_counted(policy: str, channels: int) -
 
 @pytest.mark.parametrize("policy", ["mono", "left", "right", "each"])
 def test_the_block_is_left_as_it_was(policy: str) -> None:
-    given = block(3)
-    select_channels(given, policy)
-    assert_array_equal(given, block(3))
+    samples = block(3)
+    select_channels(samples, policy)
+    assert_array_equal(samples, block(3))

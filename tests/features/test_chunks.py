@@ -1,4 +1,4 @@
-"""Chunks: equally long, where the arithmetic says, and the same however they are reached."""
+"""Tests that chunks have equal lengths and the right samples, in every span of a recording."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ SAMPLES = st.integers(1, 60)
 
 
 def ramp(samples: int, channels: int = 1) -> np.ndarray:
-    """Samples that all differ, so that a wrong one shows."""
+    """Return samples that all differ, so that a test notices a wrong sample."""
     return np.arange(samples * channels, dtype=np.float32).reshape(samples, channels)
 
 
 def naive_chunks(audio: np.ndarray, spec: ChunkSpec) -> list[np.ndarray]:
-    """What the policies say, one window after another, without any arithmetic of ours."""
+    """Return the chunks that the policies describe, cut one by one without our arithmetic."""
     if len(audio) < spec.length:
         if spec.short == "drop":
             return []
@@ -69,12 +69,12 @@ def naive_chunks(audio: np.ndarray, spec: ChunkSpec) -> list[np.ndarray]:
 def cut(
     audio: np.ndarray, spec: ChunkSpec, sizes: list[int], first: int = 0, stop: int | None = None
 ) -> list[np.ndarray]:
-    """Chunks `first` to `stop` of a stream that comes in blocks of `sizes`, again and again."""
+    """Return chunks `first` to `stop` of a stream whose blocks have `sizes`, repeated."""
     stop = count_chunks(len(audio), spec) if stop is None else stop
     stream = blocks(audio[chunk_start(first, len(audio), spec) :], sizes)
-    found = list(cut_chunks(stream, first, stop, len(audio), spec))
-    assert [index for index, _ in found] == list(range(first, stop))
-    return [chunk for _, chunk in found]
+    numbered = list(cut_chunks(stream, first, stop, len(audio), spec))
+    assert [index for index, _ in numbered] == list(range(first, stop))
+    return [chunk for _, chunk in numbered]
 
 
 def blocks(audio: np.ndarray, sizes: list[int]) -> Iterator[np.ndarray]:
@@ -93,11 +93,11 @@ def test_cutting_a_stream_equals_slicing_the_array(
     assert_chunks_equal(cut(audio, spec, sizes), naive_chunks(audio, spec))
 
 
-def assert_chunks_equal(found: list[np.ndarray], expected: list[np.ndarray]) -> None:
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        assert_array_equal(one, other)
-        assert one.dtype == np.float32
+def assert_chunks_equal(chunks: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    assert len(chunks) == len(expected)
+    for chunk, expected_chunk in zip(chunks, expected, strict=True):
+        assert_array_equal(chunk, expected_chunk)
+        assert chunk.dtype == np.float32
 
 
 @given(SAMPLES, specs(), st.data())
@@ -107,8 +107,8 @@ def test_every_span_gives_the_chunks_that_the_whole_gives(
     audio, number = ramp(samples), count_chunks(samples, spec)
     border = data.draw(st.integers(0, number))
     spans = [(0, border), (border, number)]
-    found = [c for a, b in spans if a < b for c in cut(audio, spec, [5], first=a, stop=b)]
-    assert_chunks_equal(found, naive_chunks(audio, spec))
+    chunks = [c for a, b in spans if a < b for c in cut(audio, spec, [5], first=a, stop=b)]
+    assert_chunks_equal(chunks, naive_chunks(audio, spec))
 
 
 @given(SAMPLES, specs())
@@ -143,23 +143,23 @@ def test_nothing_has_no_chunks(short: str) -> None:
 
 
 def test_a_long_hop_leaves_gaps() -> None:
-    found = cut(ramp(20), ChunkSpec(3, 8), [20])
-    assert [chunk.ravel().tolist() for chunk in found] == [[0, 1, 2], [8, 9, 10], [16, 17, 18]]
+    chunks = cut(ramp(20), ChunkSpec(3, 8), [20])
+    assert [chunk.ravel().tolist() for chunk in chunks] == [[0, 1, 2], [8, 9, 10], [16, 17, 18]]
 
 
 def test_a_tail_behind_a_gap_is_padded_from_where_its_chunk_starts() -> None:
-    found = cut(ramp(10), ChunkSpec(3, 8, "pad", pad_value=PAD), [10])
-    assert found[1].ravel().tolist() == [8, 9, PAD]
+    chunks = cut(ramp(10), ChunkSpec(3, 8, "pad", pad_value=PAD), [10])
+    assert chunks[1].ravel().tolist() == [8, 9, PAD]
 
 
 def test_a_short_recording_repeats_to_the_end_of_the_chunk() -> None:
-    found = cut(ramp(3), ChunkSpec(8, 8, short="repeat"), [2])
-    assert found[0].ravel().tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    chunks = cut(ramp(3), ChunkSpec(8, 8, short="repeat"), [2])
+    assert chunks[0].ravel().tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
 
 
 def test_repeating_is_for_short_recordings_not_for_tails() -> None:
-    found = cut(ramp(6), ChunkSpec(4, 4, "pad", "repeat", PAD), [2])
-    assert found[1].ravel().tolist() == [4, 5, PAD, PAD]
+    chunks = cut(ramp(6), ChunkSpec(4, 4, "pad", "repeat", PAD), [2])
+    assert chunks[1].ravel().tolist() == [4, 5, PAD, PAD]
 
 
 def test_a_stream_that_ends_too_early_is_an_error() -> None:
@@ -168,13 +168,13 @@ def test_a_stream_that_ends_too_early_is_an_error() -> None:
 
 
 def test_little_more_than_a_chunk_is_held() -> None:
-    held = []
-    stream = (held.append(i) or ramp(4) for i in range(1000))  # type: ignore[func-returns-value]
+    indices = []
+    stream = (indices.append(i) or ramp(4) for i in range(1000))  # type: ignore[func-returns-value]
     next(cut_chunks(stream, 0, 1000, 4000, ChunkSpec(4, 4)))
-    assert held == [0]
+    assert indices == [0]
 
 
 @given(st.integers(0, 10**7), st.sampled_from([8_000, 22_050, 44_100, 48_000, 96_000]))
 def test_resampled_lengths_are_the_ceiling_that_librosa_takes(frames: int, rate_hz: int) -> None:
-    # librosa computes ceil(frames * target / rate) in floats, which are exact this far.
+    # librosa computes ceil(frames * target / rate) in floats, which are exact for these numbers.
     assert resampled_length(frames, rate_hz, 16_000) == np.ceil(frames * 16_000 / rate_hz)

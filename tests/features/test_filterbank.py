@@ -53,7 +53,8 @@ def test_the_filterbank_is_librosas(sample_rate_hz, n_fft, n_mels, f_min_hz, f_m
         dtype=np.float64,
     )
     assert ours.shape == theirs.shape
-    # The same formulas in double precision, the differences of nearly equal frequencies.
+    # Both compute the same formulas in double precision. They subtract nearly equal
+    # frequencies, so the last bits differ.
     assert_allclose(ours, theirs, rtol=0, atol=1e-12 * theirs.max())
 
 
@@ -81,7 +82,7 @@ def test_bare_triangles_share_every_bin_between_two_bands(scale):
 def test_normed_triangles_have_area_one():
     bin_hz = 22050 / 65536
     areas = filterbank(n_fft=65536).sum(axis=1) * bin_hz
-    # A sum over bins is a trapezoid rule, off by less than a bin at each of three corners.
+    # The sum over bins is a trapezoid rule. It errs by less than a bin at each of three corners.
     assert_allclose(areas, 1.0, atol=1e-3)
 
 
@@ -97,5 +98,5 @@ def test_the_banded_sum_is_the_dense_product(n_mels, repeats):
     spectrum = np.random.default_rng(0).random((13, weights.shape[1]), np.float32)
     summed = np.empty((n_mels, 13), np.float32)
     BandedSum(weights.astype(np.float32))(spectrum, out=summed)
-    # Sums of up to two thousand products in single precision, none negative.
+    # Each sum has up to two thousand products in single precision, none of them negative.
     assert_allclose(summed, weights @ spectrum.T.astype(np.float64), rtol=1e-5)

@@ -62,14 +62,15 @@ def librosa_mel(chunk, spec):
 
 
 def rounding(chunk, spec):
-    """Bound the rounding errors of mel values, band by band, as a column.
+    """Return an upper bound of the mel values' rounding errors, as a column with a row per band.
 
-    librosa transforms in double precision, we in single, whose rounding adds to each bin
-    X of the spectrum an error e of c·EPS times the loudest bin, however quiet X is. An
-    amplitude is then wrong by c·EPS·max. A power is wrong by 2|X||e| + |e|², and since
-    2|X||e| <= t|X|² + |e|²/t, with t = 1e-4, by 1e-4 of itself + 1e4·(c·EPS·max)². A band
-    adds up as much of it as it has weights. Over 3,000 random specs and tones, sweeps and
-    noise, c stayed below 0.9. Sounds that fill the spectrum agree to 1e-6 of each value.
+    librosa transforms in double precision; we transform in single precision. The rounding adds
+    an error e to each bin X of the spectrum. e is c·EPS times the loudest bin, however quiet X
+    is. An amplitude is then wrong by c·EPS·max. A power is wrong by 2|X||e| + |e|². With
+    t = 1e-4, 2|X||e| <= t|X|² + |e|²/t. So a power is wrong by 1e-4 of itself +
+    1e4·(c·EPS·max)². The error of a band is the sum of its bins' errors times their weights.
+    Over 3,000 random specs with tones, sweeps and noise, c stayed below 0.9. Sounds that fill
+    the spectrum agree to 1e-6 of each value.
     """
     loudest = np.abs(librosa.stft(chunk, **stft_settings(spec))).max()
     weights = librosa.filters.mel(sr=RATE_HZ, n_fft=spec.n_fft, **mel_settings(spec))
@@ -117,8 +118,9 @@ def test_mel_values_are_librosas(spec, chunk):
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 def test_decibels_are_librosas(spec, chunk):
     to_db = librosa.power_to_db if spec.power == 2 else librosa.amplitude_to_db
-    # Bins 80 dB below the loudest are 1e-8 of its power, to which the rounding above may
-    # add 1e4·EPS², or 1 in 70; measured it stays under 0.0016 dB, and on noise 2e-5 dB.
+    # A bin 80 dB below the loudest bin has 1e-8 of its power. The rounding above may add
+    # 1e4·EPS², which is 1 in 70. The measured error stays below 0.0016 dB, and below 2e-5 dB
+    # on noise.
     assert_allclose(features(chunk, spec), to_db(librosa_mel(chunk, spec)), rtol=0, atol=0.01)
 
 
@@ -144,10 +146,10 @@ def specs(draw):
 
 
 def librosa_mirrors_twice(spec, chunk_samples):
-    """Whether librosa 0.11 gets the very last sample of the padding wrong.
+    """Return whether librosa 0.11 computes a wrong value for the last sample of the padding.
 
-    It mirrors the tail of the chunk that its last frame sees, which is then one sample
-    too short to be mirrored once.
+    librosa mirrors only the tail of the chunk that its last frame covers. In these cases the
+    tail is one sample too short for the padding, so librosa mirrors it twice.
     """
     long_hop = spec.hop_length >= spec.n_fft // 2
     return spec.pad_mode == "reflect" and long_hop and chunk_samples % spec.hop_length == 0
@@ -179,7 +181,7 @@ def test_ref_and_top_db_are_librosas(power, ref, top_db):
     to_db = librosa.power_to_db if power == 2 else librosa.amplitude_to_db
     chunk = noise(8000)
     theirs = to_db(librosa_mel(chunk, spec), ref=np.max if ref == "max" else ref, top_db=top_db)
-    # Rounding of values around 100 dB, and of mel values that agree to 1e-6.
+    # Values around 100 dB are rounded, and the mel values agree only to 1e-6.
     assert_allclose(features(chunk, spec), theirs, rtol=0, atol=5e-5)
 
 
@@ -209,8 +211,8 @@ def test_plain_logarithms_are_numpys(kind, log, floor, offset):
 def test_the_clamp_refers_to_each_chunk_alone():
     loud_and_quiet = np.stack([noise(8000), noise(8000, amplitude=1e-5)])
     spec = replace(SMALL, log=LogSpec(floor=1e-20, top_db=40.0))
-    both = MelExtractor(spec, RATE_HZ, 8000)(loud_and_quiet)
-    assert both[1].max() < both[0].min()
+    decibels = MelExtractor(spec, RATE_HZ, 8000)(loud_and_quiet)
+    assert decibels[1].max() < decibels[0].min()
 
 
 @pytest.mark.parametrize("frequency_hz", [250.0, 1000.0, 3000.0])
@@ -228,7 +230,7 @@ def test_a_click_shows_the_filterbank():
         sample_rate_hz=RATE_HZ, n_fft=512, n_mels=32, f_min_hz=0.0, f_max_hz=8000.0
     )
     click = np.eye(1, 4096, 10 * 128, dtype=np.float32)[0]
-    # A window's middle is 1, and the spectrum of one sample of 1 is 1 everywhere.
+    # The middle of the window is 1, and the spectrum of a single sample of 1 is 1 everywhere.
     assert_allclose(features(click, spec)[:, 10], weights.sum(axis=1), rtol=1e-5)
 
 
@@ -247,7 +249,7 @@ def test_a_click_shows_the_filterbank():
 def test_silence_is_the_floor(log, value, power):
     silence = features(np.zeros(8000, np.float32), replace(SMALL, log=log, power=power))
     assert silence.shape == (32, 63)
-    # float32 has no 1e-10, and rounds its logarithm.
+    # float32 cannot represent 1e-10 exactly, and its logarithm is rounded.
     assert_allclose(silence, value, rtol=2e-7)
 
 
@@ -255,11 +257,11 @@ def test_silence_is_the_floor(log, value, power):
 def test_a_chunk_does_not_depend_on_its_batch(spec):
     batch = np.stack([*CHUNKS.values()])
     extractor = MelExtractor(spec, RATE_HZ, batch.shape[1])
-    alone = [MelExtractor(spec, RATE_HZ, batch.shape[1])(chunk[np.newaxis])[0] for chunk in batch]
+    mels = [MelExtractor(spec, RATE_HZ, batch.shape[1])(chunk[np.newaxis])[0] for chunk in batch]
     for size in (1, 2, 3, len(batch)):
         for first in range(len(batch) - size + 1):
-            together = extractor(batch[first : first + size])
-            assert_array_equal(together, alone[first : first + size])
+            batched = extractor(batch[first : first + size])
+            assert_array_equal(batched, mels[first : first + size])
 
 
 @pytest.mark.parametrize("spec", [SMALL, SPECS["odd transform"]])
@@ -377,9 +379,9 @@ def with_log(**changes):
     ],
 )
 def test_each_contradiction_is_named(spec, key, value, allowed):
-    [(found_key, found_value, found_allowed)] = contradictions(spec, 16000, 48000)
-    assert (found_key, found_value) == (key, value)
-    assert allowed in found_allowed
+    [(actual_key, actual_value, actual_allowed)] = contradictions(spec, 16000, 48000)
+    assert (actual_key, actual_value) == (key, value)
+    assert allowed in actual_allowed
     with pytest.raises(ValueError, match=f"{key} is {value!r}; it may be .*{allowed}"):
         MelExtractor(spec, 16000, 48000)
 
@@ -418,9 +420,9 @@ def test_all_contradictions_are_found_at_once():
 
 def test_a_spec_is_read_from_plain_settings():
     settings_ = {"n_fft": 400, "hop_length": 160, "log": {"kind": "ln", "top_db": None}}
-    # As JSON, which is how the recipe is read; strictly, where the recipe's module is loaded.
-    read = TypeAdapter(MelSpec).validate_json(json.dumps(settings_))
-    assert read == MelSpec(n_fft=400, hop_length=160, log=LogSpec("ln", top_db=None))
+    # The recipe is also validated as JSON. If the recipe's module is loaded, validation is strict.
+    spec = TypeAdapter(MelSpec).validate_json(json.dumps(settings_))
+    assert spec == MelSpec(n_fft=400, hop_length=160, log=LogSpec("ln", top_db=None))
 
 
 @pytest.mark.parametrize(
@@ -458,5 +460,7 @@ def test_workers_do_not_import_librosa_numba_or_scipy_signal():
         MelExtractor(MelSpec(), 22050, 66150)(np.zeros((1, 66150), np.float32))
         print(*sorted({"librosa", "numba", "scipy.signal", "apache_beam"} & set(sys.modules)))
     """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert process.stdout.strip() == ""

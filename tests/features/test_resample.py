@@ -1,4 +1,4 @@
-"""A converted sample is the same bits whoever converts it, and those of the whole conversion."""
+"""Tests that spans are converted to the same bits, and nearly to soxr's own conversion."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from melmill.transforms.features.chunks import resampled_length
 from melmill.transforms.features.resample import Conversion, drifts, resample_stream
 from tests import signals
 
-#: Full scale is 1. A block and the whole sum the same products in another order: measured up
-#: to 4.8e-7 over 150 random rate pairs.
+#: Full scale is 1. soxr sums the same products in different orders in a block and in the whole
+#: recording. The measured difference is at most 4.8e-7 over 150 random rate pairs.
 WHOLE_TOLERANCE = 1e-6
 
-#: Where soxr's position drifts: measured up to 5.2e-4 after 2,000,000 source samples, so up to
-#: 1.8e-4 after the 700,000 of these tests.
+#: The tolerance where soxr's position drifts. The measured difference is at most 5.2e-4 after
+#: 2,000,000 source samples, so at most 1.8e-4 after the 700,000 samples of these tests.
 DRIFT_TOLERANCE = 3e-4
 
 USUAL = [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000, 192_000]
@@ -36,7 +36,7 @@ def noise(frames: int, channels: int = 1) -> np.ndarray:
 def convert(
     samples: np.ndarray, first: int, stop: int, conversion: Conversion, piece: int = 65_536
 ) -> np.ndarray:
-    """Converted samples ``[first, stop)`` of a recording, as a span of its own."""
+    """Return converted samples ``[first, stop)`` of a recording, converted as a separate span."""
     start, _ = conversion.source_range(first, stop, len(samples))
     pieces = (samples[i : i + piece] for i in range(start, len(samples), piece))
     return np.concatenate([*resample_stream(pieces, first, stop, conversion)])
@@ -91,61 +91,61 @@ def test_all_spans_together_are_the_conversion_of_the_whole_recording(
     rate, target, quality, frames
 ):
     conversion, samples = Conversion(rate, target, quality), noise(frames)
-    found = converted_whole(samples, conversion)
-    wanted = samples
+    converted = converted_whole(samples, conversion)
+    expected = samples
     if rate != target:
-        wanted = soxr.resample(samples, rate, target, quality=quality)[: len(found)]
+        expected = soxr.resample(samples, rate, target, quality=quality)[: len(converted)]
     tolerance = DRIFT_TOLERANCE if drifts(rate, target) else WHOLE_TOLERANCE
-    np.testing.assert_allclose(found[: len(wanted)], wanted, rtol=0, atol=tolerance)
-    assert not found[len(wanted) :].any()
+    np.testing.assert_allclose(converted[: len(expected)], expected, rtol=0, atol=tolerance)
+    assert not converted[len(expected) :].any()
 
 
 @pytest.mark.parametrize("target", [22_050, 44_099])
 def test_the_first_block_is_soxrs_own_bits(target):
     conversion, samples = Conversion(44_100, target), noise(400_000)
     first = slice(conversion.block_samples)
-    wanted = soxr.resample(samples, 44_100, target, quality="soxr_hq")
-    assert np.array_equal(converted_whole(samples, conversion)[first], wanted[first])
+    expected = soxr.resample(samples, 44_100, target, quality="soxr_hq")
+    assert np.array_equal(converted_whole(samples, conversion)[first], expected[first])
 
 
 @pytest.mark.parametrize("rates", [(44_100, 22_050), (44_100, 44_099), (8_000, 44_100)])
 def test_a_tone_has_no_seam_where_blocks_meet(rates):
     conversion = Conversion(*rates)
     seconds = 2.5 * conversion.block_samples / rates[1]
-    found = converted_whole(signals.tone(440, seconds, rates[0])[:, None], conversion)[:, 0]
-    wanted = signals.tone(440, seconds + 1, rates[1])[: len(found)]
-    inside = slice(1_000, -1_000)  # soxr takes what lies before and behind for silence
+    converted = converted_whole(signals.tone(440, seconds, rates[0])[:, None], conversion)[:, 0]
+    expected = signals.tone(440, seconds + 1, rates[1])[: len(converted)]
+    inside = slice(1_000, -1_000)  # soxr assumes silence before and after the tone
     tolerance = 2e-5 if drifts(*rates) else 3e-6
-    np.testing.assert_allclose(found[inside], wanted[inside], rtol=0, atol=tolerance)
+    np.testing.assert_allclose(converted[inside], expected[inside], rtol=0, atol=tolerance)
 
 
-def counted(pieces: Iterator[np.ndarray], taken: list[int]) -> Iterator[np.ndarray]:
+def counted(pieces: Iterator[np.ndarray], samples_read: list[int]) -> Iterator[np.ndarray]:
     for piece in pieces:
-        taken[0] += len(piece)
+        samples_read[0] += len(piece)
         yield piece
 
 
 @settings(max_examples=40, deadline=None)
 @given(rate=RATES, target=RATES, quality=QUALITIES, first=st.integers(0, 50_000))
 def test_no_more_is_decoded_than_the_range_says(rate, target, quality, first):
-    conversion, samples, taken = Conversion(rate, target, quality), noise(2_000_000), [0]
+    conversion, samples, samples_read = Conversion(rate, target, quality), noise(2_000_000), [0]
     start, stop = conversion.source_range(first, first + 1_000, len(samples))
     pieces = (samples[i : min(i + 512, stop)] for i in range(start, stop, 512))
-    stream = resample_stream(counted(pieces, taken), first, first + 1_000, conversion)
+    stream = resample_stream(counted(pieces, samples_read), first, first + 1_000, conversion)
     assert sum(map(len, stream)) == 1_000
-    assert taken[0] <= stop - start
+    assert samples_read[0] <= stop - start
 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
 def test_soxr_gets_more_where_its_delay_is_longer_than_was_measured(monkeypatch, rate):
     conversion, samples = Conversion(rate, 22_050), noise(400_000)
-    wanted = convert(samples, 5_000, 100_000, conversion)
+    expected = convert(samples, 5_000, 100_000, conversion)
     monkeypatch.setattr(resample, "DELAY_SAMPLES", 0)
-    assert np.array_equal(convert(samples, 5_000, 100_000, conversion), wanted)
+    assert np.array_equal(convert(samples, 5_000, 100_000, conversion), expected)
 
 
 def test_zeros_follow_where_the_recording_ends_before_the_last_sample():
-    # librosa rounds the length up, soxr to the nearest.
+    # librosa rounds the length up; soxr rounds it to the nearest integer.
     conversion, samples = Conversion(44_100, 8_000), np.ones((44_102, 1), np.float32)
     whole = converted_whole(samples, conversion)
     assert len(whole) == 8_001

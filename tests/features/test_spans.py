@@ -1,4 +1,4 @@
-"""The features of a chunk are those of the recording decoded, resampled and cut whole."""
+"""Tests that spans give the features of the recording decoded, resampled and cut as a whole."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ from melmill.transforms.store.objects import StoredObject
 from tests import signals
 from tests.damage import with_serial, with_xing
 
-#: Full scale is 1. soxr on a block and on the whole sum the same products in another order:
-#: measured up to 4.8e-7 over 150 random rate pairs. Where soxr's position drifts, its conversion
-#: of the whole was measured 5.2e-4 off the blocks after 2,000,000 samples.
+#: Full scale is 1. soxr sums the same products in different orders in a block and in the whole
+#: recording. The measured difference is at most 4.8e-7 over 150 random rate pairs. Where soxr's
+#: position drifts, the measured difference is 5.2e-4 after 2,000,000 samples.
 WHOLE_TOLERANCE, DRIFT_TOLERANCE = 1e-6, 1e-4
 
 LEVELS = ("peak_dbfs", "rms_dbfs")
@@ -57,7 +57,7 @@ SPEC = FeatureSpec(
 
 
 def span_of(path: Path, features: FeatureSpec = SPEC) -> tuple[Span, StoredObject]:
-    """The span that is the whole recording."""
+    """Return the span of the whole recording, and the recording's stored object."""
     source = StoredObject(str(path))
     size_bytes, fingerprint = source.stat()
     recording = Recording("id", str(path), path.name, fingerprint, size_bytes)
@@ -68,7 +68,7 @@ def span_of(path: Path, features: FeatureSpec = SPEC) -> tuple[Span, StoredObjec
 
 
 def whole_at_target_rate(source: StoredObject, span: Span, features: FeatureSpec) -> np.ndarray:
-    """[samples, channels] of the recording, decoded in one pass and resampled in one call."""
+    """Return [samples, channels], decoded in one pass and resampled in one call."""
     audio = span.probed.audio
     with open_audio(source, audio) as reader:
         blocks = list(reader.blocks(0, audio.frames, audio.frames))
@@ -81,29 +81,29 @@ def whole_at_target_rate(source: StoredObject, span: Span, features: FeatureSpec
 
 
 def assert_spans_equal_the_whole(path: Path, features: FeatureSpec, per_span: int) -> None:
-    """Spans give the bits of a span that is the whole recording, and nearly soxr's of the whole."""
+    """Assert that spans give the bits of one long span, and nearly soxr's bits of the whole."""
     span, source = span_of(path, features)
     whole = whole_at_target_rate(source, span, features)
     rates = span.probed.audio.sample_rate_hz, features.sample_rate_hz
     tolerance = DRIFT_TOLERANCE if drifts(*rates) else WHOLE_TOLERANCE
-    in_one = dict(read_chunks(span, features, source)) if span.chunks else {}
-    seen, per_span = 0, max(per_span, span.stop_chunk // 10)
+    whole_chunks = dict(read_chunks(span, features, source)) if span.chunks else {}
+    chunk_count, per_span = 0, max(per_span, span.stop_chunk // 10)
     for first in range(0, span.stop_chunk, per_span):
         stop = min(span.stop_chunk, first + per_span)
         part = replace(span, first_chunk=first, stop_chunk=stop)
         for index, chunk in read_chunks(part, features, source):
-            assert np.array_equal(chunk, in_one[index])
+            assert np.array_equal(chunk, whole_chunks[index])
             start = chunk_start(index, span.samples, features.chunk)
             expected = whole[start : start + features.chunk.length]
             np.testing.assert_allclose(chunk[: len(expected)], expected, rtol=0, atol=tolerance)
             assert not chunk[len(expected) :].any()
-            seen += 1
-    assert seen == count_chunks(span.samples, features.chunk)
+            chunk_count += 1
+    assert chunk_count == count_chunks(span.samples, features.chunk)
 
 
 @contextmanager
 def short_blocks() -> Iterator[None]:
-    """Convert in blocks so short that little recordings have many."""
+    """Make the blocks so short that a small recording has many blocks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resample, "BLOCK_SAMPLES", 1 << 15)
         yield
@@ -176,12 +176,12 @@ def test_however_the_work_is_divided_rows_are_the_same_bits(
     with tempfile.TemporaryDirectory() as name, short_blocks():
         folder = Path(name)
         soundfile.write(folder / "noise.wav", samples.astype(np.float32), rate, "FLOAT")
-        whole, [wanted] = rows_of(folder / "noise.wav", features, folder, per_span=10_000)
+        whole, [whole_rows] = rows_of(folder / "noise.wav", features, folder, per_span=10_000)
         parts, rows = rows_of(folder / "noise.wav", features, folder, per_span)
     assert np.array_equal(parts, whole)
     for column in ("chunk_index", "channel", "start_sample", "valid_samples", *LEVELS):
-        found = np.concatenate([getattr(part, column) for part in rows])
-        assert np.array_equal(found, getattr(wanted, column))
+        values = np.concatenate([getattr(part, column) for part in rows])
+        assert np.array_equal(values, getattr(whole_rows, column))
 
 
 @pytest.mark.parametrize("power", [1, 2])
@@ -191,13 +191,14 @@ def test_features_equal_librosa_on_the_whole_file(tmp_path, power):
     mel, _ = rows_of(path, features, tmp_path, per_span=3)
     y, _ = librosa.load(path, sr=16_000, mono=True)
     assert len(mel) == -(-len(y) // 8_000)
-    for index, found in enumerate(mel):
+    for index, chunk_mel in enumerate(mel):
         chunk = librosa.util.fix_length(y[index * 8_000 : (index + 1) * 8_000], size=8_000)
         expected = librosa.feature.melspectrogram(
             y=chunk, sr=16_000, n_fft=512, hop_length=160, n_mels=40, power=power
         )
-        # 1e-4 relative; below the loudest by float32's own resolution, nothing is meant.
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * expected.max())
+        # The tolerance is 1e-4 of each value. Values below float32's resolution at the loudest
+        # value are only rounding errors.
+        np.testing.assert_allclose(chunk_mel, expected, rtol=1e-4, atol=1e-6 * expected.max())
 
 
 def rows_of(path: Path, features: FeatureSpec, folder: Path, per_span: int):
@@ -226,7 +227,7 @@ def test_a_segment_starts_where_it_is_asked_to(tmp_path):
     span, source = span_of(path)
     segment = replace(span, origin_sample=12_345, samples=8_000, first_chunk=0, stop_chunk=1)
     [(_, chunk)] = read_chunks(segment, SPEC, source)
-    # FLAC holds 16 bits.
+    # FLAC stores 16 bits per sample.
     np.testing.assert_allclose(chunk[:, 0], samples[12_345 : 12_345 + 8_000], atol=2**-15)
     rows = extract_span(segment, SPEC, source, tmp_path / "spool")
     assert rows.start_sample.tolist() == [12_345]
@@ -247,22 +248,22 @@ def test_levels_are_those_of_a_full_scale_sine():
 @pytest.mark.parametrize("samples", [7, 100, 66_150])
 def test_levels_do_not_depend_on_a_rows_place_in_its_batch(samples):
     rows = signals.noise(1, 50 * samples).reshape(50, samples)
-    together = measure_levels(rows)
+    all_levels = measure_levels(rows)
     for size in (1, 2, 3, 49):
         for first in range(0, 50 - size, 7):
-            part = measure_levels(rows[first : first + size])
-            assert np.array_equal(part, together[:, first : first + size])
+            levels = measure_levels(rows[first : first + size])
+            assert np.array_equal(levels, all_levels[:, first : first + size])
 
 
 def test_a_file_that_changed_since_the_probe_is_refused(tmp_path):
     path = signals.write_audio(tmp_path / "song.wav", signals.tone(440, 2, 16_000), 16_000)
     span, source = span_of(path)
     signals.write_audio(path, signals.tone(880, 2, 16_000), 16_000)
-    changed = replace(span.probed.recording, fingerprint="mtime:1:2")
-    stale = replace(span, probed=replace(span.probed, recording=changed))
-    with pytest.raises(RecordingError) as caught:
+    recording = replace(span.probed.recording, fingerprint="mtime:1:2")
+    stale = replace(span, probed=replace(span.probed, recording=recording))
+    with pytest.raises(RecordingError) as raised:
         extract_span(stale, SPEC, source, tmp_path / "spool")
-    assert caught.value.cause is Cause.CHANGED
+    assert raised.value.cause is Cause.CHANGED
 
 
 def test_working_files_that_cannot_be_written_are_named(tmp_path):
@@ -309,7 +310,7 @@ def test_a_length_that_only_the_end_disproves_is_noticed_by_the_last_span(tmp_pa
 def test_whoever_reads_the_last_frame_learns_that_more_follows(
     tmp_path, monkeypatch, name, resampled, block_samples
 ):
-    """Blocks are not asked for more once the last sample wanted is there."""
+    """No more blocks are requested once the last requested sample has been read."""
     monkeypatch.setattr(spans, "_BLOCK_SAMPLES", block_samples)
     rate = 48_000 if name == "opus" else 44_100
     parts = [signals.encode(signals.song(s, rate), rate, name) for s in (4, 2)]

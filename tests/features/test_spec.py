@@ -1,4 +1,4 @@
-"""The feature configuration's digest: what stored rows are recognised by."""
+"""Tests of the feature configuration's digest, which identifies the stored rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from melmill.transforms.features.logarithm import LogSpec
 from melmill.transforms.features.mel import MelSpec
 from melmill.transforms.features.spec import FeatureSpec
 
-OTHER: dict[str, Any] = {
+OTHER_VALUES: dict[str, Any] = {
     "sample_rate_hz": 16_000,
     "channels": "each",
     "resampler": "soxr_vhq",
@@ -59,19 +59,22 @@ def changed(spec: Any, key: str, value: Any) -> Any:
 
 
 def test_the_default_digest_is_what_it_was() -> None:
-    # Another digest makes every stored row stale: change this together with
-    # EXTRACTOR_VERSION, or because a key was added, and say so in the changelog.
+    # A different digest makes every stored row stale. Change this digest only together with
+    # EXTRACTOR_VERSION, or because a key was added, and write it in the changelog.
     assert FeatureSpec().digest() == "12fe22a81930594dd3c159417e80c6e5"
 
 
 @pytest.mark.parametrize("key", list(keys(FeatureSpec())))
 def test_every_key_changes_the_digest(key: str) -> None:
-    assert changed(FeatureSpec(), key, OTHER[key]).digest() != FeatureSpec().digest()
+    assert changed(FeatureSpec(), key, OTHER_VALUES[key]).digest() != FeatureSpec().digest()
 
 
 def test_all_digests_differ() -> None:
-    specs = [FeatureSpec(), *(changed(FeatureSpec(), key, OTHER[key]) for key in OTHER)]
-    assert len({spec.digest() for spec in specs}) == len(OTHER) + 1
+    specs = [
+        FeatureSpec(),
+        *(changed(FeatureSpec(), key, OTHER_VALUES[key]) for key in OTHER_VALUES),
+    ]
+    assert len({spec.digest() for spec in specs}) == len(OTHER_VALUES) + 1
 
 
 def test_the_extractors_version_changes_the_digest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,11 +91,11 @@ def test_defaults_written_out_have_the_same_digest() -> None:
 
 
 def test_the_canonical_form_says_everything() -> None:
-    said = json.loads(FeatureSpec().canonical())
-    assert said.pop("extractor_version") == 2
-    chunk, mel = said.pop("chunk"), said.pop("mel")
+    settings = json.loads(FeatureSpec().canonical())
+    assert settings.pop("extractor_version") == 2
+    chunk, mel = settings.pop("chunk"), settings.pop("mel")
     log = LogSpec(**mel.pop("log"))
-    assert FeatureSpec(chunk=ChunkSpec(**chunk), mel=MelSpec(**mel, log=log), **said) == (
+    assert FeatureSpec(chunk=ChunkSpec(**chunk), mel=MelSpec(**mel, log=log), **settings) == (
         FeatureSpec()
     )
 

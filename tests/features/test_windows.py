@@ -10,15 +10,15 @@ from melmill.transforms.features.windows import (
     window_samples,
 )
 
-OWN = ["boxcar", "hann", "hamming", "blackman", "nuttall", "blackmanharris", "flattop"]
-SCIPYS = ["bartlett", "triang", "cosine", "bohman", "parzen", "tukey", "han"]
+OWN_WINDOWS = ["boxcar", "hann", "hamming", "blackman", "nuttall", "blackmanharris", "flattop"]
+SCIPY_WINDOWS = ["bartlett", "triang", "cosine", "bohman", "parzen", "tukey", "han"]
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 400, 601, 2048])
-@pytest.mark.parametrize("name", OWN + SCIPYS)
+@pytest.mark.parametrize("name", OWN_WINDOWS + SCIPY_WINDOWS)
 def test_windows_are_librosas(name, length):
     theirs = librosa.filters.get_window(name, length, fftbins=True)
-    # Sums of the same few cosines: the last bit of a double may differ between platforms.
+    # Both sum the same few cosines; the last bit of a double may differ between platforms.
     np.testing.assert_allclose(window_samples(name, length), theirs, rtol=0, atol=1e-15)
 
 

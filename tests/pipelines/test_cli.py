@@ -1,4 +1,4 @@
-"""The command line: what it asks, refuses and says, as real processes."""
+"""Tests of the command line in real processes: what it asks, refuses and prints."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tests.refresh.catalogues import SMALL, statuses_of, write_song, write_songs
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``songs`` and a dataset ``set``; not to be changed."""
+def original_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with ``songs`` and a dataset ``set``; tests must not change it."""
     folder = tmp_path_factory.mktemp("made")
     extract_here(write_songs(folder / "songs", 3), folder / "set", *SMALL)
     return folder
 
 
 @pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "copy"))
+def folder(original_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original_folder, tmp_path / "copy"))
 
 
 def test_a_script_says_yes_before_anything_is_erased(folder: Path) -> None:
@@ -35,19 +35,19 @@ def test_a_script_says_yes_before_anything_is_erased(folder: Path) -> None:
     assert "There is no terminal to ask: add --yes" in refused.stderr
     assert "--yes" in refused.stderr
     assert statuses_of(dataset) == before
-    # What the message says to do.
-    taken = melmill_json("takedown", dataset, uri, "--yes", stdin=subprocess.DEVNULL)
-    assert [one["uri"] for one in taken["erased"]] == [uri]
+    # Do what the message says.
+    takedown = melmill_json("takedown", dataset, uri, "--yes", stdin=subprocess.DEVNULL)
+    assert [recording["uri"] for recording in takedown["erased"]] == [uri]
 
 
 @pytest.fixture
 def read_only(folder: Path) -> Iterator[Path]:
-    """A dataset in which nothing may be written, by whoever has dropped their privileges."""
-    inside = [folder / "set", *(folder / "set").rglob("*")]
-    for path in inside:
+    """Yield a dataset that a process without root's privileges cannot write to."""
+    paths = [folder / "set", *(folder / "set").rglob("*")]
+    for path in paths:
         path.chmod(0o555 if path.is_dir() else 0o444)
     yield folder / "set"
-    for path in inside:
+    for path in paths:
         path.chmod(0o755)
 
 
@@ -68,10 +68,10 @@ def test_a_dataset_that_may_only_be_read_is_read(
     write_song(folder / "songs" / "new.wav", 9)
     places = {"DATASET": read_only, "CATALOGUE": folder / "songs"}
     arguments = [places.get(word, word) for word in command]
-    said = melmill_json(*arguments, preexec_fn=drop_privileges)
+    result = melmill_json(*arguments, preexec_fn=drop_privileges)
     if command[0] == "refresh":
-        assert said["difference"]["new"] == 1
-        assert said["made"]["recordings"] == {"planned": 1}
+        assert result["difference"]["new"] == 1
+        assert result["made"]["recordings"] == {"planned": 1}
 
 
 def test_files_that_are_passed_over_are_counted_by_their_extension(folder: Path) -> None:
@@ -82,13 +82,13 @@ def test_files_that_are_passed_over_are_counted_by_their_extension(folder: Path)
     expected = {".xyz": 3, "": 1, ".doc": 1}
     text = "5 files with other extensions: .xyz 3, none 1, .doc 1"
     songs, dataset = folder / "songs", folder / "set"
-    settings = [f"--set={one}" for one in SMALL]
+    settings = [f"--set={setting}" for setting in SMALL]
     assert melmill_json("plan", songs, *settings, "--workers=2")["passed_over"] == expected
-    would = melmill_json("refresh", songs, dataset, "--plan", "--workers=1")
-    assert would["passed_over"] == expected
-    made = melmill_json("extract", songs, folder / "new", *settings, "--workers=2")
-    assert made["passed_over"] == expected
+    refresh_plan = melmill_json("refresh", songs, dataset, "--plan", "--workers=1")
+    assert refresh_plan["passed_over"] == expected
+    extraction = melmill_json("extract", songs, folder / "new", *settings, "--workers=2")
+    assert extraction["passed_over"] == expected
     assert text in melmill("refresh", songs, dataset, "--workers=1").stdout
-    # What the message says: the extensions are the catalogue's.
-    more = melmill_json("plan", songs, *settings, "--set=catalogue.extensions=[wav,xyz]")
-    assert more["passed_over"] == {"": 1, ".doc": 1}
+    # As the message advises, add an extension to the catalogue's extensions.
+    plan = melmill_json("plan", songs, *settings, "--set=catalogue.extensions=[wav,xyz]")
+    assert plan["passed_over"] == {"": 1, ".doc": 1}

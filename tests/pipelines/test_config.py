@@ -1,4 +1,4 @@
-"""Recipes: checked whole, and every fault told with its key, its value and what is allowed."""
+"""Tests of recipes: every fault is reported with its key, its value and what is allowed."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def recipe(tmp_path: Path) -> Recipe:
 
 
 def faults(*overrides: str, path: Path | None = None) -> list[str]:
-    """The faults' lines, without the headline that counts them."""
-    with pytest.raises(ConfigError) as caught:
+    """Return a line for each fault, without the headline that counts the faults."""
+    with pytest.raises(ConfigError) as raised:
         load_config(path, overrides)
-    head, *lines = str(caught.value).splitlines()
-    assert re.search(rf": {len(lines)} faults?$", head)
+    headline, *lines = str(raised.value).splitlines()
+    assert re.search(rf": {len(lines)} faults?$", headline)
     return [line.strip() for line in lines]
 
 
-# What is read
+# Values that are read
 
 
 def test_the_defaults_are_librosas() -> None:
@@ -51,11 +51,11 @@ def test_the_default_recipe_says_the_defaults() -> None:
 
 
 def test_the_default_recipe_leaves_no_key_out() -> None:
-    written = read_yaml(RECIPES / "librosa.yaml")
+    sections = read_yaml(RECIPES / "librosa.yaml")
     for section, values in Config().as_dict().items():
         if section != "catalogue":
-            assert set(values) == set(written[section])
-    assert set(Config().as_dict()["mel"]["log"]) == set(written["mel"]["log"])
+            assert set(values) == set(sections[section])
+    assert set(Config().as_dict()["mel"]["log"]) == set(sections["mel"]["log"])
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
@@ -67,15 +67,15 @@ def test_an_empty_recipe_is_the_defaults(recipe: Recipe) -> None:
     assert load_config(recipe("# nothing\n")) == Config()
 
 
-def test_what_is_said_replaces_the_default_and_nothing_else(recipe: Recipe) -> None:
-    found = load_config(recipe("mel:\n  n_mels: 64\n  log: {kind: ln, top_db: null}\n"))
-    assert (found.mel.n_mels, found.mel.n_fft) == (64, 2048)
-    assert (found.mel.log.kind, found.mel.log.floor) == ("ln", 1e-10)
+def test_a_given_value_replaces_its_default_and_nothing_else(recipe: Recipe) -> None:
+    config = load_config(recipe("mel:\n  n_mels: 64\n  log: {kind: ln, top_db: null}\n"))
+    assert (config.mel.n_mels, config.mel.n_fft) == (64, 2048)
+    assert (config.mel.log.kind, config.mel.log.floor) == ("ln", 1e-10)
 
 
 def test_seconds_become_samples() -> None:
-    found = load_config(None, ["chunk.seconds=0.5", "chunk.hop_seconds=0.25"])
-    assert found.features().chunk == ChunkSpec(11025, 5512)
+    config = load_config(None, ["chunk.seconds=0.5", "chunk.hop_seconds=0.25"])
+    assert config.features().chunk == ChunkSpec(11025, 5512)
 
 
 def test_without_a_hop_chunks_lie_end_to_end() -> None:
@@ -114,19 +114,19 @@ def test_other_resolutions_are_refused(text: str) -> None:
 
 
 def test_parquet_is_always_written() -> None:
-    written = load_config(None, ["output.formats=[tfrecord]"]).output.writer_spec()
-    assert written.formats == ("parquet", "tfrecord")
+    spec = load_config(None, ["output.formats=[tfrecord]"]).output.writer_spec()
+    assert spec.formats == ("parquet", "tfrecord")
 
 
 def test_a_recipe_reads_back_from_what_is_kept_of_it(recipe: Recipe) -> None:
-    found = load_config(None, ["mel.n_mels=64", "split.fractions={a: 0.5, b: 0.5}"])
-    assert load_config(recipe(json.dumps(found.as_dict()))) == found
+    config = load_config(None, ["mel.n_mels=64", "split.fractions={a: 0.5, b: 0.5}"])
+    assert load_config(recipe(json.dumps(config.as_dict()))) == config
 
 
 def test_secrets_are_not_kept() -> None:
-    found = load_config(None, ["output.storage_options={secret: hunter2, client_kwargs: {a: 1}}"])
-    assert found.output.storage_options == {"secret": "hunter2", "client_kwargs": {"a": 1}}
-    assert "hunter2" not in json.dumps(found.as_dict())
+    config = load_config(None, ["output.storage_options={secret: hunter2, client_kwargs: {a: 1}}"])
+    assert config.output.storage_options == {"secret": "hunter2", "client_kwargs": {"a": 1}}
+    assert "hunter2" not in json.dumps(config.as_dict())
 
 
 @given(st.integers(1, 10**6), st.sampled_from([16_000, 22_050, 44_100, 48_000]))
@@ -140,8 +140,8 @@ def test_whole_numbers_of_samples_stay_whole(samples: int, rate_hz: int) -> None
 
 
 def test_a_later_override_wins(recipe: Recipe) -> None:
-    found = load_config(recipe("mel: {n_mels: 32}"), ["mel.n_mels=40", "mel.n_mels=64"])
-    assert found.mel.n_mels == 64
+    config = load_config(recipe("mel: {n_mels: 32}"), ["mel.n_mels=40", "mel.n_mels=64"])
+    assert config.mel.n_mels == 64
 
 
 def test_a_whole_section_can_be_overridden() -> None:
@@ -265,8 +265,8 @@ def test_an_unknown_key_like_no_other_is_named_with_what_is_allowed() -> None:
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(override: str, fault: str) -> None:
-    (found,) = faults(override)
-    assert found.startswith(fault)
+    (actual_fault,) = faults(override)
+    assert actual_fault.startswith(fault)
 
 
 @pytest.mark.parametrize("name", ["a b", "../x", "-x", "my-split", "all", "é", '""'])
@@ -296,8 +296,8 @@ def test_splits_that_no_loader_could_name_are_refused(name: str) -> None:
     ],
 )
 def test_what_cannot_go_together_is_refused(overrides: list[str], fault: str) -> None:
-    (found,) = faults(*overrides)
-    assert found.startswith(fault)
+    (actual_fault,) = faults(*overrides)
+    assert actual_fault.startswith(fault)
 
 
 def test_shares_of_thirds_sum_to_one() -> None:
@@ -308,15 +308,15 @@ def test_shares_of_thirds_sum_to_one() -> None:
 # All at once
 
 
-def test_all_faults_are_told_at_once(recipe: Recipe) -> None:
+def test_all_faults_are_reported_at_once(recipe: Recipe) -> None:
     path = recipe(
         "mel: {n_mels: many, win_length: 4096, log: {kind: ln, ref: min, knd: 1}}\n"
         "chunk: {seconds: -1}\n"
         "bogus: 1\n"
         "output: {formats: [csv, tsv], resolution: 0.3}\n"
     )
-    found = [fault.split(":")[0] for fault in faults("split.by=group", path=path)]
-    assert sorted(found) == [
+    keys = [fault.split(":")[0] for fault in faults("split.by=group", path=path)]
+    assert sorted(keys) == [
         "bogus",
         "chunk.seconds",
         "mel.log.knd",
@@ -331,7 +331,7 @@ def test_all_faults_are_told_at_once(recipe: Recipe) -> None:
     ]
 
 
-def test_a_wrong_share_is_not_told_twice() -> None:
+def test_a_wrong_share_is_not_reported_twice() -> None:
     assert len(faults("split.fractions={train: -1, test: 0.5}")) == 1
 
 
@@ -351,7 +351,7 @@ KEYS = sorted(
 
 
 @given(st.sampled_from([*KEYS, "mel.log.ref", "mel.log.kind", "mel.log.top_db"]), VALUES)
-def test_any_value_is_taken_or_told(key: str, value: object) -> None:
+def test_any_value_is_accepted_or_reported(key: str, value: object) -> None:
     if key in ("mel.n_fft", "mel.n_mels", "mel.win_length") and isinstance(value, int):
         value = min(value, 10_000)
     with contextlib.suppress(ConfigError):

@@ -1,4 +1,4 @@
-"""What a plan costs: by hand, from the prices."""
+"""Tests that a plan's costs equal those calculated by hand from the price lists."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from melmill.pipelines.estimate.costs import OFFERS, estimate_costs
 
 
 def test_dataflow_costs_what_its_price_list_says() -> None:
-    # One vCPU of an e2-standard-4 for an hour, rented for 1 / 0.8 of the work.
+    # The price of one vCPU of an e2-standard-4 for an hour. A machine works 0.8 of its rented time.
     hour = 0.056 + 4 * 0.003557 + 50 / 4 * 0.000054
-    found = estimate_costs(cpu_seconds=3600, audio_seconds=3600, recordings=0)["dataflow"]
-    assert found["usd"] == pytest.approx(hour / 0.8)
-    assert found["usd_per_1000_hours"] == pytest.approx(1000 * hour / 0.8)
+    cost = estimate_costs(cpu_seconds=3600, audio_seconds=3600, recordings=0)["dataflow"]
+    assert cost["usd"] == pytest.approx(hour / 0.8)
+    assert cost["usd_per_1000_hours"] == pytest.approx(1000 * hour / 0.8)
 
 
 def test_flink_costs_the_machines_and_its_taskmanagers() -> None:
-    # The published price of the whole machine, 0.134012 an hour, to a tenth of a cent.
-    found = estimate_costs(cpu_seconds=3600, audio_seconds=3600, recordings=0)["flink"]
-    assert found["usd"] == pytest.approx((0.134012 / 4 + 0.0006875) / 0.8 / 0.8, abs=0.001)
+    # The published price of the whole machine is 0.134012 per hour. Compare to a tenth of a cent.
+    cost = estimate_costs(cpu_seconds=3600, audio_seconds=3600, recordings=0)["flink"]
+    assert cost["usd"] == pytest.approx((0.134012 / 4 + 0.0006875) / 0.8 / 0.8, abs=0.001)
 
 
 def test_shuffled_records_cost_on_dataflow_alone() -> None:
-    found = estimate_costs(cpu_seconds=0, audio_seconds=3600, recordings=10_000_000)
-    assert found["dataflow"]["usd"] == pytest.approx(30 * 0.011)
-    assert found["flink"]["usd"] == 0
+    costs = estimate_costs(cpu_seconds=0, audio_seconds=3600, recordings=10_000_000)
+    assert costs["dataflow"]["usd"] == pytest.approx(30 * 0.011)
+    assert costs["flink"]["usd"] == 0
 
 
 def test_costs_grow_with_the_work_alone() -> None:
-    one, ten = (estimate_costs(36 * n, 3.6e6 * n, 100 * n) for n in (1, 10))
+    costs, tenfold_costs = (estimate_costs(36 * n, 3.6e6 * n, 100 * n) for n in (1, 10))
     for offer in OFFERS:
-        assert ten[offer.name]["usd"] == pytest.approx(10 * one[offer.name]["usd"])
-        each = [cost[offer.name]["usd_per_1000_hours"] for cost in (one, ten)]
-        assert each[0] == pytest.approx(each[1])
+        assert tenfold_costs[offer.name]["usd"] == pytest.approx(10 * costs[offer.name]["usd"])
+        rates = [cost[offer.name]["usd_per_1000_hours"] for cost in (costs, tenfold_costs)]
+        assert rates[0] == pytest.approx(rates[1])
 
 
 def test_nothing_planned_costs_nothing() -> None:

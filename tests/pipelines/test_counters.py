@@ -1,4 +1,4 @@
-"""What a run counted, and what the display shows of it meanwhile."""
+"""Tests of what a run counts, and of what the display shows during the run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.pipeline_runs import extract_here, refresh_here
 from tests.refresh.catalogues import RATE, SMALL, write_song
 from tests.signals import noise, write_audio
 
-HERE = PipelineOptions(["--runner=FnApiRunner", "--direct_running_mode=in_memory"])
+IN_MEMORY = PipelineOptions(["--runner=FnApiRunner", "--direct_running_mode=in_memory"])
 
 
 def measured(number: int) -> Iterator[int]:
@@ -37,7 +37,7 @@ def measured(number: int) -> Iterator[int]:
 
 
 def run(*steps: tuple[str, list[int]]) -> Any:
-    pipeline = beam.Pipeline(options=HERE)
+    pipeline = beam.Pipeline(options=IN_MEMORY)
     for label, numbers in steps:
         _ = pipeline | f"Make{label}" >> beam.Create(numbers) | label >> beam.FlatMap(measured)
     result = pipeline.run()
@@ -46,12 +46,12 @@ def run(*steps: tuple[str, list[int]]) -> Any:
 
 
 def test_what_several_steps_count_is_added_up() -> None:
-    found = run_metrics(run(("One", [1, 2, 3]), ("Two", [10, 20])))
-    assert found.counters == {"rows_written": 36}
-    assert found.distributions == {"write_ms": Distribution(count=5, sum=36, min=1, max=20)}
+    result = run_metrics(run(("One", [1, 2, 3]), ("Two", [10, 20])))
+    assert result.counters == {"rows_written": 36}
+    assert result.distributions == {"write_ms": Distribution(count=5, sum=36, min=1, max=20)}
 
 
-def test_they_are_plain_values_in_json() -> None:
+def test_metrics_are_plain_values_in_json() -> None:
     assert run_metrics(run(("One", [1, 2]))).to_json() == {
         "counters": {"rows_written": 3},
         "distributions": {"write_ms": {"count": 2, "sum": 3, "min": 1, "max": 2}},
@@ -79,7 +79,7 @@ def test_counters_make_the_line_that_workers_here_make() -> None:
 
 
 class Silent:
-    """The result of a runner that counts nothing before the end."""
+    """The result of a runner that reports no counters before the end of the run."""
 
     def metrics(self) -> Any:
         return run().metrics()
@@ -98,13 +98,13 @@ def test_finished_shards_are_shown_where_a_runner_counts_nothing(
 
 
 def test_no_more_than_a_hundred_extensions_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    counted: Counter[str] = Counter()
-    monkeypatch.setattr(metrics, "count", lambda name, number: counted.update({name: number}))
+    counters: Counter[str] = Counter()
+    monkeypatch.setattr(metrics, "count", lambda name, number: counters.update({name: number}))
     monkeypatch.setattr(metrics, "_extensions", set())
     for number in range(150):
         metrics.count_passed_over(f".{number}", 1)
-    assert len(counted) == 101
-    assert RunMetrics(dict(counted)).passed_over["*"] == 50
+    assert len(counters) == 101
+    assert RunMetrics(dict(counters)).passed_over["*"] == 50
 
 
 def test_a_subtraction_shows_what_a_stage_lost(tmp_path: Path) -> None:
@@ -116,19 +116,19 @@ def test_a_subtraction_shows_what_a_stage_lost(tmp_path: Path) -> None:
     write_audio(songs / "cut.flac", noise(2.0, RATE, 4), RATE)
     (songs / "cut.flac").write_bytes((songs / "cut.flac").read_bytes()[:-2000])
     limits = f"limits.max_duration_hours={3 / 3600}"
-    made = extract_here(songs, tmp_path / "set", *SMALL, limits)
-    assert lost(made) == {"compare": 0, "probe": 1, "plan": 1, "extract": 1}
-    assert made.totals.recordings == {"ok": 3, "failed": 3}
+    extraction = extract_here(songs, tmp_path / "set", *SMALL, limits)
+    assert lost_by_stage(extraction) == {"compare": 0, "probe": 1, "plan": 1, "extract": 1}
+    assert extraction.totals.recordings == {"ok": 3, "failed": 3}
     write_song(songs / "new.wav", 9)
-    made = refresh_here(songs, tmp_path / "set")
-    assert lost(made) == {"compare": 6, "probe": 0, "plan": 0, "extract": 0}
+    extraction = refresh_here(songs, tmp_path / "set")
+    assert lost_by_stage(extraction) == {"compare": 6, "probe": 0, "plan": 0, "extract": 0}
 
 
-def lost(made: Extraction) -> dict[str, int]:
-    counted = made.metrics.counters
-    stages = {name.partition(".")[2] for name in counted if name.startswith("recordings_in.")}
-    assert counted["recordings_out.list"] == counted["recordings_in.compare"]
+def lost_by_stage(extraction: Extraction) -> dict[str, int]:
+    counters = extraction.metrics.counters
+    stages = {name.partition(".")[2] for name in counters if name.startswith("recordings_in.")}
+    assert counters["recordings_out.list"] == counters["recordings_in.compare"]
     return {
-        stage: counted[f"recordings_in.{stage}"] - counted.get(f"recordings_out.{stage}", 0)
+        stage: counters[f"recordings_in.{stage}"] - counters.get(f"recordings_out.{stage}", 0)
         for stage in sorted(stages - {"list"}, key=["compare", "probe", "plan", "extract"].index)
     }

@@ -28,7 +28,7 @@ CHUNK = 3 * RATE_HZ
 
 
 def decode(path):
-    """Samples shaped [frames, channels], and their rate."""
+    """Return samples shaped [frames, channels], and their rate."""
     if path.suffix != ".m4a":
         return soundfile.read(path, dtype="float32", always_2d=True)
     with av.open(str(path)) as file:
@@ -61,7 +61,7 @@ def many_short(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first_six(tmp_path_factory):
-    """One song of every format and of every instrument."""
+    """Return the table of a catalogue with one song of every format and of every instrument."""
     return make_demo_catalogue(tmp_path_factory.mktemp("six"), songs=6, seconds=2)
 
 
@@ -69,7 +69,7 @@ def test_default_catalogue_is_small(default_demo):
     assert sum(path.stat().st_size for path in default_demo.parent.rglob("*")) < 15e6
 
 
-def test_every_file_decodes_to_the_asked_length(default_demo):
+def test_every_file_decodes_to_the_requested_length(default_demo):
     for row in rows_of(default_demo):
         samples, rate_hz = decode(default_demo.parent / row["uri"])
         assert samples.shape[1] == 2
@@ -79,13 +79,13 @@ def test_every_file_decodes_to_the_asked_length(default_demo):
         assert 0.3 < np.abs(samples).max() < 0.9
 
 
-def test_formats_and_rates_are_as_told(default_demo):
-    seen = {
+def test_formats_and_rates_are_as_declared(default_demo):
+    formats = {
         (row["uri"].rpartition(".")[2], decode(default_demo.parent / row["uri"])[1])
         for row in rows_of(default_demo)
     }
-    assert seen == {(format.extension, format.rate_hz) for format in FORMATS}
-    assert len({rate for _, rate in seen}) == 3
+    assert formats == {(format.extension, format.rate_hz) for format in FORMATS}
+    assert len({rate for _, rate in formats}) == 3
 
 
 def test_table_names_exactly_the_files(default_demo):
@@ -103,7 +103,7 @@ def test_table_has_every_instrument_equally_often_and_three_songs_an_album(defau
     assert len({row["key"] for row in rows}) > 8
 
 
-def test_melmill_reads_it_as_a_catalogue(first_six):
+def test_melmill_reads_the_demo_as_a_catalogue(first_six):
     catalogue = open_catalogue(str(first_six))
     types = {column.name: column.type for column in catalogue.label_columns}
     assert types == {
@@ -112,23 +112,25 @@ def test_melmill_reads_it_as_a_catalogue(first_six):
         "tempo_bpm": "int64",
         "album": "string",
     }
-    listed = [found for part in catalogue_parts(catalogue) for found in list_part(catalogue, part)]
-    assert len(listed) == 6
-    assert all(Path(found.uri).is_file() for found in listed)
+    recordings = [
+        recording for part in catalogue_parts(catalogue) for recording in list_part(catalogue, part)
+    ]
+    assert len(recordings) == 6
+    assert all(Path(recording.uri).is_file() for recording in recordings)
 
 
 def test_same_seed_gives_the_same_bytes(first_six, tmp_path):
-    again = make_demo_catalogue(tmp_path, songs=6, seconds=2)
-    assert again.read_bytes() == first_six.read_bytes()
-    ours, theirs = contents(tmp_path), contents(first_six.parent)
-    assert ours.keys() == theirs.keys()
-    exact = {name for name in ours if not name.endswith((".ogg", ".opus"))}
+    second_table = make_demo_catalogue(tmp_path, songs=6, seconds=2)
+    assert second_table.read_bytes() == first_six.read_bytes()
+    second, first = contents(tmp_path), contents(first_six.parent)
+    assert second.keys() == first.keys()
+    exact = {name for name in second if not name.endswith((".ogg", ".opus"))}
     assert len(exact) == 4
-    assert all(ours[name] == theirs[name] for name in exact)
+    assert all(second[name] == first[name] for name in exact)
 
 
 @pytest.mark.parametrize("number", range(6))
-def test_same_seed_gives_the_same_samples_and_another_one_others(number):
+def test_same_seed_gives_the_same_samples_and_another_seed_others(number):
     song = perform(plan_song(0, number, 1.0))
     np.testing.assert_array_equal(song, perform(plan_song(0, number, 1.0)))
     other = perform(plan_song(1, number, 1.0))
@@ -155,8 +157,8 @@ def test_file_names_tell_seeds_and_lengths_apart():
 
 def test_complete_files_are_kept_and_missing_ones_made(tmp_path, monkeypatch):
     table = make_demo_catalogue(tmp_path, songs=3, seconds=1)
-    kept, missing, _ = sorted(audio_files(tmp_path))
-    before = {path: path.stat().st_mtime_ns for path in (kept, table)}
+    complete, missing, _ = sorted(audio_files(tmp_path))
+    before = {path: path.stat().st_mtime_ns for path in (complete, table)}
     missing.unlink()
     performed = []
     monkeypatch.setattr(demo, "perform", lambda song: performed.append(song) or perform(song))
@@ -213,14 +215,14 @@ def test_nearest_centroid_knows_held_out_albums(catalogue, request):
     features = np.array([mean_log_mel(table.parent / row["uri"]) for row in rows])
     instruments = np.array([row["instrument"] for row in rows])
     albums = np.array([row["album"] for row in rows])
-    right = 0
+    correct = 0
     for album in set(albums):
         train, test = albums != album, albums == album
         names = sorted(set(instruments[train]))
         centroids = np.array([features[train & (instruments == name)].mean(0) for name in names])
         distances = np.linalg.norm(features[test, np.newaxis] - centroids, axis=2)
-        right += np.sum(np.array(names)[distances.argmin(axis=1)] == instruments[test])
-    assert right / len(rows) >= 0.9
+        correct += np.sum(np.array(names)[distances.argmin(axis=1)] == instruments[test])
+    assert correct / len(rows) >= 0.9
 
 
 @pytest.mark.parametrize("rate_hz", [32_000, 44_100, 48_000])
@@ -232,8 +234,8 @@ def test_voices_are_in_tune(voice, rate_hz):
         spectrum = np.abs(np.fft.rfft(note * np.hanning(len(note)), 8 * len(note)))
         hertz = np.fft.rfftfreq(8 * len(note), 1 / rate_hz)
         near = np.abs(hertz / frequency_hz - 1) < 0.2
-        found_hz = hertz[near][spectrum[near].argmax()]
-        assert abs(1200 * np.log2(found_hz / frequency_hz)) < 3
+        peak_hz = hertz[near][spectrum[near].argmax()]
+        assert abs(1200 * np.log2(peak_hz / frequency_hz)) < 3
 
 
 @pytest.mark.parametrize("instrument", INSTRUMENTS)

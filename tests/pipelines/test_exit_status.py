@@ -1,4 +1,4 @@
-"""What each kind of error ends a command with: 2 only where something must change first."""
+"""Tests of each error's exit status: 2 only if the user must change something first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from melmill.pipelines.run.errors import (
 from melmill.transforms.catalogue.parts import open_catalogue
 from melmill.transforms.core import errors
 from melmill.transforms.core.errors import DatasetError, UnavailableError, UserError
-from melmill.transforms.store import retries as patience
+from melmill.transforms.store import retries
 from melmill.transforms.store.folders import Store
 
 STATUS = {
@@ -38,19 +38,19 @@ STATUS = {
 def test_every_error_has_its_status(
     kind: type[Exception], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(typer.Exit) as end, reporting_errors():
+    with pytest.raises(typer.Exit) as raised, reporting_errors():
         raise kind("what was wrong")
-    assert end.value.exit_code == STATUS[kind]
+    assert raised.value.exit_code == STATUS[kind]
     assert "what was wrong" in "".join(capsys.readouterr())
 
 
 def test_no_kind_of_users_error_was_forgotten() -> None:
-    named = {one for one in vars(errors).values() if isinstance(one, type)}
-    kinds = {one for one in named if issubclass(one, UserError)} - {UserError}
+    classes = {value for value in vars(errors).values() if isinstance(value, type)}
+    kinds = {kind for kind in classes if issubclass(kind, UserError)} - {UserError}
     assert kinds == {kind for kind in STATUS if kind.__module__ == errors.__name__}
 
 
-def test_what_workers_wrote_is_said_with_a_lost_worker(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_workers_wrote_is_shown_with_a_lost_worker(capsys: pytest.CaptureFixture[str]) -> None:
     error = LostWorkerError("a worker process ended with status 137")
     error.add_note("the last lines that workers wrote:\n  out of memory")
     with pytest.raises(typer.Exit), reporting_errors():
@@ -59,36 +59,36 @@ def test_what_workers_wrote_is_said_with_a_lost_worker(capsys: pytest.CaptureFix
 
 
 @pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
-    """What every request to the memory store fails with, one after the other."""
-    left: list[Exception] = []
+def store_errors(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+    """Return a list for one error, which every request to the memory store then raises."""
+    pending: list[Exception] = []
     memory = type(fsspec.filesystem("memory"))
 
     def fail(*arguments: object, **options: object) -> object:
-        raise left[0]
+        raise pending[0]
 
     for name in ("cat_file", "info", "ls"):
         monkeypatch.setattr(memory, name, fail)
-    monkeypatch.setattr(patience.RETRYING, "sleep", lambda seconds: None)
-    return left
+    monkeypatch.setattr(retries.RETRYING, "sleep", lambda seconds: None)
+    return pending
 
 
-PASSING = [ConnectionResetError(errno.ECONNRESET, "reset"), TimeoutError("too slow")]
+TRANSIENT_ERRORS = [ConnectionResetError(errno.ECONNRESET, "reset"), TimeoutError("too slow")]
 
 
-@pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", TRANSIENT_ERRORS, ids=lambda error: type(error).__name__)
 def test_a_store_that_fails_for_a_moment_may_be_tried_again(
-    failing: list[Exception], error: Exception
+    store_errors: list[Exception], error: Exception
 ) -> None:
-    failing.append(error)
+    store_errors.append(error)
     with pytest.raises(UnavailableError):
         Store("memory://a").read("b")
     with pytest.raises(UnavailableError):
         open_catalogue("memory://a")
 
 
-def test_a_store_that_refuses_must_be_changed(failing: list[Exception]) -> None:
-    failing.append(PermissionError(errno.EACCES, "no"))
-    with pytest.raises(DatasetError) as caught:
+def test_a_store_that_refuses_must_be_changed(store_errors: list[Exception]) -> None:
+    store_errors.append(PermissionError(errno.EACCES, "no"))
+    with pytest.raises(DatasetError) as raised:
         Store("memory://a").read("b")
-    assert not isinstance(caught.value, UnavailableError)
+    assert not isinstance(raised.value, UnavailableError)

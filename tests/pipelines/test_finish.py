@@ -1,4 +1,4 @@
-"""A commit that no launcher waits for: done by the job's last step, which may be repeated."""
+"""Tests of a commit without a waiting launcher: the job's last step commits, maybe twice."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def songs(tmp_path: Path) -> Path:
 
 
 def test_a_repeated_step_finds_its_own_commit(songs: Path, tmp_path: Path) -> None:
-    made = extract_here(songs, tmp_path / "set").snapshot
-    job = replace(make_test_job(songs, tmp_path / "set"), attempt=made.run)
-    assert commit_index(made.index, job, CONFIGURATION, began_with=-1) == made.version
+    snapshot = extract_here(songs, tmp_path / "set").snapshot
+    job = replace(make_test_job(songs, tmp_path / "set"), attempt=snapshot.run)
+    assert commit_index(snapshot.index, job, CONFIGURATION, began_with=-1) == snapshot.version
 
 
 @pytest.mark.parametrize("launched_before", [True, False])
 def test_another_runs_commit_is_not_replaced(
     songs: Path, tmp_path: Path, launched_before: bool
 ) -> None:
-    """A template that is launched twice is another run the second time."""
-    made = extract_here(songs, tmp_path / "set").snapshot
+    """If a template is launched twice, the second launch is a different run."""
+    snapshot = extract_here(songs, tmp_path / "set").snapshot
     job = replace(
         make_test_job(songs, tmp_path / "set"),
-        attempt=made.run if launched_before else "0123456789abcdef-" + "0" * 32,
+        attempt=snapshot.run if launched_before else "0123456789abcdef-" + "0" * 32,
     )
     job.store.put(f"{job.staging}/made/{'0' * 32}.json", b'{"index": "none"}')
     message = r"was at version -1 .* is at version 0 now; nothing was commit"
     with pytest.raises(DatasetError, match=message):
         commit_index("0" * 32, job, CONFIGURATION, began_with=-1)
     assert not (tmp_path / "set" / "staging").exists()
-    assert extract_here(songs, tmp_path / "set").snapshot == made
+    assert extract_here(songs, tmp_path / "set").snapshot == snapshot

@@ -1,4 +1,4 @@
-"""Control-C and SIGTERM at several moments: one line, the right status, no process left."""
+"""Tests of Control-C and SIGTERM at any moment: one line, the right status, no process left."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ import pytest
 from tests.pipeline_runs import extract_here, melmill
 from tests.refresh.catalogues import SMALL, rows_of, statuses_of, write_song, write_songs
 
-SETTINGS = [f"--set={one}" for one in SMALL]
+SETTINGS = [f"--set={setting}" for setting in SMALL]
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``songs``, of which the dataset ``set`` lacks one; not to be changed."""
+def original_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder: ``songs``, and a dataset ``set`` without one song. Do not change it."""
     folder = tmp_path_factory.mktemp("made")
     extract_here(write_songs(folder / "songs", 8), folder / "set", *SMALL)
     write_song(folder / "songs" / "new.wav", 99)
@@ -32,8 +32,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "copy"))
+def folder(original_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original_folder, tmp_path / "copy"))
 
 
 COMMANDS = {
@@ -49,14 +49,14 @@ COMMANDS = {
 
 
 def command_of(name: str, folder: Path) -> list[str]:
-    """The command line; catalogues' URIs are absolute."""
+    """Return the command line; the URIs of recordings are absolute."""
     words = [str(folder / w) if w.startswith("songs/") else w for w in COMMANDS[name]]
     return [sys.executable, "-m", "melmill", *words]
 
 
 @contextmanager
 def started(name: str, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """The command in a session of its own, as a terminal starts it."""
+    """Start the command in its own session, like a terminal does; kill it at the end."""
     process = subprocess.Popen(
         command_of(name, folder),
         cwd=folder,
@@ -80,11 +80,11 @@ def wait_until(process: subprocess.Popen[str], condition: Callable[[], object]) 
         time.sleep(0.002)
 
 
-def hears(process: subprocess.Popen[str]) -> bool:
-    """Whether it has its own answer to SIGTERM: Python's start-up is not ours."""
+def handles_sigterm(process: subprocess.Popen[str]) -> bool:
+    """Return whether our handler for SIGTERM is installed; until then, Python is starting."""
     status = Path(f"/proc/{process.pid}/status").read_text()
-    caught = int(status.partition("SigCgt:")[2].split()[0], 16)
-    return bool(caught >> (signal.SIGTERM - 1) & 1)
+    caught_signals = int(status.partition("SigCgt:")[2].split()[0], 16)
+    return bool(caught_signals >> (signal.SIGTERM - 1) & 1)
 
 
 def children(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -94,13 +94,13 @@ def children(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def has_worker(process: subprocess.Popen[str]) -> bool:
-    """Whether a Python process works for it, behind a shell or without."""
+    """Return whether the command has started a Python process, directly or through a shell."""
     with suppress(psutil.NoSuchProcess):
-        return any("python" in one.name() for one in children(process))
+        return any("python" in child.name() for child in children(process))
     return False
 
 
-#: Moments that every command comes to; the last are for those that have workers.
+#: Moments in the run of a command; the last two are only for commands that have workers.
 MOMENTS: dict[str, Callable[[subprocess.Popen[str]], object]] = {
     "the first": lambda process: True,
     "imports": lambda process: time.sleep(0.1) or True,
@@ -115,17 +115,17 @@ def check_end(
     name: str, folder: Path, moment: str, number: signal.Signals, *, group: bool, times: int = 1
 ) -> None:
     with started(name, folder) as process:
-        wait_until(process, lambda: hears(process))
+        wait_until(process, lambda: handles_sigterm(process))
         wait_until(process, lambda: MOMENTS[moment](process))
-        everyone = children(process)
+        processes = children(process)
         for _ in range(times):
             (os.killpg if group else os.kill)(process.pid, number)
             time.sleep(0.05)
-        said, complained = process.communicate(timeout=60)
-        _, alive = psutil.wait_procs(everyone, timeout=30)
-    assert process.returncode == 128 + number, complained
-    assert said == ""
-    lines = [line for line in complained.splitlines() if not line.startswith(f"{name}: ")]
+        output, errors = process.communicate(timeout=60)
+        _, alive = psutil.wait_procs(processes, timeout=30)
+    assert process.returncode == 128 + number, errors
+    assert output == ""
+    lines = [line for line in errors.splitlines() if not line.startswith(f"{name}: ")]
     assert lines == [
         f"melmill: {WORDS[number]}; finished work is kept, run the same command again to continue"
     ]
@@ -158,7 +158,7 @@ ALL = [
 
 @pytest.mark.parametrize(
     ("name", "moment", "number", "group"),
-    [*QUICK, *(pytest.param(*one, marks=pytest.mark.slow) for one in ALL if one not in QUICK)],
+    [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in ALL if case not in QUICK)],
 )
 def test_a_signal_ends_the_command_in_one_line(
     name: str, moment: str, number: signal.Signals, group: bool, folder: Path
@@ -173,10 +173,10 @@ def test_a_second_signal_changes_nothing_but_the_time(folder: Path) -> None:
 def test_the_same_command_goes_on(folder: Path) -> None:
     check_end("refresh", folder, "working", signal.SIGINT, group=True)
     check_end("takedown", folder, "later imports", signal.SIGTERM, group=False)
-    # What the message says to do.
+    # Do what the message says.
     for name in ("refresh", "takedown"):
-        done = melmill(*command_of(name, folder)[3:], cwd=folder, env=_environment())
-        assert done.returncode == 0, done.stderr
+        process = melmill(*command_of(name, folder)[3:], cwd=folder, env=_environment())
+        assert process.returncode == 0, process.stderr
     assert str(folder / "songs" / "new.wav") in statuses_of(folder / "set")
     assert str(folder / "songs" / "0.wav") not in statuses_of(folder / "set")
     assert rows_of(folder / "set")
@@ -187,13 +187,13 @@ def _environment() -> dict[str, str]:
 
 
 def test_a_command_in_the_background_goes_on_ignoring_control_c(folder: Path) -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with started("gc", folder) as process:
-            wait_until(process, lambda: hears(process))
+            wait_until(process, lambda: handles_sigterm(process))
             os.kill(process.pid, signal.SIGINT)
-            said, complained = process.communicate(timeout=60)
+            output, errors = process.communicate(timeout=60)
     finally:
-        signal.signal(signal.SIGINT, before)
-    assert process.returncode == 0, complained
-    assert "kept" in said
+        signal.signal(signal.SIGINT, handler)
+    assert process.returncode == 0, errors
+    assert "kept" in output

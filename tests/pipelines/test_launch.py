@@ -1,4 +1,4 @@
-"""Launching: users read their own errors, and a lost worker costs one more attempt."""
+"""Tests of launching: users see their own errors, and a lost worker costs one more attempt."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from melmill.transforms.core.errors import (
 
 @pytest.fixture(autouse=True)
 def _workers_find_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers look for modules where they are installed, not in the current folder."""
+    """Let workers import the tests: they do not look for modules in the current folder."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
 
 
-# What Beam makes of an error in a worker.
-BEAMS = """Traceback (most recent call last):
+# The text in which Beam reports an error in a worker.
+BEAM_TEXT = """Traceback (most recent call last):
   File "apache_beam/runners/common.py", line 1498, in process
   File "/x/transforms/catalogue.py", line 45, in only_one
     raise CatalogueError(duplicate_message(first, others[0]))
@@ -51,13 +51,13 @@ melmill.transforms.core.errors.{error} [while running 'ReadCatalogue/CheckUnique
 
 
 def plain(error: str) -> Exception:
-    return launch._plain(RuntimeError(BEAMS.format(error=error)))
+    return launch._plain(RuntimeError(BEAM_TEXT.format(error=error)))
 
 
 def test_a_users_error_is_found_in_beams_text() -> None:
-    found = plain("CatalogueError: songs.csv line 2 and songs.csv line 4 both name a.wav")
-    assert type(found) is CatalogueError
-    assert str(found) == "songs.csv line 2 and songs.csv line 4 both name a.wav"
+    error = plain("CatalogueError: songs.csv line 2 and songs.csv line 4 both name a.wav")
+    assert type(error) is CatalogueError
+    assert str(error) == "songs.csv line 2 and songs.csv line 4 both name a.wav"
 
 
 def test_an_error_of_several_lines_is_found_whole() -> None:
@@ -73,13 +73,13 @@ def test_an_error_of_several_lines_is_found_whole() -> None:
     ],
 )
 def test_an_error_that_is_nobodys_fault_stays_beams(error: str) -> None:
-    found = plain(error)
-    assert type(found) is RuntimeError
-    assert not isinstance(found, UserError)
+    result = plain(error)
+    assert type(result) is RuntimeError
+    assert not isinstance(result, UserError)
 
 
 @pytest.mark.parametrize(
-    ("said", "advice"),
+    ("text", "advice"),
     [
         ("ModuleNotFoundError: No module named 'melmill' [while", "the workers have no melmill"),
         (
@@ -88,7 +88,7 @@ def test_an_error_that_is_nobodys_fault_stays_beams(error: str) -> None:
         ),
         ("ModuleNotFoundError: No module named 'soxr'", "the workers have no Python package soxr;"),
         (
-            # As Flink 1.20.1 answered a job server for 1.19.
+            # Flink 1.20.1's answer to a job server for 1.19.
             "org.apache.flink.runtime.rest.util.RestClientException: [org.apache.flink.runtime."
             "rest.handler.RestHandlerException: Failed to deserialize JobGraph.\n\tat org.apache"
             "\nCaused by: java.lang.ClassNotFoundException: org.apache.flink.runtime.jobgraph."
@@ -97,18 +97,18 @@ def test_an_error_that_is_nobodys_fault_stays_beams(error: str) -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_cluster_is_said_with_what_to_do(said: str, advice: str) -> None:
-    found = launch._plain(RuntimeError(f"Pipeline x failed in state FAILED: {said}"))
-    assert isinstance(found, UserError)
-    assert advice in str(found)
+def test_a_fault_of_a_cluster_is_reported_with_advice(text: str, advice: str) -> None:
+    error = launch._plain(RuntimeError(f"Pipeline x failed in state FAILED: {text}"))
+    assert isinstance(error, UserError)
+    assert advice in str(error)
 
 
 def test_our_own_words_come_before_advice() -> None:
-    said = (
+    text = (
         "ModuleNotFoundError: No module named 's3fs'\n\nThe above exception was the direct cause\n"
-        + BEAMS.format(error="ConfigError: on a worker: s3://b needs pip install 'melmill[s3]'")
+        + BEAM_TEXT.format(error="ConfigError: on a worker: s3://b needs pip install 'melmill[s3]'")
     )
-    assert str(launch._plain(RuntimeError(said))).startswith("on a worker: s3://b needs")
+    assert str(launch._plain(RuntimeError(text))).startswith("on a worker: s3://b needs")
 
 
 def test_a_programming_error_stays_itself() -> None:
@@ -116,10 +116,10 @@ def test_a_programming_error_stays_itself() -> None:
     assert launch._plain(error) is error
 
 
-# Real runs, in processes of their own
+# Real runs, in separate processes
 
 
-def raise_it(error: Exception) -> None:
+def raise_error(error: Exception) -> None:
     raise error
 
 
@@ -137,7 +137,7 @@ def fail(number: int, error: Exception) -> int:
     return number
 
 
-def tell_threads(number: int, names: list[str]) -> int:
+def report_threads(number: int, names: list[str]) -> int:
     raise DatasetError(" ".join(os.environ.get(name, "none") for name in names))
 
 
@@ -145,15 +145,15 @@ def test_a_worker_has_one_thread_of_blas(monkeypatch: pytest.MonkeyPatch) -> Non
     names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"]
     for name in names:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("MKL_NUM_THREADS", "3")  # what the user says stays
+    monkeypatch.setenv("MKL_NUM_THREADS", "3")  # the user's own setting stays
     with pytest.raises(DatasetError, match=r"^1 1 3$"):
-        run(tell_threads, names)
+        run(report_threads, names)
 
 
 def test_a_users_error_in_a_worker_reaches_the_user() -> None:
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(DatasetError) as raised:
         run(fail, DatasetError("cannot write\n  shard 7"))
-    assert str(caught.value) == "cannot write\n  shard 7"
+    assert str(raised.value) == "cannot write\n  shard 7"
 
 
 @pytest.mark.parametrize(
@@ -162,13 +162,13 @@ def test_a_users_error_in_a_worker_reaches_the_user() -> None:
     ids=["ValueError", "RecordingError"],
 )
 def test_any_other_error_in_a_worker_is_beams(error: Exception) -> None:
-    with pytest.raises(RuntimeError, match=type(error).__name__) as caught:
+    with pytest.raises(RuntimeError, match=type(error).__name__) as raised:
         run(fail, error)
-    assert not isinstance(caught.value, UserError)
+    assert not isinstance(raised.value, UserError)
 
 
 def die_once(number: int, folder: str) -> None:
-    """End the worker like the out-of-memory killer, the first time that 3 is seen."""
+    """Kill the worker, like the out-of-memory killer, when number 3 comes for the first time."""
     marker = Path(folder, "died")
     if number == 3 and not marker.exists():
         marker.touch()
@@ -181,7 +181,7 @@ def die_once(number: int, folder: str) -> None:
 def test_a_lost_worker_neither_ends_the_run_nor_leaves_processes_behind(tmp_path: Path) -> None:
     run(die_once, str(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {"died", *map(str, range(8))}
-    assert not [one for one in psutil.Process().children() if "sdk_worker" in _command(one)]
+    assert not [child for child in psutil.Process().children() if "sdk_worker" in _command(child)]
 
 
 def _command(process: psutil.Process) -> str:
@@ -228,7 +228,7 @@ def test_ctrl_c_is_not_taken_for_a_lost_worker(monkeypatch: pytest.MonkeyPatch) 
 def test_a_lost_worker_is_noticed_by_what_its_thread_raises() -> None:
     def lose() -> None:
         error = RuntimeError("Worker subprocess exited with return code 9")
-        thread = threading.Thread(target=raise_it, args=(error,))
+        thread = threading.Thread(target=raise_error, args=(error,))
         thread.start()
         thread.join()
         time.sleep(5)
@@ -238,23 +238,23 @@ def test_a_lost_worker_is_noticed_by_what_its_thread_raises() -> None:
 
 
 def test_a_lost_worker_is_noticed_where_control_c_is_ignored() -> None:
-    # As in a command that a shell script started in the background.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A command that a shell script starts in the background ignores Control-C.
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         test_a_lost_worker_is_noticed_by_what_its_thread_raises()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, handler)
 
 
 def test_other_threads_errors_go_where_they_went(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
-    monkeypatch.setattr(threading, "excepthook", lambda args: seen.append(args.exc_value))
+    errors: list[Any] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: errors.append(args.exc_value))
     with watching_workers() as workers:
-        thread = threading.Thread(target=raise_it, args=(ValueError("mine"),))
+        thread = threading.Thread(target=raise_error, args=(ValueError("mine"),))
         thread.start()
         thread.join()
     assert workers.lost == ""
-    assert [str(error) for error in seen] == ["mine"]
+    assert [str(error) for error in errors] == ["mine"]
 
 
 def test_what_workers_log_stays_out_of_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
@@ -273,26 +273,26 @@ def test_what_other_runners_log_is_shown(capfd: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_run_in_another_thread_ends_well_and_notices_a_lost_worker(tmp_path: Path) -> None:
-    ends: list[BaseException | None] = []
+    outcomes: list[BaseException | None] = []
 
-    def aside(step: Any, argument: Any) -> None:
+    def run_in_thread(step: Any, argument: Any) -> None:
         try:
             run(step, argument)
-            ends.append(None)
+            outcomes.append(None)
         except UserError as error:
-            ends.append(error)
+            outcomes.append(error)
 
     for step, argument in ((die_once, str(tmp_path)), (fail, DatasetError("cannot write"))):
-        thread = threading.Thread(target=aside, args=(step, argument))
+        thread = threading.Thread(target=run_in_thread, args=(step, argument))
         thread.start()
         thread.join(120)
         assert not thread.is_alive()
     assert {path.name for path in tmp_path.iterdir()} == {"died", *map(str, range(8))}
-    assert [str(end) for end in ends] == ["None", "cannot write"]
-    assert not [one for one in psutil.Process().children() if "sdk_worker" in _command(one)]
+    assert [str(outcome) for outcome in outcomes] == ["None", "cannot write"]
+    assert not [child for child in psutil.Process().children() if "sdk_worker" in _command(child)]
 
 
-def speak_and_fail(number: int, words: str) -> int:
+def print_and_fail(number: int, words: str) -> int:
     if number == 3:
         print(words, file=sys.stderr, flush=True)
         raise ValueError("shapes differ")
@@ -301,19 +301,19 @@ def speak_and_fail(number: int, words: str) -> int:
 
 def test_a_failing_run_says_what_workers_wrote_last_and_where_the_rest_is() -> None:
     words = "\n".join(f"word {number}" for number in range(30))
-    with pytest.raises(RuntimeError, match="shapes differ") as caught:
-        run(speak_and_fail, words)
-    (note,) = caught.value.__notes__
-    head, *lines = note.splitlines()
+    with pytest.raises(RuntimeError, match="shapes differ") as raised:
+        run(print_and_fail, words)
+    (note,) = raised.value.__notes__
+    headline, *lines = note.splitlines()
     assert 0 < len(lines) <= 20
     assert "  word 29" in lines
     assert "  word 0" not in lines
-    rest = Path(head.partition("(")[2].partition(" has more")[0])
-    assert "word 0\n" in rest.read_text()
-    rest.unlink()
+    log_file = Path(headline.partition("(")[2].partition(" has more")[0])
+    assert "word 0\n" in log_file.read_text()
+    log_file.unlink()
 
 
 def test_a_users_error_needs_no_word_of_the_workers() -> None:
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(DatasetError) as raised:
         run(fail, DatasetError("cannot write"))
-    assert not hasattr(caught.value, "__notes__")
+    assert not hasattr(raised.value, "__notes__")

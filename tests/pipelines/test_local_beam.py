@@ -1,4 +1,4 @@
-"""What is imported, and when, for a run on this machine."""
+"""Tests of which modules a run on this machine imports, and when."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from melmill.pipelines.run.quick_options import QuickOptions
 
 def modules_after(code: str) -> set[str]:
     program = f"import sys; {code}; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    return set(done.stdout.decode().split())
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    return set(process.stdout.decode().split())
 
 
 def test_no_command_imports_beam_before_its_options_are_read() -> None:
@@ -47,8 +47,8 @@ def test_a_worker_imports_no_more() -> None:
 
 def test_what_was_left_out_can_be_imported_afterwards() -> None:
     installed = [name for name in ("pandas", "azure.core") if importlib.util.find_spec(name)]
-    later = "".join(f"; import {name}" for name in installed)
-    program = f"import melmill.pipelines.run.local_beam as b; b.import_beam(){later}"
+    imports = "".join(f"; import {name}" for name in installed)
+    program = f"import melmill.pipelines.run.local_beam as b; b.import_beam(){imports}"
     assert {*installed} <= modules_after(program)
 
 
@@ -70,8 +70,8 @@ def test_views_of_options_are_made_once_and_share_their_values() -> None:
 
 
 def test_a_worker_ends_with_its_launcher_however_that_ends() -> None:
-    """One that is begun while its launcher ends is among the children of nobody who ends them."""
-    nobody = dict.fromkeys(
+    """If a worker starts while its launcher ends, no other process ends the worker."""
+    dead_services = dict.fromkeys(
         ("CONTROL_API_SERVICE_DESCRIPTOR", "LOGGING_API_SERVICE_DESCRIPTOR"), 'url: "localhost:9"'
     )
     program = "import subprocess, sys, os; "
@@ -79,12 +79,12 @@ def test_a_worker_ends_with_its_launcher_however_that_ends() -> None:
         "worker = subprocess.Popen([sys.executable, '-m', 'melmill.pipelines.run.local_beam', "
     )
     program += "str(os.getpid())], stdout=2); print(worker.pid, flush=True); os._exit(1)"
-    ended = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, **nobody, "PIPELINE_OPTIONS": "{}"},
+        env={**os.environ, **dead_services, "PIPELINE_OPTIONS": "{}"},
         stdout=subprocess.PIPE,
         text=True,
         check=False,
     )
     with contextlib.suppress(psutil.NoSuchProcess):
-        psutil.Process(int(ended.stdout)).wait(20)
+        psutil.Process(int(process.stdout)).wait(20)

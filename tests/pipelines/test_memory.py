@@ -1,4 +1,4 @@
-"""Memory that is free goes back to the system, in this process and in its children."""
+"""Tests that freed memory returns to the system, in this process and in its children."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ import pytest
 from melmill.pipelines.run.memory import FOR_WORKERS, tune_allocation
 
 pytestmark = pytest.mark.alone
-glibc_only = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own setting")
+glibc_only = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="the setting has an effect only with glibc"
+)
 
-#: Frees blocks that have small ones between them, and says what is kept. Asks the C library
-#: itself: where Python's own objects lie differs from version to version.
+#: A program that frees large blocks with small blocks between them, and prints how many MiB the
+#: process keeps. It calls the C library directly, because Python's own objects lie in different
+#: places from version to version.
 PROGRAM = """
 import ctypes
 import psutil
@@ -29,7 +32,7 @@ def take(size):
     block = libc.malloc(size)
     ctypes.memset(block, 1, size)
     return block
-if {wanted}:
+if {tuned}:
     from melmill.pipelines.run.memory import FOR_WORKERS, tune_allocation
     tune_allocation()
 libc.free(take(30 << 20))
@@ -45,7 +48,8 @@ print((psutil.Process().memory_info().rss - before) >> 20)
 """
 
 
-#: Writes a shard of many row groups, and says how much larger most of them made it.
+#: A program that writes a shard with many row groups, and prints how many MiB the process grew
+#: after the first five groups.
 SHARD = """
 import numpy as np
 import psutil
@@ -56,26 +60,26 @@ kinds = RowSchema(n_mels=128, n_frames=130).columns()
 mel = np.random.default_rng(0).normal(size=(16, 128, 130)).astype(np.float32)
 zero = {"string": "x", "int32": 0, "int64": 0, "float": 0.0}
 batch = RowBatch({name: [zero[kind]] * len(mel) for name, kind in kinds.items()}, mel)
-seen = []
+sizes = []
 with ParquetShard("shard.parquet", RowSchema(n_mels=128, n_frames=130)) as shard:
     for group in regroup((batch for _ in range(8 * 100)), 128):
         shard.add(group)
-        seen.append(psutil.Process().memory_info().rss)
-print((seen[-1] - seen[4]) >> 20)
+        sizes.append(psutil.Process().memory_info().rss)
+print((sizes[-1] - sizes[4]) >> 20)
 """
 
 
-def kept_mib(wanted: bool) -> int:
+def kept_mib(tuned: bool) -> int:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_")}
-    command = [sys.executable, "-c", PROGRAM.format(wanted=wanted)]
+    command = [sys.executable, "-c", PROGRAM.format(tuned=tuned)]
     return int(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
 
 
 @glibc_only
 def test_large_blocks_go_back_although_small_ones_lie_between_them() -> None:
     # Two hundred MiB were allocated and freed.
-    assert kept_mib(wanted=True) < 20
-    assert kept_mib(wanted=False) > 60
+    assert kept_mib(tuned=True) < 20
+    assert kept_mib(tuned=False) > 60
 
 
 def test_an_environment_that_says_otherwise_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +89,7 @@ def test_an_environment_that_says_otherwise_is_left_alone(monkeypatch: pytest.Mo
 
 
 @pytest.mark.skipif(
-    "jemalloc" not in pa.supported_memory_backends(), reason="pyarrow without jemalloc"
+    "jemalloc" not in pa.supported_memory_backends(), reason="this pyarrow has no jemalloc"
 )
 def test_a_worker_does_not_grow_with_its_shard(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -94,8 +98,9 @@ def test_a_worker_does_not_grow_with_its_shard(
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     tune_allocation()
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", SHARD], cwd=tmp_path, check=True, capture_output=True
     )
-    # A row group of 8 MiB, a hundred times; with Arrow on glibc's heap it was 23 to 170.
-    assert int(done.stdout) < 10
+    # The shard has a hundred row groups of 8 MiB. With Arrow on glibc's heap, the process grew
+    # by 23 to 170 MiB.
+    assert int(process.stdout) < 10

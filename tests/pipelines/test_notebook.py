@@ -1,4 +1,4 @@
-"""What a notebook computes of a recording is what the pipeline stores of it, bit for bit."""
+"""Tests that a notebook computes the same features as the pipeline stores, bit for bit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from melmill.transforms.core.errors import ConfigError, RecordingError
 from tests.pipeline_runs import extract_here
 from tests.signals import noise, song, write_audio
 
-#: A name, a rate, a number of channels, seconds.
+#: Name, sample rate, number of channels and seconds of each recording.
 RECORDINGS = (
     ("a.wav", 44_100, 2, 7.4),
     ("b.flac", 22_050, 2, 9.0),
@@ -47,7 +47,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_notebook_computes_the_stored_rows(folder, tmp_path, recipe):
-    # One shard a split: no recording is cut in two.
+    # With one shard per split, no recording is cut in two.
     overrides = (*RECIPES[recipe], "output.min_shards=1")
     extract_here(folder, tmp_path / "dataset", *overrides)
     table = DeltaTable(tmp_path / "dataset").to_pyarrow_table().to_pylist()
@@ -58,8 +58,8 @@ def test_a_notebook_computes_the_stored_rows(folder, tmp_path, recipe):
         stored.sort(key=lambda row: (row["chunk_index"], row.get("channel", 0)))
         mel = audio.features()
         assert len(mel) == len(stored)
-        for found, row in zip(mel, stored, strict=True):
-            np.testing.assert_array_equal(found, np.array(row["mel"], np.float32))
+        for computed, row in zip(mel, stored, strict=True):
+            np.testing.assert_array_equal(computed, np.array(row["mel"], np.float32))
         chunks = [chunk for chunk in audio.chunks() for _ in range(audio.samples.shape[1])]
         for chunk, row in zip(chunks, stored, strict=True):
             assert chunk.index == row["chunk_index"]
@@ -71,19 +71,20 @@ def test_a_notebook_computes_the_stored_rows(folder, tmp_path, recipe):
 
 def test_a_chunk_alone_has_the_features_it_has_among_others(folder):
     audio = load(folder / "b.flac")
-    each = [chunk.features() for chunk in audio.chunks()]
-    np.testing.assert_array_equal(np.concatenate(each), audio.features())
+    features = [chunk.features() for chunk in audio.chunks()]
+    np.testing.assert_array_equal(np.concatenate(features), audio.features())
 
 
 def test_the_samples_are_librosas(folder):
     import librosa
 
     audio = load(folder / "a.wav")
-    wanted, rate = librosa.load(folder / "a.wav", sr=22_050)
-    assert (audio.sample_rate_hz, audio.samples.shape) == (rate, (len(wanted), 1))
+    expected, rate = librosa.load(folder / "a.wav", sr=22_050)
+    assert (audio.sample_rate_hz, audio.samples.shape) == (rate, (len(expected), 1))
     assert audio.seconds == pytest.approx(7.4, abs=1e-4)
-    # soxr in blocks is soxr whole; librosa's mean of two channels may round once more.
-    np.testing.assert_allclose(audio.samples[:, 0], wanted, rtol=0, atol=1e-6)
+    # soxr in blocks equals soxr on the whole recording. librosa's mean of two channels may round
+    # once more.
+    np.testing.assert_allclose(audio.samples[:, 0], expected, rtol=0, atol=1e-6)
 
 
 def test_a_recipe_may_be_a_file(folder, tmp_path):
@@ -116,8 +117,8 @@ def test_a_plot_shows_waveform_and_spectrogram(folder, tmp_path):
     assert [image.get_array().shape for image in spectrum.images] == [(128, 130)] * 3
     assert [image.get_extent()[0] for image in spectrum.images] == [0, 3, 6]
     assert scale.get_ylabel() == "dB"
-    last = list(audio.chunks())[-1]
-    figure = last.plot()
+    last_chunk = list(audio.chunks())[-1]
+    figure = last_chunk.plot()
     assert figure.axes[0].get_xlim() == pytest.approx((6, 9), abs=1e-3)
     figure.savefig(tmp_path / "chunk.png")
     assert (tmp_path / "chunk.png").stat().st_size > 1000

@@ -1,4 +1,4 @@
-"""Runners and the options that go through to Beam."""
+"""Tests of runners, and of options that are passed through to Beam."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from melmill.pipelines.run.options import RUNNERS, pipeline_options, read_recipe
 from melmill.transforms.core.errors import ConfigError
 
 LOCAL_FLINK = "--flink_master=[local]"
-#: What each runner is to be told before it can be asked for.
-WHERE = {
+#: Options that a runner requires.
+REQUIRED_OPTIONS = {
     "flink": [LOCAL_FLINK],
     "prism": ["--prism_location=/usr/bin/prism"],
     "dataflow": [
@@ -31,15 +31,15 @@ WHERE = {
 }
 
 
-@pytest.mark.parametrize(("name", "beams"), RUNNERS.items())
-def test_runners_are_known_by_short_names(name: str, beams: str) -> None:
+@pytest.mark.parametrize(("name", "beam_name"), RUNNERS.items())
+def test_runners_are_known_by_short_names(name: str, beam_name: str) -> None:
     if name == "dataflow":
         pytest.importorskip("google.cloud.dataflow")
-    options = pipeline_options(name, 0, WHERE.get(name, []))
-    assert options.view_as(StandardOptions).runner == beams
+    options = pipeline_options(name, 0, REQUIRED_OPTIONS.get(name, []))
+    assert options.view_as(StandardOptions).runner == beam_name
 
 
-def test_without_a_name_it_is_this_machine() -> None:
+def test_without_a_name_the_runner_is_this_machine() -> None:
     assert pipeline_options(None).view_as(StandardOptions).runner == RUNNERS["direct"]
 
 
@@ -49,8 +49,8 @@ def test_prism_is_not_downloaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         pipeline_options("prism")
     prism = tmp_path / "prism"
     prism.touch(mode=0o755)
-    found = pipeline_options("prism").view_as(PrismRunnerOptions)
-    assert found.prism_location == str(prism)
+    options = pipeline_options("prism").view_as(PrismRunnerOptions)
+    assert options.prism_location == str(prism)
 
 
 @pytest.mark.parametrize("name", ["spark", "DirectRunner", ""])
@@ -72,15 +72,15 @@ def test_other_runners_are_told_nothing_of_processes() -> None:
 
 
 def test_beams_options_pass_through() -> None:
-    given = ["--region=europe-west1", "--temp_location", "gs://x/tmp", "--setup_file=./setup.py"]
-    options = pipeline_options("flink", 0, [LOCAL_FLINK, *given])
+    flags = ["--region=europe-west1", "--temp_location", "gs://x/tmp", "--setup_file=./setup.py"]
+    options = pipeline_options("flink", 0, [LOCAL_FLINK, *flags])
     cloud = options.view_as(GoogleCloudOptions)
     assert (cloud.region, cloud.temp_location) == ("europe-west1", "gs://x/tmp")
     assert options.view_as(SetupOptions).setup_file == "./setup.py"
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"),
+    ("option", "meant"),
     [
         ("--regoin=europe-west1", "--region"),
         ("--setup_fle", "--setup_file"),
@@ -88,17 +88,17 @@ def test_beams_options_pass_through() -> None:
         ("--flink_mastr=localhost:8081", "--flink_master"),
     ],
 )
-def test_a_misspelt_option_is_refused_with_what_was_meant(given: str, meant: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^{given}: neither .* did you mean {meant}\?"):
-        pipeline_options("direct", 0, [given])
+def test_a_misspelt_option_is_refused_with_what_was_meant(option: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{option}: neither .* did you mean {meant}\?"):
+        pipeline_options("direct", 0, [option])
 
 
-@pytest.mark.parametrize("given", ["--xyzzy", "stray"])
-def test_an_option_like_no_other_is_refused(given: str) -> None:
+@pytest.mark.parametrize("option", ["--xyzzy", "stray"])
+def test_an_option_like_no_other_is_refused(option: str) -> None:
     with pytest.raises(
-        ConfigError, match=rf"^{given}: neither melmill nor Beam knows this option$"
+        ConfigError, match=rf"^{option}: neither melmill nor Beam knows this option$"
     ):
-        pipeline_options("direct", 0, [given])
+        pipeline_options("direct", 0, [option])
 
 
 def test_abbreviations_are_not_guessed() -> None:
@@ -117,14 +117,14 @@ def test_our_own_recipes_can_be_read(recipe: Path) -> None:
     assert runner in RUNNERS
 
 
-def written(folder: Path, text: str) -> str:
+def write_recipe(folder: Path, text: str) -> str:
     recipe = folder / "runner.yaml"
     recipe.write_text(text)
     return str(recipe)
 
 
 def test_a_recipe_says_what_the_command_line_would(tmp_path: Path) -> None:
-    recipe = written(
+    recipe = write_recipe(
         tmp_path,
         "runner: flink\nflink_master: '[local]'\nregion: europe-west1\n"
         "experiments: [one, two]\nnum_workers: 3\n"
@@ -149,7 +149,7 @@ def test_a_recipe_says_what_the_command_line_would(tmp_path: Path) -> None:
 
 
 def test_the_command_line_names_the_runner_over_a_recipe(tmp_path: Path) -> None:
-    recipe = written(tmp_path, "runner: dataflow\nparallelism: 3\n")
+    recipe = write_recipe(tmp_path, "runner: dataflow\nparallelism: 3\n")
     options = pipeline_options("direct", 1, [], recipe)
     assert options.view_as(StandardOptions).runner == RUNNERS["direct"]
 
@@ -166,7 +166,7 @@ def test_the_command_line_names_the_runner_over_a_recipe(tmp_path: Path) -> None
     ],
 )
 def test_a_bad_recipe_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
-    recipe = written(tmp_path, text)
+    recipe = write_recipe(tmp_path, text)
     with pytest.raises(ConfigError, match=rf"^--runner-config {recipe}: .*{message}"):
         pipeline_options(None, 0, [], recipe)
 

@@ -1,4 +1,4 @@
-"""What is said of results: true, whole, and code that runs."""
+"""Tests of the texts about results: they are true and complete, and their code runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from melmill.pipelines.cli import pipeline_texts as present
+from melmill.pipelines.cli import pipeline_texts as texts
 from melmill.pipelines.extract import Extraction
 from melmill.pipelines.run.counters import Distribution, RunMetrics
 from melmill.pipelines.snapshots.open import OpenSnapshot
@@ -65,12 +65,12 @@ METRICS = RunMetrics(
 
 def extraction(committed: bool = True) -> Extraction:
     snapshot = Snapshot(3, "index", {}, "/songs", "{}")
-    opened = OpenSnapshot(Store("out"), snapshot).knowing(totals(), RowSchema(128, 130))
-    return Extraction(opened, committed, {}, False, (128, 130), METRICS)
+    open_snapshot = OpenSnapshot(Store("out"), snapshot).knowing(totals(), RowSchema(128, 130))
+    return Extraction(open_snapshot, committed, {}, False, (128, 130), METRICS)
 
 
-def test_a_commit_is_told_with_its_version() -> None:
-    text = present.extraction_text("out", extraction())
+def test_a_commit_is_reported_with_its_version() -> None:
+    text = texts.extraction_text("out", extraction())
     assert text.startswith("Committed version 3 of out\n")
     assert "  1,234 recordings, 2.00 h, 2,000 rows; 1 too short for a chunk\n" in text
     assert "  train: 1,000 recordings, 2,000 rows, 3 shards, 5.0 MB\n" in text
@@ -80,40 +80,40 @@ def test_a_commit_is_told_with_its_version() -> None:
     ) in text
 
 
-def test_where_nothing_was_to_do_that_is_told() -> None:
-    text = present.extraction_text("out", extraction(committed=False))
+def test_a_run_with_nothing_to_do_is_reported() -> None:
+    text = texts.extraction_text("out", extraction(committed=False))
     assert text.startswith("Nothing to do: version 3 of out holds exactly this already\n")
 
 
-def test_failures_are_told_with_examples_on_one_line_each() -> None:
+def test_failures_are_reported_with_examples_on_one_line_each() -> None:
     lines = failure_lines(totals())
     assert lines == ["  2 failed: corrupt", "    '/songs/a\\nb.wav': it is broken"]
 
 
-def test_without_failures_none_are_told() -> None:
+def test_without_failures_none_are_reported() -> None:
     assert failure_lines(Totals()) == []
     assert totals_lines(Totals()) == ["  0 recordings, 0.00 h, 0 rows"]
 
 
 def test_json_says_the_same() -> None:
-    said = json.loads(json.dumps(present.extraction_json("out", extraction())))
-    assert (said["dataset"], said["version"], said["committed"]) == ("out", 3, True)
-    assert said["recordings"] == {"ok": 1234, "failed": 2, "skipped": 1}
-    assert (said["hours"], said["rows"]) == (2.0, 2000)
-    assert said["splits"]["train"] == {
+    result = json.loads(json.dumps(texts.extraction_json("out", extraction())))
+    assert (result["dataset"], result["version"], result["committed"]) == ("out", 3, True)
+    assert result["recordings"] == {"ok": 1234, "failed": 2, "skipped": 1}
+    assert (result["hours"], result["rows"]) == (2.0, 2000)
+    assert result["splits"]["train"] == {
         "recordings": 1000,
         "rows": 2000,
         "shards": 3,
         "parquet_bytes": 4_500_000,
         "tfrecord_bytes": 500_000,
     }
-    assert list(said["splits"]) == ["a", "train"]
-    assert said["metrics"]["counters"]["shards_reused"] == 1
-    assert said["metrics"]["distributions"]["decode_ms"]["sum"] == 12_000
+    assert list(result["splits"]) == ["a", "train"]
+    assert result["metrics"]["counters"]["shards_reused"] == 1
+    assert result["metrics"]["distributions"]["decode_ms"]["sum"] == 12_000
 
 
-def test_a_plan_is_told_with_its_cost() -> None:
-    assert present.plan_text("songs", PLAN).splitlines() == [
+def test_a_plan_is_reported_with_its_cost() -> None:
+    assert texts.plan_text("songs", PLAN).splitlines() == [
         "songs: 1,000 recordings, 2.00 h, 2,400 chunks, 2,400 rows",
         "  about 120.0 MB of Parquet in 8 shards, and 1.7 min of CPU time",
         "  about $0.02 on dataflow ($0.13 for 1,000 h); list prices, storage and requests not "
@@ -126,9 +126,11 @@ def test_a_plan_is_told_with_its_cost() -> None:
     ]
 
 
-def test_a_plan_of_nothing_can_be_told() -> None:
-    nothing = PLAN | {key: {} for key in ("recordings", "rows", "shards", "failures", "examples")}
-    assert "0 recordings" in present.plan_text("songs", nothing | {"chunks": 0, "seconds": 0.0})
+def test_an_empty_plan_can_be_reported() -> None:
+    empty_plan = PLAN | {
+        key: {} for key in ("recordings", "rows", "shards", "failures", "examples")
+    }
+    assert "0 recordings" in texts.plan_text("songs", empty_plan | {"chunks": 0, "seconds": 0.0})
 
 
 @pytest.mark.parametrize("formats", ["parquet", "parquet, tfrecord"])
@@ -137,7 +139,7 @@ def test_the_code_that_is_shown_reads_the_rows(tmp_path: Path, formats: str) -> 
         pytest.importorskip("tensorflow")
     (tmp_path / "it's songs").mkdir()
     signals.write_audio(tmp_path / "it's songs" / "a.wav", signals.song(3, 8000), 8000)
-    made = extract_here(
+    result = extract_here(
         tmp_path / "it's songs",
         tmp_path / "it's out",
         "audio.sample_rate_hz=8000",
@@ -147,9 +149,9 @@ def test_the_code_that_is_shown_reads_the_rows(tmp_path: Path, formats: str) -> 
         "split.fractions={train: 1}",
         f"output.formats=[{formats}]",
     )
-    code = present.how_to_read(str(tmp_path / "it's out"), made).partition("\n\n")[2]
-    found: dict[str, Any] = {}
-    exec("\n".join(line.strip() for line in code.splitlines()), found)
-    rows = found["mel"] if "mel" in found else np.stack([row["mel"] for row in found["data"]])
+    code = texts.how_to_read(str(tmp_path / "it's out"), result).partition("\n\n")[2]
+    scope: dict[str, Any] = {}
+    exec("\n".join(line.strip() for line in code.splitlines()), scope)
+    rows = scope["mel"] if "mel" in scope else np.stack([row["mel"] for row in scope["data"]])
     assert rows.shape == (3, 16, 16)
     assert rows.dtype == np.float32

@@ -1,4 +1,4 @@
-"""Progress: what is heard of the workers, and what is said of it."""
+"""Tests of progress: what is received from the workers, and what is displayed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def hear(board: Board, source: str, **totals: float) -> None:
 
 @pytest.fixture
 def board(monkeypatch: pytest.MonkeyPatch) -> Board:
-    """Two workers; the first row came four seconds ago."""
+    """Return the board of two workers, of which one sent the first row four seconds ago."""
     clock = iter([6.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock, 10.0))
     board = Board()
@@ -35,7 +35,7 @@ def test_the_workers_are_added_up(board: Board) -> None:
     assert board.total("nothing") == 0
 
 
-def test_a_workers_latest_totals_replace_its_earlier(board: Board) -> None:
+def test_a_workers_latest_totals_replace_its_earlier_totals(board: Board) -> None:
     hear(board, "b", rows=1300)
     assert board.total("rows") == 1300
 
@@ -59,7 +59,7 @@ def test_a_line_tells_how_far_and_how_fast(board: Board) -> None:
     )
 
 
-def test_before_the_first_row_it_tells_what_was_listed() -> None:
+def test_before_the_first_row_the_line_says_what_was_listed() -> None:
     board = Board()
     hear(board, "a", listed=1234, seconds_listed=5400)
     assert board.describe() == "1,234 recordings listed, 1.50 h"
@@ -71,15 +71,15 @@ def test_a_standstill_has_no_end_but_no_error_either() -> None:
     assert "0 × real time" in board.describe()
 
 
-def test_new_workers_may_come_while_it_is_added_up() -> None:
+def test_new_workers_may_come_while_totals_are_added_up() -> None:
     board, done = Board(), threading.Event()
 
-    def come() -> None:
+    def send_totals() -> None:
         for i in range(20_000):
             hear(board, str(i % 5_000), rows=1)
         done.set()
 
-    thread = threading.Thread(target=come)
+    thread = threading.Thread(target=send_totals)
     thread.start()
     while not done.is_set():
         assert 0 <= board.total("rows") <= 5_000
@@ -87,14 +87,14 @@ def test_new_workers_may_come_while_it_is_added_up() -> None:
 
 
 class _Once(threading.Event):
-    """Waits for nothing, and is set the second time."""
+    """An event whose waits return at once: the first time false, then true."""
 
     def wait(self, timeout: float | None = None) -> bool:
-        waited, _ = self.is_set(), self.set()
-        return waited
+        was_set, _ = self.is_set(), self.set()
+        return was_set
 
 
-def test_elsewhere_than_in_a_terminal_there_are_plain_lines(board: Board) -> None:
+def test_outside_a_terminal_there_are_plain_lines(board: Board) -> None:
     terminal = io.StringIO()
     progress._show_lines("extract", board, _Once(), terminal)
     (line,) = terminal.getvalue().splitlines()
@@ -108,32 +108,32 @@ def test_a_bar_ends_with_the_last_totals(board: Board) -> None:
     assert "1,200 rows" in " ".join(terminal.getvalue().split())
 
 
-def test_what_workers_tell_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_workers_send_is_received(monkeypatch: pytest.MonkeyPatch) -> None:
     boards: list[Board] = []
     monkeypatch.setattr(progress, "Board", lambda: boards.append(Board()) or boards[0])
     with showing_progress("extract", quiet=True) as address:
-        told = Progress(address)
-        told.add(rows=3, recordings=0.5)
-        told.add(rows=4)
-        told.tell()
+        reporter = Progress(address)
+        reporter.add(rows=3, recordings=0.5)
+        reporter.add(rows=4)
+        reporter.tell()
         deadline = time.monotonic() + 10
         while boards[0].total("rows") < 7 and time.monotonic() < deadline:
             time.sleep(0.01)
     assert (boards[0].total("rows"), boards[0].total("recordings")) == (7, 0.5)
 
 
-def test_where_nobody_listens_telling_does_nothing() -> None:
-    told = Progress("")
-    told.add(rows=3)
-    told.tell()
-    assert told.totals == {"rows": 3}
+def test_where_nobody_listens_sending_does_nothing() -> None:
+    reporter = Progress("")
+    reporter.add(rows=3)
+    reporter.tell()
+    assert reporter.totals == {"rows": 3}
 
 
 def test_the_display_ends_with_an_error_of_the_run() -> None:
-    before = threading.active_count()
+    thread_count = threading.active_count()
     with pytest.raises(RuntimeError, match="broken"), showing_progress("extract", quiet=True):
         raise RuntimeError("broken")
-    assert threading.active_count() == before
+    assert threading.active_count() == thread_count
 
 
 def test_counting_shows_lines(
