@@ -194,7 +194,5 @@ SECOND = 1_000_000_000
         ("", True),
     ],
 )
-def test_a_time_in_whole_seconds_settles_nothing_while_it_is_young(
-    fingerprint: str, settled: bool
-) -> None:
+def test_a_recent_time_in_whole_seconds_settles_nothing(fingerprint: str, settled: bool) -> None:
     assert is_settled(fingerprint, listed_ms=1_000_000) == settled

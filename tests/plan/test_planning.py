@@ -38,12 +38,12 @@ def plan(song: ProbedRecording, max_seconds: float = DAY) -> PlannedRecording:
 
 
 @given(st.builds(PlannedRecording, st.builds(ProbedRecording)))
-def test_a_planned_recording_travels_whole(song: PlannedRecording) -> None:
+def test_a_planned_recording_survives_pickling(song: PlannedRecording) -> None:
     # Texts are compared, because a value may be NaN, which does not equal itself.
     assert repr(pickle.loads(pickle.dumps(song))) == repr(song)
 
 
-def test_a_planned_recording_takes_less_than_its_parts() -> None:
+def test_a_planned_recording_takes_less_space_than_its_parts() -> None:
     song = planned()
     assert len(pickle.dumps(song)) < len(pickle.dumps(song.probed))
 
@@ -285,7 +285,7 @@ def test_no_piece_is_larger_than_a_shard(recordings: list[PlannedRecording], sha
 
 
 @given(RECORDINGS, SHARDS)
-def test_there_are_as_many_shards_as_there_are_rows_for(
+def test_there_are_no_empty_shards_and_not_too_many(
     recordings: list[PlannedRecording], shards: int
 ) -> None:
     plans = pack(recordings, shards)

@@ -169,7 +169,7 @@ def test_a_shard_that_is_not_whole_is_written_again(
     assert check_shard(first, store=job.store, features=job.features.canonical()) == []
 
 
-def test_a_failed_recording_costs_its_own_rows_alone(
+def test_a_failed_recording_costs_only_its_own_rows(
     songs: Path, tmp_path: Path, decoder: DecoderProcess
 ) -> None:
     job = make_test_job(songs, tmp_path / "out", *OVERRIDES)
@@ -265,7 +265,9 @@ def broken(
     return write
 
 
-def test_a_recording_that_failed_in_one_shard_is_named_for_the_others(broken: Callable) -> None:
+def test_a_recording_that_failed_in_one_shard_is_named_for_the_other_shards(
+    broken: Callable,
+) -> None:
     job, plans, summaries, failed_id = broken()
     incomplete = [
         set(find_incomplete(plan, summary, job))
@@ -403,7 +405,7 @@ def test_regrouping_keeps_every_row_in_its_place(sizes: list[int], size: int) ->
     assert all(group.rows == size for group in groups[:-1])
 
 
-def test_working_files_that_cannot_be_read_are_not_reported_as_the_datasets(
+def test_unreadable_working_files_are_not_reported_as_files_of_the_dataset(
     songs: Path, tmp_path: Path, decoder: DecoderProcess
 ) -> None:
     """The decoder writes a working file, and the worker cannot read it from a broken disk."""

@@ -89,7 +89,7 @@ def test_failures_are_counted_with_some_examples(totals: Totals) -> None:
     assert len(totals.examples["corrupt"]) == 3
 
 
-def test_moments_are_the_training_splits(totals: Totals) -> None:
+def test_moments_are_those_of_the_training_split(totals: Totals) -> None:
     assert totals.moments is not None
     assert totals.moments.count == 24
     assert_allclose(totals.moments.mean, [1.0, 15.0])

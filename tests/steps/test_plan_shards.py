@@ -1,4 +1,4 @@
-"""The planning steps in a pipeline: which recordings are planned, which fail, when none is."""
+"""The planning steps in a pipeline: which recordings are planned, and which fail."""
 
 from __future__ import annotations
 
