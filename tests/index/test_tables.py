@@ -1,4 +1,4 @@
-"""The index's files: sorted, whole, and read back as they were written."""
+"""The index's files are sorted and complete, and are read back as they were written."""
 
 from __future__ import annotations
 
@@ -64,21 +64,23 @@ def test_the_order_of_the_rows_does_not_change_the_file(store: Store) -> None:
 
 
 def test_a_recording_comes_back_with_its_tags(store: Store) -> None:
-    one = planned()
-    audio = replace(one.probed.audio, tags=(("artist", "A"), ("title", "Ä")))
-    tagged = replace(one, probed=replace(one.probed, audio=audio))
-    row = recording_row(tagged, [Held("s", RecordingRows("a", 10, -math.inf, "0f"))], "features")
+    song = planned()
+    audio = replace(song.probed.audio, tags=(("artist", "A"), ("title", "Ä")))
+    tagged_song = replace(song, probed=replace(song.probed, audio=audio))
+    row = recording_row(
+        tagged_song, [Held("s", RecordingRows("a", 10, -math.inf, "0f"))], "features"
+    )
     write_part(store, "x", "recordings", 0, [row])
-    (found,) = read_index(store, "x", "recordings")
-    assert found == row | {"tags": {"artist": "A", "title": "Ä"}}
-    assert (found["seconds"], found["peak_dbfs"]) == (10.0, -math.inf)
+    (stored,) = read_index(store, "x", "recordings")
+    assert stored == row | {"tags": {"artist": "A", "title": "Ä"}}
+    assert (stored["seconds"], stored["peak_dbfs"]) == (10.0, -math.inf)
 
 
 def test_a_failed_recording_has_nulls_where_nothing_is_known(store: Store) -> None:
     write_part(store, "x", "recordings", 0, [failed_row(failure(), None, "f")])
-    (found,) = read_index(store, "x", "recordings")
-    assert (found["status"], found["rows"], found["shards"]) == ("failed", 0, [])
-    assert (found["codec"], found["split"], found["tags"]) == (None, None, None)
+    (stored,) = read_index(store, "x", "recordings")
+    assert (stored["status"], stored["rows"], stored["shards"]) == ("failed", 0, [])
+    assert (stored["codec"], stored["split"], stored["tags"]) == (None, None, None)
 
 
 def test_columns_can_be_chosen(store: Store) -> None:

@@ -1,4 +1,4 @@
-"""What names a run: nothing that may be another when the same command is given again."""
+"""A run's name does not depend on what may change when the same command is repeated."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ TOKEN = "hunter2"
 def job(request: pytest.FixtureRequest, tmp_path: Path) -> ExtractJob:
     write_audio(tmp_path / "a.wav", noise(1, 22_050), 22_050)
     (tmp_path / "songs.csv").write_text("uri\na.wav\n")
-    named = tmp_path if request.param == "directory" else tmp_path / "songs.csv"
-    return make_test_job(named, tmp_path / "out")
+    catalogue = tmp_path if request.param == "directory" else tmp_path / "songs.csv"
+    return make_test_job(catalogue, tmp_path / "out")
 
 
 def with_token(job: ExtractJob) -> ExtractJob:
@@ -47,8 +47,8 @@ def test_no_token_is_in_any_text(job: ExtractJob) -> None:
 
 
 def test_another_catalogue_is_another_run(job: ExtractJob) -> None:
-    other = replace(job.catalogue, uri="/elsewhere")
-    assert replace(job, catalogue=other).run_id != job.run_id
+    other_catalogue = replace(job.catalogue, uri="/elsewhere")
+    assert replace(job, catalogue=other_catalogue).run_id != job.run_id
 
 
 def test_a_run_has_the_same_name_in_every_process(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Plans: every chunk once, whatever the order; splits that stay where they are."""
+"""Plans hold every chunk exactly once, in any order of recordings; splits are stable."""
 
 from __future__ import annotations
 
@@ -30,41 +30,41 @@ from tests.plans import FEATURES, planned, probed, recording
 DAY = 86_400
 
 
-def plan(one: ProbedRecording, max_seconds: float = DAY) -> PlannedRecording:
-    return plan_recording(one, FEATURES, SplitSpec(), max_seconds)
+def plan(song: ProbedRecording, max_seconds: float = DAY) -> PlannedRecording:
+    return plan_recording(song, FEATURES, SplitSpec(), max_seconds)
 
 
 # One recording
 
 
 @given(st.builds(PlannedRecording, st.builds(ProbedRecording)))
-def test_a_planned_recording_travels_whole(made: PlannedRecording) -> None:
-    # NaN, which equals nothing, may be among the values.
-    assert repr(pickle.loads(pickle.dumps(made))) == repr(made)
+def test_a_planned_recording_survives_pickling(song: PlannedRecording) -> None:
+    # Texts are compared, because a value may be NaN, which does not equal itself.
+    assert repr(pickle.loads(pickle.dumps(song))) == repr(song)
 
 
-def test_a_planned_recording_takes_less_than_its_parts() -> None:
-    made = planned()
-    assert len(pickle.dumps(made)) < len(pickle.dumps(made.probed))
+def test_a_planned_recording_takes_less_space_than_its_parts() -> None:
+    song = planned()
+    assert len(pickle.dumps(song)) < len(pickle.dumps(song.probed))
 
 
 def test_a_recording_is_counted_at_the_target_rate() -> None:
-    made = plan(probed(seconds=10.4))
-    assert (made.origin_sample, made.samples, made.chunks, made.rows) == (0, 10_400, 10, 10)
+    song = plan(probed(seconds=10.4))
+    assert (song.origin_sample, song.samples, song.chunks, song.rows) == (0, 10_400, 10, 10)
 
 
 def test_each_channel_has_rows_of_its_own() -> None:
     features = replace(FEATURES, channels="each")
-    made = plan_recording(probed(channels=6), features, SplitSpec(), DAY)
-    assert (made.chunks, made.rows) == (10, 60)
+    song = plan_recording(probed(channels=6), features, SplitSpec(), DAY)
+    assert (song.chunks, song.rows) == (10, 60)
 
 
 def test_a_segment_starts_where_the_catalogue_says() -> None:
-    made = plan(probed(start_seconds=2.5, end_seconds=7.0))
-    assert (made.origin_sample, made.samples, made.chunks) == (2500, 4500, 4)
+    song = plan(probed(start_seconds=2.5, end_seconds=7.0))
+    assert (song.origin_sample, song.samples, song.chunks) == (2500, 4500, 4)
 
 
-def test_a_segment_without_an_end_goes_to_the_recordings() -> None:
+def test_a_segment_without_an_end_goes_to_the_end_of_the_recording() -> None:
     assert plan(probed(start_seconds=2.5)).samples == 7500
 
 
@@ -75,15 +75,15 @@ def test_a_segment_that_ends_a_little_behind_the_recording_is_cut_short() -> Non
 def test_a_segment_that_ends_far_behind_the_recording_is_refused() -> None:
     with pytest.raises(RecordingError, match=r"bad_segment.*behind the end.*10.000 s"):
         plan(probed(end_seconds=10.502))
-    # What the message says to do.
+    # Follow the advice in the message.
     assert plan(probed(end_seconds=10)).samples == 10_000
 
 
 @pytest.mark.parametrize(("start", "end"), [(10.0, None), (99.0, 100.0), (2.0, 2.0001)])
 def test_a_segment_that_holds_nothing_is_refused(start: float, end: float | None) -> None:
-    with pytest.raises(RecordingError, match=r"recording of 10\.000 s") as caught:
+    with pytest.raises(RecordingError, match=r"recording of 10\.000 s") as raised:
         plan(probed(start_seconds=start, end_seconds=end))
-    assert caught.value.cause == Cause.BAD_SEGMENT
+    assert raised.value.cause == Cause.BAD_SEGMENT
 
 
 def test_a_recording_as_long_as_allowed_is_taken() -> None:
@@ -91,12 +91,12 @@ def test_a_recording_as_long_as_allowed_is_taken() -> None:
 
 
 def test_a_longer_recording_is_refused() -> None:
-    with pytest.raises(RecordingError, match=r"11 s, and .* allows 10 s") as caught:
+    with pytest.raises(RecordingError, match=r"11 s, and .* allows 10 s") as raised:
         plan(probed(seconds=11), max_seconds=10)
-    assert caught.value.cause == Cause.TOO_LONG
+    assert raised.value.cause == Cause.TOO_LONG
 
 
-def test_what_counts_is_the_segment_not_the_file() -> None:
+def test_the_limit_applies_to_the_segment_not_to_the_file() -> None:
     assert plan(probed(seconds=100, start_seconds=5, end_seconds=9), max_seconds=10).chunks == 4
 
 
@@ -124,11 +124,11 @@ def fractions(**shares: float) -> SplitSpec:
 
 
 def test_splits_have_about_the_shares_asked_for() -> None:
-    found = Counter(splits(fractions(train=0.7, validation=0.2, test=0.1)))
-    # The standard deviation of the largest count is 46: five of them.
+    counts = Counter(splits(fractions(train=0.7, validation=0.2, test=0.1)))
+    # 230 is five standard deviations of the largest count.
     for name, share in [("train", 0.7), ("validation", 0.2), ("test", 0.1)]:
-        assert abs(found[name] - 10_000 * share) < 230
-    assert found.total() == 10_000
+        assert abs(counts[name] - 10_000 * share) < 230
+    assert counts.total() == 10_000
 
 
 def test_splits_are_what_they_were_in_the_first_release() -> None:
@@ -137,9 +137,9 @@ def test_splits_are_what_they_were_in_the_first_release() -> None:
 
 
 def test_another_seed_divides_otherwise() -> None:
-    moved = zip(splits(SplitSpec()), splits(SplitSpec(seed=1)), strict=True)
-    # 1 - (0.8² + 0.1² + 0.1²) of them move, give or take.
-    assert 3_000 < sum(a != b for a, b in moved) < 3_800
+    pairs = zip(splits(SplitSpec()), splits(SplitSpec(seed=1)), strict=True)
+    # About 1 - (0.8² + 0.1² + 0.1²) of the recordings move.
+    assert 3_000 < sum(a != b for a, b in pairs) < 3_800
 
 
 SHARES = st.lists(st.floats(0.01, 1), min_size=3, max_size=3)
@@ -158,12 +158,12 @@ def test_other_shares_move_only_what_they_must(before: list[float], after: list[
         if (a := assign_split(recording(name), old)) != (b := assign_split(recording(name), new))
     )
     for a, b in moves:
-        grown = [shares[b][i] / shares[a][i] for i in (0, 1)]
-        assert grown[1] > grown[0]
-    # At least the difference d of the shares must move, and 2 d / (1 + d) is what may; of 500
-    # draws the standard deviation is at most 11.2: five of them.
-    least = sum(abs(p - q) for p, q in shares.values()) / 2
-    assert moves.total() <= 500 * 2 * least / (1 + least) + 56
+        growth = [shares[b][i] / shares[a][i] for i in (0, 1)]
+        assert growth[1] > growth[0]
+    # If the shares differ by d, at least d must move and at most 2 d / (1 + d) may move. The
+    # tolerance of 56 is five standard deviations of 500 draws.
+    minimum = sum(abs(p - q) for p, q in shares.values()) / 2
+    assert moves.total() <= 500 * 2 * minimum / (1 + minimum) + 56
 
 
 def test_a_split_that_is_added_takes_from_the_others_and_nothing_else_moves() -> None:
@@ -187,18 +187,18 @@ def test_every_recording_has_one_of_the_splits(name: str, seed: int) -> None:
 def test_segments_of_a_recording_stay_together() -> None:
     first = recording("a.wav", start_seconds=0.0, end_seconds=1.0)
     for i in range(1, 20):
-        other = replace(first, recording_id=str(i), start_seconds=float(i), end_seconds=i + 1.0)
-        assert assign_split(other, SplitSpec()) == assign_split(first, SplitSpec())
+        segment = replace(first, recording_id=str(i), start_seconds=float(i), end_seconds=i + 1.0)
+        assert assign_split(segment, SplitSpec()) == assign_split(first, SplitSpec())
 
 
 def test_a_group_stays_together() -> None:
     spec = SplitSpec(by="group", group="album")
-    found = {
+    groups = {
         (i % 50, assign_split(recording(name, labels=(("album", i % 50),)), spec))
         for i, name in enumerate(NAMES)
     }
-    assert len(found) == 50
-    assert len({split for _, split in found}) == 3
+    assert len(groups) == 50
+    assert len({split for _, split in groups}) == 3
 
 
 @pytest.mark.parametrize("labels", [(("album", None),), (("artist", "x"),), ()])
@@ -215,8 +215,8 @@ def test_the_catalogues_division_is_followed(by: str) -> None:
 
 @pytest.mark.parametrize("by", ["recording", "group"])
 def test_the_catalogues_division_can_be_ignored(by: str) -> None:
-    one = recording(split="fold3", labels=(("album", "x"),))
-    assert assign_split(one, SplitSpec(by=by, group="album")) in {"train", "validation", "test"}
+    song = recording(split="fold3", labels=(("album", "x"),))
+    assert assign_split(song, SplitSpec(by=by, group="album")) in {"train", "validation", "test"}
 
 
 def test_a_recording_that_the_catalogue_leaves_out_is_refused() -> None:
@@ -248,13 +248,13 @@ def rows_of(shard: ShardPlan) -> int:
 
 @given(RECORDINGS, SHARDS)
 def test_every_chunk_is_in_one_shard_once(recordings: list[PlannedRecording], shards: int) -> None:
-    found = Counter(
+    counts = Counter(
         (span.probed, index)
         for shard in pack(recordings, shards)
         for span in shard.spans
         for index in range(span.first_chunk, span.stop_chunk)
     )
-    assert found == Counter((one.probed, i) for one in recordings for i in range(one.chunks))
+    assert counts == Counter((song.probed, i) for song in recordings for i in range(song.chunks))
 
 
 @given(RECORDINGS, SHARDS, st.randoms(use_true_random=False))
@@ -268,35 +268,35 @@ def test_the_order_of_the_recordings_does_not_matter(
 
 @given(RECORDINGS, SHARDS)
 def test_shards_are_balanced(recordings: list[PlannedRecording], shards: int) -> None:
-    made = pack(recordings, shards)
-    pieces = [s.chunks * s.probed.audio.channels for shard in made for s in shard.spans]
+    plans = pack(recordings, shards)
+    pieces = [span.chunks * span.probed.audio.channels for shard in plans for span in shard.spans]
     mean = sum(pieces) / shards
-    assert max(map(rows_of, made), default=0) <= mean + max(pieces, default=0)
+    assert max(map(rows_of, plans), default=0) <= mean + max(pieces, default=0)
 
 
 @given(RECORDINGS, SHARDS)
 def test_no_piece_is_larger_than_a_shard(recordings: list[PlannedRecording], shards: int) -> None:
-    capacity = -(-sum(one.rows for one in recordings) // shards)
+    capacity = -(-sum(song.rows for song in recordings) // shards)
     for shard in pack(recordings, shards):
         for span in shard.spans:
-            # A chunk is not divided: its channels may go over by less than one chunk's rows.
+            # A chunk is not divided, so a piece may be too large by less than a chunk's rows.
             rows_per_chunk = span.probed.audio.channels
             assert span.chunks * rows_per_chunk < capacity + rows_per_chunk
 
 
 @given(RECORDINGS, SHARDS)
-def test_there_are_as_many_shards_as_there_are_rows_for(
+def test_there_are_no_empty_shards_and_not_too_many(
     recordings: list[PlannedRecording], shards: int
 ) -> None:
-    made = pack(recordings, shards)
-    assert len(made) <= shards
-    assert all(shard.spans for shard in made)
-    assert len({shard.name for shard in made}) == len(made)
+    plans = pack(recordings, shards)
+    assert len(plans) <= shards
+    assert all(shard.spans for shard in plans)
+    assert len({shard.name for shard in plans}) == len(plans)
 
 
 def test_a_long_recording_is_spread_over_all_shards() -> None:
-    made = pack([planned(chunks=100)], 8)
-    assert sorted(map(rows_of, made)) == [12] * 4 + [13] * 4
+    plans = pack([planned(chunks=100)], 8)
+    assert sorted(map(rows_of, plans)) == [12] * 4 + [13] * 4
 
 
 def test_more_shards_than_chunks_give_one_each() -> None:
@@ -308,36 +308,36 @@ def test_recordings_without_rows_are_in_no_shard() -> None:
 
 
 def test_a_shards_name_is_what_it_was() -> None:
-    # It names files on users' disks: no change that is not meant.
+    # Files on users' disks have this name: change it only on purpose.
     assert pack([planned(chunks=3)], 1)[0].name == "96c41f47d1a825a91b3d5f97639038af"
 
 
 @given(st.integers(1, 30))
-def test_another_seed_gives_another_order_of_the_same(seed: int) -> None:
+def test_another_seed_gives_another_order_of_the_same_spans(seed: int) -> None:
     recordings = [planned(f"{i}.wav", 5) for i in range(20)]
-    (one,), (other,) = pack(recordings, 1), pack(recordings, 1, seed)
-    assert one.spans != other.spans
-    assert set(one.spans) == set(other.spans)
+    (first,), (second,) = pack(recordings, 1), pack(recordings, 1, seed)
+    assert first.spans != second.spans
+    assert set(first.spans) == set(second.spans)
 
 
 def test_the_name_depends_on_the_features_and_the_writer() -> None:
     recordings = [planned()]
     louder = replace(FEATURES, resolution=1 / 64)
-    made = [
+    plans = [
         *pack(recordings, 1),
         *pack_shards(recordings, 1, louder, 0, "writer"),
         *pack_shards(recordings, 1, FEATURES, 0, "other writer"),
         *pack([replace(recordings[0], split="test")], 1),
         *pack([planned("b.wav")], 1),
     ]
-    assert len({shard.name for shard in made}) == 5
+    assert len({shard.name for shard in plans}) == 5
 
 
 def test_the_name_does_not_depend_on_where_the_catalogue_mentions_a_recording() -> None:
-    one = planned()
-    moved = replace(one.probed.recording, origin="songs.csv line 9")
-    other = replace(one, probed=replace(one.probed, recording=moved))
-    assert pack([one], 1)[0].name == pack([other], 1)[0].name
+    song = planned()
+    moved_recording = replace(song.probed.recording, origin="songs.csv line 9")
+    moved_song = replace(song, probed=replace(song.probed, recording=moved_recording))
+    assert pack([song], 1)[0].name == pack([moved_song], 1)[0].name
 
 
 def test_a_recording_listed_twice_is_refused() -> None:
@@ -345,7 +345,7 @@ def test_a_recording_listed_twice_is_refused() -> None:
         pack([planned("a.wav"), planned("b.wav"), planned("a.wav", 3)], 2)
 
 
-# How many shards
+# Number of shards
 
 
 def test_shards_are_as_large_as_asked_for() -> None:
@@ -353,17 +353,17 @@ def test_shards_are_as_large_as_asked_for() -> None:
     assert count_shards(SplitTotals(1, 100), 100, 1000, spec) == 10
 
 
-def test_a_small_dataset_has_the_least_number_of_shards() -> None:
+def test_a_small_dataset_has_the_minimum_number_of_shards() -> None:
     spec = ShardSpec(min_shards=8)
     halves = [count_shards(SplitTotals(1, rows), 100, 10, spec) for rows in (75, 25)]
     assert halves == [6, 2]
 
 
 @given(st.lists(st.integers(1, 10**6), min_size=1, max_size=5), st.integers(1, 10**6))
-def test_splits_share_at_least_the_least_number(rows: list[int], least: int) -> None:
-    spec = ShardSpec(min_shards=least)
-    counted = [count_shards(SplitTotals(1, one), sum(rows), 100, spec) for one in rows]
-    assert sum(counted, Fraction(0)) >= least
+def test_splits_share_at_least_the_minimum_number(rows: list[int], minimum: int) -> None:
+    spec = ShardSpec(min_shards=minimum)
+    counts = [count_shards(SplitTotals(1, split_rows), sum(rows), 100, spec) for split_rows in rows]
+    assert sum(counts, Fraction(0)) >= minimum
 
 
 @pytest.mark.parametrize(("recordings", "buckets"), [(0, 1), (1, 1), (10_000, 1), (20_001, 3)])
@@ -372,8 +372,8 @@ def test_buckets_hold_a_bounded_number(recordings: int, buckets: int) -> None:
 
 
 def test_a_row_is_about_as_large_as_was_measured() -> None:
-    # 49.7 kB for 128 bands of 130 frames.
-    large = replace(
+    # Measured: 49.7 kB for 128 bands and 130 frames.
+    features = replace(
         FEATURES, chunk=ChunkSpec(66_150, 66_150), mel=replace(FEATURES.mel, n_mels=128)
     )
-    assert row_bytes(large) == pytest.approx(49_700, rel=0.02)
+    assert row_bytes(features) == pytest.approx(49_700, rel=0.02)

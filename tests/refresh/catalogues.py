@@ -1,4 +1,4 @@
-"""Small catalogues that change, and what a dataset holds of them."""
+"""Small catalogues that tests can change, and functions that read what a dataset holds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.signals import noise, write_audio
 
 RATE = 4000
 
-#: A second of audio is eight tiny chunks; whatever share of the recordings may fail or go.
+#: A second of audio is eight tiny chunks. All recordings may fail, and all may be removed.
 SMALL = (
     "audio.sample_rate_hz=4000",
     "chunk.seconds=0.125",
@@ -35,7 +35,7 @@ SMALL = (
 
 
 def write_song(path: Path, seed: int = 0, seconds: float = 1.0, rate: int = RATE) -> None:
-    """Write noise that no other seed gives."""
+    """Write a recording of noise; another seed gives other noise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_audio(path, noise(seconds, rate, seed), rate)
 
@@ -48,18 +48,18 @@ def write_songs(folder: Path, number: int = 6) -> Path:
 
 
 def write_table(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Write a catalogue that labels its recordings."""
+    """Write a catalogue in JSON lines: a row of URI and labels for each recording."""
     path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     return path
 
 
 def rows_of(dataset: Path, version: int | None = None) -> dict[tuple[Any, ...], tuple[Any, ...]]:
-    """Every row, as pyarrow reads it from the Delta table, by recording and chunk."""
+    """Return every row that pyarrow reads from the Delta table, by recording and chunk."""
     return by_chunk(DeltaTable(dataset, version=version).to_pyarrow_dataset().to_table())
 
 
 def rows_in(files: Mapping[str, Sequence[str]]) -> dict[tuple[Any, ...], tuple[Any, ...]]:
-    """The same rows, read from the files of each split."""
+    """Return the rows in the files of each split, by recording and chunk."""
     tables = [
         pq.ParquetFile(path).read().append_column("split", pa.array([split] * rows, pa.string()))
         for split, paths in files.items()
@@ -72,25 +72,25 @@ def rows_in(files: Mapping[str, Sequence[str]]) -> dict[tuple[Any, ...], tuple[A
 def by_chunk(table: pa.Table) -> dict[tuple[Any, ...], tuple[Any, ...]]:
     names = sorted(set(table.column_names) - {"mel"})
     columns = [table[name].to_pylist() for name in names]
-    mel = [np.array(one, np.float32).tobytes() for one in table["mel"].to_pylist()]
-    found = {}
-    for values, one in zip(zip(*columns, strict=True), mel, strict=True):
+    mels = [np.array(mel, np.float32).tobytes() for mel in table["mel"].to_pylist()]
+    rows = {}
+    for values, mel in zip(zip(*columns, strict=True), mels, strict=True):
         row = dict(zip(names, values, strict=True))
         key = row["recording_id"], row["chunk_index"], row.get("channel")
-        assert key not in found, f"{key} stands twice"
-        found[key] = (*((name, str(row[name])) for name in names), one)
-    return found
+        assert key not in rows, f"{key} occurs twice"
+        rows[key] = (*((name, str(row[name])) for name in names), mel)
+    return rows
 
 
 def failures_of(dataset: Path) -> dict[str, str]:
-    """Cause of every failure, by URI."""
+    """Return the cause of every failure, by URI."""
     store = Store(str(dataset))
     index = require_snapshot(store).index
     return {row["uri"]: row["cause"] for row in read_index(store, index, "failures")}
 
 
 def statuses_of(dataset: Path) -> dict[str, tuple[str, int]]:
-    """Status and rows of every recording in the index, by URI."""
+    """Return the status and the number of rows of every recording in the index, by URI."""
     store = Store(str(dataset))
     index = require_snapshot(store).index
     rows = read_index(store, index, "recordings", ["uri", "status", "rows"])
@@ -98,30 +98,33 @@ def statuses_of(dataset: Path) -> dict[str, tuple[str, int]]:
 
 
 def assert_as_fresh(catalogue: Path, dataset: Path, folder: Path, *overrides: str) -> None:
-    """The dataset holds exactly what an extraction of the catalogue into a new folder gives."""
+    """Assert that the dataset equals an extraction of the catalogue into a new folder."""
     shutil.rmtree(folder, ignore_errors=True)
     extract_here(catalogue, folder, *overrides)
-    found, wanted = rows_of(dataset), rows_of(folder)
-    assert found.keys() == wanted.keys()
-    assert [key for key in found if found[key] != wanted[key]] == []
+    rows, fresh_rows = rows_of(dataset), rows_of(folder)
+    assert rows.keys() == fresh_rows.keys()
+    assert [key for key in rows if rows[key] != fresh_rows[key]] == []
     assert failures_of(dataset) == failures_of(folder)
     assert statuses_of(dataset) == statuses_of(folder)
 
 
 def needed_files(dataset: Path) -> set[str]:
-    """The files of the current snapshot."""
+    """Return the names of the files that the current snapshot needs."""
     store = Store(str(dataset))
     index = require_snapshot(store).index
-    shards = [(one.parquet, one.tfrecord) for one in read_shards(store, index)]
-    named = {file.name for twins in shards for file in twins if file}
-    listed = {require_snapshot(store).taken_down} - {""}
+    twins = [(shard.parquet, shard.tfrecord) for shard in read_shards(store, index)]
+    shard_files = {file.name for pair in twins for file in pair if file}
+    taken_down = {require_snapshot(store).taken_down} - {""}
     side_files = {".melmill", "README.md", "statistics.json"}
-    return named | set(store.names(f"index/{index}")) | listed | side_files
+    return shard_files | set(store.names(f"index/{index}")) | taken_down | side_files
 
 
 def mentions_of(dataset: Path, *uris: str) -> list[str]:
-    """Files that say a word of recordings, but for the log and the list of what was taken down."""
-    found = set()
+    """Return the files that mention any of the URIs.
+
+    The Delta log and the lists of recordings that were taken down are not searched.
+    """
+    mentions = set()
     for name in files_of(dataset) | {f"runs/{path.name}" for path in dataset.glob("runs/*")}:
         if not name.startswith("taken_down/"):
             content = (dataset / name).read_bytes()
@@ -129,11 +132,11 @@ def mentions_of(dataset: Path, *uris: str) -> list[str]:
                 table = pq.read_table(dataset / name, partitioning=None)
                 content = repr([table[c].to_pylist() for c in table.column_names if c != "mel"])
                 content = content.encode()
-            found |= {name for uri in uris if uri.encode() in content}
-    return sorted(found)
+            mentions |= {name for uri in uris if uri.encode() in content}
+    return sorted(mentions)
 
 
 def files_of(dataset: Path) -> set[str]:
-    """Every file of a dataset but its log, and its runs' records."""
-    found = (path.relative_to(dataset) for path in dataset.rglob("*") if path.is_file())
-    return {str(path) for path in found if path.parts[0] not in ("_delta_log", "runs")}
+    """Return every file of a dataset, except its log and the records of its runs."""
+    paths = (path.relative_to(dataset) for path in dataset.rglob("*") if path.is_file())
+    return {str(path) for path in paths if path.parts[0] not in ("_delta_log", "runs")}

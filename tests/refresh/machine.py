@@ -1,4 +1,4 @@
-"""A catalogue and a dataset through whatever may happen to them, checked against a fresh start."""
+"""A state machine: a catalogue and its dataset change and are compared with a new extraction."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ from tests.refresh.catalogues import (
 NAMES = st.sampled_from([f"{letter}.wav" for letter in "abcde"])
 SEEDS = st.integers(0, 99)
 SECONDS = st.sampled_from([0.1, 0.5, 1.0, 1.3])
-#: The dataset's own rate, and one that is resampled.
+#: The dataset's own rate, and a rate that is resampled.
 RATES = st.sampled_from([RATE, 4410])
 
-#: Settings, and the values that they take in turn.
+#: Settings, and the values that the machine gives them.
 SETTINGS: dict[str, tuple[str, ...]] = {
     "chunk.seconds": ("0.125", "0.25"),
     "mel.n_mels": ("8", "5"),
@@ -79,13 +79,13 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 
 
 class InThisProcess:
-    """A decoder process that is none, so that what it runs can be patched."""
+    """A stand-in for a decoder process. Its functions run in this process and can be patched."""
 
     def call(self, _: float, function: Any, *arguments: Any) -> Any:
         return function(*arguments)
 
 
-#: Blocks of some tenths of a second, so that recordings have several.
+#: Patches: decode in this process, and resample in blocks that are shorter than most recordings.
 SMALL_BLOCKS = {
     "melmill.transforms.beam.do_fns.borrow_decoder": lambda _: InThisProcess(),
     "melmill.transforms.beam.do_fns.return_decoder": lambda *_: None,
@@ -94,12 +94,12 @@ SMALL_BLOCKS = {
 
 
 class Killed(BaseException):
-    """The machine went down."""
+    """Raised where the process is killed."""
 
 
 @contextlib.contextmanager
 def failing_for_a_while(name: str, stage: Stage) -> Iterator[None]:
-    """Let the store fail whenever a recording is probed, or decoded anywhere but at its start."""
+    """Let the store fail when the recording is probed, or when it is decoded."""
     with _failing(DecoderProcess, name, stage), _failing(InThisProcess, name, stage):
         yield
 
@@ -108,11 +108,11 @@ def _failing(decoder: Any, name: str, stage: Stage) -> Any:
     real = decoder.call
 
     def call(self: Any, timeout_s: float, function: Any, *arguments: Any) -> Any:
-        first, decodes = arguments[0], function is extract_span
-        uri = first.probed.recording.uri if decodes else first.uri
-        meant = uri.endswith(f"/{name}") and decodes == (stage is Stage.DECODE)
-        # Where a recording is cut over shards, only a part of it fails.
-        if meant and (not decodes or first.first_chunk or first.stop_chunk == first.chunks):
+        target, decodes = arguments[0], function is extract_span
+        uri = target.probed.recording.uri if decodes else target.uri
+        matches = uri.endswith(f"/{name}") and decodes == (stage is Stage.DECODE)
+        # If a recording is divided among shards, only a later part should fail.
+        if matches and (not decodes or target.first_chunk or target.stop_chunk == target.chunks):
             raise RecordingError(Stage.READ, Cause.STORAGE_ERROR, "the store is busy")
         return real(self, timeout_s, function, *arguments)
 
@@ -121,12 +121,12 @@ def _failing(decoder: Any, name: str, stage: Stage) -> Any:
 
 @contextlib.contextmanager
 def killed_at(write: int) -> Iterator[None]:
-    """Let the process die at the so-manieth write to the store, if it makes so many."""
-    real, left = Store.publish, [write]
+    """Kill the process after this many writes to the store, if there are more writes."""
+    real, remaining = Store.publish, [write]
 
     def publish(store: Store, path: Path, name: str) -> None:
-        left[0] -= 1
-        if left[0] < 0:
+        remaining[0] -= 1
+        if remaining[0] < 0:
             raise Killed
         real(store, path, name)
 
@@ -134,14 +134,14 @@ def killed_at(write: int) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            # On its way out it meets what a dead process would not have met.
-            if left[0] >= 0:
+            # After the kill, clean-up code may raise errors that a dead process would not raise.
+            if remaining[0] >= 0:
                 raise
 
 
 @contextlib.contextmanager
-def killed_behind_the_commit(write: int) -> Iterator[None]:
-    """Let the process die at the so-manieth write to the store after its commit."""
+def killed_after_the_commit(write: int) -> Iterator[None]:
+    """Kill the process after its commit and this many more writes to the store."""
     real, killing = melmill.pipelines.commit.commit, contextlib.ExitStack()
 
     def commit(*arguments: Any) -> int:
@@ -155,12 +155,12 @@ def killed_behind_the_commit(write: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def killed_at_removal(removal: int) -> Iterator[None]:
-    """Let the process die before the so-manieth file is removed, if it removes so many."""
-    real, left = Store.remove, [removal]
+    """Kill the process after it has removed this many files, if it removes more."""
+    real, remaining = Store.remove, [removal]
 
     def remove(store: Store, name: str) -> None:
-        left[0] -= 1
-        if left[0] < 0:
+        remaining[0] -= 1
+        if remaining[0] < 0:
             raise Killed
         real(store, name)
 
@@ -173,8 +173,8 @@ def killed_at_removal(removal: int) -> Iterator[None]:
         try:
             yield
         except BaseException:
-            # On its way out it meets what a dead process would not have met.
-            if left[0] >= 0:
+            # After the kill, clean-up code may raise errors that a dead process would not raise.
+            if remaining[0] >= 0:
                 raise
 
 
@@ -195,11 +195,11 @@ class DatasetMachine(RuleBasedStateMachine):
         self.settings = {key: values[0] for key, values in SETTINGS.items()}
         self.may_be_stale = False
         self.erased_in = 0
-        # A dataset of nothing is none: one recording stays.
+        # A dataset needs at least one recording, so this recording always stays.
         self.add("anchor.wav", 1, 0.5)
         self.add("a.wav", 2, 1.0)
         extract_here(self.table(), self.dataset, *self.recipe())
-        # Within the folders that melmill fills, too, a user may put something.
+        # A user may put files into the folders that melmill fills.
         for folder in ("index/songs", "staging", "runs", "split=train"):
             (self.dataset / folder).mkdir(parents=True, exist_ok=True)
             (self.dataset / folder / "mine.wav").write_bytes(b"mine")
@@ -213,14 +213,14 @@ class DatasetMachine(RuleBasedStateMachine):
         return write_table(self.songs / file, rows)
 
     def segments_of(self, name: str) -> list[dict[str, float]]:
-        """The whole of a recording, or a row of the catalogue for each eighth of a second."""
+        """Return the segments of a recording: the whole, or segments of an eighth of a second."""
         number = self.segments.get(name, 0)
         if not number:
             return [{}]
         return [{"start": i / 8, "end": (i + 1) / 8} for i in range(number)]
 
     def recipe(self) -> list[str]:
-        # What is not found is not looked for again and again.
+        # A missing recording is not retried in every refresh.
         once = "refresh.max_attempts=1"
         exclude = self.folder / "exclude.txt"
         exclude.write_text("".join(f"{self.songs / name}\n" for name in sorted(self.excluded)))
@@ -285,7 +285,7 @@ class DatasetMachine(RuleBasedStateMachine):
 
     @rule()
     def refresh_from_a_parent_folder(self) -> None:
-        """To another root every recording is another one, but for what was taken down."""
+        """With another root all recordings are new, but those that were taken down stay out."""
         rows = [{"uri": f"songs/{name}", "start": 0.0, "end": 0.1} for name in sorted(self.labels)]
         parent = write_table(self.folder / "parent.jsonl", rows)
         refresh_here(parent, self.dataset, *self.recipe())
@@ -298,7 +298,7 @@ class DatasetMachine(RuleBasedStateMachine):
         self.is_up_to_date()
 
     def is_up_to_date(self) -> None:
-        """The dataset holds what a fresh extraction without the erased would, and stays so."""
+        """Assert that the dataset is what a new extraction gives, and that a refresh keeps it."""
         self.may_be_stale = False
         fresh = self.table(without=frozenset(self.gone()), file="fresh.jsonl")
         assert_as_fresh(fresh, self.dataset, self.folder / "fresh", *self.recipe())
@@ -308,11 +308,11 @@ class DatasetMachine(RuleBasedStateMachine):
     def extract_again(self) -> None:
         recipe = load_config(None, self.recipe())
         current = require_snapshot(Store(str(self.dataset)))
-        said, asked = current.configuration, recipe.as_dict()
-        same = current.features == recipe.features().canonical() and all(
-            said[section] == asked[section] for section in ("split", "output")
+        stored, requested = current.configuration, recipe.as_dict()
+        same_recipe = current.features == recipe.features().canonical() and all(
+            stored[section] == requested[section] for section in ("split", "output")
         )
-        if same:
+        if same_recipe:
             extract_here(self.table(), self.dataset, *self.recipe())
             self.is_up_to_date()
         else:
@@ -328,7 +328,7 @@ class DatasetMachine(RuleBasedStateMachine):
 
     @rule(seed=st.integers(5, 9))
     def refresh_beside_a_rival(self, seed: int) -> None:
-        """A rival with other settings commits when this one has done everything but that."""
+        """A rival with other settings commits just before this refresh would commit."""
         real, version = melmill.pipelines.extract.require_outcome, self.version()
 
         def require_outcome(job: Any) -> Any:
@@ -345,7 +345,7 @@ class DatasetMachine(RuleBasedStateMachine):
 
     @rule(name=NAMES, new=st.booleans())
     def refresh_beside_one_that_misses_a_recording(self, name: str, new: bool) -> None:
-        """The same command, begun later, finds a recording gone, and perhaps nothing to do."""
+        """A rival with the same command misses a recording, and perhaps has nothing to do."""
         if new:
             self.remove(name)
             self.refresh()
@@ -384,7 +384,7 @@ class DatasetMachine(RuleBasedStateMachine):
     @rule(write=st.integers(0, 4))
     def refresh_and_be_killed_behind_its_commit(self, write: int) -> None:
         version = self.version()
-        with killed_behind_the_commit(write):
+        with killed_after_the_commit(write):
             refresh_here(self.table(), self.dataset, *self.recipe())
         self.may_be_stale |= self.version() > version
 
@@ -402,7 +402,7 @@ class DatasetMachine(RuleBasedStateMachine):
         back=st.sampled_from(["parent", "segments", ""]),
     )
     def take_down(self, number: int, how: str, write: int | None, back: str) -> None:
-        """A recording is erased, perhaps after a killed refresh, or named in another way."""
+        """Erase a recording, perhaps after a killed refresh; then list it again in another way."""
         if known := sorted(self.known() - {"anchor.wav"}):
             name = known[number % len(known)]
             if write is not None:
@@ -417,16 +417,16 @@ class DatasetMachine(RuleBasedStateMachine):
 
     def erase(self, name: str, how: str = "{}") -> None:
         takedown(Store(str(self.dataset)), [how.format(self.songs / name)])
-        # Where contents are known, copies are erased, too.
-        self.erased = {Path(one.uri).name for one in self.taken_down()}
+        # If contents are hashed, copies are erased, too.
+        self.erased = {Path(record.uri).name for record in self.taken_down()}
         assert name in self.erased
-        # What other readers see of the versions before may end here.
+        # Other readers may no longer be able to read earlier versions.
         self.erased_in = self.version()
         self.may_be_stale = False
         assert not self.erased & self.known()
-        erased = sorted(str(self.songs / one) for one in self.erased)
+        erased = sorted(str(self.songs / name) for name in self.erased)
         store = Store(str(self.dataset))
-        for index in {one["index"] for one in history(store) if one["kept"]}:
+        for index in {entry["index"] for entry in history(store) if entry["kept"]}:
             uris = {row["uri"] for row in read_index(store, index, "recordings", ["uri"])}
             assert uris.isdisjoint(erased)
         assert mentions_of(self.dataset, *erased) == []
@@ -436,16 +436,16 @@ class DatasetMachine(RuleBasedStateMachine):
         return read_taken_down(store, require_snapshot(store).taken_down)
 
     def gone(self) -> set[str]:
-        """Names of the files that stay out of the dataset: erased, or copies of what is erased."""
+        """Return the names of files that stay out of the dataset: erased files and their copies."""
         if self.settings["catalogue.content_hashes"] == "false":
             return self.erased
-        contents = {one.content for one in self.taken_down()} - {""}
+        contents = {record.content for record in self.taken_down()} - {""}
         files = {path.name: path for path in self.songs.glob("*.wav")}
         hashes = {name: sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
-        return self.erased | {name for name, found in hashes.items() if found in contents}
+        return self.erased | {name for name, content in hashes.items() if content in contents}
 
     def known(self) -> set[str]:
-        """Names of the recordings that the current snapshot knows."""
+        """Return the names of the recordings in the current snapshot."""
         return {Path(uri).name for uri in statuses_of(self.dataset)}
 
     @rule()
@@ -456,8 +456,8 @@ class DatasetMachine(RuleBasedStateMachine):
     def export_rows(self) -> None:
         shutil.rmtree(self.folder / "view", ignore_errors=True)
         store, view = Store(str(self.dataset)), Store(str(self.folder / "view"))
-        made = export(ExportJob(store, "", view, "numpy", "view", "none"), here())
-        assert sum(made.rows.values()) == len(rows_of(self.dataset))
+        result = export(ExportJob(store, "", view, "numpy", "view", "none"), here())
+        assert sum(result.rows.values()) == len(rows_of(self.dataset))
 
     @rule()
     def compact(self) -> None:
@@ -473,14 +473,14 @@ class DatasetMachine(RuleBasedStateMachine):
         collect(store, RetentionConfig(keep_snapshots=keep, grace_hours=0))
         self.may_be_stale = False
         assert rows_of(self.dataset) == before
-        kept = [one["version"] for one in history(store) if one["kept"]]
-        for version in kept:
+        versions = [entry["version"] for entry in history(store) if entry["kept"]]
+        for version in versions:
             self.rows_of(version)
         if keep == 1:
             self.only_the_current_is_left()
 
     def rows_of(self, version: int) -> dict[tuple[Any, ...], tuple[Any, ...]]:
-        """Read a kept version as any reader does or, where that has ended, by its checkout."""
+        """Read a kept version from the Delta table, or from a checkout if a takedown rewrote it."""
         if version >= self.erased_in:
             return rows_of(self.dataset, version)
         view = self.folder / "checkout"
@@ -497,21 +497,23 @@ class DatasetMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def roll_back(self, data: st.DataObject) -> None:
         store = Store(str(self.dataset))
-        kept = [one["version"] for one in history(store) if one["kept"]]
-        version = data.draw(st.sampled_from(kept))
-        wanted = self.rows_of(version)
+        versions = [entry["version"] for entry in history(store) if entry["kept"]]
+        version = data.draw(st.sampled_from(versions))
+        expected = self.rows_of(version)
         rollback(store, version)
         self.may_be_stale = False
-        assert rows_of(self.dataset) == wanted
+        assert rows_of(self.dataset) == expected
 
     @invariant()
     def what_is_there_is_whole(self) -> None:
         if hasattr(self, "dataset"):
             store = Store(str(self.dataset))
             faults = validate(store, 1, lambda number: None)
-            # What a run that was killed behind its commit left is named, and mended by the next.
+            # A run killed after its commit leaves stale files, and the next refresh fixes them.
             if self.may_be_stale:
-                faults = [one for one in faults if "the next refresh writes it again" not in one]
+                faults = [
+                    fault for fault in faults if "the next refresh writes it again" not in fault
+                ]
             assert faults == []
             list_files(store, require_snapshot(store))
             assert len(list(self.dataset.rglob("mine.wav"))) == 4

@@ -1,4 +1,4 @@
-"""A dataset whose rows somebody changed, and signed again so that no checksum tells."""
+"""A change of stored rows that also replaces the checksum, so that the checksum is correct."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from melmill.transforms.store.folders import Store
 
 
 def change_a_row(store: Store) -> str:
-    """Change one value of one shard's first row, and the shard's checksum in the index.
+    """Change a value in a shard's first row, and the shard's checksum in the index.
 
-    Gives the recording's identity. The index must have one part.
+    Return the ``recording_id`` of the row. The index must have only one part.
     """
     index = require_snapshot(store).index
     shards = list(read_shards(store, index))
@@ -28,9 +28,9 @@ def change_a_row(store: Store) -> str:
     mel = table["mel"].to_pylist()
     mel[0][0][0] += 1.0
     column = pa.array(mel, table.schema.field("mel").type)
-    place = table.schema.names.index("mel")
-    changed = table.set_column(place, table.schema.field("mel"), column)
-    pq.write_table(changed, path)
+    position = table.schema.names.index("mel")
+    changed_table = table.set_column(position, table.schema.field("mel"), column)
+    pq.write_table(changed_table, path)
     content = path.read_bytes()
     checksum = hashlib.sha256(content).hexdigest()
     file = replace(target.parquet, size_bytes=len(content), sha256=checksum)

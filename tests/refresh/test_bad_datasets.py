@@ -1,4 +1,4 @@
-"""Datasets that are damaged, foreign or too new: said, and left as they are."""
+"""Commands refuse datasets that are damaged, foreign or too new, and do not change them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.refresh.catalogues import SMALL, files_of, write_song, write_songs
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A dataset of two versions, and songs of which one is not in it yet."""
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with songs and a dataset of two versions, which lacks the newest song."""
     folder = tmp_path_factory.mktemp("damaged")
     write_songs(folder / "songs", 3)
     extract_here(folder / "songs", folder / "set", *SMALL)
@@ -33,21 +33,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def dataset(made: Path, tmp_path: Path) -> Path:
-    shutil.copytree(made / "set", tmp_path / "set")
+def dataset(original: Path, tmp_path: Path) -> Path:
+    shutil.copytree(original / "set", tmp_path / "set")
     return tmp_path / "set"
 
 
-def refused(made: Path, dataset: Path, said: str) -> None:
-    """Whatever would go on from this snapshot refuses to, and changes nothing."""
+def assert_refused(original: Path, dataset: Path, message: str) -> None:
+    """Assert that every command that continues from this snapshot fails and changes nothing."""
     before = files_of(dataset)
-    with pytest.raises(DatasetError, match=said):
-        refresh_here(made / "songs", dataset, *SMALL)
+    with pytest.raises(DatasetError, match=message):
+        refresh_here(original / "songs", dataset, *SMALL)
     store = Store(str(dataset))
-    with pytest.raises(DatasetError, match=said):
+    with pytest.raises(DatasetError, match=message):
         compact(store, here())
-    with pytest.raises(DatasetError, match=said):
-        takedown(store, [str(made / "songs" / "0.wav")])
+    with pytest.raises(DatasetError, match=message):
+        takedown(store, [str(original / "songs" / "0.wav")])
     assert files_of(dataset) == before
 
 
@@ -55,54 +55,54 @@ def index_of(dataset: Path) -> Path:
     return dataset / "index" / require_snapshot(Store(str(dataset))).index
 
 
-def test_a_commit_that_breaks_off(made: Path, dataset: Path) -> None:
+def test_a_commit_that_breaks_off(original: Path, dataset: Path) -> None:
     log = dataset / "_delta_log" / f"{1:020d}.json"
     log.write_bytes(log.read_bytes()[:200])
-    refused(made, dataset, "the Delta log cannot be read")
+    assert_refused(original, dataset, "the Delta log cannot be read")
 
 
-def test_a_commit_that_is_empty(made: Path, dataset: Path) -> None:
+def test_a_commit_that_is_empty(original: Path, dataset: Path) -> None:
     (dataset / "_delta_log" / f"{1:020d}.json").write_bytes(b"")
-    refused(made, dataset, "its commit 1 is empty")
+    assert_refused(original, dataset, "its commit 1 is empty")
 
 
-def test_a_commit_that_lacks_some_of_its_lines(made: Path, dataset: Path) -> None:
+def test_a_commit_that_lacks_some_of_its_lines(original: Path, dataset: Path) -> None:
     log = dataset / "_delta_log" / f"{1:020d}.json"
     lines = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(b"".join(line for line in lines if b'"add"' not in line))
-    refused(made, dataset, "the log or the index is damaged")
+    assert_refused(original, dataset, "the log or the index is damaged")
 
 
-def test_a_log_with_a_gap(made: Path, dataset: Path) -> None:
+def test_a_log_with_a_gap(original: Path, dataset: Path) -> None:
     (dataset / "_delta_log" / f"{0:020d}.json").unlink()
-    refused(made, dataset, "the Delta log cannot be read")
+    assert_refused(original, dataset, "the Delta log cannot be read")
 
 
 @pytest.mark.parametrize("kind", ["recordings", "shards", "*"])
-def test_an_index_that_lacks_a_part(made: Path, dataset: Path, kind: str) -> None:
+def test_an_index_that_lacks_a_part(original: Path, dataset: Path, kind: str) -> None:
     for path in list(index_of(dataset).glob(f"{kind}-*" if kind != "*" else kind)):
         path.unlink()
-    refused(made, dataset, "the log or the index is damaged")
-    # There is a way back.
+    assert_refused(original, dataset, "the log or the index is damaged")
+    # A rollback to an earlier version still works.
     rollback(Store(str(dataset)), 0)
-    assert refresh_here(made / "songs", dataset, *SMALL).committed
+    assert refresh_here(original / "songs", dataset, *SMALL).committed
 
 
-def test_somebody_elses_table(made: Path, tmp_path: Path) -> None:
+def test_a_table_of_another_tool(original: Path, tmp_path: Path) -> None:
     write_deltalake(tmp_path / "set", pa.table({"x": [1]}))
-    refused(made, tmp_path / "set", "melmill did not make it")
+    assert_refused(original, tmp_path / "set", "melmill did not make it")
 
 
-def test_a_newer_melmills_dataset(
-    made: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_dataset_of_a_newer_melmill(
+    original: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(snapshots, "FORMAT", snapshots.FORMAT - 1)
-    refused(made, dataset, "was committed by a newer melmill")
+    assert_refused(original, dataset, "was committed by a newer melmill")
 
 
-def test_a_folder_of_something_else(made: Path, tmp_path: Path) -> None:
+def test_a_folder_of_something_else(original: Path, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "thesis.txt").write_text("years of work")
     with pytest.raises(DatasetError, match=r"holds something else \(thesis\.txt\)"):
-        refresh_here(made / "songs", tmp_path / "set", *SMALL)
+        refresh_here(original / "songs", tmp_path / "set", *SMALL)
     assert files_of(tmp_path / "set") == {"thesis.txt"}

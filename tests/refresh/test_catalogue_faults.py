@@ -1,4 +1,4 @@
-"""A name that is no text, or a bad row of a table, is one recording's failure, in every run."""
+"""A file name that is not text, or a bad row of a table, fails only its recording in each run."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def test_names_in_latin_1_fail_alone_on_real_workers(tmp_path: Path) -> None:
     path_of(songs, b"K\xf6ln").mkdir()
     for name in (b"Bj\xf6rk.wav", b"K\xf6ln/a.wav", b"K\xf6ln/b.wav"):
         path_of(songs, name).write_bytes(song)
-    settings = [f"--set={one}" for one in SMALL]
+    settings = [f"--set={setting}" for setting in SMALL]
     command = ("extract", songs, tmp_path / "set", "--workers=2", *settings)
-    made = melmill_json(*command, status=3)
-    assert made["failures"] == {"bad_name": 3}
-    assert made["recordings"] == {"ok": 3, "failed": 3}
-    again = melmill_json("refresh", songs, tmp_path / "set", "--workers=2")
-    assert not again["committed"]
-    assert again["difference"]["waiting"] == 3
-    # What the message says to do.
+    extracted = melmill_json(*command, status=3)
+    assert extracted["failures"] == {"bad_name": 3}
+    assert extracted["recordings"] == {"ok": 3, "failed": 3}
+    refreshed = melmill_json("refresh", songs, tmp_path / "set", "--workers=2")
+    assert not refreshed["committed"]
+    assert refreshed["difference"]["waiting"] == 3
+    # Follow the advice in the message.
     path_of(songs, b"Bj\xf6rk.wav").rename(songs / "Björk.wav")
     assert melmill_json("refresh", songs, tmp_path / "set", "--workers=2")["recordings"] == {
         "ok": 4,
@@ -74,15 +74,17 @@ def write(table: Path, rows: list[str]) -> None:
 TYPES = (*SMALL, "catalogue.label_types={genre: int64}")
 
 
-def test_bad_rows_fail_alone_and_are_told_with_their_lines(table: Path, tmp_path: Path) -> None:
+def test_bad_rows_fail_alone_and_are_reported_with_their_lines(table: Path, tmp_path: Path) -> None:
     write(table, ROWS)
-    made = extract_here(table, tmp_path / "set", *TYPES)
-    assert made.totals.recordings == {"ok": 1, "failed": 6}
-    assert made.totals.failures == {"bad_segment": 2, "bad_row": 4}
+    extraction = extract_here(table, tmp_path / "set", *TYPES)
+    assert extraction.totals.recordings == {"ok": 1, "failed": 6}
+    assert extraction.totals.failures == {"bad_segment": 2, "bad_row": 4}
     store = Store(str(tmp_path / "set"))
     failures = list(read_index(store, require_snapshot(store).index, "failures"))
-    assert {one["stage"] for one in failures} == {"list"}
-    lines = sorted(one["message"].partition(",")[0].partition(" has")[0] for one in failures)
+    assert {failure["stage"] for failure in failures} == {"list"}
+    lines = sorted(
+        failure["message"].partition(",")[0].partition(" has")[0] for failure in failures
+    )
     assert lines == [f"songs.csv line {number}" for number in range(3, 9)]
 
 
@@ -90,8 +92,8 @@ def test_a_refresh_neither_repeats_nor_loses_bad_rows(table: Path, tmp_path: Pat
     write(table, ROWS)
     extract_here(table, tmp_path / "set", *TYPES)
     before = failures_of(tmp_path / "set")
-    again = refresh_here(table, tmp_path / "set")
-    assert not again.committed
+    refreshed = refresh_here(table, tmp_path / "set")
+    assert not refreshed.committed
     assert failures_of(tmp_path / "set") == before
     write(table, MENDED)
     refresh_here(table, tmp_path / "set")

@@ -1,4 +1,4 @@
-"""Two runs at once: one commits, the other says so and leaves nothing."""
+"""If two runs work at once, one commits. The loser reports a conflict and leaves no files."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def dataset(songs: Path, tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def overtaken(module: object, monkeypatch: pytest.MonkeyPatch, rival: Callable[[], object]) -> None:
-    """Let another run commit when the next one of a module has done everything but that."""
+def overtake(module: object, monkeypatch: pytest.MonkeyPatch, rival: Callable[[], object]) -> None:
+    """Let another run commit just before the next run of a module would commit."""
     real = module.require_outcome  # type: ignore[attr-defined]
 
     def require_outcome(job: object) -> object:
@@ -69,7 +69,7 @@ def test_the_overtaken_refresh_leaves_nothing(
     (songs / "0.wav").unlink()
     write_song(songs / "new.wav", 50)
     before = files_of(dataset)
-    overtaken(
+    overtake(
         melmill.pipelines.extract, monkeypatch, lambda: refresh_here(songs, dataset, *settings)
     )
     with pytest.raises(ConflictError, match="another run committed version 1"):
@@ -84,7 +84,7 @@ def test_the_overtaken_compaction_leaves_nothing(
 ) -> None:
     (songs / "0.wav").unlink()
     before = files_of(dataset)
-    overtaken(melmill.pipelines.compact, monkeypatch, lambda: refresh_here(songs, dataset))
+    overtake(melmill.pipelines.compact, monkeypatch, lambda: refresh_here(songs, dataset))
     with pytest.raises(ConflictError):
         compact(Store(str(dataset)), here())
     assert files_of(dataset) == before | needed_files(dataset)
@@ -96,7 +96,7 @@ def test_a_refresh_that_a_takedown_overtook_brings_nothing_back(
     write_song(songs / "0.wav", 50)
     erased = str(songs / "0.wav")
 
-    overtaken(
+    overtake(
         melmill.pipelines.extract, monkeypatch, lambda: takedown(Store(str(dataset)), [erased])
     )
     with pytest.raises(ConflictError):
@@ -109,14 +109,14 @@ def test_two_commands_at_once(songs: Path, dataset: Path, tmp_path: Path) -> Non
     write_song(songs / "new.wav", 50)
     write_song(songs / "1.wav", 51)
     command = [sys.executable, "-m", "melmill", "refresh", str(songs), str(dataset), "--quiet"]
-    both = [
+    processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    said = [run.communicate() for run in both]
-    statuses = sorted(run.returncode for run in both)
-    # The second may find the first's commit before it begins.
-    assert statuses in ([Exit.SUCCESS, Exit.CONFLICT], [Exit.SUCCESS, Exit.SUCCESS]), said
+    outputs = [process.communicate() for process in processes]
+    statuses = sorted(process.returncode for process in processes)
+    # The second run may begin after the first run's commit.
+    assert statuses in ([Exit.SUCCESS, Exit.CONFLICT], [Exit.SUCCESS, Exit.SUCCESS]), outputs
     assert DeltaTable(dataset).version() == 1
     assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
     before = files_of(dataset)
@@ -125,29 +125,31 @@ def test_two_commands_at_once(songs: Path, dataset: Path, tmp_path: Path) -> Non
     assert files_of(dataset) == before
 
 
-def test_the_overtaken_leaves_what_an_earlier_snapshot_holds(
+def test_the_overtaken_run_leaves_what_an_earlier_snapshot_holds(
     songs: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The rival does the very same, so its shards have the same names; then all are others.
+    # The rival writes shards with the same names. Then it replaces all shards by other shards.
     write_song(songs / "new.wav", 50)
-    held: dict[object, object] = {}
+    committed_rows: dict[object, object] = {}
     real = melmill.transforms.write_shards.write_shard
 
     def write_shard(*arguments: object) -> object:
         monkeypatch.undo()
         refresh_here(songs, dataset)
-        held.update(rows_of(dataset))
+        committed_rows.update(rows_of(dataset))
         refresh_here(songs, dataset, "output.compression_level=7")
         return real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(melmill.transforms.write_shards, "write_shard", write_shard)
     with pytest.raises(ConflictError):
         refresh_here(songs, dataset)
-    assert rows_of(dataset, 1) == held
+    assert rows_of(dataset, 1) == committed_rows
 
 
-def test_what_a_rival_has_announced_is_left_to_it(songs: Path, tmp_path: Path) -> None:
-    """Of two attempts at the same run, the second is about to put a file that it announced."""
+def test_files_that_a_rival_has_announced_are_left_to_the_rival(
+    songs: Path, tmp_path: Path
+) -> None:
+    """When the winner tidies up, the loser has yet to write a file that it announced."""
     from melmill.pipelines.commit import begin, discard
     from melmill.pipelines.snapshots.open import in_its_staging
     from melmill.transforms.shards.receipts import announce_shard
@@ -176,22 +178,22 @@ def test_side_files_of_a_later_commit_are_not_overwritten(
     def commit(store: Store, *arguments: object) -> int:
         monkeypatch.undo()
         version = real(store, *arguments)
-        # Between the commit and the card.
+        # The takedown comes between the commit and the card.
         takedown(store, [str(songs / "0.wav")])
         return version
 
     monkeypatch.setattr(melmill.pipelines.commit, "commit", commit)
-    made = refresh_here(songs, dataset)
-    assert (made.committed, made.snapshot.version) == (True, 1)
+    result = refresh_here(songs, dataset)
+    assert (result.committed, result.snapshot.version) == (True, 1)
     assert validate(Store(str(dataset)), 1, lambda number: None) == []
     card = (dataset / "README.md").read_text()
     assert f"{len(rows_of(dataset)):,} rows" in card
 
 
-def test_what_commits_after_a_rollback_is_not_described_by_it(
+def test_a_rollback_does_not_describe_a_later_commit(
     dataset: Path, songs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The card of the next snapshot would have had the statistics of the earlier version."""
+    """Once, the next snapshot's card had the statistics of the earlier version."""
     from melmill.pipelines.snapshots import history
 
     write_song(songs / "second.wav", 60)

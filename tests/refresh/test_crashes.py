@@ -1,4 +1,4 @@
-"""A refresh that ends in mid-run, at whatever moment: nothing of it is seen, the next finishes."""
+"""A refresh is killed at any moment: readers see nothing of it, and the next refresh finishes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def dataset(songs: Path, tmp_path: Path) -> Path:
 
 
 def assert_finished(songs: Path, dataset: Path, folder: Path) -> None:
-    """The next run does what is left to do, and no file is left that nobody needs."""
+    """Assert that the next run finishes the work, and that no file remains that is not needed."""
     refresh_here(songs, dataset)
     assert_as_fresh(songs, dataset, folder, *SMALL, "output.formats=[parquet,tfrecord]")
     store = Store(str(dataset))
@@ -72,7 +72,7 @@ def test_killed_at_a_write(songs: Path, dataset: Path, tmp_path: Path, write: in
     assert_finished(songs, dataset, tmp_path / "fresh")
 
 
-#: A hundred moments, of which the default tests have one.
+#: A hundred moments; the default tests use one of them.
 MOMENTS = [
     pytest.param(command, seed, marks=[] if (command, seed) == ("refresh", 0) else pytest.mark.slow)
     for command in ("extract", "refresh", "takedown", "gc")
@@ -84,7 +84,7 @@ MOMENTS = [
 def test_killed_after_a_while(
     songs: Path, dataset: Path, tmp_path: Path, command: str, seed: int
 ) -> None:
-    """All processes of a command end by kill -9; the same command goes on from there."""
+    """Kill all processes of a command with SIGKILL; the same command then finishes the work."""
     formats = "output.formats=[parquet,tfrecord]"
     erased = str(songs / "3.wav")
     if command == "extract":
@@ -92,59 +92,61 @@ def test_killed_after_a_while(
     if command == "gc":
         refresh_here(songs, dataset)
     arguments = {
-        "extract": [songs, dataset, *(f"--set={one}" for one in (*SMALL, formats))],
+        "extract": [songs, dataset, *(f"--set={setting}" for setting in (*SMALL, formats))],
         "refresh": [songs, dataset],
         "takedown": [dataset, erased, "--yes"],
         "gc": [dataset, "--keep=1", "--grace-hours=0"],
     }[command]
-    line = [sys.executable, "-m", "melmill", command, *map(str, arguments), "--quiet"]
-    before, version = held(dataset)
-    kill_after(np.random.default_rng(seed).uniform(0, _SECONDS[command]), line)
-    if command == "gc" or held(dataset)[1] == version:
-        assert held(dataset)[0] == before
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    command_line = [sys.executable, "-m", "melmill", command, *map(str, arguments), "--quiet"]
+    before, version = current_rows(dataset)
+    kill_after(np.random.default_rng(seed).uniform(0, _SECONDS[command]), command_line)
+    if command == "gc" or current_rows(dataset)[1] == version:
+        assert current_rows(dataset)[0] == before
+    result = subprocess.run(command_line, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
     if command == "takedown":
         assert mentions_of(dataset, erased) == []
         Path(erased).unlink()
     assert_finished(songs, dataset, tmp_path / "fresh")
 
 
-#: About how long each command takes.
+#: Approximate time that each command takes.
 _SECONDS = {"extract": 7, "refresh": 7, "takedown": 2, "gc": 2}
 
 
-def held(dataset: Path) -> tuple[object, int]:
-    """The current snapshot's rows and version; none, and -1, where nothing is committed."""
+def current_rows(dataset: Path) -> tuple[object, int]:
+    """Return the current snapshot's rows and version, or None and -1 if nothing is committed."""
     if not (dataset / "_delta_log").exists() or not any((dataset / "_delta_log").glob("*.json")):
         return None, -1
     return rows_of(dataset), require_snapshot(Store(str(dataset))).version
 
 
-def kill_after(seconds: float, line: list[str]) -> None:
+def kill_after(seconds: float, command_line: list[str]) -> None:
     null = subprocess.DEVNULL
-    with subprocess.Popen(line, stdout=null, stderr=null, start_new_session=True) as run:
+    with subprocess.Popen(
+        command_line, stdout=null, stderr=null, start_new_session=True
+    ) as process:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            run.wait(seconds)
+            process.wait(seconds)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(run.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_finished_shards_are_not_made_again(
+def test_finished_shards_are_not_written_again(
     songs: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The index is the first that is written when all shards are there.
-    def killed(*_: object, **__: object) -> None:
+    # The index is written first, when all shards are finished.
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the machine went down")
 
     with monkeypatch.context() as patch:
-        patch.setattr("melmill.transforms.index.joining.write_part", killed)
+        patch.setattr("melmill.transforms.index.joining.write_part", fail)
         with pytest.raises(RuntimeError):
             refresh_here(songs, dataset)
-    made = refresh_here(songs, dataset)
-    assert made.committed
-    assert "shards_written" not in made.metrics.counters
-    assert made.metrics.counters["shards_reused"] > 0
+    result = refresh_here(songs, dataset)
+    assert result.committed
+    assert "shards_written" not in result.metrics.counters
+    assert result.metrics.counters["shards_reused"] > 0
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(

@@ -27,26 +27,26 @@ def names_of(dataset: Path) -> set[str]:
     return {Path(uri).name for uri in statuses_of(dataset)}
 
 
-def test_it_is_read_at_every_refresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_is_read_at_every_refresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     songs, dataset = write_songs(tmp_path / "songs", 3), tmp_path / "set"
     excluded = tmp_path / "excluded.txt"
     excluded.write_text("# not ours\n\nsongs/0.wav\n")
     monkeypatch.chdir(tmp_path)
-    made = extract_here(songs, dataset, *FEW, "catalogue.exclude=excluded.txt")
-    assert (made.difference["excluded"], made.difference["new"]) == (1, 2)
+    result = extract_here(songs, dataset, *FEW, "catalogue.exclude=excluded.txt")
+    assert (result.difference["excluded"], result.difference["new"]) == (1, 2)
     assert names_of(dataset) == {"1.wav", "2.wav"}
-    # The recipe knows where the file is, from wherever it is run; half of them may be left out.
+    # The recipe has the file's absolute path. max_removed_ratio does not limit exclusions.
     monkeypatch.chdir("/")
     excluded.write_text(f"file://{songs}/./1.wav\n")
     before = rows_of(dataset)
-    made = refresh_here(songs, dataset)
+    result = refresh_here(songs, dataset)
     assert names_of(dataset) == {"0.wav", "2.wav"}
-    assert (made.difference["excluded"], made.difference["removed"]) == (1, 0)
-    assert "1 left out by catalogue.exclude" in refresh_text("set", made)
+    assert (result.difference["excluded"], result.difference["removed"]) == (1, 0)
+    assert "1 left out by catalogue.exclude" in refresh_text("set", result)
     assert rows_of(dataset, 0) == before
-    made = refresh_here(songs, dataset)
-    assert not made.committed
-    assert "1 left out by catalogue.exclude" in refresh_text("set", made)
+    result = refresh_here(songs, dataset)
+    assert not result.committed
+    assert "1 left out by catalogue.exclude" in refresh_text("set", result)
     excluded.write_text("")
     refresh_here(songs, dataset)
     assert names_of(dataset) == {"0.wav", "1.wav", "2.wav"}
@@ -55,7 +55,7 @@ def test_it_is_read_at_every_refresh(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert names_of(dataset) == set()
 
 
-def test_plans_tell_it(tmp_path: Path) -> None:
+def test_plans_count_excluded_recordings(tmp_path: Path) -> None:
     songs, dataset = write_songs(tmp_path / "songs", 3), tmp_path / "set"
     excluded = tmp_path / "excluded.txt"
     excluded.write_text("songs/0.wav\n")
@@ -71,7 +71,7 @@ def test_plans_tell_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.jsonl", "list.parquet", "list.txt", "list"])
-def test_a_table_or_lines(tmp_path: Path, name: str) -> None:
+def test_the_list_is_a_table_or_lines(tmp_path: Path, name: str) -> None:
     uris = ["../a.wav", "/b.wav", "s3://bucket/c.wav"]
     path = tmp_path / name
     if name.endswith("parquet"):
@@ -85,7 +85,7 @@ def test_a_table_or_lines(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("missing.txt", None, "does not exist"),
         ("latin.txt", "Bl\u00e4ser.wav".encode("latin-1"), "is not UTF-8"),
@@ -97,8 +97,8 @@ def test_a_table_or_lines(tmp_path: Path, name: str) -> None:
         ("folder", b"", "cannot be read"),
     ],
 )
-def test_what_is_wrong_with_it_is_said_before_any_worker_starts(
-    tmp_path: Path, name: str, content: bytes | None, said: str
+def test_a_fault_of_the_list_is_reported_before_any_worker_starts(
+    tmp_path: Path, name: str, content: bytes | None, message: str
 ) -> None:
     songs = write_songs(tmp_path / "songs", 1)
     path = tmp_path / name
@@ -107,7 +107,7 @@ def test_what_is_wrong_with_it_is_said_before_any_worker_starts(
     elif content is not None:
         path.write_bytes(content)
     recipe = load_config(None, [f"catalogue.exclude={path}"])
-    with pytest.raises(CatalogueError, match=rf"catalogue\.exclude: {path}: .*{said}.*correct"):
+    with pytest.raises(CatalogueError, match=rf"catalogue\.exclude: {path}: .*{message}.*correct"):
         resolve_catalogue(str(songs), recipe)
 
 

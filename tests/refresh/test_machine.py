@@ -1,4 +1,4 @@
-"""Any sequence of changes, refreshes, crashes and maintenance ends in what is right."""
+"""After any sequence of changes, refreshes, crashes and maintenance, the dataset is correct."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ RULES = {
     ("examples", "steps"), [(2, 10), pytest.param(60, 25, marks=pytest.mark.slow)]
 )
 def test_any_sequence_ends_as_a_fresh_extraction(examples: int, steps: int) -> None:
-    chosen = settings(
+    chosen_settings = settings(
         max_examples=examples,
         stateful_step_count=steps,
         deadline=None,
         suppress_health_check=HEALTH,
         print_blob=True,
     )
-    run_state_machine_as_test(DatasetMachine, settings=chosen)
+    run_state_machine_as_test(DatasetMachine, settings=chosen_settings)
 
 
 @pytest.mark.slow
@@ -42,10 +42,10 @@ def test_a_walk_takes_every_rule() -> None:
 
 
 def walk(number: int, steps: int, examples: int = 3) -> None:
-    """Take steps at random, each rule as often as any other.
+    """Take random steps; every rule is equally likely.
 
-    Hypothesis itself leaves rules out of most sequences, to make others likelier, which takes
-    more sequences than there is time for; and the first that it tries is the simplest.
+    Hypothesis itself leaves some rules out of most sequences, so that other rules are likelier.
+    That takes more sequences than we have time for, and its first sequence is the simplest.
     """
 
     @seed(number)

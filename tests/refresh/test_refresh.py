@@ -1,4 +1,4 @@
-"""A refresh: only the change is computed, and the dataset is what a fresh extraction would be."""
+"""A refresh computes only the change, and the dataset equals a new extraction."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.refresh.catalogues import (
     write_table,
 )
 
-COUNTED = ("new", "changed", "removed", "retried", "relabelled", "recomputed", "unchanged")
+COUNTED_KINDS = ("new", "changed", "removed", "retried", "relabelled", "recomputed", "unchanged")
 
 
 @pytest.fixture
@@ -48,18 +48,18 @@ def dataset(songs: Path, tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def kinds(difference: dict[str, object]) -> dict[str, object]:
-    return {kind: difference[kind] for kind in COUNTED if difference[kind]}
+def counts(difference: dict[str, object]) -> dict[str, object]:
+    return {kind: difference[kind] for kind in COUNTED_KINDS if difference[kind]}
 
 
 def faults(dataset: Path) -> list[str]:
     return validate(Store(str(dataset)), 1, lambda number: None)
 
 
-def test_nothing_to_do_is_no_snapshot(songs: Path, dataset: Path) -> None:
+def test_nothing_to_do_makes_no_snapshot(songs: Path, dataset: Path) -> None:
     before = files_of(dataset)
-    made = refresh_here(songs, dataset)
-    assert (made.committed, kinds(made.difference)) == (False, {"unchanged": 6})
+    result = refresh_here(songs, dataset)
+    assert (result.committed, counts(result.difference)) == (False, {"unchanged": 6})
     assert DeltaTable(dataset).version() == 0
     assert files_of(dataset) == before
 
@@ -68,32 +68,30 @@ def test_only_the_change_is_computed(songs: Path, dataset: Path, tmp_path: Path)
     write_song(songs / "new.wav", 77)
     write_song(songs / "1.wav", 78)
     (songs / "2.wav").unlink()
-    made = refresh_here(songs, dataset)
-    assert kinds(made.difference) == {"new": 1, "changed": 1, "removed": 1, "unchanged": 4}
-    # Two headers and two recordings were read; all else was carried over.
-    counted = made.metrics.counters
-    assert (counted["recordings_out.probe"], counted["recordings_out.extract"]) == (2, 2)
+    result = refresh_here(songs, dataset)
+    assert counts(result.difference) == {"new": 1, "changed": 1, "removed": 1, "unchanged": 4}
+    # The run read two headers and decoded two recordings. It carried over all others.
+    counters = result.metrics.counters
+    assert (counters["recordings_out.probe"], counters["recordings_out.extract"]) == (2, 2)
     assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
     assert faults(dataset) == []
     assert DeltaTable(dataset).version() == 1
 
 
-def test_untouched_shards_stay_and_rewritten_ones_decode_nothing(
-    songs: Path, dataset: Path
-) -> None:
+def test_untouched_shards_stay_and_rewriting_decodes_nothing(songs: Path, dataset: Path) -> None:
     before = {name for name in files_of(dataset) if "part-" in name}
     (songs / "2.wav").unlink()
-    made = refresh_here(songs, dataset)
-    assert "recordings_out.extract" not in made.metrics.counters
-    kept = set(DeltaTable(dataset).file_uris())
-    old = {str(dataset / name) for name in before if name.endswith(".parquet")}
-    assert len(kept & old) > 0
-    assert made.metrics.counters["shards_rewritten"] == len(old - kept)
+    result = refresh_here(songs, dataset)
+    assert "recordings_out.extract" not in result.metrics.counters
+    current_files = set(DeltaTable(dataset).file_uris())
+    old_files = {str(dataset / name) for name in before if name.endswith(".parquet")}
+    assert len(current_files & old_files) > 0
+    assert result.metrics.counters["shards_rewritten"] == len(old_files - current_files)
 
 
 def test_the_first_refresh_is_an_extraction(songs: Path, tmp_path: Path) -> None:
-    made = refresh_here(songs, tmp_path / "set", *SMALL)
-    assert (made.committed, made.difference["new"]) == (True, 6)
+    result = refresh_here(songs, tmp_path / "set", *SMALL)
+    assert (result.committed, result.difference["new"]) == (True, 6)
     assert_as_fresh(songs, tmp_path / "set", tmp_path / "fresh", *SMALL)
 
 
@@ -107,34 +105,36 @@ def test_the_dataset_remembers_its_recipe(songs: Path, dataset: Path) -> None:
 
 def test_a_failure_that_may_pass_is_tried_again_up_to_a_bound(songs: Path, dataset: Path) -> None:
     (songs / "gone.wav").symlink_to(songs / "nowhere")
-    tried = [refresh_here(songs, dataset, "refresh.max_attempts=3") for _ in range(5)]
-    assert [made.committed for made in tried] == [True, True, True, False, False]
-    assert [made.difference["waiting"] for made in tried] == [0, 0, 0, 1, 1]
+    results = [refresh_here(songs, dataset, "refresh.max_attempts=3") for _ in range(5)]
+    assert [result.committed for result in results] == [True, True, True, False, False]
+    assert [result.difference["waiting"] for result in results] == [0, 0, 0, 1, 1]
     assert failures_of(dataset) == {str(songs / "gone.wav"): "not_found"}
     write_song(songs / "mended.wav", 5)
     (songs / "mended.wav").rename(songs / "nowhere")
-    assert kinds(refresh_here(songs, dataset).difference) == {"changed": 1, "unchanged": 6}
+    assert counts(refresh_here(songs, dataset).difference) == {"changed": 1, "unchanged": 6}
     assert failures_of(dataset) == {}
 
 
-def test_a_lasting_failure_is_tried_again_only_if_asked(songs: Path, dataset: Path) -> None:
+def test_a_lasting_failure_is_retried_only_if_requested(songs: Path, dataset: Path) -> None:
     (songs / "bad.wav").write_bytes(b"no audio")
     assert refresh_here(songs, dataset).committed
     assert not refresh_here(songs, dataset).committed
-    asked = refresh_here(songs, dataset, retry_failed=True)
-    assert kinds(asked.difference) == {"retried": 1, "unchanged": 6}
+    result = refresh_here(songs, dataset, retry_failed=True)
+    assert counts(result.difference) == {"retried": 1, "unchanged": 6}
     write_song(songs / "bad.wav", 5)
-    assert kinds(refresh_here(songs, dataset).difference) == {"changed": 1, "unchanged": 6}
+    assert counts(refresh_here(songs, dataset).difference) == {"changed": 1, "unchanged": 6}
 
 
-def test_what_failed_fails_no_refresh_of_something_else(songs: Path, dataset: Path) -> None:
-    # One of one new recording fails: all of this run, and a seventh of the dataset.
+def test_a_failure_does_not_stop_the_refresh_of_other_recordings(
+    songs: Path, dataset: Path
+) -> None:
+    # Half of the new recordings fail, but only an eighth of the dataset's recordings.
     limits = ("limits.max_failure_ratio=0.2",)
     (songs / "bad.wav").write_bytes(b"no audio")
     write_song(songs / "good.wav", 9)
-    made = refresh_here(songs, dataset, *limits)
+    result = refresh_here(songs, dataset, *limits)
     assert statuses_of(dataset)[str(songs / "good.wav")] == ("ok", 8)
-    assert made.totals.recordings == {"ok": 7, "failed": 1}
+    assert result.totals.recordings == {"ok": 7, "failed": 1}
 
 
 def test_a_recording_that_became_unreadable_leaves(
@@ -145,7 +145,7 @@ def test_a_recording_that_became_unreadable_leaves(
     assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
 
 
-# Other configurations
+# Changed configurations
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_recording_that_became_unreadable_leaves(
         ("mel.f_min_hz=100", {"recomputed": 6}, 0),
         ("split.seed=5", None, 0),
         ("output.formats=[parquet]", {"unchanged": 6}, 0),
-        # Written anew by the same way as the one before.
+        # These settings rewrite shards by the same code as the setting above.
         pytest.param("output.compression_level=5", {"unchanged": 6}, 0, marks=pytest.mark.slow),
         pytest.param("output.row_group_rows=7", {"unchanged": 6}, 0, marks=pytest.mark.slow),
     ],
@@ -167,34 +167,34 @@ def test_only_what_depends_on_a_setting_is_done_again(
     counted: dict[str, int] | None,
     probed: int,
 ) -> None:
-    made = refresh_here(songs, dataset, setting)
-    assert made.committed
+    result = refresh_here(songs, dataset, setting)
+    assert result.committed
     if counted is not None:
-        assert kinds(made.difference) == counted
-    assert made.metrics.counters.get("recordings_out.probe", 0) == probed
-    decoded = made.metrics.counters.get("recordings_out.extract", 0)
-    assert decoded == made.difference["recomputed"]
+        assert counts(result.difference) == counted
+    assert result.metrics.counters.get("recordings_out.probe", 0) == probed
+    decoded = result.metrics.counters.get("recordings_out.extract", 0)
+    assert decoded == result.difference["recomputed"]
     assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL, setting)
     assert faults(dataset) == []
     assert not refresh_here(songs, dataset).committed
 
 
 def test_another_schema_starts_a_new_dataset_version(songs: Path, dataset: Path) -> None:
-    made = refresh_here(songs, dataset, "mel.n_mels=5")
-    assert (made.new_schema, made.snapshot.dataset_version) == (True, 2)
-    assert made.shape[0] == 5
-    again = refresh_here(songs, dataset, "output.compression_level=2")
-    assert (again.new_schema, again.snapshot.dataset_version) == (False, 2)
+    result = refresh_here(songs, dataset, "mel.n_mels=5")
+    assert (result.new_schema, result.snapshot.dataset_version) == (True, 2)
+    assert result.shape[0] == 5
+    second = refresh_here(songs, dataset, "output.compression_level=2")
+    assert (second.new_schema, second.snapshot.dataset_version) == (False, 2)
 
 
-def test_a_shorter_limit_removes_what_is_too_long_and_a_longer_one_brings_it_back(
+def test_a_shorter_limit_removes_long_recordings_and_a_longer_limit_restores_them(
     songs: Path, dataset: Path, tmp_path: Path
 ) -> None:
     limit = f"limits.max_duration_hours={1.1 / 3600}"
-    assert kinds(refresh_here(songs, dataset, limit).difference)["recomputed"] == 3
+    assert counts(refresh_here(songs, dataset, limit).difference)["recomputed"] == 3
     assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL, limit)
-    back = refresh_here(songs, dataset, "limits.max_duration_hours=1")
-    assert kinds(back.difference) == {"retried": 3, "unchanged": 3}
+    result = refresh_here(songs, dataset, "limits.max_duration_hours=1")
+    assert counts(result.difference) == {"retried": 3, "unchanged": 3}
     assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
 
 
@@ -202,9 +202,9 @@ def test_a_newer_extractor_computes_everything_again(
     songs: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("melmill.transforms.features.spec.EXTRACTOR_VERSION", 99)
-    made = refresh_here(songs, dataset)
-    assert kinds(made.difference) == {"recomputed": 6}
-    assert '"extractor_version":99' in made.snapshot.features
+    result = refresh_here(songs, dataset)
+    assert counts(result.difference) == {"recomputed": 6}
+    assert '"extractor_version":99' in result.snapshot.features
 
 
 # Labels
@@ -215,8 +215,8 @@ def table(songs: Path) -> Path:
     return write_table(songs / "songs.jsonl", [label(i, "rock") for i in range(4)])
 
 
-def label(number: int, genre: str, **more: object) -> dict[str, object]:
-    return {"uri": f"{number}.wav", "genre": genre, **more}
+def label(number: int, genre: str, **labels: object) -> dict[str, object]:
+    return {"uri": f"{number}.wav", "genre": genre, **labels}
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,9 @@ def test_other_labels_decode_nothing(
 ) -> None:
     extract_here(table, tmp_path / "set", *SMALL)
     write_table(table, rows)
-    made = refresh_here(table, tmp_path / "set")
-    assert made.committed
-    assert "recordings_out.extract" not in made.metrics.counters
+    result = refresh_here(table, tmp_path / "set")
+    assert result.committed
+    assert "recordings_out.extract" not in result.metrics.counters
     assert_as_fresh(table, tmp_path / "set", tmp_path / "fresh", *SMALL)
     assert not refresh_here(table, tmp_path / "set").committed
 
@@ -255,8 +255,8 @@ def test_labels_of_every_type_are_carried_over(songs: Path, tmp_path: Path) -> N
 
 def test_a_catalogue_that_moved_is_the_same(songs: Path, dataset: Path, tmp_path: Path) -> None:
     songs.rename(tmp_path / "elsewhere")
-    made = refresh_here(tmp_path / "elsewhere", dataset)
-    assert kinds(made.difference) == {"relabelled": 6}
+    result = refresh_here(tmp_path / "elsewhere", dataset)
+    assert counts(result.difference) == {"relabelled": 6}
     assert_as_fresh(tmp_path / "elsewhere", dataset, tmp_path / "fresh", *SMALL)
 
 
@@ -266,8 +266,8 @@ def test_a_catalogue_that_moved_is_the_same(songs: Path, dataset: Path, tmp_path
 def test_too_many_removals_stop(songs: Path, dataset: Path) -> None:
     for i in range(2):
         (songs / f"{i}.wav").unlink()
-    said = r"lacks 2 of the 6 recordings of version 0 \(33\.3%.*max_removed_ratio allows 20\.0%"
-    with pytest.raises(DatasetError, match=said):
+    message = r"lacks 2 of the 6 recordings of version 0 \(33\.3%.*max_removed_ratio allows 20\.0%"
+    with pytest.raises(DatasetError, match=message):
         refresh_here(songs, dataset, "refresh.max_removed_ratio=0.2")
     assert DeltaTable(dataset).version() == 0
 
@@ -282,18 +282,16 @@ def test_an_empty_catalogue_does_not_empty_the_dataset(songs: Path, dataset: Pat
 
 def test_a_renamed_file_is_computed_again(songs: Path, dataset: Path, tmp_path: Path) -> None:
     (songs / "2.wav").rename(songs / "two.wav")
-    made = refresh_here(songs, dataset)
-    assert kinds(made.difference) == {"new": 1, "removed": 1, "unchanged": 5}
+    result = refresh_here(songs, dataset)
+    assert counts(result.difference) == {"new": 1, "removed": 1, "unchanged": 5}
     assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
 
 
 @pytest.mark.parametrize("year", [pytest.param(1999, marks=pytest.mark.slow), 2150])
-def test_times_that_cannot_be_do_no_harm(
-    songs: Path, dataset: Path, tmp_path: Path, year: int
-) -> None:
+def test_impossible_times_do_no_harm(songs: Path, dataset: Path, tmp_path: Path, year: int) -> None:
     seconds = (year - 1970) * 31_556_952
     os.utime(songs / "2.wav", (seconds, seconds))
-    assert kinds(refresh_here(songs, dataset).difference) == {"changed": 1, "unchanged": 5}
+    assert counts(refresh_here(songs, dataset).difference) == {"changed": 1, "unchanged": 5}
     assert not refresh_here(songs, dataset).committed
     assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
 
@@ -301,7 +299,7 @@ def test_times_that_cannot_be_do_no_harm(
 def test_a_change_within_a_second_is_found_where_times_are_whole_seconds(
     songs: Path, dataset: Path, tmp_path: Path
 ) -> None:
-    # The time of the file that is extracted, and of the one that takes its place.
+    # Both the extracted file and the file that replaces it get this modification time.
     modified = int(time.time()) + 3
     os.utime(songs / "2.wav", (modified, modified))
     refresh_here(songs, dataset)
@@ -309,7 +307,7 @@ def test_a_change_within_a_second_is_found_where_times_are_whole_seconds(
     write_song(songs / "2.wav", 99, 1.0)
     assert (songs / "2.wav").stat().st_size == size
     os.utime(songs / "2.wav", (modified, modified))
-    assert kinds(refresh_here(songs, dataset).difference) == {"changed": 1, "unchanged": 5}
+    assert counts(refresh_here(songs, dataset).difference) == {"changed": 1, "unchanged": 5}
     assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
 
 
@@ -346,12 +344,12 @@ def test_the_plan_is_what_is_done(songs: Path, dataset: Path) -> None:
     before = files_of(dataset)
     planned = plan_here(songs, dataset)
     assert files_of(dataset) == before
-    made = refresh_here(songs, dataset)
-    assert planned["difference"] == made.difference
-    assert planned["shards_rewritten"] == made.metrics.counters["shards_rewritten"]
-    assert sum(planned["made"]["rows"].values()) == made.metrics.counters["rows_written"]
+    result = refresh_here(songs, dataset)
+    assert planned["difference"] == result.difference
+    assert planned["shards_rewritten"] == result.metrics.counters["shards_rewritten"]
+    assert sum(planned["made"]["rows"].values()) == result.metrics.counters["rows_written"]
     assert planned["made"]["failures"] == {"unknown_format": 1}
-    assert sum(planned["made"]["shards"].values()) == made.metrics.counters["shards_written"]
+    assert sum(planned["made"]["shards"].values()) == result.metrics.counters["shards_written"]
 
 
 # Contents
@@ -372,10 +370,10 @@ def test_a_renamed_file_is_a_move_where_contents_are_hashed(
     for i in range(3):
         (songs / f"{i}.wav").rename(songs / f"renamed {i}.wav")
     planned = plan_here(songs, hashed)
-    made = refresh_here(songs, hashed)
-    assert made.metrics.counters["recordings_moved"] == planned["moved"] == 3
-    assert planned["shards_rewritten"] == made.metrics.counters["shards_rewritten"]
-    assert "recordings_out.extract" not in made.metrics.counters
+    result = refresh_here(songs, hashed)
+    assert result.metrics.counters["recordings_moved"] == planned["moved"] == 3
+    assert planned["shards_rewritten"] == result.metrics.counters["shards_rewritten"]
+    assert "recordings_out.extract" not in result.metrics.counters
     assert_as_fresh(songs, hashed, tmp_path / "fresh", *HASHED)
     assert faults(hashed) == []
     assert not refresh_here(songs, hashed).committed
@@ -387,8 +385,8 @@ def test_a_file_that_was_only_touched_is_the_same(
     before = {name for name in files_of(hashed) if "part-" in name}
     for i in range(3):
         os.utime(songs / f"{i}.wav", (1e9 + i, 1e9 + i))
-    made = refresh_here(songs, hashed)
-    assert made.metrics.counters["recordings_moved"] == 3
+    result = refresh_here(songs, hashed)
+    assert result.metrics.counters["recordings_moved"] == 3
     assert {name for name in files_of(hashed) if "part-" in name} == before
     assert_as_fresh(songs, hashed, tmp_path / "fresh", *HASHED)
     assert not refresh_here(songs, hashed).committed
@@ -428,7 +426,7 @@ def test_contents_stay_known_when_everything_is_computed_again(songs: Path, hash
     assert refresh_here(songs, hashed).metrics.counters["recordings_moved"] == 1
 
 
-def test_other_rules_for_refreshes_are_no_change_of_the_dataset(songs: Path, dataset: Path) -> None:
+def test_other_settings_of_refreshes_do_not_change_the_dataset(songs: Path, dataset: Path) -> None:
     assert not refresh_here(songs, dataset, "refresh.max_attempts=9").committed
     assert not refresh_here(songs, dataset, "retention.keep_snapshots=3").committed
 
@@ -457,7 +455,7 @@ def test_a_commit_that_a_worker_repeats_is_made_once(
     assert require_snapshot(job.store).parts == 1
 
 
-def test_what_fails_after_the_commit_is_no_conflict(
+def test_a_failure_after_the_commit_is_no_conflict(
     songs: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_song(songs / "new.wav", 70)
@@ -469,8 +467,8 @@ def test_what_fails_after_the_commit_is_no_conflict(
         patch.setattr("melmill.pipelines.snapshots.open.write_card", fail)
         with pytest.raises(DatasetError, match="the card cannot be written"):
             refresh_here(songs, dataset)
-    missing = faults(dataset)
-    assert missing
-    assert all("the next refresh writes it again" in fault for fault in missing)
+    stale = faults(dataset)
+    assert stale
+    assert all("the next refresh writes it again" in fault for fault in stale)
     assert not refresh_here(songs, dataset).committed
     assert faults(dataset) == []

@@ -1,4 +1,4 @@
-"""What a run leaves for those who watch over it."""
+"""The records and metrics that a run leaves for monitoring."""
 
 from __future__ import annotations
 
@@ -22,48 +22,51 @@ def runs(dataset: Path) -> list[dict[str, Any]]:
 
 
 def metrics(path: Path) -> dict[tuple[str, ...], float]:
-    """As Prometheus' own parser reads them: name and label's value, but for the dataset's."""
+    """Return what Prometheus reads: metrics by name and label values, without ``dataset``."""
     families = text_string_to_metric_families(path.read_text())
-    samples = [one for family in families for one in family.samples]
+    samples = [sample for family in families for sample in family.samples]
     return {
-        (one.name, *(v for k, v in one.labels.items() if k != "dataset")): one.value
-        for one in samples
+        (
+            sample.name,
+            *(value for key, value in sample.labels.items() if key != "dataset"),
+        ): sample.value
+        for sample in samples
     }
 
 
 def test_every_run_leaves_a_record_and_metrics(tmp_path: Path) -> None:
     songs = write_songs(tmp_path / "songs", 3)
     (songs / "bad.wav").write_bytes(b"no audio")
-    settings = [f"--set={one}" for one in SMALL]
+    settings = [f"--set={setting}" for setting in SMALL]
     file = tmp_path / "melmill.prom"
     command = ("refresh", songs, tmp_path / "set", "--quiet", "--metrics-file", file)
     assert melmill(*command, *settings).returncode == 3
-    told = metrics(file)
-    assert told[("melmill_refresh_success",)] == told[("melmill_refresh_committed",)] == 1
-    assert told[("melmill_dataset_recordings", "ok")] == 3
-    assert told[("melmill_dataset_failures", "unknown_format")] == 1
+    values = metrics(file)
+    assert values[("melmill_refresh_success",)] == values[("melmill_refresh_committed",)] == 1
+    assert values[("melmill_dataset_recordings", "ok")] == 3
+    assert values[("melmill_dataset_failures", "unknown_format")] == 1
     write_song(songs / "new.wav", 9)
     assert melmill(*command).returncode == 0
     assert melmill(*command).returncode == 0
     for path in songs.iterdir():
         if path.name != "0.wav":
             path.unlink()
-    stopped = melmill(*command, "--set=refresh.max_removed_ratio=0.2")
-    assert stopped.returncode == 2
+    result = melmill(*command, "--set=refresh.max_removed_ratio=0.2")
+    assert result.returncode == 2
     first, second, third, fourth = runs(tmp_path / "set")
-    assert [one["status"] for one in (first, second, third, fourth)] == [
+    assert [run["status"] for run in (first, second, third, fourth)] == [
         *("committed", "committed", "unchanged", "failed")
     ]
-    assert [one.get("version") for one in (first, second, third)] == [0, 1, 1]
+    assert [run.get("version") for run in (first, second, third)] == [0, 1, 1]
     assert second["difference"]["new"] == 1
     assert second["failures"] == {"unknown_format": 1}
     assert second["metrics"]["counters"]["recordings_out.extract"] == 1
     assert second["seconds"] > 0
     assert second["started"] < second["ended"]
     assert "max_removed_ratio" in fourth["message"]
-    told = metrics(file)
-    assert told[("melmill_refresh_success",)] == 0
-    assert ("melmill_dataset_rows",) not in told
+    values = metrics(file)
+    assert values[("melmill_refresh_success",)] == 0
+    assert ("melmill_dataset_rows",) not in values
 
 
 def test_a_conflict_is_recorded(tmp_path: Path) -> None:
@@ -74,7 +77,7 @@ def test_a_conflict_is_recorded(tmp_path: Path) -> None:
     assert (run["status"], run["message"]) == ("conflict", "another run")
 
 
-def test_what_is_no_dataset_gets_no_record(tmp_path: Path) -> None:
+def test_a_folder_without_a_dataset_gets_no_record(tmp_path: Path) -> None:
     with pytest.raises(ConflictError), recording_run(Store(str(tmp_path)), "/songs", None):
         raise ConflictError("another run")
     assert list(tmp_path.iterdir()) == []
@@ -98,7 +101,7 @@ def test_a_programming_error_is_recorded_and_still_crashes(tmp_path: Path) -> No
     assert [run["status"] for run in runs(tmp_path)] == ["failed"]
 
 
-def test_a_folder_that_is_not_there_is_said_before_anything_starts(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported_before_anything_starts(tmp_path: Path) -> None:
     file = tmp_path / "nowhere" / "melmill.prom"
     run = recording_run(Store(str(tmp_path)), "/songs", file)
     with pytest.raises(ConfigError, match=r"the folder .* does not exist"):

@@ -1,4 +1,4 @@
-"""Taken down means gone: in no file of the dataset, and never back, whatever names the audio."""
+"""A recording that is taken down is in no file of the dataset, and never comes back."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from tests.refresh.catalogues import (
     write_table,
 )
 from tests.refresh.machine import killed_at, killed_at_removal
-from tests.refresh.test_conflicts import overtaken
+from tests.refresh.test_conflicts import overtake
 
 FEW = (*SMALL, "output.min_shards=2", "split.fractions={train: 1.0}")
 TWINS = "output.formats=[parquet,tfrecord]"
@@ -51,8 +51,11 @@ NOW = RetentionConfig(keep_snapshots=1, grace_hours=0)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two versions of three songs, with contents' hashes: the second has a copy of the first."""
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with songs and a dataset with content hashes.
+
+    The first version has three songs; the second version also has a copy of the first song.
+    """
     folder = tmp_path_factory.mktemp("takedown")
     songs = folder / "music" / "songs"
     for number in range(3):
@@ -64,9 +67,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    shutil.copytree(made / "set", tmp_path / "set")
-    shutil.copytree(made / "music", tmp_path / "music", copy_function=shutil.copy2)
+def folder(original: Path, tmp_path: Path) -> Path:
+    shutil.copytree(original / "set", tmp_path / "set")
+    shutil.copytree(original / "music", tmp_path / "music", copy_function=shutil.copy2)
     return tmp_path
 
 
@@ -81,9 +84,9 @@ def store(dataset: Path) -> Store:
 
 
 @pytest.fixture
-def songs(made: Path) -> Path:
-    """Where the dataset says that its recordings are."""
-    return made / "music" / "songs"
+def songs(original: Path) -> Path:
+    """Return the folder in which the dataset's index finds the songs."""
+    return original / "music" / "songs"
 
 
 def uris_of(dataset: Path) -> set[str]:
@@ -94,11 +97,11 @@ def is_whole(store: Store) -> bool:
     return validate(store, 1, lambda number: None) == []
 
 
-# Never back
+# A recording never comes back
 
 
 @pytest.mark.parametrize(
-    ("listed", "same"),
+    ("listed", "matches"),
     [
         ("/music/songs/0.wav", True),
         ("file:///music/songs/0.wav", True),
@@ -113,8 +116,8 @@ def is_whole(store: Store) -> bool:
         ("/music/so\udcffngs/0.wav", False),
     ],
 )
-def test_a_uri_is_the_same_however_it_is_written(listed: str, same: bool) -> None:
-    assert names_of_uri(listed).isdisjoint(names_of_uri("/music/songs/0.wav")) != same
+def test_a_uri_is_the_same_however_it_is_written(listed: str, matches: bool) -> None:
+    assert names_of_uri(listed).isdisjoint(names_of_uri("/music/songs/0.wav")) != matches
 
 
 def test_a_linked_folder_leads_to_the_same_recording(folder: Path) -> None:
@@ -125,7 +128,7 @@ def test_a_linked_folder_leads_to_the_same_recording(folder: Path) -> None:
         assert real in names_of_uri(str(folder / name))
 
 
-def test_other_segments_tables_and_folders_do_not_bring_it_back(
+def test_other_segments_tables_and_folders_do_not_bring_a_recording_back(
     store: Store, dataset: Path, songs: Path, folder: Path
 ) -> None:
     takedown(store, [str(songs / "1.wav")])
@@ -135,16 +138,16 @@ def test_other_segments_tables_and_folders_do_not_bring_it_back(
         {"uri": str(songs / "2.wav"), "start": 0.0, "end": 0.25},
     ]
     table = write_table(folder / "other.jsonl", rows)
-    # Contents would tell, too; here names must.
-    made = refresh_here(table, dataset, "catalogue.content_hashes=false")
-    assert made.difference["taken_down"] == 2
+    # Without content hashes, the names alone must identify the recording.
+    result = refresh_here(table, dataset, "catalogue.content_hashes=false")
+    assert result.difference["taken_down"] == 2
     assert uris_of(dataset) == {"2.wav"}
     refresh_here(songs.parent, dataset)
     assert uris_of(dataset) == {"0.wav", "2.wav", "copy.wav"}
     assert not refresh_here(songs.parent, dataset).committed
 
 
-def test_a_catalogue_that_moved_does_not_bring_it_back(
+def test_a_catalogue_that_moved_does_not_bring_a_recording_back(
     store: Store, dataset: Path, songs: Path, folder: Path
 ) -> None:
     takedown(store, [str(songs / "1.wav")])
@@ -155,19 +158,19 @@ def test_a_catalogue_that_moved_does_not_bring_it_back(
 def test_a_copy_goes_too_and_no_other_copy_comes(
     store: Store, dataset: Path, songs: Path, folder: Path
 ) -> None:
-    made = takedown(store, [str(songs / "0.wav")])
-    assert {Path(one.uri).name for one in made.erased} == {"0.wav", "copy.wav"}
+    taken_down = takedown(store, [str(songs / "0.wav")])
+    assert {Path(record.uri).name for record in taken_down.erased} == {"0.wav", "copy.wav"}
     catalogue = folder / "music" / "songs"
     shutil.copyfile(catalogue / "0.wav", catalogue / "again.wav")
     write_song(catalogue / "2.wav", 77)
-    made_again = refresh_here(catalogue, dataset)
-    assert made_again.difference["taken_down"] == 3
-    assert (made_again.difference["new"], made_again.totals.recordings["failed"]) == (0, 0)
+    refreshed = refresh_here(catalogue, dataset)
+    assert refreshed.difference["taken_down"] == 3
+    assert (refreshed.difference["new"], refreshed.totals.recordings["failed"]) == (0, 0)
     assert uris_of(dataset) == {"1.wav", "2.wav"}
     assert not refresh_here(catalogue, dataset).committed
 
 
-def test_the_list_outlives_overwriting_and_going_back(
+def test_the_list_outlives_overwriting_and_rollback(
     store: Store, dataset: Path, songs: Path
 ) -> None:
     takedown(store, [str(songs / "1.wav")])
@@ -186,8 +189,8 @@ def test_a_list_that_is_missing_or_damaged_stops_everything(
 ) -> None:
     takedown(store, [str(songs / "1.wav")])
     path = dataset / require_snapshot(store).taken_down
-    whole = path.read_bytes()
-    for content in (None, b"", whole[:-10], whole.replace(b"1.wav", b"2.wav")):
+    intact = path.read_bytes()
+    for content in (None, b"", intact[:-10], intact.replace(b"1.wav", b"2.wav")):
         path.unlink(missing_ok=True)
         if content is not None:
             path.write_bytes(content)
@@ -198,8 +201,8 @@ def test_a_list_that_is_missing_or_damaged_stops_everything(
 
 
 def test_a_list_of_an_older_format_is_read(store: Store) -> None:
-    said = json.dumps([{"recording_id": "5f", "uri": "/a.wav", "time": "2026"}])
-    assert read_left_out(store, said) == LeftOut(frozenset({"5f", "/a.wav"}))
+    text = json.dumps([{"recording_id": "5f", "uri": "/a.wav", "time": "2026"}])
+    assert read_left_out(store, text) == LeftOut(frozenset({"5f", "/a.wav"}))
 
 
 def test_a_long_list_leaves_commits_small(tmp_path: Path) -> None:
@@ -210,10 +213,10 @@ def test_a_long_list_leaves_commits_small(tmp_path: Path) -> None:
     assert len(read_left_out(store, name).taken_down) == 20_000
 
 
-# In no file
+# A recording is in no file
 
 
-def test_nothing_of_it_is_left_anywhere(store: Store, dataset: Path, songs: Path) -> None:
+def test_nothing_of_a_recording_is_left_anywhere(store: Store, dataset: Path, songs: Path) -> None:
     record = dataset / "runs" / "20260101T000000.000Z-refresh.json"
     record.parent.mkdir()
     uri = str(songs / "1.wav")
@@ -230,7 +233,7 @@ def test_a_lone_twin_is_found_by_its_own_records(store: Store, dataset: Path, so
     uri = str(songs / "1.wav")
     takedown(store, [uri])
     assert mentions_of(dataset, uri) == []
-    # Others' orphans are gc's, where a record knows them.
+    # Orphans of other recordings are left to gc, which removes those that a record names.
     assert mentions_of(dataset, str(songs / "2.wav")) != []
 
 
@@ -238,27 +241,27 @@ def test_a_lone_twin_is_found_by_its_own_records(store: Store, dataset: Path, so
 def test_what_an_interrupted_overwriting_left_is_erased(
     store: Store, dataset: Path, songs: Path, folder: Path, write: int
 ) -> None:
-    other = folder / "other"
-    write_song(other / "only-there.wav", 9)
-    write_song(other / "5.wav", 10)
+    other_songs = folder / "other"
+    write_song(other_songs / "only-there.wav", 9)
+    write_song(other_songs / "5.wav", 10)
     with killed_at(write):
-        extract_here(other, dataset, *FEW, TWINS, overwrite=True)
-    uri = str(other / "only-there.wav")
+        extract_here(other_songs, dataset, *FEW, TWINS, overwrite=True)
+    uri = str(other_songs / "only-there.wav")
     version = require_snapshot(store).version
     if mentions_of(dataset, uri):
         takedown(store, [uri])
         assert require_snapshot(store).version == version + 1
     assert mentions_of(dataset, uri) == []
-    extract_here(other, dataset, *FEW, overwrite=True)
+    extract_here(other_songs, dataset, *FEW, overwrite=True)
     assert uris_of(dataset) == {"5.wav"} | ({"only-there.wav"} - uris_of_list(store))
 
 
 def uris_of_list(store: Store) -> set[str]:
-    listed = read_taken_down(store, require_snapshot(store).taken_down)
-    return {Path(one.uri).name for one in listed}
+    records = read_taken_down(store, require_snapshot(store).taken_down)
+    return {Path(record.uri).name for record in records}
 
 
-def test_a_run_that_is_overtaken_by_it_leaves_nothing(
+def test_a_run_that_is_overtaken_by_a_takedown_leaves_nothing(
     store: Store, dataset: Path, songs: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalogue = folder / "music" / "songs"
@@ -268,7 +271,7 @@ def test_a_run_that_is_overtaken_by_it_leaves_nothing(
     def rival() -> None:
         takedown(store, [str(songs / "1.wav")])
 
-    overtaken(melmill.pipelines.extract, monkeypatch, rival)
+    overtake(melmill.pipelines.extract, monkeypatch, rival)
     with pytest.raises(ConflictError):
         refresh_here(catalogue, dataset, "catalogue.content_hashes=false")
     assert mentions_of(dataset, uri, str(songs / "1.wav")) == []
@@ -278,7 +281,7 @@ def test_a_run_that_is_overtaken_by_it_leaves_nothing(
 
 
 def assert_gone(store: Store, dataset: Path, uri: str) -> None:
-    """The takedown, begun again, leaves no word of it, and gc no file that nobody needs."""
+    """Assert that a repeated takedown leaves no mention of `uri`, and gc only needed files."""
     takedown(store, [uri])
     assert mentions_of(dataset, uri) == []
     collect(store, NOW)
@@ -314,15 +317,15 @@ def test_killed_at_a_removal(store: Store, dataset: Path, songs: Path, removal: 
 def test_gc_killed_at_a_removal(store: Store, dataset: Path, songs: Path, removal: int) -> None:
     with killed_at_removal(removal):
         collect(store, NOW)
-    for one in history(store):
-        if one["kept"]:
-            rows_of(dataset, one["version"])
+    for entry in history(store):
+        if entry["kept"]:
+            rows_of(dataset, entry["version"])
     assert_gone(store, dataset, str(songs / "1.wav"))
 
 
 @pytest.fixture
 def rewritten(store: Store, dataset: Path, songs: Path) -> Store:
-    """A takedown has written shards anew that only an earlier version has."""
+    """Return a store in which a takedown has rewritten shards that only an earlier version has."""
     for name in ("0.wav", "2.wav", "copy.wav"):
         write_song(songs / name, 77, 1.1)
     refresh_here(songs, dataset)
@@ -343,7 +346,7 @@ def test_gc_removes_what_a_takedown_wrote_for_an_earlier_version(
 
 
 @pytest.mark.parametrize("removal", range(0, 12, 3))
-def test_gc_that_was_killed_removes_it_when_it_is_run_again(
+def test_gc_that_was_killed_removes_those_shards_when_it_is_run_again(
     rewritten: Store, dataset: Path, removal: int
 ) -> None:
     with killed_at_removal(removal):
@@ -351,15 +354,15 @@ def test_gc_that_was_killed_removes_it_when_it_is_run_again(
     assert_only_what_is_needed(rewritten, dataset)
 
 
-# All of them
+# All recordings
 
 
 def test_an_empty_dataset_is_a_dataset(store: Store, dataset: Path, songs: Path) -> None:
     columns, shape = Dataset(dataset).columns, Dataset(dataset).shape
-    made = takedown(store, [str(songs / f"{number}.wav") for number in range(3)])
-    assert (len(made.erased), made.versions, rows_of(dataset)) == (4, [0, 1], {})
+    taken_down = takedown(store, [str(songs / f"{number}.wav") for number in range(3)])
+    assert (len(taken_down.erased), taken_down.versions, rows_of(dataset)) == (4, [0, 1], {})
     assert is_whole(store)
-    assert [one["rows"] for one in history(store)] == [0, 0, 0]
+    assert [entry["rows"] for entry in history(store)] == [0, 0, 0]
     empty = Dataset(dataset)
     assert (empty.columns, empty.shape, empty.rows) == (columns, shape, {})
     assert empty.as_arrow().count_rows() == 0
@@ -382,11 +385,11 @@ def test_an_empty_dataset_is_filled_again(store: Store, dataset: Path, songs: Pa
     assert is_whole(store)
 
 
-# What it is called
+# Names of a recording
 
 
 @pytest.mark.parametrize("form", ["absolute", "url", "relative", "id", "dotted"])
-def test_a_recording_may_be_named_as_it_is_at_hand(store: Store, songs: Path, form: str) -> None:
+def test_a_recording_may_be_named_in_several_ways(store: Store, songs: Path, form: str) -> None:
     name = {
         "absolute": str(songs / "1.wav"),
         "url": f"file://{songs}/1.wav",
@@ -397,8 +400,8 @@ def test_a_recording_may_be_named_as_it_is_at_hand(store: Store, songs: Path, fo
     assert erased_by(takedown(store, [name])) == {"1.wav"}
 
 
-def erased_by(made: Takedown) -> set[str]:
-    return {Path(one.uri).name for one in made.erased}
+def erased_by(taken_down: Takedown) -> set[str]:
+    return {Path(record.uri).name for record in taken_down.erased}
 
 
 def test_a_name_that_is_not_known_is_refused_with_close_ones(store: Store, dataset: Path) -> None:
@@ -410,32 +413,32 @@ def test_a_name_that_is_not_known_is_refused_with_close_ones(store: Store, datas
     assert files_of(dataset) == before
 
 
-# What it cannot reach
+# Exports and other edge cases
 
 
-def test_exports_that_hold_it_are_named(store: Store, dataset: Path, songs: Path) -> None:
+def test_exports_that_hold_a_recording_are_named(store: Store, dataset: Path, songs: Path) -> None:
     output = dataset.parent / "view"
     job = ExportJob(store, "", Store(str(output)), "numpy", "songs")
     export(job, here())
     shutil.rmtree(output)
     export(job, here())
     assert len(list(read_export_records(store))) == 1
-    made = takedown(store, ["1.wav"])
-    assert f"  {output} (numpy, version 1)" in takedown_text("set", made).splitlines()
-    assert takedown_json("set", made)["exports"][0]["output"] == str(output)
-    assert [(one.output, one.format, one.version) for one in made.exports] == [
+    taken_down = takedown(store, ["1.wav"])
+    assert f"  {output} (numpy, version 1)" in takedown_text("set", taken_down).splitlines()
+    assert takedown_json("set", taken_down)["exports"][0]["output"] == str(output)
+    assert [(record.output, record.format, record.version) for record in taken_down.exports] == [
         (str(output), "numpy", 1)
     ]
-    # Named once more by whoever asks again; not by what was never in it.
+    # A repeated takedown names the export again.
     assert len(takedown(store, ["1.wav"]).exports) == 1
     write_song(songs / "late.wav", 60)
     refresh_here(songs, dataset)
     (songs / "late.wav").unlink()
     export(ExportJob(store, "", Store(str(output) + "2"), "numpy", "songs"), here())
-    assert {one.output for one in takedown(store, ["late.wav"]).exports} >= {f"{output}2"}
+    assert {record.output for record in takedown(store, ["late.wav"]).exports} >= {f"{output}2"}
 
 
-def test_an_export_of_a_dataset_that_cannot_be_told_warns(
+def test_an_export_that_cannot_be_recorded_warns(
     store: Store, dataset: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (dataset / "runs").write_text("not a folder")
@@ -445,19 +448,19 @@ def test_an_export_of_a_dataset_that_cannot_be_told_warns(
 
 
 def test_a_list_has_one_name_however_it_is_ordered(store: Store) -> None:
-    """It was announced under another name than it was written under."""
+    """Once, a list was announced under one name and written under another name."""
     from melmill.transforms.catalogue.taken_down import TakenDown, taken_down_name, write_taken_down
 
-    listed = [TakenDown(f"{i}", f"/songs/{9 - i}.wav", "2026-11-25T00:00:00") for i in range(3)]
-    assert taken_down_name(listed) == taken_down_name(listed[::-1])
-    assert write_taken_down(store, listed) == taken_down_name(listed[::-1])
+    records = [TakenDown(f"{i}", f"/songs/{9 - i}.wav", "2026-11-25T00:00:00") for i in range(3)]
+    assert taken_down_name(records) == taken_down_name(records[::-1])
+    assert write_taken_down(store, records) == taken_down_name(records[::-1])
 
 
 def test_nothing_to_read_is_no_reason_to_fail(store: Store, dataset: Path, songs: Path) -> None:
-    """The closing text of an extraction shows how a split is read, and there was none."""
+    """The closing text of an extraction shows how to read a split, but here is no split."""
     from melmill.pipelines.cli.pipeline_texts import extraction_text
 
     takedown(store, sorted(uris_of(dataset)))
-    made = extract_here(songs, dataset, *FEW, TWINS, "catalogue.content_hashes=true")
-    assert not made.totals.rows
-    assert "Nothing to do" in extraction_text(str(dataset), made)
+    result = extract_here(songs, dataset, *FEW, TWINS, "catalogue.content_hashes=true")
+    assert not result.totals.rows
+    assert "Nothing to do" in extraction_text(str(dataset), result)

@@ -1,4 +1,4 @@
-"""Snapshots over time: listed, compared, gone back to, thinned out, erased from."""
+"""Snapshots over time: history, diff, rollback, checkout, gc, compact and takedown."""
 
 from __future__ import annotations
 
@@ -55,8 +55,12 @@ TWINS = "output.formats=[parquet,tfrecord]"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three versions: six songs; one more, one less, one changed; six times a second more."""
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with songs and a dataset of three versions.
+
+    Version 0 has six songs. For version 1, a song is added, a song is removed and a song is
+    changed. Version 2 has the songs of version 1 with five mel bands.
+    """
     folder = tmp_path_factory.mktemp("versions")
     songs = write_songs(folder / "songs")
     extract_here(songs, folder / "set", *SMALL, TWINS)
@@ -69,10 +73,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    """A copy; the songs lie where they lay, since the index says where."""
-    shutil.copytree(made / "set", tmp_path / "set")
-    shutil.copytree(made / "songs", tmp_path / "songs", copy_function=shutil.copy2)
+def folder(original: Path, tmp_path: Path) -> Path:
+    """Return a copy of the folder. The index still has the URIs of the original songs."""
+    shutil.copytree(original / "set", tmp_path / "set")
+    shutil.copytree(original / "songs", tmp_path / "songs", copy_function=shutil.copy2)
     return tmp_path
 
 
@@ -81,7 +85,7 @@ def store(folder: Path) -> Store:
     return Store(str(folder / "set"))
 
 
-def whole(store: Store) -> bool:
+def is_whole(store: Store) -> bool:
     return validate(store, 1, lambda number: None) == []
 
 
@@ -89,26 +93,28 @@ def whole(store: Store) -> bool:
 
 
 def test_the_history_tells_what_was_done(store: Store) -> None:
-    told = [(one["version"], one["operation"], one["recordings"]) for one in history(store)]
-    assert told == [(2, "refresh", 6), (1, "refresh", 6), (0, "extract", 6)]
-    assert [one["dataset_version"] for one in history(store)] == [2, 1, 1]
-    assert all(one["kept"] for one in history(store))
+    entries = [
+        (entry["version"], entry["operation"], entry["recordings"]) for entry in history(store)
+    ]
+    assert entries == [(2, "refresh", 6), (1, "refresh", 6), (0, "extract", 6)]
+    assert [entry["dataset_version"] for entry in history(store)] == [2, 1, 1]
+    assert all(entry["kept"] for entry in history(store))
 
 
-def test_the_difference_names_recordings_and_counts_rows(store: Store, made: Path) -> None:
-    changes = {Path(one.uri).name: one for one in compare(store, 0, 1)}
-    assert {name: one.kind for name, one in changes.items()} == {
+def test_the_difference_names_recordings_and_counts_rows(store: Store, original: Path) -> None:
+    changes = {Path(change.uri).name: change for change in compare(store, 0, 1)}
+    assert {name: change.kind for name, change in changes.items()} == {
         "new.wav": "added",
         "1.wav": "changed",
         "2.wav": "removed",
     }
     assert (changes["2.wav"].rows_before, changes["2.wav"].rows_after) == (8, 0)
-    counted = count_changes(compare(store, 0, 1))
-    assert counted["recordings"] == {"added": 1, "changed": 1, "removed": 1}
-    assert counted["rows"] == {"added": 8, "changed": 8, "removed": 8}
+    counts = count_changes(compare(store, 0, 1))
+    assert counts["recordings"] == {"added": 1, "changed": 1, "removed": 1}
+    assert counts["rows"] == {"added": 8, "changed": 8, "removed": 8}
     assert count_changes(compare(store, 1, 0))["recordings"]["added"] == 1
     assert list(compare(store, 1, 1)) == []
-    assert {one.kind for one in compare(store, 1, 2)} == {"changed"}
+    assert {change.kind for change in compare(store, 1, 2)} == {"changed"}
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (2, 3)])
@@ -116,26 +122,31 @@ def test_indexes_that_are_divided_differently_are_compared(
     tmp_path: Path, before: int, after: int
 ) -> None:
     store = Store(str(tmp_path))
-    names = [digest(str(number)) for number in range(40)]
-    for index, parts, kept in (("a", before, names[:30]), ("b", after, names[10:])):
+    all_ids = [digest(str(number)) for number in range(40)]
+    for index, parts, ids in (("a", before, all_ids[:30]), ("b", after, all_ids[10:])):
         for part in range(parts):
             rows = [
-                {"recording_id": name, "uri": name, "status": "ok", "rows": 1}
-                for name in kept
-                if bucket(name, parts) == part
+                {"recording_id": recording_id, "uri": recording_id, "status": "ok", "rows": 1}
+                for recording_id in ids
+                if bucket(recording_id, parts) == part
             ]
             write_part(store, index, "recordings", part, rows)
-    sides = [Snapshot(0, index, {}, "", "", parts=n) for index, n in (("a", before), ("b", after))]
-    found = [
-        (change.kind, change.uri)
-        for one, other in _aligned(store, *sides)
-        for change in _compare_parts(one, other)
+    sides = [
+        Snapshot(0, index, {}, "", "", parts=parts)
+        for index, parts in (("a", before), ("b", after))
     ]
-    expected = [("removed", name) for name in names[:10]] + [("added", name) for name in names[30:]]
-    assert sorted(found) == sorted(expected)
+    changes = [
+        (change.kind, change.uri)
+        for old_part, new_part in _aligned(store, *sides)
+        for change in _compare_parts(old_part, new_part)
+    ]
+    expected = [("removed", recording_id) for recording_id in all_ids[:10]] + [
+        ("added", recording_id) for recording_id in all_ids[30:]
+    ]
+    assert sorted(changes) == sorted(expected)
 
 
-def test_versions_that_are_not_there_are_named(store: Store) -> None:
+def test_versions_that_are_missing_are_named(store: Store) -> None:
     for version in (3, 99):
         with pytest.raises(DatasetError, match=f"version {version} is not in its.*kept: 2, 1, 0"):
             list(compare(store, version, 0))
@@ -145,12 +156,14 @@ def test_versions_that_are_not_there_are_named(store: Store) -> None:
 
 
 @pytest.mark.parametrize("version", [0, 1])
-def test_a_rollback_holds_what_was_held(store: Store, folder: Path, version: int) -> None:
-    wanted = rows_of(folder / "set", version)
+def test_a_rollback_restores_the_rows_of_its_version(
+    store: Store, folder: Path, version: int
+) -> None:
+    expected = rows_of(folder / "set", version)
     snapshot = rollback(store, version).snapshot
     assert (snapshot.version, snapshot.operation) == (3, "rollback")
-    assert rows_of(folder / "set") == wanted
-    assert whole(store)
+    assert rows_of(folder / "set") == expected
+    assert is_whole(store)
 
 
 def test_a_rollback_to_the_current_version_does_nothing(store: Store) -> None:
@@ -163,19 +176,21 @@ def test_a_rollback_is_refreshed_again(store: Store, folder: Path) -> None:
     assert_as_fresh(folder / "songs", folder / "set", folder / "fresh", *SMALL)
 
 
-def test_a_rollback_to_what_lacks_a_shard_is_refused(store: Store, folder: Path) -> None:
-    old = {path for path, _ in _files(folder / "set", 0)} - {
-        p for p, _ in _files(folder / "set", 2)
+def test_a_rollback_to_a_version_that_lacks_a_shard_is_refused(store: Store, folder: Path) -> None:
+    old_files = {path for path, _ in _files(folder / "set", 0)} - {
+        path for path, _ in _files(folder / "set", 2)
     }
-    (folder / "set" / min(old)).unlink()
-    with pytest.raises(DatasetError, match=f"shard {min(old)} is missing"):
+    (folder / "set" / min(old_files)).unlink()
+    with pytest.raises(DatasetError, match=f"shard {min(old_files)} is missing"):
         rollback(store, 0)
     assert DeltaTable(folder / "set").version() == 2
 
 
 def _files(dataset: Path, version: int) -> list[tuple[str, int]]:
     actions = DeltaTable(dataset, version=version).get_add_actions(flatten=True)
-    return list(zip(*(actions.column(n).to_pylist() for n in ("path", "size_bytes")), strict=True))
+    return list(
+        zip(*(actions.column(name).to_pylist() for name in ("path", "size_bytes")), strict=True)
+    )
 
 
 def test_a_checkout_is_read_by_datasets(store: Store, folder: Path) -> None:
@@ -186,7 +201,10 @@ def test_a_checkout_is_read_by_datasets(store: Store, folder: Path) -> None:
     assert ids == {key[:2] for key in rows_of(folder / "set", 0)}
     files = json.loads((folder / "old" / "files.json").read_text())
     assert all(
-        Path(name).is_file() for form in files.values() for one in form.values() for name in one
+        Path(name).is_file()
+        for splits in files.values()
+        for names in splits.values()
+        for name in names
     )
     with pytest.raises(DatasetError, match="is not empty"):
         checkout(store, 1, folder / "old")
@@ -200,19 +218,19 @@ def past(version: int, day: float) -> Past:
     return Past(snapshot, round(day * DAY_MS), kept=True)
 
 
-def test_what_is_kept_is_the_latest_and_what_was_current_lately() -> None:
-    days = [past(3, 30), past(2, 29), past(1, 20), past(0, 0)]
+def test_the_latest_and_the_recently_current_versions_are_kept() -> None:
+    entries = [past(3, 30), past(2, 29), past(1, 20), past(0, 0)]
 
-    def kept(**asked: float) -> list[int]:
-        retention = RetentionConfig(**{"keep_snapshots": 1, "grace_hours": 0, **asked})  # type: ignore[arg-type]
-        return [one.snapshot.version for one in choose(days, retention, 31 * DAY_MS)]
+    def kept_versions(**settings: float) -> list[int]:
+        retention = RetentionConfig(**{"keep_snapshots": 1, "grace_hours": 0, **settings})  # type: ignore[arg-type]
+        return [entry.snapshot.version for entry in choose(entries, retention, 31 * DAY_MS)]
 
-    assert kept() == [3]
-    assert kept(keep_snapshots=2) == [3, 2]
+    assert kept_versions() == [3]
+    assert kept_versions(keep_snapshots=2) == [3, 2]
     # Version 1 was current until day 29, version 0 until day 20.
-    assert kept(keep_days=3) == [3, 2, 1]
-    assert kept(keep_days=12) == [3, 2, 1, 0]
-    assert kept(grace_hours=24 * 3) == [3, 2, 1]
+    assert kept_versions(keep_days=3) == [3, 2, 1]
+    assert kept_versions(keep_days=12) == [3, 2, 1, 0]
+    assert kept_versions(grace_hours=24 * 3) == [3, 2, 1]
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
@@ -222,14 +240,14 @@ def test_gc_keeps_what_it_is_told_to(store: Store, folder: Path, keep: int) -> N
     assert collected.kept == list(range(3 - keep, 3))
     for version in collected.kept:
         assert rows_of(folder / "set", version) == before[version]
-    assert [one["kept"] for one in history(store)] == [True] * keep + [False] * (3 - keep)
+    assert [entry["kept"] for entry in history(store)] == [True] * keep + [False] * (3 - keep)
     if keep < 3:
         with pytest.raises(DatasetError, match=r"version 0 is no longer kept; kept: 2"):
             rollback(store, 0)
     # Delta's own vacuum finds nothing more to remove.
     vacuum = DeltaTable(folder / "set").vacuum
-    left = vacuum(0, enforce_retention_duration=False, keep_versions=collected.kept)
-    assert [name for name in left if (folder / "set" / name).exists()] == []
+    garbage = vacuum(0, enforce_retention_duration=False, keep_versions=collected.kept)
+    assert [name for name in garbage if (folder / "set" / name).exists()] == []
 
 
 def test_gc_removes_orphans_twins_indexes_and_staging(store: Store, folder: Path) -> None:
@@ -237,8 +255,8 @@ def test_gc_removes_orphans_twins_indexes_and_staging(store: Store, folder: Path
     twins = [f"split=train/part-{shard}.parquet", f"tfrecord/train/part-{shard}.tfrecord"]
     leave_behind(folder / "set", *twins, f"index/{index}/recordings-00000.parquet")
     leave_behind(folder / "set", f"staging/{run}/started", f"staging/{run}/scratch/{'d' * 32}")
-    for name, made in ((shard, {"shard": shard, "files": twins}), (index, {"index": index})):
-        store.put(f"staging/{run}/made/{name}.json", json.dumps(made).encode())
+    for name, content in ((shard, {"shard": shard, "files": twins}), (index, {"index": index})):
+        store.put(f"staging/{run}/made/{name}.json", json.dumps(content).encode())
     collect(store, RetentionConfig(keep_snapshots=1, grace_hours=0))
     assert files_of(folder / "set") - needed_files(folder / "set") == SIDE_FILES
     assert not (folder / "set" / "staging").exists()
@@ -256,7 +274,7 @@ def test_gc_and_takedown_leave_the_users_files(store: Store, folder: Path) -> No
         *("staging/0123456789abcdef/my.json", "split=train/b.wav", "tfrecord/train/c.tfrecord"),
         *(f"index/{require_snapshot(store).index}/d.wav", f"index/{'e' * 32}/f.wav"),
         *("runs/mine.json", "taken_down/mine.jsonl", "split=mine/part-1.parquet"),
-        # Their names are like ours, and no record of ours knows them.
+        # These names look like the names of our files, but none of our records has them.
         *(f"index/{'0' * 32}/shards-00000.parquet", f"tfrecord/x/part-{'0' * 32}.tfrecord"),
     ]
     leave_behind(folder / "set", *mine)
@@ -268,7 +286,7 @@ def test_gc_and_takedown_leave_the_users_files(store: Store, folder: Path) -> No
     assert (folder / "set" / "index" / "empty").is_dir()
 
 
-def test_gc_leaves_the_young(store: Store, folder: Path) -> None:
+def test_gc_leaves_young_files(store: Store, folder: Path) -> None:
     before = files_of(folder / "set")
     collected = collect(store, RetentionConfig(keep_snapshots=1, grace_hours=1))
     assert (collected.files, collected.kept) == ([], [0, 1, 2])
@@ -283,23 +301,23 @@ def test_a_clock_that_goes_backwards_keeps_more(store: Store, folder: Path) -> N
 
 
 def test_gc_leaves_what_a_running_run_has_finished(store: Store, folder: Path) -> None:
-    # An interrupted run of long ago that was begun again just now.
+    # A run was interrupted long ago, and has just begun again.
     (folder / "songs" / "7.wav").write_bytes((folder / "songs" / "3.wav").read_bytes())
     _interrupted_refresh(folder)
-    made = files_of(folder / "set")
+    before = files_of(folder / "set")
     soon = time.time_ns() // 1_000_000 + 3_600_000
     _age(folder / "set", 10)
     (staging,) = (folder / "set" / "staging").iterdir()
     next((staging / "attempts").iterdir()).touch()
     collect(store, RetentionConfig(keep_snapshots=3, grace_hours=24), now_ms=soon)
-    assert files_of(folder / "set") == made
+    assert files_of(folder / "set") == before
     _age(folder / "set", 10)
     collect(store, RetentionConfig(keep_snapshots=3, grace_hours=24), now_ms=soon)
-    assert len(files_of(folder / "set")) < len(made)
+    assert len(files_of(folder / "set")) < len(before)
     assert not (folder / "set" / "staging").exists()
 
 
-def test_gc_stops_where_a_run_of_long_ago_goes_on_meanwhile(
+def test_gc_stops_if_an_old_run_continues_meanwhile(
     store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "songs" / "7.wav").write_bytes((folder / "songs" / "3.wav").read_bytes())
@@ -318,9 +336,9 @@ def test_gc_stops_where_a_run_of_long_ago_goes_on_meanwhile(
         collect(store, retention, now_ms=soon)
     monkeypatch.undo()
     assert collect(store, retention, now_ms=soon).files == []
-    made = refresh_here(folder / "songs", folder / "set")
-    assert made.committed
-    assert "shards_written" not in made.metrics.counters
+    result = refresh_here(folder / "songs", folder / "set")
+    assert result.committed
+    assert "shards_written" not in result.metrics.counters
 
 
 def test_gc_is_not_stopped_by_what_a_running_run_writes(
@@ -351,16 +369,16 @@ def _fail(*_: object, **__: object) -> None:
 
 
 def _age(folder: Path, days: float) -> None:
-    then = time.time() - 86_400 * days
+    modified = time.time() - 86_400 * days
     for path in folder.rglob("*"):
-        os.utime(path, (then, then))
+        os.utime(path, (modified, modified))
 
 
 def test_a_dry_run_removes_nothing(store: Store, folder: Path) -> None:
     before = files_of(folder / "set")
-    would = collect(store, RetentionConfig(keep_snapshots=1, grace_hours=0), dry_run=True)
+    expected = collect(store, RetentionConfig(keep_snapshots=1, grace_hours=0), dry_run=True)
     assert files_of(folder / "set") == before
-    assert would == collect(store, RetentionConfig(keep_snapshots=1, grace_hours=0))
+    assert expected == collect(store, RetentionConfig(keep_snapshots=1, grace_hours=0))
 
 
 # compact
@@ -369,11 +387,11 @@ def test_a_dry_run_removes_nothing(store: Store, folder: Path) -> None:
 def test_a_compaction_keeps_every_row(store: Store, folder: Path) -> None:
     refresh_here(folder / "songs", folder / "set")
     before = rows_of(folder / "set")
-    made = compact(store, here())
-    assert made.committed
-    assert made.shards < made.merged
+    result = compact(store, here())
+    assert result.committed
+    assert result.shards < result.merged
     assert rows_of(folder / "set") == before
-    assert whole(store)
+    assert is_whole(store)
     assert count_changes(compare(store, 3, 4))["recordings"] == dict.fromkeys(
         ("added", "changed", "removed"), 0
     )
@@ -381,14 +399,14 @@ def test_a_compaction_keeps_every_row(store: Store, folder: Path) -> None:
     assert not refresh_here(folder / "songs", folder / "set").committed
 
 
-def test_a_merged_shard_is_in_the_order_of_one_that_was_made_whole(tmp_path: Path) -> None:
+def test_a_merged_shard_has_the_order_of_a_shard_that_was_written_whole(tmp_path: Path) -> None:
     songs = write_songs(tmp_path / "songs", 8)
-    one = ("split.fractions={train: 1.0}", "output.order_seed=3", "output.row_group_rows=128")
-    extract_here(songs, tmp_path / "many", *SMALL, *one, "output.min_shards=5")
-    extract_here(songs, tmp_path / "whole", *SMALL, *one, "output.min_shards=1")
+    settings = ("split.fractions={train: 1.0}", "output.order_seed=3", "output.row_group_rows=128")
+    extract_here(songs, tmp_path / "many", *SMALL, *settings, "output.min_shards=5")
+    extract_here(songs, tmp_path / "whole", *SMALL, *settings, "output.min_shards=1")
     compact(Store(str(tmp_path / "many")), here())
-    (merged,), (made,) = _current(tmp_path / "many"), _current(tmp_path / "whole")
-    assert _order(merged) == _order(made)
+    (merged_shard,), (whole_shard,) = _current(tmp_path / "many"), _current(tmp_path / "whole")
+    assert _order(merged_shard) == _order(whole_shard)
 
 
 def _current(dataset: Path) -> list[Path]:
@@ -405,7 +423,7 @@ def _order(path: Path) -> list[str]:
     st.integers(50, 200),
     st.integers(1, 1000),
 )
-def test_merges_are_of_small_shards_and_no_larger_than_aimed_at(
+def test_merges_are_of_small_shards_and_not_larger_than_the_target(
     sizes: list[tuple[int, int]], target: int, open_rows: int
 ) -> None:
     shards = {f"{i}": ShardSize(f"{i}", "train", *size) for i, size in enumerate(sizes)}
@@ -424,14 +442,14 @@ def test_merges_are_of_small_shards_and_no_larger_than_aimed_at(
 
 def test_a_takedown_erases_from_every_kept_snapshot(store: Store, folder: Path) -> None:
     uri = next(name for name in statuses_of(folder / "set") if name.endswith("/3.wav"))
-    expected = {v: _without(rows_of(folder / "set", v), uri) for v in range(3)}
-    made = takedown(store, [uri])
-    assert (made.snapshot.version, made.versions) == (3, [0, 1, 2])
+    expected = {version: _without(rows_of(folder / "set", version), uri) for version in range(3)}
+    result = takedown(store, [uri])
+    assert (result.snapshot.version, result.versions) == (3, [0, 1, 2])
     assert rows_of(folder / "set") == expected[2]
-    assert whole(store)
+    assert is_whole(store)
     assert _mentions(folder / "set", uri) == []
-    told = history(store)
-    assert [one["recordings"] for one in told] == [5, 5, 5, 5]
+    entries = history(store)
+    assert [entry["recordings"] for entry in entries] == [5, 5, 5, 5]
     for version in range(2):
         rollback(store, version)
         assert rows_of(folder / "set") == expected[version]
@@ -444,16 +462,16 @@ def _without(rows: dict[tuple, tuple], uri: str) -> dict[tuple, tuple]:  # type:
 
 
 def _mentions(dataset: Path, uri: str) -> list[str]:
-    """Files that have a row of a recording, or a word of it, but for the record of it."""
-    found = []
+    """Return the names of Parquet and TFRecord files that mention the recording."""
+    names = []
     for path in dataset.rglob("*"):
         if path.suffix == ".parquet":
             table = pq.read_table(path, partitioning=None)
             if "uri" in table.column_names and uri in table["uri"].to_pylist():
-                found.append(path.name)
+                names.append(path.name)
         elif path.suffix == ".tfrecord" and uri.encode() in path.read_bytes():
-            found.append(path.name)
-    return found
+            names.append(path.name)
+    return names
 
 
 def test_what_was_taken_down_does_not_come_back(store: Store, folder: Path) -> None:
@@ -476,8 +494,8 @@ def test_an_interrupted_takedown_is_finished(
         with pytest.raises(RuntimeError):
             takedown(store, [uri])
     assert _mentions(folder / "set", uri) != []
-    made = takedown(store, [uri])
-    assert len(made.files) > 0
+    result = takedown(store, [uri])
+    assert len(result.files) > 0
     assert _mentions(folder / "set", uri) == []
 
 
@@ -497,7 +515,7 @@ def test_orphans_are_erased_too(store: Store, folder: Path) -> None:
     assert _mentions(folder / "set", uri) == []
 
 
-def test_an_interrupted_takedown_is_finished_by_one_of_another(
+def test_an_interrupted_takedown_is_finished_by_a_takedown_of_another_recording(
     store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = sorted(statuses_of(folder / "set"))[:2]
@@ -517,14 +535,18 @@ def test_indexes_that_were_never_committed_are_erased_too(store: Store, folder: 
     assert _mentions(folder / "set", uri) == []
 
 
-@pytest.mark.parametrize("work", [compact, collect, takedown], ids=lambda work: work.__name__)
-def test_the_card_is_mended_by_what_comes_next(store: Store, folder: Path, work: object) -> None:
+@pytest.mark.parametrize(
+    "command", [compact, collect, takedown], ids=lambda command: command.__name__
+)
+def test_the_card_is_repaired_by_the_next_command(
+    store: Store, folder: Path, command: object
+) -> None:
     compact(store, here())
     card = (folder / "set" / "README.md").read_text()
     (folder / "set" / "README.md").write_text("of some snapshot before")
-    if work is compact:
+    if command is compact:
         compact(store, here())
-    elif work is collect:
+    elif command is collect:
         collect(store, RetentionConfig(keep_snapshots=1, grace_hours=0))
     else:
         takedown(store, [min(statuses_of(folder / "set"))])
@@ -538,13 +560,13 @@ def test_gc_says_what_it_cannot_remove(store: Store, monkeypatch: pytest.MonkeyP
         collect(store, RetentionConfig(keep_snapshots=1, grace_hours=0))
 
 
-# The commands
+# Commands
 
 
-def test_the_commands_say_it(folder: Path) -> None:
+def test_the_commands_print_results(folder: Path) -> None:
     dataset = folder / "set"
-    told = melmill_json("history", dataset)["snapshots"]
-    assert [one["version"] for one in told] == [2, 1, 0]
+    snapshots = melmill_json("history", dataset)["snapshots"]
+    assert [snapshot["version"] for snapshot in snapshots] == [2, 1, 0]
     assert "refresh" in melmill("history", dataset).stdout
     assert melmill_json("diff", dataset, "0", "1")["recordings"]["added"] == 1
     listed = melmill("diff", dataset, "0", "1", "--list").stdout.splitlines()
@@ -552,10 +574,10 @@ def test_the_commands_say_it(folder: Path) -> None:
     assert "holds what version 0 held" in melmill("rollback", dataset, "0").stdout
     assert melmill_json("compact", dataset)["committed"]
     assert "load_dataset" in melmill("checkout", dataset, "0", folder / "old").stdout
-    would = melmill_json("gc", dataset, "--keep", "1", "--grace-hours", "0", "--dry-run")
-    assert would["expired"] == [0, 1, 2, 3]
+    dry_run = melmill_json("gc", dataset, "--keep", "1", "--grace-hours", "0", "--dry-run")
+    assert dry_run["expired"] == [0, 1, 2, 3]
     assert "kept: versions 4" in melmill("gc", dataset, "--keep=1", "--grace-hours=0").stdout
     uri = min(statuses_of(dataset))
     assert melmill_json("takedown", dataset, uri, "--yes")["erased"][0]["uri"] == uri
-    wrong = melmill("rollback", dataset, "0")
-    assert (wrong.returncode, "is no longer kept" in wrong.stderr) == (2, True)
+    refused = melmill("rollback", dataset, "0")
+    assert (refused.returncode, "is no longer kept" in refused.stderr) == (2, True)

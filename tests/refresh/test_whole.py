@@ -1,4 +1,4 @@
-"""What a commit refuses: less, more, or other rows than were planned; and what it does not need."""
+"""A commit holds exactly the planned rows, or it is refused. Later runs repair stale files."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def faults(dataset: Path) -> list[str]:
     return validate(Store(str(dataset)), 1, lambda number: None)
 
 
-# Again
+# Runs that are repeated
 
 
-@pytest.mark.parametrize("again", [extract_here, refresh_here])
+@pytest.mark.parametrize("rerun", [extract_here, refresh_here])
 def test_a_recording_that_failed_for_a_while_comes_back_whole(
-    songs: Path, tmp_path: Path, again: Any, monkeypatch: pytest.MonkeyPatch
+    songs: Path, tmp_path: Path, rerun: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its shard was written over the live file, or it came back with a third of its rows."""
+    """Once, its shard overwrote the live file, or only a third of its rows came back."""
     from melmill.transforms.shards import writing as shards
 
     write_song(songs / "long.wav", 9, 6.0)
@@ -80,24 +80,24 @@ def test_a_recording_that_failed_for_a_while_comes_back_whole(
     assert statuses_of(dataset)[str(songs / "long.wav")] == ("failed", 0)
     before = {name: (dataset / name).read_bytes() for name in files_of(dataset) if "part-" in name}
     monkeypatch.undo()
-    assert again(songs, dataset, *SMALL, TWINS).committed
+    assert rerun(songs, dataset, *SMALL, TWINS).committed
     assert {name: (dataset / name).read_bytes() for name in before} == before
     assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL, TWINS)
     assert DeltaTable(dataset, version=0).to_pyarrow_table().num_rows
     assert faults(dataset) == []
 
 
-def test_what_the_message_of_a_partial_run_suggests_is_done(songs: Path, tmp_path: Path) -> None:
+def test_the_advice_in_the_message_of_a_partial_run_works(songs: Path, tmp_path: Path) -> None:
     away = tmp_path / "away.wav"
     table = tmp_path / "songs.csv"
     table.write_text("uri\n" + "".join(f"songs/{i}.wav\n" for i in range(4)))
     (songs / "2.wav").rename(away)
-    settings = [f"--set={one}" for one in SMALL]
+    settings = [f"--set={setting}" for setting in SMALL]
     first = melmill("extract", table, tmp_path / "set", *settings, "--quiet", "--workers=1")
     assert first.returncode == Exit.PARTIAL, first.stderr
     away.rename(songs / "2.wav")
-    again = melmill("extract", table, tmp_path / "set", *settings, "--quiet", "--workers=1")
-    assert again.returncode == Exit.SUCCESS, again.stderr
+    second = melmill("extract", table, tmp_path / "set", *settings, "--quiet", "--workers=1")
+    assert second.returncode == Exit.SUCCESS, second.stderr
     assert_as_fresh(table, tmp_path / "set", tmp_path / "fresh", *SMALL)
 
 
@@ -111,7 +111,7 @@ def test_an_overwriting_run_reuses_no_name(songs: Path, tmp_path: Path) -> None:
     assert len(rows_of(dataset, 0)) == len(rows_of(dataset))
 
 
-def test_overwriting_with_the_same_is_nothing_to_do(songs: Path, tmp_path: Path) -> None:
+def test_overwriting_with_the_same_rows_is_nothing_to_do(songs: Path, tmp_path: Path) -> None:
     extract_here(songs, tmp_path / "set", *SMALL)
     assert not extract_here(songs, tmp_path / "set", *SMALL, overwrite=True).committed
 
@@ -132,10 +132,10 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_a_commit_of_fewer_rows_than_recordings_have_is_refused(store: Store) -> None:
-    one = summary("one", rows=4)
-    lay_down(store, "x", one, summary("two", rows=3))
-    lay_down(store, "y", one)
-    # The index of both recordings' rows, and one shard alone.
+    first_shard = summary("one", rows=4)
+    lay_down(store, "x", first_shard, summary("two", rows=3))
+    lay_down(store, "y", first_shard)
+    # The index has the recordings of both shards, but lists only the first shard.
     (Path(store.root) / "index/x/shards-00000.parquet").write_bytes(
         store.read("index/y/shards-00000.parquet")
     )
@@ -148,10 +148,10 @@ def test_a_commit_of_fewer_rows_than_recordings_have_is_refused(store: Store) ->
 def test_a_file_of_another_size_than_the_index_says_is_not_committed(
     store: Store, size: int | None
 ) -> None:
-    one = summary("one")
-    lay_down(store, "x", one)
-    assert one.parquet is not None
-    path = Path(store.root) / one.parquet.name
+    shard = summary("one")
+    lay_down(store, "x", shard)
+    assert shard.parquet is not None
+    path = Path(store.root) / shard.parquet.name
     path.unlink()
     if size is not None:
         path.write_bytes(bytes(size))
@@ -160,13 +160,13 @@ def test_a_file_of_another_size_than_the_index_says_is_not_committed(
 
 
 @pytest.mark.parametrize("change", [{"rows": 3}, {"size_bytes": 999}])
-def test_a_file_that_is_in_the_log_otherwise_is_not_committed(
+def test_a_file_that_differs_from_the_log_is_not_committed(
     store: Store, change: dict[str, int]
 ) -> None:
-    one, two = summary("one"), summary("two")
-    lay_down(store, "x", one, two)
+    first, second = summary("one"), summary("two")
+    lay_down(store, "x", first, second)
     commit(store, snapshot(), SCHEMA)
-    lay_down(store, "y", two, _changed(one, **change))
+    lay_down(store, "y", second, _changed(first, **change))
     with pytest.raises(DatasetError, match="nothing was committed"):
         commit(store, snapshot("y", 0), SCHEMA)
     assert require_snapshot(store).index == "x"
@@ -174,8 +174,8 @@ def test_a_file_that_is_in_the_log_otherwise_is_not_committed(
 
 def _changed(shard: ShardSummary, **change: int) -> ShardSummary:
     if "rows" in change:
-        held = tuple(replace(entry, rows=change["rows"]) for entry in shard.recordings)
-        return replace(shard, rows=change["rows"], recordings=held)
+        recordings = tuple(replace(entry, rows=change["rows"]) for entry in shard.recordings)
+        return replace(shard, rows=change["rows"], recordings=recordings)
     assert shard.parquet is not None
     return replace(shard, parquet=replace(shard.parquet, **change))
 
@@ -188,14 +188,14 @@ def test_validate_counts_the_rows_of_each_recording(songs: Path, tmp_path: Path)
     store = Store(str(dataset))
     index = require_snapshot(store).index
     (shard,) = read_shards(store, index)
-    first, second, *others = shard.recordings
-    # As many rows in all, of other recordings.
+    first, second, *other_recordings = shard.recordings
+    # The total number of rows stays; a row moves from one recording to another.
     swapped = (replace(first, rows=first.rows - 1), replace(second, rows=second.rows + 1))
-    changed = replace(shard, recordings=(*swapped, *others))
+    changed = replace(shard, recordings=(*swapped, *other_recordings))
     write_part(store, index, "shards", 0, [shard_row(changed)])
-    found = "\n".join(faults(dataset))
-    assert f"recording {first.recording_id}" in found
-    assert f"recording {second.recording_id}" in found
+    text = "\n".join(faults(dataset))
+    assert f"recording {first.recording_id}" in text
+    assert f"recording {second.recording_id}" in text
 
 
 # Columns
@@ -210,15 +210,15 @@ def test_a_foreign_comment_costs_no_row(songs: Path, tmp_path: Path) -> None:
     dataset = tmp_path / "set"
     extract_here(songs, dataset, *SMALL, "output.min_shards=6")
     comment(dataset)
-    wanted = {k: v for k, v in rows_of(dataset).items() if "0.wav" not in str(v)}
+    expected = {key: row for key, row in rows_of(dataset).items() if "0.wav" not in str(row)}
     takedown(Store(str(dataset)), [str(songs / "0.wav")])
-    assert rows_of(dataset) == wanted
+    assert rows_of(dataset) == expected
     comment(dataset)
     assert compact(Store(str(dataset)), here()).committed
-    assert rows_of(dataset) == wanted
+    assert rows_of(dataset) == expected
     comment(dataset)
     rollback(Store(str(dataset)), 2)
-    assert rows_of(dataset) == wanted
+    assert rows_of(dataset) == expected
     assert faults(dataset) == []
     comment(dataset)
     assert not refresh_here(songs, dataset).committed
@@ -231,9 +231,9 @@ def test_a_column_that_another_tool_added_costs_no_row(songs: Path, tmp_path: Pa
     dataset = tmp_path / "set"
     extract_here(songs, dataset, *SMALL, "output.min_shards=6")
     DeltaTable(dataset).alter.add_columns([Field("mine", PrimitiveType("string"))])
-    kept = {key for key, row in rows_of(dataset).items() if "0.wav" not in str(row)}
+    expected_keys = {key for key, row in rows_of(dataset).items() if "0.wav" not in str(row)}
     takedown(Store(str(dataset)), [str(songs / "0.wav")])
-    assert rows_of(dataset).keys() == kept
+    assert rows_of(dataset).keys() == expected_keys
     assert faults(dataset) == []
 
 
@@ -254,7 +254,7 @@ def test_other_columns_keep_the_log_of_old_snapshots(songs: Path, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def twins(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Songs, and a dataset of them with TFRecord twins."""
+    """Return the folder of songs, and their dataset with TFRecord twins."""
     folder = tmp_path_factory.mktemp("twins")
     extract_here(write_songs(folder / "songs", 4), folder / "set", *SMALL, TWINS)
     return folder / "songs", folder / "set"
@@ -265,26 +265,26 @@ SIDE_FILES = ("README.md", "statistics.json", "tfrecord/files.json", "tfrecord/f
 
 @pytest.mark.parametrize("name", SIDE_FILES)
 @pytest.mark.parametrize("fault", ["missing", "of another version", "half"])
-def test_a_stale_side_file_is_found_and_mended(
+def test_a_stale_side_file_is_found_and_repaired(
     twins: tuple[Path, Path], tmp_path: Path, name: str, fault: str
 ) -> None:
     songs, dataset = twins[0], shutil.copytree(twins[1], tmp_path / "set")
-    wanted, path = (dataset / name).read_bytes(), dataset / name
+    intact, path = (dataset / name).read_bytes(), dataset / name
     if fault == "missing":
         path.unlink()
     elif fault == "half":
-        path.write_bytes(wanted[: len(wanted) // 3])
+        path.write_bytes(intact[: len(intact) // 3])
     else:
         index = require_snapshot(Store(str(dataset))).index.encode()
-        text = wanted.replace(index, b"0" * 32)
-        path.write_bytes(text if text != wanted else wanted.replace(b"peak_dbfs", b"peak_dbfz"))
-    assert [said.split(":")[0] for said in faults(dataset)] == [name]
+        text = intact.replace(index, b"0" * 32)
+        path.write_bytes(text if text != intact else intact.replace(b"peak_dbfs", b"peak_dbfz"))
+    assert [message.split(":")[0] for message in faults(dataset)] == [name]
     assert not refresh_here(songs, dataset).committed
-    assert path.read_bytes() == wanted
+    assert path.read_bytes() == intact
     assert faults(dataset) == []
 
 
-def test_a_run_killed_amid_its_side_files_leaves_them_to_the_next(
+def test_a_run_killed_amid_its_side_files_leaves_them_to_the_next_run(
     songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = tmp_path / "set"
@@ -306,7 +306,7 @@ def test_a_run_killed_amid_its_side_files_leaves_them_to_the_next(
         patch.setattr(Store, "put", put)
         with pytest.raises(KilledError):
             refresh_here(songs, dataset)
-    # The card, by which other tools find the files, comes last.
+    # The card is written last, because other tools find the files by it.
     assert "README.md" not in written
     store = Store(str(dataset))
     assert stale_files(store, require_snapshot(store), _schema(store))
@@ -320,7 +320,7 @@ def _schema(store: Store) -> RowSchema:
     return OpenSnapshot.current(store).schema
 
 
-# Folders
+# Foreign folders
 
 
 @pytest.mark.parametrize("name", ["README.md", "runs", "staging", "index", "split=train", ".git"])
@@ -340,29 +340,29 @@ def test_a_folder_that_we_did_not_make_is_refused(songs: Path, tmp_path: Path, n
     assert mine.read_text() == "mine"
 
 
-def test_an_interrupted_first_run_is_gone_on_with(
+def test_an_interrupted_first_run_is_continued(
     songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("the machine went down")
 
     with monkeypatch.context() as patch:
-        patch.setattr("melmill.transforms.index.joining.write_part", killed)
+        patch.setattr("melmill.transforms.index.joining.write_part", fail)
         with pytest.raises(RuntimeError):
             extract_here(songs, tmp_path / "set", *SMALL)
-    made = extract_here(songs, tmp_path / "set", *SMALL)
-    assert made.committed
-    assert "shards_written" not in made.metrics.counters
+    result = extract_here(songs, tmp_path / "set", *SMALL)
+    assert result.committed
+    assert "shards_written" not in result.metrics.counters
     assert files_of(tmp_path / "set") == needed_files(tmp_path / "set")
 
 
-# Two runs
+# Two runs at once
 
 
 def test_nothing_to_do_leaves_a_rivals_work_alone(
     songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A rival with the same command is at work on what is not there any more."""
+    """A rival with the same command works on a recording that is now missing."""
     import melmill.pipelines.extract
 
     dataset = tmp_path / "set"
@@ -393,7 +393,7 @@ def test_a_winner_is_not_disturbed_by_the_tidying_of_the_loser(
     real = melmill.pipelines.snapshots.open.write_card
 
     def write_card(store: Store, *arguments: Any) -> None:
-        # The loser has seen the commit by now, and removes the folder that both work in.
+        # The loser has seen the commit, and removes the folder in which both runs work.
         store.remove("staging")
         real(store, *arguments)
 
@@ -408,30 +408,30 @@ def test_an_overtaken_extraction_leaves_nothing(
 ) -> None:
     import melmill.pipelines.extract
 
-    dataset, other = tmp_path / "set", write_songs(tmp_path / "other", 3)
+    dataset, other_songs = tmp_path / "set", write_songs(tmp_path / "other", 3)
     real = melmill.pipelines.extract.require_outcome
 
     def require_outcome(job: Any) -> Any:
         monkeypatch.undo()
-        extract_here(other, dataset, *SMALL)
+        extract_here(other_songs, dataset, *SMALL)
         return real(job)
 
     monkeypatch.setattr(melmill.pipelines.extract, "require_outcome", require_outcome)
     with pytest.raises(DatasetError, match="another run committed version 0"):
         extract_here(songs, dataset, *SMALL)
     assert files_of(dataset) == needed_files(dataset)
-    assert_as_fresh(other, dataset, tmp_path / "fresh", *SMALL)
+    assert_as_fresh(other_songs, dataset, tmp_path / "fresh", *SMALL)
 
 
-def test_the_function_takes_a_dataset_up_where_it_is(songs: Path, tmp_path: Path) -> None:
+def test_the_function_continues_with_an_existing_dataset(songs: Path, tmp_path: Path) -> None:
     from tests.pipeline_runs import make_test_job
 
     job = make_test_job(songs, tmp_path / "set", *SMALL)
     recipe: dict[str, Any] = {"split": {}, "output": {}, "limits": {}}
     first = extract(job, recipe, here())
     assert first.difference["new"] == 4
-    again = extract(job, recipe, here())
-    assert (again.committed, again.difference["unchanged"]) == (False, 4)
+    second = extract(job, recipe, here())
+    assert (second.committed, second.difference["unchanged"]) == (False, 4)
 
 
 # Digests
@@ -443,10 +443,10 @@ def test_rows_that_were_changed_and_signed_again_are_found(songs: Path, tmp_path
     dataset = tmp_path / "set"
     extract_here(songs, dataset, *SMALL)
     recording_id = change_a_row(Store(str(dataset)))
-    # The log gives the size of the file; nothing else shows what was done.
-    found = [said for said in faults(dataset) if "Delta log" not in said]
-    assert len(found) == 1
-    assert f"of recording {recording_id}" in found[0]
+    # The change also shows in the file size in the Delta log, which is ignored here.
+    messages = [message for message in faults(dataset) if "Delta log" not in message]
+    assert len(messages) == 1
+    assert f"of recording {recording_id}" in messages[0]
 
 
 def test_rows_that_change_while_they_are_carried_over_are_not_committed(

@@ -1,4 +1,4 @@
-"""Shards made twice, half made, made of what fails, and made anew without a recording."""
+"""Shards that are written twice, interrupted, full of failures, or rewritten."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def songs(tmp_path: Path) -> Path:
 
 
 def write_long_song_with_a_broken_end(path: Path) -> Path:
-    """The header is right, so that the end's fault shows only where the end is decoded."""
-    whole = signals.encode(signals.song(12.0, RATE, 9), RATE, "flac")
-    cut = len(whole) * 9 // 10
-    path.write_bytes(whole[:cut] + np.random.default_rng(0).bytes(len(whole) - cut))
+    """Write a song with a correct header and an end that fails only when it is decoded."""
+    content = signals.encode(signals.song(12.0, RATE, 9), RATE, "flac")
+    cut = len(content) * 9 // 10
+    path.write_bytes(content[:cut] + np.random.default_rng(0).bytes(len(content) - cut))
     return path
 
 
@@ -75,7 +75,9 @@ def plan_all(job: ExtractJob, decoder: DecoderProcess) -> list[PlannedRecording]
     parts = catalogue_parts(job.catalogue)
     listed = [recording for part in parts for recording in list_part(job.catalogue, part)]
     probed = [probe_recording(recording, job, decoder) for recording in listed]
-    return [plan_recording(one, job.features, job.split, job.limits.max_seconds) for one in probed]
+    return [
+        plan_recording(song, job.features, job.split, job.limits.max_seconds) for song in probed
+    ]
 
 
 def plan_shards(job: ExtractJob, decoder: DecoderProcess, shards: int) -> list[ShardPlan]:
@@ -84,7 +86,7 @@ def plan_shards(job: ExtractJob, decoder: DecoderProcess, shards: int) -> list[S
 
 
 def rows_of(summary: ShardSummary, job: ExtractJob) -> list[tuple[object, ...]]:
-    """Every value of every row, in order; spectrograms as bytes."""
+    """Return every value of every row, in order, with spectrograms as bytes."""
     if summary.parquet is None:
         return []
     with job.store.open(summary.parquet.name) as file:
@@ -97,7 +99,7 @@ def _tuples(batch: RowBatch) -> Iterator[tuple[object, ...]]:
     return zip(*columns, mels, strict=True)
 
 
-def test_a_shard_made_twice_is_the_same_bytes(
+def test_a_shard_written_twice_has_the_same_bytes(
     songs: Path, tmp_path: Path, decoder: DecoderProcess
 ) -> None:
     summaries = []
@@ -124,15 +126,15 @@ def test_a_finished_shard_is_not_decoded_again(
     job = make_test_job(catalogue, tmp_path / "out", *OVERRIDES, f"audio.channels={channels}")
     (plan,) = plan_shards(job, decoder, 1)
     first = write_shard(plan, job, decoder, ignore)
-    no_decoder: DecoderProcess = None  # type: ignore[assignment] - none is to be asked
+    no_decoder: DecoderProcess = None  # type: ignore[assignment] - must not be used
     reported: list[int] = []
-    again = write_shard(plan, job, no_decoder, lambda outcome: reported.append(outcome.rows))
-    assert again == first
+    second = write_shard(plan, job, no_decoder, lambda outcome: reported.append(outcome.rows))
+    assert second == first
     assert sum(reported) == first.rows
 
 
 def test_a_decoder_process_needs_no_beam(songs: Path, tmp_path: Path) -> None:
-    """Importing it takes longer than most recordings."""
+    """Importing Beam takes longer than decoding most recordings."""
     job = make_test_job(songs, tmp_path / "out", *OVERRIDES, "catalogue.content_hashes=true")
     new_decoder = DecoderProcess(2**30)
     (plan,) = plan_shards(job, new_decoder, 1)
@@ -144,7 +146,7 @@ def test_a_decoder_process_needs_no_beam(songs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "cut", "twin missing", "no receipt"])
-def test_a_shard_that_is_not_whole_is_made_again(
+def test_a_shard_that_is_not_whole_is_written_again(
     damage: str, songs: Path, tmp_path: Path, decoder: DecoderProcess
 ) -> None:
     job = make_test_job(songs, tmp_path / "out", *OVERRIDES, BOTH)
@@ -167,7 +169,7 @@ def test_a_shard_that_is_not_whole_is_made_again(
     assert check_shard(first, store=job.store, features=job.features.canonical()) == []
 
 
-def test_a_failed_recording_costs_its_own_rows_alone(
+def test_a_failed_recording_costs_only_its_own_rows(
     songs: Path, tmp_path: Path, decoder: DecoderProcess
 ) -> None:
     job = make_test_job(songs, tmp_path / "out", *OVERRIDES)
@@ -221,7 +223,7 @@ def test_a_programming_error_in_the_decoder_leaves_no_file(
     job = make_test_job(songs, tmp_path / "out", *OVERRIDES)
     (plan,) = plan_shards(job, decoder, 1)
     span = plan.spans[1]
-    wrong = replace(span, origin_sample=None)  # type: ignore[arg-type] - that is the point
+    wrong = replace(span, origin_sample=None)  # type: ignore[arg-type] - wrong on purpose
     plan = replace(plan, spans=(plan.spans[0], wrong, plan.spans[2]))
     with pytest.raises(RuntimeError, match="in the decoder process"):
         write_shard(plan, job, decoder, ignore)
@@ -241,48 +243,68 @@ def test_a_full_disk_is_the_users_error_and_leaves_no_file(
     monkeypatch.setattr(Store, "publish", publish)
     with pytest.raises(DatasetError, match="No space left on device"):
         write_shard(plan, job, decoder, ignore)
-    assert [p for p in (tmp_path / "out").rglob("*") if p.is_file()] == []
+    assert [file for file in (tmp_path / "out").rglob("*") if file.is_file()] == []
 
 
 @pytest.fixture
 def broken(
     songs: Path, tmp_path: Path, decoder: DecoderProcess
 ) -> Callable[..., tuple[ExtractJob, list[ShardPlan], list[ShardSummary], str]]:
-    """A long recording over every shard, with an end that cannot be decoded."""
+    """Return a function that writes three shards; each has a part of a long, damaged recording."""
     write_long_song_with_a_broken_end(songs / "long.flac")
 
     def write(*overrides: str) -> tuple[ExtractJob, list[ShardPlan], list[ShardSummary], str]:
         job = make_test_job(songs, tmp_path / "out", *OVERRIDES, *overrides)
         plans = plan_shards(job, decoder, 3)
         summaries = [write_shard(plan, job, decoder, ignore) for plan in plans]
-        (failed,) = {failure.recording_id for one in summaries for failure in one.failures}
-        return job, plans, summaries, failed
+        (failed_id,) = {
+            failure.recording_id for summary in summaries for failure in summary.failures
+        }
+        return job, plans, summaries, failed_id
 
     return write
 
 
-def test_a_recording_that_failed_in_one_shard_is_named_for_the_others(broken: Callable) -> None:
-    job, plans, summaries, failed = broken()
-    found = [
+def test_a_recording_that_failed_in_one_shard_is_named_for_the_other_shards(
+    broken: Callable,
+) -> None:
+    job, plans, summaries, failed_id = broken()
+    incomplete = [
         set(find_incomplete(plan, summary, job))
         for plan, summary in zip(plans, summaries, strict=True)
     ]
-    assert [failed] == list(set().union(*found))
-    assert sum(1 for one in summaries if failed in {r.recording_id for r in one.recordings}) == 2
+    assert [failed_id] == list(set().union(*incomplete))
+    assert (
+        sum(
+            1
+            for summary in summaries
+            if failed_id in {entry.recording_id for entry in summary.recordings}
+        )
+        == 2
+    )
 
 
-def test_without_the_recording_a_shard_is_as_if_it_had_never_been(
+def test_without_the_recording_a_shard_is_as_if_the_recording_had_never_been_there(
     broken: Callable, tmp_path: Path, decoder: DecoderProcess
 ) -> None:
-    job, plans, summaries, failed = broken(BOTH)
-    fresh = replace(job, store=Store(str(tmp_path / "fresh")))
+    job, plans, summaries, failed_id = broken(BOTH)
+    fresh_job = replace(job, store=Store(str(tmp_path / "fresh")))
     for plan, summary in zip(plans, summaries, strict=True):
-        corrected = withdraw_recordings(summary, {failed}, job)
-        others = [s for s in plan.spans if s.probed.recording.recording_id != failed]
-        never = write_shard(replace(plan, spans=tuple(others)), fresh, decoder, ignore)
-        assert rows_of(corrected, job) == rows_of(never, fresh)
-        assert failed not in {entry.recording_id for entry in corrected.recordings}
-        expected = (never.rows, never.recordings, never.moments.mean.tolist(), never.low)
+        corrected = withdraw_recordings(summary, {failed_id}, job)
+        other_spans = [
+            span for span in plan.spans if span.probed.recording.recording_id != failed_id
+        ]
+        expected_summary = write_shard(
+            replace(plan, spans=tuple(other_spans)), fresh_job, decoder, ignore
+        )
+        assert rows_of(corrected, job) == rows_of(expected_summary, fresh_job)
+        assert failed_id not in {entry.recording_id for entry in corrected.recordings}
+        expected = (
+            expected_summary.rows,
+            expected_summary.recordings,
+            expected_summary.moments.mean.tolist(),
+            expected_summary.low,
+        )
         assert expected == (
             corrected.rows,
             corrected.recordings,
@@ -293,13 +315,17 @@ def test_without_the_recording_a_shard_is_as_if_it_had_never_been(
 
 
 def test_withdrawing_twice_writes_once(broken: Callable, tmp_path: Path) -> None:
-    job, _, summaries, failed = broken()
-    held = [one for one in summaries if failed in {r.recording_id for r in one.recordings}]
-    first = [withdraw_recordings(one, {failed}, job) for one in held]
+    job, _, summaries, failed_id = broken()
+    holders = [
+        summary
+        for summary in summaries
+        if failed_id in {entry.recording_id for entry in summary.recordings}
+    ]
+    first = [withdraw_recordings(summary, {failed_id}, job) for summary in holders]
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("part-*")}
-    assert [withdraw_recordings(one, {failed}, job) for one in held] == first
+    assert [withdraw_recordings(summary, {failed_id}, job) for summary in holders] == first
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    assert {one.name for one in first}.isdisjoint(one.name for one in held)
+    assert {summary.name for summary in first}.isdisjoint(summary.name for summary in holders)
 
 
 def test_nothing_is_rewritten_where_nothing_is_withdrawn(
@@ -318,7 +344,7 @@ def test_a_shard_from_which_all_is_withdrawn_has_no_file(
     job = make_test_job(songs, tmp_path / "out", *OVERRIDES, BOTH)
     (plan,) = plan_shards(job, decoder, 1)
     summary = write_shard(plan, job, decoder, ignore)
-    empty = withdraw_recordings(summary, {r.recording_id for r in summary.recordings}, job)
+    empty = withdraw_recordings(summary, {entry.recording_id for entry in summary.recordings}, job)
     assert (empty.rows, empty.parquet, empty.tfrecord) == (0, None, None)
     assert read_receipt(job, empty.plan) == empty
 
@@ -328,22 +354,28 @@ def test_a_recording_is_in_a_dataset_whole_or_not_at_all(songs: Path, tmp_path: 
     clean = extract_here(songs, tmp_path / "clean", *settings)
     write_long_song_with_a_broken_end(songs / "long.flac")
     output = Store(str(tmp_path / "out"))
-    done = extract_here(songs, output.root, *settings)
-    assert done.totals.recordings == {"ok": 3, "failed": 1}
-    assert done.totals.failures == {"corrupt": 1}
-    recordings = list(read_index(output, done.snapshot.index, "recordings"))
-    (failed,) = [row for row in recordings if row["status"] == "failed"]
-    assert (Path(failed["uri"]).name, failed["rows"], failed["shards"]) == ("long.flac", 0, [])
+    extraction = extract_here(songs, output.root, *settings)
+    assert extraction.totals.recordings == {"ok": 3, "failed": 1}
+    assert extraction.totals.failures == {"corrupt": 1}
+    recordings = list(read_index(output, extraction.snapshot.index, "recordings"))
+    (failed_row,) = [row for row in recordings if row["status"] == "failed"]
+    assert (Path(failed_row["uri"]).name, failed_row["rows"], failed_row["shards"]) == (
+        "long.flac",
+        0,
+        [],
+    )
     assert _all_rows(output) == _all_rows(Store(str(tmp_path / "clean")))
-    assert done.totals.rows == clean.totals.rows
+    assert extraction.totals.rows == clean.totals.rows
     assert validate(output, 1, lambda number: None) == []
 
 
 def _all_rows(store: Store) -> dict[tuple[str, int], tuple[object, ...]]:
     rows = DeltaTable(store.root).to_pyarrow_table().to_pylist()
-    named = {(row["uri"], row["chunk_index"]): tuple(map(str, row.values())) for row in rows}
-    assert len(named) == len(rows)
-    return named
+    rows_by_chunk = {
+        (row["uri"], row["chunk_index"]): tuple(map(str, row.values())) for row in rows
+    }
+    assert len(rows_by_chunk) == len(rows)
+    return rows_by_chunk
 
 
 def test_a_second_run_over_a_withdrawn_recording_changes_nothing(
@@ -352,11 +384,11 @@ def test_a_second_run_over_a_withdrawn_recording_changes_nothing(
     settings = (*OVERRIDES, "output.min_shards=3", "limits.max_failure_ratio=0.5")
     write_long_song_with_a_broken_end(songs / "long.flac")
     first = extract_here(songs, tmp_path / "out", *settings)
-    # Nothing is decoded: the function that does is not there to be found.
+    # The function that decodes is removed, so decoding would fail.
     monkeypatch.delattr("melmill.transforms.shards.writing.extract_span")
-    again = extract_here(songs, tmp_path / "out", *settings)
-    assert not again.committed
-    assert again.snapshot == first.snapshot
+    second = extract_here(songs, tmp_path / "out", *settings)
+    assert not second.committed
+    assert second.snapshot == first.snapshot
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [5], [1, 1, 1], [3, 0, 4, 7], [10, 1]])
@@ -373,10 +405,10 @@ def test_regrouping_keeps_every_row_in_its_place(sizes: list[int], size: int) ->
     assert all(group.rows == size for group in groups[:-1])
 
 
-def test_working_files_that_cannot_be_read_are_not_reported_as_the_datasets(
+def test_unreadable_working_files_are_not_reported_as_files_of_the_dataset(
     songs: Path, tmp_path: Path, decoder: DecoderProcess
 ) -> None:
-    """The decoder writes the file, the worker reads it; on a full or broken disk it is gone."""
+    """The decoder writes a working file, and the worker cannot read it from a broken disk."""
     job = make_test_job(songs, tmp_path / "dataset", *OVERRIDES)
     spans = plan_shards(job, decoder, 1)[0].spans
     rows = decoder.call(

@@ -1,4 +1,4 @@
-"""The dataset card: what it says is true, and Hugging Face's loader goes by it."""
+"""The dataset card is correct, and Hugging Face's loader follows it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SPLITS = {"train": "abc", "fold_1": "de"}
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Extraction]:
-    """Two splits, a list and a missing label, one failure, both formats."""
+    """Extract two splits, a list label, a missing label and a failure, in both formats."""
     folder = tmp_path_factory.mktemp("card")
     rows = []
     for split, names in SPLITS.items():
@@ -57,8 +57,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Extraction
 
 def head(store: Store) -> dict[str, Any]:
     _, front_matter, _ = re.split(r"^---$", store.read("README.md").decode(), flags=re.MULTILINE)
-    found: dict[str, Any] = yaml.safe_load(front_matter)
-    return found
+    metadata: dict[str, Any] = yaml.safe_load(front_matter)
+    return metadata
 
 
 @pytest.fixture(scope="module")
@@ -71,10 +71,10 @@ def loaded(dataset: tuple[Store, Extraction], tmp_path_factory: pytest.TempPathF
 def test_the_head_names_exactly_the_snapshots_files(dataset: tuple[Store, Extraction]) -> None:
     store, extraction = dataset
     (config,) = head(store)["configs"]
-    named = {one["split"]: one["path"] for one in config["data_files"]}
-    assert named == list_files(store, extraction.snapshot)[0]
-    there = {name for name in store.names() if name.endswith(".parquet") and "index" not in name}
-    assert {name for names in named.values() for name in names} == there
+    listed = {entry["split"]: entry["path"] for entry in config["data_files"]}
+    assert listed == list_files(store, extraction.snapshot)[0]
+    stored = {name for name in store.names() if name.endswith(".parquet") and "index" not in name}
+    assert {name for names in listed.values() for name in names} == stored
 
 
 def test_hugging_face_finds_the_splits(loaded: Any, dataset: tuple[Store, Extraction]) -> None:
@@ -94,12 +94,12 @@ def test_hugging_face_finds_the_rows(loaded: Any, dataset: tuple[Store, Extracti
     from melmill.transforms.rows.parquet import read_rows
 
     store, extraction = dataset
-    expected = []
+    stored_mels = []
     for name in list_files(store, extraction.snapshot)[0]["fold_1"]:
         with store.open(name) as file:
-            expected += [batch.mel for batch in read_rows(file)]
-    found = loaded["fold_1"].with_format("numpy")[:]["mel"]
-    np.testing.assert_array_equal(found, np.concatenate(expected))
+            stored_mels += [batch.mel for batch in read_rows(file)]
+    loaded_mels = loaded["fold_1"].with_format("numpy")[:]["mel"]
+    np.testing.assert_array_equal(loaded_mels, np.concatenate(stored_mels))
 
 
 def test_hugging_face_finds_the_labels(loaded: Any) -> None:
@@ -117,15 +117,15 @@ def test_the_text_says_what_failed(dataset: tuple[Store, Extraction]) -> None:
 def test_statistics_are_those_of_the_training_rows(
     dataset: tuple[Store, Extraction], loaded: Any
 ) -> None:
-    said = json.loads(dataset[0].read("statistics.json"))
+    stored = json.loads(dataset[0].read("statistics.json"))
     mel = loaded["train"].with_format("numpy")[:]["mel"].astype(np.float64)
-    assert said["split"] == "train"
-    np.testing.assert_allclose(said["mean"], mel.mean(axis=(0, 2)), rtol=1e-6)
-    np.testing.assert_allclose(said["std"], mel.std(axis=(0, 2)), rtol=1e-5)
-    assert (said["min"], said["max"]) == (mel.min(), mel.max())
+    assert stored["split"] == "train"
+    np.testing.assert_allclose(stored["mean"], mel.mean(axis=(0, 2)), rtol=1e-6)
+    np.testing.assert_allclose(stored["std"], mel.std(axis=(0, 2)), rtol=1e-5)
+    assert (stored["min"], stored["max"]) == (mel.min(), mel.max())
 
 
-def test_nothing_has_no_statistics() -> None:
+def test_totals_of_nothing_have_no_statistics() -> None:
     assert band_statistics(Totals()) == {}
     assert statistics(Totals()) == {"splits": {}, "balance": {}}
 
@@ -135,8 +135,10 @@ def test_a_commit_leaves_out_labels_of_many_classes() -> None:
     classes += [ClassCount("key", key, 10, 10) for key in "CD"]
     split = SplitContent()
     split.counter.add(Distribution(classes=tuple(classes)))
-    whole, brief = (say(Totals(splits={"train": split})) for say in (statistics, brief_statistics))
-    assert set(whole["balance"]) == {"title", "key"}
+    full, brief = (
+        summarise(Totals(splits={"train": split})) for summarise in (statistics, brief_statistics)
+    )
+    assert set(full["balance"]) == {"title", "key"}
     assert set(brief["balance"]) == set(brief["splits"]["train"]["labels"]) == {"key"}
     assert len(brief["splits"]["train"]["labels"]["key"]) == 2
 

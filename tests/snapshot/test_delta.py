@@ -1,4 +1,4 @@
-"""Snapshots: one commit each, one winner of two, and nothing of anybody else's."""
+"""A snapshot is one commit, one of two runs at once wins, and foreign tables are refused."""
 
 from __future__ import annotations
 
@@ -26,8 +26,12 @@ from melmill.transforms.store.folders import Store
 from tests.plans import lay_down, summary
 
 SCHEMA = pa.schema({"mel": pa.float32(), "split": pa.string()})
-NONE = Snapshot(-1, "index-0", {"chunk": {"seconds": 3.0}}, "/songs", "{}")
-ONE, TWO, THREE = summary("one"), summary("two", split="test"), summary("three", rows=7)
+UNCOMMITTED = Snapshot(-1, "index-0", {"chunk": {"seconds": 3.0}}, "/songs", "{}")
+SHARD_ONE, SHARD_TWO, SHARD_THREE = (
+    summary("one"),
+    summary("two", split="test"),
+    summary("three", rows=7),
+)
 
 
 @pytest.fixture
@@ -38,7 +42,7 @@ def store(tmp_path: Path) -> Store:
 def commit(
     store: Store, snapshot: Snapshot, shards: Iterable[ShardSummary], schema: pa.Schema
 ) -> int:
-    """Commit an index that describes these shards, whose files are there."""
+    """Write the shards' files and an index that describes them, then commit the index."""
     lay_down(store, snapshot.index, *shards)
     return snapshots.commit(store, snapshot, schema)
 
@@ -50,11 +54,15 @@ def files(store: Store) -> set[tuple[str, int, str]]:
 
 
 def entries(*shards: ShardSummary) -> set[tuple[str, int, str]]:
-    return {(s.parquet.name, s.parquet.size_bytes, s.split) for s in shards if s.parquet}
+    return {
+        (shard.parquet.name, shard.parquet.size_bytes, shard.split)
+        for shard in shards
+        if shard.parquet
+    }
 
 
 def after(store: Store, version: int, index: str = "index-1") -> Snapshot:
-    return replace(NONE, version=version, index=index)
+    return replace(UNCOMMITTED, version=version, index=index)
 
 
 def log(store: Store, version: int) -> list[dict[str, dict[str, object]]]:
@@ -70,26 +78,28 @@ def test_nothing_committed_is_no_snapshot(store: Store) -> None:
 
 
 def test_the_first_commit_makes_the_table(store: Store) -> None:
-    assert commit(store, NONE, [ONE, TWO], SCHEMA) == 0
-    assert files(store) == entries(ONE, TWO)
-    assert read_snapshot(store) == replace(NONE, version=0, rows=ONE.rows + TWO.rows)
+    assert commit(store, UNCOMMITTED, [SHARD_ONE, SHARD_TWO], SCHEMA) == 0
+    assert files(store) == entries(SHARD_ONE, SHARD_TWO)
+    assert read_snapshot(store) == replace(
+        UNCOMMITTED, version=0, rows=SHARD_ONE.rows + SHARD_TWO.rows
+    )
 
 
 def test_a_commit_replaces_what_was_there(store: Store) -> None:
-    commit(store, NONE, [ONE, TWO], SCHEMA)
-    assert commit(store, after(store, 0), [TWO, THREE], SCHEMA) == 1
-    assert files(store) == entries(TWO, THREE)
-    assert read_snapshot(store) == replace(after(store, 1), rows=TWO.rows + THREE.rows)
+    commit(store, UNCOMMITTED, [SHARD_ONE, SHARD_TWO], SCHEMA)
+    assert commit(store, after(store, 0), [SHARD_TWO, SHARD_THREE], SCHEMA) == 1
+    assert files(store) == entries(SHARD_TWO, SHARD_THREE)
+    assert read_snapshot(store) == replace(after(store, 1), rows=SHARD_TWO.rows + SHARD_THREE.rows)
 
 
 def test_a_log_that_breaks_off_is_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit(store, NONE, [ONE], SCHEMA)
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
     real, failures = DeltaTable.__init__, [OSError("end of file before message length reached")]
 
-    def break_off(self: DeltaTable, *of: object, **named: object) -> None:
+    def break_off(self: DeltaTable, *arguments: object, **options: object) -> None:
         if failures:
             raise failures.pop()
-        real(self, *of, **named)
+        real(self, *arguments, **options)
 
     monkeypatch.setattr(DeltaTable, "__init__", break_off)
     assert require_snapshot(store).version == 0
@@ -97,116 +107,114 @@ def test_a_log_that_breaks_off_is_read_again(store: Store, monkeypatch: pytest.M
 
 
 def test_adds_and_removes_are_one_commit(store: Store) -> None:
-    commit(store, NONE, [ONE, TWO], SCHEMA)
-    commit(store, after(store, 0), [TWO, THREE], SCHEMA)
+    commit(store, UNCOMMITTED, [SHARD_ONE, SHARD_TWO], SCHEMA)
+    commit(store, after(store, 0), [SHARD_TWO, SHARD_THREE], SCHEMA)
     actions = log(store, 1)
     added = [action["add"]["path"] for action in actions if "add" in action]
     removed = [action["remove"]["path"] for action in actions if "remove" in action]
-    assert (added, removed) == ([_name(THREE)], [_name(ONE)])
+    assert (added, removed) == ([_name(SHARD_THREE)], [_name(SHARD_ONE)])
 
 
 def _name(shard: ShardSummary) -> str:
     return shard.parquet.name if shard.parquet else ""
 
 
-def test_the_snapshot_before_can_still_be_read(store: Store) -> None:
-    commit(store, NONE, [ONE], SCHEMA)
-    commit(store, after(store, 0), [TWO], SCHEMA)
+def test_the_previous_snapshot_can_still_be_read(store: Store) -> None:
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
+    commit(store, after(store, 0), [SHARD_TWO], SCHEMA)
     table = open_table(store, version=0)
     assert table is not None
-    assert set(table_files(table)) == entries(ONE)
+    assert set(table_files(table)) == entries(SHARD_ONE)
 
 
 def test_a_shard_without_rows_is_not_in_the_table(store: Store) -> None:
-    commit(store, NONE, [ONE, summary("empty", rows=0, parquet=None)], SCHEMA)
-    assert files(store) == entries(ONE)
+    commit(store, UNCOMMITTED, [SHARD_ONE, summary("empty", rows=0, parquet=None)], SCHEMA)
+    assert files(store) == entries(SHARD_ONE)
 
 
 def test_the_log_knows_the_number_of_rows(store: Store) -> None:
-    commit(store, NONE, [ONE, THREE], SCHEMA)
+    commit(store, UNCOMMITTED, [SHARD_ONE, SHARD_THREE], SCHEMA)
     table = open_table(store)
     assert table is not None
     actions = pa.table(table.get_add_actions(flatten=True))
-    assert sum(actions["num_records"].to_pylist()) == ONE.rows + THREE.rows
+    assert sum(actions["num_records"].to_pylist()) == SHARD_ONE.rows + SHARD_THREE.rows
 
 
-def test_other_columns_replace_the_tables(store: Store) -> None:
-    commit(store, NONE, [ONE], SCHEMA)
+def test_other_columns_replace_the_columns_of_the_table(store: Store) -> None:
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
     wider = pa.schema([*SCHEMA, pa.field("label", pa.string())])
-    commit(store, after(store, 0), [TWO], wider)
+    commit(store, after(store, 0), [SHARD_TWO], wider)
     table = open_table(store)
     assert table is not None
     assert [field.name for field in table.schema().fields] == ["mel", "split", "label"]
-    assert files(store) == entries(TWO)
+    assert files(store) == entries(SHARD_TWO)
 
 
-# Two runs
+# Two runs at once
 
 
 def test_a_run_that_comes_second_is_refused(store: Store) -> None:
-    commit(store, NONE, [ONE], SCHEMA)
-    commit(store, after(store, 0, "winner"), [TWO], SCHEMA)
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
+    commit(store, after(store, 0, "winner"), [SHARD_TWO], SCHEMA)
     with pytest.raises(DatasetError, match="another run committed version 1"):
-        commit(store, after(store, 0, "loser"), [THREE], SCHEMA)
-    assert files(store) == entries(TWO)
+        commit(store, after(store, 0, "loser"), [SHARD_THREE], SCHEMA)
+    assert files(store) == entries(SHARD_TWO)
     assert require_snapshot(store).index == "winner"
 
 
-def test_a_run_that_thought_it_was_the_first_is_refused(store: Store) -> None:
-    commit(store, NONE, [ONE], SCHEMA)
+def test_a_run_that_expected_to_be_the_first_is_refused(store: Store) -> None:
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
     with pytest.raises(DatasetError, match="another run committed version 0"):
-        commit(store, NONE, [TWO], SCHEMA)
-    assert files(store) == entries(ONE)
+        commit(store, UNCOMMITTED, [SHARD_TWO], SCHEMA)
+    assert files(store) == entries(SHARD_ONE)
 
 
 def race(store: Store, base: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let another run commit between our looking at the table and our writing to it."""
-    seen = snapshots._check_version
+    """Let another run commit after our run has checked the version and before it commits."""
+    real = snapshots._check_version
 
-    def lose(*arguments: object) -> None:
-        seen(*arguments)  # type: ignore[arg-type]
-        monkeypatch.setattr(snapshots, "_check_version", seen)
-        commit(store, replace(base, index="winner"), [TWO], SCHEMA)
+    def check_and_lose(*arguments: object) -> None:
+        real(*arguments)  # type: ignore[arg-type]
+        monkeypatch.setattr(snapshots, "_check_version", real)
+        commit(store, replace(base, index="winner"), [SHARD_TWO], SCHEMA)
 
-    monkeypatch.setattr(snapshots, "_check_version", lose)
+    monkeypatch.setattr(snapshots, "_check_version", check_and_lose)
     with pytest.raises(DatasetError, match="another run committed"):
-        commit(store, replace(base, index="loser"), [THREE], SCHEMA)
+        commit(store, replace(base, index="loser"), [SHARD_THREE], SCHEMA)
     assert require_snapshot(store).index == "winner"
     assert require_snapshot(store).version == base.version + 1
 
 
-def test_of_two_first_commits_at_once_one_wins(
+def test_one_of_two_first_commits_at_once_wins(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    race(store, NONE, monkeypatch)
-    assert files(store) == entries(TWO)
+    race(store, UNCOMMITTED, monkeypatch)
+    assert files(store) == entries(SHARD_TWO)
 
 
-def test_of_two_commits_at_once_one_wins(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    commit(store, NONE, [ONE], SCHEMA)
+def test_one_of_two_commits_at_once_wins(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
     race(store, after(store, 0), monkeypatch)
-    assert files(store) == entries(TWO)
+    assert files(store) == entries(SHARD_TWO)
 
 
-def test_of_two_that_only_add_at_once_one_wins(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Delta itself lets two appends pass one another.
-    commit(store, NONE, [], SCHEMA)
+def test_one_of_two_appends_at_once_wins(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Delta itself accepts two appends at once.
+    commit(store, UNCOMMITTED, [], SCHEMA)
     race(store, after(store, 0), monkeypatch)
-    assert files(store) == entries(TWO)
+    assert files(store) == entries(SHARD_TWO)
 
 
-# Others
+# Other tools, other versions
 
 
 def tidy(store: Store) -> None:
-    """Commit as another tool would, without touching the content."""
+    """Commit a change of the table's properties, as another tool might."""
     properties = {"delta.logRetentionDuration": "interval 9 days"}
     DeltaTable(store.root).alter.set_table_properties(properties)
 
 
-def test_a_table_of_somebody_elses_is_refused(store: Store) -> None:
+def test_a_table_of_another_tool_is_refused(store: Store) -> None:
     write_deltalake(store.root, pa.table({"x": [1]}))
     with pytest.raises(DatasetError, match="a Delta table, but melmill did not make it"):
         read_snapshot(store)
@@ -214,71 +222,71 @@ def test_a_table_of_somebody_elses_is_refused(store: Store) -> None:
 
 @pytest.mark.parametrize("number", [1, 3, 4, 9])
 def test_foreign_commits_on_top_do_not_hide_ours(store: Store, number: int) -> None:
-    commit(store, NONE, [ONE], SCHEMA)
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
     for _ in range(number):
         tidy(store)
-    found = require_snapshot(store)
-    assert (found.index, found.catalogue, found.configuration) == (
-        NONE.index,
-        NONE.catalogue,
-        NONE.configuration,
+    current = require_snapshot(store)
+    assert (current.index, current.catalogue, current.configuration) == (
+        UNCOMMITTED.index,
+        UNCOMMITTED.catalogue,
+        UNCOMMITTED.configuration,
     )
 
 
-def test_a_foreign_commit_on_top_does_not_bar_the_next_of_ours(store: Store) -> None:
-    commit(store, NONE, [ONE], SCHEMA)
+def test_a_foreign_commit_on_top_does_not_block_our_next_commit(store: Store) -> None:
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
     tidy(store)
-    found = require_snapshot(store)
-    assert commit(store, replace(found, index="index-1"), [TWO], SCHEMA) == 2
+    current = require_snapshot(store)
+    assert commit(store, replace(current, index="index-1"), [SHARD_TWO], SCHEMA) == 2
     assert require_snapshot(store).index == "index-1"
-    assert files(store) == entries(TWO)
+    assert files(store) == entries(SHARD_TWO)
 
 
 def test_a_checkpoint_does_not_hide_the_snapshot(store: Store) -> None:
-    commit(store, NONE, [ONE], SCHEMA)
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
     for version in range(3):
-        commit(store, after(store, version), [ONE, TWO][version % 2 :], SCHEMA)
+        commit(store, after(store, version), [SHARD_ONE, SHARD_TWO][version % 2 :], SCHEMA)
     DeltaTable(store.root).create_checkpoint()
-    assert require_snapshot(store) == replace(after(store, 3), rows=ONE.rows + TWO.rows)
+    assert require_snapshot(store) == replace(after(store, 3), rows=SHARD_ONE.rows + SHARD_TWO.rows)
 
 
 def test_a_snapshot_of_a_newer_format_is_refused(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as newer:
-        newer.setattr(snapshots, "FORMAT", snapshots.FORMAT + 1)
-        commit(store, NONE, [ONE], SCHEMA)
-        assert read_snapshot(store) == replace(NONE, version=0, rows=ONE.rows)
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshots, "FORMAT", snapshots.FORMAT + 1)
+        commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
+        assert read_snapshot(store) == replace(UNCOMMITTED, version=0, rows=SHARD_ONE.rows)
     with pytest.raises(DatasetError, match=r"by a newer melmill, in format 5, and .* format 4"):
         read_snapshot(store)
 
 
 def test_a_refusal_by_delta_is_no_conflict(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A script that runs again after a conflict would do so for ever."""
-    commit(store, NONE, [ONE], SCHEMA)
+    """A script that retries after each conflict would otherwise retry forever."""
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
 
     def refuse(*_: object, **__: object) -> None:
         raise CommitFailedError("the table has a feature that this writer lacks")
 
     monkeypatch.setattr(DeltaTable, "create_write_transaction", refuse)
-    with pytest.raises(DatasetError, match=r"cannot commit .* this writer lacks") as caught:
-        commit(store, after(store, 0), [TWO], SCHEMA)
-    assert not isinstance(caught.value, ConflictError)
+    with pytest.raises(DatasetError, match=r"cannot commit .* this writer lacks") as raised:
+        commit(store, after(store, 0), [SHARD_TWO], SCHEMA)
+    assert not isinstance(raised.value, ConflictError)
 
 
-def test_a_commit_is_known_as_ones_own_behind_a_later_one(
+def test_a_run_recognises_its_own_commit_before_a_later_commit(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reply was lost, and another run committed before we looked."""
-    commit(store, NONE, [ONE], SCHEMA)
+    """The reply to our commit is lost, and another run commits before our run checks."""
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
     real = snapshots._write
 
     def write_and_lose(*arguments: object) -> int:
         monkeypatch.setattr(snapshots, "_write", real)
         real(*arguments)  # type: ignore[arg-type]
-        commit(store, after(store, 1, "index-2"), [THREE], SCHEMA)
+        commit(store, after(store, 1, "index-2"), [SHARD_THREE], SCHEMA)
         return real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(snapshots, "_write", write_and_lose)
-    assert commit(store, replace(after(store, 0), run="mine"), [TWO], SCHEMA) == 1
-    assert files(store) == entries(THREE)
+    assert commit(store, replace(after(store, 0), run="mine"), [SHARD_TWO], SCHEMA) == 1
+    assert files(store) == entries(SHARD_THREE)

@@ -1,4 +1,4 @@
-"""Totals: an index added up."""
+"""Totals are the sums of an index."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def write(
     songs: Iterable[PlannedRecording] = SONGS,
 ) -> None:
     rows = [recording_row(song, _held(song), "f") for song in songs]
-    rows += [failed_row(one, None, "f") for one in failures]
+    rows += [failed_row(failed, None, "f") for failed in failures]
     write_part(store, "x", "recordings", 0, rows)
-    write_part(store, "x", "failures", 0, [failure_row(one) for one in failures])
+    write_part(store, "x", "failures", 0, [failure_row(failed) for failed in failures])
     write_part(store, "x", "shards", 0, [shard_row(shard) for shard in shards])
 
 
@@ -70,7 +70,7 @@ def test_recordings_are_counted_by_what_became_of_them(totals: Totals) -> None:
     assert totals.failure_ratio == 6 / 9
 
 
-def test_hours_are_those_of_the_recordings_used(totals: Totals) -> None:
+def test_seconds_are_those_of_the_recordings_used(totals: Totals) -> None:
     assert totals.seconds == 8.0
 
 
@@ -89,7 +89,7 @@ def test_failures_are_counted_with_some_examples(totals: Totals) -> None:
     assert len(totals.examples["corrupt"]) == 3
 
 
-def test_moments_are_the_training_splits(totals: Totals) -> None:
+def test_moments_are_those_of_the_training_split(totals: Totals) -> None:
     assert totals.moments is not None
     assert totals.moments.count == 24
     assert_allclose(totals.moments.mean, [1.0, 15.0])
@@ -101,14 +101,14 @@ def test_labels_that_are_sometimes_missing_are_named(totals: Totals) -> None:
 
 
 def test_the_sums_have_the_same_bits_whatever_the_order(tmp_path: Path, totals: Totals) -> None:
-    other = Store(str(tmp_path / "other"))
-    write(other, SHARDS[::-1], FAILED[::-1])
-    again = add_up(other, "x")
+    other_store = Store(str(tmp_path / "other"))
+    write(other_store, SHARDS[::-1], FAILED[::-1])
+    other_totals = add_up(other_store, "x")
     assert totals.moments is not None
-    assert again.moments is not None
-    assert again.moments.m2.tobytes() == totals.moments.m2.tobytes()
-    assert again.examples == totals.examples
-    assert list(ordered_shards(other, "x")) == list(ordered_shards(Store(str(tmp_path)), "x"))
+    assert other_totals.moments is not None
+    assert other_totals.moments.m2.tobytes() == totals.moments.m2.tobytes()
+    assert other_totals.examples == totals.examples
+    assert list(ordered_shards(other_store, "x")) == list(ordered_shards(Store(str(tmp_path)), "x"))
 
 
 def test_without_a_split_called_train_the_first_one_counts(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is asked of a worker before it is given any work."""
+"""A run checks its workers before it gives them any work."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from melmill.transforms.core.errors import ConfigError
 
 def test_a_worker_that_has_everything_says_its_version(tmp_path: Path) -> None:
     with Pipeline(runner="FnApiRunner") as pipeline:
-        said = pipeline | CheckWorkers(((str(tmp_path), ()), ("memory://store", ())))
-        assert_that(said, equal_to([VERSION]))
+        versions = pipeline | CheckWorkers(((str(tmp_path), ()), ("memory://store", ())))
+        assert_that(versions, equal_to([VERSION]))
 
 
 def test_another_version_is_refused() -> None:
@@ -26,10 +26,10 @@ def test_another_version_is_refused() -> None:
 def test_a_store_without_its_client_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec
 
-    def missing(*_: object, **__: object) -> None:
+    def raise_import_error(*_: object, **__: object) -> None:
         raise ImportError("Install s3fs to access S3")
 
-    monkeypatch.setattr(fsspec, "url_to_fs", missing)
+    monkeypatch.setattr(fsspec, "url_to_fs", raise_import_error)
     message = r"^on a worker: s3://songs/a cannot be opened: .*; pip install 'melmill\[s3\]'$"
     with pytest.raises(ConfigError, match=message):
         open_stores(VERSION, [("s3://songs/a", ())])

@@ -1,4 +1,4 @@
-"""The planning stages in a pipeline: what goes on, what fails, and when nothing is planned."""
+"""The planning steps in a pipeline: which recordings are planned, and which fail."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ SONGS = [planned(f"{i}.wav", 10, split="test" if i % 5 == 0 else "train") for i 
 def job(tmp_path_factory: pytest.TempPathFactory) -> ExtractJob:
     folder = tmp_path_factory.mktemp("catalogue")
     (folder / "a.wav").touch()
-    seconds = ("chunk.seconds=1", "audio.sample_rate_hz=1000", "mel.n_mels=8", "mel.n_fft=256")
+    features = ("chunk.seconds=1", "audio.sample_rate_hz=1000", "mel.n_mels=8", "mel.n_fft=256")
     limits = (
         "limits.max_duration_hours=0.01",
         "limits.max_failure_ratio=0.5",
         "output.min_shards=4",
     )
-    return make_test_job(folder, folder.parent / "output", "mel.hop_length=128", *seconds, *limits)
+    return make_test_job(folder, folder.parent / "output", "mel.hop_length=128", *features, *limits)
 
 
 def plan_shards(
@@ -42,20 +42,22 @@ def plan_shards(
     check: Callable[[list[ShardPlan]], None],
 ) -> None:
     with in_memory_pipeline() as pipeline:
-        found = (
+        inputs = (
             pipeline | "Recordings" >> beam.Create(recordings, reshuffle=False),
             pipeline | "Failures" >> beam.Create(failures, reshuffle=False),
         )
-        assert_that(found | PlanShards(job), check)
+        assert_that(inputs | PlanShards(job), check)
 
 
 def test_recordings_are_planned_and_the_others_fail(job: ExtractJob) -> None:
     with in_memory_pipeline() as pipeline:
         songs = [probed("a.wav", 10), probed("long.wav", 50), probed("b.wav", 3, start_seconds=9)]
-        found = pipeline | beam.Create(songs) | PlanRecordings(job)
-        planned = found.recordings | beam.Map(lambda one: (one.probed, one.rows))
-        failed = found.failures | beam.Map(lambda one: (one.uri, one.cause, one.fingerprint))
-        assert_that(planned, equal_to([(songs[0], 10)]), label="Planned")
+        results = pipeline | beam.Create(songs) | PlanRecordings(job)
+        rows = results.recordings | beam.Map(lambda song: (song.probed, song.rows))
+        failed = results.failures | beam.Map(
+            lambda failure: (failure.uri, failure.cause, failure.fingerprint)
+        )
+        assert_that(rows, equal_to([(songs[0], 10)]), label="Planned")
         causes = [
             ("/songs/long.wav", Cause.TOO_LONG, "1-1"),
             ("/songs/b.wav", Cause.BAD_SEGMENT, "1-1"),
@@ -82,11 +84,11 @@ def test_the_plan_does_not_depend_on_the_order(job: ExtractJob) -> None:
             group = (split, 0), [song for song in songs if song.split == split]
             names[number] |= {plan.name for plan in pack_bucket(group, totals, 0, job)}
     assert names[0] == names[1]
-    plan_shards(job, SONGS[::-1], [], lambda plans: _equal({p.name for p in plans}, names[0]))
+    plan_shards(job, SONGS[::-1], [], lambda plans: _equal({plan.name for plan in plans}, names[0]))
 
 
-def _equal(found: object, expected: object) -> None:
-    assert found == expected
+def _equal(actual: object, expected: object) -> None:
+    assert actual == expected
 
 
 def test_as_many_failures_as_allowed_do_not_stop_the_plan(job: ExtractJob) -> None:
@@ -116,5 +118,7 @@ def test_buckets_share_the_shards_of_a_split(job: ExtractJob, tmp_path: Path) ->
     totals = {"train": SplitTotals(20, 200)}
     halves = [SONGS[:10], SONGS[10:]]
     songs = [[replace(song, split="train") for song in half] for half in halves]
-    made = [list(pack_bucket((("train", i), half), totals, 0, job)) for i, half in enumerate(songs)]
-    assert [len(plans) for plans in made] == [2, 2]
+    buckets = [
+        list(pack_bucket((("train", i), half), totals, 0, job)) for i, half in enumerate(songs)
+    ]
+    assert [len(plans) for plans in buckets] == [2, 2]

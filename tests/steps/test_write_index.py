@@ -1,4 +1,4 @@
-"""The index: what became of every recording, the same whatever the order."""
+"""The index has the status of every recording, and does not depend on the order of facts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.pipeline_runs import make_test_job
 from tests.plans import failure, in_memory_pipeline, planned, summary
 
 
-def held(name: str, shard: str, rows: int, peak_dbfs: float) -> Fact:
+def held_fact(name: str, shard: str, rows: int, peak_dbfs: float) -> Fact:
     value = Held(shard, RecordingRows(digest(name), rows, peak_dbfs, f"{rows:032x}"))
     return Fact("recordings", digest(name), Kind.HELD, value)
 
@@ -43,12 +43,16 @@ def held(name: str, shard: str, rows: int, peak_dbfs: float) -> Fact:
 def join(
     *results: Any, features: str = "features"
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    told = [[one] if isinstance(one, Fact) else facts_of(one) for one in results]
-    return join_recordings(by_kind(fact for facts in told for fact in facts), features)
+    facts_of_results = [
+        [result] if isinstance(result, Fact) else facts_of(result) for result in results
+    ]
+    return join_recordings(by_kind(fact for facts in facts_of_results for fact in facts), features)
 
 
 def test_a_recordings_rows_are_those_of_all_its_shards() -> None:
-    (row,), failures = join(held("a.wav", "s2", 3, -9.0), planned(), held("a.wav", "s1", 7, -3.0))
+    (row,), failures = join(
+        held_fact("a.wav", "s2", 3, -9.0), planned(), held_fact("a.wav", "s1", 7, -3.0)
+    )
     assert failures == []
     assert (row["status"], row["rows"], row["shards"]) == ("ok", 10, ["s1", "s2"])
     assert (row["peak_dbfs"], row["rows_digest"]) == (-3.0, f"{10:032x}")
@@ -70,10 +74,12 @@ def test_a_failed_recording_holds_nothing_but_is_described() -> None:
 @pytest.mark.parametrize(
     "facts",
     [
-        pytest.param([planned(), held("a.wav", "s1", 7, -3.0)], id="too few"),
-        pytest.param([planned(), held("a.wav", "s1", 11, -3.0)], id="too many"),
-        pytest.param([planned(), failure(), held("a.wav", "s1", 7, -3.0)], id="failed, and held"),
-        pytest.param([held("a.wav", "s1", 7, -3.0)], id="never planned"),
+        pytest.param([planned(), held_fact("a.wav", "s1", 7, -3.0)], id="too few"),
+        pytest.param([planned(), held_fact("a.wav", "s1", 11, -3.0)], id="too many"),
+        pytest.param(
+            [planned(), failure(), held_fact("a.wav", "s1", 7, -3.0)], id="failed, and held"
+        ),
+        pytest.param([held_fact("a.wav", "s1", 7, -3.0)], id="never planned"),
     ],
 )
 def test_a_recording_that_is_not_held_whole_is_refused(facts: list[Any]) -> None:
@@ -93,19 +99,19 @@ def test_a_recording_that_failed_before_it_was_planned_is_listed_too() -> None:
 
 
 def test_a_recording_that_failed_in_two_spans_is_one_failure() -> None:
-    two = [failure(message="first"), failure(message="second")]
-    for order in (two, two[::-1]):
+    span_failures = [failure(message="first"), failure(message="second")]
+    for order in (span_failures, span_failures[::-1]):
         recordings, failures = join(planned(), *order)
         assert len(recordings) == 1
         assert [row["message"] for row in failures] == ["first"]
 
 
-def test_every_recording_is_joined_with_its_own() -> None:
+def test_every_recording_is_joined_with_its_own_facts() -> None:
     rows, failures = join(
         planned("a.wav", chunks=0),
         failure("b.wav"),
         planned("c.wav", chunks=5),
-        held("c.wav", "s", 5, 0.0),
+        held_fact("c.wav", "s", 5, 0.0),
     )
     statuses = {row["recording_id"]: (row["status"], row["rows"]) for row in rows}
     assert statuses == {
@@ -122,16 +128,16 @@ def test_another_feature_configuration_gives_another_key() -> None:
     assert len(keys) == 2
 
 
-def test_a_shard_tells_its_recordings_parts() -> None:
-    made = summary(failures=(failure("b.wav"),))
+def test_a_shard_gives_facts_to_the_parts_of_its_recordings() -> None:
+    shard = summary(failures=(failure("b.wav"),))
     rows = RecordingRows(digest("a.wav"), 2, -3.0)
-    assert [fact for _, fact in key_by_part(made, 1000)] == [
-        Fact("shards", made.name, Kind.WRITTEN, made),
-        Fact("recordings", digest("a.wav"), Kind.HELD, Held(made.name, rows)),
+    assert [fact for _, fact in key_by_part(shard, 1000)] == [
+        Fact("shards", shard.name, Kind.WRITTEN, shard),
+        Fact("recordings", digest("a.wav"), Kind.HELD, Held(shard.name, rows)),
         Fact("recordings", digest("b.wav"), Kind.FAILED, failure("b.wav")),
     ]
     assert all(
-        key == (fact.table, bucket(fact.name, 1000)) for key, fact in key_by_part(made, 1000)
+        key == (fact.table, bucket(fact.name, 1000)) for key, fact in key_by_part(shard, 1000)
     )
 
 
@@ -168,20 +174,20 @@ def write(
     shards: list[ShardSummary] = SHARDS,
     parts: int = 1,
 ) -> str:
-    """Write the index; give its name, as the outcome tells it."""
+    """Write the index and return its name, which the run's outcome contains."""
     with in_memory_pipeline() as pipeline:
-        found = tuple(
+        facts_of_steps = tuple(
             pipeline | f"Create{i}" >> beam.Create(facts, reshuffle=False)
             for i, facts in enumerate((recordings, failures, shards))
         )
         decided = pipeline | beam.Create([decision(parts)], reshuffle=False)
-        _ = found | WriteIndex(job, decided)
+        _ = facts_of_steps | WriteIndex(job, decided)
     outcome = json.loads(job.store.read(job.outcome))
     assert sorted(job.store.names("index")) == outcome["files"]
     return outcome["index"]
 
 
-def test_the_index_tells_everything(job: ExtractJob) -> None:
+def test_the_index_has_every_result(job: ExtractJob) -> None:
     index = write(job)
     statuses = {
         row["uri"]: (row["status"], row["rows"])
@@ -206,8 +212,8 @@ def test_the_order_does_not_matter(job: ExtractJob) -> None:
 
 
 def test_another_content_has_another_name(job: ExtractJob, tmp_path: Path) -> None:
-    other = replace(job, store=replace(job.store, root=str(tmp_path / "other")))
-    assert write(job) != write(other, PLANNED[1:], FAILURES, SHARDS[1:])
+    other_job = replace(job, store=replace(job.store, root=str(tmp_path / "other")))
+    assert write(job) != write(other_job, PLANNED[1:], FAILURES, SHARDS[1:])
 
 
 def test_many_recordings_are_written_in_parts(job: ExtractJob) -> None:
