@@ -181,7 +181,7 @@ def die_once(number: int, folder: str) -> None:
 def test_a_lost_worker_neither_ends_the_run_nor_leaves_processes_behind(tmp_path: Path) -> None:
     run(die_once, str(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {"died", *map(str, range(8))}
-    assert not [child for child in psutil.Process().children() if "sdk_worker" in _command(child)]
+    assert not [child for child in psutil.Process().children() if "local_beam" in _command(child)]
 
 
 def _command(process: psutil.Process) -> str:
@@ -289,7 +289,7 @@ def test_a_run_in_another_thread_ends_well_and_notices_a_lost_worker(tmp_path: P
         assert not thread.is_alive()
     assert {path.name for path in tmp_path.iterdir()} == {"died", *map(str, range(8))}
     assert [str(outcome) for outcome in outcomes] == ["None", "cannot write"]
-    assert not [child for child in psutil.Process().children() if "sdk_worker" in _command(child)]
+    assert not [child for child in psutil.Process().children() if "local_beam" in _command(child)]
 
 
 def print_and_fail(number: int, words: str) -> int:

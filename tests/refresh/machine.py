@@ -35,7 +35,9 @@ from melmill.pipelines.takedown import takedown
 from melmill.transforms.catalogue.taken_down import TakenDown, read_taken_down
 from melmill.transforms.core.errors import Cause, ConflictError, DatasetError, RecordingError, Stage
 from melmill.transforms.decode.isolation import DecoderProcess
-from melmill.transforms.features.spans import extract_span
+from melmill.transforms.features.chunks import count_chunks
+from melmill.transforms.features.spans import Span, extract_span
+from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.index.tables import read_index
 from melmill.transforms.snapshot.card import list_files
 from melmill.transforms.snapshot.delta import require_snapshot
@@ -111,12 +113,16 @@ def _failing(decoder: Any, name: str, stage: Stage) -> Any:
         target, decodes = arguments[0], function is extract_span
         uri = target.probed.recording.uri if decodes else target.uri
         matches = uri.endswith(f"/{name}") and decodes == (stage is Stage.DECODE)
-        # If a recording is divided among shards, only a later part should fail.
-        if matches and (not decodes or target.first_chunk or target.stop_chunk == target.chunks):
+        # If a recording is divided among shards, only its last part fails.
+        if matches and (not decodes or _holds_the_last_chunk(target, arguments[1])):
             raise RecordingError(Stage.READ, Cause.STORAGE_ERROR, "the store is busy")
         return real(self, timeout_s, function, *arguments)
 
     return mock.patch.object(decoder, "call", call)
+
+
+def _holds_the_last_chunk(span: Span, features: FeatureSpec) -> bool:
+    return span.stop_chunk == count_chunks(span.samples, features.chunk)
 
 
 @contextlib.contextmanager

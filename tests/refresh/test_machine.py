@@ -37,7 +37,8 @@ def test_a_long_walk(number: int) -> None:
     walk(number, 50)
 
 
-def test_a_walk_takes_every_rule() -> None:
+def test_walks_know_every_rule_of_the_machine() -> None:
+    assert {"refresh", "take_down", "roll_back"} <= {*RULES}
     assert len(RULES) >= 25
 
 

@@ -438,9 +438,7 @@ def test_a_failed_row_of_a_table_is_not_taken_for_changed(songs: Path, tmp_path:
     assert not refresh_here(table, tmp_path / "set").committed
 
 
-def test_a_commit_that_a_worker_repeats_is_made_once(
-    songs: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_commit_that_a_worker_repeats_is_made_once(songs: Path, dataset: Path) -> None:
     write_song(songs / "new.wav", 70)
     recipe = recipe_of_dataset(str(dataset), None, [])
     job = make_job(recipe, resolve_catalogue(str(songs), recipe), Store(str(dataset)))

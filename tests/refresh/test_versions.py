@@ -101,7 +101,7 @@ def test_the_history_tells_what_was_done(store: Store) -> None:
     assert all(entry["kept"] for entry in history(store))
 
 
-def test_the_difference_names_recordings_and_counts_rows(store: Store, original: Path) -> None:
+def test_the_difference_names_recordings_and_counts_rows(store: Store) -> None:
     changes = {Path(change.uri).name: change for change in compare(store, 0, 1)}
     assert {name: change.kind for name, change in changes.items()} == {
         "new.wav": "added",

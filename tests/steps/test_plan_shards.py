@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import apache_beam as beam
 import pytest
@@ -114,7 +113,7 @@ def test_a_recording_listed_twice_fails_the_run(job: ExtractJob) -> None:
         plan_shards(job, [*SONGS, SONGS[1]], [], lambda plans: None)
 
 
-def test_buckets_share_the_shards_of_a_split(job: ExtractJob, tmp_path: Path) -> None:
+def test_buckets_share_the_shards_of_a_split(job: ExtractJob) -> None:
     totals = {"train": SplitTotals(20, 200)}
     halves = [SONGS[:10], SONGS[10:]]
     songs = [[replace(song, split="train") for song in half] for half in halves]
