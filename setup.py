@@ -22,6 +22,7 @@ CORE = [
     "soxr>=1.0",
     "av>=18,<19",
     "google-crc32c>=1.7",
+    "protobuf>=4.25",
     "annotated-types>=0.7",
     "pydantic>=2.12",
     "tenacity>=9",

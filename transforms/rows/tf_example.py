@@ -1,8 +1,8 @@
 """Rows as ``tf.train.Example``, serialised and parsed without TensorFlow.
 
-An Example is a protobuf map from names to lists of bytes, floats or int64. The bytes are
-the same as in protobuf's deterministic serialisation (entries sorted by key), but are made
-about a hundred times faster, because ``mel`` is written from its array without Python floats.
+An Example is a protobuf map from names to lists of bytes, floats or int64. The message types are
+declared here, with one difference: a list of floats is ``bytes``, the packed little-endian numbers.
+On the wire both are the same, but NumPy's bytes need no Python floats.
 
 How a row maps to an Example
 ----------------------------
@@ -17,13 +17,14 @@ How a row maps to an Example
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf.message import DecodeError
 
 from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.rows.columns import arrow_type
@@ -32,65 +33,70 @@ from melmill.transforms.rows.schema import RowBatch, RowSchema, check_mel, to_co
 #: Values of a feature in an Example.
 Values = list[bytes] | npt.NDArray[np.float32] | npt.NDArray[np.int64]
 
-# Protobuf: a field's tag is number << 3 | wire type; all these fields have type 2, where a
-# length follows the tag. Field 1 holds the features, a map's key and a list's values.
-_FIRST = b"\x0a"
-_SECOND = b"\x12"
-_BYTES_LIST, _FLOAT_LIST, _INT64_LIST = b"\x0a", b"\x12", b"\x1a"
+# The message types of tensorflow/core/example/*.proto, but FloatList has packed bytes.
+_MESSAGE_TYPES = """
+name: "melmill/example.proto" package: "melmill" syntax: "proto3"
+message_type {
+  name: "BytesList" field { name: "value" number: 1 type: TYPE_BYTES label: LABEL_REPEATED }
+}
+message_type {
+  name: "FloatList" field { name: "value" number: 1 type: TYPE_BYTES label: LABEL_OPTIONAL }
+}
+message_type {
+  name: "Int64List" field { name: "value" number: 1 type: TYPE_INT64 label: LABEL_REPEATED }
+}
+message_type {
+  name: "Feature" oneof_decl { name: "kind" }
+  field { name: "bytes_list" number: 1 type_name: ".melmill.BytesList" oneof_index: 0 }
+  field { name: "float_list" number: 2 type_name: ".melmill.FloatList" oneof_index: 0 }
+  field { name: "int64_list" number: 3 type_name: ".melmill.Int64List" oneof_index: 0 }
+}
+message_type {
+  name: "Features"
+  nested_type {
+    name: "FeatureEntry" options { map_entry: true }
+    field { name: "key" number: 1 type: TYPE_STRING }
+    field { name: "value" number: 2 type_name: ".melmill.Feature" }
+  }
+  field {
+    name: "feature" number: 1 type_name: ".melmill.Features.FeatureEntry" label: LABEL_REPEATED
+  }
+}
+message_type { name: "Example" field { name: "features" number: 1 type_name: ".melmill.Features" } }
+"""
 
-_MAX = 0xFFFFFFFFFFFFFFFF
-_ONE_BYTE = [bytes([digit]) for digit in range(0x80)]
+_POOL = descriptor_pool.DescriptorPool()
+_POOL.Add(text_format.Parse(_MESSAGE_TYPES, descriptor_pb2.FileDescriptorProto()))
+_Example, _Feature = (
+    message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"melmill.{name}"))
+    for name in ("Example", "Feature")
+)
 
 
-def _varint(value: int) -> bytes:
-    if 0 <= value <= 0x7F:
-        return _ONE_BYTE[value]
-    value &= _MAX  # negative numbers: two's complement, ten bytes
-    digits = bytearray()
-    while value > 0x7F:
-        digits.append(value & 0x7F | 0x80)
-        value >>= 7
-    digits.append(value)
-    return bytes(digits)
+def _strings(values: Sequence[str]) -> Any:
+    return _Feature(bytes_list={"value": [value.encode() for value in values]})
 
 
-def _field(tag: bytes, content: bytes) -> bytes:
-    return tag + _varint(len(content)) + content
+def _integers(values: Sequence[int]) -> Any:
+    return _Feature(int64_list={"value": [int(value) for value in values]})
 
 
-def _bytes_list(values: Sequence[str]) -> bytes:
-    return _field(_BYTES_LIST, b"".join(_field(_FIRST, value.encode()) for value in values))
+def _floats(values: Sequence[float]) -> Any:
+    return _Feature(float_list={"value": np.array(values, "<f4").tobytes()})
 
 
-def _float_list(values: Sequence[float]) -> bytes:
-    packed = struct.pack(f"<{len(values)}f", *values)
-    return _field(_FLOAT_LIST, _field(_FIRST, packed) if packed else b"")
-
-
-def _int64_list(values: Sequence[int]) -> bytes:
-    packed = b"".join(map(_varint, values))
-    return _field(_INT64_LIST, _field(_FIRST, packed) if packed else b"")
-
-
-_ENCODERS: dict[str, Callable[[Sequence[Any]], bytes]] = {
-    "string": _bytes_list,
-    "int32": _int64_list,
-    "int64": _int64_list,
-    "bool": _int64_list,
-    "float": _float_list,
-    "double": _float_list,
+_ENCODERS: dict[str, Callable[[Sequence[Any]], Any]] = {
+    "string": _strings,
+    "int32": _integers,
+    "int64": _integers,
+    "bool": _integers,
+    "float": _floats,
+    "double": _floats,
 }
 
 
-def _entry_start(name: str, feature_bytes: int) -> bytes:
-    key = _field(_FIRST, name.encode())
-    length = _varint(feature_bytes)
-    size = len(key) + len(_SECOND) + len(length) + feature_bytes
-    return _FIRST + _varint(size) + key + _SECOND + length
-
-
-def _column_entries(name: str, kind: str, array: Any) -> list[bytes]:
-    """Return each row's map entry for a column; empty bytes for a null."""
+def _column_features(name: str, kind: str, array: Any) -> list[Any]:
+    """Return each row's feature of a column; ``None`` for a null."""
     is_list = kind.startswith("list<")
     scalar = kind[5:-1] if is_list else kind
     if is_list and array.flatten().null_count:
@@ -100,28 +106,13 @@ def _column_entries(name: str, kind: str, array: Any) -> list[bytes]:
         )
     if scalar == "double":  # a value beyond float32 becomes infinite, as in protobuf
         array = array.cast(arrow_type(kind.replace("double", "float")), safe=False)
-    encode = _entry_encoder(name, scalar)
+    encode = _ENCODERS[scalar]
+    if encode is not _floats:
+        # Most values repeat from chunk to chunk. Floats do not, and for -0.0 the cache would
+        # return the feature of 0.0.
+        encode = cache(encode)
     rows = array.to_pylist()
-    return [b"" if row is None else encode(tuple(row) if is_list else (row,)) for row in rows]
-
-
-def _entry_encoder(name: str, kind: str) -> Callable[[tuple[Any, ...]], bytes]:
-    encode_list = _ENCODERS[kind]
-
-    def encode(values: tuple[Any, ...]) -> bytes:
-        feature = encode_list(values)
-        return _entry_start(name, len(feature)) + feature
-
-    # Most values repeat from chunk to chunk; floats do not, and for -0.0 the cache would
-    # return the entry of 0.0.
-    return encode if kind in ("float", "double") else cache(encode)
-
-
-def _mel_start(n_values: int) -> bytes:
-    """Return the bytes before the floats of ``mel``, which are equal in all rows."""
-    packed = _FIRST + _varint(4 * n_values)
-    floats = _FLOAT_LIST + _varint(len(packed) + 4 * n_values) + packed
-    return _entry_start("mel", len(floats) + 4 * n_values) + floats
+    return [None if row is None else encode(tuple(row) if is_list else (row,)) for row in rows]
 
 
 def encode_examples(batch: RowBatch, schema: RowSchema) -> Iterator[bytes]:
@@ -149,19 +140,16 @@ def encode_examples(batch: RowBatch, schema: RowSchema) -> Iterator[bytes]:
     mel = check_mel(batch, schema).astype("<f4", copy=False)
     arrays = to_columns(batch, schema)
     columns = {
-        name: _column_entries(name, kind, arrays[name])
-        for name, kind in sorted(schema.columns().items())
+        name: _column_features(name, kind, arrays[name]) for name, kind in schema.columns().items()
     }
-    before = _join_rows([column for name, column in columns.items() if name < "mel"])
-    after = _join_rows([column for name, column in columns.items() if name > "mel"])
-    start = _mel_start(schema.n_mels * schema.n_frames)
-    for head, row, tail in zip(before, mel, after, strict=True):
-        size = len(head) + len(start) + row.nbytes + len(tail)
-        yield b"".join((_FIRST, _varint(size), head, start, row.data, tail))
-
-
-def _join_rows(columns: list[list[bytes]]) -> Iterator[bytes]:
-    return map(b"".join, zip(*columns, strict=True))
+    for number, spectrogram in enumerate(mel):
+        example = _Example()
+        features = example.features.feature
+        for name, column in columns.items():
+            if column[number] is not None:
+                features[name].CopyFrom(column[number])
+        features["mel"].float_list.value = spectrogram.tobytes()
+        yield example.SerializeToString(deterministic=True)
 
 
 def parse_example(data: bytes) -> dict[str, Values]:
@@ -188,87 +176,21 @@ def parse_example(data: bytes) -> dict[str, Values]:
     >>> parse_example(bytes.fromhex("0a0c0a0a0a01791205 1a030a0107"))
     {'y': array([7])}
     """
-    example = {}
-    for features in _contents(data, _FIRST):
-        for entry in _contents(features, _FIRST):
-            name, values = _parse_entry(entry)
-            if values is not None:
-                example[name] = values
-    return example
+    try:
+        example = _Example.FromString(data)
+    except DecodeError as error:
+        raise ValueError(f"not an Example: {error}") from error
+    # Protobuf skips fields that it does not know, such as numbers that are not packed.
+    example.DiscardUnknownFields()
+    if example.ByteSize() != len(data):
+        raise ValueError("not an Example: it has other fields than an Example")
+    features = example.features.feature.items()
+    return {name: _parse_feature(f) for name, f in features if f.WhichOneof("kind")}
 
 
-def _parse_entry(entry: bytes) -> tuple[str, Values | None]:
-    name, values = "", None
-    for tag, content in _fields(entry):
-        if tag == _FIRST:
-            name = content.decode()
-        elif tag == _SECOND:
-            values = _parse_feature(content)
-        else:
-            raise ValueError(f"not an Example: a map entry has a field with the tag {tag!r}")
-    return name, values
-
-
-def _parse_feature(feature: bytes) -> Values | None:
-    values: Values | None = None
-    for tag, content in _fields(feature):
-        if tag not in _PARSERS:
-            raise ValueError(f"not an Example: a feature has a field with the tag {tag!r}")
-        values = _PARSERS[tag](list(_contents(content, _FIRST)))
-    return values
-
-
-def _parse_floats(packed: list[bytes]) -> Values:
-    return np.frombuffer(b"".join(packed), dtype="<f4")
-
-
-def _parse_int64s(packed: list[bytes]) -> Values:
-    data, values, position = b"".join(packed), [], 0
-    while position < len(data):
-        value, position = _read_varint(data, position)
-        values.append(value)
-    return np.array(values, dtype=np.uint64).view(np.int64)
-
-
-def _parse_bytes(values: list[bytes]) -> Values:
-    return values
-
-
-_PARSERS: dict[bytes, Callable[[list[bytes]], Values]] = {
-    _BYTES_LIST: _parse_bytes,
-    _FLOAT_LIST: _parse_floats,
-    _INT64_LIST: _parse_int64s,
-}
-
-
-def _contents(message: bytes, tag: bytes) -> Iterator[bytes]:
-    """Yield the contents of a message whose fields must all have the tag `tag`."""
-    for field_tag, content in _fields(message):
-        if field_tag != tag:
-            raise ValueError(f"not an Example: a field has the tag {field_tag!r}, not {tag!r}")
-        yield content
-
-
-def _fields(message: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Yield the tag and the content of each length-delimited field."""
-    position = 0
-    while position < len(message):
-        tag = message[position : position + 1]
-        length, start = _read_varint(message, position + 1)
-        position = start + length
-        if position > len(message):
-            raise ValueError("not an Example: a field is longer than its message")
-        yield tag, message[start:position]
-
-
-def _read_varint(data: bytes, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(data):
-            raise ValueError("not an Example: the bytes end inside a number")
-        digit = data[position]
-        position += 1
-        value |= (digit & 0x7F) << shift
-        if digit < 0x80:
-            return value & _MAX, position
-    raise ValueError("not an Example: a number is longer than ten bytes")
+def _parse_feature(feature: Any) -> Values:
+    kind = feature.WhichOneof("kind")
+    values = getattr(feature, kind).value
+    if kind == "float_list":
+        return np.frombuffer(values, "<f4")
+    return list(values) if kind == "bytes_list" else np.array(values, np.int64)
