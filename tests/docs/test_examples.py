@@ -20,7 +20,7 @@ import melmill
 from tests.docs.pages import PAGES, ROOT, Block, blocks, name_of
 from tests.signals import song, write_audio
 
-#: Runs the blocks in order, with common names. A traceback names the page and the line in it.
+#: Runs the blocks in order, in one namespace. A traceback names the page and the line in it.
 RUN_BLOCKS = """
 import json, sys
 page, blocks = json.load(sys.stdin)
