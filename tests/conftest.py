@@ -1,7 +1,8 @@
-"""How tests are divided among the processes that run them at once, with pytest-xdist.
+"""Divide the tests among the processes of pytest-xdist.
 
-A file's tests stay together, in their order, so that what a module's fixture made is made once;
-those on Flink share one cluster, whose ports are taken. What takes long begins first.
+The tests of a file run in one process and in their order, so that a module's fixtures are made
+only once. The tests on Flink also run in one process, because they share a cluster with fixed
+ports. The slowest folders start first.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# How long an example takes says how busy the machine is.
+# The time of an example depends on how busy the machine is, so examples have no deadline.
 settings.register_profile("melmill", deadline=None)
 settings.load_profile("melmill")
 
-# A shell lets what it starts in the background ignore this signal, and so would our commands.
+# A shell makes its background processes ignore this signal, and our commands would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _ROOT = Path(__file__).parents[1]
-#: Folders by the time that one of their files takes, the longest first.
-_LONG = ("tests/e2e/runners", "tests/examples", "tests/e2e", "tests/refresh", "tests/deploy")
+#: Folders with slow files, the slowest folder first.
+_SLOW = ("tests/e2e/runners", "tests/examples", "tests/e2e", "tests/refresh", "tests/deploy")
 _ON_FLINK = {"tests/e2e/runners/test_flink.py", "tests/e2e/runners/test_packaging.py"}
 
 
@@ -33,11 +34,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _folder_rank(item: pytest.Item) -> int:
     folder = item.path.relative_to(_ROOT).parent
-    ranks = [i for i, long in enumerate(_LONG) if folder.is_relative_to(long)]
-    return min(ranks, default=len(_LONG))
+    ranks = [i for i, slow in enumerate(_SLOW) if folder.is_relative_to(slow)]
+    return min(ranks, default=len(_SLOW))
 
 
-# xdist's own `--dist loadgroup` sees no groups with pytest 9.2.
+# With pytest 9.2, xdist's own `--dist loadgroup` does not see the groups.
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Callable[..., None]) -> object:
     from xdist.scheduler import LoadScopeScheduling

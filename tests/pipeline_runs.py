@@ -1,4 +1,4 @@
-"""Extractions for tests: quick ones in this process, real ones as the command."""
+"""Run extractions for tests: fast ones in this process, real ones with the command."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.store.folders import Store
 
 
-def _look_at_each_dofn_once() -> None:
-    """Let Beam look for a DoFn's states and timers once a class.
+def _inspect_each_dofn_once() -> None:
+    """Make Beam inspect the states and timers of each DoFn class only once.
 
-    It looks at each DoFn's signature a dozen times while a pipeline is built, which is 40 % of
-    what a small one takes. The command, which other tests run, is left as it is.
+    While Beam builds a pipeline, it inspects each DoFn's signature a dozen times. This takes 40 %
+    of the time of a small pipeline. The command, which other tests run, is not changed.
     """
-    real, known = userstate.get_dofn_specs, {}
+    original, specs_by_class = userstate.get_dofn_specs, {}
 
     def get_dofn_specs(dofn: Any) -> Any:
-        kind = type(dofn)
-        if kind not in known:
-            known[kind] = real(dofn)
-        return known[kind]
+        dofn_class = type(dofn)
+        if dofn_class not in specs_by_class:
+            specs_by_class[dofn_class] = original(dofn)
+        return specs_by_class[dofn_class]
 
     userstate.get_dofn_specs = get_dofn_specs
 
 
-_look_at_each_dofn_once()
+_inspect_each_dofn_once()
 
 
 def make_test_job(catalogue: Path | str, output: Path | str, *overrides: str) -> ExtractJob:
-    """Make the job that ``melmill extract`` makes of the same arguments."""
+    """Return the job that ``melmill extract`` makes from the same arguments."""
     recipe = load_config(None, overrides)
     return make_job(recipe, resolve_catalogue(str(catalogue), recipe), Store(str(output)))
 
@@ -52,21 +52,21 @@ def make_test_job(catalogue: Path | str, output: Path | str, *overrides: str) ->
 def extract_here(
     catalogue: Path | str, output: Path | str, *overrides: str, overwrite: bool = False
 ) -> Extraction:
-    """Extract in this process, on Beam's in-memory runner: a second instead of ten."""
+    """Extract on Beam's in-memory runner in this process: one second instead of ten."""
     recipe = load_config(None, overrides)
     job = make_job(recipe, resolve_catalogue(str(catalogue), recipe), Store(str(output)))
     return extract(job, recipe.as_dict(), here(), overwrite=overwrite)
 
 
 def here() -> QuickOptions:
-    """Beam's in-memory runner, in this process."""
+    """Return the options for Beam's in-memory runner in this process."""
     return QuickOptions(["--runner=FnApiRunner", "--direct_running_mode=in_memory"])
 
 
 def refresh_here(
     catalogue: Path | str, output: Path | str, *overrides: str, retry_failed: bool = False
 ) -> Extraction:
-    """Refresh in this process, as ``melmill refresh`` without ``--config``."""
+    """Refresh in this process, like ``melmill refresh`` without ``--recipe``."""
     recipe = recipe_of_dataset(str(output), None, list(overrides))
     job = make_job(recipe, resolve_catalogue(str(catalogue), recipe), Store(str(output)))
     job = replace(job, refresh=replace(recipe.refresh.spec(), retry_failed=retry_failed))
@@ -74,21 +74,21 @@ def refresh_here(
 
 
 def melmill(*arguments: Path | str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
-    """Run the real command."""
+    """Run the real command and return its completed process."""
     command = [sys.executable, "-m", "melmill", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
 
 
 def melmill_json(*arguments: Path | str, status: int | Sequence[int] = 0, **kwargs: Any) -> Any:
-    """Run the real command with ``--json``, check its exit status, give what it printed."""
-    done = melmill(*arguments, "--json", **kwargs)
+    """Run the real command with ``--json``, check its exit status, and return its parsed output."""
+    completed = melmill(*arguments, "--json", **kwargs)
     allowed = [status] if isinstance(status, int) else status
-    assert done.returncode in allowed, done.stderr
-    return json.loads(done.stdout)
+    assert completed.returncode in allowed, completed.stderr
+    return json.loads(completed.stdout)
 
 
 def drop_privileges() -> None:
-    """Before a command starts: keep root, too, from what a file's mode forbids."""
+    """Make file modes apply to root too; pass this function as `preexec_fn`."""
     if os.geteuid() == 0:
         libc, drop_from_bounding_set = ctypes.CDLL(None), 24
         for dac_override_or_read_search in (1, 2):

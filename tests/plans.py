@@ -1,4 +1,4 @@
-"""Recordings, plans and summaries for tests, made up from a name and a few numbers."""
+"""Make recordings, plans and summaries for tests from a name and a few numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from melmill.transforms.store.folders import Store
 if TYPE_CHECKING:
     from apache_beam.testing.test_pipeline import TestPipeline
 
-#: One chunk is 1,000 samples, which is a second.
+#: One chunk has 1,000 samples, which is one second.
 FEATURES = FeatureSpec(
     sample_rate_hz=1000, chunk=ChunkSpec(1000, 1000), mel=MelSpec(n_fft=256, n_mels=8)
 )
@@ -33,7 +33,7 @@ def recording(name: str = "a.wav", **values: Any) -> Recording:
 def probed(
     name: str = "a.wav", seconds: float = 10, channels: int = 1, **values: Any
 ) -> ProbedRecording:
-    """A recording at 2,000 Hz."""
+    """Return a probed recording with a sample rate of 2,000 Hz."""
     audio = AudioInfo("wav", "pcm_16", "libsndfile", 2000, channels, round(seconds * 2000))
     return ProbedRecording(recording(name, **values), audio)
 
@@ -42,18 +42,20 @@ def planned(
     name: str = "a.wav", chunks: int = 10, rows_per_chunk: int = 1, split: str = "train"
 ) -> PlannedRecording:
     samples = chunks * FEATURES.chunk.hop
-    one = probed(name, seconds=chunks, channels=rows_per_chunk)
-    return PlannedRecording(one, split, 0, samples, chunks, rows_per_chunk)
+    probed_recording = probed(name, seconds=chunks, channels=rows_per_chunk)
+    return PlannedRecording(probed_recording, split, 0, samples, chunks, rows_per_chunk)
 
 
 def failure(name: str = "a.wav", cause: Cause = Cause.CORRUPT, message: str = "bad") -> Failure:
-    one = recording(name)
-    return Failure(one.recording_id, one.uri, one.fingerprint, Stage.DECODE, cause, message)
+    failed = recording(name)
+    return Failure(
+        failed.recording_id, failed.uri, failed.fingerprint, Stage.DECODE, cause, message
+    )
 
 
 def summary(name: str = "s", split: str = "train", rows: int = 2, **values: Any) -> ShardSummary:
-    """A shard of two mel bands that holds `rows` rows of ``a.wav``."""
-    made = ShardSummary(
+    """Return the summary of a shard with two mel bands and `rows` rows of ``a.wav``."""
+    default = ShardSummary(
         name=digest(name),
         plan=digest(name),
         split=split,
@@ -69,11 +71,11 @@ def summary(name: str = "s", split: str = "train", rows: int = 2, **values: Any)
         low=-80.0,
         high=0.0,
     )
-    return replace(made, **values)
+    return replace(default, **values)
 
 
 def lay_down(store: Store, index: str, *shards: ShardSummary) -> None:
-    """Put shards' files, of zeros, into a store, and the index that describes them."""
+    """Write shard files filled with zeros, and the index that describes them, into a store."""
     rows: Counter[str] = Counter()
     for shard in shards:
         rows.update({entry.recording_id: entry.rows for entry in shard.recordings if shard.rows})
@@ -89,8 +91,8 @@ def lay_down(store: Store, index: str, *shards: ShardSummary) -> None:
 
 
 def in_memory_pipeline() -> TestPipeline:
-    """A pipeline on Beam's own runner, in this process."""
-    # Two seconds to import, which those who only want a plan need not wait for.
+    """Return a pipeline on Beam's own runner in this process."""
+    # These imports take two seconds; tests that need no pipeline should not wait for them.
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.testing.test_pipeline import TestPipeline
 

@@ -1,4 +1,4 @@
-"""Shorthands to probe and decode a whole test recording."""
+"""Probe and decode a whole test recording in one call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RATE = 44100
 
 
 def rate_of(name: str) -> int:
-    """The rate a format of tests.signals is encoded at."""
+    """Return the sample rate at which the tests encode a format of tests.signals."""
     if name in ("3gp", "amr", "ra"):
         return 8000
     return 48000 if name in ("opus", "opus_low", "webm", "weba") else RATE
@@ -26,8 +26,8 @@ def decode(source: StoredObject, audio: AudioInfo, start: int = 0, stop: int | N
 
 
 def read(reader, start: int, stop: int, block_frames: int = 10_000) -> np.ndarray:
-    nothing = np.empty((0, reader.audio.channels), np.float32)
-    return np.concatenate([nothing, *reader.blocks(start, stop, block_frames)])
+    empty = np.empty((0, reader.audio.channels), np.float32)
+    return np.concatenate([empty, *reader.blocks(start, stop, block_frames)])
 
 
 def decode_all(source: StoredObject) -> np.ndarray:

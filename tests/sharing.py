@@ -1,4 +1,4 @@
-"""What is made once for all processes that run tests at once."""
+"""Make a folder once for all processes that run tests at the same time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """Give a folder of this run of tests, filled by whoever asks for it first."""
+    """Return a folder of this test run; the first process that needs the folder fills it."""
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent

@@ -1,7 +1,7 @@
-"""Every sound the tests use, synthesised and seeded, and the files they are put in.
+"""Synthesise all sounds of the tests, with fixed seeds, and encode them as files.
 
 Signals are float32 arrays shaped ``[frames]`` (mono) or ``[frames, channels]``.
-:func:`encode` turns one into the bytes of a file; :data:`FORMATS` names every kind.
+:func:`encode` returns the bytes of a file; :data:`FORMATS` names the file formats.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-#: name -> how soundfile writes it.
+#: Name of a format -> soundfile's arguments for it.
 _SOUNDFILE_FORMATS: dict[str, dict[str, object]] = {
     "wav": {"format": "WAV", "subtype": "PCM_16"},
     "wav8": {"format": "WAV", "subtype": "PCM_U8"},
@@ -41,11 +41,11 @@ _SOUNDFILE_FORMATS: dict[str, dict[str, object]] = {
     "mp3": {"format": "MP3", "bitrate_mode": "CONSTANT", "compression_level": 0.5},
     "mp3_vbr": {"format": "MP3", "bitrate_mode": "VARIABLE", "compression_level": 0.5},
     "mp3_low": {"format": "MP3", "bitrate_mode": "CONSTANT", "compression_level": 0.85},
-    # At its lowest bit rate LAME has no room for an Info tag and leaves it out.
+    # At its lowest bit rate, LAME has no room for an Info tag and writes none.
     "mp3_untagged": {"format": "MP3", "bitrate_mode": "CONSTANT", "compression_level": 0.95},
 }
 
-#: name -> container, codec and sample format as FFmpeg calls them.
+#: Name of a format -> FFmpeg's names of its container, codec and sample format.
 _PYAV_FORMATS: dict[str, tuple[str, str, str]] = {
     "opus_low": ("ogg", "libopus", "s16"),
     "m4a": ("ipod", "aac", "fltp"),
@@ -60,7 +60,7 @@ _PYAV_FORMATS: dict[str, tuple[str, str, str]] = {
 
 FORMATS = (*_SOUNDFILE_FORMATS, *_PYAV_FORMATS)
 
-#: Formats of fewer tests, by the extension that such files have.
+#: Formats that few tests use. Their names are the usual file extensions.
 _RARE_SOUNDFILE_FORMATS: dict[str, dict[str, object]] = {
     "voc": {"format": "VOC", "subtype": "PCM_16"},
     "8svx": {"format": "SVX", "subtype": "PCM_16"},
@@ -93,46 +93,46 @@ RARE_FORMATS = (*_RARE_SOUNDFILE_FORMATS, *_RARE_PYAV_FORMATS)
 
 
 def times(seconds: float, rate: int) -> np.ndarray:
-    """The time of every sample, in seconds."""
+    """Return the time of every sample, in seconds."""
     return np.arange(round(seconds * rate)) / rate
 
 
 def tone(frequency_hz: float, seconds: float, rate: int, amplitude: float = 0.5) -> np.ndarray:
-    """A sine."""
+    """Return a sine."""
     return np.float32(amplitude * np.sin(2 * np.pi * frequency_hz * times(seconds, rate)))
 
 
 def sweep(seconds: float, rate: int, low_hz: float = 50.0, amplitude: float = 0.5) -> np.ndarray:
-    """An exponential sine sweep from `low_hz` to 0.45 of the rate."""
+    """Return an exponential sine sweep from `low_hz` to 0.45 times the rate."""
     octaves = np.log2(0.45 * rate / low_hz)
     phase = low_hz * seconds / octaves * 2 ** (octaves * times(seconds, rate) / seconds)
     return np.float32(amplitude * np.sin(2 * np.pi * phase / np.log(2)))
 
 
 def silence(seconds: float, rate: int) -> np.ndarray:
-    """Zeros."""
+    """Return zeros."""
     return np.zeros(round(seconds * rate), np.float32)
 
 
 def constant(seconds: float, rate: int, level: float = 0.25) -> np.ndarray:
-    """DC."""
+    """Return DC: `level` in every sample."""
     return np.full(round(seconds * rate), level, np.float32)
 
 
 def click(seconds: float, rate: int, at_seconds: float = 0.0, amplitude: float = 1.0) -> np.ndarray:
-    """One sample of `amplitude` in silence."""
+    """Return silence with one sample of `amplitude`."""
     samples = silence(seconds, rate)
     samples[round(at_seconds * rate)] = amplitude
     return samples
 
 
 def clipped(frequency_hz: float, seconds: float, rate: int, gain: float = 4.0) -> np.ndarray:
-    """A sine driven into full scale."""
+    """Return a sine that is amplified and clipped at full scale."""
     return np.clip(tone(frequency_hz, seconds, rate, amplitude=gain), -1, 1)
 
 
 def hum(seconds: float, rate: int, mains_hz: float = 50.0) -> np.ndarray:
-    """Mains hum: a fundamental and four harmonics, quiet."""
+    """Return quiet mains hum: a fundamental and four harmonics."""
     return np.float32(
         sum(tone(mains_hz * k, seconds, rate, amplitude=0.02 / k) for k in range(1, 6))
     )
@@ -141,7 +141,7 @@ def hum(seconds: float, rate: int, mains_hz: float = 50.0) -> np.ndarray:
 def noise(
     seconds: float, rate: int, seed: int = 0, channels: int = 1, amplitude: float = 0.1
 ) -> np.ndarray:
-    """White Gaussian noise, clipped to full scale."""
+    """Return white Gaussian noise, clipped at full scale."""
     shape = (round(seconds * rate), channels) if channels > 1 else round(seconds * rate)
     return np.clip(
         np.random.default_rng(seed).normal(0, amplitude, shape).astype(np.float32), -1, 1
@@ -149,7 +149,7 @@ def noise(
 
 
 def song(seconds: float, rate: int, seed: int = 0, channels: int = 1) -> np.ndarray:
-    """A little song: decaying notes with harmonics over a beat of noise bursts."""
+    """Return a short song: decaying notes with harmonics, each with a noise burst."""
     rng = np.random.default_rng(seed)
     mix = np.zeros((round(seconds * rate), channels), np.float32)
     for start in np.arange(0, seconds, 0.25):
@@ -167,19 +167,19 @@ def _add_note(mix: np.ndarray, rng: np.random.Generator, start: int, rate: int) 
 
 
 def encode(samples: np.ndarray, rate: int, format: str) -> bytes:
-    """The bytes of a file holding `samples`, in one of :data:`FORMATS` or a rare one."""
-    pyav = _PYAV_FORMATS | _RARE_PYAV_FORMATS
-    if format in pyav:
+    """Return the bytes of a file with `samples`, in one of :data:`FORMATS` or in a rare format."""
+    pyav_formats = _PYAV_FORMATS | _RARE_PYAV_FORMATS
+    if format in pyav_formats:
         bit_rate = {"opus_low": 6_000, "3gp": 12_200, "amr": 12_200}.get(format, 128_000)
-        return _encode_with_pyav(samples, rate, bit_rate, *pyav[format])
+        return _encode_with_pyav(samples, rate, bit_rate, *pyav_formats[format])
     buffer = io.BytesIO()
-    known = _SOUNDFILE_FORMATS | _RARE_SOUNDFILE_FORMATS
-    soundfile.write(buffer, samples, rate, **known[format])
+    soundfile_formats = _SOUNDFILE_FORMATS | _RARE_SOUNDFILE_FORMATS
+    soundfile.write(buffer, samples, rate, **soundfile_formats[format])
     return buffer.getvalue()
 
 
 def write_audio(path: Path, samples: np.ndarray, rate: int, format: str | None = None) -> Path:
-    """Encode to `path`; the format is the suffix's unless named."""
+    """Encode `samples` into `path` and return the path; by default the suffix names the format."""
     path.write_bytes(encode(samples, rate, format or path.suffix[1:]))
     return path
 

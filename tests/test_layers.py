@@ -1,4 +1,4 @@
-"""The rule of the layout: a file or folder imports from those before it, and Beam is in steps."""
+"""Check the layout: which modules a module may import, and where Beam may be imported."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-#: The files that are steps of the pipeline, all on one floor.
+#: Floor of the files directly in `transforms`, the steps of the pipeline.
 STEPS = "steps"
-#: Files and folders of either top folder; each stands on those before it.
+#: Files and folders of each top folder, the lowest floor first.
 FLOORS = {
     "transforms": (
         *("core", "store", "rows", "catalogue", "decode", "features"),
@@ -39,7 +39,7 @@ def imports_of(module: Path) -> Iterator[str]:
 
 
 def place(parts: tuple[str, ...]) -> tuple[int, int]:
-    """Of which top folder, and on which floor of it, something is; ``__init__`` is below all."""
+    """Return the number of a module's top folder and of its floor; ``__init__`` has floor -1."""
     top, name = parts[0], Path(parts[1]).stem
     floors = FLOORS[top]
     step = STEPS in floors and name != "__init__" and (ROOT / top / f"{name}.py").exists()
@@ -56,23 +56,23 @@ def places_of_imports(module: Path) -> Iterator[tuple[str, tuple[int, int]]]:
 
 def test_every_file_and_folder_has_its_floor() -> None:
     for top, floors in FLOORS.items():
-        there = {p.stem for p in (ROOT / top).iterdir() if p.is_dir() or p.suffix == ".py"}
+        existing = {p.stem for p in (ROOT / top).iterdir() if p.is_dir() or p.suffix == ".py"}
         steps = {p.stem for p in (ROOT / top).glob("*.py")} if STEPS in floors else set()
-        assert there - {"__init__", "__pycache__"} == {*floors, *steps} - {STEPS, "__init__"}
+        assert existing - {"__init__", "__pycache__"} == {*floors, *steps} - {STEPS, "__init__"}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=named)
 def test_a_module_imports_from_its_floor_and_below(module: Path) -> None:
-    own = place(module.relative_to(ROOT).parts)
-    assert [name for name, found in places_of_imports(module) if found > own] == []
-    # Run from the source folder, these would be there, too, as other modules.
+    own_place = place(module.relative_to(ROOT).parts)
+    assert [name for name, imported in places_of_imports(module) if imported > own_place] == []
+    # In the source folder these names could be imported too, but as separate modules.
     assert not [name for name in imports_of(module) if name.partition(".")[0] in FLOORS]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=named)
 def test_beam_is_in_steps_and_in_what_they_share(module: Path) -> None:
-    own = place(module.relative_to(ROOT).parts)
-    if own < place(("transforms", "beam")):
+    own_place = place(module.relative_to(ROOT).parts)
+    if own_place < place(("transforms", "beam")):
         assert not [name for name in imports_of(module) if name.startswith("apache_beam")]
 
 

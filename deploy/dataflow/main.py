@@ -1,4 +1,4 @@
-"""Started by a Flex Template's launcher. Nothing else is in here: Beam pickles ``__main__``."""
+"""Start a job from a Flex Template's launcher. Keep this file small: Beam pickles ``__main__``."""
 
 from melmill.pipelines.cli.flex_template import main
 

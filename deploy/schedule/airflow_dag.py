@@ -1,8 +1,8 @@
-"""Refreshes a dataset every night, by Airflow 3: put this file in the DAGs' folder.
+"""Refresh a dataset every night with Airflow 3: put this file in the DAGs' folder.
 
-Set the constants first. melmill is in an environment of its own: its dependencies and Airflow's
-need not agree. `OPERATOR` is ``bash`` for the plain command, or ``beam`` for the operator of
-apache-airflow-providers-apache-beam, which runs the same command. See docs/scheduling.md.
+Set the constants first. Install melmill in its own environment, so that its dependencies cannot
+conflict with Airflow's. `OPERATOR` is ``bash`` for the plain command, or ``beam`` for the operator
+of apache-airflow-providers-apache-beam, which runs the same command. See docs/scheduling.md.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ OPERATOR = "bash"
 BIN = "/opt/melmill/bin"
 CATALOGUE = "/srv/songs"
 DATASET = "/var/lib/melmill/dataset"
-#: Of the Beam operator. Never "DataflowRunner": see docs/scheduling.md.
+#: Runner of the Beam operator. Never use "DataflowRunner": see docs/scheduling.md.
 RUNNER = "direct"
-#: Beam's options, without the dashes: {"job_endpoint": "flink:8099", "parallelism": 8}.
+#: Beam's options without the dashes, for example {"job_endpoint": "flink:8099", "parallelism": 8}.
 BEAM_OPTIONS: dict[str, Any] = {}
 
-#: Neither operator has the status but in what it says when it is not 0.
+#: Both operators report a status other than 0 only in the text of their error.
 STATUS = re.compile(r"\bcode (\d+)")
 PARTIAL, USAGE = 3, 2
 
 
 class ByExitStatus(BaseOperator):
-    """Takes partial (3) for a success, and does not repeat what no repetition helps (2)."""
+    """Treat exit status 3 (partial) as a success, and do not retry after exit status 2 (usage)."""
 
     def execute(self, context: Any) -> Any:
-        """Run, and see how it ended; failed (1) and conflict (4) are left to the retries."""
+        """Run the task and check its exit status; Airflow retries 1 (failed) and 4 (conflict)."""
         try:
             return super().execute(context)
         except AirflowException as error:
-            found = STATUS.search(str(error))
-            status = int(found[1]) if found else None
+            match = STATUS.search(str(error))
+            status = int(match[1]) if match else None
             if status == USAGE:
                 raise AirflowFailException("melmill: change something first, see above") from error
             if status != PARTIAL:
@@ -48,28 +48,28 @@ class ByExitStatus(BaseOperator):
 
 
 class RefreshByBash(ByExitStatus, BashOperator):
-    """The command."""
+    """The plain command."""
 
 
 def refresh_by_bash() -> BaseOperator:
-    """Make the task of the plain command."""
+    """Return the task for the plain command."""
     command = [f"{BIN}/melmill", "refresh", CATALOGUE, DATASET, "--quiet"]
-    # "exec": Airflow's signal, when a task is cancelled, reaches melmill itself.
+    # With "exec", Airflow's signal to a cancelled task reaches melmill itself.
     return RefreshByBash(task_id="refresh", bash_command=f"exec {shlex.join(command)}")
 
 
 def refresh_by_beam() -> BaseOperator:
-    """Make the task of Beam's operator, which starts `python OPTIONS FILE --runner=... --...`."""
+    """Return the task for Beam's operator, which runs `python OPTIONS FILE --runner=... --...`."""
     from airflow.providers.apache.beam.operators.beam import BeamRunPythonPipelineOperator
 
     class RefreshByBeam(ByExitStatus, BeamRunPythonPipelineOperator):
-        """The same command, with its runner and Beam's options as the operator has them."""
+        """The same command, with the runner and options that the operator passes."""
 
     return RefreshByBeam(
         task_id="refresh",
         py_interpreter=f"{BIN}/python",
         py_options=["-m", "melmill", "refresh", CATALOGUE, DATASET],
-        # In the place of a file, since the module is named above and something has to be here.
+        # The operator needs a file here. The module is named above, so this option takes its place.
         py_file="--quiet",
         runner=RUNNER,
         pipeline_options=dict(BEAM_OPTIONS),
@@ -81,8 +81,7 @@ with DAG(
     description="Bring a melmill dataset up to date with its catalogue",
     schedule="17 3 * * *",
     start_date=datetime(2025, 1, 1),
-    # Nights that were missed are made up for by the next run; a run that is going on keeps the
-    # next one waiting.
+    # The next run also does the work of missed nights. A run waits until the last run has ended.
     catchup=False,
     max_active_runs=1,
     default_args={
@@ -90,7 +89,7 @@ with DAG(
         "retry_delay": timedelta(minutes=5),
         "retry_exponential_backoff": True,
         "max_retry_delay": timedelta(hours=1),
-        # A run that hangs must not keep the next ones away.
+        # A run that hangs must not block the next runs.
         "execution_timeout": timedelta(hours=23),
     },
 ) as dag:

@@ -38,7 +38,7 @@ def test_peak_memory_is_that_of_each_process(measure, tmp_path):
 
     cost = measure.run([sys.executable, str(script)], watch_s=0.05)
 
-    # Other tests' idle processes are children of this one too.
+    # Idle processes of other tests may also be children of this process.
     assert [process.role for process in cost.processes].count("launcher") == 1
     assert 100 < cost.peaks()["launcher"] < 200
 
@@ -49,13 +49,13 @@ def test_a_failing_command_is_an_error_with_its_last_words(measure):
 
 
 def test_every_other_round_runs_backwards(measure):
-    seen = []
-    contestants = {name: lambda name=name: seen.append(name) or name for name in "ab"}
+    order = []
+    contestants = {name: lambda name=name: order.append(name) or name for name in "ab"}
 
-    found = measure.interleave(2, contestants)
+    results = measure.interleave(2, contestants)
 
-    assert seen == ["a", "b", "b", "a"]
-    assert found == {"a": ["a", "a"], "b": ["b", "b"]}
+    assert order == ["a", "b", "b", "a"]
+    assert results == {"a": ["a", "a"], "b": ["b", "b"]}
 
 
 def test_a_catalogue_is_read_as_it_was_written(measure, tmp_path):

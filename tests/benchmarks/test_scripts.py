@@ -1,4 +1,4 @@
-"""Every script of benchmarks/ runs to its end on a tiny input, and says what it measured."""
+"""Check that every script in benchmarks/ runs to its end on a tiny input and prints a result."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from tests.signals import song, write_audio
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-#: Read by the others, and no script itself.
+#: Modules that the scripts import.
 MODULES = {"measure.py"}
 
-#: What each script is told, but for folders, and a word of what it prints.
+#: Name of a script -> its arguments (SONGS and OUTPUT stand for folders), and text that it prints.
 QUICK = {
     "baseline_decode.py": (("SONGS",), "\n"),
     "scale.py": (("--alone", "--sizes", "300"), "| 300 |"),
@@ -36,14 +36,14 @@ LONG = {
 
 def run(name: str, *arguments: object) -> str:
     command = [sys.executable, str(BENCHMARKS / name), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return done.stdout
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr[-4000:]
+    return completed.stdout
 
 
 @pytest.fixture(scope="module")
 def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Songs in each format, made by the script that makes the benchmarks' songs."""
+    """Return a folder of songs in each format, made by the script that the benchmarks use."""
     folder = tmp_path_factory.mktemp("songs")
     (folder / "package").mkdir()
     for number in range(6):
@@ -72,4 +72,4 @@ def test_a_script_runs(
     songs: Path, tmp_path: Path, name: str, arguments: tuple[str, ...], word: str
 ) -> None:
     folders = {"SONGS": songs, "OUTPUT": tmp_path / "output"}
-    assert word in run(name, *(folders.get(one, one) for one in arguments))
+    assert word in run(name, *(folders.get(argument, argument) for argument in arguments))

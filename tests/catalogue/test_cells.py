@@ -1,4 +1,4 @@
-"""Cells: what type a column is taken for, and what its values become."""
+"""Tests of cells: which type a column gets, and how its values are converted."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_declared_type_is_read_generously() -> None:
 @pytest.mark.parametrize(
     ("type_name", "value"), [("int64", "1.5"), ("int64", "9" * 19), ("double", "a"), ("bool", "2")]
 )
-def test_a_declared_type_is_not_read_at_any_price(type_name: str, value: str) -> None:
+def test_a_declared_type_does_not_accept_every_value(type_name: str, value: str) -> None:
     with pytest.raises(ValueError):
         from_text([value], type_name, True)
 

@@ -1,4 +1,4 @@
-"""Walking a store: links, refusals, what is asked of the store, and globs by property."""
+"""Tests of listing a store: links, errors, the requests to the store, and globs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMPONENTS = st.lists(st.text("ab.", min_size=1, max_size=3), min_size=1, max_si
 PATTERNS = st.lists(st.sampled_from(["*", "**", "a*", "?", "[ab]", ".*", "ab"]), max_size=4)
 
 
-def found(root: Path, part: DirectoryPart = ALL, **options: Any) -> list[str]:
+def list_names(root: Path, part: DirectoryPart = ALL, **options: Any) -> list[str]:
     listing = Listing(str(root), extensions=("wav",), **options)
     return [recording.relative_uri for recording in list_files(listing, part)]
 
@@ -40,19 +40,19 @@ def touch(root: Path, *names: str) -> None:
 
 def test_the_order_depends_on_names_only(tmp_path: Path) -> None:
     touch(tmp_path, "b.wav", "a/z.wav", "a.wav", "a/b/c.wav", "B.wav")
-    assert found(tmp_path) == ["B.wav", "a.wav", "b.wav", "a/z.wav", "a/b/c.wav"]
+    assert list_names(tmp_path) == ["B.wav", "a.wav", "b.wav", "a/z.wav", "a/b/c.wav"]
 
 
 def test_a_directory_alone_holds_its_own_files(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav", "b/c.wav", "b/d/e.wav")
-    assert found(tmp_path, DirectoryPart("b")) == ["b/c.wav"]
+    assert list_names(tmp_path, DirectoryPart("b")) == ["b/c.wav"]
 
 
 def test_links_to_files_and_directories_are_followed(tmp_path: Path) -> None:
     touch(tmp_path, "store/a.wav", "store/b/c.wav", "songs/own.wav")
     (tmp_path / "songs/a.wav").symlink_to(tmp_path / "store/a.wav")
     (tmp_path / "songs/b").symlink_to(tmp_path / "store/b")
-    assert found(tmp_path / "songs") == ["a.wav", "own.wav", "b/c.wav"]
+    assert list_names(tmp_path / "songs") == ["a.wav", "own.wav", "b/c.wav"]
 
 
 def test_a_link_has_the_version_of_what_it_leads_to(tmp_path: Path) -> None:
@@ -73,22 +73,22 @@ def test_links_that_lead_back_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "a/b/back").symlink_to(tmp_path / "a")
     (tmp_path / "a/b/here").symlink_to(".")
     (tmp_path / "a/above").symlink_to(tmp_path.parent)
-    assert found(tmp_path) == ["a/x.wav", "a/b/y.wav"]
-    assert found(tmp_path / "a") == ["x.wav", "b/y.wav"]
+    assert list_names(tmp_path) == ["a/x.wav", "a/b/y.wav"]
+    assert list_names(tmp_path / "a") == ["x.wav", "b/y.wav"]
 
 
 def test_links_that_lead_to_one_another_end(tmp_path: Path) -> None:
     touch(tmp_path, "a/x.wav", "b/y.wav")
     (tmp_path / "a/to_b").symlink_to(tmp_path / "b")
     (tmp_path / "b/to_a").symlink_to(tmp_path / "a")
-    assert found(tmp_path) == ["a/x.wav", "a/to_b/y.wav", "b/y.wav", "b/to_a/x.wav"]
+    assert list_names(tmp_path) == ["a/x.wav", "a/to_b/y.wav", "b/y.wav", "b/to_a/x.wav"]
 
 
 def test_the_root_may_be_a_link(tmp_path: Path) -> None:
     touch(tmp_path, "store/a.wav", "store/b/c.wav")
     (tmp_path / "songs").symlink_to(tmp_path / "store")
     (tmp_path / "store/b/back").symlink_to(tmp_path / "store")
-    assert found(tmp_path / "songs") == ["a.wav", "b/c.wav"]
+    assert list_names(tmp_path / "songs") == ["a.wav", "b/c.wav"]
 
 
 def test_a_link_to_nothing_is_listed_as_not_seen(tmp_path: Path) -> None:
@@ -96,39 +96,39 @@ def test_a_link_to_nothing_is_listed_as_not_seen(tmp_path: Path) -> None:
     (tmp_path / "b.wav").symlink_to(tmp_path / "b.wav")
     for recording in list_files(Listing(str(tmp_path)), ALL):
         assert (recording.size_bytes, recording.fingerprint) == (-1, "")
-    assert found(tmp_path) == ["a.wav", "b.wav"]
+    assert list_names(tmp_path) == ["a.wav", "b.wav"]
 
 
 def test_what_is_no_file_is_skipped(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.wav")
     touch(tmp_path, "b.wav")
-    assert found(tmp_path) == ["b.wav"]
+    assert list_names(tmp_path) == ["b.wav"]
 
 
 def test_a_directory_called_like_a_file_is_entered(tmp_path: Path) -> None:
     touch(tmp_path, "a.wav/b.wav")
-    assert found(tmp_path) == ["a.wav/b.wav"]
+    assert list_names(tmp_path) == ["a.wav/b.wav"]
 
 
 def test_a_directory_that_may_not_be_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touch(tmp_path, "open/a.wav", "shut/b.wav")
-    own = LocalFileSystem.ls
+    original = LocalFileSystem.ls
 
     def ls(self: Any, path: str, **options: Any) -> Any:
         if path.endswith("shut"):
             raise PermissionError(13, "Permission denied")
-        return own(self, path, **options)
+        return original(self, path, **options)
 
     monkeypatch.setattr(LocalFileSystem, "ls", ls)
     with pytest.raises(CatalogueError, match="shut cannot be read: permission denied"):
-        found(tmp_path)
+        list_names(tmp_path)
 
 
 def test_a_directory_that_has_gone_is_named(tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match="gone does not exist"):
-        found(tmp_path, DirectoryPart("gone"))
+        list_names(tmp_path, DirectoryPart("gone"))
 
 
 def test_a_name_that_is_no_text_is_that_files_fault(tmp_path: Path) -> None:
@@ -138,8 +138,10 @@ def test_a_name_that_is_no_text_is_that_files_fault(tmp_path: Path) -> None:
     for name in (b"/\xff.wav", b"/K\xf6ln/b.wav", b"/K\xf6ln/c.wav"):
         Path(os.fsdecode(os.fsencode(tmp_path) + name)).touch()
     listing = Listing(str(tmp_path))
-    listed = [one for part in listing_parts(listing) for one in list_files(listing, part)]
-    faults = {one.relative_uri: one.fault for one in listed}
+    recordings = [
+        recording for part in listing_parts(listing) for recording in list_files(listing, part)
+    ]
+    faults = {recording.relative_uri: recording.fault for recording in recordings}
     assert faults.pop("a.wav") is None
     assert sorted(faults) == [r"K\xf6ln/b.wav", r"K\xf6ln/c.wav", r"\xff.wav"]
     for fault in faults.values():
@@ -147,35 +149,35 @@ def test_a_name_that_is_no_text_is_that_files_fault(tmp_path: Path) -> None:
         assert fault[0] == Cause.BAD_NAME
         assert "is not UTF-8" in fault[1]
         assert "rename the file" in fault[1]
-    assert len({one.recording_id for one in listed}) == 4
-    for one in listed:
-        one.uri.encode()
+    assert len({recording.recording_id for recording in recordings}) == 4
+    for recording in recordings:
+        recording.uri.encode()
 
 
 def test_a_file_that_goes_while_it_is_listed_is_not_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def gone(details: object) -> str:
+    def raise_not_found(details: object) -> str:
         raise FileNotFoundError(2, "No such file")
 
     touch(tmp_path, "a.wav")
-    monkeypatch.setattr("melmill.transforms.catalogue.listing.fingerprint_of", gone)
+    monkeypatch.setattr("melmill.transforms.catalogue.listing.fingerprint_of", raise_not_found)
     (recording,) = list_files(Listing(str(tmp_path)), ALL)
     assert (recording.size_bytes, recording.fingerprint) == (-1, "")
 
 
-def test_nothing_is_asked_per_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_request_is_made_per_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(tmp_path, *(f"{i}.wav" for i in range(50)))
-    asked: list[object] = []
-    own = LocalFileSystem.info
+    requests: list[object] = []
+    original = LocalFileSystem.info
 
     def info(self: Any, path: Any, **options: Any) -> Any:
-        asked.extend([path] if isinstance(path, str) else [])  # a DirEntry is the listing's own
-        return own(self, path, **options)
+        requests.extend([path] if isinstance(path, str) else [])  # a DirEntry needs no request
+        return original(self, path, **options)
 
     monkeypatch.setattr(LocalFileSystem, "info", info)
-    assert len(found(tmp_path)) == 50
-    assert asked == [str(tmp_path)]
+    assert len(list_names(tmp_path)) == 50
+    assert requests == [str(tmp_path)]
 
 
 def test_directories_that_cannot_match_are_not_entered(
@@ -183,14 +185,14 @@ def test_directories_that_cannot_match_are_not_entered(
 ) -> None:
     touch(tmp_path, "rock/1/a.wav", "pop/1/b.wav", "rock/1/deep/c.wav")
     entered: list[str] = []
-    own = LocalFileSystem.ls
+    original = LocalFileSystem.ls
 
     def ls(self: Any, path: str, **options: Any) -> Any:
         entered.append(path)
-        return own(self, path, **options)
+        return original(self, path, **options)
 
     monkeypatch.setattr(LocalFileSystem, "ls", ls)
-    assert found(tmp_path, pattern=("rock", "*", "*.wav")) == ["rock/1/a.wav"]
+    assert list_names(tmp_path, pattern=("rock", "*", "*.wav")) == ["rock/1/a.wav"]
     assert entered == [str(tmp_path), f"{tmp_path}/rock", f"{tmp_path}/rock/1"]
 
 
@@ -199,11 +201,11 @@ def test_many_directories_are_not_all_looked_into(
 ) -> None:
     touch(tmp_path, *(f"{i:03}/{j}/a.wav" for i in range(100) for j in range(3)))
     entered: list[str] = []
-    own = LocalFileSystem.ls
+    original = LocalFileSystem.ls
 
     def ls(self: Any, path: str, **options: Any) -> Any:
         entered.append(path)
-        return own(self, path, **options)
+        return original(self, path, **options)
 
     monkeypatch.setattr(LocalFileSystem, "ls", ls)
     parts = list(listing_parts(Listing(str(tmp_path))))
@@ -212,7 +214,7 @@ def test_many_directories_are_not_all_looked_into(
 
 
 def reference(pattern: list[str], components: list[str]) -> bool:
-    """A glob as one regular expression over the whole path: another way to say the same."""
+    """Return whether a glob matches, by one regular expression for the whole path."""
     translated = {"*": "[^/]*", "a*": "a[^/]*", "?": "[^/]", "[ab]": "[ab]", "ab": "ab"}
     expression = ""
     for part in pattern:
@@ -237,8 +239,8 @@ def test_every_directory_above_a_match_is_entered(
     pattern: list[str], components: list[str]
 ) -> None:
     if matches(pattern, components):
-        above = [components[:i] for i in range(1, len(components))]
-        assert all(matches(pattern, directory, partly=True) for directory in above)
+        directories = [components[:i] for i in range(1, len(components))]
+        assert all(matches(pattern, directory, partly=True) for directory in directories)
 
 
 def test_a_directory_that_is_all_of_the_pattern_is_not_entered() -> None:
@@ -250,7 +252,7 @@ def test_what_is_passed_over_is_counted_in_every_part(tmp_path: Path) -> None:
     for name in ("a.wav", "b.amr", "x/c.AMR", "x/d", ".e.amr", "x/f.2024-01 (live)"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    listing, passed = Listing(str(tmp_path), extensions=("wav",)), Counter[str]()
+    listing, skipped = Listing(str(tmp_path), extensions=("wav",)), Counter[str]()
     for part in listing_parts(listing):
-        list(list_files(listing, part, passed))
-    assert passed == {".amr": 2, "": 1, "*": 1}
+        list(list_files(listing, part, skipped))
+    assert skipped == {".amr": 2, "": 1, "*": 1}

@@ -1,4 +1,4 @@
-"""What a user may name as a catalogue, and what its parts hold."""
+"""Tests of catalogues: what a user may name as a catalogue, and what its parts contain."""
 
 from __future__ import annotations
 
@@ -82,9 +82,9 @@ def test_extensions_can_be_chosen(tmp_path: Path) -> None:
 
 def test_odd_names_are_listed_and_can_be_opened(tmp_path: Path) -> None:
     make(tmp_path, *ODD_NAMES)
-    found = recordings(open_catalogue(str(tmp_path)))
-    assert sorted(r.relative_uri for r in found) == sorted(ODD_NAMES)
-    for recording in found:
+    listed = recordings(open_catalogue(str(tmp_path)))
+    assert sorted(r.relative_uri for r in listed) == sorted(ODD_NAMES)
+    for recording in listed:
         assert Path(recording.uri).read_bytes() == recording.relative_uri.encode()
 
 
@@ -164,8 +164,8 @@ def test_a_tilde_is_the_home_only_before_a_slash(
 def test_a_memory_store_is_listed(memory: fsspec.AbstractFileSystem) -> None:
     for name in ("/songs/a.wav", "/songs/b/c#1.ogg", "/songs/b/.d.wav", "/other/e.wav"):
         memory.pipe_file(name, b"12")
-    found = recordings(open_catalogue("memory://songs"))
-    assert [(r.uri, r.size_bytes) for r in found] == [
+    listed = recordings(open_catalogue("memory://songs"))
+    assert [(r.uri, r.size_bytes) for r in listed] == [
         ("memory://songs/a.wav", 2),
         ("memory://songs/b/c#1.ogg", 2),
     ]
@@ -238,12 +238,12 @@ def test_parts_hold_each_recording_once_however_many_directories_there_are(tmp_p
     make(tmp_path, *expected, "top.wav")
     catalogue = open_catalogue(str(tmp_path))
     parts = list(catalogue_parts(catalogue))
-    found = [r.relative_uri for part in parts for r in list_part(catalogue, part)]
-    assert sorted(found) == sorted([*expected, "top.wav"])
+    listed = [r.relative_uri for part in parts for r in list_part(catalogue, part)]
+    assert sorted(listed) == sorted([*expected, "top.wav"])
     assert len(parts) > 64
 
 
-def test_parts_and_catalogues_can_travel(tmp_path: Path) -> None:
+def test_parts_and_catalogues_can_be_pickled(tmp_path: Path) -> None:
     make(tmp_path, "a/b.wav")
     (tmp_path / "t.csv").write_text("uri,x\na.wav,1\n")
     for uri in (tmp_path, tmp_path / "t.csv"):

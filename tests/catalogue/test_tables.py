@@ -1,4 +1,4 @@
-"""Tables: columns, labels, places, and what is said of a row that cannot be understood."""
+"""Tests of tables: columns, labels, line numbers, and the faults of rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TYPES = [("track", "int64"), ("gain", "double"), ("live", "bool"), ("artist", "s
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Write rows in the format that the path's name says."""
+    """Write rows in the format that the path's suffix names, and return the path."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     if path.suffix == ".parquet":
         pq.write_table(pa.table({n: [row.get(n) for row in rows] for n in names}), path)
@@ -66,9 +66,9 @@ def rows(path: Path | str, **options: Any) -> list[Recording]:
 def assert_fault(
     pattern: str, path: Path | str, cause: Cause = Cause.BAD_ROW, **options: Any
 ) -> None:
-    """One row has a fault; the others are listed as they are."""
-    found = rows(path, **options)
-    (fault,) = [one.fault for one in found if one.fault is not None]
+    """Assert that exactly one row has a fault, with this cause and message."""
+    recordings = rows(path, **options)
+    (fault,) = [recording.fault for recording in recordings if recording.fault is not None]
     assert fault[0] == cause
     assert re.search(pattern, fault[1]), fault[1]
 
@@ -76,18 +76,18 @@ def assert_fault(
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.ndjson", "t.parquet", "T.PARQUET.parquet"])
 def test_every_format_gives_the_same_recordings(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, ROWS)
-    found = rows(path)
+    recordings = rows(path)
     assert [(c.name, c.type) for c in opened(path).label_columns] == TYPES
-    assert [dict(r.labels) for r in found] == [
+    assert [dict(r.labels) for r in recordings] == [
         {key: value for key, value in row.items() if key != "uri"} for row in ROWS
     ]
-    assert [r.uri for r in found] == [
+    assert [r.uri for r in recordings] == [
         f"{tmp_path}/a.wav",
         f"{tmp_path}/b/c.wav",
         "s3://bucket/d.wav",
     ]
-    assert [r.relative_uri for r in found] == ["a.wav", "b/c.wav", "s3://bucket/d.wav"]
-    assert {(r.size_bytes, r.fingerprint) for r in found} == {(-1, "")}
+    assert [r.relative_uri for r in recordings] == ["a.wav", "b/c.wav", "s3://bucket/d.wav"]
+    assert {(r.size_bytes, r.fingerprint) for r in recordings} == {(-1, "")}
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
@@ -100,14 +100,14 @@ def test_segments_and_splits_are_no_labels(tmp_path: Path, name: str) -> None:
             {"uri": "a.wav", "start": None, "end": 1.0, "split": "test"},
         ],
     )
-    found = rows(path)
-    assert [(r.start_seconds, r.end_seconds, r.split) for r in found] == [
+    recordings = rows(path)
+    assert [(r.start_seconds, r.end_seconds, r.split) for r in recordings] == [
         (0.0, 2.5, "train"),
         (2.5, None, None),
         (None, 1.0, "test"),
     ]
-    assert len({r.recording_id for r in found}) == 3
-    assert {r.labels for r in found} == {()}
+    assert len({r.recording_id for r in recordings}) == 3
+    assert {r.labels for r in recordings} == {()}
 
 
 def test_an_empty_split_is_none(tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ def test_a_split_that_is_no_text_is_named(tmp_path: Path) -> None:
 
 
 def test_whole_seconds_are_seconds(tmp_path: Path) -> None:
-    found = rows(write(tmp_path / "t.jsonl", [{"uri": "a.wav", "start": 1, "end": 2}]))
-    assert repr((found[0].start_seconds, found[0].end_seconds)) == "(1.0, 2.0)"
+    recordings = rows(write(tmp_path / "t.jsonl", [{"uri": "a.wav", "start": 1, "end": 2}]))
+    assert repr((recordings[0].start_seconds, recordings[0].end_seconds)) == "(1.0, 2.0)"
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
@@ -152,8 +152,8 @@ def test_seconds_that_no_recording_has_are_their_rows_faults(
 ) -> None:
     good: dict[str, Any] = {"uri": "a.wav", column: 999_999_999.0}
     path = write(tmp_path / name, [good, good | {"uri": "b.wav", column: value}])
-    said = f"column '{column}': {value:g} is not below 1,000,000,000 seconds"
-    assert_fault(re.escape(said), path, Cause.BAD_SEGMENT)
+    message = f"column '{column}': {value:g} is not below 1,000,000,000 seconds"
+    assert_fault(re.escape(message), path, Cause.BAD_SEGMENT)
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.parquet"])
@@ -191,9 +191,9 @@ def test_a_repeated_segment_is_called_one(tmp_path: Path) -> None:
 def test_uris_are_relative_to_a_remote_table() -> None:
     memory = fsspec.filesystem("memory")
     memory.pipe_file("/lists/t.csv", b"uri\na b%20#1.wav\n./x/b.wav\n")
-    found = rows("memory://lists/t.csv")
+    recordings = rows("memory://lists/t.csv")
     memory.rm("/lists", recursive=True)
-    assert [r.uri for r in found] == [
+    assert [r.uri for r in recordings] == [
         "memory://lists/a b%20#1.wav",
         "memory://lists/x/b.wav",
     ]
@@ -234,7 +234,8 @@ def test_lines_are_right_after_quoted_newlines_and_empty_lines(tmp_path: Path) -
 def test_lines_of_json_are_right_after_empty_lines(tmp_path: Path) -> None:
     path = text(tmp_path / "t.jsonl", '\ufeff{"uri": "a\u2028.wav"}\r\n\r\n \n{"uri": "b.wav"}')
     assert [r.origin for r in rows(path)] == ["t.jsonl line 1", "t.jsonl line 4"]
-    path = text(tmp_path / "t.jsonl", '{"uri":\r"a.wav"}\n')  # white space to JSON, no line's end
+    # In JSON, a carriage return is white space and does not end a line.
+    path = text(tmp_path / "t.jsonl", '{"uri":\r"a.wav"}\n')
     assert [r.origin for r in rows(path)] == ["t.jsonl line 1"]
 
 
@@ -243,14 +244,14 @@ def test_places_go_on_from_block_to_block_and_part_to_part(
 ) -> None:
     monkeypatch.setattr(row_blocks, "_BLOCK_ROWS", 7)
     monkeypatch.setattr(row_blocks, "_PART_ROWS", 30)
-    many = [{"uri": f"{i}.wav"} for i in range(1, 101)]
-    pq.write_table(pa.Table.from_pylist(many), tmp_path / "t.parquet", row_group_size=20)
+    table_rows = [{"uri": f"{i}.wav"} for i in range(1, 101)]
+    pq.write_table(pa.Table.from_pylist(table_rows), tmp_path / "t.parquet", row_group_size=20)
     for name, unit, first in (("t.csv", "line", 2), ("t.jsonl", "line", 1)):
-        found = rows(write(tmp_path / name, many))
-        assert [r.origin for r in found] == [f"{name} {unit} {i + first}" for i in range(100)]
-    found = rows(tmp_path / "t.parquet")
-    assert [r.origin for r in found] == [f"t.parquet row {i}" for i in range(1, 101)]
-    assert [r.relative_uri for r in found] == [row["uri"] for row in many]
+        recordings = rows(write(tmp_path / name, table_rows))
+        assert [r.origin for r in recordings] == [f"{name} {unit} {i + first}" for i in range(100)]
+    recordings = rows(tmp_path / "t.parquet")
+    assert [r.origin for r in recordings] == [f"t.parquet row {i}" for i in range(1, 101)]
+    assert [r.relative_uri for r in recordings] == [row["uri"] for row in table_rows]
     assert list(row_ranges(str(tmp_path / "t.parquet"), ())) == [
         RowRange(0, 2, 0),
         RowRange(2, 4, 40),
@@ -314,8 +315,8 @@ def test_a_key_that_comes_late_is_named_with_its_remedy(
     path = write(tmp_path / "t.jsonl", [{"uri": "a"}, {"uri": "b", "mood": "calm"}])
     with pytest.raises(CatalogueError, match=r"line 2 has a key 'mood'.*\{mood: string\}"):
         rows(path)
-    found = rows(path, label_types={"mood": "string"})
-    assert [r.labels for r in found] == [(("mood", None),), (("mood", "calm"),)]
+    recordings = rows(path, label_types={"mood": "string"})
+    assert [r.labels for r in recordings] == [(("mood", None),), (("mood", "calm"),)]
 
 
 def test_lists_travel_as_tuples(tmp_path: Path) -> None:
@@ -443,11 +444,11 @@ def test_a_damaged_row_is_that_rows_fault(
     assert_fault(message, text(tmp_path / name, content), cause)
 
 
-def test_all_faults_of_a_table_are_told_at_once(tmp_path: Path) -> None:
+def test_all_faults_of_a_table_are_reported_at_once(tmp_path: Path) -> None:
     path = write(tmp_path / "t.parquet", [{"path": "a", "mel": 1, "x": [[1]], "start": b"1"}])
-    with pytest.raises(CatalogueError) as caught:
+    with pytest.raises(CatalogueError) as raised:
         opened(path, label_types={"genre": "string"})
-    head, *faults = str(caught.value).splitlines()
+    head, *faults = str(raised.value).splitlines()
     assert head.endswith("t.parquet: 5 faults")
     for word, fault in zip(("'uri'", "'mel'", "genre", "'x'", "'start'"), faults, strict=True):
         assert word in fault
@@ -459,11 +460,11 @@ def test_many_faults_are_counted_and_some_named(tmp_path: Path) -> None:
         opened(path)
 
 
-def test_a_mended_row_is_another_version(tmp_path: Path) -> None:
+def test_a_corrected_row_is_another_version(tmp_path: Path) -> None:
     path, first, types = tmp_path / "t.csv", {"uri": "a", "x": 1}, {"x": "int64"}
     before = rows(write(path, [first, {"uri": "b", "x": "?"}]), label_types=types)
     after = rows(write(path, [first, {"uri": "b", "x": 2}]), label_types=types)
-    assert [one.recording_id for one in before] == [one.recording_id for one in after]
+    assert [r.recording_id for r in before] == [r.recording_id for r in after]
     assert before[0].fingerprint == after[0].fingerprint == after[1].fingerprint == ""
     assert before[1].fingerprint.startswith("fault:")
 
@@ -484,10 +485,10 @@ def test_memory_does_not_grow_with_the_table(tmp_path: Path, name: str) -> None:
         part = RowRange(0, 1) if name == "t.parquet" else RowRange()
         tracemalloc.start()
         count = sum(1 for _ in list_rows(table, part))
-        _, most = tracemalloc.get_traced_memory()
+        _, peak_bytes = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert count == n
-        return most
+        return peak_bytes
 
-    # Two blocks are the least that shows a full one; ten times the rows may cost no more.
+    # A table of two blocks shows the memory of a full block. Ten times the rows may need no more.
     assert peak(40_000) < 1.5 * peak(4_096)

@@ -1,4 +1,4 @@
-"""The list of what was taken down: named by what is on it, and read whole or not at all."""
+"""Tests of the list of recordings that were taken down: its name, and the check of its content."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.naming import digest
 from melmill.transforms.store.folders import Store
 
-#: One second, and names and contents that entries share: all that tells them apart is the rest.
+#: Entries with equal times, and few different names and contents, so that many are almost equal.
 ENTRIES = st.lists(
     st.builds(
         TakenDown,
@@ -35,8 +35,8 @@ ENTRIES = st.lists(
 def test_a_lists_name_depends_on_what_is_on_it_alone(
     lists: tuple[list[TakenDown], list[TakenDown]],
 ) -> None:
-    one, other = lists
-    assert taken_down_name(one) == taken_down_name(other)
+    entries, permuted = lists
+    assert taken_down_name(entries) == taken_down_name(permuted)
 
 
 @given(ENTRIES)

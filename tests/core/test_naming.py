@@ -1,4 +1,4 @@
-"""Digests and URIs: stable, unambiguous, and free of surprises in what names may hold."""
+"""Tests of digests and URIs: they are stable and unambiguous, and names may hold any character."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_lone_surrogates_are_told_apart() -> None:
 
 def test_digests_do_not_depend_on_the_process() -> None:
     code = "from melmill.transforms.core.naming import *; print(digest('a'), fraction('a'))"
-    seen = {
+    outputs = {
         subprocess.run(
             [sys.executable, "-c", code],
             env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
@@ -58,7 +58,7 @@ def test_digests_do_not_depend_on_the_process() -> None:
         ).stdout
         for seed in ("1", "2")
     }
-    assert seen == {f"{digest('a')} {fraction('a')}\n"}
+    assert outputs == {f"{digest('a')} {fraction('a')}\n"}
 
 
 @given(st.text())
@@ -74,7 +74,7 @@ def test_the_greatest_digest_gives_a_fraction_below_one(monkeypatch: pytest.Monk
 def test_fractions_and_buckets_are_uniform() -> None:
     tenths = Counter(int(10 * fraction(str(i))) for i in range(20_000))
     buckets = Counter(bucket(str(i), 10) for i in range(20_000))
-    # The standard deviation of a count is 42: five of them.
+    # The standard deviation of a count is 42; the limit is five standard deviations.
     for counts in (tenths, buckets):
         assert set(counts) == set(range(10))
         assert all(abs(count - 2_000) < 210 for count in counts.values())
@@ -96,7 +96,7 @@ def test_equal_positions_give_equal_ids() -> None:
 
 
 @given(ROOTS, st.lists(NAMES, min_size=1, max_size=4).map("/".join))
-def test_what_lies_below_the_root_is_called_the_same_either_way(root: str, relative: str) -> None:
+def test_a_file_below_the_root_has_the_same_name_either_way(root: str, relative: str) -> None:
     assume("://" not in relative)
     absolute, name = resolve_uri(root, relative)
     assert name == relative

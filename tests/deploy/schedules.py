@@ -1,4 +1,4 @@
-"""Where the schedules are, and what all of them have in common."""
+"""The folder of the schedules, and helpers for the tests of all schedules."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/schedule"
 
 
-def lacking(what: str) -> None:
-    """Skip, but where the tests are to be complete."""
+def lacking(program: str) -> None:
+    """Skip the test because a program is not installed; fail if `CI` is set."""
     if os.environ.get("CI"):
-        pytest.fail(f"{what} is not installed")
-    pytest.skip(f"{what} is not installed")
+        pytest.fail(f"{program} is not installed")
+    pytest.skip(f"{program} is not installed")
 
 
 def once_a_day(schedule: str) -> bool:
+    """Return whether a cron schedule starts a run every 24 hours."""
     times = CronSim(schedule, datetime(2025, 1, 1, tzinfo=UTC))
     return (next(times) - next(times)).total_seconds() == -24 * 3600

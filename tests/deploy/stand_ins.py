@@ -1,4 +1,4 @@
-"""Stands in for the command: notes what it was told, and ends as it is asked to."""
+"""A stand-in for the command: it records its arguments and exits with a given status."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class StandIn:
-    """An executable in a folder of its own; its first run ends with the first status, and so on."""
+    """An executable in its own folder; run number n exits with status number n."""
 
     def __init__(self, folder: Path, name: str = "melmill", before: str = "") -> None:
         self.bin, self._runs = folder / "bin", folder / f"{name}.runs"
@@ -18,25 +18,25 @@ class StandIn:
 
     def _script(self) -> str:
         runs, statuses = shlex.quote(str(self._runs)), shlex.quote(str(self._statuses))
-        # Arguments are kept apart by a character that none of them holds.
+        # No argument contains the character that separates the arguments.
         return (
             f"""{{ printf '%s\\037' "$@"; echo; }} >>{runs}\n"""
             f"""exit "$(sed -n "$(wc -l <{runs})p" {statuses})"\n"""
         )
 
     def end_with(self, *statuses: int) -> None:
-        """Forget what was; from now on end with these, one a run."""
+        """Forget the recorded runs, and set the statuses of the next runs."""
         self._runs.unlink(missing_ok=True)
         self._statuses.write_text("".join(f"{status}\n" for status in statuses))
 
     def runs(self) -> list[Sequence[str]]:
-        """What each run was told."""
+        """Return the arguments of each run."""
         text = self._runs.read_text() if self._runs.exists() else ""
         return [line.split("\037")[:-1] for line in text.splitlines()]
 
 
 def add_program(folder: Path, name: str, script: str) -> Path:
-    """Put an executable shell script into a folder."""
+    """Put an executable shell script into a folder, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     path.write_text(f"#!/bin/sh\n{script}")

@@ -1,4 +1,4 @@
-"""The job of Cloud Scheduler, held against Google's own protocol buffers and client."""
+"""Tests of the job of Cloud Scheduler against Google's own protocol buffers and client."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def job() -> Any:
 
 
 def as_sent(job: Any) -> Any:
-    """The body's text in base64, as docs/scheduling.md has it done by jq."""
+    """Return the job with its body's text in base64, like jq's output in docs/scheduling.md."""
     sent = copy.deepcopy(job)
     text = json.dumps(job["httpTarget"]["body"], separators=(",", ":"))
     sent["httpTarget"]["body"] = base64.b64encode(text.encode()).decode()
@@ -40,18 +40,18 @@ def launched(job: Any) -> Any:
 
 
 def test_the_scheduler_understands_every_field(job: Any) -> None:
-    read = json_format.ParseDict(as_sent(job), scheduler_v1.Job()._pb)
-    assert json.loads(read.http_target.body) == job["httpTarget"]["body"]
-    assert read.http_target.http_method == scheduler_v1.HttpMethod.POST
-    assert once_a_day(read.schedule)
-    assert read.time_zone in zoneinfo.available_timezones()
+    parsed = json_format.ParseDict(as_sent(job), scheduler_v1.Job()._pb)
+    assert json.loads(parsed.http_target.body) == job["httpTarget"]["body"]
+    assert parsed.http_target.http_method == scheduler_v1.HttpMethod.POST
+    assert once_a_day(parsed.schedule)
+    assert parsed.time_zone in zoneinfo.available_timezones()
 
 
 def test_dataflow_understands_every_field_of_the_body(job: Any) -> None:
     assert launched(job).launch_parameter.job_name == "melmill-refresh"
 
 
-def test_the_protocol_buffers_would_refuse_slips(job: Any) -> None:
+def test_the_protocol_buffers_would_refuse_mistakes(job: Any) -> None:
     job["httpTarget"]["oauthTokn"] = {}
     with pytest.raises(json_format.ParseError, match="oauthTokn"):
         json_format.ParseDict(as_sent(job), scheduler_v1.Job()._pb)
@@ -61,11 +61,11 @@ def test_the_protocol_buffers_would_refuse_slips(job: Any) -> None:
 
 
 class NotSentError(Exception):
-    """Instead of being sent."""
+    """Raised in place of sending a request."""
 
 
 class Catch(requests.adapters.BaseAdapter):
-    """What Google's client would send."""
+    """An adapter that raises the request which Google's client would send."""
 
     def send(self, request: Any, *rest: Any, **kwargs: Any) -> Any:
         raise NotSentError(request)
@@ -81,9 +81,9 @@ def test_googles_own_client_would_send_the_same(job: Any) -> None:
         credentials=AnonymousCredentials(), transport="rest"
     )
     client.transport._session.mount("https://", Catch())
-    with pytest.raises(NotSentError) as caught:
+    with pytest.raises(NotSentError) as raised:
         client.launch_flex_template(request)
-    sent = caught.value.args[0]
+    sent = raised.value.args[0]
     assert (sent.method, sent.url.partition("?")[0]) == (target["httpMethod"], target["uri"])
     assert json_format.ParseDict(json.loads(sent.body), type(launched(job))()) == launched(job)
     assert sent.headers["Content-Type"] == target["headers"]["Content-Type"]
@@ -91,12 +91,14 @@ def test_googles_own_client_would_send_the_same(job: Any) -> None:
 
 def test_its_parameters_are_the_templates(job: Any) -> None:
     metadata = json.loads((ROOT / "deploy/dataflow/metadata.json").read_text())
-    named = {one["name"]: one for one in metadata["parameters"]}
+    parameters = {parameter["name"]: parameter for parameter in metadata["parameters"]}
     given = job["httpTarget"]["body"]["launchParameter"]["parameters"]
-    assert given.keys() <= named.keys()
-    assert {name for name, one in named.items() if not one.get("isOptional")} <= given.keys()
-    for name in given.keys() & named.keys():
-        for pattern in named[name].get("regexes", []):
+    assert given.keys() <= parameters.keys()
+    assert {
+        name for name, parameter in parameters.items() if not parameter.get("isOptional")
+    } <= given.keys()
+    for name in given.keys() & parameters.keys():
+        for pattern in parameters[name].get("regexes", []):
             assert re.fullmatch(pattern, given[name])
 
 
@@ -105,5 +107,5 @@ def test_the_documented_command_makes_what_is_sent(job: Any) -> None:
     if shutil.which("jq") is None:
         pytest.skip("jq is not installed")
     command = ["jq", program, FOLDER / "dataflow-scheduler.json"]
-    made = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
-    assert made == as_sent(job)
+    output = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert output == as_sent(job)

@@ -1,4 +1,4 @@
-"""The crontab, held against a reader of cron's lines; its command run as cron runs it."""
+"""Tests of the crontab: a parser reads its lines, and its command runs as under cron."""
 
 from __future__ import annotations
 
@@ -18,24 +18,29 @@ from tests.deploy.stand_ins import StandIn, add_program
 
 
 class Crontab:
-    """A crontab of one line, read as cron does."""
+    """A crontab with one entry, parsed like cron does."""
 
     def __init__(self, text: str) -> None:
         lines = [line for line in text.splitlines() if line.strip() and line[0] != "#"]
         settings = [re.fullmatch(r"(\w+)\s*=\s*(.*?)\s*", line) for line in lines]
-        self.environment = {found[1]: found[2] for found in settings if found}
-        (line,) = [line for line, found in zip(lines, settings, strict=True) if not found]
+        self.environment = {setting[1]: setting[2] for setting in settings if setting}
+        (line,) = [line for line, setting in zip(lines, settings, strict=True) if not setting]
         *fields, command = line.split(maxsplit=5)
         self.schedule = " ".join(fields)
-        # A bare percent sign ends the command and begins its input.
+        # A percent sign without a backslash ends the command; the command's input follows.
         command, *typed = re.split(r"(?<!\\)%", command)
         self.command, self.typed = command.replace("\\%", "%"), "\n".join(typed)
 
     def start(self, home: Path, path: Path, **settings: str) -> subprocess.Popen[str]:
-        """Start the command as cron does, programs of `path` before all others."""
-        # All that cron gives by itself; nothing of ours.
-        own = {"HOME": str(home), "LOGNAME": "melmill", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
-        environment = own | self.environment | settings
+        """Start the command like cron does, with the programs of `path` before all others."""
+        # cron itself sets only these variables, and passes none of ours.
+        cron_environment = {
+            "HOME": str(home),
+            "LOGNAME": "melmill",
+            "SHELL": "/bin/sh",
+            "PATH": "/usr/bin:/bin",
+        }
+        environment = cron_environment | self.environment | settings
         environment["PATH"] = f"{path}:{environment['PATH']}"
         return subprocess.Popen(
             [environment["SHELL"], "-c", self.command],
@@ -55,7 +60,7 @@ def crontab() -> Crontab:
 
 @pytest.fixture
 def places(tmp_path: Path) -> dict[str, str]:
-    """With blanks in them, since names have some."""
+    """Return paths with blanks, because real names contain blanks."""
     names = ("CATALOGUE", "DATASET", "METRICS", "LOG", "LOCK")
     return {name: str(tmp_path / f"the {name.lower()}") for name in names}
 
@@ -65,20 +70,20 @@ def test_cron_runs_it_once_a_day(crontab: Crontab) -> None:
     assert crontab.typed == ""
 
 
-@pytest.mark.parametrize("slip", ["17 24 * * *", "17 3 * *", "17 3 * * MOO"])
-def test_a_slip_in_a_schedule_is_refused(slip: str) -> None:
+@pytest.mark.parametrize("mistake", ["17 24 * * *", "17 3 * *", "17 3 * * MOO"])
+def test_a_mistake_in_a_schedule_is_refused(mistake: str) -> None:
     with pytest.raises(CronSimError):
-        CronSim(slip, datetime(2025, 1, 1))
+        CronSim(mistake, datetime(2025, 1, 1))
 
 
 def test_cron_itself_takes_the_file() -> None:
     program = shutil.which("crontab")
     usage = program and subprocess.run([program, "-h"], capture_output=True, text=True).stderr
-    checks = {"-T": "-T <file>", "-n": "-n\t(dry run"}  # cronie's option, and Debian's
-    known = [option for option, text in checks.items() if text in (usage or "")]
-    if program is None or not known:
-        pytest.skip("no crontab here that checks a file")
-    subprocess.run([program, known[0], FOLDER / "crontab"], check=True)
+    checks = {"-T": "-T <file>", "-n": "-n\t(dry run"}  # options of cronie and of Debian's cron
+    supported = [option for option, text in checks.items() if text in (usage or "")]
+    if program is None or not supported:
+        pytest.skip("no crontab is installed that can check a file")
+    subprocess.run([program, supported[0], FOLDER / "crontab"], check=True)
 
 
 def test_cron_reads_lines_of_this_length() -> None:
@@ -90,12 +95,12 @@ def test_cron_gives_the_command_what_the_file_says(
 ) -> None:
     melmill = StandIn(tmp_path)
     crontab.start(tmp_path, melmill.bin, **places).communicate()
-    wanted = [places["CATALOGUE"], places["DATASET"], "--quiet", "--metrics-file"]
-    assert melmill.runs() == [["refresh", *wanted, places["METRICS"]]]
+    arguments = [places["CATALOGUE"], places["DATASET"], "--quiet", "--metrics-file"]
+    assert melmill.runs() == [["refresh", *arguments, places["METRICS"]]]
 
 
 @pytest.mark.parametrize(
-    ("statuses", "in_the_end", "mailed"),
+    ("statuses", "last_status", "mailed"),
     [
         ([0], 0, False),
         ([3], 3, False),
@@ -111,43 +116,45 @@ def test_cron_mails_what_somebody_has_to_see(
     places: dict[str, str],
     tmp_path: Path,
     statuses: list[int],
-    in_the_end: int,
+    last_status: int,
     mailed: bool,
 ) -> None:
     melmill = StandIn(tmp_path, before="echo some message >&2")
     melmill.end_with(*statuses)
     add_program(melmill.bin, "sleep", "exit 0")
-    said, _ = crontab.start(tmp_path, melmill.bin, **places).communicate()
+    output, _ = crontab.start(tmp_path, melmill.bin, **places).communicate()
     assert len(melmill.runs()) == len(statuses)
     log = Path(places["LOG"]).read_text()
-    assert re.search(rf"^\d{{4}}-\d\d-\d\dT.* exit status {in_the_end}$", log, re.MULTILINE)
-    assert ("some message" in said) is mailed
-    assert bool(said) is mailed
+    assert re.search(rf"^\d{{4}}-\d\d-\d\dT.* exit status {last_status}$", log, re.MULTILINE)
+    assert ("some message" in output) is mailed
+    assert bool(output) is mailed
 
 
-def test_two_of_cron_do_not_overlap(
+def test_two_runs_of_cron_do_not_overlap(
     crontab: Crontab, places: dict[str, str], tmp_path: Path
 ) -> None:
     if shutil.which("flock") is None:
         lacking("flock (util-linux)")
-    started, go_on = tmp_path / "started", tmp_path / "go on"
-    wait = f"touch {shlex.quote(str(started))}; until [ -e {shlex.quote(str(go_on))} ]; do :; done"
+    started, release = tmp_path / "started", tmp_path / "go on"
+    wait = (
+        f"touch {shlex.quote(str(started))}; until [ -e {shlex.quote(str(release))} ]; do :; done"
+    )
     melmill = StandIn(tmp_path, before=wait.replace("do :", "do sleep 0.05"))
     first = crontab.start(tmp_path, melmill.bin, **places)
     try:
         while not started.exists():
             assert first.poll() is None
             time.sleep(0.05)
-        said, _ = crontab.start(tmp_path, melmill.bin, **places).communicate(timeout=30)
+        output, _ = crontab.start(tmp_path, melmill.bin, **places).communicate(timeout=30)
     finally:
-        go_on.touch()
+        release.touch()
         first.communicate(timeout=30)
-    assert said == ""
+    assert output == ""
     assert len(melmill.runs()) == 1
     statuses = re.findall(r"exit status (\d+)", Path(places["LOG"]).read_text())
     assert statuses == ["75", "0"]
     crontab.start(tmp_path, melmill.bin, **places).communicate(timeout=30)
-    assert len(melmill.runs()) == 2  # the lock is gone with the run
+    assert len(melmill.runs()) == 2  # the run released the lock when it ended
 
 
 def test_cron_reports_that_it_cannot_lock(
@@ -155,6 +162,6 @@ def test_cron_reports_that_it_cannot_lock(
 ) -> None:
     melmill = StandIn(tmp_path)
     lock = str(tmp_path / "no such folder/lock")
-    said, _ = crontab.start(tmp_path, melmill.bin, **places | {"LOCK": lock}).communicate()
-    assert "no such folder" in said
+    output, _ = crontab.start(tmp_path, melmill.bin, **places | {"LOCK": lock}).communicate()
+    assert "no such folder" in output
     assert melmill.runs() == []

@@ -1,4 +1,4 @@
-"""The CronJob, held against Kubernetes' schemas; its script run with each exit status."""
+"""Tests of the CronJob against Kubernetes' schemas, and of its script with each exit status."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def pod_of(cronjob: Any) -> Any:
 
 
 def versions() -> list[str]:
-    """From the one that the manifest's head names, on."""
-    (least,) = re.findall(r"\(1\.(\d+) or later\)", (FOLDER / "cronjob.yaml").read_text())
+    """Return the known versions of Kubernetes, from the version in the manifest's head on."""
+    (lowest,) = re.findall(r"\(1\.(\d+) or later\)", (FOLDER / "cronjob.yaml").read_text())
     known = kubernetes_validate.utils.all_versions()
-    return [one for one in known if int(one.split(".")[1]) >= int(least)]
+    return [version for version in known if int(version.split(".")[1]) >= int(lowest)]
 
 
 @pytest.mark.parametrize("version", [versions()[0], versions()[-1]])
@@ -49,20 +49,20 @@ def test_kubernetes_takes_the_cronjob(cronjob: Any, version: str) -> None:
         (("spec", "jobTemplate", "spec", "template", "spec", "containers", 0, "name"), None),
     ],
 )
-def test_the_schema_of_kubernetes_would_refuse_a_slip(
+def test_the_schema_of_kubernetes_would_refuse_a_mistake(
     cronjob: Any, path: tuple[Any, ...], value: Any
 ) -> None:
-    place = slipped = copy.deepcopy(cronjob)
+    parent = changed = copy.deepcopy(cronjob)
     for name in path[:-1]:
-        place = place[name]
-    place[path[-1]] = value
+        parent = parent[name]
+    parent[path[-1]] = value
     with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(slipped, versions()[-1], strict=True)
+        kubernetes_validate.validate(changed, versions()[-1], strict=True)
 
 
 def test_what_the_schema_does_not_say_and_the_server_asks_for(cronjob: Any) -> None:
     job, pod = cronjob["spec"]["jobTemplate"]["spec"], pod_of(cronjob)
-    assert pod["restartPolicy"] == "Never"  # or else no podFailurePolicy
+    assert pod["restartPolicy"] == "Never"  # podFailurePolicy needs it
     (container,) = pod["containers"]
     for rule in job["podFailurePolicy"]["rules"]:
         assert rule["action"] in {"FailJob", "Ignore", "Count"}
@@ -80,22 +80,22 @@ def test_kubernetes_runs_it_once_a_day_and_never_twice_at_once(cronjob: Any) -> 
     assert once_a_day(spec["schedule"])
     assert spec["timeZone"] in zoneinfo.available_timezones()
     assert spec["concurrencyPolicy"] == "Forbid"
-    # A late start, and a run as long as it may be, are over before the next start is due.
+    # A run that starts as late and takes as long as allowed ends before the next start.
     longest = spec["startingDeadlineSeconds"] + spec["jobTemplate"]["spec"]["activeDeadlineSeconds"]
     assert longest <= 24 * 3600
 
 
 def test_the_cronjob_has_the_workers_image(cronjob: Any) -> None:
-    from melmill import __version__ as ours
+    from melmill import __version__ as our_version
 
     (container,) = pod_of(cronjob)["containers"]
     name, _, tag = container["image"].partition(":")
-    assert (name, tag) == ("melmill-worker", ours)
+    assert (name, tag) == ("melmill-worker", our_version)
     assert f"-t {container['image']} " in (ROOT / "deploy/worker.Dockerfile").read_text()
 
 
 def after(cronjob: Any, status: int) -> str:
-    """What becomes of a job when its container ends with a status."""
+    """Return what Kubernetes does with a job whose container ends with this status."""
     if status == 0:
         return "complete"
     for rule in cronjob["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]:
@@ -110,17 +110,19 @@ def after(cronjob: Any, status: int) -> str:
     ("status", "becomes"),
     [(0, "complete"), (3, "complete"), (1, "again, counted"), (2, "failed"), (4, "again")],
 )
-def test_how_kubernetes_takes_the_end(
+def test_how_kubernetes_treats_each_exit_status(
     cronjob: Any, tmp_path: Path, status: int, becomes: str
 ) -> None:
     melmill = StandIn(tmp_path)
     melmill.end_with(status)
     (container,) = pod_of(cronjob)["containers"]
-    said = {"CATALOGUE": "s3://b/the songs", "DATASET": "s3://b/set"}
-    assert said.keys() <= {one["name"] for one in container["env"]}
+    environment = {"CATALOGUE": "s3://b/the songs", "DATASET": "s3://b/set"}
+    assert environment.keys() <= {variable["name"] for variable in container["env"]}
     path = f"{melmill.bin}:{os.defpath}"
-    done = subprocess.run([*container["command"], *container["args"]], env={"PATH": path, **said})
-    assert after(cronjob, done.returncode) == becomes
-    (told,) = melmill.runs()
-    assert told[:4] == ["refresh", *said.values(), "--quiet"]
-    assert told[4:] == ["--workers", container["resources"]["requests"]["cpu"]]
+    completed = subprocess.run(
+        [*container["command"], *container["args"]], env={"PATH": path, **environment}
+    )
+    assert after(cronjob, completed.returncode) == becomes
+    (arguments,) = melmill.runs()
+    assert arguments[:4] == ["refresh", *environment.values(), "--quiet"]
+    assert arguments[4:] == ["--workers", container["resources"]["requests"]["cpu"]]

@@ -1,4 +1,4 @@
-"""The manifests, held against the schema that Flink's operator publishes, and our own recipe."""
+"""Tests of the manifests against the published schema of Flink's operator and our own recipe."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy"
 
 
 def strict(schema: Any) -> Any:
-    """The same schema, with no room for names that it does not know, as a server takes it."""
+    """Return the schema without room for unknown names, as a server applies it."""
     if isinstance(schema, list):
-        return [strict(one) for one in schema]
+        return [strict(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    made = {name: strict(one) for name, one in schema.items()}
-    if "properties" in made and isinstance(made["properties"], dict):
-        made.setdefault("additionalProperties", False)
-    if made.pop("x-kubernetes-int-or-string", False):
+    result = {name: strict(part) for name, part in schema.items()}
+    if "properties" in result and isinstance(result["properties"], dict):
+        result.setdefault("additionalProperties", False)
+    if result.pop("x-kubernetes-int-or-string", False):
         return {"anyOf": [{"type": "integer"}, {"type": "string"}]}
-    return made
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -42,17 +42,19 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Any:
     if shutil.which("mvn") is None:
         if os.environ.get("CI"):
             pytest.fail("Maven is not installed")
-        pytest.skip("the schema comes with Maven")
+        pytest.skip("Maven is not installed; it downloads the schema")
     folder = tmp_path_factory.mktemp("operator")
     command = ["mvn", "-q", "-B", COPY, f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={folder}"]
     subprocess.run(command, check=True, cwd=folder)
     (jar,) = folder.glob("*.jar")
     with zipfile.ZipFile(jar) as archive:
         definition = yaml.safe_load(archive.read(SCHEMA))
-    (version,) = [one for one in definition["spec"]["versions"] if one["name"] == "v1beta1"]
-    found = strict(version["schema"]["openAPIV3Schema"])
-    found["properties"] |= {"apiVersion": {}, "kind": {}, "metadata": {}}
-    return found
+    (version,) = [
+        version for version in definition["spec"]["versions"] if version["name"] == "v1beta1"
+    ]
+    result = strict(version["schema"]["openAPIV3Schema"])
+    result["properties"] |= {"apiVersion": {}, "kind": {}, "metadata": {}}
+    return result
 
 
 @pytest.fixture
@@ -73,22 +75,22 @@ def test_the_operator_takes_the_manifest(schema: Any, manifest: Any) -> None:
         (("flinkVersion",), "v0_1"),
     ],
 )
-def test_the_schema_would_refuse_a_slip(
+def test_the_schema_would_refuse_a_mistake(
     schema: Any, manifest: Any, path: tuple[Any, ...], value: Any
 ) -> None:
-    slipped = copy.deepcopy(manifest)
-    place = slipped["spec"]
+    changed = copy.deepcopy(manifest)
+    parent = changed["spec"]
     for name in path[:-1]:
-        place = place[name]
-    place[path[-1]] = value
+        parent = parent[name]
+    parent[path[-1]] = value
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(slipped, schema)
+        jsonschema.validate(changed, schema)
 
 
 def test_the_recipe_is_for_this_cluster(manifest: Any) -> None:
     recipe = yaml.safe_load((ROOT / "configs/runners/flink-kubernetes.yaml").read_text())
     spec = manifest["spec"]
-    assert spec["mode"] == "standalone"  # otherwise the number of replicas means nothing
+    assert spec["mode"] == "standalone"  # only this mode uses the number of replicas
     managers = spec["taskManager"]["replicas"]
     slots = int(spec["flinkConfiguration"]["taskmanager.numberOfTaskSlots"])
     assert recipe["parallelism"] == (managers - 1) * slots
@@ -106,30 +108,30 @@ def test_the_recipe_is_for_this_cluster(manifest: Any) -> None:
 
 def test_images_are_of_the_versions_that_work_together(manifest: Any) -> None:
     from apache_beam.options.pipeline_options import FlinkRunnerOptions
-    from apache_beam.version import __version__ as beam
+    from apache_beam.version import __version__ as beam_version
 
-    from melmill import __version__ as ours
+    from melmill import __version__ as our_version
 
     spec = manifest["spec"]
-    line = spec["image"].partition(":")[2]
-    assert spec["flinkVersion"] == f"v{line.replace('.', '_')}"
+    flink_version = spec["image"].partition(":")[2]
+    assert spec["flinkVersion"] == f"v{flink_version.replace('.', '_')}"
     (server,) = spec["jobManager"]["podTemplate"]["spec"]["containers"]
-    assert server["image"] == f"apache/beam_flink{line}_job_server:{beam}"
+    assert server["image"] == f"apache/beam_flink{flink_version}_job_server:{beam_version}"
     (workers,) = spec["taskManager"]["podTemplate"]["spec"]["containers"]
-    assert workers["image"].endswith(f":{ours}")
+    assert workers["image"].endswith(f":{our_version}")
     dockerfile = (ROOT / "deploy/worker.Dockerfile").read_text()
-    assert f"FROM apache/beam_python3.11_sdk:{beam}" in dockerfile
-    assert line in FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS
-    assert f"@v{beam}" in (ROOT / "configs/runners/prism.yaml").read_text()
-    assert f"beam=v{beam}" in (ROOT / "scripts/beam-programs").read_text()
+    assert f"FROM apache/beam_python3.11_sdk:{beam_version}" in dockerfile
+    assert flink_version in FlinkRunnerOptions.PUBLISHED_FLINK_VERSIONS
+    assert f"@v{beam_version}" in (ROOT / "configs/runners/prism.yaml").read_text()
+    assert f"beam=v{beam_version}" in (ROOT / "scripts/beam-programs").read_text()
 
 
-def test_flink_finds_heap_enough_for_each_slot(manifest: Any, tmp_path: Path) -> None:
-    """By Flink's own division of a TaskManager's memory."""
-    where = subprocess.run(
+def test_flink_has_enough_heap_for_each_slot(manifest: Any, tmp_path: Path) -> None:
+    """Use Flink's own division of a TaskManager's memory."""
+    completed = subprocess.run(
         [ROOT / "scripts/flink-cluster", "where"], capture_output=True, text=True, check=True
     )
-    jar = Path(where.stdout.strip())
+    jar = Path(completed.stdout.strip())
     if not jar.exists():
         if os.environ.get("CI"):
             pytest.fail("no Flink: run scripts/flink-cluster install")
@@ -144,7 +146,7 @@ def test_flink_finds_heap_enough_for_each_slot(manifest: Any, tmp_path: Path) ->
     (tmp_path / "flink-conf.yaml").write_text("".join(lines))
     program = "org.apache.flink.runtime.util.bash.BashJavaUtils"
     command = ["java", "-cp", str(jar), program, "GET_TM_RESOURCE_PARAMS", "--configDir", tmp_path]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    (heap,) = re.findall(r"-Xmx(\d+)", said)
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (heap,) = re.findall(r"-Xmx(\d+)", output)
     slots = int(spec["flinkConfiguration"]["taskmanager.numberOfTaskSlots"])
     assert int(heap) >= slots * 1.5e9

@@ -1,4 +1,4 @@
-"""The units, held against systemd's own tools."""
+"""Tests of the units with systemd's own tools."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def unit(kind: str) -> dict[str, list[str]]:
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
-    """A folder of both, with a program where they expect melmill."""
+    """Return a folder with both units, which name an existing program instead of melmill."""
     program = add_program(tmp_path / "bin", "melmill", "exit 0")
     for kind in ("service", "timer"):
         text = (FOLDER / f"melmill-refresh.{kind}").read_text()
@@ -34,7 +34,7 @@ def units(tmp_path: Path) -> Path:
 
 
 def systemd_analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    # Not what our CI has to have: it is part of systemd, and comes with nothing that we install.
+    # CI may lack this program: it is part of systemd, and nothing that we install includes it.
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True)
@@ -42,9 +42,9 @@ def systemd_analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def complaints(units: Path) -> list[str]:
     paths = [units / "melmill-refresh.service", units / "melmill-refresh.timer"]
-    done = systemd_analyze("verify", "--man=no", *paths)
-    # The units of this machine that ours need are looked at, too; they are not ours to mend.
-    return [line for line in done.stderr.splitlines() if "melmill" in line]
+    completed = systemd_analyze("verify", "--man=no", *paths)
+    # systemd also checks this machine's units that ours depend on; their faults do not count.
+    return [line for line in completed.stderr.splitlines() if "melmill" in line]
 
 
 def test_systemd_takes_the_units(units: Path) -> None:
@@ -52,19 +52,19 @@ def test_systemd_takes_the_units(units: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "right", "slip"),
+    ("kind", "right", "mistake"),
     [
         ("service", "SuccessExitStatus=3 143", "SuccesExitStatus=3 143"),
-        ("service", "Restart=on-failure", "Restart=always"),  # not of a oneshot
+        ("service", "Restart=on-failure", "Restart=always"),  # not allowed in a oneshot unit
         ("service", "SystemCallFilter=@system-service", "SystemCallFilter=@sytem-service"),
         ("service", "bin/melmill refresh", "bin/melmil refresh"),
         ("timer", "OnCalendar=*-*-* 03:00:00", "OnCalendar=*-*-* 33:00:00"),
     ],
 )
-def test_systemd_would_refuse_a_slip(units: Path, kind: str, right: str, slip: str) -> None:
+def test_systemd_would_refuse_a_mistake(units: Path, kind: str, right: str, mistake: str) -> None:
     path = units / f"melmill-refresh.{kind}"
     assert right in path.read_text()
-    path.write_text(path.read_text().replace(right, slip))
+    path.write_text(path.read_text().replace(right, mistake))
     assert complaints(units)
 
 
@@ -72,27 +72,30 @@ def test_systemd_starts_it_once_a_day() -> None:
     timer = unit("timer")
     assert timer["Persistent"] == ["true"]
     (calendar,) = timer["OnCalendar"]
-    said = systemd_analyze("calendar", "--iterations=2", "--base-time=2025-01-01", calendar).stdout
-    days = re.findall(r"20\d\d-\d\d-\d\d", said)
+    output = systemd_analyze(
+        "calendar", "--iterations=2", "--base-time=2025-01-01", calendar
+    ).stdout
+    days = re.findall(r"20\d\d-\d\d-\d\d", output)
     assert sorted(set(days)) == ["2025-01-01", "2025-01-02"]
 
 
-def test_systemd_finds_little_left_open(units: Path) -> None:
+def test_systemd_rates_the_exposure_as_low(units: Path) -> None:
     path = units / "melmill-refresh.service"
     version = systemd_analyze("--version").stdout.split()[1]
     if int(re.findall(r"\d+", version)[0]) < 250:
-        pytest.skip("this systemd-analyze reads no unit that is not installed")
-    done = systemd_analyze("security", "--offline=true", "--no-pager", "--threshold=20", path)
-    assert done.returncode == 0, done.stdout  # more than 2.0 of 10
+        pytest.skip("this systemd-analyze reads only installed units")
+    completed = systemd_analyze("security", "--offline=true", "--no-pager", "--threshold=20", path)
+    # The status is not 0 if the exposure is more than 2.0 of 10.
+    assert completed.returncode == 0, completed.stdout
 
 
-def test_what_systemd_starts_and_how_it_takes_its_end() -> None:
+def test_what_systemd_starts_and_how_it_treats_exit_statuses() -> None:
     service = unit("service")
-    settings = dict(one.split("=", 1) for one in service["Environment"])
+    settings = dict(setting.split("=", 1) for setting in service["Environment"])
     (start,) = service["ExecStart"]
-    command = re.sub(r"\$\{(\w+)\}", lambda found: settings[found[1]], start)
-    places = [settings["CATALOGUE"], settings["DATASET"]]
-    assert shlex.split(command)[1:5] == ["refresh", *places, "--quiet"]
+    command = re.sub(r"\$\{(\w+)\}", lambda match: settings[match[1]], start)
+    locations = [settings["CATALOGUE"], settings["DATASET"]]
+    assert shlex.split(command)[1:5] == ["refresh", *locations, "--quiet"]
     assert service["Type"] == ["oneshot"]
     assert service["SuccessExitStatus"] == ["3 143"]
     assert service["RestartPreventExitStatus"] == ["2"]
@@ -100,7 +103,8 @@ def test_what_systemd_starts_and_how_it_takes_its_end() -> None:
 
 def test_systemd_lets_decoders_run() -> None:
     service = unit("service")
-    # With the former every file fails: tried. Without the latter a decoder out of memory ends all.
+    # With MemoryDenyWriteExecute every file fails (tried). Without OOMPolicy=continue a decoder
+    # that runs out of memory ends the whole service.
     assert "MemoryDenyWriteExecute" not in service
     assert service["OOMPolicy"] == ["continue"]
     # psutil reads /proc/stat.
@@ -109,7 +113,7 @@ def test_systemd_lets_decoders_run() -> None:
 
 def test_what_systemd_lets_it_write_is_where_it_writes() -> None:
     service = unit("service")
-    settings = dict(one.split("=", 1) for one in service["Environment"])
+    settings = dict(setting.split("=", 1) for setting in service["Environment"])
     state = [Path("/var/lib") / name for name in service["StateDirectory"][0].split()]
     assert Path(settings["DATASET"]).parent in state
     assert Path(settings["METRICS"]).parent in state

@@ -1,4 +1,4 @@
-"""The pages that people read, taken apart: blocks of code, headings and links."""
+"""Parse the documentation pages: their code blocks, headings and links."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-#: Pages of the repository's root first, then those of docs/.
+#: The pages in the repository's root, then the pages in docs/.
 PAGES = [
     *(ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING", "CHANGELOG")),
     *sorted((ROOT / "docs").glob("*.md")),
@@ -24,7 +24,7 @@ _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code; `comment` is the HTML comment on the line before it."""
+    """A block of code; `comment` is the HTML comment in the line before the block."""
 
     language: str
     code: str
@@ -47,13 +47,13 @@ def _blocks(text: str) -> Iterator[Block]:
 
 
 def links(text: str) -> list[str]:
-    """Links to files and headings, as they stand; not those to other sites."""
-    found: list[str] = _LINK.findall(_without_blocks(text))
-    return [link for link in found if "://" not in link]
+    """Return the links to files and headings as they are written, without links to other sites."""
+    targets: list[str] = _LINK.findall(_without_blocks(text))
+    return [link for link in targets if "://" not in link]
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors that GitHub, and the site, give the headings."""
+    """Return the anchors that GitHub and the site make from the headings."""
     return {_slug(heading) for heading in _HEADING.findall(_without_blocks(text))}
 
 

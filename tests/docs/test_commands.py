@@ -1,4 +1,4 @@
-"""The commands that the pages show exist, with the options and the recipe's keys that they use."""
+"""Check that the commands, options and recipe keys shown in the pages exist."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from melmill.pipelines.config import find_recipe
 from melmill.transforms.core.errors import ConfigError
 from tests.docs.pages import PAGES, ROOT, blocks, name_of
 
-#: typer brings a click of its own, whose types have no public name.
+#: typer contains its own copy of click, whose types have no public name.
 MELMILL: Any = typer.main.get_command(app)
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words of each melmill command in the console blocks, without the program's name."""
+    """Yield the words of each melmill command in the console blocks, without the program's name."""
     for block in blocks(text, "console"):
         for line in block.code.replace("\\\n", " ").splitlines():
             for words in split_commands(line.removeprefix("$ ")):
@@ -37,7 +37,7 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def split_commands(line: str) -> Iterator[list[str]]:
-    """Take a line apart at ``&&``; what a command printed begins otherwise, or with its name."""
+    """Split a line at ``&&``. A line that begins with ``melmill:`` is output, not a command."""
     if not line.startswith("melmill:"):
         words = iter(shlex.split(line, comments=True))
         while words_of_command := list(itertools.takewhile(lambda word: word != "&&", words)):
@@ -56,7 +56,7 @@ def options_of_beam() -> frozenset[str]:
 
 
 def faults(words: list[str]) -> list[str]:
-    """What of a command does not exist."""
+    """Return which names in a command do not exist."""
     name = next((word for word in words if not word.startswith("-")), None)
     if name is None or name == "COMMAND":
         command = MELMILL
@@ -65,8 +65,8 @@ def faults(words: list[str]) -> list[str]:
     else:
         return [f"no command {name}"]
     known = {"--help", *(option for p in command.params for option in p.opts)}
-    asked = [word.partition("=")[0] for word in words if word.startswith("--")]
-    unknown = [option for option in asked if option not in known]
+    options = [word.partition("=")[0] for word in words if word.startswith("--")]
+    unknown = [option for option in options if option not in known]
     if command.context_settings.get("ignore_unknown_options"):
         unknown = [option for option in unknown if option not in options_of_beam()]
     return [f"{name}: no option {option}" for option in unknown]
@@ -97,14 +97,14 @@ def test_the_faults_of_a_recipe_read_as_the_page_shows_them() -> None:
     text = (ROOT / "docs" / "recipe.md").read_text(encoding="utf-8")
     (block,) = [b for b in blocks(text, "console") if b.code.startswith("$ ")]
     command, _, shown = block.code.partition("\n")
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ConfigError) as raised:
         read_recipe(None, values_of(shlex.split(command), "--set"))
-    assert f"melmill: {error.value}\n" == shown
+    assert f"melmill: {raised.value}\n" == shown
 
 
 def test_pages_show_commands() -> None:
     shown = {words[0] for page in PAGES for words in commands(page.read_text("utf-8"))}
-    assert MELMILL.commands.keys() - shown == {"demo"}  # which scripts/quickstart runs
+    assert MELMILL.commands.keys() - shown == {"demo"}  # scripts/quickstart runs it
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,6 @@ def test_pages_show_commands() -> None:
 )
 def test_what_does_not_exist_is_found(command: str, fault: str | None) -> None:
     (words,) = commands(f"```console\n{command}\n```\n")
-    found = faults(words)
-    assert len(found) == (fault is not None)
-    assert fault is None or found[0].startswith(fault)
+    messages = faults(words)
+    assert len(messages) == (fault is not None)
+    assert fault is None or messages[0].startswith(fault)

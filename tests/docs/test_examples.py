@@ -1,7 +1,7 @@
-"""The Python that the pages show runs as it stands, page by page, in an interpreter of its own.
+"""Run the Python code of each page, unchanged, in a new interpreter for each page.
 
-A block that cannot run here has a comment on the line before it, ``<!-- not run: REASON -->``.
-With the reason ``needs MODULE`` it runs all the same wherever that module is installed.
+If a block cannot run here, the line before it is the comment ``<!-- not run: REASON -->``.
+With the reason ``needs MODULE``, the block runs if that module is installed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import melmill
 from tests.docs.pages import PAGES, ROOT, Block, blocks, name_of
 from tests.signals import song, write_audio
 
-#: Runs blocks in order, with one set of names; a traceback names the page and its line.
+#: Runs the blocks in order, in one namespace. A traceback names the page and the line in it.
 RUN_BLOCKS = """
 import json, sys
 page, blocks = json.load(sys.stdin)
@@ -35,18 +35,18 @@ WITH_PYTHON = [page for page in PAGES if blocks(page.read_text(encoding="utf-8")
 
 
 def reason_not_to_run(block: Block) -> str | None:
-    """Why a block is not run; ``ValueError`` where its marker gives no reason."""
+    """Return why a block is not run, or None; raise ValueError if a marker has no reason."""
     if block.comment is None or "not run" not in block.comment:
         return None
-    if not (marked := _REASON.fullmatch(block.comment)):
+    if not (marker := _REASON.fullmatch(block.comment)):
         raise ValueError(f"line {block.line}: a marker without a reason:{block.comment}")
-    module = _MODULE.fullmatch(marked[1])
-    return None if module and importlib.util.find_spec(module[1]) else marked[1]
+    module = _MODULE.fullmatch(marker[1])
+    return None if module and importlib.util.find_spec(module[1]) else marker[1]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the catalogue ``songs/``, one file of it broken, and the dataset of it."""
+    """Return a folder with the catalogue ``songs/``, which has one broken file, and its dataset."""
     folder = tmp_path_factory.mktemp("examples")
     (folder / "songs").mkdir()
     for seed in range(22):
@@ -54,28 +54,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_audio(folder / "songs" / "song.mp3", song(7, 44_100, 22), 44_100)
     (folder / "songs" / "broken.wav").write_bytes(b"RIFF, and nothing more")
     settings = {"output.formats": ["parquet", "tfrecord"]}
-    made = melmill.extract(folder / "songs", folder / "dataset", settings=settings, workers=1)
-    assert {"train", "validation", "test"} == made.rows.keys()
-    assert made.failures().num_rows == 1
+    dataset = melmill.extract(folder / "songs", folder / "dataset", settings=settings, workers=1)
+    assert {"train", "validation", "test"} == dataset.rows.keys()
+    assert dataset.failures().num_rows == 1
     return folder
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name_of)
 def test_the_python_of_a_page_runs(page: Path, folder: Path) -> None:
     all_blocks = blocks(page.read_text(encoding="utf-8"), "python")
-    chosen = [(b.line, b.code) for b in all_blocks if reason_not_to_run(b) is None]
-    if not chosen:
-        pytest.skip("nothing of this page can run here")
-    done = run_blocks(name_of(page), chosen, folder)
-    assert done.returncode == 0, done.stderr[-3000:]
+    runnable = [(b.line, b.code) for b in all_blocks if reason_not_to_run(b) is None]
+    if not runnable:
+        pytest.skip("no block of this page can run here")
+    completed = run_blocks(name_of(page), runnable, folder)
+    assert completed.returncode == 0, completed.stderr[-3000:]
 
 
 def run_blocks(
-    page: str, chosen: list[tuple[int, str]], folder: Path
+    page: str, numbered_blocks: list[tuple[int, str]], folder: Path
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", RUN_BLOCKS],
-        input=json.dumps([page, chosen]),
+        input=json.dumps([page, numbered_blocks]),
         cwd=folder,
         env={
             **os.environ,
@@ -93,9 +93,9 @@ def run_blocks(
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_marker_stands_before_a_block_and_has_a_reason(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    marked = [b for b in blocks(text, "python") if b.comment and "not run" in b.comment]
-    assert len(marked) == text.count("<!-- not run")
-    for block in marked:
+    marked_blocks = [b for b in blocks(text, "python") if b.comment and "not run" in b.comment]
+    assert len(marked_blocks) == text.count("<!-- not run")
+    for block in marked_blocks:
         reason_not_to_run(block)
 
 
@@ -107,16 +107,16 @@ def test_a_marker_without_a_reason_is_refused() -> None:
 
 def test_a_block_that_needs_an_installed_module_runs() -> None:
     text = "<!-- not run: needs {} -->\n```python\n1 / 0\n```\n"
-    (with_it,) = blocks(text.format("json"), "python")
-    (without,) = blocks(text.format("no_such_module"), "python")
-    assert reason_not_to_run(with_it) is None
-    assert reason_not_to_run(without) == "needs no_such_module"
+    (installed,) = blocks(text.format("json"), "python")
+    (missing,) = blocks(text.format("no_such_module"), "python")
+    assert reason_not_to_run(installed) is None
+    assert reason_not_to_run(missing) == "needs no_such_module"
 
 
 def test_a_block_that_fails_is_named_by_page_and_line(tmp_path: Path) -> None:
     (first, second) = blocks("```python\nx = 1\n```\n\n```python\nx / 0\n```\n", "python")
-    chosen = [(block.line, block.code) for block in (first, second)]
-    done = run_blocks("some/page.md", chosen, tmp_path)
-    assert done.returncode == 1
-    assert 'File "some/page.md", line 6' in done.stderr
-    assert "ZeroDivisionError" in done.stderr
+    numbered_blocks = [(block.line, block.code) for block in (first, second)]
+    completed = run_blocks("some/page.md", numbered_blocks, tmp_path)
+    assert completed.returncode == 1
+    assert 'File "some/page.md", line 6' in completed.stderr
+    assert "ZeroDivisionError" in completed.stderr

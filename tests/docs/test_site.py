@@ -1,4 +1,4 @@
-"""The documentation's site builds without a warning, is complete, and its links lead somewhere."""
+"""Check that the documentation site builds without warnings, is complete, and its links work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import melmill
 from tests.docs.pages import PAGES, ROOT, anchors, links, name_of
 from tests.test_layers import FLOORS, STEPS
 
-#: CPU time, which says less than a clock does of what else the machine is doing.
+#: Limit of CPU time, which depends less than wall time on the machine's other work.
 MAX_CPU_SECONDS = 20
 
 
@@ -30,15 +30,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = ("-W", "--keep-going", "-n", "-q", "-b", "html", "-d", str(folder / "doctrees"))
     command = [sys.executable, "-m", "sphinx", *options, "docs", str(folder / "html")]
     before = cpu_seconds_of_children()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stderr == ""
     assert cpu_seconds_of_children() - before < MAX_CPU_SECONDS
     return folder / "html"
 
 
-def public_members(of: type) -> list[str]:
-    return [name for name, value in vars(of).items() if name[0] != "_" and value.__doc__]
+def public_members(cls: type) -> list[str]:
+    return [name for name, value in vars(cls).items() if name[0] != "_" and value.__doc__]
 
 
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
@@ -49,9 +49,9 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
 @pytest.mark.parametrize("name", ["Dataset", "Audio", "Chunk"])
 def test_every_method_is_in_the_reference(site: Path, name: str) -> None:
     page = (site / "api.html").read_text(encoding="utf-8")
-    own = getattr(melmill, name)
-    fields = getattr(own, "__dataclass_fields__", {})
-    members = [member for member in public_members(own) if member not in fields]
+    cls = getattr(melmill, name)
+    fields = getattr(cls, "__dataclass_fields__", {})
+    members = [member for member in public_members(cls) if member not in fields]
     assert members
     assert [m for m in members if f'id="melmill.{name}.{m}"' not in page] == []
 
@@ -102,9 +102,9 @@ def test_the_readme_is_short() -> None:
 @pytest.mark.parametrize("page", PAGES[:3], ids=name_of)
 def test_the_files_that_a_page_names_exist(page: Path) -> None:
     tops = "|".join(path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] != ".")
-    named = re.findall(rf"`((?:{tops})/[\w./-]*)`", page.read_text(encoding="utf-8"))
-    assert named
-    assert [name for name in named if not (ROOT / name).exists()] == []
+    paths = re.findall(rf"`((?:{tops})/[\w./-]*)`", page.read_text(encoding="utf-8"))
+    assert paths
+    assert [name for name in paths if not (ROOT / name).exists()] == []
 
 
 def test_the_layout_has_the_order_that_is_checked() -> None:

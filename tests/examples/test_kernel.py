@@ -1,4 +1,4 @@
-"""``extract()`` as a Python function: in a Jupyter kernel, and beside its main thread."""
+"""Tests of ``extract()`` in a Jupyter kernel, in its main thread and in another thread."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def test_extract_runs_in_a_kernel_and_in_a_thread_of_it(tmp_path: Path) -> None:
     songs = write_songs(tmp_path / "songs", 2)
     notebook = nbformat.v4.new_notebook()
     for name, how in HOW.items():
-        called = how.format(output=str(tmp_path / name))
-        cell = CELL.format(settings=list(SMALL), songs=str(songs), how=called)
+        call = how.format(output=str(tmp_path / name))
+        cell = CELL.format(settings=list(SMALL), songs=str(songs), how=call)
         notebook.cells.append(nbformat.v4.new_code_cell(cell))
     NotebookClient(
         notebook, timeout=240, resources={"metadata": {"path": str(Path.cwd())}}
     ).execute()
     for name, cell in zip(HOW, notebook.cells, strict=True):
-        said = "".join(one.get("text", "") for one in cell.outputs)
-        assert "committed [True]" in said
-        assert "Traceback" not in said
+        output = "".join(item.get("text", "") for item in cell.outputs)
+        assert "committed [True]" in output
+        assert "Traceback" not in output
         assert len(statuses_of(tmp_path / name)) == 2

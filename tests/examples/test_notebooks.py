@@ -1,4 +1,4 @@
-"""The notebooks run from their first cell to their last, and show and reach what they say."""
+"""Run the notebooks from the first cell to the last, and check what they show and reach."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def execute(name: str, folder: Path, *variables: str) -> tuple[Any, dict[str, Any]]:
-    """Run a notebook in an empty folder; give it, and some of its variables at the end."""
+    """Run a notebook in an empty folder; return the notebook and the last values of `variables`."""
     notebook = nbformat.read(EXAMPLES / name, as_version=4)
     values = ", ".join(f"{variable!r}: {variable}" for variable in variables)
-    ask = nbformat.v4.new_code_cell(f"import json\nprint(json.dumps({{{values}}}))")
-    notebook.cells.append(ask)
+    value_cell = nbformat.v4.new_code_cell(f"import json\nprint(json.dumps({{{values}}}))")
+    notebook.cells.append(value_cell)
     resources = {"metadata": {"path": str(folder)}}
     nbclient.NotebookClient(notebook, timeout=900, resources=resources).execute()
-    said = notebook.cells.pop().outputs[0]["text"]
-    return notebook, json.loads(said)
+    output = notebook.cells.pop().outputs[0]["text"]
+    return notebook, json.loads(output)
 
 
 def kinds(notebook: Any, word: str) -> list[set[str]]:
-    """What each cell with a word in its code showed."""
+    """Return the output types of each code cell that contains `word`."""
     return [
         {kind for output in cell.outputs for kind in output.get("data", {})}
         for cell in notebook.cells
@@ -45,28 +45,29 @@ def assert_heard_and_seen(notebook: Any) -> None:
 
 def test_a_keras_model_hears_the_instruments_of_songs_it_never_heard(tmp_path: Path) -> None:
     pytest.importorskip("keras")
-    wanted = ("accuracy", "streamed_accuracy")
-    notebook, found = execute("songs_to_keras.ipynb", tmp_path, *wanted)
-    assert found["accuracy"] >= 0.9
-    assert found["streamed_accuracy"] >= 0.9
+    names = ("accuracy", "streamed_accuracy")
+    notebook, values = execute("songs_to_keras.ipynb", tmp_path, *names)
+    assert values["accuracy"] >= 0.9
+    assert values["streamed_accuracy"] >= 0.9
     assert_heard_and_seen(notebook)
 
 
 def test_a_pytorch_model_does_too(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    notebook, found = execute("songs_to_pytorch.ipynb", tmp_path, "accuracy")
-    assert found["accuracy"] >= 0.9
+    notebook, values = execute("songs_to_pytorch.ipynb", tmp_path, "accuracy")
+    assert values["accuracy"] >= 0.9
     assert_heard_and_seen(notebook)
 
 
 def test_whisper_features_are_whispers_own(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    _, found = execute("whisper_features.ipynb", tmp_path, "differences", "data.shape")
-    assert found["data.shape"] == [80, 3001]
-    assert len(found["differences"]) > 10
-    # Whisper's own extractor transforms in double precision, ours in single, and 1 is 40 dB:
-    # the quietest bins, 80 dB below the loudest, are off by some thousandths of a dB.
-    assert max(found["differences"]) < 5e-4
+    _, values = execute("whisper_features.ipynb", tmp_path, "differences", "data.shape")
+    assert values["data.shape"] == [80, 3001]
+    assert len(values["differences"]) > 10
+    # Whisper's own extractor computes the transform in double precision, ours in single precision.
+    # A value of 1 is 40 dB. The quietest bins, 80 dB below the loudest bin, differ by a few
+    # thousandths of a dB.
+    assert max(values["differences"]) < 5e-4
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ipynb")), ids=lambda path: path.name)

@@ -1,4 +1,4 @@
-"""The lower bounds of setup.py are true: the core tests pass on exactly these versions."""
+"""Check the lower bounds in setup.py: the core tests pass on exactly these versions."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import pytest
 
 from tests.e2e.runners.bare import ROOT
 
-#: Without servers, loaders or object stores: what a plain ``pip install melmill`` is for.
+#: Tests that need no servers, loaders or object stores: a plain ``pip install melmill`` is enough.
 CORE_TESTS = (
-    *(f"tests/{one}" for one in ("beam", "catalogue", "core", "decode", "features", "index")),
-    *(f"tests/{one}" for one in ("pipelines", "plan", "rows", "shards", "snapshot", "steps")),
+    *(f"tests/{folder}" for folder in ("beam", "catalogue", "core", "decode", "features", "index")),
+    *(f"tests/{folder}" for folder in ("pipelines", "plan", "rows", "shards", "snapshot", "steps")),
     *("tests/store", "tests/refresh/test_refresh.py", "tests/test_doctests.py"),
 )
 
 
 def core_requirements() -> list[str]:
-    """What setup.py names under CORE."""
+    """Return the requirements that setup.py lists in CORE."""
     tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
     (value,) = (
         statement.value
@@ -34,14 +34,14 @@ def core_requirements() -> list[str]:
 
 
 def at_lower_bound(requirement: str) -> str:
-    """Pin a requirement: ``a>=1,<2`` is ``a==1``."""
-    found = re.fullmatch(r"([\w-]+)>=([\w.]+)(,<[\w.]+)?", requirement)
-    assert found, f"{requirement} has no lower bound"
-    return f"{found[1]}=={found[2]}"
+    """Pin a requirement to its lower bound: return ``a==1`` for ``a>=1,<2``."""
+    parts = re.fullmatch(r"([\w-]+)>=([\w.]+)(,<[\w.]+)?", requirement)
+    assert parts, f"{requirement} has no lower bound"
+    return f"{parts[1]}=={parts[2]}"
 
 
 def test_every_core_requirement_has_a_lower_bound() -> None:
-    pins = [at_lower_bound(one) for one in core_requirements()]
+    pins = [at_lower_bound(requirement) for requirement in core_requirements()]
     assert "apache-beam==2.77" in pins
 
 
@@ -50,11 +50,11 @@ def test_every_core_requirement_has_a_lower_bound() -> None:
 def test_the_core_tests_pass_on_the_lowest_versions(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "lowest"], check=True)
     python = tmp_path / "lowest/bin/python"
-    pins = [at_lower_bound(one) for one in core_requirements()]
+    pins = [at_lower_bound(requirement) for requirement in core_requirements()]
     subprocess.run(
         [python, "-m", "pip", "install", "--quiet", *pins, "pytest", "hypothesis"], check=True
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *CORE_TESTS],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
@@ -62,4 +62,4 @@ def test_the_core_tests_pass_on_the_lowest_versions(tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-8000:]
+    assert completed.returncode == 0, completed.stdout[-8000:]

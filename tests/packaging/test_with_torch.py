@@ -1,4 +1,4 @@
-"""What needs PyTorch, in an environment of its own: it is 6 GB with its CUDA libraries."""
+"""Run the tests that need PyTorch in a new environment: PyTorch takes 6 GB with CUDA libraries."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def test_as_torch_and_its_notebook_with_torch_installed(tmp_path: Path) -> None:
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-cache-dir"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     subprocess.run([*install, "--quiet", "torch"], check=True, env=environment)
-    wanted = ["tests/e2e/test_torch.py", "tests/examples/test_notebooks.py"]
-    done = subprocess.run(
-        [python, "-m", "pytest", "-q", "-k", "torch", *wanted],
+    paths = ["tests/e2e/test_torch.py", "tests/examples/test_notebooks.py"]
+    completed = subprocess.run(
+        [python, "-m", "pytest", "-q", "-k", "torch", *paths],
         cwd=ROOT,
         env={**environment, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout
-    assert "skipped" not in done.stdout
+    assert completed.returncode == 0, completed.stdout
+    assert "skipped" not in completed.stdout

@@ -1,4 +1,4 @@
-"""``import melmill``: the few names that programs use, each tried as a user would."""
+"""Tests of ``import melmill``: call each public name like a user."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ def test_extract_gives_the_dataset_and_says_what_happened(
 def test_a_refresh_with_nothing_to_do_says_so(
     extracted: melmill.ExtractedDataset, songs: Path
 ) -> None:
-    again = melmill.refresh(songs, extracted._store.root, workers=1)
-    assert not again.extraction.committed
-    assert again.version == 0
-    assert "nothing to do" in repr(again)
+    refreshed = melmill.refresh(songs, extracted._store.root, workers=1)
+    assert not refreshed.extraction.committed
+    assert refreshed.version == 0
+    assert "nothing to do" in repr(refreshed)
 
 
 def test_a_dataset_is_opened_in_any_kept_version(songs: Path, tmp_path: Path) -> None:
-    how = {"settings": SETTINGS, "workers": 1}
-    melmill.extract(songs / "0.wav", tmp_path / "set", **how)
-    melmill.extract(songs / "1.wav", tmp_path / "set", overwrite=True, **how)
+    options = {"settings": SETTINGS, "workers": 1}
+    melmill.extract(songs / "0.wav", tmp_path / "set", **options)
+    melmill.extract(songs / "1.wav", tmp_path / "set", overwrite=True, **options)
     first, current = melmill.open(tmp_path / "set", version=0), melmill.open(tmp_path / "set")
     assert (first.version, current.version) == (0, 1)
     for opened, name in ((first, "0.wav"), (current, "1.wav")):
@@ -88,7 +88,7 @@ def test_plan_export_and_verify(extracted: melmill.ExtractedDataset, songs: Path
 
 def test_load_computes_what_is_stored(extracted: melmill.ExtractedDataset, songs: Path) -> None:
     loaded = melmill.load(songs / "1.wav", recipe="librosa")
-    assert loaded.features().shape == (1, 128, 130)  # of 3 s
+    assert loaded.features().shape == (1, 128, 130)  # one chunk of 3 s
     table = extracted.as_arrow().to_table(columns=["uri", "mel"]).to_pylist()
     stored = np.array([row["mel"] for row in table if row["uri"].endswith("1.wav")], np.float32)
     assert stored.shape[0] == 2

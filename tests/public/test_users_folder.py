@@ -1,4 +1,4 @@
-"""A user's own files have the world's most common names, and do no harm."""
+"""Tests with a user's own files that have the most common names: they do no harm."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ PROGRAM = "import melmill; melmill.extract('song.wav', 'dataset', recipe='melmil
     ids=["command", "program", "module"],
 )
 def test_modules_in_the_current_folder_do_no_harm(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "RuntimeError" not in done.stderr
+    completed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert completed.returncode == 0, completed.stderr
+    assert "RuntimeError" not in completed.stderr
 
 
 def test_workers_do_not_look_into_the_current_folder(folder: Path) -> None:
-    """There, even a module that shadows a library's harms the program that starts workers only."""
+    """A file that shadows a library may only affect the program that starts the workers."""
     (folder / "soxr.py").write_text(BROKEN)
-    done = subprocess.run(
+    completed = subprocess.run(
         [*COMMAND, "--set", "audio.sample_rate_hz=16000", "--workers=2", "--quiet"],
         cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert completed.returncode == 0, completed.stderr

@@ -1,4 +1,4 @@
-"""How rows are distributed, beside what NumPy and plain counting find."""
+"""Tests of the distribution of rows: it equals NumPy's histograms and plain counting."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ LABELS = (LabelColumn("genre", "string"), LabelColumn("tags", "list<int64>"))
 
 @given(st.lists(st.floats(-200, 50, width=32)))
 def test_a_histogram_is_numpys(values: list[float]) -> None:
-    # NumPy's last bin is closed; here an infinite one follows.
+    # NumPy's last bin includes its upper edge. Here the last bin is infinite.
     edges = [-np.inf, *LEVEL_EDGES_DBFS, np.inf]
     assert histogram(values, LEVEL_EDGES_DBFS).tolist() == np.histogram(values, edges)[0].tolist()
 
 
 def rows(genres: list[str | None]) -> RowBatch:
-    """Two rows of each recording, which is in a genre and has its letters' numbers as tags."""
+    """Return two rows of each recording; its tags are the code points of its genre's letters."""
     doubled = [genre for genre in genres for _ in range(2)]
     columns: dict[str, Any] = {
         "chunk_index": [0, 1] * len(genres),
@@ -63,29 +63,34 @@ GENRES = st.lists(st.none() | st.text(max_size=3), max_size=12)
 
 @given(st.lists(GENRES, max_size=4))
 def test_parts_add_up_to_the_whole(parts: list[list[str | None]]) -> None:
-    added = DistributionCounter()
+    sums = DistributionCounter()
     for part in parts:
-        added.add(counted(rows(part)))
-    assert added.total() == counted(rows([genre for part in parts for genre in part]))
+        sums.add(counted(rows(part)))
+    assert sums.total() == counted(rows([genre for part in parts for genre in part]))
 
 
 @given(GENRES)
 def test_classes_are_counted_by_rows_and_recordings(genres: list[str | None]) -> None:
-    found = {(c.column, c.value): (c.rows, c.recordings) for c in counted(rows(genres)).classes}
-    wanted: Counter[tuple[str, Any]] = Counter(("genre", genre) for genre in genres)
+    counts = {
+        (count.column, count.value): (count.rows, count.recordings)
+        for count in counted(rows(genres)).classes
+    }
+    expected: Counter[tuple[str, Any]] = Counter(("genre", genre) for genre in genres)
     for genre in genres:
-        wanted.update(("tags", tag) for tag in ({None} if genre is None else set(map(ord, genre))))
-    assert found == {key: (2 * number, number) for key, number in wanted.items()}
+        expected.update(
+            ("tags", tag) for tag in ({None} if genre is None else set(map(ord, genre)))
+        )
+    assert counts == {key: (2 * number, number) for key, number in expected.items()}
 
 
 def test_a_label_of_too_many_values_has_no_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distribution, "MAX_CLASSES", 3)
-    # Neither part has too many by itself.
-    added = DistributionCounter()
+    # No part alone has too many values.
+    sums = DistributionCounter()
     for part in (["a", "b"], ["c", "d"], ["a"]):
-        added.add(counted(rows(list(part))))
-    assert added.total().many == ("genre", "tags")
-    assert added.total().classes == ()
+        sums.add(counted(rows(list(part))))
+    assert sums.total().many == ("genre", "tags")
+    assert sums.total().classes == ()
 
 
 def test_a_dataset_says_how_its_rows_are_distributed(tmp_path: Path) -> None:
@@ -100,12 +105,12 @@ def test_a_dataset_says_how_its_rows_are_distributed(tmp_path: Path) -> None:
     (songs / "songs.jsonl").write_text("\n".join(map(json.dumps, lines)))
     settings = ["chunk.seconds=1", "audio.sample_rate_hz=8000", "mel.n_mels=8", "mel.n_fft=512"]
     settings += ["output.min_shards=4", "audio.channels=each"]
-    made = extract_here(songs / "songs.jsonl", tmp_path / "dataset", *settings)
+    result = extract_here(songs / "songs.jsonl", tmp_path / "dataset", *settings)
 
     store = Store(str(tmp_path / "dataset"))
-    said = json.loads(store.read("statistics.json"))
-    assert said["mean"] == made.snapshot.statistics["mean"]
-    train = said["splits"]["train"]
+    statistics = json.loads(store.read("statistics.json"))
+    assert statistics["mean"] == result.snapshot.statistics["mean"]
+    train = statistics["splits"]["train"]
     columns: dict[str, list[Any]] = {"rms_dbfs": [], "peak_dbfs": [], "genre": []}
     for path in (tmp_path / "dataset" / "split=train").iterdir():
         for batch in read_rows(path):
@@ -127,11 +132,11 @@ def test_a_dataset_says_how_its_rows_are_distributed(tmp_path: Path) -> None:
     }
     assert train["seconds"] == 17.5
 
-    balance = said["balance"]["genre"]
+    balance = statistics["balance"]["genre"]
     assert balance["classes"] == 2
     assert balance["missing"] == {"test": ["jazz"]}
     assert balance["largest_difference"]["split"] == "test"
-    assert add_up(store, made.snapshot.index).split("test").distribution.many == ()
+    assert add_up(store, result.snapshot.index).split("test").distribution.many == ()
     card = store.read("README.md").decode()
     assert "genre: 2 classes; shares differ by at most 50.0 points" in card
     assert "test lacks 1: jazz" in card

@@ -1,4 +1,4 @@
-"""Moments: NumPy's in float64, however the rows were divided."""
+"""Tests of moments: they equal NumPy's in float64, however the rows are divided."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from melmill.transforms.rows.moments import Moments
 
 
 def rows(number: int = 40, offset: float = 0.0, scale: float = 20.0, seed: int = 0) -> np.ndarray:
-    """Float32 [number, 8, 130]: each band about a mean of its own."""
+    """Return float32 [number, 8, 130]; each band has its own mean."""
     noise = np.random.default_rng(seed).normal(0, scale, (number, 8, 130))
     return np.float32(noise + offset + np.linspace(-5, 5, 8)[:, None])
 
@@ -20,7 +20,7 @@ def test_mean_and_deviation_are_numpys(offset: float) -> None:
     mel = rows(offset=offset)
     exact = mel.astype(np.float64)
     moments = Moments.of(mel)
-    # 8 ulp of float32 in the deviations; none of it grows with the offset.
+    # The deviations may differ by 8 ulp of float32, whatever the offset.
     assert_allclose(moments.mean, exact.mean(axis=(0, 2)), rtol=1e-12, atol=1e-6)
     assert_allclose(moments.std, exact.std(axis=(0, 2)), rtol=1e-6)
 
@@ -41,10 +41,10 @@ def test_constant_bands_have_no_deviation() -> None:
     assert_array_equal(Moments.of(np.full((3, 2, 5), -80.1, np.float32)).std, [0, 0])
 
 
-def assert_alike(one: Moments, other: Moments, rtol: float) -> None:
-    assert (one.count, one.low, one.high) == (other.count, other.low, other.high)
-    assert_allclose(one.mean, other.mean, rtol=rtol)
-    assert_allclose(one.m2, other.m2, rtol=rtol)
+def assert_alike(first: Moments, second: Moments, rtol: float) -> None:
+    assert (first.count, first.low, first.high) == (second.count, second.low, second.high)
+    assert_allclose(first.mean, second.mean, rtol=rtol)
+    assert_allclose(first.m2, second.m2, rtol=rtol)
 
 
 @pytest.mark.parametrize("sizes", [(10, 20, 10), (1, 38, 1), (39, 0, 1)])
@@ -61,13 +61,13 @@ def test_the_order_of_merging_matters_to_the_last_bits_only() -> None:
     assert_alike(a.merge(b), b.merge(a), rtol=1e-12)
 
 
-def test_nothing_adds_nothing() -> None:
-    something = Moments.of(rows())
-    assert something.merge(Moments.empty(8)) is something
-    assert Moments.empty(8).merge(something) is something
+def test_empty_moments_add_nothing() -> None:
+    moments = Moments.of(rows())
+    assert moments.merge(Moments.empty(8)) is moments
+    assert Moments.empty(8).merge(moments) is moments
 
 
-def test_nothing_has_no_deviation() -> None:
-    nothing = Moments.empty(2).merge(Moments.empty(2))
-    assert np.isnan(nothing.std).all()
-    assert (nothing.low, nothing.high) == (np.inf, -np.inf)
+def test_empty_moments_have_no_deviation() -> None:
+    moments = Moments.empty(2).merge(Moments.empty(2))
+    assert np.isnan(moments.std).all()
+    assert (moments.low, moments.high) == (np.inf, -np.inf)

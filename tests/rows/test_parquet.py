@@ -1,4 +1,4 @@
-"""Parquet shards: what is written, who can read it, and that it is the same file every time."""
+"""Tests of Parquet shards: their content, their readers, and equal bytes for equal rows."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def mel_noise(rows: int, schema: RowSchema, seed: int = 0) -> np.ndarray:
 
 
 def plain_batch(rows: int, schema: RowSchema, start: int = 0) -> RowBatch:
-    """Rows as the pipeline makes them, for a schema whose labels are genre and tags."""
+    """Return rows like the pipeline's, for a schema with the labels genre and tags."""
     index = np.arange(start, start + rows)
     columns = {
         "recording_id": [f"{i // 4:016x}" for i in index],
@@ -101,7 +101,7 @@ def write(target, batches, schema=PLAIN, metadata=None):
 
 @pytest.fixture
 def shard(tmp_path: Path) -> Path:
-    """Two row groups of 8 rows."""
+    """Write a shard with two row groups of 8 rows."""
     path = tmp_path / "part-0.parquet"
     return write(path, [plain_batch(8, PLAIN), plain_batch(8, PLAIN, 8)], metadata={"k": "v"})
 
@@ -117,12 +117,12 @@ def lists(values) -> list:
 @given(groups=st.lists(batches(), min_size=1, max_size=3))
 def test_rows_read_back_are_the_rows_written(groups, tmp_path_factory):
     path = write(tmp_path_factory.mktemp("s") / "a.parquet", groups, SCHEMA)
-    found = list(read_rows(path))
-    assert len(found) == len(groups)
-    for got, sent in zip(found, groups, strict=True):
-        assert {k: list(v) for k, v in got.columns.items()} == dict(sent.columns)
-        np.testing.assert_array_equal(got.mel, sent.mel)
-        assert got.mel.dtype == np.float32
+    batches_read = list(read_rows(path))
+    assert len(batches_read) == len(groups)
+    for batch_read, batch in zip(batches_read, groups, strict=True):
+        assert {k: list(v) for k, v in batch_read.columns.items()} == dict(batch.columns)
+        np.testing.assert_array_equal(batch_read.mel, batch.mel)
+        assert batch_read.mel.dtype == np.float32
 
 
 @settings(max_examples=25, deadline=None)
@@ -146,34 +146,34 @@ def test_the_same_rows_give_the_same_bytes_in_whatever_order_metadata_comes(tmp_
 
 def test_other_metadata_or_other_row_groups_give_other_bytes(tmp_path):
     rows = plain_batch(8, PLAIN)
-    one = write(tmp_path / "1", [rows], metadata={"a": "1"}).read_bytes()
-    two = write(tmp_path / "2", [rows], metadata={"a": "2"}).read_bytes()
+    first = write(tmp_path / "1", [rows], metadata={"a": "1"}).read_bytes()
+    with_other_metadata = write(tmp_path / "2", [rows], metadata={"a": "2"}).read_bytes()
     halves = [plain_batch(4, PLAIN), plain_batch(4, PLAIN, 4)]
-    three = write(tmp_path / "3", halves, metadata={"a": "1"}).read_bytes()
-    assert len({one, two, three}) == 3
+    with_other_groups = write(tmp_path / "3", halves, metadata={"a": "1"}).read_bytes()
+    assert len({first, with_other_metadata, with_other_groups}) == 3
 
 
 def test_rows_can_be_read_from_an_open_file(shard):
-    found = list(read_rows(io.BytesIO(shard.read_bytes())))
-    assert [batch.rows for batch in found] == [8, 8]
+    batches_read = list(read_rows(io.BytesIO(shard.read_bytes())))
+    assert [batch.rows for batch in batches_read] == [8, 8]
 
 
 # --- the file ------------------------------------------------------------------------------
 
 
 def test_the_columns_are_in_order_and_split_is_not_among_them():
-    each = RowSchema(2, 3, labels=(LabelColumn("genre", "string"),), per_channel=True)
+    per_channel_schema = RowSchema(2, 3, labels=(LabelColumn("genre", "string"),), per_channel=True)
     core = ["recording_id", "uri", "chunk_index", "channel", "start_sample", "valid_samples"]
     rest = ["sample_rate_hz", "peak_dbfs", "rms_dbfs", "genre", "mel"]
-    assert each.arrow().names == core + rest
-    mono = RowSchema(2, 3, labels=each.labels)
-    assert mono.arrow().names == [name for name in core + rest if name != "channel"]
+    assert per_channel_schema.arrow().names == core + rest
+    mono_schema = RowSchema(2, 3, labels=per_channel_schema.labels)
+    assert mono_schema.arrow().names == [name for name in core + rest if name != "channel"]
 
 
 def test_the_files_types_are_the_ones_promised(shard):
     schema = pq.read_schema(shard)
-    for found in (schema, PLAIN.arrow()):
-        assert str(found.field("mel").type) == "list<element: list<element: float>>"
+    for arrow_schema in (schema, PLAIN.arrow()):
+        assert str(arrow_schema.field("mel").type) == "list<element: list<element: float>>"
     names = ["chunk_index", "start_sample", "valid_samples", "sample_rate_hz", "rms_dbfs"]
     types = [pa.int32(), pa.int64(), pa.int32(), pa.int32(), pa.float32()]
     assert [schema.field(name).type for name in names] == types
@@ -309,13 +309,13 @@ def test_writing_holds_no_more_memory_for_more_row_groups(tmp_path):
     schema = RowSchema(64, 64)
     core = plain_batch(64, PLAIN).columns
     columns = {name: core[name] for name in schema.columns()}
-    held = []
+    allocated_bytes = []
     with ParquetShard(tmp_path / "a", schema) as shard:
         for seed in range(10):
             shard.add(RowBatch(columns, mel_noise(64, schema, seed)))
-            held.append(pa.total_allocated_bytes())
-    one_group = 64 * 64 * 64 * 4
-    assert held[-1] - held[0] < one_group  # and not nine of them
+            allocated_bytes.append(pa.total_allocated_bytes())
+    group_bytes = 64 * 64 * 64 * 4
+    assert allocated_bytes[-1] - allocated_bytes[0] < group_bytes  # not nine row groups
 
 
 # --- resolution ----------------------------------------------------------------------------
@@ -363,9 +363,9 @@ def test_a_rounded_shard_is_about_half_the_size(tmp_path):
 
 
 def expected_rows(shard: Path) -> tuple[np.ndarray, list, list]:
-    found = list(read_rows(shard))
-    mel = np.concatenate([batch.mel for batch in found])
-    genre, tags = ([v for b in found for v in b.columns[name]] for name in ("genre", "tags"))
+    batches_read = list(read_rows(shard))
+    mel = np.concatenate([batch.mel for batch in batches_read])
+    genre, tags = ([v for b in batches_read for v in b.columns[name]] for name in ("genre", "tags"))
     return mel, genre, tags
 
 
@@ -395,9 +395,9 @@ def test_duckdb_reads_the_rows(shard):
     duckdb = pytest.importorskip("duckdb")
     mel, genre, tags = expected_rows(shard)
     query = f"select genre, tags, mel from '{shard}'"
-    found = duckdb.sql(query).fetchall()
-    assert [(row[0], row[1]) for row in found] == list(zip(genre, tags, strict=True))
-    np.testing.assert_array_equal(np.array([row[2] for row in found], np.float32), mel)
+    rows = duckdb.sql(query).fetchall()
+    assert [(row[0], row[1]) for row in rows] == list(zip(genre, tags, strict=True))
+    np.testing.assert_array_equal(np.array([row[2] for row in rows], np.float32), mel)
     assert duckdb.sql(f"select max(start_sample) from '{shard}'").fetchall() == [(3 * 66150,)]
 
 

@@ -1,4 +1,4 @@
-"""The digest of a recording's rows: independent of their division, dependent on every bit."""
+"""Tests of the digest of a recording's rows: it depends on every bit, and not on the shards."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def make_rows(number: int, seed: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def digest_of(rows: dict[str, np.ndarray], chosen: slice | np.ndarray = slice(None)) -> int:
-    return rows_digest(**{name: values[chosen] for name, values in rows.items()})
+def digest_of(rows: dict[str, np.ndarray], index: slice | np.ndarray = slice(None)) -> int:
+    return rows_digest(**{name: values[index] for name, values in rows.items()})
 
 
 @given(number=st.integers(0, 30), borders=st.lists(st.integers(0, 30), max_size=5), data=st.data())
@@ -66,9 +66,9 @@ def test_the_sign_of_zero_counts():
 
 def test_the_digest_is_what_it_was_when_it_was_first_stored():
     mel = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
-    wanted = hashlib.sha256(struct.pack("<qqqq6f", 3, 1, 2_100, 700, *range(6))).digest()[:16]
-    found = rows_digest([3], [1], [2_100], [700], mel)
-    assert digest_text(found) == wanted[::-1].hex()
+    expected = hashlib.sha256(struct.pack("<qqqq6f", 3, 1, 2_100, 700, *range(6))).digest()[:16]
+    result = rows_digest([3], [1], [2_100], [700], mel)
+    assert digest_text(result) == expected[::-1].hex()
 
 
 def test_memory_layout_and_integer_types_do_not_count():

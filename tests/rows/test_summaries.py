@@ -1,4 +1,4 @@
-"""Summaries: what travels of a shard, the same after the journey."""
+"""Tests of shard summaries: writing them as JSON and reading them loses nothing."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ FINITE = st.floats(allow_nan=False)
 
 
 @given(FINITE, st.lists(FINITE), FINITE, st.text())
-def test_a_summary_survives_the_journey(
+def test_a_summary_survives_the_round_trip(
     peak: float, mean: list[float], low: float, name: str
 ) -> None:
-    held = (RecordingRows(name, 1, peak),)
-    sent = summary(recordings=held, mean=tuple(mean), low=low, null_labels=(name,))
+    recordings = (RecordingRows(name, 1, peak),)
+    sent = summary(recordings=recordings, mean=tuple(mean), low=low, null_labels=(name,))
     assert ShardSummary.from_json(sent.to_json()) == sent
 
 
-def test_digital_silence_survives_the_journey() -> None:
+def test_digital_silence_survives_the_round_trip() -> None:
     sent = summary(recordings=(RecordingRows("a", 1, -math.inf),), low=math.inf, high=-math.inf)
     assert ShardSummary.from_json(sent.to_json()) == sent
 
 
-def test_files_and_failures_survive_the_journey() -> None:
+def test_files_and_failures_survive_the_round_trip() -> None:
     twin = FileEntry("tfrecord/train/part-x.tfrecord", 9, "1" * 64)
     sent = summary(tfrecord=twin, failures=(failure(), failure("b.wav", Cause.TIMEOUT)))
-    found = ShardSummary.from_json(sent.to_json())
-    assert found == sent
-    assert found.failures[1].cause is Cause.TIMEOUT
+    received = ShardSummary.from_json(sent.to_json())
+    assert received == sent
+    assert received.failures[1].cause is Cause.TIMEOUT
 
 
 def test_a_summary_is_written_the_same_way_every_time() -> None:
@@ -56,8 +56,8 @@ def test_moments_are_given_as_arrays() -> None:
 
 @pytest.mark.parametrize("cause", list(Cause))
 def test_a_shard_is_final_where_another_attempt_could_not_help(cause: Cause) -> None:
-    made = summary(failures=(failure(), failure("b.wav", cause)))
-    assert made.is_final == (cause not in TRANSIENT_CAUSES)
+    shard = summary(failures=(failure(), failure("b.wav", cause)))
+    assert shard.is_final == (cause not in TRANSIENT_CAUSES)
 
 
 def test_a_shard_without_failures_is_final() -> None:

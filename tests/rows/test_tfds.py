@@ -1,4 +1,4 @@
-"""TensorFlow Datasets opens our shards with the two documents and the names made for it."""
+"""Tests of TFDS: it opens our shards with the two documents and the file names made for it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NULL_INT64, NULL_FLOAT32 = np.iinfo(np.int64).min, np.finfo(np.float32).min
 
 
 def make_batch(rows: int, start: int) -> RowBatch:
-    """Rows of which every third has no label."""
+    """Return rows; every third row has no labels."""
     index = [int(i) for i in range(start, start + rows)]
     mel = np.random.default_rng(start).normal(size=(rows, 4, 6)).astype(np.float32)
     columns = {
@@ -65,7 +65,7 @@ TEST = [make_batch(3, 12)]
 
 
 def write_split(folder: Path, name: str, batches: list[RowBatch]) -> TfdsSplit:
-    """Write one shard a batch, named as TFDS names them."""
+    """Write one shard for each batch, with TFDS's file names."""
     shards = []
     for number, batch in enumerate(batches):
         path = folder / shard_file("songs", name, number, len(batches))
@@ -107,9 +107,9 @@ def column(batches: list[RowBatch], name: str) -> list:
 
 def test_tfds_gives_every_mel_exactly_and_in_order(tfds, builder):
     rows = rows_of(tfds, builder, "train")
-    found = np.stack([row["mel"] for row in rows])
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, np.concatenate([batch.mel for batch in TRAIN]))
+    mel = np.stack([row["mel"] for row in rows])
+    assert mel.dtype == np.float32
+    np.testing.assert_array_equal(mel, np.concatenate([batch.mel for batch in TRAIN]))
 
 
 def test_tfds_gives_the_core_columns(tfds, builder):
@@ -125,11 +125,11 @@ def test_tfds_gives_the_core_columns(tfds, builder):
     [("genre", b""), ("year", NULL_INT64), ("tempo", NULL_FLOAT32), ("live", NULL_INT64)],
 )
 def test_tfds_gives_the_labels_and_marks_nulls(tfds, builder, name, null):
-    found = [row[name] for row in rows_of(tfds, builder, "train")]
-    sent = column(TRAIN, name)
-    assert None in sent
-    expected = [v.encode() if isinstance(v, str) else null if v is None else v for v in sent]
-    assert found == expected
+    values = [row[name] for row in rows_of(tfds, builder, "train")]
+    labels = column(TRAIN, name)
+    assert None in labels
+    expected = [v.encode() if isinstance(v, str) else null if v is None else v for v in labels]
+    assert values == expected
 
 
 def test_tfds_gives_lists_as_sequences_and_no_list_as_an_empty_one(tfds, builder):
@@ -141,9 +141,9 @@ def test_tfds_gives_lists_as_sequences_and_no_list_as_an_empty_one(tfds, builder
 
 def test_slices_count_rows_over_shards(tfds, builder):
     first, second = (rows_of(tfds, builder, f"train[{part}]") for part in (":50%", "50%:"))
-    found = [row["chunk_index"] for row in first + second]
+    chunks = [row["chunk_index"] for row in first + second]
     assert len(first) == 6
-    assert found == column(TRAIN, "chunk_index")
+    assert chunks == column(TRAIN, "chunk_index")
 
 
 def test_the_info_says_name_version_and_sizes(builder, folder):

@@ -1,4 +1,4 @@
-"""TFRecord shards: the bytes that TensorFlow would write, and files that TensorFlow reads."""
+"""Tests of TFRecord shards: their bytes are TensorFlow's, and TensorFlow reads them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from melmill.transforms.rows.tfrecord import (
 )
 
 LABELS = tuple(LabelColumn(f"label {kind}", kind) for kind in LABEL_TYPES)
-# "zeta" stands after "mel" among the sorted keys, the long name needs a two-byte length.
+# "zeta" comes after "mel" in the sorted keys. The long name needs a length of two bytes.
 NAMED = (LabelColumn("zeta", "int64"), LabelColumn("é" * 70, "string"))
 SCHEMA = RowSchema(n_mels=3, n_frames=5, labels=LABELS + NAMED, per_channel=True)
 
@@ -108,7 +108,7 @@ def shard(tmp_path: Path) -> Path:
 
 
 def reference(tf, schema: RowSchema, batch: RowBatch, row: int):
-    """Build one row's Example the ordinary way, from protobuf's own classes."""
+    """Return the Example of one row, built with protobuf's own classes."""
     example = tf.train.Example()
     feature = example.features.feature
     feature["mel"].float_list.value.extend(batch.mel[row].ravel().tolist())
@@ -158,10 +158,10 @@ def test_a_parsed_example_has_the_values_that_protobuf_parses(tf):
     @given(batch=batches())
     def check(batch):
         for data in encode_examples(batch, SCHEMA):
-            found = parse_example(data)
+            parsed = parse_example(data)
             expected = tf.train.Example.FromString(data).features.feature
-            assert set(found) == set(expected)
-            for name, values in found.items():
+            assert set(parsed) == set(expected)
+            for name, values in parsed.items():
                 kind = expected[name].WhichOneof("kind")
                 np.testing.assert_array_equal(values, getattr(expected[name], kind).value)
 
@@ -172,16 +172,16 @@ def test_zero_and_negative_zero_stay_apart():
     schema = RowSchema(4, 6, labels=(LabelColumn("x", "double"),))
     plain = plain_batch(2)
     columns = {name: plain.columns.get(name, [0.0, -0.0]) for name in schema.columns()}
-    found = [parse_example(e)["x"] for e in encode_examples(RowBatch(columns, plain.mel), schema)]
-    assert [bool(np.signbit(x[0])) for x in found] == [False, True]
+    values = [parse_example(e)["x"] for e in encode_examples(RowBatch(columns, plain.mel), schema)]
+    assert [bool(np.signbit(x[0])) for x in values] == [False, True]
 
 
 def test_a_null_is_absent_and_an_empty_list_is_not():
-    found = [parse_example(data) for data in encode_examples(plain_batch(), PLAIN)]
-    assert "year" not in found[3]
-    assert "tags" not in found[3]
-    assert found[0]["tags"] == []
-    assert found[2]["tags"] == [b"tag 0", b"tag 0"]
+    examples = [parse_example(data) for data in encode_examples(plain_batch(), PLAIN)]
+    assert "year" not in examples[3]
+    assert "tags" not in examples[3]
+    assert examples[0]["tags"] == []
+    assert examples[2]["tags"] == [b"tag 0", b"tag 0"]
 
 
 def test_a_null_inside_a_list_is_refused_by_name():
@@ -340,5 +340,5 @@ def test_a_null_label_is_an_error_or_the_default_that_was_asked_for(tf):
     null = list(encode_examples(plain_batch(), PLAIN))[3]
     with pytest.raises(tf.errors.InvalidArgumentError, match="year"):
         tf.io.parse_single_example(null, {"year": tf.io.FixedLenFeature([], tf.int64)})
-    asked = {"year": tf.io.FixedLenFeature([], tf.int64, default_value=-1)}
-    assert tf.io.parse_single_example(null, asked)["year"].numpy() == -1
+    with_default = {"year": tf.io.FixedLenFeature([], tf.int64, default_value=-1)}
+    assert tf.io.parse_single_example(null, with_default)["year"].numpy() == -1

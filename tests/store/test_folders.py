@@ -1,4 +1,4 @@
-"""Stores: a file is there whole or not at all, on a disk and on an object store."""
+"""Tests of stores, on a disk and in memory: a file is complete or does not exist."""
 
 from __future__ import annotations
 
@@ -143,11 +143,11 @@ def test_storage_options_reach_the_filesystem(tmp_path: Path) -> None:
 
 
 def in_a_process_of_its_own(code: str) -> None:
-    """Run some lines where a file's mode forbids root what it forbids others."""
-    done = subprocess.run(
+    """Run code in a process in which file modes also apply to root."""
+    completed = subprocess.run(
         [sys.executable, "-c", code], preexec_fn=drop_privileges, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr
+    assert completed.returncode == 0, completed.stderr
 
 
 @pytest.mark.parametrize("name", ["locked/a.bin", "locked"])
@@ -159,24 +159,24 @@ def test_what_cannot_be_removed_is_named_with_the_reason(tmp_path: Path, name: s
         "from melmill.transforms.store.folders import Store\n"
         "from melmill.transforms.core.errors import DatasetError\n"
         f"try: Store({str(tmp_path)!r}).remove({name!r})\n"
-        "except DatasetError as error: said = str(error)\n"
-        f"assert {str(tmp_path / 'locked' / 'a.bin')!r} in said, said\n"
-        "assert 'Permission denied' in said and 'write permission' in said, said\n"
+        "except DatasetError as error: message = str(error)\n"
+        f"assert {str(tmp_path / 'locked' / 'a.bin')!r} in message, message\n"
+        "assert 'Permission denied' in message and 'write permission' in message, message\n"
     )
     assert (tmp_path / "locked" / "a.bin").exists()
-    # What the message says to do.
+    # Do what the message advises.
     (tmp_path / "locked").chmod(0o755)
     Store(str(tmp_path)).remove(name)
     assert not (tmp_path / "locked").exists()
 
 
 def test_a_folder_that_others_write_to_stays(tmp_path: Path, monkeypatch) -> None:
-    store, real = Store(str(tmp_path)), Path.rmdir
+    store, original = Store(str(tmp_path)), Path.rmdir
     store.put("staging/run/a.bin", b"")
 
     def write_first(path: Path) -> None:
         (path / "rival.bin").touch()
-        real(path)
+        original(path)
 
     monkeypatch.setattr(Path, "rmdir", write_first)
     store.remove("staging/run")

@@ -1,4 +1,4 @@
-"""Stored objects: any name opens, every error has its name, and a hiccup is waited out."""
+"""Tests of stored objects: any name opens, every error has its cause, and reads are retried."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import fsspec
 import pytest
 
 from melmill.transforms.core.errors import Cause, RecordingError, Stage, UserError
-from melmill.transforms.store import retries as patience
+from melmill.transforms.store import retries
 from melmill.transforms.store.objects import StoredObject, fingerprint_of
 from melmill.transforms.store.stored_file import StoredFile
 
@@ -42,11 +42,11 @@ NAMES += [
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    monkeypatch.setattr(patience.RETRYING, "sleep", lambda seconds: None)
+    monkeypatch.setattr(retries.RETRYING, "sleep", lambda seconds: None)
 
 
 class Flaky(io.BytesIO):
-    """A file whose reads fail as often as told."""
+    """A file whose first reads fail, as often as given."""
 
     def __init__(self, failures: int, error: BaseException) -> None:
         super().__init__(DATA)
@@ -151,38 +151,38 @@ def test_an_unknown_scheme_is_the_users_error():
     ],
 )
 def test_errors_of_stores_have_their_causes(error, cause):
-    def ask():
+    def fail():
         raise error
 
-    assert cause_of(lambda: patience.patiently(ask)) == cause
+    assert cause_of(lambda: retries.patiently(fail)) == cause
 
 
 def test_the_message_holds_no_path():
-    error = patience.describe_store_error(FileNotFoundError(2, "No such file", "\udcff.wav"))
+    error = retries.describe_store_error(FileNotFoundError(2, "No such file", "\udcff.wav"))
     error.message.encode()
     assert error.message == "FileNotFoundError: No such file"
 
 
 @pytest.mark.parametrize("error", [TypeError(), KeyError("x"), MemoryError(), AssertionError()])
 def test_our_own_errors_pass(error):
-    def ask():
+    def fail():
         raise error
 
     with pytest.raises(type(error)):
-        patience.patiently(ask)
+        retries.patiently(fail)
 
 
-# Patience
+# Retries
 
 
 @pytest.mark.parametrize("failures", [1, 3])
-def test_a_hiccup_is_waited_out(failures):
+def test_a_short_failure_is_retried(failures):
     file = StoredFile(Flaky(failures, ConnectionResetError()))
     assert file.read() == DATA
     file.raise_kept()
 
 
-def test_patience_has_an_end():
+def test_retries_come_to_an_end():
     flaky = Flaky(10**9, ConnectionResetError(errno.ECONNRESET, "reset"))
     file = StoredFile(flaky)
     assert file.read() == b""
@@ -190,14 +190,14 @@ def test_patience_has_an_end():
     assert flaky.reads == 4
 
 
-def test_what_lasts_is_not_asked_again():
+def test_a_permanent_error_is_not_retried():
     flaky = Flaky(10**9, PermissionError(13, "no"))
     file = StoredFile(flaky)
     assert cause_of(lambda: file.read_at(0, 1)) == Cause.PERMISSION_DENIED
     assert flaky.reads == 1
 
 
-def test_a_hiccup_in_mid_file_repeats_and_leaves_out_nothing():
+def test_a_short_failure_in_mid_file_repeats_and_leaves_out_nothing():
     flaky = Flaky(0, ConnectionResetError())
     file = StoredFile(flaky)
     pieces = []

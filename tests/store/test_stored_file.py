@@ -1,4 +1,4 @@
-"""Stored files: reads within and beyond them, and views that are made of their pieces."""
+"""Tests of stored files: reads inside and outside the file, and views made of pieces."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from melmill.transforms.core.errors import Cause, RecordingError
 from melmill.transforms.store.stored_file import StoredFile
 
-DATA = bytes(range(256)) * 700  # more than what is buffered
+DATA = bytes(range(256)) * 700  # larger than the buffer
 
 
 def stored(data: bytes = DATA) -> StoredFile:
@@ -75,7 +75,7 @@ def test_an_error_below_a_view_is_raised_by_it(monkeypatch):
 
 
 def test_a_read_of_an_impossible_size_gives_what_there_is() -> None:
-    """Memory for all that was asked for would be taken beforehand, and is not there."""
+    """Reading must not allocate memory for the whole requested size first."""
     with StoredFile(io.BytesIO(b"abcdef")) as file:
         file.seek(2)
         assert file.read(1 << 60) == b"cdef"
