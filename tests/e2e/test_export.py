@@ -69,7 +69,7 @@ def test_tensorflow_datasets_reads_the_same_splits(rows, views, tf):
     assert_same_rows(by_chunk(actual), rows, ignore=LABELS)
     for key, row in by_chunk(actual).items():
         for name in {"genre", "year", "live"} - {
-            name for name in LABELS if rows[key][name] is None
+            label for label in LABELS if rows[key][label] is None
         }:
             assert row[name] == rows[key][name]
         assert row["tags"] == (rows[key]["tags"] or [])
