@@ -53,7 +53,7 @@ def tf() -> Any:
 
 @pytest.fixture(scope="session")
 def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Yield the URLs of the servers. Google's and Azure's are behind a gateway; see there."""
+    """Yield the URLs of the servers. Google's and Azure's servers are behind a gateway process."""
     programs = installed()
     if programs is None:
         message = "the object stores' servers are not installed; run scripts/object-stores install"

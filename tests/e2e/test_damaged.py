@@ -129,7 +129,7 @@ def test_a_recording_is_planned_again_with_the_length_that_was_counted(
 
 
 def test_a_damaged_recording_without_a_row_has_failed(songs: Path, tmp_path: Path) -> None:
-    """Once, it was skipped instead, and with shorter chunks it then passed as undamaged."""
+    """Once, the recording was skipped, and with shorter chunks it then passed as undamaged."""
     dataset, any_failures = tmp_path / "set", "limits.max_failure_ratio=1"
     (songs / "short.wav").write_bytes(cut_wav(encode(song(1, RATE), RATE, "wav")))
     long_chunks = ("chunk.seconds=0.8", "chunk.short=drop")

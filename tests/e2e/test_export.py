@@ -355,15 +355,15 @@ def test_an_unfinished_export_of_another_snapshot_is_refused(dataset, tmp_path):
 
 
 def test_other_files_in_a_folder_staging_are_refused(dataset, tmp_path):
-    mine = tmp_path / "view" / "staging" / "mine.txt"
-    mine.parent.mkdir(parents=True)
-    mine.write_text("somebody's own")
+    user_file = tmp_path / "view" / "staging" / "mine.txt"
+    user_file.parent.mkdir(parents=True)
+    user_file.write_text("somebody's own")
     result = melmill("export", dataset, tmp_path / "view", "--format", "hf")
     assert (result.returncode, "holds something else (staging/mine.txt)" in result.stderr) == (
         2,
         True,
     )
-    assert mine.exists()
+    assert user_file.exists()
 
 
 def test_a_views_card_counts_its_own_bytes(views):

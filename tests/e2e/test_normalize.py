@@ -39,7 +39,7 @@ def export_view(dataset: Path, output: Path, normalize: str) -> Rows:
 
 
 def standardize(mel: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Standardise `mel` by the statistics of `values` [bands, values], in double precision."""
+    """Return `mel`, standardised by the bands of `values` [bands, values] in double precision."""
     mean, std = values.mean(axis=1, dtype=np.float64), values.std(axis=1, dtype=np.float64)
     return (mel - mean[:, None]) / np.maximum(std, 1e-5)[:, None]
 

@@ -42,7 +42,7 @@ POLARS = 'import polars\npolars.read_delta("dataset")'
 
 
 def find_code(page: str, word: str) -> str:
-    """Return the block of Python code that contains a word."""
+    """Return the block of Python code that contains the word."""
     (block,) = (
         code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if word in code
     )
@@ -88,9 +88,5 @@ def test_the_code_in_the_card_reads_the_dataset(dataset: Path) -> None:
 @pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("reader", ["deltalake", "melmill", "polars"])
 def test_interpreters_that_scanned_exit_cleanly(dataset: Path, reader: str, times: int) -> None:
-    codes = {
-        "deltalake": deltalake_part(card_code(dataset)),
-        "melmill": WRAPPER,
-        "polars": POLARS,
-    }
+    codes = {"deltalake": deltalake_part(card_code(dataset)), "melmill": WRAPPER, "polars": POLARS}
     assert exit_statuses(codes[reader], dataset, times) == [(0, "")] * times

@@ -57,7 +57,7 @@ def test_batches_hold_the_exact_values(opened, rows):
 @pytest.mark.parametrize("workers", [0, 2, 3])
 @pytest.mark.parametrize("world_size", [1, 2, 5])
 def test_no_row_comes_twice_and_none_is_missing(opened, rows, workers, world_size):
-    # There are from fewer readers than files to more readers than row groups.
+    # In some cases there are fewer readers than files, in others more readers than row groups.
     actual = Counter()
     for rank in range(world_size):
         rows_of_rank = opened.as_torch("train", KEY, rank=rank, world_size=world_size)
@@ -109,10 +109,7 @@ def test_a_damaged_or_missing_shard_is_named(dataset, tmp_path, workers):
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
     missing.unlink()
-    for split, shard, fault in (
-        ("train", damaged, "is damaged"),
-        ("test", missing, "is missing"),
-    ):
+    for split, shard, fault in (("train", damaged, "is damaged"), ("test", missing, "is missing")):
         with pytest.raises(DatasetError, match=f"{shard.name} {fault}"):
             list(DataLoader(opened.as_torch(split), batch_size=None, num_workers=workers))
 

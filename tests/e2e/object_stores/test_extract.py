@@ -1,4 +1,4 @@
-"""The same command gives the local rows on every store. The environment has the store's options."""
+"""The same command gives the same rows on every store; its options come from the environment."""
 
 from __future__ import annotations
 
