@@ -1,4 +1,4 @@
-"""Whether two runs made the same dataset."""
+"""Compare the datasets of two runs."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from deltalake import DeltaTable
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a dataset but the log and the runs' records, which tell the time of day."""
+    """Return every file of a dataset except the log and the runs' records, which contain times."""
     files = (path for path in folder.rglob("*") if path.is_file())
     named = ((path.relative_to(folder), path) for path in files)
-    times = ("_delta_log", "runs")
-    return {str(name): path.read_bytes() for name, path in named if name.parts[0] not in times}
+    skipped = ("_delta_log", "runs")
+    return {str(name): path.read_bytes() for name, path in named if name.parts[0] not in skipped}
 
 
-def added(folder: Path) -> list[str]:
-    """What the log's commits add to the table, in any order."""
+def add_actions(folder: Path) -> list[str]:
+    """Return the ``add`` actions of the log's commits, sorted."""
     commits = sorted((folder / "_delta_log").glob("*.json"))
-    actions = [json.loads(line) for log in commits for line in log.read_text().splitlines()]
-    return sorted(json.dumps(one["add"], sort_keys=True) for one in actions if "add" in one)
+    entries = [json.loads(line) for file in commits for line in file.read_text().splitlines()]
+    return sorted(json.dumps(entry["add"], sort_keys=True) for entry in entries if "add" in entry)
 
 
 def assert_same_dataset(folder: Path, undisturbed: Path) -> None:
-    found, wanted = contents(folder), contents(undisturbed)
-    assert found.keys() == wanted.keys()
-    assert [name for name in found if found[name] != wanted[name]] == []
-    assert added(folder) == added(undisturbed)
+    actual, expected = contents(folder), contents(undisturbed)
+    assert actual.keys() == expected.keys()
+    assert [name for name in actual if actual[name] != expected[name]] == []
+    assert add_actions(folder) == add_actions(undisturbed)
     assert DeltaTable(folder).version() == 0
     assert not (folder / "staging").exists()

@@ -1,4 +1,4 @@
-"""One catalogue and one undisturbed dataset of it, for all that read or compare with it."""
+"""A catalogue and its undisturbed dataset, for all tests that read it or compare with it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.e2e.songs import Songs, make_songs
 from tests.pipeline_runs import melmill
 from tests.sharing import made_once
 
-# gcsfs asks Google's own servers what kind of bucket an emulator's is, for a minute.
+# Without this, gcsfs asks Google's servers about an emulator's bucket, which takes a minute.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
 
 
@@ -29,46 +29,46 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Songs:
 
 @pytest.fixture(scope="session")
 def dataset(songs: Songs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made by the real command; not to be changed."""
+    """Return a dataset that the real command made. Tests must not change it."""
 
     def extract(folder: Path) -> None:
-        done = melmill(*songs.command(folder / "dataset"), "--json")
-        assert done.returncode == 0, done.stderr
-        (folder / "said.json").write_text(done.stdout)
+        result = melmill(*songs.command(folder / "dataset"), "--json")
+        assert result.returncode == 0, result.stderr
+        (folder / "summary.json").write_text(result.stdout)
 
     return made_once(tmp_path_factory, "undisturbed", extract) / "dataset"
 
 
 @pytest.fixture(scope="session")
 def rows(dataset) -> Rows:
-    """Every row of the dataset, as pyarrow reads it."""
+    """Return every row of the dataset, as pyarrow reads it."""
     return from_arrow(DeltaTable(dataset).to_pyarrow_dataset().to_table())
 
 
 @pytest.fixture(scope="session")
 def tf() -> Any:
-    """TensorFlow, where it is installed."""
+    """Return TensorFlow; skip the test if it is not installed."""
     return pytest.importorskip("tensorflow")
 
 
 @pytest.fixture(scope="session")
 def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The URL of each server; those of Google's and Azure's through a gateway, see there."""
+    """Yield the URLs of the servers. Google's and Azure's servers are behind a gateway process."""
     programs = installed()
     if programs is None:
-        message = "no servers of object stores: run scripts/object-stores install"
+        message = "the object stores' servers are not installed; run scripts/object-stores install"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
     folder = tmp_path_factory.mktemp("servers")
     with ExitStack() as stack:
-        found = {k: stack.enter_context(serving(k, programs, folder / k)) for k in KINDS}
+        urls = {kind: stack.enter_context(serving(kind, programs, folder / kind)) for kind in KINDS}
         for kind in ("gcs", "azure"):
-            found[kind] = stack.enter_context(process_to(found[kind]))
-        yield found
+            urls[kind] = stack.enter_context(process_to(urls[kind]))
+        yield urls
 
 
 @pytest.fixture
 def gcs(endpoints: dict[str, str]) -> Place:
-    """A new bucket on the server of Google's protocol."""
+    """Return a new bucket on the server with Google's protocol."""
     return new_place("gcs", endpoints)

@@ -1,4 +1,4 @@
-"""The rows that the twelve songs must have, and rows of any reader made comparable."""
+"""The expected rows of the twelve songs, and a common form for the rows of all readers."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from tests.e2e.songs import SONGS
 
 RATE_HZ, CHUNK = 22_050, 66_150
 SHAPE = (128, 130)
-#: Whole chunks of each song; a song shorter than one is padded.
+#: Number of chunks of each song; a song that is shorter than a chunk is padded.
 CHUNKS = {name: max(1, int(seconds // 3)) for name, _, _, seconds, _, _ in SONGS}
 SPLITS = Counter({"train": 0, "validation": 0, "test": 0})
 for _name, _, _, _, _split, _ in SONGS:
     SPLITS[_split] += CHUNKS[_name]
 SPLIT_OF = {name: split for name, _, _, _, split, _ in SONGS}
 
-#: One row by name of song and number of chunk.
+#: Rows by the song's name and the chunk's number.
 Rows = dict[tuple[str, int], dict[str, Any]]
 
 
 def by_chunk(rows: list[dict[str, Any]]) -> Rows:
-    found = {(Path(row["uri"]).name, int(row["chunk_index"])): row for row in rows}
-    assert len(found) == len(rows)
-    return found
+    rows_by_chunk = {(Path(row["uri"]).name, int(row["chunk_index"])): row for row in rows}
+    assert len(rows_by_chunk) == len(rows)
+    return rows_by_chunk
 
 
 def from_columns(columns: dict[str, Any], mel: np.ndarray) -> Rows:
-    """Rows of columns that have been read, and of their spectrograms."""
+    """Return rows from the columns and the spectrograms that a reader returned."""
     names = columns.keys() - {"mel"}
     rows = [{name: columns[name][i] for name in names} for i in range(len(mel))]
     return by_chunk([{**row, "mel": mel[i]} for i, row in enumerate(rows)])
@@ -43,13 +43,13 @@ def from_arrow(table: Any) -> Rows:
     return from_columns(table.drop_columns(["mel"]).to_pydict(), values.reshape(-1, *SHAPE))
 
 
-def assert_same_rows(found: Rows, wanted: Rows, *, but: tuple[str, ...] = ()) -> None:
-    """Exactly the same values; the labels in `but` are compared by the caller."""
-    assert found.keys() == wanted.keys()
-    for key, row in wanted.items():
-        np.testing.assert_array_equal(np.asarray(found[key]["mel"]), row["mel"])
-        names = row.keys() - {"mel", *but}
-        assert {name: found[key][name] for name in names} == {name: row[name] for name in names}
+def assert_same_rows(actual: Rows, expected: Rows, *, ignore: tuple[str, ...] = ()) -> None:
+    """Check that all values are equal. The caller compares the columns in `ignore`."""
+    assert actual.keys() == expected.keys()
+    for key, row in expected.items():
+        np.testing.assert_array_equal(np.asarray(actual[key]["mel"]), row["mel"])
+        names = row.keys() - {"mel", *ignore}
+        assert {name: actual[key][name] for name in names} == {name: row[name] for name in names}
 
 
 def as_text(value: Any) -> Any:
@@ -61,11 +61,11 @@ def as_text(value: Any) -> Any:
 
 
 def read_hugging_face(loaded: Any) -> Rows:
-    """Every row of a ``DatasetDict``."""
-    found: Rows = {}
-    for split, part in loaded.items():
-        mel = part.with_format("numpy")[:]["mel"]
+    """Return every row of a ``DatasetDict``."""
+    rows: Rows = {}
+    for split, dataset in loaded.items():
+        mel = dataset.with_format("numpy")[:]["mel"]
         assert mel.dtype == np.float32
-        columns = part.remove_columns("mel")[:] | {"split": [split] * len(mel)}
-        found |= from_columns(columns, mel)
-    return found
+        columns = dataset.remove_columns("mel")[:] | {"split": [split] * len(mel)}
+        rows |= from_columns(columns, mel)
+    return rows

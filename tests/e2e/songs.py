@@ -1,4 +1,4 @@
-"""Twelve little songs in six formats, a table that labels them, and the command over it."""
+"""Twelve short songs in six formats, a table with their labels, and the command to extract them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.signals import noise, song, write_audio
 
-#: name, rate, channels, seconds, split, labels; a label that is not there is null.
+#: Name, sample rate in Hz, channels, seconds, split, labels. A missing label is null.
 SONGS: tuple[tuple[str, int, int, float, str, dict[str, Any]], ...] = (
     ("a.wav", 44_100, 2, 13.0, "train", {"genre": "rock", "year": 1971, "tags": ["loud", "old"]}),
     ("b.flac", 22_050, 1, 15.5, "train", {"genre": "jazz", "year": 1959, "tags": []}),
@@ -28,7 +28,8 @@ SONGS: tuple[tuple[str, int, int, float, str, dict[str, Any]], ...] = (
 
 LABELS = ("genre", "year", "tempo", "live", "tags")
 
-#: Enough shards to be interrupted between, and small row groups to be read in pieces.
+#: Many shards, so that tests can interrupt a run between two shards; small row groups, so that a
+#: shard is read in pieces.
 SETTINGS = (
     *("--set", "output.min_shards=12"),
     *("--set", "output.formats=[parquet,tfrecord]"),
@@ -39,25 +40,25 @@ SETTINGS = (
 
 @dataclass(frozen=True)
 class Songs:
-    """The catalogue on disk."""
+    """The catalogue of songs on disk."""
 
     table: Path
 
     def path(self, name: str) -> Path:
-        """Where a song's audio is."""
+        """Return the path of a song's audio file."""
         return self.table.parent / "audio" / name
 
     def command(self, output: Path | str) -> list[str]:
-        """The command line, after ``melmill``, that makes the dataset."""
+        """Return the arguments of ``melmill`` that make the dataset."""
         return ["extract", str(self.table), str(output), *SETTINGS]
 
 
 def make_songs(folder: Path) -> Songs:
-    """Encode the songs and write the table, in JSON lines: CSV has no lists."""
+    """Encode the songs and write the table as JSON Lines, because CSV has no lists."""
     (folder / "audio").mkdir()
     lines = []
     for seed, (name, rate, channels, seconds, split, labels) in enumerate(SONGS):
-        # Noise keeps every band within librosa's 80 dB, where both round alike.
+        # With noise, every band stays within librosa's 80 dB, where librosa and we round alike.
         sound = song(seconds, rate, seed, channels) + noise(seconds, rate, seed, channels, 0.02)
         write_audio(folder / "audio" / name, sound, rate)
         lines.append(json.dumps({"uri": f"audio/{name}", "split": split, **labels}))
@@ -66,7 +67,10 @@ def make_songs(folder: Path) -> Songs:
 
 
 def python_command(*arguments: str, patch: str = "") -> list[str]:
-    """The command as a process; `patch` is run in it first, where our modules have short names."""
+    """Return the command that runs melmill in a new process.
+
+    The process first runs the code `patch`, in which our modules have short names.
+    """
     if not patch:
         return [sys.executable, "-m", "melmill", *arguments]
     names = "import os; from melmill.pipelines import extract; "

@@ -1,4 +1,4 @@
-"""Catalogues that are none: each is refused in words that say what to change."""
+"""Invalid catalogues and recipes: each is refused with a message that says what to change."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def write_song(path: Path, seed: int = 0, seconds: float = 1.0) -> Path:
 
 
 def refusal(catalogue: Path | str, *overrides: str) -> str:
-    """What is said of a catalogue before any worker starts."""
-    with pytest.raises(CatalogueError) as caught:
+    """Return the error message about a catalogue, which comes before any worker starts."""
+    with pytest.raises(CatalogueError) as raised:
         resolve_catalogue(str(catalogue), load_config(None, overrides))
-    return str(caught.value)
+    return str(raised.value)
 
 
 def table(folder: Path, text: str, name: str = "songs.csv") -> Path:
@@ -53,7 +53,7 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
     assert refusal(tmp_path / "songs.csv") == f"{tmp_path}/songs.csv does not exist"
 
 
-def test_no_name_is_no_catalogue() -> None:
+def test_an_empty_name_is_refused() -> None:
     assert "the catalogue is an empty string" in refusal("")
 
 
@@ -63,9 +63,9 @@ def test_a_path_below_a_file_is_missing(tmp_path: Path) -> None:
 
 
 def test_an_empty_directory_is_refused(tmp_path: Path) -> None:
-    said = refusal(tmp_path)
-    assert str(tmp_path) in said
-    assert "holds no files with the extensions wav" in said
+    message = refusal(tmp_path)
+    assert str(tmp_path) in message
+    assert "holds no files with the extensions wav" in message
 
 
 def test_a_directory_without_audio_is_refused(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_directory_without_audio_is_refused(tmp_path: Path) -> None:
     assert "hidden files and directories are skipped" in refusal(tmp_path)
 
 
-def test_a_directory_of_nothing_but_a_pipe_is_refused(tmp_path: Path) -> None:
+def test_a_directory_with_only_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.wav")
     assert "holds no files" in refusal(tmp_path)
 
@@ -86,9 +86,9 @@ def test_a_glob_without_a_match_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_neither_audio_nor_a_table_is_refused(tmp_path: Path) -> None:
-    said = refusal(table(tmp_path, "la la la", "lyrics.txt"))
-    assert "neither a table" in said
-    assert "catalogue.extensions" in said
+    message = refusal(table(tmp_path, "la la la", "lyrics.txt"))
+    assert "neither a table" in message
+    assert "catalogue.extensions" in message
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,13 @@ def test_a_file_that_is_neither_audio_nor_a_table_is_refused(tmp_path: Path) -> 
         ("nested.jsonl", '{"uri": "a.wav", "m": {"a": 1}}\n', ["'m'", "cannot be a label"]),
     ],
 )
-def test_a_table_that_is_none_is_refused(
+def test_an_invalid_table_is_refused(
     name: str, text: str, words: Sequence[str], tmp_path: Path
 ) -> None:
-    said = refusal(table(tmp_path, text, name))
-    assert name in said
+    message = refusal(table(tmp_path, text, name))
+    assert name in message
     for word in words:
-        assert word in said
+        assert word in message
 
 
 def test_a_table_that_is_not_text_is_refused(tmp_path: Path) -> None:
@@ -135,20 +135,20 @@ def test_a_parquet_table_without_uris_is_refused(tmp_path: Path) -> None:
     assert "no column 'uri'" in refusal(tmp_path / "songs.parquet")
 
 
-def test_a_group_that_is_no_label_is_refused_with_those_there_are(tmp_path: Path) -> None:
+def test_a_group_that_is_no_label_is_refused_and_the_labels_are_listed(tmp_path: Path) -> None:
     path = table(tmp_path, "uri,album,genre\na.wav,x,y\n")
-    said = refusal(path, "split.by=group", "split.group=artist")
-    assert "'artist'" in said
-    assert "album, genre" in said
+    message = refusal(path, "split.by=group", "split.group=artist")
+    assert "'artist'" in message
+    assert "album, genre" in message
 
 
 def test_one_uri_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
     write_song(tmp_path / "a.wav")
     path = table(tmp_path, "uri\na.wav\nb.wav\n./a.wav\n")
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as raised:
         extract_here(path, tmp_path / "dataset")
-    assert "line 2" in str(caught.value)
-    assert "line 4" in str(caught.value)
+    assert "line 2" in str(raised.value)
+    assert "line 4" in str(raised.value)
     assert not DeltaTable.is_deltatable(str(tmp_path / "dataset"))
 
 
@@ -165,8 +165,8 @@ def test_a_row_of_a_missing_file_is_that_rows_failure(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.wav")
     (tmp_path / "folder.wav").mkdir()
     path = table(tmp_path, "uri\na.wav\nmissing.wav\nfifo.wav\nfolder.wav\na.wav/b.wav\n")
-    done = extract_here(path, tmp_path / "dataset", "limits.max_failure_ratio=0.9")
-    failures = read_index(Store(str(tmp_path / "dataset")), done.snapshot.index, "failures")
+    extraction = extract_here(path, tmp_path / "dataset", "limits.max_failure_ratio=0.9")
+    failures = read_index(Store(str(tmp_path / "dataset")), extraction.snapshot.index, "failures")
     causes = {Path(row["uri"]).name: (row["stage"], row["cause"]) for row in failures}
     assert causes == {
         "missing.wav": ("read", "not_found"),
@@ -174,15 +174,15 @@ def test_a_row_of_a_missing_file_is_that_rows_failure(tmp_path: Path) -> None:
         "folder.wav": ("read", "storage_error"),
         "b.wav": ("read", "not_found"),
     }
-    assert done.totals.rows == 1
+    assert extraction.totals.rows == 1
 
 
 def test_a_trailing_slash_changes_nothing(tmp_path: Path) -> None:
     write_song(tmp_path / "songs" / "a.wav")
     first = extract_here(f"{tmp_path}/songs", tmp_path / "dataset")
-    again = extract_here(f"{tmp_path}/songs//", f"{tmp_path}/dataset/")
-    assert (first.committed, again.committed) == (True, False)
-    assert again.snapshot == first.snapshot
+    second = extract_here(f"{tmp_path}/songs//", f"{tmp_path}/dataset/")
+    assert (first.committed, second.committed) == (True, False)
+    assert second.snapshot == first.snapshot
 
 
 def test_an_output_inside_the_catalogue_is_not_listed(tmp_path: Path) -> None:
@@ -190,9 +190,9 @@ def test_an_output_inside_the_catalogue_is_not_listed(tmp_path: Path) -> None:
         write_song(tmp_path / f"{number}.wav", number)
     output = tmp_path / "dataset"
     first = extract_here(tmp_path, output, "output.formats=[parquet,tfrecord]")
-    again = extract_here(tmp_path, output, "output.formats=[parquet,tfrecord]")
+    second = extract_here(tmp_path, output, "output.formats=[parquet,tfrecord]")
     assert first.totals.recordings == {"ok": 3}
-    assert not again.committed
+    assert not second.committed
 
 
 def table_of_tags(folder: Path, tags: Sequence[list[str | None] | None]) -> Path:
@@ -213,7 +213,9 @@ def test_list_labels_that_are_null_or_empty_reach_both_formats(tmp_path: Path) -
     assert {row["uri"][-5:]: row["tags"] for row in rows} == {
         f"{i}.wav": value for i, value in enumerate(tags)
     }
-    records = [r for f in output.rglob("*.tfrecord") for r in read_records(f.open("rb"))]
+    records = [
+        record for file in output.rglob("*.tfrecord") for record in read_records(file.open("rb"))
+    ]
     assert len(records) == len(tags)
     assert validate(Store(str(output)), 1, lambda number: None) == []
 
@@ -231,18 +233,18 @@ def test_a_null_within_a_list_is_refused_for_tfrecord_alone(tmp_path: Path) -> N
 def test_every_fault_of_a_configuration_is_listed(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("mel: {n_mels: -1, n_ftt: 512}\nchunk: {seconds: long}\nsplits: {}\n")
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError) as raised:
         load_config(recipe, ["split.fractions={train: 0.5}", "limits.max_failure_ratio=5"])
-    said = str(caught.value)
-    assert "recipe.yaml" in said
+    message = str(raised.value)
+    assert "recipe.yaml" in message
     for key in ("mel.n_mels", "chunk.seconds", "split.fractions", "limits.max_failure_ratio"):
-        assert f"  {key}: " in said
-    assert "mel.n_ftt: 512: no such key; did you mean n_fft?" in said
-    assert "did you mean split?" in said
+        assert f"  {key}: " in message
+    assert "mel.n_ftt: 512: no such key; did you mean n_fft?" in message
+    assert "did you mean split?" in message
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("mel.n_mel=40", "did you mean n_mels"),
         ("melon.n_mels=40", "did you mean mel"),
@@ -254,10 +256,10 @@ def test_every_fault_of_a_configuration_is_listed(tmp_path: Path) -> None:
         ("output.formats=[csv]", "output.formats"),
     ],
 )
-def test_an_override_that_means_nothing_is_refused(override: str, said: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+def test_an_invalid_override_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as raised:
         load_config(None, [override])
-    assert said in str(caught.value)
+    assert message in str(raised.value)
 
 
 def test_a_misspelt_option_is_refused_with_a_guess() -> None:
@@ -269,26 +271,26 @@ def test_a_misspelt_option_is_refused_with_a_guess() -> None:
 
 
 def test_the_command_says_what_is_wrong_and_ends_with_2(tmp_path: Path) -> None:
-    done = melmill(
+    result = melmill(
         "extract", tmp_path / "songs", tmp_path / "out", "--set", "mel.n_mel=4", "--set", "x.y=1"
     )
-    assert done.returncode == 2
-    assert "2 faults" in done.stderr
-    assert "mel.n_mel" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert result.returncode == 2
+    assert "2 faults" in result.stderr
+    assert "mel.n_mel" in result.stderr
+    assert "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_what_may_not_be_read_fails_alone_and_the_run_ends_with_3(tmp_path: Path) -> None:
+def test_a_file_that_may_not_be_read_fails_alone_and_the_run_ends_with_3(tmp_path: Path) -> None:
     for number in range(3):
         write_song(tmp_path / "songs" / f"{number}.wav", number)
     (tmp_path / "songs" / "1.wav").chmod(0)
     output = tmp_path / "dataset"
     arguments = ("extract", tmp_path / "songs", output, "--json", "--workers=1")
     ratio = ("--set", "limits.max_failure_ratio=0.5")
-    done = melmill(*arguments, *ratio, preexec_fn=drop_privileges)
-    assert done.returncode == 3, done.stderr
-    assert json.loads(done.stdout)["failures"] == {"permission_denied": 1}
+    result = melmill(*arguments, *ratio, preexec_fn=drop_privileges)
+    assert result.returncode == 3, result.stderr
+    assert json.loads(result.stdout)["failures"] == {"permission_denied": 1}
     assert DeltaTable(str(output)).to_pyarrow_table().num_rows == 2
 
 
@@ -296,7 +298,7 @@ def test_a_directory_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
     write_song(tmp_path / "songs" / "a.wav")
     (tmp_path / "songs" / "secret").mkdir(mode=0)
     arguments = ("extract", tmp_path / "songs", tmp_path / "out", "--workers=1", "--quiet")
-    done = melmill(*arguments, preexec_fn=drop_privileges)
-    assert (done.returncode, done.stdout) == (2, "")
-    said = f"melmill: {tmp_path}/songs/secret cannot be read: permission denied\n"
-    assert done.stderr == said
+    result = melmill(*arguments, preexec_fn=drop_privileges)
+    assert (result.returncode, result.stdout) == (2, "")
+    message = f"melmill: {tmp_path}/songs/secret cannot be read: permission denied\n"
+    assert result.stderr == message

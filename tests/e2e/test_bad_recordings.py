@@ -1,6 +1,6 @@
-"""One catalogue of everything that a recording can be, extracted once; a test for each file.
+"""A catalogue of every kind of good and bad recording, extracted once; a test for each file.
 
-The good ones must come through whole, whatever stands beside them.
+Good recordings must have all their rows, whatever recordings are beside them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests import signals
 from tests.pipeline_runs import extract_here
 
 RATE = 22_050
-#: Seconds in a chunk of these tests.
+#: Length of a chunk, in seconds.
 CHUNK = 1.0
 
 
@@ -40,7 +40,7 @@ def truncated(format: str, share: float = 0.6) -> bytes:
 
 
 def wav_claiming(data_bytes: int) -> bytes:
-    """A WAV whose header claims so many bytes of audio, with a second of them there."""
+    """Return a WAV with one second of audio, whose header claims `data_bytes` bytes of audio."""
     whole = bytearray(song("wav", 1.0))
     struct.pack_into("<I", whole, 4, min(data_bytes + 36, 2**32 - 1))
     struct.pack_into("<I", whole, 40, data_bytes)
@@ -49,13 +49,13 @@ def wav_claiming(data_bytes: int) -> bytes:
 
 def float_wav(*changes: tuple[int, float], level: float = 1.0, subtype: str = "wav_float") -> bytes:
     samples = signals.tone(440, 2.5, RATE) * np.float32(level)
-    for at, value in changes:
-        samples[at] = value
+    for position, value in changes:
+        samples[position] = value
     return signals.encode(samples, RATE, subtype)
 
 
 def flac_of_silence(frames: int, rate: int) -> bytes:
-    """Hours of silence in a few kilobytes: constant blocks, as large as FLAC allows."""
+    """Return hours of silence in a few kilobytes: constant blocks of the largest size in FLAC."""
     block = 65_535
     assert frames % block == 0
     packed = rate << 44 | 0 << 41 | 15 << 36 | frames
@@ -81,13 +81,13 @@ def _crc(data: bytes, bits: int, polynomial: int) -> int:
 
 
 def flac_with_a_broken_end(format: str = "flac") -> bytes:
-    """A FLAC whose header is right and whose last third is noise."""
+    """Return a FLAC whose header is correct and whose last third is random bytes."""
     whole = song(format, 4.0)
     cut = len(whole) * 2 // 3
     return whole[:cut] + np.random.default_rng(0).bytes(len(whole) - cut)
 
 
-#: Names a file system takes, and a careless program does not.
+#: Names that a file system allows and that a careless program handles wrongly.
 ODD_NAMES = (
     "two words.wav",
     'it\'s "quoted".wav',
@@ -118,7 +118,7 @@ GOOD: dict[str, Callable[[], bytes]] = {
     **{name: lambda: song("wav") for name in ODD_NAMES},
 }
 
-#: name -> (content, cause, what the message names)
+#: For each name: the content, the cause, and values that the message must contain.
 BAD: dict[str, tuple[Callable[[], bytes], str, tuple[str, ...]]] = {
     "a text.mp3": (lambda: b"Verse 1: la la la\n" * 50, "unknown_format", ()),
     "zeros.wav": (lambda: bytes(5000), "unknown_format", ()),
@@ -155,7 +155,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the catalogue."""
+    """The result of the catalogue's extraction."""
 
     extraction: Extraction
     recordings: Mapping[str, Mapping[str, Any]]
@@ -202,10 +202,10 @@ def _by_name(entries: Any, catalogue: Path) -> dict[str, Mapping[str, Any]]:
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_recording_is_a_failure_that_says_why(name: str, outcome: Outcome) -> None:
-    _, cause, named = BAD[name]
+    _, cause, values = BAD[name]
     failure = outcome.failures[name]
     assert failure["cause"] == cause, failure["message"]
-    for value in named:
+    for value in values:
         assert value in failure["message"]
 
 
@@ -216,7 +216,7 @@ def test_a_bad_recording_has_no_row_and_is_in_the_index_once(name: str, outcome:
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_good_recording_beside_them_has_all_its_rows(name: str, outcome: Outcome) -> None:
+def test_a_good_recording_beside_bad_ones_has_all_its_rows(name: str, outcome: Outcome) -> None:
     recording, rows = outcome.recordings[name], outcome.rows[name]
     chunks = max(1, int(recording["frames"] / recording["sample_rate_hz"] / CHUNK))
     assert recording["status"] == "ok"
@@ -243,12 +243,12 @@ def test_the_totals_count_failures_by_cause(outcome: Outcome) -> None:
 
 
 def test_one_basename_in_two_directories_is_two_recordings(outcome: Outcome) -> None:
-    one, other = (outcome.recordings[f"disc {i}/one basename.wav"] for i in (1, 2))
-    assert one["recording_id"] != other["recording_id"]
-    assert (one["rows"], other["rows"]) == (2, 1)
+    first, second = (outcome.recordings[f"disc {i}/one basename.wav"] for i in (1, 2))
+    assert first["recording_id"] != second["recording_id"]
+    assert (first["rows"], second["rows"]) == (2, 1)
 
 
-def test_the_silence_of_these_tests_is_flac() -> None:
-    """Its checksums are our own arithmetic: hold it against the reference implementation."""
+def test_our_flac_of_silence_is_valid() -> None:
+    """Our own code computes the checksums, so the reference implementation checks them here."""
     samples, rate = soundfile.read(io.BytesIO(flac_of_silence(3 * 65_535, 1_000)))
     assert (rate, len(samples), np.abs(samples).max()) == (1_000, 3 * 65_535, 0)

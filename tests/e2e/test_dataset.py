@@ -1,4 +1,4 @@
-"""A snapshot opened in Python: the same rows, in arrays of the declared types."""
+"""A snapshot that is opened in Python has the same rows, in arrays of the declared types."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def opened(dataset) -> Dataset:
     return Dataset(dataset)
 
 
-def test_it_says_what_it_holds(opened, dataset):
+def test_a_dataset_describes_its_rows_and_columns(opened, dataset):
     assert opened.rows == SPLITS
     assert opened.shape == SHAPE
     assert opened.version == 0
@@ -40,55 +40,60 @@ def test_it_says_what_it_holds(opened, dataset):
 
 
 def test_the_commit_itself_holds_the_statistics(opened, dataset):
-    said = json.loads(DeltaTable(dataset).history(1)[0]["melmill"])["statistics"]
-    assert {key: said[key] for key in ("mean", "std", "min", "max")}.items() <= (
+    committed = json.loads(DeltaTable(dataset).history(1)[0]["melmill"])["statistics"]
+    assert {key: committed[key] for key in ("mean", "std", "min", "max")}.items() <= (
         opened.statistics.items()
     )
-    assert said["balance"] == opened.statistics["balance"]
-    for split, whole in opened.statistics["splits"].items():
-        brief = said["splits"][split]
-        assert brief["labels"]["genre"] == whole["labels"]["genre"]
-        assert {**brief, "labels": None} == {**whole, "labels": None}
+    assert committed["balance"] == opened.statistics["balance"]
+    for split, complete in opened.statistics["splits"].items():
+        brief = committed["splits"][split]
+        assert brief["labels"]["genre"] == complete["labels"]["genre"]
+        assert {**brief, "labels": None} == {**complete, "labels": None}
 
 
-def test_arrow_gives_every_row_or_a_splits(opened, rows):
+def test_arrow_reads_every_row_or_the_rows_of_a_split(opened, rows):
     assert_same_rows(from_arrow(opened.as_arrow().to_table()), rows)
     for split in SPLITS:
-        wanted = {key: row for key, row in rows.items() if row["split"] == split}
-        assert_same_rows(from_arrow(opened.as_arrow(split).to_table()), wanted)
+        expected = {key: row for key, row in rows.items() if row["split"] == split}
+        assert_same_rows(from_arrow(opened.as_arrow(split).to_table()), expected)
 
 
-def test_files_are_those_of_the_snapshot(opened, dataset):
-    for form, folder in (("parquet", "split=train"), ("tfrecord", "tfrecord/train")):
-        names = [Path(name) for name in opened.files("train", form)]
+def test_files_are_the_files_of_the_snapshot(opened, dataset):
+    for format_name, folder in (("parquet", "split=train"), ("tfrecord", "tfrecord/train")):
+        names = [Path(name) for name in opened.files("train", format_name)]
         assert sorted(names) == sorted((dataset / folder).iterdir())
 
 
 def test_tensorflow_gets_the_exact_values(opened, rows, tf):
     names = ["mel", *CORE, "peak_dbfs", "genre"]
-    found = []
-    # One of the training songs has no genre.
+    texts = []
+    # One training song has no genre.
     for split, columns in {"train": names[:-1], "test": names}.items():
         data = opened.as_tf(split, columns)
         assert data.element_spec["mel"].shape == SHAPE
         assert data.cardinality() == SPLITS[split]
-        read = list(data.as_numpy_iterator())
-        assert len(read) == SPLITS[split]
-        found += [{name: as_text(v) for name, v in row.items() if name != "mel"} for row in read]
-        for row, text in zip(read, found[-len(read) :], strict=True):
-            wanted = rows[Path(text["uri"]).name, int(text["chunk_index"])]
+        examples = list(data.as_numpy_iterator())
+        assert len(examples) == SPLITS[split]
+        texts += [
+            {name: as_text(value) for name, value in row.items() if name != "mel"}
+            for row in examples
+        ]
+        for row, text in zip(examples, texts[-len(examples) :], strict=True):
+            expected = rows[Path(text["uri"]).name, int(text["chunk_index"])]
             assert row["mel"].dtype == np.float32
-            np.testing.assert_array_equal(row["mel"], wanted["mel"])
-            assert {name: text[name] for name in columns[1:]} == {n: wanted[n] for n in columns[1:]}
-    wanted = [row for row in rows.values() if row["split"] in ("train", "test")]
-    assert by_chunk([row | {"split": ""} for row in found]).keys() == by_chunk(wanted).keys()
+            np.testing.assert_array_equal(row["mel"], expected["mel"])
+            assert {name: text[name] for name in columns[1:]} == {
+                name: expected[name] for name in columns[1:]
+            }
+    expected = [row for row in rows.values() if row["split"] in ("train", "test")]
+    assert by_chunk([row | {"split": ""} for row in texts]).keys() == by_chunk(expected).keys()
 
 
-def test_every_label_that_all_rows_have_comes_by_itself(opened, tf):
+def test_labels_that_every_row_has_are_read_by_default(opened, tf):
     assert set(opened.as_tf("test").element_spec) == {"mel", "genre"}
 
 
-def test_it_shuffles_batches_and_prefetches(opened, tf):
+def test_tensorflow_shuffles_batches_and_prefetches(opened, tf):
     data = opened.as_tf("train", ["mel"]).shuffle(64, seed=1).batch(4, drop_remainder=True)
     shapes = {batch["mel"].shape for batch in data.prefetch(1).as_numpy_iterator()}
     assert shapes == {(4, *SHAPE)}
@@ -102,12 +107,12 @@ def test_it_shuffles_batches_and_prefetches(opened, tf):
         ("train", ["mel", "year"], "label 'year' has no value in some rows of train"),
     ],
 )
-def test_what_is_not_there_is_told(opened, tf, split, columns, message):
+def test_a_missing_split_column_or_value_is_refused(opened, tf, split, columns, message):
     with pytest.raises(DatasetError, match=message):
         opened.as_tf(split, columns)
 
 
-def test_without_tfrecord_it_says_how_to_have_it(songs, tmp_path, tf):
+def test_a_dataset_without_tfrecord_files_says_how_to_get_them(songs, tmp_path, tf):
     extract_here(songs.path("a.wav"), tmp_path / "dataset")
     opened = Dataset(tmp_path / "dataset")
     (split,) = opened.rows
@@ -115,7 +120,7 @@ def test_without_tfrecord_it_says_how_to_have_it(songs, tmp_path, tf):
         opened.as_tf(split)
 
 
-def test_a_dataset_in_the_making_is_none(dataset, tmp_path):
+def test_a_folder_without_a_commit_is_no_dataset(dataset, tmp_path):
     copy = shutil.copytree(dataset, tmp_path / "copy")
     shutil.rmtree(copy / "_delta_log")
     with pytest.raises(DatasetError, match="nothing was committed there"):
@@ -129,14 +134,14 @@ def test_opening_needs_no_beam():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_a_part_of_the_twins_is_none(tmp_path, tf):
+def test_tensorflow_needs_a_tfrecord_file_for_every_shard(tmp_path, tf):
     (tmp_path / "songs").mkdir()
     for seed in range(6):
         write_audio(tmp_path / "songs" / f"{seed}.wav", noise(3.0, 8000, seed), 8000)
     settings = ["split.fractions={train: 1}", "output.formats=[parquet,tfrecord]"]
     extract_here(tmp_path / "songs", tmp_path / "dataset", *settings)
     assert len(list(Dataset(tmp_path / "dataset").as_tf("train"))) == 6
-    # Old shards keep their twins, and new ones get none.
+    # Old shards keep their TFRecord files, and new shards get no such file.
     write_audio(tmp_path / "songs" / "new.wav", noise(3.0, 8000, 9), 8000)
     extract_here(tmp_path / "songs", tmp_path / "dataset", settings[0], overwrite=True)
     opened = Dataset(tmp_path / "dataset")
@@ -147,7 +152,7 @@ def test_a_part_of_the_twins_is_none(tmp_path, tf):
     assert listed.keys() == {"_index"}
 
 
-def test_tensorflow_is_not_sent_where_it_cannot_go(dataset, tf):
+def test_a_store_that_tensorflow_cannot_read_is_refused(dataset, tf):
     fsspec.filesystem("memory").put(str(dataset), "/moved", recursive=True)
     opened = Dataset(dataset)
     opened._store = Store("memory://moved")
@@ -155,7 +160,7 @@ def test_tensorflow_is_not_sent_where_it_cannot_go(dataset, tf):
         opened.as_tf("train")
 
 
-def test_a_flipped_byte_is_noticed_as_it_is_read(dataset, tmp_path):
+def test_a_flipped_bit_is_found_while_a_shard_is_read(dataset, tmp_path):
     opened = Dataset(shutil.copytree(dataset, tmp_path / "copy"))
     shard = Path(opened.files("train")[0])
     content = bytearray(shard.read_bytes())

@@ -1,4 +1,4 @@
-"""Where a dataset may go, what is refused there, and what a run that fails leaves behind."""
+"""Where a dataset may be written, what is refused, and what a failed run leaves behind."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ QUICK = ("mel.n_mels=16", "chunk.seconds=0.5", "split.fractions={train: 1.0}")
 
 @pytest.fixture
 def songs(tmp_path: Path) -> Path:
-    """Three good recordings, of 1, 2 and 3 chunks."""
+    """Write three good recordings, of 1, 2 and 3 chunks, and return their folder."""
     folder = tmp_path / "songs"
     folder.mkdir()
     for number in range(3):
@@ -47,9 +47,9 @@ def add_bad_songs(songs: Path, number: int) -> None:
 
 
 def refusal(songs: Path, output: Path | str) -> str:
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(DatasetError) as raised:
         check_output(make_test_job(songs, output, *QUICK), {})
-    return str(caught.value)
+    return str(raised.value)
 
 
 def files(folder: Path) -> set[str]:
@@ -62,16 +62,20 @@ def count_rows(output: Path, version: int | None = None) -> int:
 
 
 def is_whole(output: Path) -> bool:
-    """As ``melmill validate``, in this process."""
+    """Return whether the dataset passes the checks of ``melmill validate``."""
     store = Store(str(output))
     snapshot = require_snapshot(store)
     shards = list(ordered_shards(store, snapshot.index))
-    faults = [f for s in shards for f in check_shard(s, store=store, features=snapshot.features)]
+    faults = [
+        fault
+        for shard in shards
+        for fault in check_shard(shard, store=store, features=snapshot.features)
+    ]
     logged = {name for name, _, _ in table_files(DeltaTable(store.root))}
     return not faults and logged == {shard.parquet.name for shard in shards if shard.parquet}
 
 
-# What is refused before any worker starts.
+# Outputs that are refused before any worker starts.
 
 
 def test_a_file_is_no_dataset(songs: Path, tmp_path: Path) -> None:
@@ -106,9 +110,9 @@ def test_a_damaged_log_is_reported_in_a_line(songs: Path, tmp_path: Path) -> Non
     log = tmp_path / "out" / "_delta_log"
     log.mkdir(parents=True)
     (log / f"{0:020}.json").write_text("{nonsense")
-    said = refusal(songs, tmp_path / "out")
-    assert "the Delta log cannot be read" in said
-    assert "\n" not in said
+    message = refusal(songs, tmp_path / "out")
+    assert "the Delta log cannot be read" in message
+    assert "\n" not in message
 
 
 def test_a_link_that_leads_in_a_circle_is_refused(songs: Path, tmp_path: Path) -> None:
@@ -121,7 +125,7 @@ def test_an_output_without_a_name_is_not_the_current_folder(songs: Path) -> None
 
 
 @pytest.mark.parametrize("url", ["nosuch://bucket/out", "mistake:///out"])
-def test_a_store_that_nobody_knows_is_refused(url: str, songs: Path) -> None:
+def test_an_unknown_store_is_refused(url: str, songs: Path) -> None:
     assert f"{url} cannot be opened" in refusal(songs, url)
 
 
@@ -139,7 +143,7 @@ def test_a_store_that_nobody_knows_is_refused(url: str, songs: Path) -> None:
 def test_a_path_that_delta_tables_cannot_have_is_refused(
     name: str, character: str, songs: Path, tmp_path: Path
 ) -> None:
-    """Seen: after all the work the table could not be read back, or lay somewhere else."""
+    """Once, melmill finished such a table, but it was in another folder or could not be read."""
     with pytest.raises(DatasetError, match=rf"'{character}.*is not allowed in the path"):
         check_output(make_test_job(songs, tmp_path / name), {})
     assert not (tmp_path / name).exists()
@@ -148,7 +152,7 @@ def test_a_path_that_delta_tables_cannot_have_is_refused(
 @pytest.mark.parametrize(
     "name", ["two words", "100%", "\N{GUITAR} \u00fc", "a::b", 'it\'s "q"', "-x"]
 )
-def test_any_other_name_will_do(name: str, songs: Path, tmp_path: Path) -> None:
+def test_any_other_name_is_allowed(name: str, songs: Path, tmp_path: Path) -> None:
     output = tmp_path / name
     extract_here(songs, output, *QUICK)
     assert count_rows(output) == 6
@@ -158,24 +162,24 @@ def test_any_other_name_will_do(name: str, songs: Path, tmp_path: Path) -> None:
 
 def test_a_folder_that_may_not_be_written_is_refused_with_2(songs: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(mode=0o500)
-    done = melmill("extract", songs, tmp_path / "out", preexec_fn=drop_privileges)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "Permission denied" in done.stderr
-    assert "Traceback" not in done.stderr
+    result = melmill("extract", songs, tmp_path / "out", preexec_fn=drop_privileges)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Permission denied" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-# The same output again.
+# A second extraction into the same output.
 
 
-def test_the_same_again_is_nothing_to_do(songs: Path, tmp_path: Path) -> None:
+def test_a_second_extraction_has_nothing_to_do(songs: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     first = extract_here(songs, output, *QUICK)
     before = {name: (output / name).stat().st_mtime_ns for name in files(output)}
-    again = extract_here(songs, output, *QUICK)
-    assert (again.committed, again.snapshot) == (False, first.snapshot)
-    assert again.totals.rows == first.totals.rows == 6
+    second = extract_here(songs, output, *QUICK)
+    assert (second.committed, second.snapshot) == (False, first.snapshot)
+    assert second.totals.rows == first.totals.rows == 6
     assert DeltaTable(str(output)).version() == 0
-    assert "Nothing to do: version 0" in extraction_text(str(output), again)
+    assert "Nothing to do: version 0" in extraction_text(str(output), second)
     shards = [name for name in before if "part-" in name or "_delta_log" in name]
     assert {name: (output / name).stat().st_mtime_ns for name in shards} == {
         name: before[name] for name in shards
@@ -186,14 +190,14 @@ def test_the_same_again_is_nothing_to_do(songs: Path, tmp_path: Path) -> None:
 def test_another_configuration_is_refused_and_changes_nothing(songs: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     extract_here(songs, output, *QUICK)
-    other = make_test_job(songs, output, *QUICK, "mel.n_mels=20")
+    other_job = make_test_job(songs, output, *QUICK, "mel.n_mels=20")
     with pytest.raises(DatasetError, match=r"another feature configuration.*--overwrite"):
-        check_output(other, {})
+        check_output(other_job, {})
     assert DeltaTable(str(output)).version() == 0
     assert is_whole(output)
 
 
-def test_another_division_is_refused(songs: Path, tmp_path: Path) -> None:
+def test_another_split_configuration_is_refused(songs: Path, tmp_path: Path) -> None:
     extract_here(songs, tmp_path / "out", *QUICK)
     with pytest.raises(DatasetError, match=r"another configuration of split.*--overwrite"):
         extract_here(songs, tmp_path / "out", *QUICK, "split.seed=7")
@@ -201,9 +205,9 @@ def test_another_division_is_refused(songs: Path, tmp_path: Path) -> None:
 
 def test_other_limits_change_nothing(songs: Path, tmp_path: Path) -> None:
     extract_here(songs, tmp_path / "out", *QUICK)
-    again = extract_here(songs, tmp_path / "out", *QUICK, "limits.timeout_seconds=77")
-    assert not again.committed
-    assert again.snapshot.version == 0
+    second = extract_here(songs, tmp_path / "out", *QUICK, "limits.timeout_seconds=77")
+    assert not second.committed
+    assert second.snapshot.version == 0
 
 
 def test_another_catalogue_is_refused(songs: Path, tmp_path: Path) -> None:
@@ -215,8 +219,8 @@ def test_another_catalogue_is_refused(songs: Path, tmp_path: Path) -> None:
 def test_overwriting_replaces_all_in_one_version(songs: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     extract_here(songs, output, *QUICK)
-    done = extract_here(songs, output, *QUICK, "mel.n_mels=20", overwrite=True)
-    assert (done.committed, done.snapshot.version) == (True, 1)
+    extraction = extract_here(songs, output, *QUICK, "mel.n_mels=20", overwrite=True)
+    assert (extraction.committed, extraction.snapshot.version) == (True, 1)
     rows = DeltaTable(str(output)).to_pyarrow_table().to_pylist()
     assert (len(rows), {len(row["mel"]) for row in rows}) == (6, {20})
     assert {len(mel) for mel in DeltaTable(str(output), version=0).to_pyarrow_table()["mel"]} == {
@@ -235,8 +239,8 @@ def test_overwriting_may_change_the_columns(songs: Path, tmp_path: Path) -> None
             *(",".join([f"songs/{i}.wav", *columns.values()]) for i in range(3)),
         ]
         table.write_text("\n".join(lines))
-        done = extract_here(table, output, *QUICK, overwrite=True)
-        assert done.snapshot.version == version
+        extraction = extract_here(table, output, *QUICK, overwrite=True)
+        assert extraction.snapshot.version == version
         frame = polars.read_delta(str(output))
         assert len(frame) == 6
         assert {"genre", "bpm"} & set(frame.columns) == columns.keys()
@@ -250,8 +254,12 @@ def test_a_new_recording_leaves_the_other_shards_alone(songs: Path, tmp_path: Pa
     signals.write_audio(songs / "3.wav", signals.song(0.5, RATE, 3), RATE)
     with pytest.raises(DatasetError, match="lacks 1 of the 3 recordings of version 0"):
         extract_here(songs, output, *QUICK)
-    done = extract_here(songs, output, *QUICK, "refresh.max_removed_ratio=0.5")
-    assert (done.committed, done.snapshot.version, done.totals.rows) == (True, 1, 6)
+    extraction = extract_here(songs, output, *QUICK, "refresh.max_removed_ratio=0.5")
+    assert (extraction.committed, extraction.snapshot.version, extraction.totals.rows) == (
+        True,
+        1,
+        6,
+    )
     uris = {row["uri"][-5:] for row in DeltaTable(str(output)).to_pyarrow_table().to_pylist()}
     assert uris == {"1.wav", "2.wav", "3.wav"}
     assert (count_rows(output, version=0), count_rows(output)) == (6, 6)
@@ -261,35 +269,35 @@ def test_a_new_recording_leaves_the_other_shards_alone(songs: Path, tmp_path: Pa
 # Too many failures.
 
 
-def test_too_many_failures_commit_nothing_and_can_be_read(songs: Path, tmp_path: Path) -> None:
+def test_too_many_failures_commit_nothing_and_are_listed(songs: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     add_bad_songs(songs, 2)
-    with pytest.raises(TooManyFailuresError) as caught:
+    with pytest.raises(TooManyFailuresError) as raised:
         extract_here(songs, output, *QUICK)
-    said = str(caught.value)
-    assert "2 of 5 recordings failed (40.0%, and limits.max_failure_ratio allows 5.0%)" in said
+    message = str(raised.value)
+    assert "2 of 5 recordings failed (40.0%, and limits.max_failure_ratio allows 5.0%)" in message
     assert not DeltaTable.is_deltatable(str(output))
     assert not (output / "README.md").exists()
     (index,) = (output / "index").iterdir()
-    assert f"{index}/" in said
-    assert "  2 failed: unknown_format\n" in said
-    assert f"{str(songs / 'bad 0.wav')!r}: " in said
+    assert f"{index}/" in message
+    assert "  2 failed: unknown_format\n" in message
+    assert f"{str(songs / 'bad 0.wav')!r}: " in message
     failures = list(read_index(Store(str(output)), index.name, "failures"))
     assert {Path(row["uri"]).name for row in failures} == {"bad 0.wav", "bad 1.wav"}
 
 
-def test_more_patience_commits_what_is_good(songs: Path, tmp_path: Path) -> None:
+def test_a_higher_limit_commits_the_good_recordings(songs: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     add_bad_songs(songs, 2)
     with pytest.raises(TooManyFailuresError):
         extract_here(songs, output, *QUICK)
-    done = extract_here(songs, output, *QUICK, "limits.max_failure_ratio=0.4")
-    assert (done.committed, done.totals.recordings) == (True, {"ok": 3, "failed": 2})
+    extraction = extract_here(songs, output, *QUICK, "limits.max_failure_ratio=0.4")
+    assert (extraction.committed, extraction.totals.recordings) == (True, {"ok": 3, "failed": 2})
     assert count_rows(output) == 6
     assert is_whole(output)
 
 
-def test_too_many_failures_leave_the_snapshot_before_them(songs: Path, tmp_path: Path) -> None:
+def test_too_many_failures_leave_the_last_snapshot_alone(songs: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     extract_here(songs, output, *QUICK)
     add_bad_songs(songs, 2)
@@ -299,14 +307,14 @@ def test_too_many_failures_leave_the_snapshot_before_them(songs: Path, tmp_path:
     assert is_whole(output)
 
 
-def test_a_catalogue_of_failures_alone_says_so(songs: Path, tmp_path: Path) -> None:
+def test_a_catalogue_of_failures_alone_is_refused(songs: Path, tmp_path: Path) -> None:
     for song in songs.iterdir():
         song.write_bytes(b"la la la")
     with pytest.raises(TooManyFailuresError, match="3 failed"):
         extract_here(songs, tmp_path / "out", *QUICK, "limits.max_failure_ratio=1")
 
 
-def test_recordings_too_short_for_a_chunk_say_so(songs: Path, tmp_path: Path) -> None:
+def test_recordings_too_short_for_a_chunk_are_counted(songs: Path, tmp_path: Path) -> None:
     with pytest.raises(TooManyFailuresError, match=r"3 were shorter than a chunk"):
         extract_here(songs, tmp_path / "out", "chunk.seconds=5", "chunk.short=drop")
 
@@ -315,13 +323,13 @@ def test_recordings_too_short_for_a_chunk_say_so(songs: Path, tmp_path: Path) ->
 def test_planner_and_committer_agree_on_how_many_may_fail(
     failed: int, songs: Path, tmp_path: Path
 ) -> None:
-    """Seen: 29 of 100, of which a ratio of 0.29 allowed the commit, but no shard."""
+    """Once, 29 failures of 100 at a ratio of 0.29 passed the committer, but not the planner."""
     job = make_test_job(songs, tmp_path / "out", *QUICK, f"limits.max_failure_ratio={failed / 100}")
     good = [_Planned() for _ in range(100 - failed)]
     totals = {"train": SplitTotals(100 - failed, 100 - failed)}
     packed = pack_bucket((("train", 0), good), totals, failed, job)  # type: ignore[arg-type]
     if good:
-        with pytest.raises(AttributeError):  # it went on to pack what are no recordings
+        with pytest.raises(AttributeError):  # it starts to pack the fake recordings
             next(packed)
 
 
@@ -329,15 +337,15 @@ class _Planned:
     rows = 1
 
 
-def test_the_command_ends_with_1_where_too_many_failed(songs: Path, tmp_path: Path) -> None:
+def test_the_command_ends_with_1_if_too_many_recordings_failed(songs: Path, tmp_path: Path) -> None:
     add_bad_songs(songs, 2)
-    done = melmill("extract", songs, tmp_path / "out", "--workers=1", "--quiet")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "nothing was committed. All failures are listed in" in done.stderr
-    assert "Traceback" not in done.stderr
+    result = melmill("extract", songs, tmp_path / "out", "--workers=1", "--quiet")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "nothing was committed. All failures are listed in" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-# Disks that are full.
+# Full disks.
 
 
 @pytest.fixture
@@ -357,15 +365,17 @@ def enlarge(disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
 
 
-def test_a_disk_that_fills_up_is_the_users_error_and_is_gone_on_from(
+def test_a_disk_that_fills_up_is_the_users_error_and_the_run_can_be_resumed(
     songs: Path, small_disk: Path
 ) -> None:
     output = small_disk / "out"
-    with pytest.raises(DatasetError, match="No space left on device") as caught:
+    with pytest.raises(DatasetError, match="No space left on device") as raised:
         extract_here(songs, output, *QUICK)
-    assert str(output) in str(caught.value)
+    assert str(output) in str(raised.value)
     assert not DeltaTable.is_deltatable(str(output))
-    finished = {n: (output / n).stat().st_mtime_ns for n in files(output) if "part-" in n}
+    finished = {
+        name: (output / name).stat().st_mtime_ns for name in files(output) if "part-" in name
+    }
     enlarge(small_disk)
     assert extract_here(songs, output, *QUICK).committed
     assert count_rows(output) == 6

@@ -1,4 +1,4 @@
-"""What the command wrote is what everyone's own reader reads, and what librosa computes."""
+"""Every common reader reads what the command wrote, and librosa computes the same values."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_every_chunk_has_its_row_its_split_and_its_labels(rows, songs):
 
 
 def decode(path: Path) -> np.ndarray:
-    """Mono at the target rate, as a user of librosa would have it."""
+    """Return mono samples at the target rate, as a user of librosa would decode them."""
     import librosa
 
     if path.suffix != ".m4a":
@@ -66,14 +66,14 @@ def decode(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", CHUNKS)
-def test_every_spectrogram_is_librosas(rows, songs, name):
+def test_every_spectrogram_equals_librosas(rows, songs, name):
     import librosa
 
     samples = librosa.util.fix_length(decode(songs.path(name)), size=CHUNKS[name] * CHUNK)
     for i, chunk in enumerate(samples.reshape(-1, CHUNK)):
         power = librosa.feature.melspectrogram(y=chunk, sr=RATE_HZ)
-        # As in tests/features/test_mel.py: a value 80 dB below the loudest has been rounded by
-        # up to 1 in 70 of itself. And soxr in pieces is 5e-7 of full scale from soxr whole.
+        # As in tests/features/test_mel.py, rounding changes a value 80 dB below the loudest by up
+        # to 1/70. Our resampling in pieces also differs from librosa's by 5e-7 of full scale.
         np.testing.assert_allclose(
             rows[name, i]["mel"], librosa.power_to_db(power), rtol=0, atol=0.01
         )
@@ -86,7 +86,7 @@ def test_levels_are_those_of_the_samples(rows, songs):
     assert row["rms_dbfs"] == pytest.approx(10 * np.log10((samples**2).mean()), abs=1e-4)
 
 
-def test_polars_reads_the_same(rows, dataset):
+def test_polars_reads_the_same_rows(rows, dataset):
     import polars
 
     table = polars.read_delta(str(dataset))
@@ -96,7 +96,7 @@ def test_polars_reads_the_same(rows, dataset):
     assert_same_rows(from_columns(columns, values.reshape(-1, *SHAPE)), rows)
 
 
-def test_duckdb_reads_the_same(rows, dataset):
+def test_duckdb_reads_the_same_rows(rows, dataset):
     import duckdb
 
     table = DeltaTable(dataset)
@@ -127,29 +127,29 @@ def test_tensorflow_reads_the_same_records(rows, dataset, tf):
     features |= {name: tf.io.RaggedFeature(kind) for name, kind in labels.items()}
     features |= {"tags": tf.io.RaggedFeature(tf.string)}
     features |= {"mel": tf.io.FixedLenFeature(SHAPE, tf.float32)}
-    found = []
+    actual = []
     for split in SPLITS:
         records = tf.data.TFRecordDataset([str(dataset / name) for name in files[split]])
         parsed = records.map(lambda record: tf.io.parse_single_example(record, features))
-        found += [plain_row(row) | {"split": split} for row in parsed.as_numpy_iterator()]
-    # A float label is a float32 there, and an absent list an empty one.
-    assert_same_rows(by_chunk(found), rows, but=("tempo", "tags"))
-    assert_labels_of_examples(by_chunk(found), rows)
+        actual += [plain_row(row) | {"split": split} for row in parsed.as_numpy_iterator()]
+    # In a TFRecord file, a float label is a float32, and a missing list is an empty list.
+    assert_same_rows(by_chunk(actual), rows, ignore=("tempo", "tags"))
+    assert_labels_of_examples(by_chunk(actual), rows)
 
 
 def plain_row(row: dict[str, Any]) -> dict[str, Any]:
-    """Text as text, and a label's list of one or none as a value."""
+    """Return a row with text as `str`, and with a label's list of at most one value as a value."""
     plain = {name: as_text(value) for name, value in row.items() if name != "mel"}
     for name in ("genre", "year", "tempo", "live"):
         plain[name] = plain[name][0] if len(plain[name]) else None
     return plain | {"mel": row["mel"], "tags": list(plain["tags"])}
 
 
-def assert_labels_of_examples(found: Rows, wanted: Rows) -> None:
-    for key, row in wanted.items():
-        assert found[key]["tags"] == (row["tags"] or [])
+def assert_labels_of_examples(actual: Rows, expected: Rows) -> None:
+    for key, row in expected.items():
+        assert actual[key]["tags"] == (row["tags"] or [])
         tempo = None if row["tempo"] is None else np.float32(row["tempo"])
-        assert found[key]["tempo"] == tempo
+        assert actual[key]["tempo"] == tempo
 
 
 def shards_of(dataset: Path) -> list[ShardSummary]:
@@ -158,37 +158,47 @@ def shards_of(dataset: Path) -> list[ShardSummary]:
 
 
 def test_plan_extract_inspect_and_the_rows_agree(rows, songs, dataset):
-    said = json.loads((dataset.parent / "said.json").read_text())
+    extracted = json.loads((dataset.parent / "summary.json").read_text())
     planned = melmill_json("plan", songs.table, *SETTINGS)
-    seen = melmill_json("inspect", dataset)
+    inspected = melmill_json("inspect", dataset)
     assert planned["rows"] == SPLITS
-    assert sum(SPLITS.values()) == len(rows) == said["rows"] == seen["rows"] == planned["chunks"]
+    assert (
+        sum(SPLITS.values())
+        == len(rows)
+        == extracted["rows"]
+        == inspected["rows"]
+        == planned["chunks"]
+    )
     assert planned["recordings"] == {"planned": len(SONGS)}
-    assert said["recordings"] == seen["recordings"] == {"ok": len(SONGS)}
+    assert extracted["recordings"] == inspected["recordings"] == {"ok": len(SONGS)}
     seconds = sum(song[3] for song in SONGS)
     assert planned["seconds"] == pytest.approx(seconds, rel=0.01)
-    assert said["hours"] == seen["hours"] == pytest.approx(planned["seconds"] / 3600, rel=1e-9)
-    assert said["splits"] == seen["splits"]
-    for split, content in seen["splits"].items():
-        of_split = list(dataset.glob(f"split={split}/*.parquet"))
+    assert (
+        extracted["hours"]
+        == inspected["hours"]
+        == pytest.approx(planned["seconds"] / 3600, rel=1e-9)
+    )
+    assert extracted["splits"] == inspected["splits"]
+    for split, content in inspected["splits"].items():
+        files = list(dataset.glob(f"split={split}/*.parquet"))
         assert content["rows"] == SPLITS[split]
-        assert content["shards"] == planned["shards"][split] == len(of_split)
-        assert content["parquet_bytes"] == sum(file.stat().st_size for file in of_split)
+        assert content["shards"] == planned["shards"][split] == len(files)
+        assert content["parquet_bytes"] == sum(file.stat().st_size for file in files)
         assert content["recordings"] == sum(song[4] == split for song in SONGS)
     assert sum(planned["shards"].values()) >= 12
     assert planned["parquet_bytes"] == pytest.approx(
-        sum(content["parquet_bytes"] for content in seen["splits"].values()), rel=0.3
+        sum(content["parquet_bytes"] for content in inspected["splits"].values()), rel=0.3
     )
 
 
 def test_statistics_are_those_of_the_training_rows(rows, dataset):
-    found = json.loads((dataset / "statistics.json").read_text())
+    statistics = json.loads((dataset / "statistics.json").read_text())
     mel = np.stack([row["mel"] for row in rows.values() if row["split"] == "train"])
-    assert found["split"] == "train"
-    assert found["values_per_band"] == mel.size // SHAPE[0]
-    np.testing.assert_allclose(found["mean"], mel.mean(axis=(0, 2), dtype=float), rtol=1e-6)
-    np.testing.assert_allclose(found["std"], mel.std(axis=(0, 2), dtype=float), rtol=1e-6)
-    assert (found["min"], found["max"]) == (mel.min(), mel.max())
+    assert statistics["split"] == "train"
+    assert statistics["values_per_band"] == mel.size // SHAPE[0]
+    np.testing.assert_allclose(statistics["mean"], mel.mean(axis=(0, 2), dtype=float), rtol=1e-6)
+    np.testing.assert_allclose(statistics["std"], mel.std(axis=(0, 2), dtype=float), rtol=1e-6)
+    assert (statistics["min"], statistics["max"]) == (mel.min(), mel.max())
 
 
 def flip(path: Path, position: int) -> None:
@@ -202,48 +212,50 @@ def copy(dataset, tmp_path) -> Path:
     return shutil.copytree(dataset, tmp_path / "copy")
 
 
-def test_an_unharmed_dataset_is_found_whole(dataset):
+def test_an_undamaged_dataset_is_whole(dataset):
     assert melmill("validate", dataset, "--workers", "1").stdout == f"{dataset} is whole\n"
 
 
-def test_every_harmed_file_is_named(copy):
+def test_every_damaged_file_is_named(copy):
     shards = shards_of(copy)
-    flipped, twin, missing, cut, one, other = shards[:6]
-    flip(copy / flipped.parquet.name, flipped.parquet.size_bytes // 2)
-    flip(copy / twin.tfrecord.name, twin.tfrecord.size_bytes // 2)
+    flipped_parquet, flipped_tfrecord, missing, cut, first, second = shards[:6]
+    flip(copy / flipped_parquet.parquet.name, flipped_parquet.parquet.size_bytes // 2)
+    flip(copy / flipped_tfrecord.tfrecord.name, flipped_tfrecord.tfrecord.size_bytes // 2)
     (copy / missing.parquet.name).unlink()
     (copy / cut.parquet.name).write_bytes((copy / cut.parquet.name).read_bytes()[:-100])
-    here, there = copy / one.parquet.name, copy / other.parquet.name
-    here_bytes = here.read_bytes()
-    here.write_bytes(there.read_bytes())
-    there.write_bytes(here_bytes)
+    first_path, second_path = copy / first.parquet.name, copy / second.parquet.name
+    first_bytes = first_path.read_bytes()
+    first_path.write_bytes(second_path.read_bytes())
+    second_path.write_bytes(first_bytes)
     faults = validate(Store(str(copy)), 1, lambda shards: None)
-    named = {fault.split(": ")[0] for fault in faults}
-    harmed = {shard.parquet.name for shard in (flipped, missing, cut, one, other)}
-    assert harmed | {twin.tfrecord.name} <= named
-    # The twins of what cannot be read cannot be compared with it.
-    assert named <= harmed | {shard.tfrecord.name for shard in (twin, *shards[:6])}
-    done = melmill("validate", copy, "--workers", "1")
-    assert done.returncode == 1
-    assert done.stdout.splitlines() == faults
+    named_files = {fault.split(": ")[0] for fault in faults}
+    damaged = {shard.parquet.name for shard in (flipped_parquet, missing, cut, first, second)}
+    assert damaged | {flipped_tfrecord.tfrecord.name} <= named_files
+    # If a Parquet file cannot be read, its TFRecord file may be named, too.
+    assert named_files <= damaged | {
+        shard.tfrecord.name for shard in (flipped_tfrecord, *shards[:6])
+    }
+    result = melmill("validate", copy, "--workers", "1")
+    assert result.returncode == 1
+    assert result.stdout.splitlines() == faults
 
 
 def test_inspect_names_a_damaged_shard(copy):
     for shard in copy.glob("split=*/*.parquet"):
         shard.write_bytes(b"")
     for command in (("inspect",), ("inspect", "--json")):
-        done = melmill(*command, copy)
-        assert done.returncode == 2
-        assert re.search(r"shard split=\w+/part-\w+\.parquet is damaged", done.stderr)
-        assert "Traceback" not in done.stderr
+        result = melmill(*command, copy)
+        assert result.returncode == 2
+        assert re.search(r"shard split=\w+/part-\w+\.parquet is damaged", result.stderr)
+        assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("form", ["parquet", "tfrecord"])
-def test_a_flipped_bit_is_found_wherever_it_is(copy, form):
+@pytest.mark.parametrize("format_name", ["parquet", "tfrecord"])
+def test_a_flipped_bit_is_found_wherever_it_is(copy, format_name):
     shard = min(shards_of(copy), key=lambda shard: shard.rows)
     store, features = Store(str(copy)), require_snapshot(Store(str(copy))).features
     assert check_shard(shard, store=store, features=features) == []
-    file = getattr(shard, form)
+    file = getattr(shard, format_name)
     ends = [*range(12), *range(-400, 0, 9)]
     for position in (*ends, *range(100, file.size_bytes, file.size_bytes // 40)):
         flip(copy / file.name, position)
@@ -263,7 +275,7 @@ def test_a_shard_that_the_log_does_not_know_is_named(copy):
 
 @pytest.fixture
 def albums(tmp_path) -> Songs:
-    """Eight recordings of four albums, in a CSV table."""
+    """Write eight recordings of four albums, and a CSV table of them."""
     (tmp_path / "audio").mkdir()
     lines = ["uri,album,track,gain,live"]
     for i in range(8):
@@ -284,15 +296,15 @@ def test_a_csv_tables_labels_travel_and_a_group_stays_together(albums, tmp_path)
     assert len({(row["album"], row["split"]) for row in rows}) == 4
 
 
-def test_file_urls_are_the_same_as_paths(albums, tmp_path):
-    here = extract_here(albums.table, tmp_path / "by path")
-    there = extract_here(f"file://{albums.table}", f"file://{tmp_path}/by url")
-    # Not the shards: the rows' URIs are others, so these are other files.
-    assert here.totals.recordings == there.totals.recordings
-    assert here.totals.seconds == there.totals.seconds
-    by_path = DeltaTable(tmp_path / "by path").to_pyarrow_table().sort_by("track")
-    by_url = DeltaTable(tmp_path / "by url").to_pyarrow_table().sort_by("track")
-    assert by_path["mel"] == by_url["mel"]
-    assert by_path["recording_id"] == by_url["recording_id"]
-    assert by_path["split"] == by_url["split"]
+def test_file_urls_give_the_same_rows_as_paths(albums, tmp_path):
+    first = extract_here(albums.table, tmp_path / "by path")
+    second = extract_here(f"file://{albums.table}", f"file://{tmp_path}/by url")
+    # The shards differ, because the rows contain different URIs.
+    assert first.totals.recordings == second.totals.recordings
+    assert first.totals.seconds == second.totals.seconds
+    first_rows = DeltaTable(tmp_path / "by path").to_pyarrow_table().sort_by("track")
+    second_rows = DeltaTable(tmp_path / "by url").to_pyarrow_table().sort_by("track")
+    assert first_rows["mel"] == second_rows["mel"]
+    assert first_rows["recording_id"] == second_rows["recording_id"]
+    assert first_rows["split"] == second_rows["split"]
     assert validate(Store(f"file://{tmp_path}/by url"), 1, lambda shards: None) == []

@@ -1,4 +1,4 @@
-"""Whatever is killed whenever, the same command run again ends in the same bytes."""
+"""Whatever process is killed at any time, the same command then makes the same bytes."""
 
 from __future__ import annotations
 
@@ -19,23 +19,25 @@ import melmill.pipelines.extract
 import melmill.transforms.snapshot.committing
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.rows.summaries import ShardSummary
-from tests.e2e.comparing import added, assert_same_dataset, contents
+from tests.e2e.comparing import add_actions, assert_same_dataset, contents
 from tests.e2e.songs import Songs, python_command
 from tests.pipeline_runs import extract_here
 from tests.signals import noise, write_audio
 
-#: What is left of a run must be gone by then; seconds were seen on a busy machine.
+#: Seconds in which a run's processes must end; on a busy machine, they took a few seconds.
 ENDING_SECONDS = 30
 RUN_SECONDS = 300
 
 
 def receipts(folder: Path) -> list[ShardSummary]:
-    return [ShardSummary.from_json(p.read_bytes()) for p in folder.glob("staging/*/shards/*.json")]
+    return [
+        ShardSummary.from_json(path.read_bytes()) for path in folder.glob("staging/*/shards/*.json")
+    ]
 
 
 def finished_files(folder: Path) -> dict[str, tuple[int, int]]:
-    """Identity and time of every file of the shards that need not be made again."""
-    files = [file for one in receipts(folder) for file in (one.parquet, one.tfrecord) if file]
+    """Return inode and time of every file of the finished shards."""
+    files = [file for shard in receipts(folder) for file in (shard.parquet, shard.tfrecord) if file]
     stats = {file.name: (folder / file.name).stat() for file in files}
     return {name: (stat.st_ino, stat.st_mtime_ns) for name, stat in stats.items()}
 
@@ -46,7 +48,7 @@ def identities(folder: Path, names: dict[str, tuple[int, int]]) -> dict[str, tup
 
 
 class Run:
-    """The command in a session of its own, as a terminal starts it."""
+    """The command in its own session, as a terminal starts it."""
 
     def __init__(self, command: list[str], folder: Path, temporary: Path) -> None:
         self.folder = folder
@@ -60,7 +62,7 @@ class Run:
         )
 
     def wait_until(self, condition: Callable[[], object]) -> None:
-        """Wait until something is so in mid-run."""
+        """Wait until the condition holds; the run must not end before."""
         while not condition():
             assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.002)
@@ -72,20 +74,26 @@ class Run:
         return psutil.Process(self.process.pid).children(recursive=True)
 
     def workers(self) -> list[psutil.Process]:
-        return [p for p in self.children() if "melmill.pipelines.run.local_beam" in _arguments(p)]
+        return [
+            process
+            for process in self.children()
+            if "melmill.pipelines.run.local_beam" in _arguments(process)
+        ]
 
     def decoders(self) -> list[psutil.Process]:
-        return [p for p in self.children() if "m.serve()" in " ".join(_arguments(p))]
+        return [
+            process for process in self.children() if "m.serve()" in " ".join(_arguments(process))
+        ]
 
     def signal(self, number: int, *, group: bool) -> list[psutil.Process]:
-        """Send a signal to the launcher or to all; give those who must end now."""
-        everyone = self.children()
+        """Signal the launcher or the whole group; return the children, which must end then."""
+        children = self.children()
         (os.killpg if group else os.kill)(self.process.pid, number)
-        return everyone
+        return children
 
     def finish(self) -> tuple[int, str, str]:
-        said, complained = self.process.communicate(timeout=RUN_SECONDS)
-        return self.process.returncode, said, complained
+        output, errors = self.process.communicate(timeout=RUN_SECONDS)
+        return self.process.returncode, output, errors
 
 
 def _arguments(process: psutil.Process) -> list[str]:
@@ -95,7 +103,7 @@ def _arguments(process: psutil.Process) -> list[str]:
 
 
 @contextmanager
-def launched(songs: Songs, folder: Path, patch: str = "") -> Iterator[Run]:
+def launch(songs: Songs, folder: Path, patch: str = "") -> Iterator[Run]:
     temporary = folder.parent / "tmp"
     temporary.mkdir(exist_ok=True)
     run = Run(python_command(*songs.command(folder), "--quiet", patch=patch), folder, temporary)
@@ -112,17 +120,17 @@ def assert_gone(processes: list[psutil.Process]) -> None:
     assert alive == []
 
 
-def assert_nothing_to_see(folder: Path) -> None:
+def assert_nothing_committed(folder: Path) -> None:
     assert not (folder / "_delta_log").exists()
     assert not (folder / "README.md").exists()
 
 
 def resume(songs: Songs, folder: Path) -> str:
-    with launched(songs, folder) as run:
-        status, said, complained = run.finish()
-    assert status == 0, complained
-    assert complained == ""
-    return said
+    with launch(songs, folder) as run:
+        status, output, errors = run.finish()
+    assert status == 0, errors
+    assert errors == ""
+    return output
 
 
 @pytest.mark.parametrize(
@@ -133,19 +141,19 @@ def resume(songs: Songs, folder: Path) -> str:
         pytest.param(6, False, id="the launcher alone, after half of the shards"),
     ],
 )
-def test_a_run_killed_in_mid_run_is_resumed(songs, dataset, tmp_path, shards, group):
+def test_a_killed_run_is_resumed(songs, dataset, tmp_path, shards, group):
     folder = tmp_path / "dataset"
-    with launched(songs, folder) as run:
+    with launch(songs, folder) as run:
         run.wait_until((folder / "staging").exists)
         run.wait_for_shards(shards)
-        others = run.signal(signal.SIGKILL, group=group)
-        assert_gone(others)
-    assert_nothing_to_see(folder)
-    kept = finished_files(folder)
-    assert len(kept) >= 2 * shards
+        children = run.signal(signal.SIGKILL, group=group)
+        assert_gone(children)
+    assert_nothing_committed(folder)
+    finished = finished_files(folder)
+    assert len(finished) >= 2 * shards
     resume(songs, folder)
     assert_same_dataset(folder, dataset)
-    assert identities(folder, kept) == kept
+    assert identities(folder, finished) == finished
 
 
 KILL = "os.kill(os.getpid(), 9)"
@@ -176,40 +184,40 @@ KILL = "os.kill(os.getpid(), 9)"
 )
 def test_a_launcher_killed_between_two_steps_is_resumed(songs, dataset, tmp_path, patch, committed):
     folder = tmp_path / "dataset"
-    with launched(songs, folder, patch) as run:
+    with launch(songs, folder, patch) as run:
         assert run.finish()[0] == -signal.SIGKILL
-    kept = finished_files(folder)
-    assert {name for name in contents(dataset) if "/part-" in name} == kept.keys()
+    finished = finished_files(folder)
+    assert {name for name in contents(dataset) if "/part-" in name} == finished.keys()
     if committed:
-        assert added(folder) == added(dataset)
+        assert add_actions(folder) == add_actions(dataset)
     else:
-        assert_nothing_to_see(folder)
-    said = resume(songs, folder)
-    assert said.startswith("Nothing to do" if committed else "Committed version 0")
+        assert_nothing_committed(folder)
+    output = resume(songs, folder)
+    assert output.startswith("Nothing to do" if committed else "Committed version 0")
     assert_same_dataset(folder, dataset)
-    assert identities(folder, kept) == kept
+    assert identities(folder, finished) == finished
 
 
 def test_a_run_outlives_a_killed_worker(songs, dataset, tmp_path):
     folder = tmp_path / "dataset"
-    with launched(songs, folder) as run:
+    with launch(songs, folder) as run:
         run.wait_for_shards(1)
-        others = run.children()
+        children = run.children()
         run.workers()[0].kill()
-        kept = finished_files(folder)
-        status, said, complained = run.finish()
-        assert_gone(others)
-    assert status == 0, complained
-    assert said.startswith("Committed version 0")
-    assert "a worker process ended with status" in complained
-    assert "; retrying" in complained
-    assert "Traceback" not in complained
+        finished = finished_files(folder)
+        status, output, errors = run.finish()
+        assert_gone(children)
+    assert status == 0, errors
+    assert output.startswith("Committed version 0")
+    assert "a worker process ended with status" in errors
+    assert "; retrying" in errors
+    assert "Traceback" not in errors
     assert_same_dataset(folder, dataset)
-    assert identities(folder, kept) == kept
+    assert identities(folder, finished) == finished
 
 
 def kill_decoding(run: Run, song: str) -> bool:
-    """Kill a decoder if it is reading a song right now."""
+    """Kill a decoder that is reading the song; return whether a decoder was killed."""
     for decoder in run.decoders():
         with suppress(psutil.NoSuchProcess):
             decoder.suspend()  # so that it is still reading when it is killed
@@ -222,12 +230,12 @@ def kill_decoding(run: Run, song: str) -> bool:
 
 def test_a_killed_decoder_costs_no_recording(songs, dataset, tmp_path):
     folder = tmp_path / "dataset"
-    with launched(songs, folder) as run:
+    with launch(songs, folder) as run:
         run.wait_for_shards(1)
         run.wait_until(lambda: kill_decoding(run, ""))
-        status, _, complained = run.finish()
-    assert status == 0, complained
-    assert complained == ""
+        status, _, errors = run.finish()
+    assert status == 0, errors
+    assert errors == ""
     assert_same_dataset(folder, dataset)
 
 
@@ -240,29 +248,29 @@ def test_a_killed_decoder_costs_no_recording(songs, dataset, tmp_path):
 )
 def test_an_interrupted_run_says_so_and_leaves_no_process(songs, tmp_path, group):
     folder = tmp_path / "dataset"
-    with launched(songs, folder) as run:
+    with launch(songs, folder) as run:
         run.wait_for_shards(1)
-        others = run.signal(signal.SIGINT, group=group)
-        status, said, complained = run.finish()
-        assert_gone(others)
+        children = run.signal(signal.SIGINT, group=group)
+        status, output, errors = run.finish()
+        assert_gone(children)
     assert status == 130
-    assert said == ""
-    assert complained == (
+    assert output == ""
+    assert errors == (
         "melmill: interrupted; finished work is kept, run the same command again to continue\n"
     )
-    assert_nothing_to_see(folder)
+    assert_nothing_committed(folder)
     assert receipts(folder)
 
 
 def test_two_equal_commands_at_once_make_one_dataset(songs, dataset, tmp_path):
     folder = tmp_path / "dataset"
-    with launched(songs, folder) as one, launched(songs, folder) as other:
-        ends = [run.finish() for run in (one, other)]
-    assert 0 in [status for status, _, _ in ends]
-    for status, said, complained in ends:
-        assert "Traceback" not in complained
-        assert status in (0, 4), complained
-        assert said or "another run committed" in complained
+    with launch(songs, folder) as first, launch(songs, folder) as second:
+        results = [run.finish() for run in (first, second)]
+    assert 0 in [status for status, _, _ in results]
+    for status, output, errors in results:
+        assert "Traceback" not in errors
+        assert status in (0, 4), errors
+        assert output or "another run committed" in errors
     assert_same_dataset(folder, dataset)
 
 
@@ -272,13 +280,13 @@ def hum(tmp_path) -> Path:
     return write_audio(tmp_path / "audio" / "hum.wav", noise(4, 22_050), 22_050).parent
 
 
-def test_a_commit_whose_reply_was_lost_is_known_as_ones_own(hum, tmp_path, monkeypatch):
-    """The client tries once more, and the store says that the commit is there."""
-    real = melmill.transforms.snapshot.committing._write
+def test_a_run_recognises_its_own_commit_if_the_reply_was_lost(hum, tmp_path, monkeypatch):
+    """The client retries, and the store answers that the commit exists already."""
+    original = melmill.transforms.snapshot.committing._write
 
     def write_twice(*arguments):
-        real(*arguments)
-        return real(*arguments)
+        original(*arguments)
+        return original(*arguments)
 
     monkeypatch.setattr(melmill.transforms.snapshot.committing, "_write", write_twice)
     extraction = extract_here(hum, tmp_path / "dataset")
@@ -288,28 +296,28 @@ def test_a_commit_whose_reply_was_lost_is_known_as_ones_own(hum, tmp_path, monke
 
 
 def test_a_rival_that_commits_something_else_first_wins(hum, tmp_path, monkeypatch):
-    real = melmill.pipelines.commit.commit
+    original = melmill.pipelines.commit.commit
 
-    def commit_after_another(*arguments):
-        monkeypatch.setattr(melmill.pipelines.commit, "commit", real)
+    def commit_after_rival(*arguments):
+        monkeypatch.setattr(melmill.pipelines.commit, "commit", original)
         extract_here(hum, tmp_path / "dataset", "chunk.seconds=2")
-        return real(*arguments)
+        return original(*arguments)
 
-    monkeypatch.setattr(melmill.pipelines.commit, "commit", commit_after_another)
+    monkeypatch.setattr(melmill.pipelines.commit, "commit", commit_after_rival)
     with pytest.raises(DatasetError, match="another run committed version 0"):
         extract_here(hum, tmp_path / "dataset")
     assert DeltaTable(tmp_path / "dataset").to_pyarrow_table().num_rows == 2
 
 
-def test_a_rival_that_takes_the_staging_away_is_named(hum, tmp_path, monkeypatch):
-    real = melmill.pipelines.extract.require_outcome
+def test_a_rival_that_removes_the_staging_folder_is_named(hum, tmp_path, monkeypatch):
+    original = melmill.pipelines.extract.require_outcome
 
-    def read_after_another(job):
-        monkeypatch.setattr(melmill.pipelines.extract, "require_outcome", real)
+    def read_after_rival(job):
+        monkeypatch.setattr(melmill.pipelines.extract, "require_outcome", original)
         extract_here(hum, tmp_path / "dataset")
-        return real(job)
+        return original(job)
 
-    monkeypatch.setattr(melmill.pipelines.extract, "require_outcome", read_after_another)
+    monkeypatch.setattr(melmill.pipelines.extract, "require_outcome", read_after_rival)
     with pytest.raises(DatasetError, match="another run committed version 0"):
         extract_here(hum, tmp_path / "dataset")
     assert not (tmp_path / "dataset" / "staging").exists()

@@ -1,4 +1,4 @@
-"""A row is the same bits however the work was divided: into shards, or over refreshes."""
+"""Rows have the same bits however the work is divided: into shards, or over several refreshes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def songs(tmp_path_factory) -> Path:
 
 
 def rows_of(dataset: Path) -> dict[tuple[Any, ...], bytes]:
-    """Every row's values, as bytes, by recording, chunk and channel."""
+    """Return the values of every row as bytes, by recording, chunk and channel."""
     rows = polars.read_delta(str(dataset)).to_dicts()
     keys = [(row["uri"], row["chunk_index"], row.get("channel")) for row in rows]
     assert len(set(keys)) == len(rows)
@@ -51,19 +51,19 @@ def count_shards(dataset: Path) -> int:
 
 
 @pytest.mark.parametrize(("channels", "rate_hz"), [("each", 22_050), ("mono", 44_099)])
-def test_rows_are_the_same_bits_in_shards_of_any_size(songs, tmp_path, channels, rate_hz):
+def test_rows_have_the_same_bits_in_shards_of_any_size(songs, tmp_path, channels, rate_hz):
     audio = f"audio.channels={channels}", f"audio.sample_rate_hz={rate_hz}", "mel.f_max_hz=8000"
     sizes = {
         "one": ("output.min_shards=1",),
         "eleven": ("output.min_shards=11",),
         "small": ("output.min_shards=1", "output.shard_megabytes=0.05"),
     }
-    found = {}
+    rows = {}
     for name, size in sizes.items():
         extract_here(songs, tmp_path / name, *SETTINGS, *audio, *size)
-        found[name] = rows_of(tmp_path / name)
+        rows[name] = rows_of(tmp_path / name)
     assert count_shards(tmp_path / "one") == 1 < count_shards(tmp_path / "small")
-    assert found["one"] == found["eleven"] == found["small"]
+    assert rows["one"] == rows["eleven"] == rows["small"]
 
 
 def test_a_refreshed_dataset_has_the_bits_of_a_fresh_extraction(songs, tmp_path):

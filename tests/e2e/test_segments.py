@@ -1,4 +1,4 @@
-"""Segments: what is counted, billed and shown is the segment, not its file."""
+"""Segments: melmill counts, plans and reports the segment, not its whole file."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from tests.refresh.catalogues import SMALL, failures_of, write_song
 
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
-    """Two segments of a second and a half of a file of ten, and what is behind its end."""
+    """Write a table of a ten-second file: two segments of 1.5 s, and a segment past its end."""
     write_song(tmp_path / "a.wav", seconds=10)
     path = tmp_path / "songs.csv"
     path.write_text("uri,start,end\na.wav,1,2.5\na.wav,8.5,10.25\na.wav,9,11\n")
     return path
 
 
-def test_a_segment_counts_as_long_as_it_is(table: Path, tmp_path: Path) -> None:
-    made = extract_here(table, tmp_path / "set", *SMALL)
-    assert made.totals.seconds == pytest.approx(3.0)
-    assert made.metrics.counters["audio_ms_planned"] == 3000
-    assert made.metrics.counters["audio_ms_extracted"] == 3000
-    # The third is not known to be bad before it is planned: a second of it is there.
-    assert made.metrics.counters["audio_ms_probed"] == 4000
-    rows = read_index(Store(str(tmp_path / "set")), made.snapshot.index, "recordings")
+def test_a_segment_counts_with_its_own_length(table: Path, tmp_path: Path) -> None:
+    extraction = extract_here(table, tmp_path / "set", *SMALL)
+    assert extraction.totals.seconds == pytest.approx(3.0)
+    assert extraction.metrics.counters["audio_ms_planned"] == 3000
+    assert extraction.metrics.counters["audio_ms_extracted"] == 3000
+    # The third segment is counted, too: one second of it exists, and it fails only in planning.
+    assert extraction.metrics.counters["audio_ms_probed"] == 4000
+    rows = read_index(Store(str(tmp_path / "set")), extraction.snapshot.index, "recordings")
     assert sorted(row["seconds"] for row in rows if row["status"] == "ok") == [1.5, 1.5]
 
 
-def test_a_segment_behind_the_end_is_a_failure(table: Path, tmp_path: Path) -> None:
-    made = extract_here(table, tmp_path / "set", *SMALL)
-    assert made.totals.recordings == {"ok": 2, "failed": 1}
+def test_a_segment_past_the_end_is_a_failure(table: Path, tmp_path: Path) -> None:
+    extraction = extract_here(table, tmp_path / "set", *SMALL)
+    assert extraction.totals.recordings == {"ok": 2, "failed": 1}
     assert failures_of(tmp_path / "set") == {str(tmp_path / "a.wav"): "bad_segment"}
 
 
-def test_a_plan_bills_the_segment(table: Path, tmp_path: Path) -> None:
-    planned = plan(make_test_job(table, tmp_path / "set", *SMALL), here())
-    assert planned["seconds"] == pytest.approx(3.0)
-    assert planned["codec_seconds"] == {"pcm_16": pytest.approx(3.0)}
+def test_a_plan_counts_the_segment(table: Path, tmp_path: Path) -> None:
+    summary = plan(make_test_job(table, tmp_path / "set", *SMALL), here())
+    assert summary["seconds"] == pytest.approx(3.0)
+    assert summary["codec_seconds"] == {"pcm_16": pytest.approx(3.0)}

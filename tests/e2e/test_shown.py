@@ -1,8 +1,9 @@
-"""The code that we show runs as it stands, and its interpreter exits cleanly.
+"""The code in the docs and in the card runs unchanged, and its interpreter exits cleanly.
 
-A scan through a filesystem that is written in Python, as delta-rs's own, leaves Arrow's IO
-threads with Python objects. A thread that lets go of one while the interpreter ends is unwound
-by Python through C++ that forbids it: "terminate called without an active exception", exit 134.
+A scan through a filesystem that is written in Python, such as delta-rs's own, leaves Python
+objects in Arrow's IO threads. If such a thread releases an object while the interpreter ends,
+Python unwinds the thread through C++ code that forbids it: "terminate called without an active
+exception", exit status 134.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import pytest
 
 from tests.e2e.runners.flink import ROOT
 
-#: Evaluates each expression of the code that it is given, and reads all that it gives.
+#: A program that evaluates each expression of some code, and reads all data of its value.
 READ_ALL = """
 import ast, sys
 names = {}
@@ -40,35 +41,37 @@ melmill.open("dataset").as_arrow("train")
 POLARS = 'import polars\npolars.read_delta("dataset")'
 
 
-def shown(text: str, word: str) -> str:
-    """The block of Python that holds a word."""
-    (block,) = (one for one in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if word in one)
+def find_code(page: str, word: str) -> str:
+    """Return the block of Python code that contains the word."""
+    (block,) = (
+        code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if word in code
+    )
     return block
 
 
 def exit_statuses(code: str, dataset: Path, times: int) -> list[tuple[int, str]]:
-    """How an interpreter ended each time, with its last words."""
+    """Run the code several times; return each exit status and the end of the error output."""
     command = [sys.executable, "-c", READ_ALL, code]
-    ends = []
+    statuses = []
     for _ in range(times):
-        done = subprocess.run(
+        result = subprocess.run(
             command, cwd=dataset.parent, capture_output=True, text=True, check=False
         )
-        ends.append((done.returncode, done.stderr[-1000:] if done.returncode else ""))
-    return ends
+        statuses.append((result.returncode, result.stderr[-1000:] if result.returncode else ""))
+    return statuses
 
 
-def from_card(dataset: Path) -> str:
+def card_code(dataset: Path) -> str:
     card = (dataset / "README.md").read_text(encoding="utf-8")
-    return shown(card, "DeltaTable").replace("DATASET", "dataset")
+    return find_code(card, "DeltaTable").replace("DATASET", "dataset")
 
 
-def of_deltalake(code: str) -> str:
-    """The part that the aborts were seen in."""
+def deltalake_part(code: str) -> str:
+    """Return the part of the code in which the aborts happened."""
     return code[code.index("from deltalake") :].split("\n\nimport")[0]
 
 
-def test_what_the_docs_show_reads_the_dataset(dataset: Path) -> None:
+def test_the_code_in_the_docs_reads_the_dataset(dataset: Path) -> None:
     page = (ROOT / "docs" / "dataset.md").read_text(encoding="utf-8")
     (section,) = re.findall(
         r"^## Read it without melmill$(.*?)^## ", page, re.DOTALL | re.MULTILINE
@@ -78,12 +81,12 @@ def test_what_the_docs_show_reads_the_dataset(dataset: Path) -> None:
     assert exit_statuses(code, dataset, 1) == [(0, "")]
 
 
-def test_what_the_card_shows_reads_the_dataset(dataset: Path) -> None:
-    assert exit_statuses(from_card(dataset), dataset, 1) == [(0, "")]
+def test_the_code_in_the_card_reads_the_dataset(dataset: Path) -> None:
+    assert exit_statuses(card_code(dataset), dataset, 1) == [(0, "")]
 
 
 @pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("who", ["deltalake", "melmill", "polars"])
-def test_interpreters_that_scanned_exit_cleanly(dataset: Path, who: str, times: int) -> None:
-    shown_by = {"deltalake": of_deltalake(from_card(dataset)), "melmill": WRAPPER, "polars": POLARS}
-    assert exit_statuses(shown_by[who], dataset, times) == [(0, "")] * times
+@pytest.mark.parametrize("reader", ["deltalake", "melmill", "polars"])
+def test_interpreters_that_scanned_exit_cleanly(dataset: Path, reader: str, times: int) -> None:
+    codes = {"deltalake": deltalake_part(card_code(dataset)), "melmill": WRAPPER, "polars": POLARS}
+    assert exit_statuses(codes[reader], dataset, times) == [(0, "")] * times

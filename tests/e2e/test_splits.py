@@ -1,4 +1,4 @@
-"""Which split a recording is in, in catalogues that grow and are divided otherwise."""
+"""Which split a recording is in when the catalogue grows or the fractions change."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.pipeline_runs import extract_here
 from tests.signals import noise, write_audio
 
 SETTINGS = ("audio.sample_rate_hz=8000", "chunk.seconds=1", "mel.n_mels=8", "mel.n_fft=512")
-#: So many shards that long recordings are cut over several.
-MANY = (*SETTINGS, "output.min_shards=12")
+#: So many shards that long recordings are cut across several shards.
+MANY_SHARDS = (*SETTINGS, "output.min_shards=12")
 
 
 @pytest.fixture
@@ -29,36 +29,34 @@ def add_songs(folder: Path, numbers: range) -> None:
         write_audio(folder / f"{number}.wav", noise(1 + 3 * (number % 4), 8000, number), 8000)
 
 
-def division(catalogue: Path, output: Path, *settings: str) -> dict[str, str]:
-    """The split of each recording, of which no other split holds anything."""
+def extract_splits(catalogue: Path, output: Path, *settings: str) -> dict[str, str]:
+    """Extract a dataset and return each recording's split; check that it is in no other split."""
     extract_here(catalogue, output, *settings)
     rows = Dataset(output).as_arrow().to_table(columns=["uri", "split"])
-    found = rows.group_by("uri").aggregate([("split", "distinct")])
-    assert pc.all(pc.equal(pc.list_value_length(found["split_distinct"]), 1)).as_py()
-    pairs = zip(found["uri"].to_pylist(), found["split_distinct"].to_pylist(), strict=True)
-    return {Path(uri).name: splits[0] for uri, splits in pairs}
+    by_uri = rows.group_by("uri").aggregate([("split", "distinct")])
+    assert pc.all(pc.equal(pc.list_value_length(by_uri["split_distinct"]), 1)).as_py()
+    pairs = zip(by_uri["uri"].to_pylist(), by_uri["split_distinct"].to_pylist(), strict=True)
+    return {Path(uri).name: splits_of_uri[0] for uri, splits_of_uri in pairs}
 
 
 def test_a_recording_stays_in_its_split_as_the_catalogue_grows(
     catalogue: Path, tmp_path: Path
 ) -> None:
-    few = division(catalogue, tmp_path / "few", *MANY)
+    few = extract_splits(catalogue, tmp_path / "few", *MANY_SHARDS)
     add_songs(catalogue, range(8, 20))
-    many = division(catalogue, tmp_path / "many", *MANY)
+    many = extract_splits(catalogue, tmp_path / "many", *MANY_SHARDS)
     assert len(few) == 8
     assert len(many) == 20
     assert len(set(many.values())) > 1
     assert {name: many[name] for name in few} == few
 
 
-def test_a_new_split_takes_from_the_others_and_nothing_else_moves(
-    catalogue: Path, tmp_path: Path
-) -> None:
+def test_recordings_move_only_into_a_new_split(catalogue: Path, tmp_path: Path) -> None:
     add_songs(catalogue, range(8, 24))
-    two = "split.fractions={train: 0.5, test: 0.5}"
-    three = "split.fractions={train: 0.25, test: 0.25, validation: 0.5}"
-    before = division(catalogue, tmp_path / "two", *MANY, two)
-    after = division(catalogue, tmp_path / "three", *MANY, three)
+    two_splits = "split.fractions={train: 0.5, test: 0.5}"
+    three_splits = "split.fractions={train: 0.25, test: 0.25, validation: 0.5}"
+    before = extract_splits(catalogue, tmp_path / "two", *MANY_SHARDS, two_splits)
+    after = extract_splits(catalogue, tmp_path / "three", *MANY_SHARDS, three_splits)
     moved = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
     assert 4 <= len(moved) <= 20
-    assert {now for _, now in moved.values()} == {"validation"}
+    assert {new_split for _, new_split in moved.values()} == {"validation"}

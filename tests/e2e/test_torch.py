@@ -1,5 +1,7 @@
-"""PyTorch's DataLoader over a snapshot. Not among what the tests install: torch from PyPI is
-6 GB with its CUDA libraries. ``pip install torch``, then ``scripts/test tests/e2e/test_torch.py``.
+"""PyTorch's DataLoader reads a snapshot.
+
+The tests do not install PyTorch: with its CUDA libraries, it has 6 GB on PyPI. To run this module,
+run ``pip install torch``, then ``scripts/test tests/e2e/test_torch.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from melmill.transforms.core.errors import DatasetError
 from tests.e2e.rows import SHAPE, SPLITS
 
 torch = pytest.importorskip("torch")
-from torch.utils.data import DataLoader, default_collate  # noqa: E402 - after it is there
+from torch.utils.data import DataLoader, default_collate  # noqa: E402 - needs torch
 
 KEY = ["uri", "chunk_index"]
 
@@ -34,7 +36,7 @@ def keys(batches) -> list[tuple[str, int]]:
     ]
 
 
-def wanted(rows, split) -> Counter:
+def expected_keys(rows, split) -> Counter:
     return Counter(key for key, row in rows.items() if row["split"] == split)
 
 
@@ -55,42 +57,42 @@ def test_batches_hold_the_exact_values(opened, rows):
 @pytest.mark.parametrize("workers", [0, 2, 3])
 @pytest.mark.parametrize("world_size", [1, 2, 5])
 def test_no_row_comes_twice_and_none_is_missing(opened, rows, workers, world_size):
-    # From fewer readers than files to more than row groups.
-    found = Counter()
+    # In some cases there are fewer readers than files, in others more readers than row groups.
+    actual = Counter()
     for rank in range(world_size):
-        part = opened.as_torch("train", KEY, rank=rank, world_size=world_size)
-        found += Counter(keys(DataLoader(part, batch_size=4, num_workers=workers)))
-    assert found == wanted(rows, "train")
+        rows_of_rank = opened.as_torch("train", KEY, rank=rank, world_size=world_size)
+        actual += Counter(keys(DataLoader(rows_of_rank, batch_size=4, num_workers=workers)))
+    assert actual == expected_keys(rows, "train")
 
 
-def test_an_epoch_has_an_order_of_its_own(opened, rows):
-    part = opened.as_torch("train", KEY)
+def test_each_epoch_has_its_own_order(opened, rows):
+    training_rows = opened.as_torch("train", KEY)
     orders = []
     for epoch in (0, 1, 2, 1):
-        part.set_epoch(epoch)
-        orders.append(keys(DataLoader(part, batch_size=8)))
+        training_rows.set_epoch(epoch)
+        orders.append(keys(DataLoader(training_rows, batch_size=8)))
     assert orders[1] == orders[3]
     assert len({tuple(order) for order in orders}) == 3
     assert {frozenset(Counter(order).items()) for order in orders} == {
-        frozenset(wanted(rows, "train").items())
+        frozenset(expected_keys(rows, "train").items())
     }
 
 
-def test_workers_that_are_kept_hear_of_the_epoch(opened):
-    part = opened.as_torch("train", KEY)
-    loader = DataLoader(part, batch_size=8, num_workers=2, persistent_workers=True)
+def test_persistent_workers_use_the_new_epoch(opened):
+    training_rows = opened.as_torch("train", KEY)
+    loader = DataLoader(training_rows, batch_size=8, num_workers=2, persistent_workers=True)
     first = keys(loader)
-    part.set_epoch(1)
+    training_rows.set_epoch(1)
     assert keys(loader) != first
 
 
-def test_labels_that_every_row_has_come_by_themselves(opened):
+def test_labels_that_every_row_has_are_read_by_default(opened):
     (batch,) = DataLoader(opened.as_torch("test"), batch_size=1000)
     assert set(batch) == {"mel", "genre"}
     assert set(batch["genre"]) == {"rock", "folk"}
 
 
-def test_what_is_not_there_is_told(opened):
+def test_wrong_arguments_are_refused(opened):
     with pytest.raises(DatasetError, match="no split 'dev'"):
         opened.as_torch("dev")
     with pytest.raises(DatasetError, match="label 'year' has no value"):
@@ -107,8 +109,8 @@ def test_a_damaged_or_missing_shard_is_named(dataset, tmp_path, workers):
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
     missing.unlink()
-    for split, shard, said in (("train", damaged, "is damaged"), ("test", missing, "is missing")):
-        with pytest.raises(DatasetError, match=f"{shard.name} {said}"):
+    for split, shard, fault in (("train", damaged, "is damaged"), ("test", missing, "is missing")):
+        with pytest.raises(DatasetError, match=f"{shard.name} {fault}"):
             list(DataLoader(opened.as_torch(split), batch_size=None, num_workers=workers))
 
 
@@ -123,6 +125,6 @@ def test_normalised_at_load_time_bands_have_mean_0_and_deviation_1(opened):
     )
     mel = torch.cat([batch["mel"] for batch in loader]).double()
     assert mel.shape == (SPLITS["train"], *SHAPE)
-    # Each value is off by the rounding of up to 80 dB in float32, divided by a dB or more.
+    # Each value has the rounding error of up to 80 dB in float32, divided by at least 1 dB.
     np.testing.assert_allclose(mel.mean(dim=(0, 2)), 0, atol=3e-5)
     np.testing.assert_allclose(mel.std(dim=(0, 2), correction=0), 1, atol=3e-5)

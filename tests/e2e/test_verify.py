@@ -1,4 +1,4 @@
-"""`melmill verify` computes rows again by librosa, and finds those that are not its."""
+"""`melmill verify` computes rows again with librosa, and finds rows that differ."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-import melmill.pipelines.cli.snapshot_commands  # noqa: F401 - adds its commands
+import melmill.pipelines.cli.snapshot_commands  # noqa: F401 - registers its commands
 from melmill.pipelines.cli.app import app
 from melmill.pipelines.cli.verification_texts import verification_text
 from melmill.pipelines.snapshots import verify as verify_module
@@ -23,7 +23,7 @@ from melmill.transforms.store.folders import Store
 from tests import signals
 from tests.pipeline_runs import extract_here
 
-#: name, rate, channels
+#: Name, sample rate in Hz, channels.
 RECORDINGS = (
     ("a.wav", 44_100, 2),
     ("b.flac", 48_000, 2),
@@ -61,22 +61,22 @@ def dataset(songs, tmp_path_factory) -> Path:
     return output
 
 
-def verified(dataset: Path, sample: int = 1_000, seed: int = 0) -> Verification:
+def verify_here(dataset: Path, sample: int = 1_000, seed: int = 0) -> Verification:
     return verify(Store(str(dataset)), sample, seed, lambda number: None)
 
 
 def run(*arguments: Path | str) -> tuple[int, Any]:
-    done = CliRunner().invoke(app, ["verify", *map(str, arguments), "--json", "--quiet"])
-    return done.exit_code, json.loads(done.stdout)
+    result = CliRunner().invoke(app, ["verify", *map(str, arguments), "--json", "--quiet"])
+    return result.exit_code, json.loads(result.stdout)
 
 
 def test_a_dataset_holds_librosas_values_in_every_format(dataset):
-    found = verified(dataset)
-    assert found.passed
-    assert found.rows == 15 * len(RECORDINGS)
-    assert not found.skipped
-    assert set(found.formats) == {"wav/pcm_16", "flac/flac", "mp3/mp3", "ogg/vorbis", "ogg/opus"}
-    for result in found.formats.values():
+    report = verify_here(dataset)
+    assert report.passed
+    assert report.rows == 15 * len(RECORDINGS)
+    assert not report.skipped
+    assert set(report.formats) == {"wav/pcm_16", "flac/flac", "mp3/mp3", "ogg/vorbis", "ogg/opus"}
+    for result in report.formats.values():
         assert 0 < result.mean < result.largest < 0.01
         assert result.tolerance_share < 1
 
@@ -94,13 +94,13 @@ def test_a_dataset_holds_librosas_values_in_every_format(dataset):
 )
 def test_every_recipe_has_its_reference(songs, tmp_path, settings):
     extract_here(songs, tmp_path / "dataset", *SETTINGS, *settings)
-    found = verified(tmp_path / "dataset", 40)
-    assert found.passed, verification_text("dataset", found)
-    assert 0 < found.rows <= 40
+    report = verify_here(tmp_path / "dataset", 40)
+    assert report.passed, verification_text("dataset", report)
+    assert 0 < report.rows <= 40
 
 
 def falsify(dataset: Path, change: float) -> str:
-    """Add something to the loudest value of a row, and write its shard again as melmill does."""
+    """Add `change` to the loudest value of a row, rewrite its shard, and return the row's URI."""
     path = sorted(dataset.glob("split=*/*.parquet"))[0]
     schema, metadata = read_schema(path)
     batches = list(read_rows(path))
@@ -116,10 +116,10 @@ def falsify(dataset: Path, change: float) -> str:
 def test_a_row_that_was_falsified_is_found(dataset, tmp_path, change_db):
     shutil.copytree(dataset, tmp_path / "dataset")
     uri = falsify(tmp_path / "dataset", change_db)
-    status, said = run(tmp_path / "dataset", "--sample", "1000")
+    status, summary = run(tmp_path / "dataset", "--sample", "1000")
     assert status == 1
-    assert not said["passed"]
-    [row] = said["beyond"]
+    assert not summary["passed"]
+    [row] = summary["beyond"]
     assert row["uri"] == uri
     assert row["largest"] == pytest.approx(abs(change_db), abs=0.001)
 
@@ -128,18 +128,18 @@ def test_the_sample_is_drawn_uniformly_and_by_its_seed(dataset):
     store = Store(str(dataset))
     snapshot = require_snapshot(store)
 
-    def drawn(sample: int, seed: int) -> list[tuple[str, int]]:
+    def draw(sample: int, seed: int) -> list[tuple[str, int]]:
         rows = verify_module.sample_rows(store, snapshot, sample, seed)
         return [(row.recording_id, row.chunk_index) for row in rows]
 
-    everything = drawn(1_000, 0)
-    assert len(set(everything)) == len(everything) == 90
-    assert drawn(10, 1) == drawn(10, 1) != drawn(10, 2)
-    counted = [row for seed in range(200) for row in drawn(9, seed)]
-    numbers = [counted.count(row) for row in everything]
-    assert sum(numbers) == 1_800
+    all_rows = draw(1_000, 0)
+    assert len(set(all_rows)) == len(all_rows) == 90
+    assert draw(10, 1) == draw(10, 1) != draw(10, 2)
+    drawn_rows = [row for seed in range(200) for row in draw(9, seed)]
+    counts = [drawn_rows.count(row) for row in all_rows]
+    assert sum(counts) == 1_800
     # Each row is drawn 20 times on average, with a deviation of 4.3.
-    assert 4 <= min(numbers) <= max(numbers) <= 40
+    assert 4 <= min(counts) <= max(counts) <= 40
 
 
 def test_only_the_row_groups_that_hold_the_sample_are_read(dataset, monkeypatch):
@@ -159,13 +159,13 @@ def test_sources_that_changed_or_are_gone_are_named(tmp_path):
     extract_here(songs, output, *SETTINGS)
     signals.write_audio(songs / "a.wav", signals.song(9, 44_100, 9, 2), 44_100)
     (songs / "c.mp3").unlink()
-    status, said = run(output, "--sample", "1000")
+    status, summary = run(output, "--sample", "1000")
     assert status == 0
-    assert said["skipped"] == {
+    assert summary["skipped"] == {
         "the source has changed since it was extracted": {str(songs / "a.wav"): 15},
         "the source is gone": {str(songs / "c.mp3"): 15},
     }
-    text = verification_text("dataset", verified(output))
+    text = verification_text("dataset", verify_here(output))
     assert "skipped 15 rows: the source is gone" in text
     shutil.rmtree(songs)
     assert run(output)[0] == 1
@@ -174,27 +174,27 @@ def test_sources_that_changed_or_are_gone_are_named(tmp_path):
 def test_rows_of_a_recording_that_the_index_lacks_fail(dataset, monkeypatch):
     read = verify_module.read_index
 
-    def without_one(*arguments: Any) -> Any:
+    def without_flac(*arguments: Any) -> Any:
         return (entry for entry in read(*arguments) if not entry["uri"].endswith("b.flac"))
 
-    monkeypatch.setattr(verify_module, "read_index", without_one)
-    found = verified(dataset)
-    assert not found.passed
-    assert found.rows == 15 * (len(RECORDINGS) - 1)
-    [(reason, recordings)] = found.failed.items()
+    monkeypatch.setattr(verify_module, "read_index", without_flac)
+    report = verify_here(dataset)
+    assert not report.passed
+    assert report.rows == 15 * (len(RECORDINGS) - 1)
+    [(reason, recordings)] = report.failed.items()
     assert reason == "the index does not hold the recording"
     [(uri, rows)] = recordings.items()
     assert (uri.endswith("b.flac"), rows) == (True, 15)
-    assert "failed 15 rows: the index does not hold the recording" in verification_text("d", found)
+    assert "failed 15 rows: the index does not hold the recording" in verification_text("d", report)
 
 
-@pytest.mark.parametrize("shown", ["failed", "skipped"])
-def test_an_unchanged_source_that_cannot_be_read_fails(tmp_path, shown):
-    """Its bytes are changed and its time is not; or the store says no."""
+@pytest.mark.parametrize("section", ["failed", "skipped"])
+def test_a_source_that_cannot_be_read_fails_or_is_skipped(tmp_path, section):
+    """Failed: the bytes change, but not the time. Skipped: the store cannot read the path."""
     songs, output = write_songs(tmp_path / "songs"), tmp_path / "dataset"
     extract_here(songs, output, *SETTINGS)
     path = songs / "b.flac"
-    if shown == "failed":
+    if section == "failed":
         data, stat = bytearray(path.read_bytes()), path.stat()
         data[len(data) // 2 : len(data) // 2 + 100] = bytes(100)
         path.write_bytes(data)
@@ -202,36 +202,36 @@ def test_an_unchanged_source_that_cannot_be_read_fails(tmp_path, shown):
     else:
         path.unlink()
         path.mkdir()
-    status, said = run(output, "--sample", "1000")
-    assert status == (1 if shown == "failed" else 0)
-    [(reason, recordings)] = said[shown].items()
+    status, summary = run(output, "--sample", "1000")
+    assert status == (1 if section == "failed" else 0)
+    [(reason, recordings)] = summary[section].items()
     assert "the source " in reason
     assert recordings == {str(path): 15}
-    assert said["passed"] == (shown == "skipped")
+    assert summary["passed"] == (section == "skipped")
 
 
 def test_rates_at_which_soxr_drifts_are_left_out(tmp_path):
     songs = write_songs(tmp_path / "songs")
     settings = "audio.sample_rate_hz=44099", "mel.n_mels=64"
     extract_here(songs, tmp_path / "dataset", *SETTINGS, *settings)
-    status, said = run(tmp_path / "dataset")
-    assert status == 1  # nothing else is in this dataset
-    assert "from 44100 to 44099 Hz soxr's position drifts" in "".join(said["skipped"])
+    status, summary = run(tmp_path / "dataset")
+    assert status == 1  # no other rows are in this dataset
+    assert "from 44100 to 44099 Hz soxr's position drifts" in "".join(summary["skipped"])
 
 
 def test_a_recording_too_long_for_memory_is_named(dataset, monkeypatch):
     monkeypatch.setattr(verify_module, "MAX_SAMPLES", 500_000)
-    found = verified(dataset)
-    assert found.passed
-    [reason] = found.skipped
+    report = verify_here(dataset)
+    assert report.passed
+    [reason] = report.skipped
     assert reason.startswith("longer than 500,000 samples")
-    assert len(found.skipped[reason]) == len(RECORDINGS) - 1
+    assert len(report.skipped[reason]) == len(RECORDINGS) - 1
 
 
-def test_values_that_are_not_numbers_are_beyond(dataset, tmp_path):
+def test_values_that_are_not_numbers_are_beyond_the_tolerance(dataset, tmp_path):
     shutil.copytree(dataset, tmp_path / "dataset")
     falsify(tmp_path / "dataset", float("nan"))
-    status, said = run(tmp_path / "dataset", "--sample", "1000")
+    status, summary = run(tmp_path / "dataset", "--sample", "1000")
     assert status == 1
-    assert [row["largest"] for row in said["beyond"]] == [None]
-    assert sum(result["beyond"] for result in said["formats"].values()) == 1
+    assert [row["largest"] for row in summary["beyond"]] == [None]
+    assert sum(result["beyond"] for result in summary["formats"].values()) == 1

@@ -1,10 +1,10 @@
-"""A proxy before a store's server: it counts, delays, fails and forgets on request.
+"""A proxy in front of a store's server. It records requests and, if a test wants, makes faults.
 
-It also speaks for fake-gcs-server what Delta's client asks of Google Cloud Storage: the
-upload of the XML API, ``PUT /bucket/object`` under ``x-goog-if-generation-match``, which is
-handed on as the upload of the JSON API under the same condition. And it lets listings begin where
-Delta's client wants them to (``start-after``, on Azure ``startFrom``), which fake-gcs-server and
-Azurite overlook.
+It also makes up for two things that the servers lack. Delta's client uploads to Google Cloud
+Storage with the XML API: ``PUT /bucket/object`` with ``x-goog-if-generation-match``. The proxy
+passes this to fake-gcs-server as an upload of the JSON API with the same condition. Delta's client
+also asks for listings that begin at a name (``start-after``, on Azure ``startFrom``), which
+fake-gcs-server and Azurite ignore. The proxy then removes the earlier entries.
 """
 
 from __future__ import annotations
@@ -26,36 +26,37 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-#: Headers of one connection, which are not handed on.
-_OWN = frozenset({"connection", "keep-alive", "transfer-encoding", "te", "upgrade"})
-#: What this proxy's own client would add.
-_OURS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
+#: Headers of a single connection, which the proxy does not pass on.
+_CONNECTION_HEADERS = frozenset({"connection", "keep-alive", "transfer-encoding", "te", "upgrade"})
+#: Headers that the proxy's own client would add.
+_CLIENT_HEADERS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request as it came, and what became of it."""
+class RecordedRequest:
+    """A request and the outcome: the answer's status, and the number of bytes sent."""
 
     method: str
     path: str
     range: str
     status: int
-    sent: int
+    sent_bytes: int
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong with a request.
+    """A fault that the gateway makes in a request.
 
     Attributes
     ----------
     kind
-        ``status``, ``reset`` (no answer, the connection ends), ``half`` (of the answer, then
-        the connection ends), or ``stall`` (no answer for so many seconds, then it ends).
+        ``status`` (the answer is an error), ``reset`` (the connection ends without an answer),
+        ``half`` (the connection ends after half of the answer), or ``stall`` (the connection ends
+        without an answer, after a wait).
     status, code
-        For ``status``: the HTTP status, and the store's word for it.
+        For ``status``: the HTTP status and the store's error code.
     seconds
-        For ``stall``.
+        For ``stall``: the length of the wait.
     """
 
     kind: str
@@ -66,24 +67,24 @@ class Fault:
 
 @dataclass
 class Gateway:
-    """What a running gateway does, and what it has seen; to be changed at any time.
+    """The settings and the requests of a running gateway. Tests may change them at any time.
 
     Attributes
     ----------
     endpoint
-        Its own URL.
+        URL of the gateway.
     target
-        The server's.
+        URL of the server.
     latency_s
-        How long each request waits.
+        Seconds that each request waits.
     make_room
-        Called with an object's path before an upload that is conditional on its absence is
-        handed on. (Requests to S3 and Azure are signed, their conditions with them; those to
-        Google are stripped of it.)
+        Function that deletes the object at a path. The gateway calls it before it passes on an
+        upload that must not overwrite an object. (The signatures of S3 and Azure include this
+        condition, so the gateway cannot remove it. For Google, the gateway removes it.)
     fault
-        Says for a request, as method and path, what goes wrong with it.
-    asked
-        Every request so far.
+        Function that returns the fault, or None, for a request's method and path.
+    requests
+        All requests so far.
     """
 
     endpoint: str
@@ -91,11 +92,15 @@ class Gateway:
     latency_s: float = 0.0
     make_room: Callable[[str], None] | None = None
     fault: Callable[[str, str], Fault | None] = lambda method, path: None
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[RecordedRequest] = field(default_factory=list)
 
-    def reads(self, name: str) -> list[Asked]:
-        """The requests for an object's bytes."""
-        return [one for one in self.asked if one.method == "GET" and one.path.endswith(name)]
+    def reads(self, name: str) -> list[RecordedRequest]:
+        """Return the requests for an object's bytes."""
+        return [
+            request
+            for request in self.requests
+            if request.method == "GET" and request.path.endswith(name)
+        ]
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
@@ -103,20 +108,22 @@ class Gateway:
         await asyncio.sleep(self.latency_s)
         fault = self.fault(request.method, request.path)
         if fault and fault.kind == "status":
-            return self._remember(request, _refusal(fault))
+            return self._record(request, _refusal(fault))
         if fault and fault.kind in ("reset", "stall"):
             await asyncio.sleep(fault.seconds)
             _abort(request)
-            return self._remember(request, web.Response(status=500))
+            return self._record(request, web.Response(status=500))
         status, headers, content = await self._forward(request, body)
         if fault and fault.kind == "half":
             return await self._half(request, status, headers, content)
         response = web.Response(status=status, headers=headers, body=content)
-        return self._remember(request, response)
+        return self._record(request, response)
 
     async def _forward(self, request: web.Request, body: bytes) -> tuple[int, Any, bytes]:
         headers = {
-            name: value for name, value in request.headers.items() if name.lower() not in _OWN
+            name: value
+            for name, value in request.headers.items()
+            if name.lower() not in _CONNECTION_HEADERS
         }
         method, path = request.method, request.raw_path
         if self.make_room and method in ("PUT", "POST"):
@@ -124,11 +131,13 @@ class Gateway:
             if any(name.lower() == "if-none-match" for name in headers):
                 await asyncio.to_thread(self.make_room, request.path)
         if _is_google(headers):
-            method, path = _translated(method, path, headers)
-            # It answers requests of the XML API by its own name alone, and signs nothing.
+            method, path = _translate(method, path, headers)
+            # fake-gcs-server answers the XML API only under its own host name; nothing is signed.
             headers = {name: value for name, value in headers.items() if name.lower() != "host"}
         async with (
-            aiohttp.ClientSession(auto_decompress=False, skip_auto_headers=_OURS) as session,
+            aiohttp.ClientSession(
+                auto_decompress=False, skip_auto_headers=_CLIENT_HEADERS
+            ) as session,
             session.request(
                 method,
                 URL(self.target + path, encoded=True),
@@ -137,34 +146,42 @@ class Gateway:
                 allow_redirects=False,
             ) as answer,
         ):
-            kept = [(n, v) for n, v in answer.headers.items() if n.lower() not in _OWN]
+            answer_headers = [
+                (name, value)
+                for name, value in answer.headers.items()
+                if name.lower() not in _CONNECTION_HEADERS
+            ]
             content = await answer.read()
-            if after := _start_of_listing(request):
-                content = _listed_after(content, after)
-                kept = [(n, v) for n, v in kept if n.lower() != "content-length"]
+            if start := _start_of_listing(request):
+                content = _entries_after(content, start)
+                answer_headers = [
+                    (name, value)
+                    for name, value in answer_headers
+                    if name.lower() != "content-length"
+                ]
             if method != request.method and answer.status == 200:
-                kept, content = [("ETag", f'"{json.loads(content)["etag"]}"')], b""
-            return answer.status, kept, content
+                answer_headers, content = [("ETag", f'"{json.loads(content)["etag"]}"')], b""
+            return answer.status, answer_headers, content
 
     async def _half(
         self, request: web.Request, status: int, headers: Any, content: bytes
     ) -> web.StreamResponse:
-        if not content:  # half of such an answer is none
+        if not content:  # there is no half of an empty answer
             _abort(request)
-            return self._remember(request, web.Response(status=500))
+            return self._record(request, web.Response(status=500))
         response = web.StreamResponse(status=status, headers=headers)
         response.content_length = len(content)
         await response.prepare(request)
         await response.write(content[: len(content) // 2])
-        self._remember(request, web.Response(status=status))
+        self._record(request, web.Response(status=status))
         _abort(request)
         return response
 
-    def _remember(self, request: web.Request, response: web.Response) -> web.Response:
+    def _record(self, request: web.Request, response: web.Response) -> web.Response:
         body = response.body if isinstance(response.body, bytes) else b""
         ranged = request.headers.get("Range") or request.headers.get("x-ms-range", "")
-        seen = Asked(request.method, request.path, ranged, response.status, len(body))
-        self.asked.append(seen)
+        recorded = RecordedRequest(request.method, request.path, ranged, response.status, len(body))
+        self.requests.append(recorded)
         return response
 
 
@@ -172,12 +189,14 @@ def _is_google(headers: dict[str, str]) -> bool:
     return not any(name.lower().startswith(("x-amz-", "x-ms-")) for name in headers)
 
 
-def _translated(method: str, path: str, headers: dict[str, str]) -> tuple[str, str]:
-    """Turn an upload of the XML API into one of the JSON API."""
+def _translate(method: str, path: str, headers: dict[str, str]) -> tuple[str, str]:
+    """Translate an upload of the XML API into an upload of the JSON API."""
     if method != "PUT" or path.startswith(("/storage/", "/upload/")):
         return method, path
     bucket, _, name = path.partition("?")[0].lstrip("/").partition("/")
-    conditions = [v for n, v in headers.items() if n.lower() == "x-goog-if-generation-match"]
+    conditions = [
+        value for key, value in headers.items() if key.lower() == "x-goog-if-generation-match"
+    ]
     condition = f"&ifGenerationMatch={conditions[0]}" if conditions else ""
     return "POST", f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={name}{condition}"
 
@@ -187,18 +206,18 @@ def _start_of_listing(request: web.Request) -> str | None:
     return request.query.get("start-after" if google else "startFrom")
 
 
-def _listed_after(listing: bytes, name: str) -> bytes:
-    """Leave out of a listing what comes before a name."""
+def _entries_after(listing: bytes, name: str) -> bytes:
+    """Return a listing without the entries up to a name."""
 
-    def kept(found: re.Match[bytes]) -> bytes:
-        return found[0] if html.unescape(found[2].decode()) > name else b""
+    def keep(match: re.Match[bytes]) -> bytes:
+        return match[0] if html.unescape(match[2].decode()) > name else b""
 
     entry = rb"<(Contents|Blob)><(?:Key|Name)>(.*?)</(?:Key|Name)>.*?</\1>"
-    return re.sub(entry, kept, listing, flags=re.DOTALL)
+    return re.sub(entry, keep, listing, flags=re.DOTALL)
 
 
 def _refusal(fault: Fault) -> web.Response:
-    # S3's form; the others' clients go by the status and their header alone.
+    # This is S3's form. The other clients look only at the status and their own header.
     text = f"<?xml version='1.0'?><Error><Code>{fault.code}</Code><Message>made</Message></Error>"
     headers = {"x-ms-error-code": fault.code, "Content-Type": "application/xml"}
     return web.Response(status=fault.status, text=text, headers=headers)
@@ -239,7 +258,7 @@ def gateway_to(target: str) -> Iterator[Gateway]:
 
 @contextmanager
 def process_to(target: str, latency_s: float = 0.0) -> Iterator[str]:
-    """Run a gateway in a process of its own: Delta's client keeps this one's threads waiting."""
+    """Run a gateway in its own process, because Delta's client blocks this process's threads."""
     command = [sys.executable, "-m", "tests.e2e.object_stores.gateway", target, f"{latency_s}"]
     root = Path(__file__).parents[3]
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True)

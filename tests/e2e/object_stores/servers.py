@@ -1,7 +1,7 @@
-"""Real servers of the three stores' protocols, on this machine's loopback and nowhere else.
+"""Real servers with the three stores' protocols, on this machine's loopback interface only.
 
-``scripts/object-stores`` installs them. MinIO speaks S3, fake-gcs-server the JSON API of
-Google Cloud Storage, Azurite that of Azure Blob Storage.
+``scripts/object-stores`` installs them. MinIO speaks S3, fake-gcs-server speaks the JSON API of
+Google Cloud Storage, and Azurite speaks the API of Azure Blob Storage.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KINDS = ("s3", "gcs", "azure")
 
 ROOT = Path(__file__).parents[3]
 AZURE_ACCOUNT = "devstoreaccount1"
-# The one account and key that every Azurite has, published in its documentation.
+# The account and the key of every Azurite, from its documentation.
 AZURE_KEY = (
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
@@ -33,7 +33,7 @@ _STARTING_SECONDS = 60.0
 
 
 def installed() -> Path | None:
-    """The folder of the servers' programs, if they were installed."""
+    """Return the folder of the servers' programs, or None if they are not installed."""
     command = [str(ROOT / "scripts" / "object-stores"), "where"]
     folder = Path(
         subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
@@ -43,7 +43,7 @@ def installed() -> Path | None:
 
 @dataclass(frozen=True)
 class Place:
-    """A bucket on a running server, and how it is reached."""
+    """A bucket on a running server, with its address."""
 
     kind: str
     endpoint: str
@@ -51,12 +51,12 @@ class Place:
 
     @property
     def root(self) -> str:
-        """The bucket's URL."""
+        """URL of the bucket."""
         return f"{ {'s3': 's3', 'gcs': 'gs', 'azure': 'abfs'}[self.kind] }://{self.bucket}"
 
     @property
     def options(self) -> dict[str, Any]:
-        """What fsspec is told."""
+        """Options of the server for fsspec."""
         match self.kind:
             case "s3":
                 return {"endpoint_url": self.endpoint, "key": "tester", "secret": "tester-secret"}
@@ -66,7 +66,7 @@ class Place:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a user's environment says, by each ecosystem's own conventions."""
+        """Environment variables of a user, by the conventions of each ecosystem."""
         match self.kind:
             case "s3":
                 return {
@@ -80,28 +80,28 @@ class Place:
         return {"AZURE_STORAGE_CONNECTION_STRING": azure_connection(self.endpoint)}
 
     def filesystem(self) -> Any:
-        """The store as fsspec sees it."""
+        """Return fsspec's filesystem for the store."""
         protocol = self.root.partition("://")[0]
         return fsspec.filesystem(protocol, use_listings_cache=False, **self.options)
 
     def store(self, folder: str) -> Store:
-        """A folder of the bucket."""
+        """Return a folder of the bucket as a store."""
         return Store(f"{self.root}/{folder}", tuple(self.options.items()))
 
     def through(self, endpoint: str) -> Place:
-        """The same bucket, reached by another address."""
+        """Return the same bucket at another address."""
         return Place(self.kind, endpoint, self.bucket)
 
 
 def new_place(kind: str, endpoints: dict[str, str]) -> Place:
-    """Make a bucket."""
+    """Make a bucket and return it."""
     place = Place(kind, endpoints[kind], f"bucket-{uuid.uuid4().hex[:12]}")
     place.filesystem().mkdir(place.bucket)
     return place
 
 
 def azure_connection(endpoint: str, key: str = AZURE_KEY) -> str:
-    """The connection string of an account on some server."""
+    """Return the connection string of the account on a server."""
     return (
         f"DefaultEndpointsProtocol=http;AccountName={AZURE_ACCOUNT};AccountKey={key};"
         f"BlobEndpoint={endpoint}/{AZURE_ACCOUNT};"
@@ -109,7 +109,7 @@ def azure_connection(endpoint: str, key: str = AZURE_KEY) -> str:
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
+    """Return a port of the loopback interface on which no program listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -117,7 +117,7 @@ def free_port() -> int:
 
 @contextmanager
 def serving(kind: str, programs: Path, data: Path) -> Iterator[str]:
-    """Run the server of one protocol; gives its URL."""
+    """Run the server of a protocol; yield its URL."""
     port = free_port()
     command, environment = _command(kind, programs, data, port)
     with (data.parent / f"{kind}.log").open("wb") as log:
@@ -149,7 +149,7 @@ def _command(
             return [f"{programs}/fake-gcs-server", *host, *disk, "-log-level", "warn"], {}
     program = f"{programs}/node_modules/.bin/azurite-blob"
     host = ["--blobHost", "127.0.0.1", "--blobPort", f"{port}", "--location", str(data)]
-    # The client may be newer than what it knows; it is not to call home.
+    # The client may be newer than the API versions that Azurite knows. Azurite sends no telemetry.
     return [program, *host, "--skipApiVersionCheck", "--disableTelemetry", "--silent"], {}
 
 

@@ -1,4 +1,4 @@
-"""Commits on object stores: of many at once one wins, and a store that lets two win is refused."""
+"""Of many commits at once, exactly one wins. A store on which two commits win is refused."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tests.plans import summary
 RUNS = 8
 SCHEMA = pa.schema([("a", pa.int64()), ("split", pa.string())])
 
-#: One process of two races: waits for a line, then commits a shard of its own name.
+#: A process in two races: it waits for a line, then commits a shard with its own name.
 RACER = """
 import json, sys
-from tests.e2e.object_stores.test_commits import VERSIONS, commit_one
+from tests.e2e.object_stores.test_commits import VERSIONS, try_commit
 from tests.plans import lay_down, summary
 from melmill.transforms.store.folders import Store
 root, options, number = json.loads(sys.argv[1])
@@ -37,14 +37,14 @@ for version in VERSIONS:
     lay_down(store, name, summary(name))
     print("ready", flush=True)
     sys.stdin.readline()
-    print(commit_one(store, version, name), flush=True)
+    print(try_commit(store, version, name), flush=True)
 """
-#: Making the table, and adding to it.
+#: Versions before the two commits: the first makes the table, the second adds to it.
 VERSIONS = (-1, 0)
 
 
-def commit_one(store: Store, version: int, name: str) -> str:
-    """Commit an index that is there over a version; gives who won, or what the loser is told."""
+def try_commit(store: Store, version: int, name: str) -> str:
+    """Commit an existing index after a version; return "won" and the new version, or the error."""
     snapshot = Snapshot(version, name, {}, "catalogue", "features", {})
     try:
         return f"won {commit(store, snapshot, SCHEMA)}"
@@ -72,31 +72,33 @@ def racers(store: Store) -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def race(processes: list[subprocess.Popen[str]]) -> list[str]:
-    """Let all of them commit at once; gives what each says."""
-    assert [one.stdout.readline() for one in processes] == ["ready\n"] * RUNS
-    for one in processes:
-        one.stdin.write("go\n")
-        one.stdin.flush()
-    return [one.stdout.readline().strip() for one in processes]
+    """Let all processes commit at once; return the output of each."""
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * RUNS
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return [process.stdout.readline().strip() for process in processes]
 
 
-def test_of_eight_runs_exactly_one_commits(place: Place) -> None:
+def test_exactly_one_of_eight_runs_commits(place: Place) -> None:
     store = place.store("dataset")
     with racers(store) as processes:
         for version in VERSIONS:
-            said = race(processes)
-            winners = [n for n, words in enumerate(said) if words == f"won {version + 1}"]
-            assert len(winners) == 1, said
-            losers = [words for n, words in enumerate(said) if n not in winners]
-            assert all("another run committed" in words for words in losers), said
+            outputs = race(processes)
+            winners = [
+                number for number, output in enumerate(outputs) if output == f"won {version + 1}"
+            ]
+            assert len(winners) == 1, outputs
+            losers = [output for number, output in enumerate(outputs) if number not in winners]
+            assert all("another run committed" in output for output in losers), outputs
 
             snapshot = read_snapshot(store)
             assert snapshot is not None
             assert (snapshot.version, snapshot.index) == (version + 1, f"v{version}-{winners[0]}")
             (file,) = table_files(open_table(store))
-            won = summary(f"v{version}-{winners[0]}").parquet
-            assert won is not None
-            assert file[0] == won.name
+            parquet = summary(f"v{version}-{winners[0]}").parquet
+            assert parquet is not None
+            assert file[0] == parquet.name
 
 
 def test_a_store_that_lets_one_commit_win_is_accepted(place: Place) -> None:

@@ -1,4 +1,4 @@
-"""The same command on every store, by what the environment says, gives the local rows."""
+"""The same command gives the same rows on every store; its options come from the environment."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from tests.e2e.rows import Rows, assert_same_rows, from_arrow
 from tests.e2e.songs import SETTINGS, Songs
 from tests.pipeline_runs import melmill
 
-#: Its names are the store's own, and so is the order that follows from them.
-OWN = ("uri",)
+#: Columns that differ between stores; the order of rows follows from them and differs, too.
+STORE_COLUMNS = ("uri",)
 
 
 def run(*arguments: str | Path, places: tuple[Place, ...], status: int = 0) -> Any:
-    """Run the command with the environment that users of these stores have."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "AZURE_"))}
+    """Run the command in the environment of a user of these stores."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "AZURE_"))
+    }
     for place in places:
         environment |= place.environment
-    done = melmill(*arguments, env=environment)
-    assert done.returncode == status, done.stderr
-    return done
+    result = melmill(*arguments, env=environment)
+    assert result.returncode == status, result.stderr
+    return result
 
 
-# From S3 to S3 goes the test of faults, from Google's store to itself that of Dataflow.
+# The test of faults covers S3 to S3, and the Dataflow test covers Google's store to itself.
 MORE = [
     pytest.param(source, target, marks=pytest.mark.slow)
     for source, target in (("s3", "s3"), ("gcs", "s3"))
@@ -47,21 +49,21 @@ def test_a_catalogue_and_a_dataset_on_any_store(
     assert "Committed version 0" in run(*command, places=places).stdout
 
     opened = Dataset(output, places[1].options)
-    found = from_arrow(opened.as_arrow().to_table())
-    assert_same_rows(found, rows, but=OWN)
-    assert {row["uri"] for row in found.values()} == {
-        f"{places[0].root}/music/audio/{name}" for name, _ in found
+    actual = from_arrow(opened.as_arrow().to_table())
+    assert_same_rows(actual, rows, ignore=STORE_COLUMNS)
+    assert {row["uri"] for row in actual.values()} == {
+        f"{places[0].root}/music/audio/{name}" for name, _ in actual
     }
-    folder = places[1].store("sets/dataset").top_names()
-    assert folder == {
+    names = places[1].store("sets/dataset").top_names()
+    assert names == {
         *("split=test", "split=train", "split=validation", "tfrecord", "_delta_log", "index"),
         *(".melmill", "README.md", "statistics.json"),
     }
 
     assert "12 recordings" in run("inspect", output, places=places).stdout
     assert "is whole" in run("validate", output, places=places).stdout
-    again = run(*command, places=places)
-    assert "already" in again.stdout
+    second = run(*command, places=places)
+    assert "already" in second.stdout
     view = tmp_path / "view"
     run("export", output, view, "--format", "hf", places=places)
     assert len(list(view.glob("data/*.parquet"))) == sum(map(len, map(opened.files, opened.rows)))
@@ -83,11 +85,11 @@ def test_options_say_what_the_environment_does_not(place: Place, songs: Songs) -
     run("extract", f"{place.root}/audio/*.flac", output, *settings, places=())
     assert "2 recordings" in run("inspect", output, *options, places=()).stdout
     assert "is whole" in run("validate", output, *options, places=()).stdout
-    to = [option.replace("--storage", "--output-storage") for option in options]
+    output_options = [option.replace("--storage", "--output-storage") for option in options]
     view = f"{place.root}/view"
-    run("export", output, view, "--format", "numpy", *options, *to, places=())
+    run("export", output, view, "--format", "numpy", *options, *output_options, places=())
     assert "dataset.json" in place.store("view").top_names()
-    # No secret is kept with the dataset.
+    # The dataset contains no secret.
     assert not any(
         str(value) in place.store("dataset").read(name).decode(errors="replace")
         for name in place.store("dataset").names()
@@ -98,5 +100,5 @@ def test_options_say_what_the_environment_does_not(place: Place, songs: Songs) -
 
 def test_a_folder_that_holds_something_else_is_refused(place: Place, songs: Songs) -> None:
     upload(place, songs.table.parent / "audio", "audio")
-    done = run("extract", songs.table, f"{place.root}/audio", places=(place,), status=2)
-    assert "holds something else" in done.stderr
+    result = run("extract", songs.table, f"{place.root}/audio", places=(place,), status=2)
+    assert "holds something else" in result.stderr

@@ -1,4 +1,4 @@
-"""A store that fails now and then costs time and nothing else; one that fails for good is named."""
+"""Temporary faults of a store cost only time. A permanent fault is reported."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.e2e.object_stores.servers import Place
 from tests.pipeline_runs import melmill
 from tests.signals import song, write_audio
 
-#: What passes if one waits.
-PASSING = (
+#: Faults after which a retry succeeds.
+TEMPORARY_FAULTS = (
     Fault("status", 500, "InternalError"),
     Fault("status", 503, "SlowDown"),
     Fault("reset"),
@@ -34,18 +34,18 @@ SONGS = 24
 
 
 class Chance:
-    """A fault in one of twenty requests, of each kind in turn; seeded, but for the order."""
+    """A fault in one of twenty requests, of each kind in turn, by a seeded random number."""
 
     def __init__(self) -> None:
         self._random, self._lock = random.Random(0), threading.Lock()
-        self.made: Counter[str] = Counter()
+        self.faults: Counter[str] = Counter()
 
     def __call__(self, method: str, path: str) -> Fault | None:
         with self._lock:
             if self._random.random() >= SHARE:
                 return None
-            fault = PASSING[self.made.total() % len(PASSING)]
-            self.made[f"{fault.kind} {fault.status}"] += 1
+            fault = TEMPORARY_FAULTS[self.faults.total() % len(TEMPORARY_FAULTS)]
+            self.faults[f"{fault.kind} {fault.status}"] += 1
             return fault
 
 
@@ -58,15 +58,15 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# Azure's client waits 15 seconds before it asks again, Google's for some.
+# Azure's client waits 15 seconds before a retry, and Google's client waits a few seconds.
 SLOW_GCS, SLOW_AZURE = (pytest.param(kind, marks=pytest.mark.slow) for kind in ("gcs", "azure"))
 
 
 @pytest.fixture(params=["s3", "gcs", SLOW_AZURE])
-def faulty(
+def place_and_gateway(
     request: pytest.FixtureRequest, endpoints: dict[str, str], songs: Path
 ) -> Iterator[tuple[Place, Gateway]]:
-    """A bucket with songs, behind a gateway."""
+    """Yield a bucket with songs and the gateway in front of it."""
     place = new_place(request.param, endpoints)
     upload(place, songs, "songs")
     with gateway_to(place.endpoint) as gateway:
@@ -81,71 +81,77 @@ def extract(place: Place, output: str) -> None:
         for name, value in place.options.items()
     ]
     more = ("--set=output.formats=[parquet,tfrecord]", "--workers=2")
-    done = melmill("extract", f"{place.root}/songs", f"{place.root}/{output}", *settings, *more)
-    assert done.returncode == 0, done.stdout + done.stderr
+    result = melmill("extract", f"{place.root}/songs", f"{place.root}/{output}", *settings, *more)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def content(store: Store) -> dict[str, bytes]:
-    """Every file of a dataset that does not say when it was made."""
+    """Return every file of a dataset except the log, which contains times."""
     names = [name for name in store.names() if not name.startswith("_delta_log/")]
     return {name: store.read(name) for name in names}
 
 
-def test_one_fault_in_twenty_requests_changes_no_byte(faulty: tuple[Place, Gateway]) -> None:
-    place, gateway = faulty
+def test_one_fault_in_twenty_requests_changes_no_byte(
+    place_and_gateway: tuple[Place, Gateway],
+) -> None:
+    place, gateway = place_and_gateway
     extract(place, "undisturbed")
     chance = Chance()
     gateway.fault = chance
     extract(place, "disturbed")
     gateway.fault = lambda method, path: None
-    assert chance.made.total() >= 5
-    wanted, found = (content(place.store(name)) for name in ("undisturbed", "disturbed"))
-    assert found.keys() == wanted.keys()
-    differing = [name for name in wanted if found[name] != wanted[name]]
-    # The card tells where the dataset lies.
+    assert chance.faults.total() >= 5
+    expected, actual = (content(place.store(name)) for name in ("undisturbed", "disturbed"))
+    assert actual.keys() == expected.keys()
+    differing = [name for name in expected if actual[name] != expected[name]]
+    # The card contains the dataset's path.
     assert [name for name in differing if name != "README.md"] == []
-    # Not through the gateway, which shares this process with Delta's client.
+    # Without the gateway: it runs in this process, whose threads Delta's client blocks.
     direct = place.through(gateway.target)
     assert Dataset(f"{place.root}/disturbed", direct.options).version == 0
 
 
-@pytest.mark.parametrize("faulty", ["s3", SLOW_GCS, SLOW_AZURE], indirect=True)
-@pytest.mark.parametrize("fault", PASSING, ids=lambda fault: f"{fault.kind} {fault.status}")
-def test_each_fault_passes(faulty: tuple[Place, Gateway], fault: Fault) -> None:
-    place, gateway = faulty
-    left = [2]
+@pytest.mark.parametrize("place_and_gateway", ["s3", SLOW_GCS, SLOW_AZURE], indirect=True)
+@pytest.mark.parametrize(
+    "fault", TEMPORARY_FAULTS, ids=lambda fault: f"{fault.kind} {fault.status}"
+)
+def test_a_request_is_retried_after_each_fault(
+    place_and_gateway: tuple[Place, Gateway], fault: Fault
+) -> None:
+    place, gateway = place_and_gateway
+    faults_left = [2]
 
     def fail_twice(method: str, path: str) -> Fault | None:
-        left[0] -= 1
-        return fault if left[0] >= 0 else None
+        faults_left[0] -= 1
+        return fault if faults_left[0] >= 0 else None
 
     store = place.store("folder")
-    for ask in (
+    for request in (
         lambda: store.put("a.bin", b"content"),
         lambda: store.size("a.bin"),
         lambda: store.read("a.bin"),
         lambda: list(store.names()),
     ):
-        left[0] = 2
+        faults_left[0] = 2
         gateway.fault = fail_twice
-        ask()
-        # Half of an answer that has no body is all of it.
-        assert left[0] < (2 if fault.kind == "half" else 0)
+        request()
+        # An empty answer has no half, so the client need not retry.
+        assert faults_left[0] < (2 if fault.kind == "half" else 0)
     gateway.fault = lambda method, path: None
     assert store.read("a.bin") == b"content"
 
 
-#: What makes each client wait two seconds for an answer, not a minute.
-HASTY = {
+#: Options with which each client waits two seconds for an answer, not a minute.
+SHORT_TIMEOUTS = {
     "s3": {"config_kwargs": {"read_timeout": 2}},
     "gcs": {"requests_timeout": 2},
     "azure": {"read_timeout": 2},
 }
 
 
-@pytest.mark.parametrize("faulty", ["s3", "gcs", SLOW_AZURE], indirect=True)
-def test_a_request_that_is_never_answered_is_made_again(faulty: tuple[Place, Gateway]) -> None:
-    place, gateway = faulty
+@pytest.mark.parametrize("place_and_gateway", ["s3", "gcs", SLOW_AZURE], indirect=True)
+def test_a_request_without_an_answer_is_retried(place_and_gateway: tuple[Place, Gateway]) -> None:
+    place, gateway = place_and_gateway
     stalled: list[str] = []
 
     def stall_once(method: str, path: str) -> Fault | None:
@@ -154,7 +160,7 @@ def test_a_request_that_is_never_answered_is_made_again(faulty: tuple[Place, Gat
         stalled.append(path)
         return Fault("stall", seconds=600)
 
-    options = {**place.options, **HASTY[place.kind]}
+    options = {**place.options, **SHORT_TIMEOUTS[place.kind]}
     store = Store(f"{place.root}/folder", tuple(options.items()))
     store.put("a.bin", b"content" * 1000)
     gateway.fault = stall_once
@@ -181,19 +187,21 @@ def test_a_request_that_is_never_answered_is_made_again(faulty: tuple[Place, Gat
 def test_no_client_waits_for_ever(url: str, name: str) -> None:
     options = (("token", "anon"),) if url.startswith("gs") else (("anon", True),)
     filesystem, _ = open_filesystem(url, options)
-    told = getattr(filesystem, name)
-    assert (told["read_timeout"] if isinstance(told, dict) else told) == SILENCE_SECONDS
+    timeout = getattr(filesystem, name)
+    assert (timeout["read_timeout"] if isinstance(timeout, dict) else timeout) == SILENCE_SECONDS
 
 
-def test_what_does_not_pass_is_said_at_once_and_once(faulty: tuple[Place, Gateway]) -> None:
-    place, gateway = faulty
+def test_a_permanent_fault_is_reported_at_once_and_once(
+    place_and_gateway: tuple[Place, Gateway],
+) -> None:
+    place, gateway = place_and_gateway
     source = StoredObject(f"{place.root}/songs/00.wav", -1, tuple(place.options.items()))
     gateway.fault = lambda method, path: Fault("status", 403, "AccessDenied")
-    gateway.asked.clear()
-    with pytest.raises(RecordingError) as found:
+    gateway.requests.clear()
+    with pytest.raises(RecordingError) as raised:
         source.stat()
-    assert found.value.cause is Cause.PERMISSION_DENIED
+    assert raised.value.cause is Cause.PERMISSION_DENIED
     with pytest.raises(DatasetError, match="permission denied"):
         place.store("folder").read("a.bin")
-    # Some clients look at the container, or at the folder, too.
-    assert len(gateway.asked) <= 6
+    # Some clients also look at the container or at the folder.
+    assert len(gateway.requests) <= 6

@@ -1,4 +1,4 @@
-"""A refresh on a store that fails now and then, and what follows: the same as on a disk."""
+"""A refresh on a store with temporary faults, and later commands, work as on a disk."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SLOW = [pytest.param(kind, marks=pytest.mark.slow) for kind in ("gcs", "azure")]
 
 
 @pytest.fixture(params=["s3", *SLOW])
-def faulty(
+def place_and_gateway(
     request: pytest.FixtureRequest, endpoints: dict[str, str], tmp_path: Path
 ) -> Iterator[tuple[Place, Gateway]]:
-    """A bucket with songs, behind a gateway."""
+    """Yield a bucket with songs and the gateway in front of it."""
     place = new_place(request.param, endpoints)
     upload(place, write_songs(tmp_path / "songs"), "songs")
     with gateway_to(place.endpoint) as gateway:
@@ -35,12 +35,16 @@ def run(place: Place, command: str, *arguments: str) -> Any:
     options = [f"{name}={value}" for name, value in place.options.items()]
     if command in ("extract", "refresh"):
         sections = ("catalogue", "output")
-        settings = [f"--set={s}.storage_options.{one}" for s in sections for one in options]
+        settings = [
+            f"--set={section}.storage_options.{option}"
+            for section in sections
+            for option in options
+        ]
     else:
-        settings = [f"--storage-option={one}" for one in options]
-    done = melmill(command, *arguments, *settings, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+        settings = [f"--storage-option={option}" for option in options]
+    result = melmill(command, *arguments, *settings, "--json")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
 
 
 def rows(place: Place, folder: str) -> dict[tuple[str, int], bytes]:
@@ -51,10 +55,12 @@ def rows(place: Place, folder: str) -> dict[tuple[str, int], bytes]:
     )
 
 
-def test_a_refresh_and_what_follows(faulty: tuple[Place, Gateway], tmp_path: Path) -> None:
-    place, gateway = faulty
+def test_a_refresh_and_what_follows(
+    place_and_gateway: tuple[Place, Gateway], tmp_path: Path
+) -> None:
+    place, gateway = place_and_gateway
     direct = place.through(gateway.target)
-    settings = [f"--set={one}" for one in SMALL]
+    settings = [f"--set={setting}" for setting in SMALL]
     songs, dataset = f"{place.root}/songs", f"{place.root}/set"
     run(direct, "extract", songs, dataset, *settings)
     assert not run(direct, "refresh", songs, dataset)["committed"]
@@ -65,30 +71,30 @@ def test_a_refresh_and_what_follows(faulty: tuple[Place, Gateway], tmp_path: Pat
     direct.filesystem().rm(f"{place.bucket}/songs/2.wav")
     chance = Chance()
     gateway.fault = chance
-    made = run(place, "refresh", songs, dataset)
+    summary = run(place, "refresh", songs, dataset)
     gateway.fault = lambda method, path: None
-    assert chance.made.total() >= 3
-    assert [made["difference"][kind] for kind in ("new", "changed", "removed")] == [1, 1, 1]
+    assert chance.faults.total() >= 3
+    assert [summary["difference"][kind] for kind in ("new", "changed", "removed")] == [1, 1, 1]
     run(direct, "extract", songs, f"{place.root}/fresh", *settings)
     fresh = rows(direct, "fresh")
     assert rows(direct, "set") == fresh
 
     assert run(direct, "compact", dataset)["committed"]
-    kept = run(direct, "gc", dataset, "--keep=1", "--grace-hours=0")
-    assert (kept["kept"], kept["expired"]) == ([2], [0, 1])
+    collected = run(direct, "gc", dataset, "--keep=1", "--grace-hours=0")
+    assert (collected["kept"], collected["expired"]) == ([2], [0, 1])
     assert rows(direct, "set") == fresh
     uri = f"{songs}/3.wav"
     run(direct, "takedown", dataset, uri, "--yes")
     assert len(rows(direct, "set")) == len(fresh) - 10
-    assert [one["kept"] for one in run(direct, "history", dataset)["snapshots"]] == [
+    assert [snapshot["kept"] for snapshot in run(direct, "history", dataset)["snapshots"]] == [
         *(True, True, False, False)
     ]
     direct.filesystem().pipe_file(f"{place.bucket}/lists/out.txt", b"../songs/4.wav\n")
     excluding = f"--set=catalogue.exclude={place.root}/lists/out.txt"
     difference = run(direct, "refresh", songs, dataset, excluding)["difference"]
     assert (difference["taken_down"], difference["excluded"]) == (1, 1)
-    left = {name.partition("/")[0] for name in direct.store("set").names()}
-    assert left == {
+    names = {name.partition("/")[0] for name in direct.store("set").names()}
+    assert names == {
         *("README.md", "_delta_log", "index", "runs", "split=test", "split=train"),
         *("split=validation", "statistics.json", "taken_down", ".melmill"),
-    } - ({"split=test", "split=validation"} - left)
+    } - ({"split=test", "split=validation"} - names)

@@ -1,4 +1,4 @@
-"""A Python environment with all that melmill needs, and no melmill; its source, to be staged."""
+"""A Python environment with melmill's requirements but without melmill; a copy of our source."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def copy_source(folder: Path) -> Path:
-    """Copy our source folder, since building leaves files in it; gives its ``setup.py``."""
+    """Copy our source folder, because a build leaves files in it; return its ``setup.py``."""
     for name in ("melmill", "configs", "pipelines", "transforms"):
         unwanted = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=unwanted, symlinks=True)
@@ -22,14 +22,15 @@ def copy_source(folder: Path) -> Path:
 
 
 def make_bare_environment(folder: Path) -> Path:
-    """Make it of this interpreter's packages; gives its interpreter."""
+    """Make an environment with this interpreter's packages; return its interpreter."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    # What is installed in there by a .pth file, as this checkout is, does not come along.
+    # The .pth files in that folder have no effect here. So this checkout, which a .pth file
+    # installs there, is missing.
     packages = folder / f"lib/{version}/site-packages/packages.pth"
     packages.write_text(sysconfig.get_path("purelib") + "\n")
     python = folder / "bin/python"
-    wanted = "import apache_beam, melmill"
-    lacks = subprocess.run([python, "-c", wanted], capture_output=True, cwd=folder)
-    assert b"No module named 'melmill'" in lacks.stderr
+    imports = "import apache_beam, melmill"
+    result = subprocess.run([python, "-c", imports], capture_output=True, cwd=folder)
+    assert b"No module named 'melmill'" in result.stderr
     return python

@@ -1,4 +1,4 @@
-"""Runners that are started for the tests."""
+"""Runners that the tests start."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.e2e.runners.flink import ROOT, Flink, flink_cluster
 def _required(path: Path, command: str) -> Path:
     if path.exists():
         return path
-    message = f"no {path.name}: run {command}"
+    message = f"{path.name} is not installed; run {command}"
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
@@ -23,21 +23,21 @@ def _required(path: Path, command: str) -> Path:
 
 @pytest.fixture(scope="session")
 def flink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flink]:
-    """A Flink cluster, until the last test of this folder."""
-    where = subprocess.run(
+    """Yield a Flink cluster that runs until the last test of this folder."""
+    result = subprocess.run(
         [ROOT / "scripts/flink-cluster", "where"], capture_output=True, text=True, check=True
     )
-    _required(Path(where.stdout.strip()), "scripts/flink-cluster install")
+    _required(Path(result.stdout.strip()), "scripts/flink-cluster install")
     with flink_cluster(tmp_path_factory.mktemp("flink")) as cluster:
         yield cluster
 
 
 @pytest.fixture(scope="session")
 def beam_programs() -> Path:
-    """Folder of Beam's programs: ``beam-boot`` and ``prism``."""
-    where = subprocess.run(
+    """Return the folder of Beam's programs: ``beam-boot`` and ``prism``."""
+    result = subprocess.run(
         [ROOT / "scripts/beam-programs", "where"], capture_output=True, text=True, check=True
     )
-    folder = Path(where.stdout.strip())
+    folder = Path(result.stdout.strip())
     _required(folder / "prism", "scripts/beam-programs install")
     return folder

@@ -1,11 +1,11 @@
-"""A stand-in on loopback for what a submission to Dataflow talks to, beside Cloud Storage.
+"""A substitute on loopback for the services of a Dataflow submission, except Cloud Storage.
 
-It takes jobs over the REST API (v1b3) as Dataflow's own protocol buffers define them, and carries
-them out as the service would: workers start from a clean Python environment, into which nothing
-but the staged package is installed. The metadata server, which gives workers and launchers their
-credentials on Google's machines, is here too.
+It accepts jobs over the REST API (v1b3), as Dataflow's own protocol buffers define them. It runs
+the jobs as the service would: workers start in a clean Python environment, into which only the
+staged package is installed. It is also the metadata server, which gives credentials to workers and
+launchers on Google's machines.
 
-What it is not: Google's service. It autoscales nothing, starts no machine and no container.
+Unlike Google's service, it does not autoscale, and it starts no machine and no container.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _ACCOUNT = {"email": "worker@project", "aliases": ["default"], "scopes": ["cloud
 
 @dataclass
 class Job:
-    """A submitted job, and what has become of it."""
+    """A submitted job, with its state, messages and metrics."""
 
     request: dict[str, Any]
     identity: str
@@ -63,27 +63,32 @@ class Job:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The pipeline options as the workers would get them."""
-        found: dict[str, Any] = self.request["environment"]["sdkPipelineOptions"]["options"]
-        return found
+        """The pipeline options that the workers would get."""
+        options: dict[str, Any] = self.request["environment"]["sdkPipelineOptions"]["options"]
+        return options
 
     def describe(self, project: str, place: str) -> dict[str, Any]:
-        """What the API says of it."""
-        told = {"id": self.identity, "projectId": project, "location": place}
-        return {**self.request, **told, "currentState": self.state}
+        """Return the API's description of the job."""
+        fields = {"id": self.identity, "projectId": project, "location": place}
+        return {**self.request, **fields, "currentState": self.state}
 
-    def say(self, text: str, importance: str = "JOB_MESSAGE_BASIC") -> None:
+    def add_message(self, text: str, importance: str = "JOB_MESSAGE_BASIC") -> None:
         """Add a message."""
         number = len(self.messages) + 1
-        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{number:09d}Z"
+        timestamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{number:09d}Z"
         self.messages.append(
-            {"id": str(number), "time": at, "messageText": text, "messageImportance": importance}
+            {
+                "id": str(number),
+                "time": timestamp,
+                "messageText": text,
+                "messageImportance": importance,
+            }
         )
 
 
 @dataclass
 class Service:
-    """The stand-in."""
+    """The substitute of the Dataflow service."""
 
     storage: str
     folder: Path
@@ -92,7 +97,7 @@ class Service:
 
     @property
     def options(self) -> list[str]:
-        """What ``melmill`` is told of it."""
+        """Options of ``melmill`` for this service."""
         return [
             "--runner=dataflow",
             "--project=project",
@@ -102,12 +107,12 @@ class Service:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What Google's libraries are told of it."""
-        here = f"127.0.0.1:{self.port}"
-        return {"GCE_METADATA_HOST": here, "GCE_METADATA_IP": here}
+        """Environment variables of Google's libraries for this service."""
+        address = f"127.0.0.1:{self.port}"
+        return {"GCE_METADATA_HOST": address, "GCE_METADATA_IP": address}
 
     def create(self, request: dict[str, Any]) -> Job:
-        """Take a job and begin it."""
+        """Accept a job and start it."""
         job = Job(request, f"job-{len(self.jobs) + 1}")
         assert job.proto.name == request["name"]
         self.jobs[job.identity] = job
@@ -117,17 +122,17 @@ class Service:
     def _carry_out(self, job: Job) -> None:
         try:
             pipeline, staged = self._fetch(job)
-            job.say(f"staged: {', '.join(sorted(path.name for path in staged))}")
+            job.add_message(f"staged: {', '.join(sorted(path.name for path in staged))}")
             python = self._prepare_worker(job, staged)
             _use_processes(pipeline, self._worker_command(python))
             _run(pipeline, job)
             job.state = DONE
-        except BaseException:  # noqa: BLE001 - whatever it is fails the job, and is said
-            job.say(traceback.format_exc(), "JOB_MESSAGE_ERROR")
+        except BaseException:  # noqa: BLE001 - any error fails the job, with a message
+            job.add_message(traceback.format_exc(), "JOB_MESSAGE_ERROR")
             job.state = FAILED
 
     def _fetch(self, job: Job) -> tuple[Any, list[Path]]:
-        """Fetch the pipeline and the files that were staged with it, as they were submitted."""
+        """Fetch the submitted pipeline and its staged files, and check their digests."""
         store = gcsfs.GCSFileSystem(endpoint_url=self.storage, token="anon")
         content = store.cat_file(job.options["pipelineUrl"])
         assert hashlib.sha256(content).hexdigest() == job.options["pipelineProtoHash"]
@@ -137,15 +142,17 @@ class Service:
         staged = []
         for environment in pipeline.components.environments.values():
             for dependency in environment.dependencies:
-                place = beam_runner_api_pb2.ArtifactUrlPayload.FromString(dependency.type_payload)
-                path = folder / place.url.rpartition("/")[2]
-                path.write_bytes(store.cat_file(place.url))
-                assert hashlib.sha256(path.read_bytes()).hexdigest() == place.sha256
+                artifact = beam_runner_api_pb2.ArtifactUrlPayload.FromString(
+                    dependency.type_payload
+                )
+                path = folder / artifact.url.rpartition("/")[2]
+                path.write_bytes(store.cat_file(artifact.url))
+                assert hashlib.sha256(path.read_bytes()).hexdigest() == artifact.sha256
                 staged.append(path)
         return pipeline, staged
 
     def _prepare_worker(self, job: Job, staged: list[Path]) -> Path:
-        """Make the environment of a worker, as Beam's image does when it starts."""
+        """Make a worker's environment as Beam's image does at its start; return the interpreter."""
         python = make_bare_environment(self.folder / job.identity / "worker")
         for package in staged:
             if package.name == "workflow.tar.gz":
@@ -156,15 +163,15 @@ class Service:
         return python
 
     def _worker_command(self, python: Path) -> str:
-        told = {"STORAGE_EMULATOR_HOST": self.storage, "NO_GCE_CHECK": "true"}
-        variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in told.items())
+        variables = {"STORAGE_EMULATOR_HOST": self.storage, "NO_GCE_CHECK": "true"}
+        assignments = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
         module = "apache_beam.runners.worker.sdk_worker_main"
         folder = shlex.quote(str(python.parent))
-        return f"cd {folder} && env -u PYTHONPATH {variables} {python} -m {module}"
+        return f"cd {folder} && env -u PYTHONPATH {assignments} {python} -m {module}"
 
 
 def _use_processes(pipeline: Any, command: str) -> None:
-    """Have each environment's workers be processes here, where the service starts containers."""
+    """Change each environment, so that its workers are processes here and not containers."""
     for environment in pipeline.components.environments.values():
         environment.urn, environment.payload = python_urns.SUBPROCESS_SDK, command.encode()
         del environment.dependencies[:]
@@ -184,20 +191,20 @@ def _metric(counter: Any, tentative: bool) -> dict[str, Any]:
     name = counter.key.metric
     context = {"namespace": name.namespace, "step": counter.key.step}
     context |= {"tentative": "true"} if tentative else {}
-    told = {"origin": "user", "name": name.name, "context": context}
-    return {"name": told, "scalar": counter.committed}
+    metric_name = {"origin": "user", "name": name.name, "context": context}
+    return {"name": metric_name, "scalar": counter.committed}
 
 
 @contextmanager
 def dataflow_service(storage: str, folder: Path) -> Iterator[Service]:
-    """Serve on a port of the loopback.
+    """Serve on a port of the loopback interface.
 
     Parameters
     ----------
     storage
         URL of a server of Cloud Storage's API.
     folder
-        For what jobs need.
+        Folder for the jobs' files.
     """
     service = Service(storage, folder)
     handler = type("Handler", (_Handler,), {"service": service})
@@ -217,45 +224,45 @@ class _Handler(BaseHTTPRequestHandler):
     service: Service
 
     def do_GET(self) -> None:
-        if found := _JOBS.fullmatch(self.path.partition("?")[0]):
-            self._job(found, self._told)
+        if route := _JOBS.fullmatch(self.path.partition("?")[0]):
+            self._job(route, self._describe)
         else:
             self._metadata()
 
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))
-        if found := _JOBS.fullmatch(self.path.partition("?")[0]):
+        if route := _JOBS.fullmatch(self.path.partition("?")[0]):
             try:
                 job = self.service.create(json.loads(content))
             except (json_format.ParseError, KeyError) as error:
                 self._send(400, {"error": {"code": 400, "message": f"INVALID_ARGUMENT: {error}"}})
                 return
-            self._send(200, job.describe(found["project"], found["place"]))
+            self._send(200, job.describe(route["project"], route["place"]))
         else:
             self._send(404, {})
 
     def do_PUT(self) -> None:
         content = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if found := _JOBS.fullmatch(self.path.partition("?")[0]):
-            job = self.service.jobs[found["job"]]
+        if route := _JOBS.fullmatch(self.path.partition("?")[0]):
+            job = self.service.jobs[route["job"]]
             job.state = int(content["requestedState"])
-            self._send(200, job.describe(found["project"], found["place"]))
+            self._send(200, job.describe(route["project"], route["place"]))
 
-    def _job(self, found: re.Match[str], tell: Callable[[Job, re.Match[str]], Any]) -> None:
-        job = self.service.jobs.get(found["job"] or "")
+    def _job(self, route: re.Match[str], describe: Callable[[Job, re.Match[str]], Any]) -> None:
+        job = self.service.jobs.get(route["job"] or "")
         if job is None:
             self._send(404, {"error": {"code": 404, "message": "no such job"}})
         else:
-            self._send(200, tell(job, found))
+            self._send(200, describe(job, route))
 
     @staticmethod
-    def _told(job: Job, found: re.Match[str]) -> Any:
-        match found["part"]:
+    def _describe(job: Job, route: re.Match[str]) -> Any:
+        match route["part"]:
             case "messages":
                 return {"jobMessages": job.messages}
             case "metrics":
                 return {"metricTime": "2026-01-01T00:00:00Z", "metrics": job.metrics}
-        return job.describe(found["project"], found["place"])
+        return job.describe(route["project"], route["place"])
 
     def _metadata(self) -> None:
         path = self.path.partition("?")[0]
@@ -278,4 +285,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(text.encode())
 
     def log_message(self, *_: Any) -> None:
-        """Keep quiet."""
+        """Write no log."""

@@ -1,4 +1,4 @@
-"""A real Flink cluster, and the command beside it."""
+"""A real Flink cluster, and the melmill command beside it."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ RUN_SECONDS = 300
 
 @cache
 def has_namespaces() -> bool:
-    """Whether loopback can be had for the cluster alone; some containers do not allow it."""
-    asked = ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "--net"]
-    return subprocess.run([*asked, "true"], capture_output=True, check=False).returncode == 0
+    """Return whether the cluster can have its own loopback interface; some containers forbid it."""
+    command = ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "--net"]
+    return subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0
 
 
 @dataclass(frozen=True)
 class Flink:
-    """What ``scripts/flink-cluster`` brought up."""
+    """A cluster that ``scripts/flink-cluster`` started."""
 
     folder: Path
 
     @property
     def environment(self) -> dict[str, str]:
-        # Workers get this interpreter, wherever it is installed.
+        # Workers use this interpreter, wherever it is installed.
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         exposed = {} if has_namespaces() else {"MELMILL_FLINK_EXPOSED": "1"}
         return {**os.environ, **exposed, "MELMILL_FLINK_RUN": str(self.folder), "PATH": path}
 
     def script(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the script."""
+        """Run the cluster's script."""
         command = [str(SCRIPT), *arguments]
         return subprocess.run(
             command, env=self.environment, capture_output=True, text=True, check=False
         )
 
     def command(self, *arguments: str) -> list[str]:
-        """The command line of ``melmill`` beside the cluster."""
+        """Return the command line of ``melmill`` beside the cluster."""
         return [str(SCRIPT), "run", sys.executable, "-m", "melmill", *arguments]
 
     def melmill(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -66,48 +66,48 @@ class Flink:
         )
 
     def ask(self, path: str) -> Any:
-        """Ask Flink's REST API."""
-        told = self.script("run", "curl", "-s", f"http://127.0.0.1:8081/{path}")
-        return json.loads(told.stdout)
+        """Return the answer of Flink's REST API."""
+        result = self.script("run", "curl", "-s", f"http://127.0.0.1:8081/{path}")
+        return json.loads(result.stdout)
 
     def pid(self, name: str) -> int:
-        """Process of a part of the cluster."""
+        """Return the process ID of a part of the cluster."""
         return int((self.folder / f"{name}.pid").read_text().split()[0])
 
     def python_workers(self) -> list[psutil.Process]:
-        """Beam's Python processes on all TaskManagers."""
-        found = []
+        """Return Beam's Python processes on all TaskManagers."""
+        workers = []
         for file in self.folder.glob("taskmanager-*.pid"):
             manager = psutil.Process(self.pid(file.stem))
             for process in manager.children(recursive=True):
                 if process.cmdline()[-1:] == ["apache_beam.runners.worker.sdk_worker_main"]:
-                    found.append(process)
-        return found
+                    workers.append(process)
+        return workers
 
     def logs(self) -> str:
-        """The last of every log."""
+        """Return the end of every log."""
         logs = sorted(self.folder.glob("log/*.log"))
         return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in logs)
 
 
 @contextmanager
 def flink_cluster(folder: Path) -> Iterator[Flink]:
-    """Bring a cluster of two TaskManagers up, and down again."""
+    """Start a cluster of two TaskManagers, and stop it at the end."""
     flink = Flink(folder)
-    started = flink.script("start", "2")
+    result = flink.script("start", "2")
     try:
-        assert started.returncode == 0, started.stderr + flink.logs()
+        assert result.returncode == 0, result.stderr + flink.logs()
         yield flink
     finally:
         flink.script("stop")
 
 
 def kill_hard(pid: int) -> None:
-    """What the kernel does to a process when memory runs out."""
+    """Kill a process as the kernel does when memory runs out."""
     os.kill(pid, signal.SIGKILL)
 
 
-def said_json(done: subprocess.CompletedProcess[str], allowed: Sequence[int] = (0,)) -> Any:
-    """What a command printed with ``--json``."""
-    assert done.returncode in allowed, done.stderr
-    return json.loads(done.stdout)
+def printed_json(result: subprocess.CompletedProcess[str], allowed: Sequence[int] = (0,)) -> Any:
+    """Return what a command printed with ``--json``."""
+    assert result.returncode in allowed, result.stderr
+    return json.loads(result.stdout)

@@ -1,4 +1,4 @@
-"""Submitted to Dataflow by its real client, and carried out as the service would."""
+"""Dataflow's real client submits jobs, and they run as they would in the service."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from melmill.transforms.snapshot.delta import require_snapshot
 from tests.e2e.object_stores.servers import Place
 from tests.e2e.runners.bare import copy_source
 from tests.e2e.runners.dataflow_service import DONE, FAILED, Service, dataflow_service
-from tests.e2e.runners.flink import ROOT, said_json
+from tests.e2e.runners.flink import ROOT, printed_json
 from tests.e2e.songs import SETTINGS, Songs
 
 
@@ -37,16 +37,16 @@ def setup_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_source(tmp_path_factory.mktemp("source"))
 
 
-def assert_same_rows(place: Place, undisturbed: Path, fetched: Path) -> None:
-    """The rows are those of the local dataset but for where the recordings were."""
+def assert_same_rows(place: Place, local_dataset: Path, fetched: Path) -> None:
+    """Check that the rows equal those of the local dataset, except the recordings' paths."""
     place.filesystem().get(f"{place.bucket}/dataset", str(fetched), recursive=True)
-    found, wanted = (
+    actual, expected = (
         pl.read_delta(str(folder)).with_columns(pl.col("uri").str.split("/").list.last())
-        for folder in (fetched, undisturbed)
+        for folder in (fetched, local_dataset)
     )
     order = ["uri", "chunk_index"]
-    columns = [name for name in wanted.columns if name != "recording_id"]
-    assert found.select(columns).sort(order).equals(wanted.select(columns).sort(order))
+    columns = [name for name in expected.columns if name != "recording_id"]
+    assert actual.select(columns).sort(order).equals(expected.select(columns).sort(order))
     assert not (fetched / "staging").exists()
 
 
@@ -56,9 +56,9 @@ def run(
     *arguments: str,
     program: tuple[str, ...] = ("-m", "melmill"),
 ) -> subprocess.CompletedProcess[str]:
-    """Run the real command, beside the stand-in and a server of Cloud Storage's API."""
-    told = {**place.environment, **service.environment}
-    environment = {**os.environ, **told}
+    """Run the real command with the substitute service and a server of Cloud Storage's API."""
+    service_variables = {**place.environment, **service.environment}
+    environment = {**os.environ, **service_variables}
     del environment["NO_GCE_CHECK"]
     command = [sys.executable, *program, *arguments, *service.options]
     command += [f"--temp_location={place.root}/tmp"]
@@ -79,18 +79,18 @@ def test_the_staged_package_makes_the_dataset(
     catalogue = upload(songs, gcs)
     arguments = songs.command(f"{gcs.root}/dataset")
     arguments[1] = catalogue
-    done = run(service, gcs, *arguments, f"--setup_file={setup_file}", "--json")
-    said = said_json(done)
+    result = run(service, gcs, *arguments, f"--setup_file={setup_file}", "--json")
+    summary = printed_json(result)
     job = list(service.jobs.values())[-1]
     assert job.state == DONE
-    assert any("workflow.tar.gz" in one["messageText"] for one in job.messages)
-    assert said["metrics"]["counters"]["rows_written"] == said["rows"]
+    assert any("workflow.tar.gz" in message["messageText"] for message in job.messages)
+    assert summary["metrics"]["counters"]["rows_written"] == summary["rows"]
     assert_same_rows(gcs, dataset, tmp_path / "fetched")
 
 
 def test_the_job_asks_for_workers_that_suit_the_work(service: Service) -> None:
     job = list(service.jobs.values())[-1]
-    # One Python process on each core; each makes two shards at a time.
+    # Each core has one Python process, which makes two shards at a time.
     assert job.options["number_of_worker_harness_threads"] == 2
 
 
@@ -99,22 +99,24 @@ def test_without_the_staged_package_the_workers_are_named_as_the_cause(
 ) -> None:
     arguments = songs.command(f"{gcs.root}/dataset")
     arguments[1] = upload(songs, gcs)
-    done = run(service, gcs, *arguments, "--quiet")
+    result = run(service, gcs, *arguments, "--quiet")
     assert list(service.jobs.values())[-1].state == FAILED
-    assert done.returncode == 2
-    assert "melmill: the workers have no melmill; give it to them with --setup_file" in done.stderr
+    assert result.returncode == 2
+    assert (
+        "melmill: the workers have no melmill; give it to them with --setup_file" in result.stderr
+    )
 
 
 def test_a_dry_run_checks_the_options_and_submits_nothing(
     service: Service, gcs: Place, songs: Songs
 ) -> None:
-    before = len(service.jobs)
+    jobs_before = len(service.jobs)
     arguments = songs.command(f"{gcs.root}/dataset")
     arguments[1] = upload(songs, gcs)
-    done = run(service, gcs, *arguments, "--dry_run=True")
-    assert done.returncode == 0, done.stderr
-    assert "nothing was submitted" in done.stdout
-    assert len(service.jobs) == before
+    result = run(service, gcs, *arguments, "--dry_run=True")
+    assert result.returncode == 0, result.stderr
+    assert "nothing was submitted" in result.stdout
+    assert len(service.jobs) == jobs_before
     assert gcs.store("dataset").top_names() == set()
 
 
@@ -126,7 +128,7 @@ def test_a_templates_job_commits_by_itself(
     settings = f"--settings={';'.join(SETTINGS[1:6:2])}"
     run_template(service, gcs, *arguments, settings)
     assert_same_rows(gcs, dataset, tmp_path / "fetched")
-    # And a refresh, of a catalogue that lacks a song and has one of another genre.
+    # Then refresh with a catalogue that lacks a song, and in which a song has another genre.
     lines = songs.table.read_text(encoding="utf-8").splitlines()
     lines[0] = lines[0].replace("rock", "pop")
     name = table.removeprefix(f"{gcs.root}/")
@@ -134,18 +136,18 @@ def test_a_templates_job_commits_by_itself(
     run_template(service, gcs, *arguments, "--command=refresh")
     current = require_snapshot(gcs.store("dataset"))
     assert (current.version, current.operation) == (1, "refresh")
-    found = Dataset(output, gcs.options).as_arrow().to_table(columns=["uri", "genre"])
-    assert len(set(found["uri"].to_pylist())) == 11
-    assert "pop" in found["genre"].to_pylist()
+    rows = Dataset(output, gcs.options).as_arrow().to_table(columns=["uri", "genre"])
+    assert len(set(rows["uri"].to_pylist())) == 11
+    assert "pop" in rows["genre"].to_pylist()
 
 
 def run_template(service: Service, gcs: Place, *arguments: str) -> None:
-    """Have a template written, and the service make a job of it, which nobody waits for."""
+    """Write a template, and let the service run a job of it, without a launcher that waits."""
     template = f"{gcs.root}/templates/job.json"
     program = (str(ROOT / "deploy/dataflow/main.py"),)
-    done = run(service, gcs, *arguments, f"--template_location={template}", program=program)
-    assert done.returncode == 0, done.stderr
-    assert f"wrote the template {template}" in done.stdout
+    result = run(service, gcs, *arguments, f"--template_location={template}", program=program)
+    assert result.returncode == 0, result.stderr
+    assert f"wrote the template {template}" in result.stdout
     job = service.create(json.loads(gcs.filesystem().cat_file(template)))
     deadline = time.monotonic() + 120
     while job.state not in (DONE, FAILED) and time.monotonic() < deadline:
@@ -161,44 +163,44 @@ NEEDED = {
 
 
 def without(missing: str) -> list[str]:
-    """Options of a job, but for one that it needs."""
+    """Return the options that a job needs, without the option `missing`."""
     return [f"{name}={value}" for name, value in NEEDED.items() if name != missing]
 
 
 @pytest.mark.parametrize("missing", NEEDED)
-def test_what_dataflow_needs_is_asked_for(missing: str) -> None:
+def test_a_missing_option_of_dataflow_is_named(missing: str) -> None:
     with pytest.raises(ConfigError, match=f"--runner dataflow: {missing}"):
         pipeline_options("dataflow", beam_options=without(missing))
 
 
-def test_the_command_asks_for_it_at_once(songs: Songs, tmp_path: Path) -> None:
+def test_the_command_names_a_missing_option_at_once(songs: Songs, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "melmill", *songs.command(tmp_path / "dataset")]
     options = ["--runner=dataflow", *without("--project")]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.startswith("melmill: --runner dataflow: --project")
+    result = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("melmill: --runner dataflow: --project")
 
 
-def test_no_credentials_are_said_within_seconds(songs: Songs, tmp_path: Path) -> None:
-    nobody = {
+def test_missing_credentials_are_reported_within_seconds(songs: Songs, tmp_path: Path) -> None:
+    no_account = {
         "HOME": str(tmp_path),
         "CLOUDSDK_CONFIG": str(tmp_path),
-        # Nobody answers there, as on a machine outside of Google's.
+        # No server answers there, as on a machine that is not Google's.
         "GCE_METADATA_HOST": "127.0.0.1:9",
         "GCE_METADATA_IP": "127.0.0.1:9",
     }
-    environment = {**os.environ, **nobody}
+    environment = {**os.environ, **no_account}
     environment.pop("GOOGLE_APPLICATION_CREDENTIALS", None)
     command = [sys.executable, "-m", "melmill", *songs.command(tmp_path / "dataset")]
     command += ["--runner=dataflow", "--project=project", "--region=europe-west1"]
     started = time.monotonic()
-    done = subprocess.run(
+    result = subprocess.run(
         [*command, "--temp_location=gs://bucket/tmp"],
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 2
-    assert "no credentials for Google Cloud were found; run: gcloud auth" in done.stderr
+    assert result.returncode == 2
+    assert "no credentials for Google Cloud were found; run: gcloud auth" in result.stderr
     assert time.monotonic() - started < 20

@@ -1,4 +1,4 @@
-"""On a real Flink cluster: the same bytes as on this machine alone, whatever is killed."""
+"""A real Flink cluster makes the same bytes as this machine alone, whatever process is killed."""
 
 from __future__ import annotations
 
@@ -14,38 +14,40 @@ import pytest
 
 from tests.e2e.comparing import assert_same_dataset
 from tests.e2e.rows import Rows
-from tests.e2e.runners.flink import RECIPE, RUN_SECONDS, Flink, kill_hard, said_json
+from tests.e2e.runners.flink import RECIPE, RUN_SECONDS, Flink, kill_hard, printed_json
 from tests.e2e.songs import Songs
 from tests.pipeline_runs import extract_here, melmill
 from tests.refresh.catalogues import SMALL, assert_as_fresh, write_song, write_songs
 from tests.signals import noise, write_audio
 
 ON_FLINK = ("--runner-config", str(RECIPE))
-#: Workers stay from stage to stage, which saves two seconds for each; one that dies stays, too.
-QUICKLY = (*ON_FLINK, "--environment_cache_millis=60000")
+#: Workers stay from stage to stage, which saves two seconds per stage. Dead workers stay, too, so
+#: tests that kill processes do not use this option.
+KEEP_WORKERS = (*ON_FLINK, "--environment_cache_millis=60000")
 
 
 def test_flink_makes_the_same_bytes(
     flink: Flink, songs: Songs, dataset: Path, tmp_path: Path
 ) -> None:
-    done = flink.melmill(*songs.command(tmp_path / "dataset"), *QUICKLY, "--json")
-    said = said_json(done)
+    result = flink.melmill(*songs.command(tmp_path / "dataset"), *KEEP_WORKERS, "--json")
+    summary = printed_json(result)
     assert_same_dataset(tmp_path / "dataset", dataset)
-    # What is counted has the same names, and without accidents the same numbers.
-    assert "shards finished" in done.stderr
-    local = json.loads((dataset.parent / "said.json").read_text())["metrics"]
-    assert said["metrics"]["counters"] == local["counters"]
-    spread = {name: one["count"] for name, one in said["metrics"]["distributions"].items()}
-    assert spread == {name: one["count"] for name, one in local["distributions"].items()}
+    # The counters have the same names and, without faults, the same values.
+    assert "shards finished" in result.stderr
+    local = json.loads((dataset.parent / "summary.json").read_text())["metrics"]
+    assert summary["metrics"]["counters"] == local["counters"]
+    counts = {name: item["count"] for name, item in summary["metrics"]["distributions"].items()}
+    assert counts == {name: item["count"] for name, item in local["distributions"].items()}
 
 
 def test_both_taskmanagers_make_shards(flink: Flink) -> None:
-    # Of the run before: without a reshuffle and a parallelism one of them does everything.
-    (job,) = (one["jid"] for one in flink.ask("jobs/overview")["jobs"])
+    # This looks at the job of the test before. Without a reshuffle and parallelism, a single
+    # TaskManager makes all shards.
+    (job,) = (job_summary["jid"] for job_summary in flink.ask("jobs/overview")["jobs"])
     (stage,) = (
         vertex["id"]
         for vertex in flink.ask(f"jobs/{job}")["vertices"]
-        # Not where recordings are written once more, within WriteRecounted.
+        # Not the stage within WriteRecounted, where recordings are written again.
         if "]WriteShards/MakeShards)" in vertex["name"]
     )
     tasks = flink.ask(f"jobs/{job}/vertices/{stage}")["subtasks"]
@@ -54,19 +56,21 @@ def test_both_taskmanagers_make_shards(flink: Flink) -> None:
 
 
 @pytest.mark.slow
-def test_plan_and_export_run_there_too(
+def test_plan_and_export_run_on_flink_too(
     flink: Flink, songs: Songs, dataset: Path, rows: Rows, tmp_path: Path
 ) -> None:
-    planned = said_json(
-        flink.melmill("plan", str(songs.table), str(tmp_path / "plan"), *QUICKLY, "--json")
+    planned = printed_json(
+        flink.melmill("plan", str(songs.table), str(tmp_path / "plan"), *KEEP_WORKERS, "--json")
     )
     assert planned["recordings"] == {"planned": 12}
     view = str(tmp_path / "view")
-    made = flink.melmill("export", str(dataset), view, "--format", "numpy", *QUICKLY, "--json")
-    assert sum(said_json(made)["rows"].values()) == len(rows)
+    exported = flink.melmill(
+        "export", str(dataset), view, "--format", "numpy", *KEEP_WORKERS, "--json"
+    )
+    assert sum(printed_json(exported)["rows"].values()) == len(rows)
 
 
-def test_a_refresh_runs_there_and_a_bad_recording_is_a_failure_there_too(
+def test_a_refresh_runs_on_flink_and_a_bad_recording_is_a_failure(
     flink: Flink, tmp_path: Path
 ) -> None:
     songs, dataset = write_songs(tmp_path / "songs"), tmp_path / "dataset"
@@ -76,22 +80,24 @@ def test_a_refresh_runs_there_and_a_bad_recording_is_a_failure_there_too(
     write_song(songs / "1.wav", 61)
     (songs / "2.wav").unlink()
     arguments = ("refresh", str(songs), str(dataset), "--json")
-    said = said_json(flink.melmill(*arguments, *QUICKLY), allowed=[3])
-    done = [said["difference"][kind] for kind in ("new", "changed", "removed", "unchanged")]
-    assert done == [2, 1, 1, 4]
-    assert said["recordings"] == {"ok": 6, "failed": 1}
-    (cause,) = said["failures"]
-    assert said["metrics"]["counters"][f"failures_{cause}"] == 1
-    assert said["metrics"]["counters"]["recordings_out.extract"] == 2
+    summary = printed_json(flink.melmill(*arguments, *KEEP_WORKERS), allowed=[3])
+    difference = [
+        summary["difference"][kind] for kind in ("new", "changed", "removed", "unchanged")
+    ]
+    assert difference == [2, 1, 1, 4]
+    assert summary["recordings"] == {"ok": 6, "failed": 1}
+    (cause,) = summary["failures"]
+    assert summary["metrics"]["counters"][f"failures_{cause}"] == 1
+    assert summary["metrics"]["counters"]["recordings_out.extract"] == 2
     assert_as_fresh(songs, dataset, tmp_path / "fresh", *SMALL)
 
 
-# Killed in mid-run
+# Processes killed during a run
 
 
 @pytest.fixture(scope="module")
 def long_songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough to do that something can be killed meanwhile."""
+    """Write so many long recordings that a process can be killed during their extraction."""
     folder = tmp_path_factory.mktemp("long")
     for number in range(16):
         write_audio(folder / f"{number}.wav", noise(60, 44_100, number), 44_100)
@@ -103,10 +109,10 @@ LONG = ("--set", "chunk.hop_seconds=0.5", "--set", "output.min_shards=60")
 
 @pytest.fixture(scope="module")
 def long_dataset(long_songs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made on this machine."""
+    """Return a dataset that was made on this machine."""
     folder = tmp_path_factory.mktemp("local") / "dataset"
-    done = melmill("extract", long_songs, folder, *LONG)
-    assert done.returncode == 0, done.stderr
+    result = melmill("extract", long_songs, folder, *LONG)
+    assert result.returncode == 0, result.stderr
     return folder
 
 
@@ -118,7 +124,7 @@ def kill_python_worker(flink: Flink) -> None:
     kill_hard(flink.python_workers()[0].pid)
 
 
-# The harder of the two by default: with a TaskManager its Python workers go.
+# The default is the harder case: with a TaskManager, its Python workers end, too.
 @pytest.mark.parametrize(
     "kill", [pytest.param(kill_python_worker, marks=pytest.mark.slow), kill_taskmanager]
 )
@@ -141,20 +147,20 @@ def test_the_job_finishes_with_every_row_once(
             kill(flink)
             finished = len(list(folder.glob("staging/*/shards/*.json")))
             assert finished < 50, "too late to kill anything"
-            said, _ = run.communicate(timeout=RUN_SECONDS)
+            output, _ = run.communicate(timeout=RUN_SECONDS)
         except BaseException:
-            run.kill()  # or else it is waited for, without end
+            run.kill()  # otherwise Popen waits for the run without end
             raise
-    assert run.returncode == 0, said + flink.logs()
+    assert run.returncode == 0, output + flink.logs()
     assert_same_dataset(folder, long_dataset)
-    whole = melmill("validate", folder)
-    assert whole.returncode == 0, whole.stdout
+    validation = melmill("validate", folder)
+    assert validation.returncode == 0, validation.stdout
     if kill is kill_taskmanager:
         (flink.folder / "taskmanager-2.pid").unlink()
         assert flink.script("add-taskmanager").returncode == 0
 
 
-# What is wrong with a cluster
+# Faults of a cluster
 
 
 @pytest.mark.parametrize(
@@ -181,13 +187,13 @@ def test_the_job_finishes_with_every_row_once(
         ),
     ],
 )
-def test_no_such_cluster_is_said_within_seconds(
+def test_a_missing_cluster_is_reported_within_seconds(
     flink: Flink, songs: Songs, tmp_path: Path, options: list[str], message: str
 ) -> None:
     started = time.monotonic()
-    done = flink.melmill("extract", str(songs.table), str(tmp_path / "dataset"), *options)
-    assert done.returncode == 2
-    assert done.stderr.startswith(f"melmill: {message}")
+    result = flink.melmill("extract", str(songs.table), str(tmp_path / "dataset"), *options)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"melmill: {message}")
     assert time.monotonic() - started < 20
     assert not (tmp_path / "dataset").exists()
 
@@ -198,7 +204,7 @@ def test_a_job_server_of_another_flink_is_refused(
     jar = tmp_path / "job-server.jar"
     with zipfile.ZipFile(jar, "w") as archive:
         archive.writestr(".flink-runtime.version.properties", "#\nproject.version=1.17.2\n")
-    done = flink.melmill(
+    result = flink.melmill(
         "extract",
         str(songs.table),
         str(tmp_path / "dataset"),
@@ -206,7 +212,7 @@ def test_a_job_server_of_another_flink_is_refused(
         "--flink_master=localhost:8081",
         f"--flink_job_server_jar={jar}",
     )
-    assert done.returncode == 2
+    assert result.returncode == 2
     assert "built with Flink 1.17.2, but the cluster at localhost:8081 is Flink 1.19.0" in (
-        done.stderr
+        result.stderr
     )
