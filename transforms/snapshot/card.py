@@ -321,7 +321,7 @@ polars.read_delta("DATASET")
 
 from deltalake import DeltaTable
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
-# With Arrow's own filesystem: delta-rs's, in Python, may abort the interpreter as it exits.
+# Use Arrow's own filesystem: delta-rs's filesystem may abort Python when it exits.
 files = SubTreeFileSystem("DATASET", LocalFileSystem())
 DeltaTable("DATASET").to_pyarrow_dataset(filesystem=files)
 
