@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -114,14 +115,14 @@ def test_a_directory_that_may_not_be_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touch(tmp_path, "open/a.wav", "shut/b.wav")
-    original = LocalFileSystem.ls
+    original = os.scandir
 
-    def ls(self: Any, path: str, **options: Any) -> Any:
+    def scandir(path: str) -> Any:
         if path.endswith("shut"):
             raise PermissionError(13, "Permission denied")
-        return original(self, path, **options)
+        return original(path)
 
-    monkeypatch.setattr(LocalFileSystem, "ls", ls)
+    monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(CatalogueError, match="shut cannot be read: permission denied"):
         list_names(tmp_path)
 
@@ -177,7 +178,42 @@ def test_no_request_is_made_per_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(LocalFileSystem, "info", info)
     assert len(list_names(tmp_path)) == 50
-    assert requests == [str(tmp_path)]
+    assert requests == []
+
+
+def test_a_directory_is_read_by_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("melmill.transforms.store.pages._LOCAL_PAGE", 100)
+    touch(tmp_path, *(f"{number:04}.wav" for number in range(3_000)), "folder/a.wav")
+    listing = Listing(str(tmp_path), extensions=("wav",))
+    list(list_files(listing, DirectoryPart("folder")))  # imports what a listing needs
+    tracemalloc.start()
+    try:
+        names = {recording.relative_uri for recording in list_files(listing, DirectoryPart())}
+        number = sum(1 for _ in list_files(listing, DirectoryPart()))
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        assert sum(1 for _ in list_files(listing, DirectoryPart())) == number
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert names == {f"{number:04}.wav" for number in range(3_000)}
+    # A page of 100 files, at about 1.5 kB each with the copies. The whole directory took 3 MB.
+    assert peak < 300_000
+
+
+def test_a_file_that_goes_before_its_page_is_read_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "a.wav", "b.wav")
+    original = LocalFileSystem.info
+
+    def info(self: Any, path: Any, **options: Any) -> Any:
+        if isinstance(path, os.DirEntry) and path.name == "a.wav":
+            raise FileNotFoundError(2, "No such file or directory")
+        return original(self, path, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "info", info)
+    assert list_names(tmp_path) == ["b.wav"]
 
 
 def test_directories_that_cannot_match_are_not_entered(
@@ -185,13 +221,13 @@ def test_directories_that_cannot_match_are_not_entered(
 ) -> None:
     touch(tmp_path, "rock/1/a.wav", "pop/1/b.wav", "rock/1/deep/c.wav")
     entered: list[str] = []
-    original = LocalFileSystem.ls
+    original = os.scandir
 
-    def ls(self: Any, path: str, **options: Any) -> Any:
+    def scandir(path: str) -> Any:
         entered.append(path)
-        return original(self, path, **options)
+        return original(path)
 
-    monkeypatch.setattr(LocalFileSystem, "ls", ls)
+    monkeypatch.setattr(os, "scandir", scandir)
     assert list_names(tmp_path, pattern=("rock", "*", "*.wav")) == ["rock/1/a.wav"]
     assert entered == [str(tmp_path), f"{tmp_path}/rock", f"{tmp_path}/rock/1"]
 
@@ -201,13 +237,13 @@ def test_many_directories_are_not_all_looked_into(
 ) -> None:
     touch(tmp_path, *(f"{i:03}/{j}/a.wav" for i in range(100) for j in range(3)))
     entered: list[str] = []
-    original = LocalFileSystem.ls
+    original = os.scandir
 
-    def ls(self: Any, path: str, **options: Any) -> Any:
+    def scandir(path: str) -> Any:
         entered.append(path)
-        return original(self, path, **options)
+        return original(path)
 
-    monkeypatch.setattr(LocalFileSystem, "ls", ls)
+    monkeypatch.setattr(os, "scandir", scandir)
     parts = list(listing_parts(Listing(str(tmp_path))))
     assert len(parts) == 101
     assert entered == [str(tmp_path)]

@@ -60,7 +60,7 @@ from tests.refresh.catalogues import (
 
 NAMES = st.sampled_from([f"{letter}.wav" for letter in "abcde"])
 SEEDS = st.integers(0, 99)
-SECONDS = st.sampled_from([0.1, 0.5, 1.0, 1.3])
+SECONDS = st.sampled_from([0.1, 0.5, 1.0, 2.1])
 #: The dataset's own rate, and a rate that is resampled.
 RATES = st.sampled_from([RATE, 4410])
 
@@ -87,11 +87,13 @@ class InThisProcess:
         return function(*arguments)
 
 
-#: Patches: decode in this process, and resample in blocks that are shorter than most recordings.
+#: Patches: decode in this process, and resample in blocks that are shorter than most recordings,
+#: with so little context that a block in another place gives other samples.
 SMALL_BLOCKS = {
     "melmill.transforms.beam.do_fns.borrow_decoder": lambda _: InThisProcess(),
     "melmill.transforms.beam.do_fns.return_decoder": lambda *_: None,
     "melmill.transforms.features.resample.BLOCK_SAMPLES": 1024,
+    "melmill.transforms.features.resample.CONTEXT_SAMPLES": 64,
 }
 
 

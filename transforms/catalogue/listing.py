@@ -19,6 +19,7 @@ from melmill.transforms.core.naming import join_uri, recording_id
 from melmill.transforms.core.records import Recording
 from melmill.transforms.store.filesystems import StorageOptions, open_filesystem, reading
 from melmill.transforms.store.objects import fingerprint_of
+from melmill.transforms.store.pages import directory_pages
 
 # Enough directories to give every worker a part, but few enough that it does not matter that
 # they are listed twice: to find the parts, and for their files.
@@ -74,7 +75,7 @@ def listing_parts(listing: Listing) -> Iterator[DirectoryPart]:
             break
         directory = waiting.popleft()
         yield DirectoryPart(directory)
-        waiting.extend(_scan(listing, directory)[0])
+        waiting.extend(name for name, details in _scan(listing, directory) if details is None)
     for directory in waiting:
         yield DirectoryPart(directory, recursive=True)
 
@@ -82,7 +83,9 @@ def listing_parts(listing: Listing) -> Iterator[DirectoryPart]:
 def list_files(
     listing: Listing, part: DirectoryPart, passed_over: Counter[str] | None = None
 ) -> Iterator[Recording]:
-    """Yield the recordings of a part, directory by directory, in the order of their names.
+    """Yield the recordings of a part, directory by directory.
+
+    A directory is read page by page, and a page is in the order of the names.
 
     Parameters
     ----------
@@ -102,9 +105,12 @@ def list_files(
         return
     waiting = [part.directory]
     while waiting:
-        directories, files = _scan(listing, waiting.pop(), passed_over)
-        for relative, details in files:
-            yield _recording(listing, relative, details)
+        directories = []
+        for relative, details in _scan(listing, waiting.pop(), passed_over):
+            if details is None:
+                directories.append(relative)
+            else:
+                yield _recording(listing, relative, details)
         if part.recursive:
             waiting.extend(reversed(directories))
 
@@ -176,35 +182,37 @@ def _component_matches(pattern: str, name: str) -> bool:
 
 def _scan(
     listing: Listing, directory: str, passed_over: Counter[str] | None = None
-) -> tuple[list[str], list[tuple[str, Details]]]:
-    """Return the subdirectories to read and the files to list of a directory."""
-    directories, files = [], []
+) -> Iterator[tuple[str, Details | None]]:
+    """Yield the files to list of a directory, and the subdirectories to read, without details."""
     for name, details in _entries(listing, directory):
         relative = f"{directory}/{name}" if directory else name
         components = relative.split("/")
         if details["type"] == "directory":
             if matches(listing.pattern, components, partly=True):
-                directories.append(relative)
+                yield relative, None
         elif details["type"] == "file" and matches(listing.pattern, components):
             if not listing.extensions or has_extension(name, listing.extensions):
-                files.append((relative, details))
+                yield relative, details
             elif passed_over is not None:
                 passed_over[extension_of(name)] += 1
-    return directories, files
 
 
-def _entries(listing: Listing, directory: str) -> list[tuple[str, Details]]:
+def _entries(listing: Listing, directory: str) -> Iterator[tuple[str, Details]]:
     uri = readable(_uri(listing, directory))
     filesystem, root = open_filesystem(listing.root, listing.storage_options)
     path = f"{root.rstrip('/')}/{directory}" if directory else root
-    with reading(uri):
-        listed = filesystem.ls(path, detail=True)
-    # Some stores have an empty object with the directory's name, and list it in the directory.
-    by_name = {e["name"].rstrip("/"): e for e in listed if e["name"].strip("/") != path.strip("/")}
-    return [
-        (name.rpartition("/")[2], _follow_link(filesystem, details, root))
-        for name, details in sorted(by_name.items())
-    ]
+    pages = directory_pages(filesystem, path)
+    while True:
+        with reading(uri):
+            page = next(pages, None)
+        if page is None:
+            return
+        # Some stores have an empty object with the directory's name, and list it in the directory.
+        by_name = {
+            e["name"].rstrip("/"): e for e in page if e["name"].strip("/") != path.strip("/")
+        }
+        for name, details in sorted(by_name.items()):
+            yield name.rpartition("/")[2], _follow_link(filesystem, details, root)
 
 
 def is_text(name: str) -> bool:

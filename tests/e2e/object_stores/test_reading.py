@@ -174,6 +174,13 @@ def test_ten_thousand_objects_are_listed_in_order_and_by_pages(
     assert all(item.size_bytes == 1 and ":" in item.fingerprint for item in objects)
     # A page has a thousand names (Azure: five thousand). A few requests look at the folder.
     assert len(gateway.requests) < 40
+    gateway.requests.clear()
+    options = tuple(place.options.items())
+    listing = open_catalogue(f"{place.root}/many", storage_options=options)
+    parts = catalogue_parts(listing)
+    first = next(iter(list_part(listing, next(parts))))
+    assert first.uri.endswith("/00000.wav")
+    assert 2 <= len(gateway.requests) < 6  # a look at the folder, and a page
     assert not [request for request in gateway.requests if request.path.endswith(".wav")]
 
 

@@ -1,0 +1,132 @@
+"""Directories of a store, page by page: a page fits in memory, whatever the directory holds.
+
+fsspec returns a directory as one list, with about a kilobyte for each file. Here, stores that list
+their objects by pages are asked for one page after the other, with the clients of fsspec.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from fsspec.asyn import sync
+
+from melmill.transforms.store.filesystems import protocol_of
+
+Details = dict[str, Any]
+
+#: Files in a page of a local directory, which is sorted page by page.
+_LOCAL_PAGE = 10_000
+
+
+def directory_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
+    """Yield the entries of a directory, as fsspec's ``ls`` with ``detail=True`` describes them.
+
+    Parameters
+    ----------
+    filesystem
+        fsspec filesystem.
+    path
+        Path of the directory on the filesystem.
+
+    Yields
+    ------
+    list of dict
+        Entries of a page, each with ``name``, ``type``, ``size`` and what tells its version. Pages
+        of an object store are in the order of the names. Stores of other kinds give one page.
+    """
+    pages = _PAGES.get(protocol_of(filesystem))
+    return pages(filesystem, path) if pages else iter([filesystem.ls(path, detail=True)])
+
+
+def _local_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
+    with os.scandir(path) as entries:
+        while page := list(islice(entries, _LOCAL_PAGE)):
+            yield [details for entry in page if (details := _local_details(filesystem, entry))]
+
+
+def _local_details(filesystem: Any, entry: os.DirEntry[str]) -> Details | None:
+    try:
+        details: Details = filesystem.info(entry)
+    except FileNotFoundError:
+        return None  # the file was removed since the directory was read
+    return details
+
+
+def _s3_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
+    bucket, key, _ = filesystem.split_path(path)
+    request = {"Bucket": bucket, "Prefix": _prefix(key), "Delimiter": "/", **filesystem.req_kw}
+    while True:
+        page = filesystem.call_s3("list_objects_v2", **request)
+        directories = [entry["Prefix"] for entry in page.get("CommonPrefixes", ())]
+        files = [
+            {**entry, "name": f"{bucket}/{entry['Key']}", "type": "file", "size": entry["Size"]}
+            for entry in page.get("Contents", ())
+        ]
+        yield [*_directories(bucket, directories), *files]
+        if not page.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = page["NextContinuationToken"]
+
+
+def _gcs_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
+    bucket, key, _ = filesystem.split_path(path)
+    token: str | None = ""
+    while token is not None:
+        request = {"prefix": _prefix(key) or None, "delimiter": "/", "pageToken": token or None}
+        page = filesystem.call("GET", "b/{}/o", bucket, json_out=True, **request)
+        files = [
+            {
+                **entry,
+                "name": f"{bucket}/{entry['name']}",
+                "type": "file",
+                "size": int(entry.get("size", 0)),
+            }
+            for entry in page.get("items", ())
+        ]
+        yield [*_directories(bucket, page.get("prefixes", ())), *files]
+        token = page.get("nextPageToken")
+
+
+def _azure_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
+    container, key, _ = filesystem.split_path(path)
+    client = filesystem.service_client.get_container_client(container)
+    blobs = client.walk_blobs(name_starts_with=_prefix(key) or None, include=["metadata"])
+    pages = blobs.by_page()
+    while (page := sync(filesystem.loop, _next_page, pages)) is not None:
+        yield [_azure_details(container, blob) for blob in page]
+
+
+async def _next_page(pages: Any) -> list[Any] | None:
+    try:
+        return [blob async for blob in await pages.__anext__()]
+    except StopAsyncIteration:
+        return None
+
+
+def _azure_details(container: str, blob: Any) -> Details:
+    name = f"{container}/{blob.name}"
+    metadata = blob.get("metadata") or {}
+    is_folder = "true" in (metadata.get("hdi_isfolder"), metadata.get("is_directory"))
+    if name.endswith("/") or is_folder:
+        return {"name": name, "type": "directory", "size": 0}
+    return {"name": name, "type": "file", "size": blob.size, "etag": blob.etag}
+
+
+def _prefix(key: str) -> str:
+    return f"{key.rstrip('/')}/" if key else ""
+
+
+def _directories(bucket: str, prefixes: Any) -> Iterator[Details]:
+    for prefix in prefixes:
+        yield {"name": f"{bucket}/{prefix}", "type": "directory", "size": 0}
+
+
+_PAGES: dict[str, Callable[[Any, str], Iterator[list[Details]]]] = {
+    "file": _local_pages,
+    "s3": _s3_pages,
+    "gs": _gcs_pages,
+    "abfs": _azure_pages,
+}
