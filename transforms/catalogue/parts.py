@@ -239,7 +239,10 @@ def _open_file(uri: str, extensions: tuple[str, ...], options: StorageOptions) -
 def _open_glob(uri: str, extensions: tuple[str, ...], options: StorageOptions) -> Listing:
     root, pattern = split_glob(uri)
     if not pattern:
-        raise CatalogueError(f"{uri} does not exist")
+        raise CatalogueError(
+            f"{uri} does not exist; check the path: a catalogue is a directory, a glob, an audio "
+            "file or a table"
+        )
     details = look(root, options)
     if details is None or details["type"] != "directory":
         raise CatalogueError(f"{uri} matches nothing: there is no directory {root}")
