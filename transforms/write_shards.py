@@ -16,7 +16,8 @@ from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan
 from melmill.transforms.plan.recordings import read_again
 from melmill.transforms.rows.summaries import ShardSummary
-from melmill.transforms.shards.writing import SpanOutcome, withdraw_recordings, write_shard
+from melmill.transforms.shards.extracting import SpanOutcome, write_shard
+from melmill.transforms.shards.writing import withdraw_recordings
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from melmill.transforms.rows.parquet import read_rows, read_schema
 from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
 from melmill.transforms.rows.tf_example import encode_examples
 from melmill.transforms.rows.tfrecord import read_records
-from melmill.transforms.shards.writing import add_rows, held_recordings, is_same
+from melmill.transforms.shards.tally import add_rows, held_recordings, is_same
 from melmill.transforms.snapshot.delta import open_table, table_files
 from melmill.transforms.snapshot.totals import row_differences
 from melmill.transforms.store.folders import Store

@@ -59,7 +59,7 @@ def test_a_recording_that_failed_for_a_while_comes_back_whole(
     songs: Path, tmp_path: Path, rerun: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once, its shard overwrote the live file, or only a third of its rows came back."""
-    from melmill.transforms.shards import writing as shards
+    from melmill.transforms.shards import extracting as shards
 
     write_song(songs / "long.wav", 9, 6.0)
     dataset, real = tmp_path / "set", shards.extract_span

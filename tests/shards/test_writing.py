@@ -24,14 +24,9 @@ from melmill.transforms.probe_recordings import probe_recording
 from melmill.transforms.rows.parquet import read_rows
 from melmill.transforms.rows.schema import RowBatch
 from melmill.transforms.rows.summaries import ShardSummary
+from melmill.transforms.shards.extracting import SpanOutcome, _spooled, write_shard
 from melmill.transforms.shards.receipts import read_receipt
-from melmill.transforms.shards.writing import (
-    SpanOutcome,
-    _spooled,
-    regroup,
-    withdraw_recordings,
-    write_shard,
-)
+from melmill.transforms.shards.writing import regroup, withdraw_recordings
 from melmill.transforms.store.folders import Store
 from melmill.transforms.write_shards import find_incomplete
 from tests import signals
@@ -385,7 +380,7 @@ def test_a_second_run_over_a_withdrawn_recording_changes_nothing(
     write_long_song_with_a_broken_end(songs / "long.flac")
     first = extract_here(songs, tmp_path / "out", *settings)
     # The function that decodes is removed, so decoding would fail.
-    monkeypatch.delattr("melmill.transforms.shards.writing.extract_span")
+    monkeypatch.delattr("melmill.transforms.shards.extracting.extract_span")
     second = extract_here(songs, tmp_path / "out", *settings)
     assert not second.committed
     assert second.snapshot == first.snapshot

@@ -1,0 +1,170 @@
+"""Makes a shard from the spans of its plan: each span is decoded, and becomes rows."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from melmill.transforms.core.errors import DatasetError, RecordingError
+from melmill.transforms.core.records import Failure, Recording
+from melmill.transforms.decode.isolation import DecoderProcess
+from melmill.transforms.features.channels import count_channels
+from melmill.transforms.features.spans import Span, SpanRows, extract_span
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.packing import ShardPlan
+from melmill.transforms.rows.schema import RowBatch, round_to_resolution
+from melmill.transforms.rows.summaries import ShardSummary
+from melmill.transforms.shards.receipts import read_receipt, write_receipt
+from melmill.transforms.shards.writing import write_rows
+
+#: Size of the parts in which the decoder process's spectrograms are read.
+_READ_BYTES = 2**20
+#: Number of recordings that are fetched while the current recording is decoded.
+_UPCOMING = 3
+
+
+@dataclass(frozen=True, slots=True)
+class SpanOutcome:
+    """The outcome of a span.
+
+    Attributes
+    ----------
+    span
+        Span that was read.
+    rows
+        Number of rows; 0 if the span failed. For a reused shard: number of chunks.
+    failure
+        Failure of the span; ``None`` if it did not fail.
+    reused
+        Whether the outcome comes from a shard that was already finished.
+    decode_seconds, features_seconds
+        Time to decode the span, and to compute its features.
+    """
+
+    span: Span
+    rows: int
+    failure: Failure | None = None
+    reused: bool = False
+    decode_seconds: float = 0.0
+    features_seconds: float = 0.0
+
+    @property
+    def failed(self) -> str:
+        """Cause of the failure; ``""`` if the span did not fail."""
+        return "" if self.failure is None else self.failure.cause
+
+
+#: Function that is called after each span.
+Report = Callable[[SpanOutcome], None]
+
+
+def write_shard(
+    plan: ShardPlan, job: ExtractJob, decoder: DecoderProcess, report: Report
+) -> ShardSummary:
+    """Write a shard, unless it is already finished, and return its summary.
+
+    Raises
+    ------
+    DatasetError
+        If the dataset's folder cannot be written.
+    """
+    if (finished := read_receipt(job, plan.name)) is not None:
+        failed = {failure.recording_id: failure for failure in finished.failures}
+        for span in plan.spans:
+            failure = failed.get(span.probed.recording.recording_id)
+            channels = count_channels(span.probed.audio.channels, job.features.channels)
+            rows = 0 if failure else span.chunks * channels
+            report(SpanOutcome(span, rows, failure, reused=True))
+        return finished
+    failures: list[Failure] = []
+    # A later run clears the store's scratch folder, even if this run is killed.
+    with job.store.scratch() as spool:
+        batches = _extract_rows(plan, job, decoder, spool, failures, report)
+        summary = write_rows(plan.name, plan.split, batches, failures, job)
+    write_receipt(job, summary)
+    return summary
+
+
+def _extract_rows(
+    plan: ShardPlan,
+    job: ExtractJob,
+    decoder: DecoderProcess,
+    spool: Path,
+    failures: list[Failure],
+    report: Report,
+) -> Iterator[RowBatch]:
+    for number, span in enumerate(plan.spans):
+        following = plan.spans[number + 1 : number + 1 + _UPCOMING]
+        upcoming = [job.source(recording) for recording in _read_from_start(following)]
+        source = job.source(span.probed.recording)
+        started = time.perf_counter()
+        try:
+            rows = decoder.call(
+                job.limits.timeout_s, extract_span, span, job.features, source, spool, upcoming
+            )
+        except RecordingError as error:
+            failures.append(Failure.of(span.probed.recording, error))
+            decode_seconds = time.perf_counter() - started
+            report(SpanOutcome(span, 0, failures[-1], decode_seconds=decode_seconds))
+            continue
+        yield from _spooled(span, rows, job, spool)
+        durations = rows.decode_seconds, rows.features_seconds
+        report(SpanOutcome(span, len(rows.chunk_index), None, False, *durations))
+
+
+def _read_from_start(spans: Sequence[Span]) -> Iterator[Recording]:
+    """Yield the recordings that are read from their start."""
+    for span in spans:
+        if span.first_chunk == 0 and span.origin_sample == 0:
+            yield span.probed.recording
+
+
+@contextmanager
+def _spool_errors(spool: Path) -> Iterator[None]:
+    """Turn an error of the working files into an error that names them.
+
+    Otherwise the error would look like an error of the dataset's files.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"cannot read working files in {spool.parent}: {error}") from error
+
+
+def _spooled(span: Span, rows: SpanRows, job: ExtractJob, spool: Path) -> Iterator[RowBatch]:
+    """Yield a span's rows, with the spectrograms that the decoder process wrote to a file."""
+    shape = job.features.shape
+    size = max(1, _READ_BYTES // (4 * math.prod(shape)))
+    with _spool_errors(spool), spool.open("rb") as file:
+        for start in range(0, len(rows.chunk_index), size):
+            part = slice(start, min(start + size, len(rows.chunk_index)))
+            mel = np.empty((part.stop - part.start, *shape), np.float32)
+            if file.readinto(mel.data) < mel.nbytes:
+                raise RuntimeError(f"{spool} holds fewer rows than the span")
+            round_to_resolution(mel, job.features.resolution)
+            yield RowBatch(_columns(span, rows, part, job), mel)
+
+
+def _columns(span: Span, rows: SpanRows, part: slice, job: ExtractJob) -> dict[str, Any]:
+    recording, number = span.probed.recording, part.stop - part.start
+    labels = dict(recording.labels)
+    columns: dict[str, Any] = {
+        "recording_id": [recording.recording_id] * number,
+        "uri": [recording.uri] * number,
+        "chunk_index": rows.chunk_index[part].tolist(),
+        "start_sample": rows.start_sample[part].tolist(),
+        "valid_samples": rows.valid_samples[part].tolist(),
+        "sample_rate_hz": [job.features.sample_rate_hz] * number,
+        "peak_dbfs": rows.peak_dbfs[part].tolist(),
+        "rms_dbfs": rows.rms_dbfs[part].tolist(),
+    }
+    if job.schema.per_channel:
+        columns["channel"] = rows.channel[part].tolist()
+    return columns | {label.name: [labels[label.name]] * number for label in job.schema.labels}

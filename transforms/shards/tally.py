@@ -1,0 +1,66 @@
+"""The statistics of a shard's rows, and of the rows of each of its recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from melmill.transforms.rows.distribution import DistributionCounter
+from melmill.transforms.rows.moments import Moments
+from melmill.transforms.rows.rows_digest import combine_digests, digest_text, rows_digest
+from melmill.transforms.rows.schema import LabelColumn, RowBatch
+from melmill.transforms.rows.summaries import RecordingRows
+
+#: Columns that give a row's place in its recording.
+_PLACE = ("chunk_index", "start_sample", "valid_samples")
+
+
+@dataclass(slots=True)
+class Tally:
+    """The statistics of a shard's rows, counted while the rows are written."""
+
+    rows: int = 0
+    moments: Moments | None = None
+    recordings: dict[str, RecordingRows] = field(default_factory=dict)
+    null_labels: set[str] = field(default_factory=set)
+    distribution: DistributionCounter = field(default_factory=DistributionCounter)
+
+    def count(self, batch: RowBatch, labels: Sequence[LabelColumn]) -> None:
+        """Add a row group to the statistics."""
+        moments = Moments.of(batch.mel)
+        self.rows += batch.rows
+        self.moments = moments if self.moments is None else self.moments.merge(moments)
+        for entry in held_recordings(batch):
+            known = self.recordings.get(entry.recording_id)
+            self.recordings[entry.recording_id] = add_rows(known, entry) if known else entry
+        self.null_labels |= {label.name for label in labels if None in batch.columns[label.name]}
+        self.distribution.count(batch, labels)
+
+
+def held_recordings(batch: RowBatch) -> Iterator[RecordingRows]:
+    """Yield a summary of each run of consecutive rows of one recording in a batch."""
+    names = list(batch.columns["recording_id"])
+    begins = [i for i in range(batch.rows) if not i or names[i] != names[i - 1]]
+    for start, stop in pairwise([*begins, batch.rows]):
+        part = slice(start, stop)
+        columns = {name: batch.columns[name][part] for name in _PLACE}
+        channel = batch.columns.get("channel", [0] * batch.rows)[part]
+        peaks = map(float, batch.columns["peak_dbfs"][part])
+        digest = rows_digest(channel=channel, mel=batch.mel[part], **columns)
+        yield RecordingRows(names[start], stop - start, max(peaks), digest_text(digest))
+
+
+def add_rows(one: RecordingRows, other: RecordingRows) -> RecordingRows:
+    """Return the summary of two parts of a recording's rows together."""
+    digests = [int(part.digest, 16) for part in (one, other) if part.digest]
+    digest = digest_text(combine_digests(digests)) if len(digests) == 2 else ""
+    peak_dbfs = max(one.peak_dbfs, other.peak_dbfs)
+    return RecordingRows(one.recording_id, one.rows + other.rows, peak_dbfs, digest)
+
+
+def is_same(held: RecordingRows | None, wanted: RecordingRows | None) -> bool:
+    """Return whether a shard holds the rows of a recording that it must hold."""
+    if held is None or wanted is None:
+        return False
+    return held.rows == wanted.rows and (held.digest == wanted.digest or not wanted.digest)
