@@ -127,9 +127,9 @@ def extract(
     NothingSubmittedError
         The Beam options asked for a check or a template only.
     """
+    chosen = read_recipe(recipe, settings)  # first, because the rest imports Beam
     from melmill.pipelines.extract import extract as run
 
-    chosen = read_recipe(recipe, settings)
     options = _beam_options(runner, workers, beam_options, runner_config)
     job = make_job(chosen, str(catalogue), str(output))
     with _showing_progress("extract", job, progress) as job_with_progress:
@@ -184,10 +184,10 @@ def refresh(
     TooManyFailuresError
         More recordings failed than ``limits.max_failure_ratio`` allows; nothing was committed.
     """
+    chosen = recipe_of_dataset(dataset, recipe, settings)  # first, because the rest imports Beam
     from melmill.pipelines.refresh import refresh as run
     from melmill.pipelines.run_records import recording_run
 
-    chosen = recipe_of_dataset(dataset, recipe, settings)
     options = _beam_options(runner, workers, beam_options, runner_config)
     store = open_store(dataset, dict(chosen.output.storage_options))
     metrics = None if metrics_file is None else Path(metrics_file)
@@ -230,9 +230,9 @@ def plan_refresh(
     dict
         The values that ``melmill refresh --plan --json`` prints.
     """
+    chosen = recipe_of_dataset(dataset, recipe, settings)
     from melmill.pipelines.refresh import plan_refresh as run
 
-    chosen = recipe_of_dataset(dataset, recipe, settings)
     options = _beam_options(runner, workers, beam_options, runner_config)
     job = make_job(chosen, str(catalogue), str(dataset))
     job = _with_refresh_options(job, chosen, retry_failed, allow_removals)
@@ -270,9 +270,9 @@ def plan(
         them, ``chunks``, ``rows`` and ``shards`` by split, ``seconds`` of audio,
         ``parquet_bytes``, ``cpu_seconds``, ``costs``, ``failures`` by cause.
     """
+    chosen = read_recipe(recipe, settings)
     from melmill.pipelines.plan import plan as run
 
-    chosen = read_recipe(recipe, settings)
     options = _beam_options(runner, workers, beam_options, runner_config)
     job = make_job(chosen, str(catalogue), str(output))
     with _showing_progress("plan", job, progress) as job_with_progress:

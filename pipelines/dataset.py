@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.dataset
-import pyarrow.fs
 
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import DatasetError
@@ -29,18 +27,6 @@ from melmill.transforms.index.tables import SCHEMAS, read_batches
 from melmill.transforms.rows.columns import is_label
 from melmill.transforms.snapshot.card import FileLists, list_files, statistics
 from melmill.transforms.store.folders import Store, absolute_uri
-
-
-class _ExactRanges(pyarrow.fs.FSSpecHandler):
-    """Opens files of a store so that they read what Arrow asks for, and nothing ahead.
-
-    Arrow plans the ranges of a row group itself. What a client reads ahead is wasted, and still
-    pending when the interpreter ends.
-    """
-
-    def open_input_file(self, path: str) -> pa.PythonFile:
-        """Open a file to be read at any position."""
-        return pa.PythonFile(self.fs.open(path, mode="rb", cache_type="none"), mode="r")
 
 
 class Dataset:
@@ -180,23 +166,11 @@ class Dataset:
         """
         if split is not None:
             self._require_split(split)
-        filesystem, root = self._store.filesystem()
-        if self._store.is_local:
-            arrow_filesystem = pyarrow.fs.LocalFileSystem()
-        else:
-            arrow_filesystem = pyarrow.fs.PyFileSystem(_ExactRanges(filesystem))
-        scan = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=verify)
-        file_format = pyarrow.dataset.ParquetFileFormat(default_fragment_scan_options=scan)
-        fragments = [
-            file_format.make_fragment(
-                f"{root}/{name}", arrow_filesystem, pyarrow.dataset.field("split") == part
-            )
-            for part, names in self._files[0].items()
-            if split in (None, part)
-            for name in names
-        ]
-        schema = self._opened.schema.table()
-        return pyarrow.dataset.FileSystemDataset(fragments, schema, file_format, arrow_filesystem)
+        # Imported here, because pyarrow.dataset imports pandas.
+        from melmill.pipelines.arrow_rows import arrow_dataset
+
+        files = {part: names for part, names in self._files[0].items() if split in (None, part)}
+        return arrow_dataset(self._store, files, self._opened.schema.table(), verify=verify)
 
     def as_tf(self, split: str, columns: Sequence[str] | None = None) -> Any:
         """Return a split's TFRecord files as a ``tf.data.Dataset``.

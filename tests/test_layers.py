@@ -19,7 +19,16 @@ FLOORS = {
     ),
     "pipelines": (
         *("config", "run", "estimate", "demo", "snapshots", "commit", "extract", "refresh"),
-        *("plan", "compact", "takedown", "export", "torch_rows", "dataset", "notebook"),
+        *(
+            "plan",
+            "compact",
+            "takedown",
+            "export",
+            "torch_rows",
+            "arrow_rows",
+            "dataset",
+            "notebook",
+        ),
         *("run_records", "api", "cli"),
     ),
 }

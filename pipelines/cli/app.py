@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,9 @@ from melmill.pipelines.run.errors import (
     TooManyFailuresError,
 )
 from melmill.transforms.core.errors import ConflictError, UnavailableError, UserError
-from melmill.transforms.store.folders import Store, absolute_uri
+
+if TYPE_CHECKING:
+    from melmill.transforms.store.folders import Store
 
 
 class Exit(IntEnum):
@@ -150,6 +152,7 @@ QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 def open_store(root: str, settings: list[str], option: str = "--storage-option") -> Store:
     """Return the store for a folder, with the settings of ``--storage-option``."""
     from melmill.pipelines.config import read_storage_options
+    from melmill.transforms.store.folders import Store, absolute_uri
 
     return Store(absolute_uri(root), read_storage_options(option, settings))
 

@@ -13,7 +13,6 @@ from melmill.pipelines.cli.pipeline_texts import (
 )
 from melmill.pipelines.snapshots.summary import totals_json, totals_lines
 from melmill.transforms.core.naming import number_of
-from melmill.transforms.snapshot.card import band_statistics, statistics
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -117,6 +116,8 @@ def refresh_plan_text(dataset: str, planned: dict[str, Any]) -> str:
 
 def inspection_json(root: str, opened: OpenSnapshot) -> dict[str, Any]:
     """Return a snapshot's description as plain values."""
+    from melmill.transforms.snapshot.card import statistics
+
     schema = opened.schema
     return {
         "dataset": root,
@@ -136,6 +137,8 @@ def inspection_json(root: str, opened: OpenSnapshot) -> dict[str, Any]:
 
 def inspection_text(root: str, opened: OpenSnapshot) -> str:
     """Return text about what a snapshot holds."""
+    from melmill.transforms.snapshot.card import band_statistics
+
     snapshot, schema = opened.snapshot, opened.schema
     columns = ", ".join(f"{name} {kind}" for name, kind in schema.columns().items())
     lines = [

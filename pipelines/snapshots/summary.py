@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from melmill.transforms.core.naming import number_of
-from melmill.transforms.snapshot.totals import Totals
+
+if TYPE_CHECKING:
+    from melmill.transforms.snapshot.totals import Totals
 
 
 def totals_json(totals: Totals) -> dict[str, Any]:

@@ -60,7 +60,7 @@ from tests.refresh.catalogues import (
 
 NAMES = st.sampled_from([f"{letter}.wav" for letter in "abcde"])
 SEEDS = st.integers(0, 99)
-SECONDS = st.sampled_from([0.1, 0.5, 1.0, 2.1])
+SECONDS = st.sampled_from([0.1, 0.5, 1.3, 2.1])
 #: The dataset's own rate, and a rate that is resampled.
 RATES = st.sampled_from([RATE, 4410])
 
@@ -205,7 +205,8 @@ class DatasetMachine(RuleBasedStateMachine):
         self.erased_in = 0
         # A dataset needs at least one recording, so this recording always stays.
         self.add("anchor.wav", 1, 0.5)
-        self.add("a.wav", 2, 1.0)
+        # This recording is resampled. The more there are beside it, the fewer spans it has.
+        self.add("a.wav", 2, 2.1, 4410)
         extract_here(self.table(), self.dataset, *self.recipe())
         # A user may put files into the folders that melmill fills.
         for folder in ("index/songs", "staging", "runs", "split=train"):

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
-import scipy.fft
 from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
@@ -223,6 +222,9 @@ class MelExtractor:
         _refuse_contradictions(spec, sample_rate_hz, chunk_samples)
         self._arguments = (spec, sample_rate_hz, chunk_samples)
         self._spec = spec
+        from scipy.fft import rfft  # imported here, because recipes do not need it
+
+        self._rfft = rfft
         self._chunk_samples = chunk_samples
         self.n_mels = spec.n_mels
         self.n_frames = frame_count(spec, chunk_samples)
@@ -282,7 +284,7 @@ class MelExtractor:
             windowed = self._windowed[: block.stop - block.start]
             # Equal to np.multiply, in two thirds of its time.
             np.einsum("ij,j->ij", frames[block], self._window, out=windowed)
-            parts = _power_parts(scipy.fft.rfft(windowed), self._spec.power)
+            parts = _power_parts(self._rfft(windowed), self._spec.power)
             self._sum_into_bands(parts, out=mel[:, block])
 
 
