@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,3 +93,34 @@ def test_files_that_are_passed_over_are_counted_by_their_extension(folder: Path)
     # As the message advises, add an extension to the catalogue's extensions.
     plan = melmill_json("plan", songs, *settings, "--set=catalogue.extensions=[wav,xyz]")
     assert plan["passed_over"] == {"": 1, ".doc": 1}
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "absent"),
+    [
+        (["--version"], 0, {"numpy", "fsspec", "pyarrow", "apache_beam"}),
+        (["extract", "--help"], 0, {"numpy", "fsspec", "pyarrow", "apache_beam"}),
+        (["gc", "--keep"], 2, {"numpy", "fsspec", "pyarrow", "apache_beam"}),
+        (["extract", "a", "b", "--set=x=1"], 2, {"pandas", "apache_beam", "scipy.fft"}),
+        (["refresh", "a", "b", "--set=x=1"], 2, {"pandas", "apache_beam", "scipy.fft"}),
+        (["plan", "a", "--set=x=1"], 2, {"pandas", "apache_beam", "scipy.fft"}),
+        (["history", "DATASET"], 0, {"pandas", "apache_beam", "scipy.fft"}),
+        (["inspect", "DATASET"], 0, {"pandas", "apache_beam", "scipy.fft"}),
+    ],
+)
+def test_a_command_imports_only_what_it_needs(
+    original_folder: Path, command: list[str], status: int, absent: set[str]
+) -> None:
+    arguments = [str(original_folder / "set") if word == "DATASET" else word for word in command]
+    code = (
+        "import sys\n"
+        "from melmill.__main__ import main\n"
+        f"sys.argv[1:] = {arguments!r}\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    status = end.code\n"
+        f"print(status or 0, *sorted({absent!r} & {{*sys.modules}}), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == str(status)
