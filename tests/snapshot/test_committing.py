@@ -14,7 +14,7 @@ from deltalake.exceptions import CommitFailedError
 
 from melmill.transforms.core.errors import ConflictError, DatasetError
 from melmill.transforms.rows.summaries import ShardSummary
-from melmill.transforms.snapshot import delta as snapshots
+from melmill.transforms.snapshot import committing
 from melmill.transforms.snapshot.delta import (
     Snapshot,
     open_table,
@@ -44,7 +44,7 @@ def commit(
 ) -> int:
     """Write the shards' files and an index that describes them, then commit the index."""
     lay_down(store, snapshot.index, *shards)
-    return snapshots.commit(store, snapshot, schema)
+    return committing.commit(store, snapshot, schema)
 
 
 def files(store: Store) -> set[tuple[str, int, str]]:
@@ -171,14 +171,14 @@ def test_a_run_that_expected_to_be_the_first_is_refused(store: Store) -> None:
 
 def race(store: Store, base: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let another run commit after our run has checked the version and before it commits."""
-    real = snapshots._check_version
+    real = committing._check_version
 
     def check_and_lose(*arguments: object) -> None:
         real(*arguments)  # type: ignore[arg-type]
-        monkeypatch.setattr(snapshots, "_check_version", real)
+        monkeypatch.setattr(committing, "_check_version", real)
         commit(store, replace(base, index="winner"), [SHARD_TWO], SCHEMA)
 
-    monkeypatch.setattr(snapshots, "_check_version", check_and_lose)
+    monkeypatch.setattr(committing, "_check_version", check_and_lose)
     with pytest.raises(DatasetError, match="another run committed"):
         commit(store, replace(base, index="loser"), [SHARD_THREE], SCHEMA)
     assert require_snapshot(store).index == "winner"
@@ -254,7 +254,7 @@ def test_a_snapshot_of_a_newer_format_is_refused(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(snapshots, "FORMAT", snapshots.FORMAT + 1)
+        patch.setattr(committing, "FORMAT", committing.FORMAT + 1)
         commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
         assert read_snapshot(store) == replace(UNCOMMITTED, version=0, rows=SHARD_ONE.rows)
     with pytest.raises(DatasetError, match=r"by a newer melmill, in format 5, and .* format 4"):
@@ -279,14 +279,14 @@ def test_a_run_recognises_its_own_commit_before_a_later_commit(
 ) -> None:
     """The reply to our commit is lost, and another run commits before our run checks."""
     commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
-    real = snapshots._write
+    real = committing._write
 
     def write_and_lose(*arguments: object) -> int:
-        monkeypatch.setattr(snapshots, "_write", real)
+        monkeypatch.setattr(committing, "_write", real)
         real(*arguments)  # type: ignore[arg-type]
         commit(store, after(store, 1, "index-2"), [SHARD_THREE], SCHEMA)
         return real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(snapshots, "_write", write_and_lose)
+    monkeypatch.setattr(committing, "_write", write_and_lose)
     assert commit(store, replace(after(store, 0), run="mine"), [SHARD_TWO], SCHEMA) == 1
     assert files(store) == entries(SHARD_THREE)
