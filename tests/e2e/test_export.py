@@ -239,6 +239,7 @@ def _shards(view: Path) -> list[bytes]:
 def test_a_missing_shard_is_named_and_the_view_is_not_described(copy, tmp_path, format_name):
     pattern = "tfrecord/train/*.tfrecord" if format_name == "tfds" else "split=train/*.parquet"
     missing = sorted(copy.glob(pattern))[0]
+    content = missing.read_bytes()
     missing.unlink()
     result = melmill("export", copy, tmp_path / "view", "--format", format_name, "--workers", "1")
     assert result.returncode == 2, result.stderr
@@ -248,6 +249,11 @@ def test_a_missing_shard_is_named_and_the_view_is_not_described(copy, tmp_path, 
     # An empty shard is refused, too.
     missing.write_bytes(b"")
     assert melmill("export", copy, tmp_path / "view", "--format", format_name).returncode == 2
+    # When the shard is back, the same command finishes the view.
+    missing.write_bytes(content)
+    result = melmill("export", copy, tmp_path / "view", "--format", format_name)
+    assert result.returncode == 0, result.stderr
+    assert any((tmp_path / "view" / name).exists() for name in descriptions)
 
 
 def test_a_damaged_shard_is_named(copy, tmp_path):

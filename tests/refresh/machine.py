@@ -92,7 +92,7 @@ class InThisProcess:
 SMALL_BLOCKS = {
     "melmill.transforms.beam.do_fns.borrow_decoder": lambda _: InThisProcess(),
     "melmill.transforms.beam.do_fns.return_decoder": lambda *_: None,
-    "melmill.transforms.features.resample.BLOCK_SAMPLES": 1024,
+    "melmill.transforms.features.resample.BLOCK_SAMPLES": 2048,
     "melmill.transforms.features.resample.CONTEXT_SAMPLES": 64,
 }
 
