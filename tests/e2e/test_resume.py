@@ -216,12 +216,12 @@ def test_a_run_outlives_a_killed_worker(songs, dataset, tmp_path):
     assert identities(folder, finished) == finished
 
 
-def kill_decoding(run: Run, song: str) -> bool:
-    """Kill a decoder that is reading the song; return whether a decoder was killed."""
+def kill_decoding(run: Run, folder: Path) -> bool:
+    """Kill a decoder that is reading a file of the folder; return whether a decoder was killed."""
     for decoder in run.decoders():
         with suppress(psutil.NoSuchProcess):
             decoder.suspend()  # so that it is still reading when it is killed
-            if any(file.path.endswith(song) for file in decoder.open_files()):
+            if any(Path(file.path).parent == folder for file in decoder.open_files()):
                 decoder.kill()
                 return True
             decoder.resume()
@@ -232,7 +232,7 @@ def test_a_killed_decoder_costs_no_recording(songs, dataset, tmp_path):
     folder = tmp_path / "dataset"
     with launch(songs, folder) as run:
         run.wait_for_shards(1)
-        run.wait_until(lambda: kill_decoding(run, ""))
+        run.wait_until(lambda: kill_decoding(run, songs.path("").resolve()))
         status, _, errors = run.finish()
     assert status == 0, errors
     assert errors == ""
