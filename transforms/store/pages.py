@@ -6,6 +6,7 @@ their objects by pages are asked for one page after the other, with the clients 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -36,9 +37,24 @@ def directory_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
     list of dict
         Entries of a page, each with ``name``, ``type``, ``size`` and what tells its version. Pages
         of an object store are in the order of the names. Stores of other kinds give one page.
+
+    Raises
+    ------
+    FileNotFoundError
+        The directory does not exist.
     """
-    pages = _PAGES.get(protocol_of(filesystem))
-    return pages(filesystem, path) if pages else iter([filesystem.ls(path, detail=True)])
+    protocol = protocol_of(filesystem)
+    if protocol == "file":
+        yield from _local_pages(filesystem, path)
+    elif (object_pages := _OBJECT_PAGES.get(protocol)) is None:
+        yield filesystem.ls(path, detail=True)
+    else:
+        exists = "/" not in path.strip("/")  # a bucket may be empty, a directory is its objects
+        for page in object_pages(filesystem, path):
+            exists = exists or bool(page)
+            yield page
+        if not exists:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
 def _local_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
@@ -124,8 +140,7 @@ def _directories(bucket: str, prefixes: Any) -> Iterator[Details]:
         yield {"name": f"{bucket}/{prefix}", "type": "directory", "size": 0}
 
 
-_PAGES: dict[str, Callable[[Any, str], Iterator[list[Details]]]] = {
-    "file": _local_pages,
+_OBJECT_PAGES: dict[str, Callable[[Any, str], Iterator[list[Details]]]] = {
     "s3": _s3_pages,
     "gs": _gcs_pages,
     "abfs": _azure_pages,

@@ -17,7 +17,8 @@ from melmill.transforms.core.errors import Cause, RecordingError
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.decode.media import open_audio, probe_audio
 from melmill.transforms.probe_recordings import probe_recording
-from melmill.transforms.store.objects import StoredObject
+from melmill.transforms.store.objects import StoredObject, fingerprint_of
+from melmill.transforms.store.pages import directory_pages
 from tests.e2e.object_stores.conftest import new_place
 from tests.e2e.object_stores.gateway import Gateway, gateway_to
 from tests.e2e.object_stores.servers import KINDS, Place
@@ -182,6 +183,26 @@ def test_ten_thousand_objects_are_listed_in_order_and_by_pages(
     assert first.uri.endswith("/00000.wav")
     assert 2 <= len(gateway.requests) < 6  # a look at the folder, and a page
     assert not [request for request in gateway.requests if request.path.endswith(".wav")]
+
+
+def test_a_directory_lists_its_files_and_its_directories(place: Place) -> None:
+    filesystem = place.filesystem()
+    names = ["songs/a.wav", "songs/b/c.wav", "songs/b/d/e.wav", "songs/b.wav", "songs.wav"]
+    for name in names:
+        filesystem.pipe_file(f"{place.bucket}/{name}", b"x")
+    pages = [*directory_pages(filesystem, f"{place.bucket}/songs")]
+    entries = {entry["name"].strip("/"): entry for page in pages for entry in page}
+    kinds = {name.removeprefix(f"{place.bucket}/songs/"): e["type"] for name, e in entries.items()}
+    assert kinds == {"a.wav": "file", "b.wav": "file", "b": "directory"}
+    # The version is the one that the client itself tells of the object.
+    described = filesystem.info(f"{place.bucket}/songs/a.wav")
+    assert fingerprint_of(entries[f"{place.bucket}/songs/a.wav"]) == fingerprint_of(described)
+    top = [entry["name"] for page in directory_pages(filesystem, place.bucket) for entry in page]
+    assert {name.strip("/") for name in top} == {
+        f"{place.bucket}/{n}" for n in ("songs", "songs.wav")
+    }
+    with pytest.raises(FileNotFoundError):
+        list(directory_pages(filesystem, f"{place.bucket}/gone"))
 
 
 def test_an_extraction_sends_three_requests_for_a_file(
