@@ -420,9 +420,22 @@ def _use_default(body: Any, path: Sequence[int | str]) -> None:
 
 def _unknown_key(loc: Sequence[int | str]) -> str:
     allowed = sorted(_keys(Config, [str(part) for part in loc[:-1]]))
-    close = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
+    meant = _meant(str(loc[-1]), allowed)
+    hint = f"did you mean {' or '.join(meant)}? " if meant else ""
     return f"no such key; {hint}allowed: {', '.join(allowed)}"
+
+
+def _meant(name: str, allowed: Sequence[str]) -> list[str]:
+    """Return the keys that may be meant: of this section, or with their sections, of others."""
+    paths = {
+        f"{section}.{key}": key
+        for section in Config.model_fields
+        for key in _keys(Config, [section])
+    }
+    if name not in paths.values() and (close := difflib.get_close_matches(name, allowed, n=1)):
+        return close
+    close = difflib.get_close_matches(name, paths.values(), n=1)
+    return [path for path, key in paths.items() if key in close]
 
 
 def _keys(model: Any, path: Sequence[str]) -> Iterator[str]:

@@ -16,6 +16,7 @@ from melmill.pipelines.run.errors import (
     LostWorkerError,
     NothingSubmittedError,
     TooManyFailuresError,
+    UnknownOptionError,
 )
 from melmill.transforms.core.errors import ConflictError, UnavailableError, UserError
 
@@ -40,6 +41,7 @@ Exit status:
   2  wrong usage, recipe, catalogue or output: change something first
   3  committed, but some recordings failed (see the message)
   4  another run committed first: run the same command again
+  130, 143  interrupted (Control-C), terminated: run the same command to continue
 """
 
 app = typer.Typer(
@@ -158,10 +160,17 @@ def open_store(root: str, settings: list[str], option: str = "--storage-option")
 
 
 @contextlib.contextmanager
-def reporting_errors() -> Iterator[None]:
-    """Print the message of an error, and exit with the status for its type."""
+def reporting_errors(context: typer.Context | None = None) -> Iterator[None]:
+    """Print the message of an error, and exit with the status for its type.
+
+    The context is that of a command which passes options to Beam.
+    """
     try:
         yield
+    except UnknownOptionError as error:
+        options = context.command.params if context else []
+        complain(str(error.suggest([name for option in options for name in option.opts])))
+        raise typer.Exit(Exit.USAGE) from None
     except ConflictError as error:
         complain(str(error))
         raise typer.Exit(Exit.CONFLICT) from None

@@ -67,7 +67,7 @@ def extract(
     """
     from melmill.pipelines import api
 
-    with reporting_errors():
+    with reporting_errors(context):
         extraction = api.extract(
             catalogue,
             output,
@@ -163,7 +163,7 @@ def refresh(
         "allow_removals": allow_removals,
         "progress": not quiet,
     }
-    with reporting_errors():
+    with reporting_errors(context):
         if plan:
             planned = api.plan_refresh(catalogue, dataset, **arguments)
         else:
@@ -219,7 +219,7 @@ def plan(
     """
     from melmill.pipelines import api
 
-    with reporting_errors():
+    with reporting_errors(context):
         planned = api.plan(
             catalogue,
             output,
@@ -343,7 +343,7 @@ def export(
     from melmill.pipelines import api
     from melmill.pipelines.config import read_storage_options
 
-    with reporting_errors():
+    with reporting_errors(context):
         target = "--output-storage-option"
         exported = api.export(
             dataset,

@@ -55,6 +55,36 @@ def history(
 
 
 @app.command()
+def failures(
+    dataset: DatasetArgument,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print a table in CSV, with a header.")
+    ] = False,
+    storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
+    as_json: JsonOption = False,
+) -> None:
+    """List the recordings that failed, or are partial, with cause and message.
+
+    With --json, each line is an object.
+
+    \b
+    melmill failures dataset/
+    melmill failures dataset/ --csv > failures.csv
+    """
+    from melmill.pipelines.snapshots.open import OpenSnapshot
+    from melmill.transforms.index.tables import read_index
+
+    with reporting_errors():
+        opened = OpenSnapshot.current(open_store(dataset, storage_option))
+        rows = read_index(opened.store, opened.snapshot.index, "failures")
+        if as_csv:
+            snapshot_texts.write_failures_csv(rows, sys.stdout)
+        else:
+            for row in rows:
+                print(snapshot_texts.failure_line(row, as_json))
+
+
+@app.command()
 def diff(
     dataset: DatasetArgument,
     before: Annotated[int, typer.Argument(metavar="A", min=0, help="A version.")],
@@ -224,7 +254,7 @@ def compact(
     from melmill.pipelines.run.options import pipeline_options
     from melmill.pipelines.run.progress import showing_progress
 
-    with reporting_errors():
+    with reporting_errors(context):
         options = pipeline_options(runner, workers, context.args, runner_config)
         store = open_store(dataset, storage_option)
         with showing_progress("compact", quiet) as address:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from melmill.pipelines.cli.pipeline_texts import (
     left_out_lines,
@@ -319,3 +321,21 @@ def takedown_text(dataset: str, made: Takedown) -> str:
             for record in made.exports
         ]
     return "\n".join(lines)
+
+
+def failure_line(row: Mapping[str, Any], as_json: bool) -> str:
+    """Return a line about a failure.
+
+    >>> failure_line({"uri": "/a.wav", "cause": "corrupt", "message": "no frames"}, False)
+    '/a.wav: corrupt: no frames'
+    """
+    return json.dumps(dict(row)) if as_json else f"{row['uri']}: {row['cause']}: {row['message']}"
+
+
+def write_failures_csv(rows: Iterable[Mapping[str, Any]], file: TextIO) -> None:
+    """Write failures as CSV, with a header."""
+    from melmill.transforms.index.tables import FAILURES
+
+    writer = csv.DictWriter(file, FAILURES.names)
+    writer.writeheader()
+    writer.writerows(rows)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from melmill.transforms.core.errors import UserError
+import difflib
+from collections.abc import Sequence
+
+from melmill.transforms.core.errors import ConfigError, UserError
 
 
 class RunnerError(UserError):
@@ -19,3 +22,18 @@ class TooManyFailuresError(Exception):
 
 class NothingSubmittedError(Exception):
     """No job was started, because the options asked only for a check or for a template."""
+
+
+class UnknownOptionError(ConfigError):
+    """Neither melmill nor Beam knows an option."""
+
+    def __init__(self, unknown: Sequence[str], known: Sequence[str]) -> None:
+        """Take the option and what follows it, and suggest the known option that is most alike."""
+        self._unknown, self._known = unknown, known
+        close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        super().__init__(f"{' '.join(unknown)}: neither melmill nor Beam knows this option{hint}")
+
+    def suggest(self, options: Sequence[str]) -> UnknownOptionError:
+        """Return the error with a suggestion from more options."""
+        return UnknownOptionError(self._unknown, [*options, *self._known])

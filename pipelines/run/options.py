@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ import yaml
 
 from melmill.pipelines.config import find_recipe
 from melmill.pipelines.run.dataflow import settle_dataflow
+from melmill.pipelines.run.errors import UnknownOptionError
 from melmill.pipelines.run.flink import settle_flink
 from melmill.pipelines.run.local_beam import import_beam
 from melmill.transforms.core.errors import ConfigError
@@ -182,9 +182,7 @@ def _check_known(beam_options: Sequence[str]) -> None:
     if not unknown:
         return
     known = [name for action in parser._actions for name in action.option_strings]
-    close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise ConfigError(f"{' '.join(unknown)}: neither melmill nor Beam knows this option{hint}")
+    raise UnknownOptionError(unknown, known)
 
 
 @cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -124,3 +126,26 @@ def test_a_command_imports_only_what_it_needs(
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.splitlines()[-1] == str(status)
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [("--confg", "--config"), ("--runer", "--runner"), ("--regoin", "--region")],
+)
+def test_a_misspelt_option_is_compared_with_the_commands_own(option: str, meant: str) -> None:
+    refused = melmill("extract", "songs", "set", option, "x")
+    assert refused.returncode == 2
+    assert f"did you mean {meant}?" in refused.stderr
+
+
+def test_failures_are_listed_as_lines_as_csv_and_as_json(tmp_path: Path) -> None:
+    songs = write_songs(tmp_path / "songs", 2)
+    (songs / "bad, very.wav").write_bytes(b"RIFF, and nothing more")
+    extract_here(songs, tmp_path / "set", *SMALL)
+    command = ("failures", tmp_path / "set")
+    uri = str(songs / "bad, very.wav")
+    assert melmill(*command).stdout.startswith(f"{uri}: unknown_format: ")
+    (row,) = csv.DictReader(melmill(*command, "--csv").stdout.splitlines())
+    (line,) = melmill(*command, "--json").stdout.splitlines()
+    assert row == {name: str(value) for name, value in json.loads(line).items()}
+    assert (row["uri"], row["stage"], row["attempts"]) == (uri, "probe", "1")
