@@ -205,8 +205,10 @@ class DatasetMachine(RuleBasedStateMachine):
         self.erased_in = 0
         # A dataset needs at least one recording, so this recording always stays.
         self.add("anchor.wav", 1, 0.5)
-        # This recording is resampled. The more there are beside it, the fewer spans it has.
+        # Two are resampled. How many spans they have depends on what there is beside them.
         self.add("a.wav", 2, 2.1, 4410)
+        self.add("b.wav", 3, 1.3, 4410)
+        self.add("c.wav", 4, 0.5)
         extract_here(self.table(), self.dataset, *self.recipe())
         # A user may put files into the folders that melmill fills.
         for folder in ("index/songs", "staging", "runs", "split=train"):
