@@ -92,15 +92,16 @@ def refresh_plan_text(dataset: str, planned: dict[str, Any]) -> str:
             + waiting_line(planned["difference"])
             + _left_out(planned["difference"])
         )
-    extracted = planned["made"]
+    extracted, rewritten = planned["made"], planned["shards_rewritten"]
+    rewritten = "all shards" if rewritten == "all" else number_of(rewritten, "shard")
     lines = [
         f"A refresh would commit the version after {planned['version']} of {dataset}",
         *difference_lines(planned["difference"], examples=True),
         f"  {number_of(sum(extracted['rows'].values()), 'row')} of "
         f"{extracted['seconds'] / 3600:,.2f} h of audio would be computed, "
-        f"into {sum(extracted['shards'].values()):,} new shards, about "
+        f"into {number_of(sum(extracted['shards'].values()), 'new shard')}, about "
         f"{extracted['parquet_bytes'] / 1e6:,.1f} MB of Parquet",
-        f"  {planned['shards_rewritten']} shards would be rewritten from stored rows",
+        f"  {rewritten} would be rewritten from stored rows",
     ]
     if moved := planned["moved"]:
         lines.append(

@@ -64,6 +64,6 @@ def _lines(dataset: str, found: Verification) -> Iterator[str]:
             f"channel {row['channel']}: {row['largest']:.3g} {unit}"
         )
     if len(found.beyond) > _EXAMPLES:
-        yield f"beyond the tolerance: {len(found.beyond) - _EXAMPLES:,} more rows"
+        yield f"beyond the tolerance: {len(found.beyond) - _EXAMPLES:,} more"
     if not found.rows:
         yield "no row could be compared"

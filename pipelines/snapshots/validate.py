@@ -15,6 +15,7 @@ import numpy as np
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.catalogue.taken_down import read_taken_down
 from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.core.naming import number_of
 from melmill.transforms.index.tables import read_index
 from melmill.transforms.rows.parquet import read_rows, read_schema
 from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
@@ -170,7 +171,7 @@ def _check_parquet(store: Store, shard: ShardSummary, features: str) -> Iterator
                 known = stored.get(part.recording_id)
                 stored[part.recording_id] = add_rows(known, part) if known else part
     if rows != shard.rows:
-        yield f"{name}: has {rows} rows, but {shard.rows} were written"
+        yield f"{name}: has {number_of(rows, 'row')}, but {shard.rows:,} were written"
     indexed = {entry.recording_id: entry for entry in shard.recordings}
     for recording_id in sorted(indexed.keys() | stored.keys()):
         if not is_same(stored.get(recording_id), indexed.get(recording_id)):
@@ -181,7 +182,11 @@ def _check_parquet(store: Store, shard: ShardSummary, features: str) -> Iterator
 
 
 def _rows(entry: RecordingRows | None) -> str:
-    return "no rows" if entry is None else f"{entry.rows} rows ({entry.digest or 'no digest'})"
+    return (
+        "no rows"
+        if entry is None
+        else f"{number_of(entry.rows, 'row')} ({entry.digest or 'no digest'})"
+    )
 
 
 def _check_tfrecord(store: Store, shard: ShardSummary, features: str) -> Iterator[str]:

@@ -176,6 +176,19 @@ def test_zero_and_negative_zero_stay_apart():
     assert [bool(np.signbit(x[0])) for x in values] == [False, True]
 
 
+def test_features_are_sorted_by_name_where_one_name_begins_another(tf):
+    # Protobuf's C runtime writes a longer key of a map before the key that it begins with.
+    labels = tuple(LabelColumn(name, "int64") for name in ("key_id", "key", "mel_2", "a", "aa"))
+    schema = RowSchema(4, 6, labels=labels)
+    plain = plain_batch(2)
+    columns = {name: plain.columns.get(name, [1, 2]) for name in schema.columns()}
+    for row, example in enumerate(encode_examples(RowBatch(columns, plain.mel), schema)):
+        names = list(parse_example(example))
+        assert names == sorted([*schema.columns(), "mel"])
+        expected = reference(tf, schema, RowBatch(columns, plain.mel), row)
+        assert tf.train.Example.FromString(example) == expected
+
+
 def test_a_null_is_absent_and_an_empty_list_is_not():
     examples = [parse_example(data) for data in encode_examples(plain_batch(), PLAIN)]
     assert "year" not in examples[3]

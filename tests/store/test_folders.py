@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import ssl
 import subprocess
 import sys
 import uuid
@@ -223,6 +224,21 @@ def test_a_shard_with_wrong_content_is_damaged(tmp_path: Path) -> None:
         store.reading_shard("gone.parquet"),
     ):
         pass
+
+
+def test_what_a_store_refuses_is_not_called_damaged(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    store.put("a.parquet", b"content")
+    # gcsfs has no class and no number for a refusal; a wrong certificate is a ValueError, too.
+    for error in (
+        OSError("Forbidden: b/o\nno access"),
+        ssl.SSLCertVerificationError("self-signed"),
+    ):
+        with (
+            pytest.raises(DatasetError, match=r"a\.parquet cannot be read"),
+            store.reading_shard("a.parquet"),
+        ):
+            raise error
 
 
 def test_a_full_disk_is_not_the_fault_of_the_shard_that_is_copied(tmp_path: Path) -> None:

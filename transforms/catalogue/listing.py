@@ -202,16 +202,21 @@ def _entries(listing: Listing, directory: str) -> Iterator[tuple[str, Details]]:
     filesystem, root = open_filesystem(listing.root, listing.storage_options)
     path = f"{root.rstrip('/')}/{directory}" if directory else root
     pages = directory_pages(filesystem, path)
+    directories: set[str] = set()
     while True:
         with reading(uri):
             page = next(pages, None)
         if page is None:
             return
         # Some stores have an empty object with the directory's name, and list it in the directory.
-        by_name = {
-            e["name"].rstrip("/"): e for e in page if e["name"].strip("/") != path.strip("/")
-        }
-        for name, details in sorted(by_name.items()):
+        entries = [entry for entry in page if entry["name"].strip("/") != path.strip("/")]
+        for details in sorted(entries, key=lambda entry: entry["name"].rstrip("/")):
+            name = details["name"].rstrip("/")
+            if details["type"] == "directory":
+                # On Azure, a directory may come as an object and as a prefix, on two pages.
+                if name in directories:
+                    continue
+                directories.add(name)
             yield name.rpartition("/")[2], _follow_link(filesystem, details, root)
 
 

@@ -152,11 +152,11 @@ def catalogue_parts(catalogue: Catalogue) -> Iterator[Part]:
 def list_part(
     catalogue: Catalogue, part: Part, passed_over: Counter[str] | None = None
 ) -> Iterator[Recording]:
-    """Yield the recordings of a part, in an order that depends only on the catalogue.
+    """Yield the recordings of a part.
 
-    Only a single directory's entries, or a single block of a table's rows, are in memory at a
-    time. A retry gives the same recordings if the catalogue did not change. `passed_over` counts,
-    by extension, the files that are skipped because the catalogue does not list their extension.
+    Only a page of a directory, or a block of a table's rows, is in memory at a time. A retry gives
+    the same recordings if the catalogue did not change. `passed_over` counts, by extension, the
+    files that are skipped because the catalogue does not list their extension.
 
     Raises
     ------

@@ -213,4 +213,4 @@ def number_of(number: float, noun: str) -> str:
     >>> number_of(1, "row"), number_of(12_345, "row")
     ('1 row', '12,345 rows')
     """
-    return f"{number:,.0f} {noun}" + "s" * (number != 1)
+    return f"{number:,.0f} {noun}" + "s" * (round(number) != 1)

@@ -1,8 +1,9 @@
 """Rows as ``tf.train.Example``, serialised and parsed without TensorFlow.
 
 An Example is a protobuf map from names to lists of bytes, floats or int64. The message types are
-declared here, with one difference: a list of floats is ``bytes``, the packed little-endian numbers.
-On the wire both are the same, but NumPy's bytes need no Python floats.
+declared here with two differences, which do not show on the wire. A list of floats is ``bytes``:
+the packed little-endian numbers, so that NumPy's bytes need no Python floats. The map is a list of
+entries, so that their order is ours: sorted by name.
 
 How a row maps to an Example
 ----------------------------
@@ -33,7 +34,8 @@ from melmill.transforms.rows.schema import RowBatch, RowSchema, check_mel, to_co
 #: Values of a feature in an Example.
 Values = list[bytes] | npt.NDArray[np.float32] | npt.NDArray[np.int64]
 
-# The message types of tensorflow/core/example/*.proto, but FloatList has packed bytes.
+# The message types of tensorflow/core/example/*.proto, but FloatList has packed bytes, and the map
+# is a list of entries: protobuf's runtimes sort a map in different orders.
 _MESSAGE_TYPES = """
 name: "melmill/example.proto" package: "melmill" syntax: "proto3"
 message_type {
@@ -52,15 +54,13 @@ message_type {
   field { name: "int64_list" number: 3 type_name: ".melmill.Int64List" oneof_index: 0 }
 }
 message_type {
+  name: "Entry"
+  field { name: "key" number: 1 type: TYPE_STRING }
+  field { name: "value" number: 2 type_name: ".melmill.Feature" }
+}
+message_type {
   name: "Features"
-  nested_type {
-    name: "FeatureEntry" options { map_entry: true }
-    field { name: "key" number: 1 type: TYPE_STRING }
-    field { name: "value" number: 2 type_name: ".melmill.Feature" }
-  }
-  field {
-    name: "feature" number: 1 type_name: ".melmill.Features.FeatureEntry" label: LABEL_REPEATED
-  }
+  field { name: "feature" number: 1 type_name: ".melmill.Entry" label: LABEL_REPEATED }
 }
 message_type { name: "Example" field { name: "features" number: 1 type_name: ".melmill.Features" } }
 """
@@ -128,7 +128,7 @@ def encode_examples(batch: RowBatch, schema: RowSchema) -> Iterator[bytes]:
     Yields
     ------
     bytes
-        Bytes equal to those of ``Example.SerializeToString(deterministic=True)``.
+        Bytes of an ``Example`` whose features are sorted by name.
 
     Raises
     ------
@@ -139,17 +139,16 @@ def encode_examples(batch: RowBatch, schema: RowSchema) -> Iterator[bytes]:
     """
     mel = check_mel(batch, schema).astype("<f4", copy=False)
     arrays = to_columns(batch, schema)
-    columns = {
+    columns: dict[str, Any] = {
         name: _column_features(name, kind, arrays[name]) for name, kind in schema.columns().items()
     }
-    for number, spectrogram in enumerate(mel):
+    columns["mel"] = (_Feature(float_list={"value": row.tobytes()}) for row in mel)
+    for features in zip(*(columns[name] for name in sorted(columns)), strict=True):
         example = _Example()
-        features = example.features.feature
-        for name, column in columns.items():
-            if column[number] is not None:
-                features[name].CopyFrom(column[number])
-        features["mel"].float_list.value = spectrogram.tobytes()
-        yield example.SerializeToString(deterministic=True)
+        for name, feature in zip(sorted(columns), features, strict=True):
+            if feature is not None:
+                example.features.feature.add(key=name, value=feature)
+        yield example.SerializeToString()
 
 
 def parse_example(data: bytes) -> dict[str, Values]:
@@ -158,7 +157,7 @@ def parse_example(data: bytes) -> dict[str, Values]:
     Parameters
     ----------
     data
-        Bytes of a record. Lists of numbers must be packed, as all current writers do.
+        Bytes of a record. Lists of numbers must be packed in one piece, as all current writers do.
 
     Returns
     -------
@@ -184,8 +183,8 @@ def parse_example(data: bytes) -> dict[str, Values]:
     example.DiscardUnknownFields()
     if example.ByteSize() != len(data):
         raise ValueError("not an Example: it has other fields than an Example")
-    features = example.features.feature.items()
-    return {name: _parse_feature(f) for name, f in features if f.WhichOneof("kind")}
+    entries = example.features.feature
+    return {e.key: _parse_feature(e.value) for e in entries if e.value.WhichOneof("kind")}
 
 
 def _parse_feature(feature: Any) -> Values:

@@ -28,6 +28,7 @@ from melmill.transforms.store.retries import (
     explain,
     insist,
     is_conflict,
+    is_forbidden,
     is_missing,
     is_store_error,
     is_transient,
@@ -62,6 +63,13 @@ class StoreFile:
     name: str
     size_bytes: int
     modified_ms: int | None
+
+
+def _is_about_content(error: Exception) -> bool:
+    """Return whether a reader raised the error, not the store: Arrow's OSErrors have no number."""
+    if isinstance(error, OSError):
+        return type(error) is OSError and error.errno is None and not is_forbidden(error)
+    return isinstance(error, ValueError)
 
 
 #: Error numbers that only a write has; the block may copy a shard.
@@ -162,10 +170,9 @@ class Store:
         except (DatasetError, UnavailableError):
             raise
         except Exception as error:
-            number = getattr(error, "errno", None)
-            if isinstance(error, ValueError) or (type(error) is OSError and number is None):
+            if _is_about_content(error):
                 raise DatasetError(f"{shard} is damaged: {error}") from error
-            if number in _WRITING_ERRNOS or not is_store_error(error):
+            if getattr(error, "errno", None) in _WRITING_ERRNOS or not is_store_error(error):
                 raise
             kind = UnavailableError if is_transient(error) and not self.is_local else DatasetError
             raise kind(f"{shard} cannot be read: {explain(error)}") from error

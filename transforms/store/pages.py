@@ -15,6 +15,7 @@ from typing import Any
 from fsspec.asyn import sync
 
 from melmill.transforms.store.filesystems import protocol_of
+from melmill.transforms.store.retries import is_missing
 
 Details = dict[str, Any]
 
@@ -35,8 +36,9 @@ def directory_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
     Yields
     ------
     list of dict
-        Entries of a page, each with ``name``, ``type``, ``size`` and what tells its version. Pages
-        of an object store are in the order of the names. Stores of other kinds give one page.
+        Entries of a page, each with ``name``, ``type``, ``size`` and what tells its version. An
+        object store gives its pages in the order of the names, and within a page the directories
+        first. A file and a directory may have the same name. Stores of other kinds give one page.
 
     Raises
     ------
@@ -53,7 +55,7 @@ def directory_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
         for page in object_pages(filesystem, path):
             exists = exists or bool(page)
             yield page
-        if not exists:
+        if not exists and not filesystem.exists(path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
@@ -109,8 +111,8 @@ def _gcs_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
 def _azure_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
     container, key, _ = filesystem.split_path(path)
     client = filesystem.service_client.get_container_client(container)
-    blobs = client.walk_blobs(name_starts_with=_prefix(key) or None, include=["metadata"])
-    pages = blobs.by_page()
+    prefix, timeouts = _prefix(key) or None, filesystem._timeout_kwargs
+    pages = client.walk_blobs(name_starts_with=prefix, include=["metadata"], **timeouts).by_page()
     while (page := sync(filesystem.loop, _next_page, pages)) is not None:
         yield [_azure_details(container, blob) for blob in page]
 
@@ -120,12 +122,16 @@ async def _next_page(pages: Any) -> list[Any] | None:
         return [blob async for blob in await pages.__anext__()]
     except StopAsyncIteration:
         return None
+    except Exception as error:
+        if is_missing(error):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
+        raise
 
 
 def _azure_details(container: str, blob: Any) -> Details:
     name = f"{container}/{blob.name}"
-    metadata = blob.get("metadata") or {}
-    is_folder = "true" in (metadata.get("hdi_isfolder"), metadata.get("is_directory"))
+    metadata = {key.lower(): value for key, value in (blob.get("metadata") or {}).items()}
+    is_folder = metadata.get("is_directory", metadata.get("hdi_isfolder")) == "true"
     if name.endswith("/") or is_folder:
         return {"name": name, "type": "directory", "size": 0}
     return {"name": name, "type": "file", "size": blob.size, "etag": blob.etag}

@@ -98,7 +98,7 @@ def is_transient(error: BaseException) -> bool:
     if getattr(error, "errno", None) in _LASTING_ERRNOS or _lacks_credentials(error):
         return False
     status = _status(error)
-    if _is_forbidden(error):
+    if is_forbidden(error):
         return False
     return status is None or status >= 500 or status in _TRANSIENT_STATUSES
 
@@ -117,7 +117,7 @@ def describe_store_error(error: BaseException) -> RecordingError:
     """Return the RecordingError for an error of a store."""
     if isinstance(error, _NOT_FOUND):
         cause = Cause.NOT_FOUND
-    elif _is_forbidden(error):
+    elif is_forbidden(error):
         cause = Cause.PERMISSION_DENIED
     elif is_conflict(error):
         cause = Cause.CHANGED
@@ -139,7 +139,7 @@ def explain(error: BaseException) -> str:
     text = str(error).strip().partition("\n")[0]
     if _lacks_credentials(error):
         return f"no credentials ({text}); set them in the way that the store's own tools use"
-    if not _is_forbidden(error):
+    if not is_forbidden(error):
         return text or type(error).__name__
     if getattr(error, "errno", None) in (errno.EACCES, errno.EPERM):
         return "permission denied"  # for a local file
@@ -161,7 +161,8 @@ def _lacks_credentials(error: BaseException) -> bool:
     return any(kind.__name__ in _NO_CREDENTIALS for kind in type(error).__mro__)
 
 
-def _is_forbidden(error: BaseException) -> bool:
+def is_forbidden(error: BaseException) -> bool:
+    """Return whether a store refused a request for lack of permission."""
     # gcsfs has neither a class nor a status for this error.
     is_gcsfs = type(error) is OSError and str(error).startswith("Forbidden: ")
     return is_gcsfs or isinstance(error, PermissionError) or _status(error) in _FORBIDDEN_STATUSES

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from azure.storage.blob import BlobServiceClient
 
 from melmill.transforms.catalogue.parts import catalogue_parts, list_part, open_catalogue
 from melmill.transforms.core.errors import Cause, RecordingError
@@ -203,6 +204,28 @@ def test_a_directory_lists_its_files_and_its_directories(place: Place) -> None:
     }
     with pytest.raises(FileNotFoundError):
         list(directory_pages(filesystem, f"{place.bucket}/gone"))
+
+
+def test_an_object_with_the_name_of_a_directory_does_not_hide_it(endpoints: dict[str, str]) -> None:
+    # The test's servers for S3 and Google keep objects as files, so they cannot hold both.
+    place = new_place("azure", endpoints)
+    filesystem = place.filesystem()
+    for name in ("songs/set1", "songs/set1/a.wav", "songs/set1-b.wav", "songs/b.wav"):
+        filesystem.pipe_file(f"{place.bucket}/{name}", b"x")
+    names = [item.uri.rpartition("songs/")[2] for item in list_objects(place, "songs")]
+    assert sorted(names) == ["b.wav", "set1-b.wav", "set1/a.wav"]
+
+
+def test_azures_folders_are_directories_and_may_be_empty(endpoints: dict[str, str]) -> None:
+    place = new_place("azure", endpoints)
+    filesystem = place.filesystem()
+    filesystem.pipe_file(f"{place.bucket}/songs/full/a.wav", b"x")
+    client = BlobServiceClient.from_connection_string(place.options["connection_string"])
+    for folder, mark in (("empty", "hdi_isfolder"), ("full", "Hdi_isfolder")):
+        blob = client.get_blob_client(place.bucket, f"songs/{folder}")
+        blob.upload_blob(b"", metadata={mark: "true"})
+    (item,) = list_objects(place, "songs")
+    assert item.uri.endswith("songs/full/a.wav")
 
 
 def test_an_extraction_sends_three_requests_for_a_file(
