@@ -118,7 +118,7 @@ def test_a_plan_is_reported_with_its_cost() -> None:
         "  about 120.0 MB of Parquet in 8 shards, and 1.7 min of CPU time",
         "  about $0.02 on dataflow ($0.13 for 1,000 h); list prices, storage and requests not "
         "included",
-        "  test: 400 rows, 1 shards",
+        "  test: 400 rows, 1 shard",
         "  train: 2,000 rows, 7 shards",
         "  3 skipped: shorter than a chunk (chunk.short is drop)",
         "  2 failed: corrupt",
