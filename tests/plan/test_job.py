@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from melmill.transforms.catalogue.parts import Catalogue
+from melmill.transforms.catalogue.taken_down import TakenDown, write_taken_down
+from melmill.transforms.core.errors import Cause
 from melmill.transforms.core.records import Recording
 from melmill.transforms.plan.job import ExtractJob
 from tests.pipeline_runs import make_test_job
@@ -65,3 +67,43 @@ def test_a_run_has_the_same_name_in_every_process(tmp_path: Path) -> None:
         for seed in ("1", "2", "3")
     }
     assert len(names) == 1
+
+
+def test_a_recording_of_a_table_gets_the_version_that_is_stored(
+    job: ExtractJob, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.wav"
+    listed = Recording("id", str(path), "a.wav", labels=(("genre", "rock"),))
+    found = job.in_its_version(listed)
+    assert found.size_bytes == path.stat().st_size
+    assert found.fingerprint.startswith("mtime:")
+    assert replace(found, size_bytes=-1, fingerprint="") == listed
+
+
+def test_a_recording_that_needs_no_version_or_has_none_stays(
+    job: ExtractJob, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "a.wav")
+    probed_before = Recording("id", path, "a.wav", "1-1", 100)
+    faulty = Recording("id", path, "a.wav", fault=(Cause.BAD_ROW, "no such column"))
+    missing = Recording("id", str(tmp_path / "b.wav"), "b.wav")
+    for one in (probed_before, faulty, missing):
+        assert job.in_its_version(one) is one
+
+
+def test_a_recording_is_read_in_its_version_with_the_catalogues_options(job: ExtractJob) -> None:
+    found = with_token(job).source(Recording("id", "/songs/a.wav", "a.wav", "1-1", 100))
+    assert (found.uri, found.size_bytes, found.fingerprint) == ("/songs/a.wav", 100, "1-1")
+    assert found.storage_options == with_token(job).catalogue.storage_options
+
+
+def test_what_is_left_out_is_read_from_both_lists(job: ExtractJob, tmp_path: Path) -> None:
+    listed = tmp_path / "excluded.csv"
+    listed.write_text("uri\n/songs/b.wav\n")
+    names = ("a.wav", "b.wav", "c.wav")
+    kept, excluded, erased = (Recording(name, f"/songs/{name}", name) for name in names)
+    taken_down = write_taken_down(job.store, [TakenDown("", erased.uri, "2026-01-01T00:00:00Z")])
+    left_out = replace(job, exclude=str(listed), taken_down=taken_down).left_out()
+    reasons = [left_out.reason(one) for one in (kept, excluded, erased)]
+    assert reasons == ["", "excluded", "taken_down"]
+    assert job.left_out().reason(excluded) == ""
