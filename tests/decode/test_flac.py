@@ -104,11 +104,12 @@ def test_numbers_of_up_to_36_bits_are_read(number: int) -> None:
         "fff8cf1800",  # an invalid rate
         "fff8c9b800",  # a reserved assignment of channels
         "fff8c91900",  # a reserved bit
-        "fff8c9188080",  # numbers as UTF-8 has none
+        "fff8c91880",  # numbers as UTF-8 has none
         "fff8c918c200",
         "fff8c918c2c0",
         "fff8c918e28080"[:12],
-        "fff8c918ff808080808080",
+        "fff8c918ff80808080808080",
+        "fff8c918bf",
     ],
 )
 def test_what_is_no_frame_is_refused(head: str) -> None:

@@ -141,10 +141,26 @@ def test_a_length_is_held_against_the_file(size: int, irregularity: str) -> None
 def test_a_tag_may_lack_a_length(flags: int, frames: int, size: int) -> None:
     data = tagged(b"Xing", frames, size, flags) + frame() * 9
     irregularity = "an MP3 whose tag does not give its length"
-    assert read(data).irregularity == irregularity
+    assert read(data) == Header("mp3", 44_100, 2, irregularity=irregularity)
     for nothing in ((0, 4170), (9, 0)):
         assert read(tagged(b"Xing", *nothing) + frame() * 9).irregularity == irregularity
     assert read(tagged(b"Xing", frames, size, 15) + frame() * 9).irregularity == ""
+
+
+def test_a_tag_may_claim_more_than_any_file_has() -> None:
+    found = read(tagged(b"Xing", 9, 0xF0000000) + frame() * 9)
+    lost = 0xF0000000 - 4170
+    assert found.missing == f"the MP3's tag counts 4026531840 bytes, but {lost} of them are missing"
+    claimed = read(tagged(b"Info", 0xF0000000, 4170) + frame() * 9)
+    assert claimed.irregularity == "an MP3 whose tag counts 4026531840 frames in 4170 bytes"
+
+
+def test_bytes_like_a_tag_in_the_first_frame_are_none() -> None:
+    first = tagged(b"Xing", 9, 417)
+    alone = first[:-128] + ID3V1
+    assert read(alone) == Header("mp3", 44_100, 2)
+    assert walk(stored(alone), 0).end == 417
+    assert walk(stored(ID3V1), 0).end == 0
 
 
 @pytest.mark.parametrize("word", [b"Xing", b"Info"])
@@ -154,7 +170,7 @@ def test_frames_of_one_size_are_counted(word: bytes) -> None:
         data = tagged(word, frames, 4170) + frame() * 9
         said = f"an MP3 whose tag counts {frames} frames in 4170 bytes"
         expected = "" if regular or word == b"Xing" else said
-        assert read(data).irregularity == expected, frames
+        assert read(data) == Header("mp3", 44_100, 2, irregularity=expected), frames
 
 
 @pytest.mark.parametrize(("size", "regular"), [(4596, True), (4597, False)])
@@ -206,6 +222,31 @@ def test_zeros_before_the_first_frame_are_left_out(zeros: int) -> None:
         mended=f"an MP3 after {zeros} zero bytes",
         pieces=((0, 0), (zeros, zeros + 9 * 417)),
     )
+
+
+def test_zeros_between_a_tag_and_the_first_frame_are_left_out() -> None:
+    found = read(b"ID3\4\0\0\0\0\0\x0a" + bytes(10) + bytes(500) + frame() * 9)
+    assert found.mended == "an MP3 after 500 zero bytes"
+    assert found.pieces == ((0, 20), (520, 520 + 9 * 417))
+
+
+def test_a_header_says_what_is_damaged() -> None:
+    found = read(frame() * 5 + b"\2" * 99 + frame(9) * 5)
+    message = "the data at byte 2085 is neither a frame nor a tag"
+    assert found.damage == (5 * 1152 - 3409, message)
+
+
+@pytest.mark.parametrize("before", [64, 65, 66, 67, 20_000])
+def test_a_walk_may_begin_anywhere(before: int) -> None:
+    """Blocks are read from the file's start on, so that some border is within a header."""
+    data = bytes(before) + frame() * 400
+    found = walk(stored(data), before)
+    assert found == Walk([(before, len(data))], len(data), 400 * 1152)
+
+
+def test_a_walk_may_begin_with_other_data() -> None:
+    found = walked(bytes(9), frame() * 5)
+    assert found == Walk([(9, 9 + FIVE)], 9 + FIVE, 5 * 1152)
 
 
 @pytest.mark.parametrize(
@@ -276,7 +317,7 @@ def test_a_tag_with_a_picture_like_frames_is_cut_out() -> None:
     assert found.ranges == [(0, 2 * FIVE + 74)]
 
 
-@pytest.mark.parametrize("at", [0, 65_529, 65_531, 65_533, 65_536, 70_000, 79_996])
+@pytest.mark.parametrize("at", [0, *range(65_520, 65_530), 70_000, 79_996])
 def test_a_picture_is_found_anywhere_in_a_tag(at: int) -> None:
     body = bytes(at) + HEAD + bytes(80_000 - at - 4)
     digits = bytes(80_000 >> shift & 0x7F for shift in (21, 14, 7, 0))
@@ -310,7 +351,7 @@ def test_a_stream_that_goes_on_behind_a_hole_is_damaged(
 
 def test_what_a_frame_reaches_back_is_behind_its_checksum() -> None:
     checked = bytes.fromhex("fffa9064")
-    for reach, hole in [(bytes(2), False), (b"\0\x80", True), (b"\1\0", True)]:
+    for reach, hole in [(b"\0\x7f", False), (b"\0\x80", True), (b"\1\0", True)]:
         first = (checked + b"\7\7" + reach).ljust(417, b"\1")
         found = walked(frame() * 8, b"\2" * 99, first, frame() * 4)
         assert (found.hole is not None) == hole
@@ -320,6 +361,18 @@ def test_what_a_frame_reaches_back_is_behind_its_checksum() -> None:
         first = (low + reach).ljust(261, b"\1")
         found = walked(frame(head=low) * 8, b"\2" * 99, first, frame(head=low) * 4)
         assert (found.hole is not None) == hole
+
+
+@pytest.mark.parametrize(("size", "ranges"), [(1 << 24, 1), ((1 << 24) + 1, 2)])
+def test_a_tag_that_is_too_large_to_be_searched_is_cut_out(size: int, ranges: int) -> None:
+    digits = bytes(size - 10 >> shift & 0x7F for shift in (21, 14, 7, 0))
+    found = walked(frame() * 5, b"ID3\4\0\0" + digits + bytes(size - 10), frame() * 5)
+    assert len(found.ranges) == ranges
+
+
+def test_where_no_frame_follows_there_is_no_hole() -> None:
+    assert walked(frame() * 5, b"\2" * 99).hole is None
+    assert walked(frame() * 5, b"\2" * 99, frame(9)).hole is None
 
 
 def test_the_first_hole_counts() -> None:

@@ -121,12 +121,20 @@ def test_a_last_page_that_is_not_marked_is_marked() -> None:
     )
 
 
+def test_a_last_page_keeps_its_other_flags() -> None:
+    last = page(14_000, *[PACKET] * 5, number=4, flags=1)
+    marked = page(14_000, *[PACKET] * 5, number=4, flags=1 | ENDS)
+    for behind in (b"", b"TAG" + bytes(125)):
+        assert read(b"".join(WHOLE[:-1]) + last + behind).pieces[-1] == marked
+
+
 @pytest.mark.parametrize(
     ("first", "position"),
     [
         (4800, 0),
         (4801, 1),
         (4800 + 48_000, 48_000),
+        (1, -4799),
         (4799, -1),  # fewer frames than there are, and yet the stream goes on
     ],
 )
@@ -273,6 +281,18 @@ def test_words_like_pages_are_none() -> None:
     data = WHOLE[0] + broken + page(5, b"OggS\0" + inner) + broken + WHOLE[-1]
     found = [one.granule for one in tail_pages(stored(data), 10**6)]
     assert found == [0, 5, 14_000]
+
+
+def test_pages_are_told_from_other_bytes_far_from_the_start() -> None:
+    before = b"?" * 20_000
+    data = before + b"".join(WHOLE)
+    at = len(data)
+    assert last_page(stored(data + b"Ogg")) == Page(0, -1, 0, at, at + 27, at + 27)
+    assert last_page(stored(data + WHOLE[2][:-1] + b"?")) == last_page(stored(data))
+    # A header that claims what follows it.
+    claim = b"OggS\0" + bytes(21) + b"\1\x64"
+    found = tail_pages(stored(before + claim + b"".join(WHOLE)), 1 << 14)
+    assert [one.granule for one in found] == [0, 0, 4800, 9600, 14_000]
 
 
 def test_the_tail_begins_where_it_is_told() -> None:
