@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +17,17 @@ from melmill.transforms.core.errors import ConflictError, DatasetError
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.snapshot import delta as snapshots
 from melmill.transforms.snapshot.delta import (
+    Past,
     Snapshot,
+    index_names,
+    logged_files,
     open_table,
+    read_history,
     read_snapshot,
+    require_past,
     require_snapshot,
     table_files,
+    table_labels,
 )
 from melmill.transforms.store.folders import Store
 from tests.plans import lay_down, summary
@@ -282,3 +289,263 @@ def test_a_commit_is_known_as_ones_own_behind_a_later_one(
     monkeypatch.setattr(snapshots, "_write", write_and_lose)
     assert commit(store, replace(after(store, 0), run="mine"), [TWO], SCHEMA) == 1
     assert files(store) == entries(THREE)
+
+
+# History
+
+
+def test_history_is_told_from_the_latest_to_the_first(store: Store) -> None:
+    commit(store, NONE, [ONE], SCHEMA)
+    commit(store, replace(after(store, 0), operation="refresh"), [ONE, TWO], SCHEMA)
+    tidy(store)
+    commit(store, after(store, 2, "index-2"), [THREE], SCHEMA)
+    found = read_history(store)
+    assert [(past.snapshot.version, past.snapshot.index) for past in found] == [
+        (3, "index-2"),
+        (1, "index-1"),
+        (0, "index-0"),
+    ]
+    assert [past.snapshot.rows for past in found] == [7, 4, 2]
+    assert all(past.kept for past in found)
+    now_ms = time.time() * 1000
+    times = [past.committed_ms for past in found]
+    assert times == sorted(times, reverse=True)
+    assert now_ms - 60_000 < times[-1] <= now_ms
+
+
+def test_a_snapshot_whose_index_began_to_go_is_not_kept(store: Store) -> None:
+    commit(store, NONE, [ONE], SCHEMA)
+    commit(store, after(store, 0), [TWO], SCHEMA)
+    first, second = (f"index/index-{i}/recordings-00000.parquet" for i in range(2))
+    store.remove_files(["index/index-0/shards-00000.parquet"])
+    assert [past.kept for past in read_history(store)] == [True, True]
+    store.remove_files([first, second])
+    # The current snapshot is kept, whatever it lacks.
+    assert [past.kept for past in read_history(store)] == [True, False]
+
+
+def test_replaced_indexes_are_followed_to_the_last(store: Store) -> None:
+    commit(store, replace(NONE, statistics={"a": 1}), [ONE], SCHEMA)
+    commit(store, replace(after(store, 0), statistics={"b": 2}), [ONE], SCHEMA)
+    erased = replace(after(store, 1, "index-2"), replaced={"index-0": "old-0", "index-1": "old-1"})
+    commit(store, erased, [ONE], SCHEMA)
+    again = replace(after(store, 2, "index-3"), replaced={"old-0": "older-0"})
+    commit(store, again, [ONE], SCHEMA)
+    lay_down(store, "older-0", ONE)
+    found = read_history(store)
+    assert [(past.snapshot.index, past.kept) for past in found] == [
+        ("index-3", True),
+        ("index-2", True),
+        ("old-1", False),
+        ("older-0", True),
+    ]
+    assert [past.snapshot.statistics for past in found[2:]] == [{}, {}]
+    assert index_names(found) == {
+        *("index-2", "index-3", "old-0", "old-1", "older-0", "index-0", "index-1"),
+    }
+
+
+def test_an_index_without_a_name_is_none(store: Store) -> None:
+    past = Past(replace(NONE, index="", replaced={"": "x"}), 0, False)
+    assert index_names([past]) == {"x"}
+    assert index_names([]) == set()
+
+
+def test_the_log_remembers_every_file(store: Store) -> None:
+    spaced = summary("one", parquet=replace(ONE.parquet, name="split=a b/part-1.parquet"))
+    commit(store, NONE, [ONE, TWO], SCHEMA)
+    commit(store, after(store, 0), [spaced], SCHEMA)
+    store.put("_delta_log/notes.json", b'{"add": {"path": "mine"}}')
+    store.put("_delta_log/_last_checkpoint", b'{"add": {"path": "mine"}}')
+    assert sorted(logged_files(store)) == sorted([_name(ONE), _name(TWO), _name(spaced)])
+
+
+def test_an_earlier_version_is_found_or_the_kept_ones_are_named(store: Store) -> None:
+    commit(store, NONE, [ONE], SCHEMA)
+    tidy(store)
+    commit(store, after(store, 1), [TWO], SCHEMA)
+    assert require_past(store, 0).snapshot.index == "index-0"
+    assert require_past(store, 1).snapshot.version == 0  # by another tool
+    assert require_past(store, 2).snapshot.index == "index-1"
+    for version in (3, -1):
+        with pytest.raises(DatasetError) as caught:
+            require_past(store, version)
+        message = f"version {version} is not in its history; kept: 2, 0"
+        assert str(caught.value) == f"{store.root}: {message}"
+    store.remove_files(["index/index-0/recordings-00000.parquet"])
+    for version in (0, 1):
+        with pytest.raises(DatasetError) as caught:
+            require_past(store, version)
+        message = f"version {version} is no longer kept; kept: 2"
+        assert str(caught.value) == f"{store.root}: {message}"
+
+
+def test_labels_are_the_tables_columns_beside_our_own(store: Store) -> None:
+    schema = pa.schema(
+        {
+            "recording_id": pa.string(),
+            "genre": pa.string(),
+            "tags": pa.list_(pa.string()),
+            "mel": pa.list_(pa.list_(pa.float32())),
+            "split": pa.string(),
+        }
+    )
+    commit(store, NONE, [ONE], schema)
+    labels, per_channel = table_labels(store, 0)
+    assert [(label.name, label.type) for label in labels] == [
+        ("genre", "string"),
+        ("tags", "list<string>"),
+    ]
+    assert not per_channel
+    commit(store, after(store, 0), [TWO], schema.append(pa.field("channel", pa.int32())))
+    assert table_labels(store, 1) == (labels, True)
+    assert table_labels(store, 0) == (labels, False)
+
+
+# What is not committed
+
+
+def test_a_file_that_is_not_as_described_is_not_committed(store: Store) -> None:
+    for size in (999, 1001, None):
+        lay_down(store, NONE.index, ONE, TWO)
+        if size is None:
+            store.remove_files([_name(TWO)])
+        else:
+            store.put(_name(TWO), bytes(size))
+        with pytest.raises(DatasetError) as caught:
+            snapshots.commit(store, NONE, SCHEMA)
+        assert str(caught.value) == (
+            f"{store.root}: {_name(TWO)} has {size or 0:,} bytes, but index/index-0/ describes "
+            "1,000 with 2 rows; nothing was committed"
+        )
+    assert open_table(store) is None
+
+
+def test_a_file_that_stays_must_have_the_rows_that_the_log_says(store: Store) -> None:
+    commit(store, NONE, [ONE], SCHEMA)
+    more = replace(ONE, rows=3, recordings=(replace(ONE.recordings[0], rows=3),))
+    with pytest.raises(DatasetError, match=r"describes 1,000 with 3 rows; nothing was committed"):
+        commit(store, after(store, 0), [more], SCHEMA)
+    larger = replace(ONE, parquet=replace(ONE.parquet, size_bytes=1001))
+    with pytest.raises(DatasetError, match=r"has 1,000 bytes, but .* describes 1,001"):
+        commit(store, after(store, 0, "index-2"), [larger], SCHEMA)
+
+
+def test_many_files_are_looked_up_by_their_folders(store: Store) -> None:
+    many = [summary(f"{i}", split=f"s{i % 3}", rows=i + 1) for i in range(33)]
+    assert commit(store, NONE, many, SCHEMA) == 0
+    assert files(store) == entries(*many)
+    assert require_snapshot(store).rows == 33 * 34 // 2
+    more = [summary(f"more {i}", rows=1) for i in range(33)]
+    lay_down(store, "index-1", *more)
+    store.put(_name(more[5]), bytes(7))
+    with pytest.raises(DatasetError, match="has 7 bytes"):
+        snapshots.commit(store, after(store, 0), SCHEMA)
+
+
+def test_columns_change_only_with_all_rows(store: Store) -> None:
+    wider = pa.schema([*SCHEMA, pa.field("label", pa.string()), pa.field("n", pa.int64())])
+    commit(store, NONE, [ONE, TWO], SCHEMA)
+    with pytest.raises(DatasetError) as caught:
+        commit(store, after(store, 0), [ONE, THREE], wider)
+    assert str(caught.value).startswith(
+        f"{store.root}: the Delta table lacks the columns label, n of 1 shards that stay, or has "
+        "them with other types: another tool changed the table; nothing was committed. "
+    )
+    assert commit(store, after(store, 0, "index-2"), [THREE], wider) == 1
+    # A table may have columns that the rows lack.
+    assert commit(store, after(store, 1, "index-3"), [THREE, ONE], SCHEMA) == 2
+    assert files(store) == entries(THREE, ONE)
+    table = open_table(store)
+    assert table is not None
+    assert len(table.schema().fields) == 4
+
+
+def test_what_a_commit_says_is_kept_with_it(store: Store) -> None:
+    said = replace(
+        *(NONE,),
+        statistics={"mean": [1.5]},
+        operation="refresh",
+        parts=4,
+        listed_ms=123,
+        dataset_version=7,
+        taken_down="taken_down/x.jsonl",
+        replaced={"a": "b"},
+        run="run-attempt",
+    )
+    commit(store, said, [ONE], SCHEMA)
+    assert require_snapshot(store) == replace(said, version=0, rows=2)
+    actions = log(store, 0)
+    (metadata,) = [action["metaData"] for action in actions if "metaData" in action]
+    assert metadata["configuration"] == {"delta.enableExpiredLogCleanup": "false"}
+    assert metadata["partitionColumns"] == ["split"]
+    (added,) = [action["add"] for action in actions if "add" in action]
+    assert added["modificationTime"] == 0
+    assert added["partitionValues"] == {"split": "train"}
+    assert added["dataChange"] is True
+    (transaction,) = [action["txn"] for action in actions if "txn" in action]
+    assert (transaction["appId"], transaction["version"]) == ("melmill", 0)
+
+
+def test_a_removed_file_is_said_to_be_removed_now(store: Store) -> None:
+    commit(store, NONE, [ONE, TWO], SCHEMA)
+    commit(store, after(store, 0), [TWO], SCHEMA)
+    (removed,) = [action["remove"] for action in log(store, 1) if "remove" in action]
+    assert (removed["path"], removed["size"]) == (_name(ONE), 1000)
+    assert removed["partitionValues"] == {"split": "train"}
+    assert removed["dataChange"] is True
+    assert abs(time.time() * 1000 - float(str(removed["deletionTimestamp"]))) < 60_000
+
+
+def test_an_empty_commit_on_top_is_damage(store: Store) -> None:
+    commit(store, NONE, [ONE], SCHEMA)
+    tidy(store)
+    store.put(f"_delta_log/{1:020d}.json", b"")
+    with pytest.raises(DatasetError, match=r"the Delta log is damaged: its commit 1 is empty"):
+        read_snapshot(store)
+
+
+def test_a_list_in_an_older_commit_is_kept_as_text(store: Store) -> None:
+    """Up to format 3 the commit itself held what was taken down."""
+    old = {"index": "x", "configuration": {}, "catalogue": "/songs", "features": "{}", "format": 3}
+    found = snapshots._parse(store, old | {"taken_down": [["/a.wav"]]}, 5)
+    assert (found.version, found.taken_down) == (5, '[["/a.wav"]]')
+    assert snapshots._parse(store, old | {"taken_down": []}, 5).taken_down == ""
+    assert snapshots._parse(store, old, 5) == Snapshot(5, "x", {}, "/songs", "{}")
+    named = old | {"taken_down": "taken_down/x.jsonl"}
+    assert snapshots._parse(store, named, 5).taken_down == "taken_down/x.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\n  ↳ the reason", "the reason"),
+        ("\n alone \n", "alone"),
+        ("x <Error><Code>Denied</Code>\n<Message>No\nmore</Message> y", "Denied: No"),
+        ("<Code>Denied</Code><Message>None</Message></Error>\nlast", "Denied: None"),
+    ],
+)
+def test_of_an_error_with_many_layers_the_innermost_is_told(text: str, message: str) -> None:
+    assert snapshots._innermost_message(OSError(text)) == message
+
+
+def test_a_store_that_breaks_off_is_told_as_such(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(store, NONE, [ONE], SCHEMA)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("generic\n  ↳ no space")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(DeltaTable, "create_write_transaction", refuse)
+        with pytest.raises(DatasetError) as caught:
+            commit(store, after(store, 0), [TWO], SCHEMA)
+    assert str(caught.value) == (
+        f"cannot commit to {store.root}: no space; finished shards stay there: run the same "
+        "command again to continue"
+    )
+    monkeypatch.setattr(snapshots, "insist", refuse)
+    with pytest.raises(DatasetError) as caught:
+        open_table(store)
+    assert str(caught.value) == f"{store.root}: the Delta log cannot be read: no space"
