@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -160,6 +162,36 @@ def test_channels_of_a_chunk_stay_together(tmp_path: Path) -> None:
     assert isinstance(made, Rewritten)
     expected = rows_in(*(batch_of(job, run) for run in ordered))
     assert read_rows_of(job, made.summary) == expected
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_pieces_in_any_shards_are_merged_in_order(job: ExtractJob, seed: int) -> None:
+    """Pieces of a chunk or two; those that follow one another in a shard are one run."""
+    chance = random.Random(seed)
+    shards: list[list[list[Row]]] = [[], [], []]
+    for name in ("a.wav", "b.wav", "c.wav"):
+        borders = sorted({0, 10, *chance.sample(range(1, 10), 7)})
+        for first, stop in pairwise(borders):
+            chance.choice(shards).append(rows_of(name, *range(first, stop)))
+    runs: list[list[Row]] = []
+    for pieces in shards:
+        pieces.sort(key=lambda piece: position(job, piece[0][0], piece[0][1]))
+        last = ("", 0, 0)
+        for piece in pieces:
+            if piece[0][:2] == (last[0], last[1] + 1):
+                runs[-1].extend(piece)
+            else:
+                runs.append(list(piece))
+            last = piece[-1]
+    written = [
+        shard_of(job, f"plan{i}", *(batch_of(job, piece) for piece in pieces))
+        for i, pieces in enumerate(shards)
+    ]
+    made = next(iter(merge_shards(written, job)))
+    assert isinstance(made, Rewritten)
+    runs.sort(key=lambda run: position(job, run[0][0], run[0][1]))
+    expected = [(name, chunk) for run in runs for name, chunk, _ in run]
+    assert places(read_rows_of(job, made.summary)) == expected
 
 
 def test_rows_that_a_shard_lacks_stop_the_merge(job: ExtractJob) -> None:

@@ -179,6 +179,7 @@ def test_a_shard_is_named_after_its_plan_and_its_content(tmp_path: Path) -> None
         content = (tmp_path / "set" / file.name).read_bytes()
         sums[form] = hashlib.sha256(content).hexdigest()
         assert (file.size_bytes, file.sha256) == (len(content), sums[form])
+        assert content.startswith(b"PAR1") == (form == "parquet")
     assert made.name == digest(plan.name, sums["parquet"], sums["tfrecord"])
     assert made.parquet.name == f"split=train/part-{made.name}.parquet"
     assert made.tfrecord.name == f"tfrecord/train/part-{made.name}.tfrecord"
@@ -323,6 +324,12 @@ def test_written_rows_are_those_that_were_given(job: ExtractJob) -> None:
     assert [entry.rows for entry in made.recordings] == [5, 1]
     assert (made.plan, made.split, made.rows, made.failures) == ("plan", "test", 6, ())
     assert made.null_labels == ()
+
+
+def test_a_label_that_is_missing_in_one_row_group_is_sometimes_missing(job: ExtractJob) -> None:
+    unnamed = batch_of(job, rows_of("a.wav", 0, 1, 2), genre=None)
+    later = batch_of(job, rows_of("b.wav", 0, 1, 2), year=None)
+    assert shard_of(job, "plan", unnamed, later, runs(job)[0]).null_labels == ("genre", "year")
 
 
 def test_a_finished_shard_is_not_written_again(job: ExtractJob) -> None:
