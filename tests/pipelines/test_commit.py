@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from melmill.pipelines import commit as commit_module
 from melmill.pipelines.commit import (
     Outcome,
     begin,
@@ -330,6 +331,49 @@ def test_an_error_after_anothers_commit_is_a_conflict(job: ExtractJob) -> None:
         discarding_the_overtaken(loser, None),
     ):
         raise KeyError("a file that is gone")
+
+
+def test_a_run_that_is_overtaken_at_once_leaves_the_card_to_the_other(
+    job: ExtractJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = commit_module.commit
+
+    def commit_and_lose(*arguments: Any) -> int:
+        monkeypatch.undo()
+        version = real(*arguments)
+        committed(next_job(job, OpenSnapshot.current(job.store)), B, "b.wav", "c.wav")
+        return version
+
+    monkeypatch.setattr(commit_module, "commit", commit_and_lose)
+    opened = committed(job)
+    assert (opened.snapshot.version, opened.snapshot.index) == (0, A)
+    assert (opened.snapshot.rows, opened.snapshot.run) == (2, job.attempt)
+    assert opened.totals.rows == 2
+    assert f"index/{B}" in job.store.read("README.md").decode()
+    current = require_snapshot(job.store)
+    assert (current.version, current.index, current.rows) == (1, B, 4)
+
+
+def test_a_worker_that_is_overtaken_leaves_nothing(
+    job: ExtractJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = committed(job)
+    again = next_job(job, first, operation="slow")
+    made = shard(again, "c.wav")
+    lay_index(again, B, made)
+    write_outcome(again, B)
+
+    def lose(*_: object) -> None:
+        monkeypatch.undo()
+        committed(next_job(job, first), "c" * 32, "b.wav")
+        raise KeyError("a file that is gone")
+
+    monkeypatch.setattr(commit_module, "add_up", lose)
+    with pytest.raises(ConflictError, match=r"version 1 .* worked from version 0;"):
+        commit_index(B, again, RECIPE, 0)
+    assert made.parquet is not None
+    assert job.store.size(made.parquet.name) is None
+    assert list(job.store.names("staging")) == []
 
 
 @pytest.mark.parametrize("case", ["nothing", "the same", "its own"])
