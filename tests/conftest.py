@@ -11,10 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("melmill", deadline=None)
+# For mutation testing: few examples, always the same, and a failure is not made smaller.
+settings.register_profile(
+    "mutants",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile("melmill")
 
 # A shell lets what it starts in the background ignore this signal, and so would our commands.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError
 
 from melmill.transforms.core.errors import ConflictError, DatasetError
@@ -19,6 +19,7 @@ from melmill.transforms.snapshot import delta as snapshots
 from melmill.transforms.snapshot.delta import (
     Past,
     Snapshot,
+    has_columns,
     index_names,
     logged_files,
     open_table,
@@ -495,6 +496,31 @@ def test_a_removed_file_is_said_to_be_removed_now(store: Store) -> None:
     assert removed["partitionValues"] == {"split": "train"}
     assert removed["dataChange"] is True
     assert abs(time.time() * 1000 - float(str(removed["deletionTimestamp"]))) < 60_000
+
+
+def test_a_log_that_cannot_be_read_is_the_datasets_fault(store: Store) -> None:
+    commit(store, NONE, [ONE], SCHEMA)
+    store.put(f"_delta_log/{0:020d}.json", b"{not json\n{")
+    with pytest.raises(DatasetError) as caught:
+        open_table(store)
+    first, _, reason = str(caught.value).partition(": the Delta log cannot be read: ")
+    assert first == store.root
+    assert len(reason) > 10
+    assert "\n" not in reason
+
+
+def test_what_may_be_null_is_no_other_column(store: Store) -> None:
+    lists = pa.schema({"tags": pa.list_(pa.string()), "split": pa.string()})
+    commit(store, NONE, [ONE], lists)
+    table = open_table(store)
+    assert table is not None
+    strict = pa.field("element", pa.string(), nullable=False)
+    for columns, same in [
+        (pa.schema({"tags": pa.list_(strict), "split": pa.string()}), True),
+        (pa.schema({"tags": pa.list_(pa.int32()), "split": pa.string()}), False),
+        (pa.schema({"split": pa.string()}), False),
+    ]:
+        assert has_columns(table, Schema.from_arrow(columns)) is same
 
 
 def test_an_empty_commit_on_top_is_damage(store: Store) -> None:

@@ -311,3 +311,21 @@ def test_partial_recordings_count_and_failed_ones_do_not(tmp_path: Path) -> None
     assert (found.split("train").recordings, found.rows) == (2, 0)
     index_of(store, {"a": (3, "")}, [], status="failed")
     assert (add_up(store, "x").seconds, add_up(store, "x").failure_ratio) == (0.0, 1.0)
+
+
+def test_parts_of_an_index_add_up(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    labels = [("genre",), ("year",), ()]
+    for part, missing in enumerate(labels):
+        songs = [planned(f"{part}{i}.wav", 3) for i in range(2)]
+        rows = [recording_row(song, _held(song), "f") for song in songs]
+        write_part(store, "x", "recordings", part, rows)
+        write_part(store, "x", "failures", part, [])
+        made = summary(f"{part}", rows=6, null_labels=missing)
+        write_part(store, "x", "shards", part, [shard_row(made)])
+    found = add_up(store, "x")
+    train = found.split("train")
+    assert (train.recordings, train.seconds, train.rows, train.shards) == (6, 18.0, 18, 3)
+    assert sum(train.durations.tolist()) == 6
+    assert found.null_labels == {"genre", "year"}
+    assert (found.recordings, found.seconds) == ({"ok": 6}, 18.0)
