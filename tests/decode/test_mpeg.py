@@ -387,7 +387,7 @@ def test_the_first_hole_counts() -> None:
     assert walked(frame()).damage is None
 
 
-@pytest.mark.parametrize("size", [65_500, 65_536, 65_540, 200_000])
+@pytest.mark.parametrize("size", [49_000, 65_500, 65_536, 65_540, 200_000])
 def test_frames_are_found_behind_much_other_data(size: int) -> None:
     found = walked(frame() * 5, b"\2" * size, frame() * 3)
     assert found.ranges == [(0, FIVE), (FIVE + size, FIVE + size + 3 * 417)]

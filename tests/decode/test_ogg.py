@@ -212,6 +212,10 @@ def test_a_stream_without_audio_promises_nothing() -> None:
     assert found == Header("ogg", promised=-312)
 
 
+def test_a_stream_may_be_one_page() -> None:
+    assert read(page(0, opus_head(), flags=BEGINS | ENDS)) == Header("ogg", promised=-312)
+
+
 def test_streams_side_by_side_are_irregular() -> None:
     other = page(0, b"picture", flags=BEGINS, serial=9)
     data = other + b"".join(WHOLE)
