@@ -109,6 +109,8 @@ def test_the_card_says_what_is_in_it(store: Store, totals: Totals) -> None:
             ],
         },
     }
+    # As people read it.
+    assert head.startswith("configs:\n- config_name: default\n  data_files:\n  - split: test\n")
     about, _, rest = text.partition("\n`index/` says")
     assert about == (
         "# Log-mel spectrograms of /music/songs.csv\n\n"
@@ -166,6 +168,15 @@ def test_many_classes_are_null_and_left_out_of_a_commit(totals: Totals) -> None:
     totals.splits["train"].counter.add(Distribution(many=("title",)))
     assert statistics(totals)["splits"]["train"]["labels"]["title"] is None
     assert "title" not in brief_statistics(totals)["splits"]["train"]["labels"]
+
+
+@pytest.mark.parametrize(("classes", "kept"), [(20, True), (21, False)])
+def test_a_commit_holds_labels_of_up_to_twenty_classes(
+    totals: Totals, classes: int, kept: bool
+) -> None:
+    counts = tuple(ClassCount("title", f"{i}", 1, 1) for i in range(classes))
+    totals.splits["train"].counter.add(Distribution(classes=counts))
+    assert ("title" in brief_statistics(totals)["balance"]) == kept
 
 
 def entry(classes: int, missing: dict[str, list[Any]]) -> dict[str, Any]:
@@ -297,6 +308,13 @@ def test_an_earlier_snapshots_card_has_absolute_paths(store: Store, totals: Tota
     assert config["data_files"][1] == {"split": "train", "path": lists["parquet"]["train"]}
     assert "| train | 3 | 1,200 | 3 | 6.3 |" in card.decode()
     assert card.decode().endswith("\n}\n```\n")
+
+
+def test_an_earlier_snapshots_card_in_a_store_has_urls(totals: Totals) -> None:
+    store = Store("memory://bucket/set")
+    index(store, ONE)
+    _, lists = past_card(store, SNAPSHOT, totals, SCHEMA)
+    assert lists["parquet"] == {"train": [f"memory://bucket/set/{ONE.parquet.name}"]}
 
 
 def test_without_labels_there_is_no_part_about_them(store: Store) -> None:
