@@ -40,7 +40,11 @@ from tests.plans import summary
 
 INDEX = "a" * 32
 SNAPSHOT = Snapshot(3, INDEX, {}, "/music/songs.csv", '{"mel": {"n_mels": 80}}')
-LABELS = (LabelColumn("stars", "double"), LabelColumn("tags", "list<string>"))
+LABELS = (
+    LabelColumn("stars", "double"),
+    LabelColumn("tags", "list<string>"),
+    LabelColumn("grades", "list<double>"),
+)
 SCHEMA = RowSchema(80, 130, LABELS)
 
 
@@ -105,6 +109,7 @@ def test_the_card_says_what_is_in_it(store: Store, totals: Totals) -> None:
                 *({"name": n, "dtype": t} for n, t in _core().items()),
                 {"name": "stars", "dtype": "float64"},
                 {"name": "tags", "list": "string"},
+                {"name": "grades", "list": "float64"},
                 {"name": "mel", "dtype": {"array2_d": {"shape": [80, 130], "dtype": "float32"}}},
             ],
         },
@@ -139,6 +144,20 @@ def _core() -> dict[str, str]:
         **{"start_sample": "int64", "valid_samples": "int32", "sample_rate_hz": "int32"},
         **{"peak_dbfs": "float32", "rms_dbfs": "float32"},
     }
+
+
+def test_large_numbers_are_exact_and_each_label_has_a_line(totals: Totals) -> None:
+    large = totals.splits["train"]
+    large.parquet_bytes = 5_300_000_000_000
+    for one in totals.splits.values():
+        modes = (ClassCount("mode", "major", 9, 3), ClassCount("mode", "minor", 9, 3))
+        one.counter.add(Distribution(classes=modes))
+    totals.seconds = 3_600_000.0
+    text = view_card({}, SNAPSHOT, totals, SCHEMA, "none").decode()
+    assert "1,280 rows from 1,000.00 hours of audio." in text
+    assert "| train | 3 | 1,200 | 3 | 5,300,000.0 |" in text
+    labels = text.partition("## Labels\n\n")[2].partition("\n\n##")[0].splitlines()
+    assert [line.partition(":")[0] for line in labels] == ["- key", "- mode"]
 
 
 def test_statistics_say_all_of_each_split(totals: Totals) -> None:
