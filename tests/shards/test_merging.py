@@ -164,6 +164,21 @@ def test_channels_of_a_chunk_stay_together(tmp_path: Path) -> None:
     assert read_rows_of(job, made.summary) == expected
 
 
+def test_a_piece_that_comes_before_an_earlier_one_is_a_piece(job: ExtractJob) -> None:
+    between = [
+        (name, other)
+        for name in (f"{i}.wav" for i in range(40))
+        for other in ("x.wav", "y.wav")
+        if position(job, name, 1) < position(job, other, 0) < position(job, name, 0)
+    ]
+    name, other = between[0]
+    turned = shard_of(job, "one", *(batch_of(job, rows_of(name, chunk)) for chunk in (1, 0)))
+    single = shard_of(job, "two", batch_of(job, rows_of(other, 0)))
+    made = next(iter(merge_shards([turned, single], job)))
+    assert isinstance(made, Rewritten)
+    assert places(read_rows_of(job, made.summary)) == [(name, 1), (other, 0), (name, 0)]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_any_pieces_in_any_shards_are_merged_in_order(job: ExtractJob, seed: int) -> None:
     """Pieces of a chunk or two; those that follow one another in a shard are one run."""

@@ -21,6 +21,7 @@ from melmill.transforms.index.tables import shard_row, write_part
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan, name_plan
 from melmill.transforms.plan.recordings import plan_recording
+from melmill.transforms.rows.distribution import LEVEL_EDGES_DBFS
 from melmill.transforms.rows.rows_digest import digest_text, rows_digest
 from melmill.transforms.rows.schema import RowBatch
 from melmill.transforms.rows.summaries import RecordingRows
@@ -128,6 +129,10 @@ def test_each_channel_has_its_rows(tmp_path: Path) -> None:
     found = [(row["chunk_index"], row["channel"]) for row in rows]
     assert found == [(chunk, channel) for chunk in range(3) for channel in range(2)]
     assert [outcome.rows for outcome in outcomes] == [6]
+    mel = np.concatenate([batch.mel.copy() for batch in read_shard(job.store, made)])
+    columns = ("chunk_index", "channel", "start_sample", "valid_samples")
+    whole = rows_digest(*([row[name] for row in rows] for name in columns), mel)
+    assert made.recordings[0].digest == digest_text(whole)
     assert made.recordings[0].rows == 6
 
 
@@ -150,6 +155,14 @@ def test_a_summary_counts_what_was_written(job: ExtractJob, tmp_path: Path) -> N
     mel = np.concatenate([batch.mel for batch in batches])
     assert (made.rows, made.split, made.null_labels) == (5, "test", ("year",))
     assert [batch.rows for batch in batches] == [3, 2]
+    levels = [row["peak_dbfs"] for batch in batches for row in rows_in(batch)]
+    below = sum(level < LEVEL_EDGES_DBFS[-1] for level in levels)
+    assert sum(made.distribution.peak_dbfs) == sum(made.distribution.rms_dbfs) == 5
+    assert made.distribution.peak_dbfs[-1] == 5 - below
+    genres = [
+        (one.column, one.value, one.rows, one.recordings) for one in made.distribution.classes
+    ]
+    assert ("genre", "jazz", 5, 2) in genres
     values = mel.transpose(1, 0, 2).reshape(8, -1).astype(np.float64)
     assert made.count == values.shape[1]
     assert made.mean == pytest.approx(values.mean(axis=1))
@@ -415,7 +428,8 @@ def test_a_shard_without_rows_is_named_after_its_plan(job: ExtractJob) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "n_mels", "rows"), [(3, 8, 3), (10**9, 8, 262_144), (10**9, 2**23, 1), (1, 8, 1)]
+    ("asked", "n_mels", "rows"),
+    [(3, 8, 3), (10**9, 8, 262_144), (10**9, 10, 209_715), (10**9, 2**23, 1), (1, 8, 1)],
 )
 def test_a_row_group_is_limited_by_memory(
     job: ExtractJob, asked: int, n_mels: int, rows: int
