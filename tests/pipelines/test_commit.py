@@ -277,10 +277,13 @@ def test_an_attempt_that_may_still_write_keeps_its_announcements(job: ExtractJob
     first, second = next_job(job, current), next_job(job, current)
     name = f"split=train/part-{B}.parquet"
     announce_shard(first, B, [name])
+    announce_shard(first, "c" * 32, [name.replace(B, "c" * 32)])
     discard(first)
-    # The file is not there yet: the other attempt may be about to write it.
-    assert staged(first) == [f"attempts/{second.attempt}", f"made/{B}.json", "started"]
+    # The files are not there yet: the other attempt may be about to write them.
+    announced = [f"made/{B}.json", f"made/{'c' * 32}.json"]
+    assert staged(first) == [f"attempts/{second.attempt}", *announced, "started"]
     job.store.put(name, b"x")
+    job.store.put(name.replace(B, "c" * 32), b"x")
     discard(first)
     assert (staged(first), job.store.size(name)) == ([], None)
 
@@ -393,6 +396,7 @@ def test_a_worker_commits_once(job: ExtractJob) -> None:
     lay_index(job, A, shard(job, "a.wav"))
     write_outcome(job, A)
     assert commit_index(A, job, RECIPE, -1) == 0
+    assert require_snapshot(job.store).configuration == RECIPE
     assert staged(job) == []
     job.store.remove_files(["README.md"])
     job.store.put(f"{job.staging}/started", b"1")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, Schema, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from melmill.transforms.core.errors import ConflictError, DatasetError
 from melmill.transforms.rows.summaries import ShardSummary
@@ -272,6 +272,19 @@ def test_a_refusal_by_delta_is_no_conflict(store: Store, monkeypatch: pytest.Mon
     with pytest.raises(DatasetError, match=r"cannot commit .* this writer lacks") as caught:
         commit(store, after(store, 0), [TWO], SCHEMA)
     assert not isinstance(caught.value, ConflictError)
+
+
+def test_another_error_of_delta_is_not_taken_for_a_refusal(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(store, NONE, [ONE], SCHEMA)
+
+    def fail(*_: object, **__: object) -> None:
+        raise DeltaError("a fault of the program")
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", fail)
+    with pytest.raises(DeltaError, match="a fault of the program"):
+        commit(store, after(store, 0), [TWO], SCHEMA)
 
 
 def test_a_commit_is_known_as_ones_own_behind_a_later_one(
