@@ -329,3 +329,5 @@ def test_parts_of_an_index_add_up(tmp_path: Path) -> None:
     assert sum(train.durations.tolist()) == 6
     assert found.null_labels == {"genre", "year"}
     assert (found.recordings, found.seconds) == ({"ok": 6}, 18.0)
+    names = [f"split=train/part-{summary(f'{part}').name}.parquet" for part in range(3)]
+    assert require_consistent(store, "x", names) == 18
