@@ -12,10 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 # The time of an example depends on how busy the machine is, so examples have no deadline.
 settings.register_profile("melmill", deadline=None)
+# For mutation testing: few examples, always the same, and a failure is not made smaller.
+settings.register_profile(
+    "mutants",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+)
 settings.load_profile("melmill")
 
 # A shell makes its background processes ignore this signal, and our commands would inherit that.

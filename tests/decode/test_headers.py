@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from melmill.transforms.core.errors import Cause, RecordingError
+from melmill.transforms.core.errors import Cause, RecordingError, Stage
 from melmill.transforms.decode import mpeg, ogg
 from melmill.transforms.decode.headers import Header, read_header
 from melmill.transforms.store.objects import StoredObject
@@ -51,7 +51,7 @@ def test_a_file_shorter_than_declared_is_truncated(header, name, lost):
     whole = header(data)
     with pytest.raises(RecordingError) as raised:
         header(data[: whole.data_end - lost])
-    assert raised.value.cause == Cause.TRUNCATED
+    assert (raised.value.stage, raised.value.cause) == (Stage.PROBE, Cause.TRUNCATED)
     assert str(whole.data_end) in raised.value.message
 
 

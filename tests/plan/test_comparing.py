@@ -10,8 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melmill.transforms.core.errors import CatalogueError, DatasetError
-from melmill.transforms.core.records import Recording
-from melmill.transforms.plan.changes import Candidate, Difference, Dropped, Relabelled, Touched
+from melmill.transforms.core.records import AudioInfo, Recording
+from melmill.transforms.plan.changes import (
+    Attempts,
+    Candidate,
+    Difference,
+    Dropped,
+    Offer,
+    Relabelled,
+    Touched,
+)
 from melmill.transforms.plan.comparing import (
     by_identity,
     decide,
@@ -50,6 +58,13 @@ def known(listed: Recording, status: str = "ok", **values: Any) -> dict[str, Any
         "rows": 5,
         "shards": [f"shard of {listed.relative_uri}"] if status == "ok" else [],
         "seconds": 10.0,
+        "container": "wav",
+        "codec": "pcm_16",
+        "decoder": "libsndfile",
+        "sample_rate_hz": 2000,
+        "channels": 2,
+        "frames": 20_000,
+        "tags": {"title": "Song", "artist": "Singer"},
     }
     return row | values
 
@@ -136,17 +151,217 @@ def test_a_file_that_may_have_changed_within_its_second_is_read_again(
     assert difference.counts["unchanged"] == 1
 
 
+def based(job: ExtractJob, **values: Any) -> ExtractJob:
+    return replace(job, base=replace(job.base, **values))
+
+
+def limited(job: ExtractJob, **values: Any) -> ExtractJob:
+    return replace(job, limits=replace(job.limits, **values))
+
+
+HEADER = AudioInfo(
+    *("wav", "pcm_16", "libsndfile", 2000, 2, 20_000),
+    tags=(("artist", "Singer"), ("title", "Song")),
+)
+
+
+def test_what_is_new_is_computed(job: ExtractJob) -> None:
+    one = recording("a.wav")
+    changes, found = compare([one], [], job)
+    assert changes == [Candidate(one)]
+    assert changes[0].recording.change == "new"
+    assert found == Difference({"new": 1}, {"new": [one.uri]})
+
+
+def test_a_changed_file_is_computed_again(job: ExtractJob) -> None:
+    before, after = recording("a.wav"), replace(recording("a.wav"), fingerprint="2-2")
+    changes, found = compare([after], [known(before, uri="/old.wav")], job)
+    name = before.recording_id
+    assert changes == [Dropped(name), Touched("shard of a.wav", name), Candidate(after)]
+    assert changes[2].recording.change == "changed"
+    assert found == Difference({"known": 1, "changed": 1}, {"changed": ["/old.wav"]})
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_rows_that_may_be_taken_over_are_offered(job: ExtractJob, listed: bool) -> None:
+    hashed = replace(job, content_hashes=True)
+    one = recording("a.wav")
+    now = [replace(one, fingerprint="2-2")] if listed else []
+    row = known(one, content_hash="hash")
+    changes, _ = compare(now, [row], hashed)
+    assert changes[0] == Offer("hash", row)
+    assert len(changes) == 1 + listed
+    for asked, values in [
+        (job, {}),
+        (based(hashed, same_features=False), {}),
+        (hashed, {"content_hash": None}),
+        (hashed, {"status": "partial"}),
+    ]:
+        changes, _ = compare(now, [row | values], asked)
+        assert changes[0] == Dropped(one.recording_id)
+
+
+def test_with_other_features_all_is_computed_and_no_shard_is_kept(job: ExtractJob) -> None:
+    one = recording("a.wav")
+    row = known(one, content_hash="hash", uri="/old.wav")
+    changes, found = compare([one], [row], based(job, same_features=False))
+    known_now = replace(one, content_hash="hash")
+    assert changes == [Dropped(one.recording_id), Candidate(known_now, HEADER)]
+    assert changes[1].recording.change == "recomputed"
+    assert found == Difference({"known": 1, "recomputed": 1}, {"recomputed": ["/old.wav"]})
+    changes, _ = compare([one], [known(one)], based(job, same_features=False))
+    assert changes[1].recording.content_hash == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "now", "before", "again"),
+    [(10.0, 9, 20, True), (10.0, 10, 20, False), (10.0, 9, 9, False), (10.0, 9, 8, False)],
+)
+def test_what_has_become_too_long_is_planned_again(
+    job: ExtractJob, seconds: float, now: float, before: float, again: bool
+) -> None:
+    asked = based(limited(job, max_seconds=now), max_seconds=before)
+    one = recording("a.wav")
+    changes, found = compare([one], [known(one, seconds=seconds)], asked)
+    assert (found.counts["recomputed"], found.counts["unchanged"]) == (again, not again)
+    name = one.recording_id
+    made = [Dropped(name), Touched("shard of a.wav", name), Candidate(one, HEADER)]
+    assert changes == (made if again else [])
+
+
+@pytest.mark.parametrize(
+    ("status", "base", "again"),
+    [
+        ("partial", {"damaged": "keep"}, True),
+        ("partial", {"same_features": False}, True),
+        ("partial", {}, False),
+        ("ok", {"damaged": "keep"}, False),
+    ],
+)
+def test_a_damaged_recording_is_decoded_again_if_it_is_treated_otherwise(
+    job: ExtractJob, status: str, base: dict[str, Any], again: bool
+) -> None:
+    one = recording("a.wav")
+    row = known(one, status, shards=["s"], uri=one.uri if not again else "/old.wav")
+    changes, found = compare([one], [row], based(job, **base))
+    if again:
+        touched = [Touched("s", one.recording_id)] if base.get("same_features", True) else []
+        # The header says nothing about the damage.
+        assert changes == [Dropped(one.recording_id), *touched, Candidate(one)]
+        assert found == Difference({"known": 1, "recomputed": 1}, {"recomputed": ["/old.wav"]})
+    else:
+        assert changes == []
+        counts = {"known": 1, "unchanged": 1}
+        assert found == Difference(counts, {"unchanged": [one.uri]}, 5, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("cause", "base", "now", "again"),
+    [
+        ("too_long", {"max_seconds": 10}, {"max_seconds": 20}, True),
+        ("too_long", {"max_seconds": 10}, {"max_seconds": 10}, False),
+        ("corrupt", {"max_seconds": 10}, {"max_seconds": 20}, False),
+        ("truncated", {}, {"damaged": "keep"}, True),
+        ("truncated", {}, {}, False),
+        ("too_long", {"max_seconds": 10}, {"max_seconds": 10, "damaged": "keep"}, False),
+    ],
+)
+def test_failures_are_tried_again_if_their_limit_has_changed(
+    job: ExtractJob, cause: str, base: dict[str, Any], now: dict[str, Any], again: bool
+) -> None:
+    one = recording("a.wav")
+    asked = limited(based(job, **base), **now)
+    changes, found = compare([one], [known(one, "failed")], asked, **{one.recording_id: (cause, 3)})
+    name = one.recording_id
+    if again:
+        assert changes == [Dropped(name), Attempts(name, 3), Candidate(one)]
+        assert changes[2].recording.change == "retried"
+        assert found == Difference({"known": 1, "retried": 1}, {"retried": [one.uri]})
+    else:
+        waiting = {"unchanged": [one.uri], "waiting": [one.uri]}
+        assert changes == []
+        assert found == Difference({"known": 1, "unchanged": 1, "waiting": 1}, waiting, 0, 0, 1)
+
+
+def test_a_failure_that_nobody_recorded_is_tried_again(job: ExtractJob) -> None:
+    one = recording("a.wav")
+    changes, _ = compare([one], [known(one, "failed")], job)
+    assert changes == [
+        *(Dropped(one.recording_id), Attempts(one.recording_id, 0)),
+        Candidate(one),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "base", "change"),
+    [
+        ({"uri": "/old.wav"}, {}, "changed"),
+        ({"fingerprint": "0-0"}, {}, "changed"),
+        ({}, {"same_features": False}, "recomputed"),
+        ({"fingerprint": "0-0"}, {"same_features": False}, "changed"),
+    ],
+)
+def test_a_failed_file_that_changed_counts_its_attempts_anew(
+    job: ExtractJob, row: dict[str, str], base: dict[str, Any], change: str
+) -> None:
+    one = recording("a.wav")
+    before = known(one, "failed", **row)
+    changes, found = compare(
+        [one], [before], based(job, **base), **{one.recording_id: ("corrupt", 1)}
+    )
+    assert changes == [Dropped(one.recording_id), Candidate(one)]
+    assert changes[1].recording.change == change
+    assert found == Difference({"known": 1, change: 1}, {change: [before["uri"]]})
+
+
+@pytest.mark.parametrize(
+    ("row", "same_split", "split"),
+    [
+        ({"uri": "/old.wav", "split": "other"}, True, "other"),
+        ({"uri": "/old.wav", "split": "other"}, False, "train"),
+        ({"split": "other"}, False, "train"),
+        ({"labels_digest": "x", "split": "other"}, True, "train"),
+        ({"labels_digest": "x"}, True, "train"),
+    ],
+)
+def test_what_is_carried_over_gets_its_new_names(
+    job: ExtractJob, row: dict[str, str], same_split: bool, split: str
+) -> None:
+    one = recording("a.wav", labels=(("genre", "rock"),))
+    before = known(one, **row)
+    changes, found = compare([one], [before], based(job, same_split=same_split))
+    name = one.recording_id
+    assert changes == [
+        Relabelled(name, one.uri, split, labels_digest(one)),
+        Touched("shard of a.wav", name, one, split),
+    ]
+    relabelled = {"relabelled": [before["uri"]]}
+    assert found == Difference({"known": 1, "relabelled": 1}, relabelled, 5, 1, 0)
+
+
+def test_labels_and_the_split_are_told_apart() -> None:
+    labelled = recording(labels=(("genre", "rock"),))
+    divided = recording(split="test")
+    both = recording(labels=(("genre", "rock"),), split="test")
+    digests = {labels_digest(one) for one in (recording(), labelled, divided, both)}
+    assert len(digests) == 4
+    assert labels_digest(recording()) == ""
+    assert labels_digest(recording("b.wav", split="test")) == labels_digest(divided)
+
+
 def test_what_was_taken_down_is_not_new(job: ExtractJob) -> None:
     song = recording("a.wav")
     changes, difference = compare([replace(song, change="taken_down")], [], job)
-    assert (changes, difference.counts["taken_down"], difference.is_nothing) == ([], 1, True)
+    assert (changes, difference.is_nothing) == ([], True)
+    assert difference == Difference({"taken_down": 1}, {"taken_down": [song.uri]})
 
 
 def test_what_is_excluded_leaves_and_is_not_counted_as_removed(job: ExtractJob) -> None:
     song = recording("a.wav")
     changes, result = compare([replace(song, change="excluded")], [known(song)], job)
     assert [type(change) for change in changes] == [Dropped, Touched]
-    assert (result.counts["excluded"], result.removed_ratio, result.is_nothing) == (1, 0.0, False)
+    assert result == Difference({"known": 1, "excluded": 1}, {"excluded": [song.uri]})
+    assert (result.removed_ratio, result.is_nothing) == (0.0, False)
 
 
 def test_a_recording_listed_twice_is_an_error() -> None:
@@ -181,9 +396,14 @@ SECOND = 1_000_000_000
         (f"mtime:{997 * SECOND}:5", True),
         (f"mtime:{1000 * SECOND + 1}:5", True),
         (f"mtime:{1001 * SECOND}:5", False),
+        (f"mtime:{(1000 + 86_400) * SECOND}:5", False),
+        (f"mtime:{(1000 + 86_401) * SECOND}:5", True),
         (f"mtime:{100_000 * SECOND}:5", True),
         ("mtime:1970-01-01T00:16:40+00:00:5", False),
+        ("mtime:1970-01-01T00:16:38+00:00:5", False),
         ("mtime:1970-01-01T00:16:30+00:00:5", True),
+        ("mtime:1970-01-01T00:16:40.000001+00:00:5", True),
+        (f"etag:{1000 * SECOND}:5", True),
         ("mtime:yesterday:5", True),
         ("etag:abc:5", True),
         ("generation:1000000000000:5", True),

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from melmill.transforms.catalogue.parts import Catalogue
+from melmill.transforms.catalogue.taken_down import TakenDown, write_taken_down
+from melmill.transforms.core.errors import Cause
 from melmill.transforms.core.records import Recording
-from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.job import Base, ExtractJob
 from tests.pipeline_runs import make_test_job
 from tests.signals import noise, write_audio
 
@@ -65,3 +67,100 @@ def test_a_run_has_the_same_name_in_every_process(tmp_path: Path) -> None:
         for seed in ("1", "2", "3")
     }
     assert len(names) == 1
+
+
+def test_a_recording_of_a_table_gets_the_version_that_is_stored(
+    job: ExtractJob, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.wav"
+    listed = Recording("id", str(path), "a.wav", labels=(("genre", "rock"),))
+    found = job.in_its_version(listed)
+    assert found.size_bytes == path.stat().st_size
+    assert found.fingerprint.startswith("mtime:")
+    assert replace(found, size_bytes=-1, fingerprint="") == listed
+
+
+def test_a_recording_that_needs_no_version_or_has_none_stays(
+    job: ExtractJob, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "a.wav")
+    probed_before = Recording("id", path, "a.wav", "1-1", 100)
+    faulty = Recording("id", path, "a.wav", fault=(Cause.BAD_ROW, "no such column"))
+    missing = Recording("id", str(tmp_path / "b.wav"), "b.wav")
+    for one in (probed_before, faulty, missing):
+        assert job.in_its_version(one) is one
+
+
+def test_a_recording_is_read_in_its_version_with_the_catalogues_options(job: ExtractJob) -> None:
+    found = with_token(job).source(Recording("id", "/songs/a.wav", "a.wav", "1-1", 100))
+    assert (found.uri, found.size_bytes, found.fingerprint) == ("/songs/a.wav", 100, "1-1")
+    assert found.storage_options == with_token(job).catalogue.storage_options
+
+
+def test_what_is_left_out_is_read_from_both_lists(job: ExtractJob, tmp_path: Path) -> None:
+    listed = tmp_path / "excluded.csv"
+    listed.write_text("uri\n/songs/b.wav\n")
+    names = ("a.wav", "b.wav", "c.wav")
+    kept, excluded, erased = (Recording(name, f"/songs/{name}", name) for name in names)
+    taken_down = write_taken_down(job.store, [TakenDown("", erased.uri, "2026-01-01T00:00:00Z")])
+    left_out = replace(job, exclude=str(listed), taken_down=taken_down).left_out()
+    reasons = [left_out.reason(one) for one in (kept, excluded, erased)]
+    assert reasons == ["", "excluded", "taken_down"]
+    assert job.left_out().reason(excluded) == ""
+
+
+def test_whatever_changes_files_names_another_run(job: ExtractJob) -> None:
+    writer, base = job.writer, job.base
+    others = [
+        replace(job, features=replace(job.features, resolution=0.5)),
+        replace(job, split=replace(job.split, seed=1)),
+        replace(job, shards=replace(job.shards, seed=1)),
+        replace(job, shards=replace(job.shards, min_shards=3)),
+        replace(job, writer=replace(writer, row_group_rows=writer.row_group_rows + 1)),
+        replace(job, writer=replace(writer, compression_level=writer.compression_level + 1)),
+        replace(job, writer=replace(writer, formats=("parquet", "tfrecord"))),
+        replace(job, features=replace(job.features, channels="each")),
+        replace(job, base=replace(base, version=7)),
+        replace(job, base=replace(base, index="7")),
+        replace(job, operation="compact"),
+    ]
+    names = [job.run_id, *(other.run_id for other in others)]
+    assert len(set(names)) == len(names)
+    assert {len(name) for name in names} == {16}
+
+
+def test_what_changes_no_file_leaves_a_run_its_name(job: ExtractJob) -> None:
+    others = [
+        replace(job, limits=replace(job.limits, timeout_s=1.0)),
+        replace(job, refresh=replace(job.refresh, retry_failed=True)),
+        replace(job, base=replace(job.base, parts=9, listed_ms=9)),
+        replace(job, progress="here:1", attempt="a", began_ms=1, exclude="x", taken_down="y"),
+    ]
+    assert {other.run_id for other in others} == {job.run_id}
+
+
+def test_a_runs_files_are_below_its_name(job: ExtractJob) -> None:
+    assert job.staging == f"staging/{job.run_id}"
+    assert job.outcome == f"staging/{job.run_id}/outcomes/{job.run_id}.json"
+    attempt = replace(job, attempt="run-attempt")
+    assert attempt.outcome == f"staging/{job.run_id}/outcomes/run-attempt.json"
+
+
+def test_rows_have_the_catalogues_labels_and_the_features_shape(job: ExtractJob) -> None:
+    schema = job.schema
+    assert (schema.n_mels, schema.n_frames) == job.features.shape
+    assert (schema.labels, schema.per_channel) == (job.catalogue.label_columns, False)
+    assert replace(job, features=replace(job.features, channels="each")).schema.per_channel
+
+
+def test_every_store_of_a_job_is_named_with_its_options(job: ExtractJob) -> None:
+    asked = with_token(job)
+    options = asked.catalogue.storage_options
+    both = ((job.catalogue.uri, options), (job.store.root, options))
+    assert asked.stores == both
+    assert replace(asked, exclude="s3://b/list").stores == (*both, ("s3://b/list", options))
+
+
+def test_a_job_without_an_index_carries_nothing_over() -> None:
+    assert Base().is_nothing
+    assert not Base(index="x").is_nothing

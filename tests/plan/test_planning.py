@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melmill.transforms.core.errors import CatalogueError, Cause, RecordingError
+from melmill.transforms.core.errors import CatalogueError, Cause, RecordingError, Stage
 from melmill.transforms.core.records import ProbedRecording
 from melmill.transforms.features.chunks import ChunkSpec
 from melmill.transforms.plan.packing import (
@@ -20,12 +20,13 @@ from melmill.transforms.plan.packing import (
     SplitTotals,
     count_buckets,
     count_shards,
+    order_of,
     pack_shards,
     row_bytes,
 )
-from melmill.transforms.plan.recordings import PlannedRecording, plan_recording
+from melmill.transforms.plan.recordings import PlannedRecording, plan_recording, read_again
 from melmill.transforms.plan.splits import SplitSpec, assign_split
-from tests.plans import FEATURES, planned, probed, recording
+from tests.plans import FEATURES, failure, planned, probed, recording
 
 DAY = 86_400
 
@@ -43,6 +44,12 @@ def test_a_planned_recording_survives_pickling(song: PlannedRecording) -> None:
     assert repr(pickle.loads(pickle.dumps(song))) == repr(song)
 
 
+def test_a_damage_survives_pickling() -> None:
+    song = planned()
+    damaged = replace(song, probed=replace(song.probed, damage=failure()))
+    assert pickle.loads(pickle.dumps(damaged)) == damaged
+
+
 def test_a_planned_recording_takes_less_space_than_its_parts() -> None:
     song = planned()
     assert len(pickle.dumps(song)) < len(pickle.dumps(song.probed))
@@ -50,7 +57,8 @@ def test_a_planned_recording_takes_less_space_than_its_parts() -> None:
 
 def test_a_recording_is_counted_at_the_target_rate() -> None:
     song = plan(probed(seconds=10.4))
-    assert (song.origin_sample, song.samples, song.chunks, song.rows) == (0, 10_400, 10, 10)
+    assert song == PlannedRecording(probed(seconds=10.4), song.split, 0, 10_400, 10, 1)
+    assert song.rows == 10
 
 
 def test_each_channel_has_rows_of_its_own() -> None:
@@ -108,6 +116,89 @@ def test_a_missing_channel_is_refused() -> None:
 def test_a_recording_too_short_for_a_chunk_gives_no_rows() -> None:
     features = replace(FEATURES, chunk=ChunkSpec(1000, 1000, short="drop"))
     assert plan_recording(probed(seconds=0.5), features, SplitSpec(), DAY).rows == 0
+
+
+# A recording that is damaged
+
+
+def damaged(one: ProbedRecording, cause: Cause = Cause.CORRUPT) -> ProbedRecording:
+    lost = replace(failure(cause=cause, message="cut off"), audio=one.audio)
+    return replace(one, damage=lost)
+
+
+def test_what_is_before_a_damage_is_planned() -> None:
+    made = plan(damaged(probed(seconds=4, start_seconds=1, end_seconds=60)))
+    assert (made.origin_sample, made.samples, made.chunks) == (1000, 3000, 3)
+
+
+@pytest.mark.parametrize("start", [4.0, 9.0])
+def test_a_segment_behind_a_damage_fails_for_the_damage(start: float) -> None:
+    with pytest.raises(RecordingError, match="cut off") as caught:
+        plan(damaged(probed(seconds=4, start_seconds=start, end_seconds=60)))
+    assert (caught.value.stage, caught.value.cause) == (Stage.DECODE, Cause.CORRUPT)
+
+
+def test_too_little_before_a_damage_for_a_chunk_fails_for_the_damage() -> None:
+    features = replace(FEATURES, chunk=ChunkSpec(1000, 1000, short="drop"))
+    with pytest.raises(RecordingError, match="cut off") as caught:
+        plan_recording(damaged(probed(seconds=0.5)), features, SplitSpec(), DAY)
+    assert caught.value.cause == Cause.CORRUPT
+
+
+@pytest.mark.parametrize(
+    ("cause", "treatment", "expected"),
+    [
+        (Cause.LENGTH_MISMATCH, "fail", "whole"),
+        (Cause.LENGTH_MISMATCH, "keep", "whole"),
+        (Cause.CORRUPT, "keep", "damaged"),
+        (Cause.TRUNCATED, "keep", "damaged"),
+        (Cause.CORRUPT, "fail", None),
+        (Cause.TIMEOUT, "keep", None),
+    ],
+)
+def test_a_failure_is_final_or_says_what_can_be_read(
+    cause: Cause, treatment: str, expected: str | None
+) -> None:
+    one = probed()
+    lost = replace(failure(cause=cause), audio=replace(one.audio, frames=7))
+    found = read_again(one.recording, lost, treatment)
+    readable = ProbedRecording(one.recording, replace(one.audio, frames=7))
+    answers = {"whole": readable, "damaged": replace(readable, damage=lost), None: None}
+    assert found == answers[expected]
+    assert read_again(one.recording, replace(lost, audio=None), treatment) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"start_seconds": 2.0, "end_seconds": 11.5},
+            "the segment from 2 s to 11.5 s goes on behind the end of a recording of 10.000 s; "
+            "correct the catalogue's start or end",
+        ),
+        (
+            {"start_seconds": 10.0},
+            "the segment from 10 s to the end holds nothing of a recording of 10.000 s; "
+            "correct the catalogue's start or end",
+        ),
+        (
+            {"end_seconds": 0.0},
+            "the segment from 0 s to 0 s holds nothing of a recording of 10.000 s; "
+            "correct the catalogue's start or end",
+        ),
+    ],
+)
+def test_a_bad_segment_is_described(values: dict[str, float], message: str) -> None:
+    with pytest.raises(RecordingError) as caught:
+        plan(probed(**values))
+    assert (caught.value.stage, caught.value.message) == (Stage.PROBE, message)
+
+
+def test_a_longer_recordings_length_is_said_in_seconds() -> None:
+    with pytest.raises(RecordingError) as caught:
+        plan(probed(seconds=30, start_seconds=2, end_seconds=13), max_seconds=10)
+    assert caught.value.stage == Stage.PROBE
+    assert caught.value.message == "11 s, and limits.max_duration_hours allows 10 s"
 
 
 # Splits
@@ -224,6 +315,13 @@ def test_a_recording_that_the_catalogue_leaves_out_is_refused() -> None:
         assign_split(recording(origin="songs.csv line 7"), SplitSpec(by="catalogue"))
 
 
+@pytest.mark.parametrize("name", ["train", "Fold_1", "9", "Z" * 64])
+def test_a_division_may_be_named_as_a_folder_may(name: str) -> None:
+    assert assign_split(recording(split=name), SplitSpec()) == name
+    with pytest.raises(CatalogueError, match="64 at the most"):
+        assign_split(recording(split=name + "_" * 64), SplitSpec())
+
+
 @pytest.mark.parametrize("name", ["../../etc", "a/b", "", "my-split", "a b", "all", "é", "x\n"])
 def test_a_division_that_no_folder_can_be_named_after_is_refused(name: str) -> None:
     with pytest.raises(CatalogueError, match=r"songs.csv line 7: split: .* must be ASCII"):
@@ -303,6 +401,56 @@ def test_more_shards_than_chunks_give_one_each() -> None:
     assert [rows_of(shard) for shard in pack([planned(chunks=3)], 10)] == [1, 1, 1]
 
 
+@pytest.mark.parametrize(("full_rows", "pieces"), [(1, 4), (50, 2), (99, 2), (100, 1), (500, 1)])
+def test_what_is_decoded_from_its_start_is_cut_only_if_larger_than_a_full_shard(
+    full_rows: int, pieces: int
+) -> None:
+    """Each piece of it costs a decode of all that is before the piece."""
+    one = planned(chunks=100)
+    audio = replace(one.probed.audio, codec="mp3")
+    mp3 = replace(one, probed=replace(one.probed, audio=audio))
+    made = list(pack_shards([mp3], 4, FEATURES, 0, "writer", full_rows))
+    assert [shard.spans[0].chunks for shard in made] == [100 // pieces] * pieces
+    made = list(pack_shards([one], 4, FEATURES, 0, "writer", full_rows))
+    assert len(made) == 4
+    assert len(pack([mp3], 100)) == 100
+
+
+def test_without_a_number_of_shards_there_is_one() -> None:
+    assert [rows_of(shard) for shard in pack([planned(chunks=3), planned("b.wav", 2)], 0)] == [5]
+
+
+def test_a_chunk_is_not_divided_among_shards() -> None:
+    made = pack([planned(chunks=3, rows_per_chunk=4)], 12)
+    assert [rows_of(shard) for shard in made] == [4, 4, 4]
+
+
+def test_spans_carry_what_was_planned() -> None:
+    one = replace(planned(chunks=5), origin_sample=70, samples=4900)
+    made = pack([replace(one, split="test")], 2)
+    assert [shard.split for shard in made] == ["test", "test"]
+    found = [span for shard in made for span in shard.spans]
+    assert {(s.probed, s.origin_sample, s.samples) for s in found} == {(one.probed, 70, 4900)}
+    assert sorted((s.first_chunk, s.stop_chunk) for s in found) == [(0, 2), (2, 5)]
+
+
+def test_the_largest_pieces_are_dealt_first() -> None:
+    sizes = {"a": 7, "b": 6, "c": 5, "d": 4, "e": 3, "f": 3}
+    made = pack([planned(name, size) for name, size in sizes.items()], 3)
+    # 7 + 3, 6 + 3, 5 + 4; in any other order a shard has more than ten rows.
+    assert sorted(map(rows_of, made)) == [9, 9, 10]
+
+
+def test_a_recording_listed_twice_is_named_with_its_places() -> None:
+    one, other = (
+        replace(planned(), probed=probed(seconds=10, origin=f"songs.csv line {i}")) for i in (3, 9)
+    )
+    with pytest.raises(CatalogueError) as caught:
+        pack([one, other], 1)
+    places = "songs.csv line 3 and songs.csv line 9"
+    assert str(caught.value) == f"/songs/a.wav is listed twice: {places}"
+
+
 def test_recordings_without_rows_are_in_no_shard() -> None:
     assert pack([planned(chunks=0)], 3) == []
 
@@ -318,6 +466,31 @@ def test_another_seed_gives_another_order_of_the_same_spans(seed: int) -> None:
     (first,), (second,) = pack(recordings, 1), pack(recordings, 1, seed)
     assert first.spans != second.spans
     assert set(first.spans) == set(second.spans)
+
+
+def test_the_order_is_what_it_was() -> None:
+    # The order of rows in shards on users' disks: no change that is not meant.
+    found = [order_of(*key) for key in [(0, "a", 0), (0, "a", 7), (1, "a", 0), (0, "b", 0)]]
+    assert found == [
+        0.6038966059829242,
+        0.23700181334947923,
+        0.8738936836797819,
+        0.05255361488359411,
+    ]
+
+
+def test_pieces_of_a_recording_are_shuffled_too() -> None:
+    # Both halves of the longer recording are in the shard that lacks the other recording.
+    recordings = [planned("a.wav", 22), planned("b.wav", 18)]
+    orders = set()
+    for seed in range(20):
+        pieces = [[span.first_chunk for span in one.spans] for one in pack(recordings, 2, seed)]
+        orders |= {tuple(firsts) for firsts in pieces}
+    assert orders == {(0,), (0, 11), (11, 0)}
+
+
+def test_parts_of_a_split_add_up() -> None:
+    assert SplitTotals(3, 50) + SplitTotals(4, 70) == SplitTotals(7, 120)
 
 
 def test_the_name_depends_on_the_features_and_the_writer() -> None:
@@ -377,3 +550,6 @@ def test_a_row_is_about_as_large_as_was_measured() -> None:
         FEATURES, chunk=ChunkSpec(66_150, 66_150), mel=replace(FEATURES.mel, n_mels=128)
     )
     assert row_bytes(features) == pytest.approx(49_700, rel=0.02)
+    # What is beside the mel counts in a small row.
+    small = replace(FEATURES, mel=replace(FEATURES.mel, n_mels=1))
+    assert row_bytes(small) > 3 * small.shape[0] * small.shape[1] + 50

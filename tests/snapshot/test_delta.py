@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError
+from deltalake import DeltaTable, Schema, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError
 
 from melmill.transforms.core.errors import ConflictError, DatasetError
 from melmill.transforms.rows.summaries import ShardSummary
-from melmill.transforms.snapshot import committing
+from melmill.transforms.snapshot import committing, delta
 from melmill.transforms.snapshot.delta import (
+    Past,
     Snapshot,
+    has_columns,
+    index_names,
+    logged_files,
     open_table,
+    read_history,
     read_snapshot,
+    require_past,
     require_snapshot,
     table_files,
+    table_labels,
 )
 from melmill.transforms.store.folders import Store
 from tests.plans import lay_down, summary
@@ -275,6 +283,19 @@ def test_a_refusal_by_delta_is_no_conflict(store: Store, monkeypatch: pytest.Mon
     assert not isinstance(raised.value, ConflictError)
 
 
+def test_another_error_of_delta_is_not_taken_for_a_refusal(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
+
+    def fail(*_: object, **__: object) -> None:
+        raise DeltaError("a fault of the program")
+
+    monkeypatch.setattr(DeltaTable, "create_write_transaction", fail)
+    with pytest.raises(DeltaError, match="a fault of the program"):
+        commit(store, after(store, 0), [SHARD_TWO], SCHEMA)
+
+
 def test_a_run_recognises_its_own_commit_before_a_later_commit(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,3 +312,290 @@ def test_a_run_recognises_its_own_commit_before_a_later_commit(
     monkeypatch.setattr(committing, "_write", write_and_lose)
     assert commit(store, replace(after(store, 0), run="mine"), [SHARD_TWO], SCHEMA) == 1
     assert files(store) == entries(SHARD_THREE)
+
+
+# History
+
+
+def test_history_is_told_from_the_latest_to_the_first(store: Store) -> None:
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
+    commit(store, replace(after(store, 0), operation="refresh"), [SHARD_ONE, SHARD_TWO], SCHEMA)
+    tidy(store)
+    commit(store, after(store, 2, "index-2"), [SHARD_THREE], SCHEMA)
+    found = read_history(store)
+    assert [(past.snapshot.version, past.snapshot.index) for past in found] == [
+        (3, "index-2"),
+        (1, "index-1"),
+        (0, "index-0"),
+    ]
+    assert [past.snapshot.rows for past in found] == [7, 4, 2]
+    assert all(past.kept for past in found)
+    now_ms = time.time() * 1000
+    times = [past.committed_ms for past in found]
+    assert times == sorted(times, reverse=True)
+    assert now_ms - 60_000 < times[-1] <= now_ms
+
+
+def test_a_snapshot_whose_index_began_to_go_is_not_kept(store: Store) -> None:
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
+    commit(store, after(store, 0), [SHARD_TWO], SCHEMA)
+    first, second = (f"index/index-{i}/recordings-00000.parquet" for i in range(2))
+    store.remove_files(["index/index-0/shards-00000.parquet"])
+    assert [past.kept for past in read_history(store)] == [True, True]
+    store.remove_files([first, second])
+    # The current snapshot is kept, whatever it lacks.
+    assert [past.kept for past in read_history(store)] == [True, False]
+
+
+def test_replaced_indexes_are_followed_to_the_last(store: Store) -> None:
+    commit(store, replace(UNCOMMITTED, statistics={"a": 1}), [SHARD_ONE], SCHEMA)
+    commit(store, replace(after(store, 0), statistics={"b": 2}), [SHARD_ONE], SCHEMA)
+    erased = replace(after(store, 1, "index-2"), replaced={"index-0": "old-0", "index-1": "old-1"})
+    commit(store, erased, [SHARD_ONE], SCHEMA)
+    again = replace(after(store, 2, "index-3"), replaced={"old-0": "older-0"})
+    commit(store, again, [SHARD_ONE], SCHEMA)
+    lay_down(store, "older-0", SHARD_ONE)
+    found = read_history(store)
+    assert [(past.snapshot.index, past.kept) for past in found] == [
+        ("index-3", True),
+        ("index-2", True),
+        ("old-1", False),
+        ("older-0", True),
+    ]
+    assert [past.snapshot.statistics for past in found[2:]] == [{}, {}]
+    assert index_names(found) == {
+        *("index-2", "index-3", "old-0", "old-1", "older-0", "index-0", "index-1"),
+    }
+
+
+def test_an_index_without_a_name_is_none(store: Store) -> None:
+    past = Past(replace(UNCOMMITTED, index="", replaced={"": "x"}), 0, False)
+    assert index_names([past]) == {"x"}
+    assert index_names([]) == set()
+
+
+def test_the_log_remembers_every_file(store: Store) -> None:
+    spaced = summary("one", parquet=replace(SHARD_ONE.parquet, name="split=a b/part-1.parquet"))
+    commit(store, UNCOMMITTED, [SHARD_ONE, SHARD_TWO], SCHEMA)
+    commit(store, after(store, 0), [spaced], SCHEMA)
+    store.put("_delta_log/notes.json", b'{"add": {"path": "mine"}}')
+    store.put("_delta_log/_last_checkpoint", b'{"add": {"path": "mine"}}')
+    assert sorted(logged_files(store)) == sorted(
+        [_name(SHARD_ONE), _name(SHARD_TWO), _name(spaced)]
+    )
+
+
+def test_an_earlier_version_is_found_or_the_kept_ones_are_named(store: Store) -> None:
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
+    tidy(store)
+    commit(store, after(store, 1), [SHARD_TWO], SCHEMA)
+    assert require_past(store, 0).snapshot.index == "index-0"
+    assert require_past(store, 1).snapshot.version == 0  # by another tool
+    assert require_past(store, 2).snapshot.index == "index-1"
+    for version in (3, -1):
+        with pytest.raises(DatasetError) as caught:
+            require_past(store, version)
+        message = f"version {version} is not in its history; kept: 2, 0"
+        assert str(caught.value) == f"{store.root}: {message}"
+    store.remove_files(["index/index-0/recordings-00000.parquet"])
+    for version in (0, 1):
+        with pytest.raises(DatasetError) as caught:
+            require_past(store, version)
+        message = f"version {version} is no longer kept; kept: 2"
+        assert str(caught.value) == f"{store.root}: {message}"
+
+
+def test_labels_are_the_tables_columns_beside_our_own(store: Store) -> None:
+    schema = pa.schema(
+        {
+            "recording_id": pa.string(),
+            "genre": pa.string(),
+            "tags": pa.list_(pa.string()),
+            "mel": pa.list_(pa.list_(pa.float32())),
+            "split": pa.string(),
+        }
+    )
+    commit(store, UNCOMMITTED, [SHARD_ONE], schema)
+    labels, per_channel = table_labels(store, 0)
+    assert [(label.name, label.type) for label in labels] == [
+        ("genre", "string"),
+        ("tags", "list<string>"),
+    ]
+    assert not per_channel
+    commit(store, after(store, 0), [SHARD_TWO], schema.append(pa.field("channel", pa.int32())))
+    assert table_labels(store, 1) == (labels, True)
+    assert table_labels(store, 0) == (labels, False)
+
+
+# What is not committed
+
+
+def test_a_file_that_is_not_as_described_is_not_committed(store: Store) -> None:
+    for size in (999, 1001, None):
+        lay_down(store, UNCOMMITTED.index, SHARD_ONE, SHARD_TWO)
+        if size is None:
+            store.remove_files([_name(SHARD_TWO)])
+        else:
+            store.put(_name(SHARD_TWO), bytes(size))
+        with pytest.raises(DatasetError) as caught:
+            committing.commit(store, UNCOMMITTED, SCHEMA)
+        assert str(caught.value) == (
+            f"{store.root}: {_name(SHARD_TWO)} has {size or 0:,} bytes, but index/index-0/ "
+            "describes 1,000 with 2 rows; nothing was committed"
+        )
+    assert open_table(store) is None
+
+
+def test_a_file_that_stays_must_have_the_rows_that_the_log_says(store: Store) -> None:
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
+    more = replace(SHARD_ONE, rows=3, recordings=(replace(SHARD_ONE.recordings[0], rows=3),))
+    with pytest.raises(DatasetError, match=r"describes 1,000 with 3 rows; nothing was committed"):
+        commit(store, after(store, 0), [more], SCHEMA)
+    larger = replace(SHARD_ONE, parquet=replace(SHARD_ONE.parquet, size_bytes=1001))
+    with pytest.raises(DatasetError, match=r"has 1,000 bytes, but .* describes 1,001"):
+        commit(store, after(store, 0, "index-2"), [larger], SCHEMA)
+
+
+def test_many_files_are_looked_up_by_their_folders(store: Store) -> None:
+    many = [summary(f"{i}", split=f"s{i % 3}", rows=i + 1) for i in range(33)]
+    assert commit(store, UNCOMMITTED, many, SCHEMA) == 0
+    assert files(store) == entries(*many)
+    assert require_snapshot(store).rows == 33 * 34 // 2
+    more = [summary(f"more {i}", rows=1) for i in range(33)]
+    lay_down(store, "index-1", *more)
+    store.put(_name(more[5]), bytes(7))
+    with pytest.raises(DatasetError, match="has 7 bytes"):
+        committing.commit(store, after(store, 0), SCHEMA)
+
+
+def test_columns_change_only_with_all_rows(store: Store) -> None:
+    wider = pa.schema([*SCHEMA, pa.field("label", pa.string()), pa.field("n", pa.int64())])
+    commit(store, UNCOMMITTED, [SHARD_ONE, SHARD_TWO], SCHEMA)
+    with pytest.raises(DatasetError) as caught:
+        commit(store, after(store, 0), [SHARD_ONE, SHARD_THREE], wider)
+    assert str(caught.value).startswith(
+        f"{store.root}: the Delta table lacks the columns label, n of 1 shards that stay, or has "
+        "them with other types: another tool changed the table; nothing was committed. "
+    )
+    assert commit(store, after(store, 0, "index-2"), [SHARD_THREE], wider) == 1
+    # A table may have columns that the rows lack.
+    assert commit(store, after(store, 1, "index-3"), [SHARD_THREE, SHARD_ONE], SCHEMA) == 2
+    assert files(store) == entries(SHARD_THREE, SHARD_ONE)
+    table = open_table(store)
+    assert table is not None
+    assert len(table.schema().fields) == 4
+
+
+def test_what_a_commit_says_is_kept_with_it(store: Store) -> None:
+    said = replace(
+        *(UNCOMMITTED,),
+        statistics={"mean": [1.5]},
+        operation="refresh",
+        parts=4,
+        listed_ms=123,
+        dataset_version=7,
+        taken_down="taken_down/x.jsonl",
+        replaced={"a": "b"},
+        run="run-attempt",
+    )
+    commit(store, said, [SHARD_ONE], SCHEMA)
+    assert require_snapshot(store) == replace(said, version=0, rows=2)
+    actions = log(store, 0)
+    (metadata,) = [action["metaData"] for action in actions if "metaData" in action]
+    assert metadata["configuration"] == {"delta.enableExpiredLogCleanup": "false"}
+    assert metadata["partitionColumns"] == ["split"]
+    (added,) = [action["add"] for action in actions if "add" in action]
+    assert added["modificationTime"] == 0
+    assert added["partitionValues"] == {"split": "train"}
+    assert added["dataChange"] is True
+    (transaction,) = [action["txn"] for action in actions if "txn" in action]
+    assert (transaction["appId"], transaction["version"]) == ("melmill", 0)
+
+
+def test_a_removed_file_is_said_to_be_removed_now(store: Store) -> None:
+    commit(store, UNCOMMITTED, [SHARD_ONE, SHARD_TWO], SCHEMA)
+    commit(store, after(store, 0), [SHARD_TWO], SCHEMA)
+    (removed,) = [action["remove"] for action in log(store, 1) if "remove" in action]
+    assert (removed["path"], removed["size"]) == (_name(SHARD_ONE), 1000)
+    assert removed["partitionValues"] == {"split": "train"}
+    assert removed["dataChange"] is True
+    assert abs(time.time() * 1000 - float(str(removed["deletionTimestamp"]))) < 60_000
+
+
+def test_a_log_that_cannot_be_read_is_the_datasets_fault(store: Store) -> None:
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
+    store.put(f"_delta_log/{0:020d}.json", b"{not json\n{")
+    with pytest.raises(DatasetError) as caught:
+        open_table(store)
+    first, _, reason = str(caught.value).partition(": the Delta log cannot be read: ")
+    assert first == store.root
+    assert len(reason) > 10
+    assert "\n" not in reason
+
+
+def test_what_may_be_null_is_no_other_column(store: Store) -> None:
+    lists = pa.schema({"tags": pa.list_(pa.string()), "split": pa.string()})
+    commit(store, UNCOMMITTED, [SHARD_ONE], lists)
+    table = open_table(store)
+    assert table is not None
+    strict = pa.field("element", pa.string(), nullable=False)
+    for columns, same in [
+        (pa.schema({"tags": pa.list_(strict), "split": pa.string()}), True),
+        (pa.schema({"tags": pa.list_(pa.int32()), "split": pa.string()}), False),
+        (pa.schema({"split": pa.string()}), False),
+    ]:
+        assert has_columns(table, Schema.from_arrow(columns)) is same
+
+
+def test_an_empty_commit_on_top_is_damage(store: Store) -> None:
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
+    tidy(store)
+    store.put(f"_delta_log/{1:020d}.json", b"")
+    with pytest.raises(DatasetError, match=r"the Delta log is damaged: its commit 1 is empty"):
+        read_snapshot(store)
+
+
+def test_a_list_in_an_older_commit_is_kept_as_text(store: Store) -> None:
+    """Up to format 3 the commit itself held what was taken down."""
+    old = {"index": "x", "configuration": {}, "catalogue": "/songs", "features": "{}", "format": 3}
+    found = delta._parse(store, old | {"taken_down": [["/a.wav"]]}, 5)
+    assert (found.version, found.taken_down) == (5, '[["/a.wav"]]')
+    assert delta._parse(store, old | {"taken_down": []}, 5).taken_down == ""
+    assert delta._parse(store, old, 5) == Snapshot(5, "x", {}, "/songs", "{}")
+    named = old | {"taken_down": "taken_down/x.jsonl"}
+    assert delta._parse(store, named, 5).taken_down == "taken_down/x.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\n  ↳ the reason", "the reason"),
+        ("\n alone \n", "alone"),
+        ("x <Error><Code>Denied</Code>\n<Message>No\nmore</Message> y", "Denied: No"),
+        ("<Code>Denied</Code><Message>None</Message></Error>\nlast", "Denied: None"),
+    ],
+)
+def test_of_an_error_with_many_layers_the_innermost_is_told(text: str, message: str) -> None:
+    assert delta.innermost_message(OSError(text)) == message
+
+
+def test_a_store_that_breaks_off_is_told_as_such(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("generic\n  ↳ no space")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(DeltaTable, "create_write_transaction", refuse)
+        with pytest.raises(DatasetError) as caught:
+            commit(store, after(store, 0), [SHARD_TWO], SCHEMA)
+    assert str(caught.value) == (
+        f"cannot commit to {store.root}: no space; finished shards stay there: run the same "
+        "command again to continue"
+    )
+    monkeypatch.setattr(delta, "insist", refuse)
+    with pytest.raises(DatasetError) as caught:
+        open_table(store)
+    assert str(caught.value) == f"{store.root}: the Delta log cannot be read: no space"

@@ -20,8 +20,17 @@ from melmill.transforms.index.tables import (
     write_part,
 )
 from melmill.transforms.plan.recordings import PlannedRecording
+from melmill.transforms.rows.distribution import DURATION_EDGES_S
 from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
-from melmill.transforms.snapshot.totals import Totals, add_up, ordered_shards, training_split
+from melmill.transforms.snapshot.totals import (
+    Totals,
+    add_up,
+    ordered_shards,
+    require_consistent,
+    require_whole,
+    row_differences,
+    training_split,
+)
 from melmill.transforms.store.folders import Store
 from tests.plans import failure, planned, summary
 
@@ -130,3 +139,195 @@ def test_an_index_that_is_missing_is_not_an_empty_dataset(tmp_path: Path) -> Non
 )
 def test_the_split_for_statistics(splits: dict[str, int], expected: str | None) -> None:
     assert training_split(splits) == expected
+
+
+# An index that is held against itself
+
+
+def held(shard: str, rows: int, digest: str = "") -> Held:
+    return Held(shard, RecordingRows("", rows, 0.0, digest))
+
+
+def digest_of(number: int) -> str:
+    return f"{number:032x}"
+
+
+def index_of(
+    store: Store,
+    indexed: dict[str, tuple[int, str]],
+    shards: list[dict[str, tuple[int, str]]],
+    status: str = "ok",
+) -> None:
+    """An index whose recordings have these rows and digests, and shards that hold such."""
+    rows = [
+        recording_row(planned(name), (), "f")
+        | {"rows": number, "rows_digest": digest or None, "status": status, "shards": ["s"]}
+        for name, (number, digest) in indexed.items()
+    ]
+    summaries = [
+        summary(
+            f"shard {i}",
+            rows=sum(number for number, _ in entries.values()),
+            recordings=tuple(
+                RecordingRows(planned(name).probed.recording.recording_id, number, 0.0, digest)
+                for name, (number, digest) in entries.items()
+            ),
+        )
+        for i, entries in enumerate(shards)
+    ]
+    write_part(store, "x", "recordings", 0, rows)
+    write_part(store, "x", "failures", 0, [])
+    write_part(store, "x", "shards", 0, [shard_row(shard) for shard in summaries])
+
+
+def identity(name: str) -> str:
+    return planned(name).probed.recording.recording_id
+
+
+LARGE = (1 << 128) - 5
+OTHER = "the shards hold other rows than the index says"
+
+
+@pytest.mark.parametrize(
+    ("indexed", "shards", "expected"),
+    [
+        ({"a": (3, digest_of(7))}, [{"a": (3, digest_of(7))}], []),
+        ({"a": (3, digest_of(7))}, [{"a": (1, digest_of(5))}, {"a": (2, digest_of(2))}], []),
+        # Digests are added up modulo 2 to the 128th.
+        ({"a": (2, digest_of(5))}, [{"a": (1, digest_of(LARGE))}, {"a": (1, digest_of(10))}], []),
+        ({"a": (0, "")}, [], []),
+        ({"a": (3, "")}, [{"a": (3, "")}], []),
+        ({"a": (3, digest_of(7))}, [], [("a", "the index says 3 rows, the shards hold 0")]),
+        ({}, [{"a": (3, digest_of(7))}], [("a", "the index says 0 rows, the shards hold 3")]),
+        (
+            {"a": (3, digest_of(7)), "b": (4, digest_of(1))},
+            [{"a": (2, digest_of(7)), "b": (5, digest_of(1))}],
+            [
+                ("a", "the index says 3 rows, the shards hold 2"),
+                ("b", "the index says 4 rows, the shards hold 5"),
+            ],
+        ),
+        ({"a": (3, digest_of(7))}, [{"a": (3, digest_of(8))}], [("a", OTHER)]),
+        (
+            {"a": (2, digest_of(7))},
+            [{"a": (1, digest_of(7))}, {"a": (1, digest_of(1))}],
+            [("a", OTHER)],
+        ),
+        # An older melmill wrote no digests.
+        ({"a": (3, "")}, [{"a": (3, digest_of(8))}], []),
+        ({"a": (3, digest_of(7))}, [{"a": (3, "")}], []),
+        (
+            {"a": (3, digest_of(7)), "b": (3, digest_of(7))},
+            [{"a": (3, digest_of(7)), "b": (3, digest_of(9))}],
+            [("b", OTHER)],
+        ),
+    ],
+)
+def test_rows_are_compared_recording_by_recording(
+    tmp_path: Path,
+    indexed: dict[str, tuple[int, str]],
+    shards: list[dict[str, tuple[int, str]]],
+    expected: list[tuple[str, str]],
+) -> None:
+    store = Store(str(tmp_path))
+    index_of(store, indexed, shards)
+    messages = [f"recording {identity(name)}: {text}" for name, text in expected]
+    assert sorted(row_differences(store, "x")) == sorted(messages)
+    if not messages:
+        assert require_whole(store, "x") == sum(rows for rows, _ in indexed.values())
+        return
+    with pytest.raises(DatasetError) as caught:
+        require_whole(store, "x")
+    listed = "; ".join(row_differences(store, "x"))
+    assert str(caught.value) == (
+        f"{store.root}/index/x contradicts itself: {listed}; nothing was committed"
+    )
+
+
+def test_differences_come_in_the_order_of_the_ids_and_three_are_named(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    names = sorted("abcde", key=identity)
+    index_of(store, dict.fromkeys(names[::-1], (1, "")), [])
+    found = list(row_differences(store, "x"))
+    assert [one.split()[1].rstrip(":") for one in found] == [identity(name) for name in names]
+    with pytest.raises(DatasetError) as caught:
+        require_whole(store, "x")
+    assert str(caught.value).count("the index says") == 3
+
+
+def test_many_recordings_are_compared_in_groups(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    entries = {f"{i}": (i % 7, digest_of(i) if i % 7 else "") for i in range(60)}
+    index_of(store, entries, [entries])
+    assert list(row_differences(store, "x")) == []
+    swapped = entries | {"3": entries["10"], "10": entries["3"]}
+    index_of(store, entries, [swapped])
+    found = {one.split()[1].rstrip(":") for one in row_differences(store, "x")}
+    assert found == {identity("3"), identity("10")}
+
+
+def test_what_was_planned_and_not_written_is_named(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    index_of(store, {"a": (0, "")}, [], status="unwritten")
+    with pytest.raises(DatasetError, match=r"/songs/a was planned, but no shard holds it; nothing"):
+        require_whole(store, "x")
+
+
+def test_an_index_describes_the_tables_files_or_is_damaged(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    index_of(store, {"a": (3, "")}, [{"a": (3, "")}])
+    name = f"split=train/part-{summary('shard 0').name}.parquet"
+    assert require_consistent(store, "x", [name]) == 3
+    for files in ([], [name, "split=train/part-y.parquet"], ["split=test/part-y.parquet"]):
+        with pytest.raises(DatasetError) as caught:
+            require_consistent(store, "x", files)
+        assert str(caught.value) == (
+            f"{store.root}: the Delta log names {len(files)} shards; index/x/ describes 1 shards "
+            "with 3 rows, and recordings with 3 rows: the log or the index is damaged. melmill "
+            "history lists the versions; melmill rollback goes back to one of them"
+        )
+    index_of(store, {"a": (2, "")}, [{"a": (3, "")}])
+    with pytest.raises(DatasetError, match="1 shards with 3 rows, and recordings with 2 rows"):
+        require_consistent(store, "x", [name])
+    index_of(store, {"a": (0, "")}, [{"a": (0, "")}])
+    assert require_consistent(store, "x", []) == 0
+
+
+def test_lengths_are_divided_into_bins_by_split(tmp_path: Path, totals: Totals) -> None:
+    """The songs are 3 s and 5 s long; the one that gave no rows does not count."""
+    edges = [int(edge) for edge in DURATION_EDGES_S]
+    for name, seconds in (("train", 3.0), ("test", 5.0)):
+        split = totals.split(name)
+        assert split.seconds == seconds
+        place = sum(edge <= seconds for edge in edges)
+        assert split.durations.tolist() == [int(i == place) for i in range(len(edges) + 1)]
+
+
+def test_partial_recordings_count_and_failed_ones_do_not(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    index_of(store, {"a": (3, ""), "b": (4, "")}, [], status="partial")
+    found = add_up(store, "x")
+    assert (found.recordings, found.seconds) == ({"partial": 2}, 20.0)
+    assert (found.split("train").recordings, found.rows) == (2, 0)
+    index_of(store, {"a": (3, "")}, [], status="failed")
+    assert (add_up(store, "x").seconds, add_up(store, "x").failure_ratio) == (0.0, 1.0)
+
+
+def test_parts_of_an_index_add_up(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    labels = [("genre",), ("year",), ()]
+    for part, missing in enumerate(labels):
+        songs = [planned(f"{part}{i}.wav", 3) for i in range(2)]
+        rows = [recording_row(song, _held(song), "f") for song in songs]
+        write_part(store, "x", "recordings", part, rows)
+        write_part(store, "x", "failures", part, [])
+        made = summary(f"{part}", rows=6, null_labels=missing)
+        write_part(store, "x", "shards", part, [shard_row(made)])
+    found = add_up(store, "x")
+    train = found.split("train")
+    assert (train.recordings, train.seconds, train.rows, train.shards) == (6, 18.0, 18, 3)
+    assert sum(train.durations.tolist()) == 6
+    assert found.null_labels == {"genre", "year"}
+    assert (found.recordings, found.seconds) == ({"ok": 6}, 18.0)
+    names = [f"split=train/part-{summary(f'{part}').name}.parquet" for part in range(3)]
+    assert require_consistent(store, "x", names) == 18

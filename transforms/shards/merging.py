@@ -97,8 +97,12 @@ def _keyed_rows(
     for batch in read_shard(job.store, summary):
         chunks = np.asarray(batch.columns["chunk_index"])
         names = list(batch.columns["recording_id"])
-        begins = [0, *(i for i in range(1, batch.rows) if names[i] != names[i - 1]), batch.rows]
-        for start, stop in pairwise(begins):
+        continues = [
+            names[i] == names[i - 1] and chunks[i] - chunks[i - 1] in (0, 1)
+            for i in range(1, batch.rows)
+        ]
+        begins = [i for i, goes_on in enumerate([False, *continues]) if not goes_on]
+        for start, stop in pairwise([*begins, batch.rows]):
             # A run may continue from the previous batch.
             if names[start] != recording_id or chunks[start] - chunk not in (0, 1):
                 order = order_of(job.shards.seed, names[start], int(chunks[start]))

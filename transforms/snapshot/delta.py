@@ -294,7 +294,7 @@ def table_labels(store: Store, version: int) -> tuple[tuple[LabelColumn, ...], b
         raise DatasetError(f"{store.root}: the Delta log no longer exists")
     columns = pa.schema(table.schema().to_arrow())
     labels = (LabelColumn(f.name, type_name(f.type)) for f in columns if is_label(f.name))
-    return tuple(label for label in labels if label.name != "split"), "channel" in columns.names
+    return tuple(labels), "channel" in columns.names
 
 
 def innermost_message(error: OSError) -> str:

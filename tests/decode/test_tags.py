@@ -1,0 +1,14 @@
+"""Tags that are kept: known names, in either case, cut at a thousand characters."""
+
+from __future__ import annotations
+
+from melmill.transforms.decode.tags import keep_tags
+
+
+def test_known_tags_are_kept_under_one_name() -> None:
+    tags = {"ALBUM_ARTIST": "Band", "Track": "3", "title": "Song", "encoder": "x", "date": ""}
+    assert keep_tags(tags) == (("albumartist", "Band"), ("title", "Song"), ("tracknumber", "3"))
+
+
+def test_a_long_tag_is_cut() -> None:
+    assert keep_tags({"comment": "a" * 1000 + "b"}) == (("comment", "a" * 1000),)

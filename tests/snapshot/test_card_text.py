@@ -1,0 +1,343 @@
+"""The card's words and its side files, from totals that are made up."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from melmill.transforms.index.tables import shard_row, write_part
+from melmill.transforms.rows.distribution import (
+    DURATION_EDGES_S,
+    LEVEL_EDGES_DBFS,
+    ClassCount,
+    Distribution,
+)
+from melmill.transforms.rows.moments import Moments
+from melmill.transforms.rows.schema import LabelColumn, RowSchema
+from melmill.transforms.rows.summaries import FileEntry, ShardSummary
+from melmill.transforms.snapshot.card import (
+    balance_lines,
+    brief_statistics,
+    list_files,
+    past_card,
+    stale_files,
+    statistics,
+    to_json,
+    view_card,
+    write_card,
+)
+from melmill.transforms.snapshot.delta import Snapshot
+from melmill.transforms.snapshot.totals import SplitContent, Totals
+from melmill.transforms.store.folders import Store
+from tests.plans import summary
+
+INDEX = "a" * 32
+SNAPSHOT = Snapshot(3, INDEX, {}, "/music/songs.csv", '{"mel": {"n_mels": 80}}')
+LABELS = (
+    LabelColumn("stars", "double"),
+    LabelColumn("tags", "list<string>"),
+    LabelColumn("grades", "list<double>"),
+)
+SCHEMA = RowSchema(80, 130, LABELS)
+
+
+def with_twin(made: ShardSummary) -> ShardSummary:
+    twin = FileEntry(f"tfrecord/{made.split}/part-{made.name}.tfrecord", 7, "1" * 64)
+    return replace(made, tfrecord=twin)
+
+
+ONE, TWO, THREE = (
+    with_twin(summary(name, split))
+    for name, split in [("1", "train"), ("2", "test"), ("3", "train")]
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(str(tmp_path))
+    index(made, ONE, TWO, THREE)
+    return made
+
+
+def index(store: Store, *shards: ShardSummary) -> None:
+    write_part(store, INDEX, "recordings", 0, [])
+    write_part(store, INDEX, "shards", 0, [shard_row(shard) for shard in shards])
+
+
+def split(recordings: int, rows: int, **classes: int) -> SplitContent:
+    made = SplitContent(recordings, rows, 3, 5_300_000, 1_000_000, 90.5)
+    counts = tuple(ClassCount("key", name, number, 1) for name, number in classes.items())
+    peaks = (0,) * (len(LEVEL_EDGES_DBFS) - 1) + (rows, 0)
+    made.counter.add(Distribution(peaks, peaks, counts))
+    made.durations[2] += recordings
+    return made
+
+
+@pytest.fixture
+def totals() -> Totals:
+    return Totals(
+        recordings=Counter(ok=4, failed=1001, skipped=2),
+        seconds=9000.0,
+        splits={"train": split(3, 1200, C=900, D=300), "test": split(1, 80, C=80)},
+        moments=Moments(7, np.array([1.0, 2.0]), np.array([7.0, 28.0]), -80.0, 3.5),
+    )
+
+
+def test_the_card_says_what_is_in_it(store: Store, totals: Totals) -> None:
+    write_card(store, SNAPSHOT, totals, SCHEMA)
+    head, _, text = store.read("README.md").decode().removeprefix("---\n").partition("---\n\n")
+    assert yaml.safe_load(head) == {
+        "configs": [
+            {
+                "config_name": "default",
+                "data_files": [
+                    {"split": "test", "path": [TWO.parquet.name]},
+                    {"split": "train", "path": sorted([ONE.parquet.name, THREE.parquet.name])},
+                ],
+            }
+        ],
+        "dataset_info": {
+            "config_name": "default",
+            "features": [
+                *({"name": n, "dtype": t} for n, t in _core().items()),
+                {"name": "stars", "dtype": "float64"},
+                {"name": "tags", "list": "string"},
+                {"name": "grades", "list": "float64"},
+                {"name": "mel", "dtype": {"array2_d": {"shape": [80, 130], "dtype": "float32"}}},
+            ],
+        },
+    }
+    # As people read it.
+    assert head.startswith("configs:\n- config_name: default\n  data_files:\n  - split: test\n")
+    about, _, rest = text.partition("\n`index/` says")
+    assert about == (
+        "# Log-mel spectrograms of /music/songs.csv\n\n"
+        "1,280 rows from 2.50 hours of audio. `mel` is float32 [80, 130]:\n"
+        "mel bands × frames of one chunk.\n\n"
+        "| split | recordings | rows | shards | MB |\n"
+        "|---|---|---|---|---|\n"
+        "| test | 1 | 80 | 3 | 6.3 |\n"
+        "| train | 3 | 1,200 | 3 | 6.3 |\n\n"
+        "1,001 recordings failed and 2 were too short.\n\n"
+        "## Labels\n\n"
+        # Of recordings: of three, two have C.
+        "- key: 2 classes; shares differ by at most 33.3 points (C: 100.0% of test, 66.7% of all)"
+        "; test lacks 1: D\n"
+    )
+    configuration = '{\n  "mel": {\n    "n_mels": 80\n  }\n}'
+    assert rest.endswith(
+        f"\n## Feature configuration\n\n```json\n{configuration}\n```\n\n## Snapshot\n\n"
+        f"Index `index/{INDEX}`.\n"
+    )
+
+
+def _core() -> dict[str, str]:
+    return {
+        **{"recording_id": "string", "uri": "string", "chunk_index": "int32"},
+        **{"start_sample": "int64", "valid_samples": "int32", "sample_rate_hz": "int32"},
+        **{"peak_dbfs": "float32", "rms_dbfs": "float32"},
+    }
+
+
+def test_large_numbers_are_exact_and_each_label_has_a_line(totals: Totals) -> None:
+    large = totals.splits["train"]
+    large.parquet_bytes = 5_300_000_000_000
+    for one in totals.splits.values():
+        modes = (ClassCount("mode", "major", 9, 3), ClassCount("mode", "minor", 9, 3))
+        one.counter.add(Distribution(classes=modes))
+    totals.seconds = 3_600_000.0
+    text = view_card({}, SNAPSHOT, totals, SCHEMA, "none").decode()
+    assert "1,280 rows from 1,000.00 hours of audio." in text
+    assert "| train | 3 | 1,200 | 3 | 5,300,000.0 |" in text
+    labels = text.partition("## Labels\n\n")[2].partition("\n\n##")[0].splitlines()
+    assert [line.partition(":")[0] for line in labels] == ["- key", "- mode"]
+
+
+def test_statistics_say_all_of_each_split(totals: Totals) -> None:
+    found = statistics(totals)
+    bands = {"split": "train", "values_per_band": 7, "mean": [1.0, 2.0], "std": [1.0, 2.0]}
+    assert {name: found[name] for name in bands} == bands
+    assert (found["min"], found["max"]) == (-80.0, 3.5)
+    assert list(found["splits"]) == ["test", "train"]
+    train = found["splits"]["train"]
+    assert (train["recordings"], train["rows"], train["seconds"]) == (3, 1200, 90.5)
+    lengths = [0] * (len(DURATION_EDGES_S) + 1)
+    lengths[2] = 3
+    assert train["seconds_histogram"] == {"edges": list(DURATION_EDGES_S), "counts": lengths}
+    levels = [0] * (len(LEVEL_EDGES_DBFS) - 1) + [1200, 0]
+    for name in ("peak_dbfs", "rms_dbfs"):
+        assert train[name] == {"edges": list(LEVEL_EDGES_DBFS), "counts": levels}
+    assert train["labels"] == {
+        "key": [
+            {"value": "C", "rows": 900, "recordings": 1},
+            {"value": "D", "rows": 300, "recordings": 1},
+        ]
+    }
+    assert brief_statistics(totals) == found
+
+
+def test_many_classes_are_null_and_left_out_of_a_commit(totals: Totals) -> None:
+    totals.splits["train"].counter.add(Distribution(many=("title",)))
+    assert statistics(totals)["splits"]["train"]["labels"]["title"] is None
+    assert "title" not in brief_statistics(totals)["splits"]["train"]["labels"]
+
+
+@pytest.mark.parametrize(("classes", "kept"), [(20, True), (21, False)])
+def test_a_commit_holds_labels_of_up_to_twenty_classes(
+    totals: Totals, classes: int, kept: bool
+) -> None:
+    counts = tuple(ClassCount("title", f"{i}", 1, 1) for i in range(classes))
+    totals.splits["train"].counter.add(Distribution(classes=counts))
+    assert ("title" in brief_statistics(totals)["balance"]) == kept
+
+
+def entry(classes: int, missing: dict[str, list[Any]]) -> dict[str, Any]:
+    most = {"value": None, "split": "test", "share": 0.1234, "overall": 0.25}
+    return {"classes": classes, "largest_difference": most, "missing": missing}
+
+
+@pytest.mark.parametrize(
+    ("found", "lines"),
+    [
+        ({"title": entry(21, {})}, []),
+        (
+            {"key": entry(20, {})},
+            [
+                "key: 20 classes; shares differ by at most 12.7 points (no value: 12.3% of test, "
+                "25.0% of all)"
+            ],
+        ),
+        (
+            {"key": entry(1000 - 990, {"test": ["C", None, 7], "fold": ["C", "D", "E", "F"]})},
+            [
+                "key: 10 classes; shares differ by at most 12.7 points (no value: 12.3% of test, "
+                "25.0% of all); test lacks 3: C, no value, 7; fold lacks 4: C, D, E, …"
+            ],
+        ),
+    ],
+)
+def test_how_evenly_classes_are_divided_is_a_line(found: dict[str, Any], lines: list[str]) -> None:
+    both = {"many": entry(99, {}), **found}
+    assert list(balance_lines(both)) == lines
+
+
+# Files
+
+
+def test_files_are_listed_by_split_and_by_name(store: Store) -> None:
+    parquet, tfrecord = list_files(store, SNAPSHOT)
+    assert parquet == {
+        "test": [TWO.parquet.name],
+        "train": sorted([ONE.parquet.name, THREE.parquet.name]),
+    }
+    assert list(parquet) == list(tfrecord) == ["test", "train"]
+    assert tfrecord["train"] == sorted([ONE.tfrecord.name, THREE.tfrecord.name])
+
+
+def test_twins_that_lack_rows_are_not_listed(store: Store) -> None:
+    index(store, ONE, TWO, replace(THREE, tfrecord=None))
+    parquet, tfrecord = list_files(store, SNAPSHOT)
+    assert (len(parquet["train"]), tfrecord) == (2, {})
+    index(store, summary("none", rows=0, parquet=None))
+    assert list_files(store, SNAPSHOT) == ({}, {})
+
+
+def test_side_files_are_written_for_twins(store: Store, totals: Totals) -> None:
+    write_card(store, SNAPSHOT, totals, SCHEMA)
+    lists = json.loads(store.read("tfrecord/files.json"))
+    assert lists == {**list_files(store, SNAPSHOT)[1], "_index": INDEX}
+    assert json.loads(store.read("statistics.json")) == json.loads(
+        json.dumps({**statistics(totals), "_index": INDEX})
+    )
+    assert "mel" in store.read("tfrecord/features.json").decode()
+    assert to_json({"a": [1]}) == b'{\n "a": [\n  1\n ]\n}\n'
+
+
+def test_without_twins_old_lists_are_emptied(tmp_path: Path, totals: Totals) -> None:
+    store = Store(str(tmp_path))
+    index(store, replace(ONE, tfrecord=None))
+    write_card(store, SNAPSHOT, totals, SCHEMA)
+    assert store.size("tfrecord/files.json") is None
+    assert store.size("tfrecord/features.json") is None
+    store.put("tfrecord/files.json", b'{"train": ["x"]}')
+    assert stale_files(store, SNAPSHOT, SCHEMA) == ["tfrecord/files.json"]
+    write_card(store, SNAPSHOT, totals, SCHEMA)
+    assert json.loads(store.read("tfrecord/files.json")) == {"_index": INDEX}
+
+
+SIDE_FILES = ["README.md", "statistics.json", "tfrecord/files.json", "tfrecord/features.json"]
+
+
+def test_what_describes_another_snapshot_is_stale(store: Store, totals: Totals) -> None:
+    assert stale_files(store, SNAPSHOT, SCHEMA) == SIDE_FILES
+    write_card(store, SNAPSHOT, totals, SCHEMA)
+    assert stale_files(store, SNAPSHOT, SCHEMA) == []
+    taller = replace(SCHEMA, n_mels=81)
+    assert stale_files(store, SNAPSHOT, taller) == ["tfrecord/features.json"]
+    for name in SIDE_FILES:
+        good = store.read(name)
+        for bad in (b"", b"[1]", b'"text"', b"\xff{", b"{}", None):
+            if bad is None:
+                store.remove_files([name])
+            else:
+                store.put(name, bad)
+            assert stale_files(store, SNAPSHOT, SCHEMA) == [name]
+        store.put(name, good)
+    other = replace(SNAPSHOT, index="b" * 32)
+    write_part(store, other.index, "recordings", 0, [])
+    write_part(store, other.index, "shards", 0, [shard_row(one) for one in (ONE, TWO, THREE)])
+    assert stale_files(store, other, SCHEMA) == SIDE_FILES[:3]
+    store.put("README.md", b"\xff" + store.read("README.md"))
+    assert stale_files(store, SNAPSHOT, SCHEMA) == []
+
+
+# Other cards
+
+
+def test_a_views_card_names_its_own_files(totals: Totals) -> None:
+    files = {"train": ["data/train-00000-of-00001.parquet"]}
+    plain = view_card(files, SNAPSHOT, totals, SCHEMA, "none").decode()
+    (config,) = yaml.safe_load(plain.split("---\n")[1])["configs"]
+    assert config["data_files"] == [{"split": "train", "path": files["train"]}]
+    assert "| train | 3 | 1,200 | 3 | 5.3 |" in plain
+    assert "normalised" not in plain
+    assert "How to load" not in plain
+    assert plain.endswith("\n}\n```\n")
+    normal = view_card(files, SNAPSHOT, totals, SCHEMA, "chunk").decode()
+    said = "\n`mel` is normalised: chunk, each band to mean 0 and deviation 1.\n"
+    assert normal == plain.replace("\n## Feature", said + "\n## Feature")
+
+
+def test_an_earlier_snapshots_card_has_absolute_paths(store: Store, totals: Totals) -> None:
+    card, lists = past_card(store, SNAPSHOT, totals, SCHEMA)
+    parquet, tfrecord = list_files(store, SNAPSHOT)
+    root = str(Path(store.root).resolve())
+    assert lists == {
+        "parquet": {s: [f"{root}/{name}" for name in names] for s, names in parquet.items()},
+        "tfrecord": {s: [f"{root}/{name}" for name in names] for s, names in tfrecord.items()},
+    }
+    (config,) = yaml.safe_load(card.decode().split("---\n")[1])["configs"]
+    assert config["data_files"][1] == {"split": "train", "path": lists["parquet"]["train"]}
+    assert "| train | 3 | 1,200 | 3 | 6.3 |" in card.decode()
+    assert card.decode().endswith("\n}\n```\n")
+
+
+def test_an_earlier_snapshots_card_in_a_store_has_urls(totals: Totals) -> None:
+    store = Store("memory://bucket/set")
+    index(store, ONE)
+    _, lists = past_card(store, SNAPSHOT, totals, SCHEMA)
+    assert lists["parquet"] == {"train": [f"memory://bucket/set/{ONE.parquet.name}"]}
+
+
+def test_without_labels_there_is_no_part_about_them(store: Store) -> None:
+    write_card(store, SNAPSHOT, Totals(splits={"train": SplitContent()}), RowSchema(80, 130))
+    text = store.read("README.md").decode()
+    assert "0 recordings failed and 0 were too short.\n\n`index/` says" in text
+    assert "Labels" not in text

@@ -1,0 +1,168 @@
+"""What is needed, and what melmill knows to be its own: only what is neither is in question."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from melmill.transforms.shards.receipts import Made, announce_index, announce_shard
+from melmill.transforms.snapshot.committing import commit
+from melmill.transforms.snapshot.delta import Past, Snapshot, read_history
+from melmill.transforms.snapshot.garbage import (
+    Needed,
+    Records,
+    in_order_of_removal,
+    list_own,
+    needed,
+    read_announced,
+    read_records,
+)
+from melmill.transforms.store.folders import Store
+from tests.plans import lay_down, summary
+from tests.shard_rows import job_of_rows
+
+SCHEMA = pa.schema({"mel": pa.float32(), "split": pa.string()})
+A, B, C = ("a" * 32, "b" * 32, "c" * 32)
+ONE, TWO, THREE = summary("one"), summary("two", split="test"), summary("three")
+LIST = f"taken_down/{'d' * 32}.jsonl"
+
+
+def parquet(shard: str, split: str = "train") -> str:
+    return f"split={split}/part-{shard}.parquet"
+
+
+def twin(shard: str, split: str = "train") -> str:
+    return f"tfrecord/{split}/part-{shard}.tfrecord"
+
+
+def part(index: str, table: str = "recordings", number: int = 0) -> str:
+    return f"index/{index}/{table}-{number:05d}.parquet"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path))
+
+
+@pytest.fixture
+def committed(store: Store) -> Store:
+    """Two snapshots; the second lacks a shard, and names a list of what was taken down."""
+    first = Snapshot(-1, A, {}, "/songs", "{}")
+    lay_down(store, A, ONE, TWO)
+    commit(store, first, SCHEMA)
+    lay_down(store, B, TWO, THREE)
+    commit(store, replace(first, version=0, index=B, taken_down=LIST), SCHEMA)
+    return store
+
+
+def test_snapshots_need_their_indexes_and_shards(committed: Store) -> None:
+    now, before = read_history(committed)
+    assert needed(committed, [now, before]) == Needed(
+        frozenset({A, B}), frozenset({ONE.name, TWO.name, THREE.name}), LIST
+    )
+    assert needed(committed, [now]) == Needed(
+        frozenset({B}), frozenset({TWO.name, THREE.name}), LIST
+    )
+    assert needed(committed, []) == Needed(frozenset(), frozenset(), "")
+
+
+def test_files_are_needed_by_their_names() -> None:
+    need = Needed(frozenset({A}), frozenset({B}), LIST)
+    for name in (parquet(B), twin(B), parquet(B, "test"), part(A), part(A, "shards", 7), LIST):
+        assert need.has(name), name
+    others = (parquet(A), twin(C), part(B), LIST.replace("d", "e"), "staging/started", "a.txt")
+    assert not any(need.has(name) for name in others)
+
+
+def test_only_names_that_melmill_gives_are_its_own(store: Store) -> None:
+    run = "0123456789abcdef"
+    own = [
+        *(parquet(A), parquet(B, "test"), part(A), f"staging/{run}/started", LIST, twin(A)),
+        f"staging/{run}/made/{A}.json",
+    ]
+    others = ["README.md", "split=train/a.parquet", "index/mine.csv", "tfrecord/x", "other/x"]
+    for name in (*own, *others, f"_delta_log/{'0' * 20}.json", "taken_down/x.jsonl"):
+        store.put(name, b"x")
+    assert sorted(file.name for file in list_own(store)) == sorted(own)
+
+
+def test_announcements_of_all_runs_are_read(tmp_path: Path) -> None:
+    job = job_of_rows(tmp_path)
+    store = job.store
+    announce_shard(job, A, [parquet(A)])
+    announce_index(job, B)
+    other = f"staging/{'0' * 16}"
+    store.put(f"{other}/made/{C}.json", b'{"files": ["x"]}')
+    store.put("staging/scratch/" + "0" * 32, b"")
+    store.put(parquet(A), b"")
+    found = read_announced(store, list_own(store))
+    ours = f"{job.staging}/made"
+    assert sorted(found, key=lambda made: made.name) == sorted(
+        [
+            Made(A, (parquet(A),), "", f"{ours}/{A}.json"),
+            Made("", (), B, f"{ours}/{B}.json"),
+            Made("", ("x",), "", f"{other}/made/{C}.json"),
+        ],
+        key=lambda made: made.name,
+    )
+    assert read_announced(store, []) == []
+
+
+def test_records_are_the_log_the_indexes_and_what_was_announced(committed: Store) -> None:
+    hidden = summary("in an index alone", split="fold")
+    lay_down(committed, C, hidden)
+    lay_down(committed, "e" * 32, summary("in an index that nobody names"))
+    announced = [
+        Made(index=C, files=()),
+        Made(shard="f" * 32, files=(parquet("f" * 32), twin("f" * 32))),
+        Made(files=("README.md",)),
+        Made(index="9" * 32),
+    ]
+    found = read_records(committed, read_history(committed), announced, list_own(committed))
+    assert found.shards == {
+        *(("train", ONE.name), ("test", TWO.name), ("train", THREE.name)),
+        *(("fold", hidden.name), ("train", "f" * 32)),
+    }
+    assert found.indexes == {A, B, C, "9" * 32}
+    assert found.lists == {"", LIST, "README.md", parquet("f" * 32), twin("f" * 32)}
+
+
+def test_records_know_files_by_their_names() -> None:
+    records = Records(frozenset({("train", A)}), frozenset({B}), frozenset({LIST, "note.txt"}))
+    working = ("staging/0123456789abcdef/started", "staging/scratch/" + "0" * 32)
+    for name in (parquet(A), twin(A), part(B), LIST, "note.txt", *working):
+        assert records.know(name), name
+    others = (parquet(A, "test"), parquet(B), part(A), LIST.replace("d", "e"), "staging/x", "a.txt")
+    assert not any(records.know(name) for name in others)
+
+
+def test_files_go_in_an_order_in_which_one_may_stop_at_any_time() -> None:
+    run = "staging/0123456789abcdef"
+    ordered = [
+        *(part(A), part(B)),
+        *(parquet(A), LIST, twin(A)),
+        *(part(A, "failures"), part(A, number=1), part(B, "shards")),
+        *(f"{run}/attempts/0123456789abcdef-{A}", f"{run}/shards/{A}.json", f"{run}/started"),
+        *(f"{run}/made/{A}.json", f"{run}/made/{B}.json"),
+    ]
+    for seed in range(5):
+        shuffled = random.Random(seed).sample(ordered, len(ordered))
+        assert list(in_order_of_removal(shuffled)) == _in_groups(ordered)
+
+
+def _in_groups(ordered: list[str]) -> list[str]:
+    """By name within each of the five groups of 2, 3, 3, 3 and 2 files."""
+    borders = itertools.pairwise([0, 2, 5, 8, 11, 13])
+    return [name for first, stop in borders for name in sorted(ordered[first:stop])]
+
+
+def test_the_current_snapshot_is_the_first(committed: Store) -> None:
+    past = read_history(committed)
+    assert [one.snapshot.index for one in past] == [B, A]
+    assert isinstance(past[0], Past)
+    assert needed(committed, past[::-1]).taken_down == ""
