@@ -1,4 +1,4 @@
-"""Shards for tests that are made of rows, not of sounds: nothing is decoded."""
+"""Test shards that are written directly from rows. No audio is decoded."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from melmill.transforms.shards.writing import read_shard, write_again
 from tests.pipeline_runs import make_test_job
 from tests.plans import FEATURES, recording
 
-#: A row: the recording's name, the chunk, and the channel.
+#: A row: the name of the recording, the index of the chunk, and the channel.
 Row = tuple[str, int, int]
 
 
 def job_of_rows(folder: Path, *overrides: str, channels: str = "mono") -> ExtractJob:
-    """A job over a table with labels; row groups have three rows."""
+    """Return a job for a table with labels. A row group has three rows."""
     (folder / "a.wav").touch()
     table = folder / "songs.csv"
     table.write_text("uri,genre,year\na.wav,jazz,1959\n")
     types = "catalogue.label_types={genre: string, year: int64}"
-    made = make_test_job(table, folder / "set", types, *overrides)
+    job = make_test_job(table, folder / "set", types, *overrides)
     return replace(
-        made,
+        job,
         features=replace(
             FEATURES,
             channels=channels,
             chunk=replace(FEATURES.chunk, tail="pad"),
             mel=replace(FEATURES.mel, hop_length=256),
         ),
-        writer=replace(made.writer, row_group_rows=3),
+        writer=replace(job.writer, row_group_rows=3),
         shards=ShardSpec(seed=5),
     )
 
@@ -48,7 +48,7 @@ def rows_of(name: str, *chunks: int) -> list[Row]:
 
 
 def batch_of(job: ExtractJob, rows: Sequence[Row], **labels: Any) -> RowBatch:
-    """The rows with values that depend on nothing but the row."""
+    """Return a batch of these rows. The values in a row depend only on the row."""
     seeds = [zlib.crc32(repr(row).encode()) for row in rows]
     mels = [np.random.default_rng(seed).normal(-30, 9, job.features.shape) for seed in seeds]
     columns: dict[str, Any] = {
@@ -74,7 +74,7 @@ def shard_of(job: ExtractJob, plan: str, *batches: RowBatch, split: str = "train
 
 
 def read_rows_of(job: ExtractJob, summary: ShardSummary) -> list[dict[str, Any]]:
-    """The rows that are stored, each with its bytes of mel."""
+    """Return the rows of a stored shard. `mel` holds the bytes of the spectrogram."""
     return [row for batch in read_shard(job.store, summary) for row in rows_in(batch)]
 
 

@@ -1,4 +1,4 @@
-"""Rows that are taken over: by a recording of the same content, and by nobody else."""
+"""Only a recording with the same content takes over existing rows."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from tests.signals import noise, write_audio
 def job(tmp_path_factory: pytest.TempPathFactory) -> ExtractJob:
     folder = tmp_path_factory.mktemp("adopting")
     write_audio(folder / "a.wav", noise(1, 22_050), 22_050)
-    made = make_test_job(folder, folder / "set")
+    test_job = make_test_job(folder, folder / "set")
     split = SplitSpec((("train", 1.0),))
-    return replace(made, features=FEATURES, split=split, base=Base(3, "0" * 32))
+    return replace(test_job, features=FEATURES, split=split, base=Base(3, "0" * 32))
 
 
-def row(one: Recording, **values: Any) -> dict[str, Any]:
-    made = {
-        "recording_id": one.recording_id,
-        "uri": one.uri,
+def row(song: Recording, **values: Any) -> dict[str, Any]:
+    defaults = {
+        "recording_id": song.recording_id,
+        "uri": song.uri,
         "fingerprint": "an earlier version",
         "feature_key": "an earlier key",
         "split": "train",
-        "labels_digest": labels_digest(one),
+        "labels_digest": labels_digest(song),
         "rows": 10,
         "shards": ["s1", "s2"],
         "tags": {"title": "Song", "artist": "Singer"},
         "peak_dbfs": -3.0,
     }
-    return made | values
+    return defaults | values
 
 
 def offer(name: str, **values: Any) -> Offer:
@@ -52,10 +52,10 @@ def identity(name: str) -> str:
     return recording(name).recording_id
 
 
-def test_a_renamed_file_takes_its_rows_over(job: ExtractJob) -> None:
+def test_a_renamed_file_takes_over_its_rows(job: ExtractJob) -> None:
     new = probed("new.wav", labels=(("genre", "jazz"),))
-    found = list(adopt([offer("old.wav")], [new], job))
-    dropped, adopted, *touched = found
+    changes = list(adopt([offer("old.wav")], [new], job))
+    dropped, adopted, *touched = changes
     assert dropped == Dropped(identity("old.wav"))
     assert adopted == Adopted(
         identity("new.wav"),
@@ -77,9 +77,9 @@ def test_a_renamed_file_takes_its_rows_over(job: ExtractJob) -> None:
     ]
 
 
-def test_a_file_of_a_new_time_leaves_its_shards_alone(job: ExtractJob) -> None:
-    found = list(adopt([offer("a.wav")], [probed("a.wav")], job))
-    assert [type(one) for one in found] == [Dropped, Adopted]
+def test_a_file_with_a_new_modification_time_does_not_change_its_shards(job: ExtractJob) -> None:
+    changes = list(adopt([offer("a.wav")], [probed("a.wav")], job))
+    assert [type(change) for change in changes] == [Dropped, Adopted]
 
 
 @pytest.mark.parametrize(
@@ -88,61 +88,66 @@ def test_a_file_of_a_new_time_leaves_its_shards_alone(job: ExtractJob) -> None:
 def test_shards_that_hold_other_values_are_rewritten(
     job: ExtractJob, values: dict[str, str]
 ) -> None:
-    found = list(adopt([offer("a.wav", **values)], [probed("a.wav")], job))
-    assert [type(one) for one in found] == [Dropped, Adopted, Touched, Touched]
+    changes = list(adopt([offer("a.wav", **values)], [probed("a.wav")], job))
+    assert [type(change) for change in changes] == [Dropped, Adopted, Touched, Touched]
 
 
-def test_who_owns_rows_comes_first_and_the_others_by_name(job: ExtractJob) -> None:
+def test_the_owner_of_rows_comes_first_and_others_follow_by_id(job: ExtractJob) -> None:
     first, second, third = sorted(("a.wav", "b.wav", "c.wav"), key=identity)
-    # The last owns rows; of the others, which own none, the first by its id takes what is left.
+    # The third recording owns rows. The first and the second own no rows; the one with the
+    # smaller id takes over the rows of gone.wav.
     offers = [offer("gone.wav"), offer(third)]
     waiting = [probed(second), probed(first), probed(third)]
     for given in (waiting, waiting[::-1]):
-        found = list(adopt(offers, given, job))
-        takers = [one.recording_id for one in found if isinstance(one, Adopted)]
+        changes = list(adopt(offers, given, job))
+        takers = [change.recording_id for change in changes if isinstance(change, Adopted)]
         assert takers == [identity(third), identity(first)]
-        dropped = [one.recording_id for one in found if isinstance(one, Dropped)]
+        dropped = [change.recording_id for change in changes if isinstance(change, Dropped)]
         assert dropped == [identity(third), identity("gone.wav")]
-        assert [one for one in found if isinstance(one, ProbedRecording)] == [probed(second)]
+        assert [change for change in changes if isinstance(change, ProbedRecording)] == [
+            probed(second)
+        ]
 
 
-def test_of_several_offers_the_first_by_its_id_is_taken(job: ExtractJob) -> None:
+def test_the_offer_with_the_first_id_is_taken(job: ExtractJob) -> None:
     names = sorted(("x.wav", "y.wav", "z.wav"), key=identity)
     for given in (names, names[::-1]):
-        found = list(adopt([offer(name) for name in given], [probed("new.wav")], job))
-        dropped = [one.recording_id for one in found if isinstance(one, Dropped)]
+        changes = list(adopt([offer(name) for name in given], [probed("new.wav")], job))
+        dropped = [change.recording_id for change in changes if isinstance(change, Dropped)]
         assert dropped == [identity(name) for name in names]
-        assert sum(isinstance(one, Adopted) for one in found) == 1
+        assert sum(isinstance(change, Adopted) for change in changes) == 1
 
 
-def test_what_nobody_takes_over_is_removed(job: ExtractJob) -> None:
+def test_rows_that_nobody_takes_over_are_removed(job: ExtractJob) -> None:
     gone = identity("gone.wav")
     expected = [Dropped(gone), Touched("s1", gone), Touched("s2", gone)]
     assert list(adopt([offer("gone.wav")], [], job)) == expected
-    other = replace(job, base=replace(job.base, same_features=False))
-    assert list(adopt([offer("gone.wav")], [], other)) == expected[:1]
+    other_features = replace(job, base=replace(job.base, same_features=False))
+    assert list(adopt([offer("gone.wav")], [], other_features)) == expected[:1]
 
 
 @pytest.mark.parametrize("rows", [9, 11])
-def test_rows_of_another_number_are_not_taken_over(job: ExtractJob, rows: int) -> None:
-    found = list(adopt([offer("old.wav", rows=rows)], [probed("new.wav")], job))
-    assert found[0] == probed("new.wav")
-    assert [type(one) for one in found[1:]] == [Dropped, Touched, Touched]
+def test_a_different_number_of_rows_is_not_taken_over(job: ExtractJob, rows: int) -> None:
+    changes = list(adopt([offer("old.wav", rows=rows)], [probed("new.wav")], job))
+    assert changes[0] == probed("new.wav")
+    assert [type(change) for change in changes[1:]] == [Dropped, Touched, Touched]
 
 
-def test_one_that_does_not_fit_leaves_the_rows_to_the_next(job: ExtractJob) -> None:
+def test_a_recording_that_does_not_fit_leaves_the_rows_to_the_next(job: ExtractJob) -> None:
     first, second = sorted(("a.wav", "b.wav"), key=identity)
-    found = list(adopt([offer("old.wav")], [probed(first, seconds=4), probed(second)], job))
-    assert found[0] == probed(first, seconds=4)
-    assert [one.recording_id for one in found if isinstance(one, Adopted)] == [identity(second)]
+    changes = list(adopt([offer("old.wav")], [probed(first, seconds=4), probed(second)], job))
+    assert changes[0] == probed(first, seconds=4)
+    assert [change.recording_id for change in changes if isinstance(change, Adopted)] == [
+        identity(second)
+    ]
 
 
-def test_a_recording_that_is_too_long_takes_nothing(job: ExtractJob) -> None:
-    short = replace(job, limits=replace(job.limits, max_seconds=9))
-    found = list(adopt([offer("old.wav")], [probed("new.wav")], short))
-    assert found[0] == probed("new.wav")
-    assert not any(isinstance(one, Adopted) for one in found)
+def test_a_recording_that_is_too_long_takes_over_no_rows(job: ExtractJob) -> None:
+    limited_job = replace(job, limits=replace(job.limits, max_seconds=9))
+    changes = list(adopt([offer("old.wav")], [probed("new.wav")], limited_job))
+    assert changes[0] == probed("new.wav")
+    assert not any(isinstance(change, Adopted) for change in changes)
 
 
-def test_without_an_offer_all_are_computed(job: ExtractJob) -> None:
+def test_without_offers_all_recordings_are_computed(job: ExtractJob) -> None:
     assert list(adopt([], [probed("a.wav")], job)) == [probed("a.wav")]

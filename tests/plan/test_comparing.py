@@ -108,7 +108,7 @@ def test_every_recording_is_new_changed_removed_or_unchanged(
     }
 
 
-def test_other_labels_are_carried_over(job: ExtractJob) -> None:
+def test_rows_are_carried_over_with_their_new_labels(job: ExtractJob) -> None:
     before = recording("a.wav", labels=(("genre", "rock"),))
     after = replace(before, labels=(("genre", "jazz"),))
     changes, difference = compare([after], [known(before)], job)
@@ -121,7 +121,7 @@ def test_other_labels_are_carried_over(job: ExtractJob) -> None:
     ("cause", "attempts", "retried"),
     [("timeout", 1, True), ("timeout", 5, False), ("corrupt", 1, False), ("not_found", 4, True)],
 )
-def test_failures_are_tried_again_if_they_may_pass(
+def test_failures_are_retried_if_a_retry_may_succeed(
     job: ExtractJob, cause: str, attempts: int, retried: bool
 ) -> None:
     song = recording("a.wav")
@@ -165,68 +165,68 @@ HEADER = AudioInfo(
 )
 
 
-def test_what_is_new_is_computed(job: ExtractJob) -> None:
-    one = recording("a.wav")
-    changes, found = compare([one], [], job)
-    assert changes == [Candidate(one)]
+def test_a_new_recording_is_computed(job: ExtractJob) -> None:
+    song = recording("a.wav")
+    changes, difference = compare([song], [], job)
+    assert changes == [Candidate(song)]
     assert changes[0].recording.change == "new"
-    assert found == Difference({"new": 1}, {"new": [one.uri]})
+    assert difference == Difference({"new": 1}, {"new": [song.uri]})
 
 
 def test_a_changed_file_is_computed_again(job: ExtractJob) -> None:
     before, after = recording("a.wav"), replace(recording("a.wav"), fingerprint="2-2")
-    changes, found = compare([after], [known(before, uri="/old.wav")], job)
+    changes, difference = compare([after], [known(before, uri="/old.wav")], job)
     name = before.recording_id
     assert changes == [Dropped(name), Touched("shard of a.wav", name), Candidate(after)]
     assert changes[2].recording.change == "changed"
-    assert found == Difference({"known": 1, "changed": 1}, {"changed": ["/old.wav"]})
+    assert difference == Difference({"known": 1, "changed": 1}, {"changed": ["/old.wav"]})
 
 
 @pytest.mark.parametrize("listed", [True, False])
 def test_rows_that_may_be_taken_over_are_offered(job: ExtractJob, listed: bool) -> None:
     hashed = replace(job, content_hashes=True)
-    one = recording("a.wav")
-    now = [replace(one, fingerprint="2-2")] if listed else []
-    row = known(one, content_hash="hash")
-    changes, _ = compare(now, [row], hashed)
+    song = recording("a.wav")
+    listed_songs = [replace(song, fingerprint="2-2")] if listed else []
+    row = known(song, content_hash="hash")
+    changes, _ = compare(listed_songs, [row], hashed)
     assert changes[0] == Offer("hash", row)
     assert len(changes) == 1 + listed
-    for asked, values in [
+    for test_job, values in [
         (job, {}),
         (based(hashed, same_features=False), {}),
         (hashed, {"content_hash": None}),
         (hashed, {"status": "partial"}),
     ]:
-        changes, _ = compare(now, [row | values], asked)
-        assert changes[0] == Dropped(one.recording_id)
+        changes, _ = compare(listed_songs, [row | values], test_job)
+        assert changes[0] == Dropped(song.recording_id)
 
 
-def test_with_other_features_all_is_computed_and_no_shard_is_kept(job: ExtractJob) -> None:
-    one = recording("a.wav")
-    row = known(one, content_hash="hash", uri="/old.wav")
-    changes, found = compare([one], [row], based(job, same_features=False))
-    known_now = replace(one, content_hash="hash")
-    assert changes == [Dropped(one.recording_id), Candidate(known_now, HEADER)]
+def test_with_other_features_everything_is_computed_and_no_shard_is_kept(job: ExtractJob) -> None:
+    song = recording("a.wav")
+    row = known(song, content_hash="hash", uri="/old.wav")
+    changes, difference = compare([song], [row], based(job, same_features=False))
+    hashed_song = replace(song, content_hash="hash")
+    assert changes == [Dropped(song.recording_id), Candidate(hashed_song, HEADER)]
     assert changes[1].recording.change == "recomputed"
-    assert found == Difference({"known": 1, "recomputed": 1}, {"recomputed": ["/old.wav"]})
-    changes, _ = compare([one], [known(one)], based(job, same_features=False))
+    assert difference == Difference({"known": 1, "recomputed": 1}, {"recomputed": ["/old.wav"]})
+    changes, _ = compare([song], [known(song)], based(job, same_features=False))
     assert changes[1].recording.content_hash == ""
 
 
 @pytest.mark.parametrize(
-    ("seconds", "now", "before", "again"),
+    ("seconds", "new_limit", "old_limit", "again"),
     [(10.0, 9, 20, True), (10.0, 10, 20, False), (10.0, 9, 9, False), (10.0, 9, 8, False)],
 )
-def test_what_has_become_too_long_is_planned_again(
-    job: ExtractJob, seconds: float, now: float, before: float, again: bool
+def test_a_recording_that_is_now_too_long_is_planned_again(
+    job: ExtractJob, seconds: float, new_limit: float, old_limit: float, again: bool
 ) -> None:
-    asked = based(limited(job, max_seconds=now), max_seconds=before)
-    one = recording("a.wav")
-    changes, found = compare([one], [known(one, seconds=seconds)], asked)
-    assert (found.counts["recomputed"], found.counts["unchanged"]) == (again, not again)
-    name = one.recording_id
-    made = [Dropped(name), Touched("shard of a.wav", name), Candidate(one, HEADER)]
-    assert changes == (made if again else [])
+    limited_job = based(limited(job, max_seconds=new_limit), max_seconds=old_limit)
+    song = recording("a.wav")
+    changes, difference = compare([song], [known(song, seconds=seconds)], limited_job)
+    assert (difference.counts["recomputed"], difference.counts["unchanged"]) == (again, not again)
+    name = song.recording_id
+    expected = [Dropped(name), Touched("shard of a.wav", name), Candidate(song, HEADER)]
+    assert changes == (expected if again else [])
 
 
 @pytest.mark.parametrize(
@@ -238,25 +238,25 @@ def test_what_has_become_too_long_is_planned_again(
         ("ok", {"damaged": "keep"}, False),
     ],
 )
-def test_a_damaged_recording_is_decoded_again_if_it_is_treated_otherwise(
+def test_a_damaged_recording_is_decoded_again_if_its_treatment_changes(
     job: ExtractJob, status: str, base: dict[str, Any], again: bool
 ) -> None:
-    one = recording("a.wav")
-    row = known(one, status, shards=["s"], uri=one.uri if not again else "/old.wav")
-    changes, found = compare([one], [row], based(job, **base))
+    song = recording("a.wav")
+    row = known(song, status, shards=["s"], uri=song.uri if not again else "/old.wav")
+    changes, difference = compare([song], [row], based(job, **base))
     if again:
-        touched = [Touched("s", one.recording_id)] if base.get("same_features", True) else []
-        # The header says nothing about the damage.
-        assert changes == [Dropped(one.recording_id), *touched, Candidate(one)]
-        assert found == Difference({"known": 1, "recomputed": 1}, {"recomputed": ["/old.wav"]})
+        touched = [Touched("s", song.recording_id)] if base.get("same_features", True) else []
+        # The new candidate has no header, because the stored header does not describe the damage.
+        assert changes == [Dropped(song.recording_id), *touched, Candidate(song)]
+        assert difference == Difference({"known": 1, "recomputed": 1}, {"recomputed": ["/old.wav"]})
     else:
         assert changes == []
         counts = {"known": 1, "unchanged": 1}
-        assert found == Difference(counts, {"unchanged": [one.uri]}, 5, 1, 0)
+        assert difference == Difference(counts, {"unchanged": [song.uri]}, 5, 1, 0)
 
 
 @pytest.mark.parametrize(
-    ("cause", "base", "now", "again"),
+    ("cause", "base", "limits", "again"),
     [
         ("too_long", {"max_seconds": 10}, {"max_seconds": 20}, True),
         ("too_long", {"max_seconds": 10}, {"max_seconds": 10}, False),
@@ -266,29 +266,33 @@ def test_a_damaged_recording_is_decoded_again_if_it_is_treated_otherwise(
         ("too_long", {"max_seconds": 10}, {"max_seconds": 10, "damaged": "keep"}, False),
     ],
 )
-def test_failures_are_tried_again_if_their_limit_has_changed(
-    job: ExtractJob, cause: str, base: dict[str, Any], now: dict[str, Any], again: bool
+def test_failures_are_retried_if_their_limit_has_changed(
+    job: ExtractJob, cause: str, base: dict[str, Any], limits: dict[str, Any], again: bool
 ) -> None:
-    one = recording("a.wav")
-    asked = limited(based(job, **base), **now)
-    changes, found = compare([one], [known(one, "failed")], asked, **{one.recording_id: (cause, 3)})
-    name = one.recording_id
+    song = recording("a.wav")
+    limited_job = limited(based(job, **base), **limits)
+    changes, difference = compare(
+        [song], [known(song, "failed")], limited_job, **{song.recording_id: (cause, 3)}
+    )
+    name = song.recording_id
     if again:
-        assert changes == [Dropped(name), Attempts(name, 3), Candidate(one)]
+        assert changes == [Dropped(name), Attempts(name, 3), Candidate(song)]
         assert changes[2].recording.change == "retried"
-        assert found == Difference({"known": 1, "retried": 1}, {"retried": [one.uri]})
+        assert difference == Difference({"known": 1, "retried": 1}, {"retried": [song.uri]})
     else:
-        waiting = {"unchanged": [one.uri], "waiting": [one.uri]}
+        waiting = {"unchanged": [song.uri], "waiting": [song.uri]}
         assert changes == []
-        assert found == Difference({"known": 1, "unchanged": 1, "waiting": 1}, waiting, 0, 0, 1)
+        assert difference == Difference(
+            {"known": 1, "unchanged": 1, "waiting": 1}, waiting, 0, 0, 1
+        )
 
 
-def test_a_failure_that_nobody_recorded_is_tried_again(job: ExtractJob) -> None:
-    one = recording("a.wav")
-    changes, _ = compare([one], [known(one, "failed")], job)
+def test_a_failure_without_recorded_attempts_is_retried(job: ExtractJob) -> None:
+    song = recording("a.wav")
+    changes, _ = compare([song], [known(song, "failed")], job)
     assert changes == [
-        *(Dropped(one.recording_id), Attempts(one.recording_id, 0)),
-        Candidate(one),
+        *(Dropped(song.recording_id), Attempts(song.recording_id, 0)),
+        Candidate(song),
     ]
 
 
@@ -301,17 +305,17 @@ def test_a_failure_that_nobody_recorded_is_tried_again(job: ExtractJob) -> None:
         ({"fingerprint": "0-0"}, {"same_features": False}, "changed"),
     ],
 )
-def test_a_failed_file_that_changed_counts_its_attempts_anew(
+def test_the_attempts_of_a_changed_failed_file_are_counted_from_zero(
     job: ExtractJob, row: dict[str, str], base: dict[str, Any], change: str
 ) -> None:
-    one = recording("a.wav")
-    before = known(one, "failed", **row)
-    changes, found = compare(
-        [one], [before], based(job, **base), **{one.recording_id: ("corrupt", 1)}
+    song = recording("a.wav")
+    before = known(song, "failed", **row)
+    changes, difference = compare(
+        [song], [before], based(job, **base), **{song.recording_id: ("corrupt", 1)}
     )
-    assert changes == [Dropped(one.recording_id), Candidate(one)]
+    assert changes == [Dropped(song.recording_id), Candidate(song)]
     assert changes[1].recording.change == change
-    assert found == Difference({"known": 1, change: 1}, {change: [before["uri"]]})
+    assert difference == Difference({"known": 1, change: 1}, {change: [before["uri"]]})
 
 
 @pytest.mark.parametrize(
@@ -324,39 +328,39 @@ def test_a_failed_file_that_changed_counts_its_attempts_anew(
         ({"labels_digest": "x"}, True, "train"),
     ],
 )
-def test_what_is_carried_over_gets_its_new_names(
+def test_a_recording_that_is_carried_over_gets_its_new_uri_split_and_labels(
     job: ExtractJob, row: dict[str, str], same_split: bool, split: str
 ) -> None:
-    one = recording("a.wav", labels=(("genre", "rock"),))
-    before = known(one, **row)
-    changes, found = compare([one], [before], based(job, same_split=same_split))
-    name = one.recording_id
+    song = recording("a.wav", labels=(("genre", "rock"),))
+    before = known(song, **row)
+    changes, difference = compare([song], [before], based(job, same_split=same_split))
+    name = song.recording_id
     assert changes == [
-        Relabelled(name, one.uri, split, labels_digest(one)),
-        Touched("shard of a.wav", name, one, split),
+        Relabelled(name, song.uri, split, labels_digest(song)),
+        Touched("shard of a.wav", name, song, split),
     ]
     relabelled = {"relabelled": [before["uri"]]}
-    assert found == Difference({"known": 1, "relabelled": 1}, relabelled, 5, 1, 0)
+    assert difference == Difference({"known": 1, "relabelled": 1}, relabelled, 5, 1, 0)
 
 
-def test_labels_and_the_split_are_told_apart() -> None:
+def test_the_digest_distinguishes_labels_from_the_split() -> None:
     labelled = recording(labels=(("genre", "rock"),))
     divided = recording(split="test")
     both = recording(labels=(("genre", "rock"),), split="test")
-    digests = {labels_digest(one) for one in (recording(), labelled, divided, both)}
+    digests = {labels_digest(song) for song in (recording(), labelled, divided, both)}
     assert len(digests) == 4
     assert labels_digest(recording()) == ""
     assert labels_digest(recording("b.wav", split="test")) == labels_digest(divided)
 
 
-def test_what_was_taken_down_is_not_new(job: ExtractJob) -> None:
+def test_a_recording_that_was_taken_down_is_not_new(job: ExtractJob) -> None:
     song = recording("a.wav")
     changes, difference = compare([replace(song, change="taken_down")], [], job)
     assert (changes, difference.is_nothing) == ([], True)
     assert difference == Difference({"taken_down": 1}, {"taken_down": [song.uri]})
 
 
-def test_what_is_excluded_leaves_and_is_not_counted_as_removed(job: ExtractJob) -> None:
+def test_an_excluded_recording_is_dropped_but_not_counted_as_removed(job: ExtractJob) -> None:
     song = recording("a.wav")
     changes, result = compare([replace(song, change="excluded")], [known(song)], job)
     assert [type(change) for change in changes] == [Dropped, Touched]
@@ -370,7 +374,9 @@ def test_a_recording_listed_twice_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(("removed", "stops"), [(0, False), (2, False), (3, True)])
-def test_more_removals_than_allowed_stop(job: ExtractJob, removed: int, stops: bool) -> None:
+def test_more_removals_than_allowed_stop_the_run(
+    job: ExtractJob, removed: int, stops: bool
+) -> None:
     rows = [known(recording(f"{i}.wav")) for i in range(10)]
     _, difference = compare([recording(f"{i}.wav") for i in range(removed, 10)], rows, job)
     if stops:
@@ -410,5 +416,7 @@ SECOND = 1_000_000_000
         ("", True),
     ],
 )
-def test_a_recent_time_in_whole_seconds_settles_nothing(fingerprint: str, settled: bool) -> None:
+def test_a_fingerprint_of_a_recent_time_in_whole_seconds_is_not_settled(
+    fingerprint: str, settled: bool
+) -> None:
     assert is_settled(fingerprint, listed_ms=1_000_000) == settled

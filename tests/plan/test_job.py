@@ -1,4 +1,4 @@
-"""A run's name does not depend on what may change when the same command is repeated."""
+"""The name of a run stays the same when the same command is repeated."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def with_token(job: ExtractJob) -> ExtractJob:
     return replace(job, catalogue=catalogue, store=replace(job.store, storage_options=options))
 
 
-def test_a_renewed_token_leaves_a_run_its_name(job: ExtractJob) -> None:
+def test_a_renewed_token_does_not_change_the_name_of_a_run(job: ExtractJob) -> None:
     renewed = with_token(job)
     assert renewed.catalogue.storage_options != job.catalogue.storage_options
     assert renewed.run_id == job.run_id
@@ -69,49 +69,49 @@ def test_a_run_has_the_same_name_in_every_process(tmp_path: Path) -> None:
     assert len(names) == 1
 
 
-def test_a_recording_of_a_table_gets_the_version_that_is_stored(
+def test_a_recording_of_a_table_gets_the_version_of_the_stored_file(
     job: ExtractJob, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.wav"
     listed = Recording("id", str(path), "a.wav", labels=(("genre", "rock"),))
-    found = job.in_its_version(listed)
-    assert found.size_bytes == path.stat().st_size
-    assert found.fingerprint.startswith("mtime:")
-    assert replace(found, size_bytes=-1, fingerprint="") == listed
+    versioned = job.in_its_version(listed)
+    assert versioned.size_bytes == path.stat().st_size
+    assert versioned.fingerprint.startswith("mtime:")
+    assert replace(versioned, size_bytes=-1, fingerprint="") == listed
 
 
-def test_a_recording_that_needs_no_version_or_has_none_stays(
+def test_a_recording_that_needs_no_version_or_has_none_does_not_change(
     job: ExtractJob, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "a.wav")
     probed_before = Recording("id", path, "a.wav", "1-1", 100)
     faulty = Recording("id", path, "a.wav", fault=(Cause.BAD_ROW, "no such column"))
     missing = Recording("id", str(tmp_path / "b.wav"), "b.wav")
-    for one in (probed_before, faulty, missing):
-        assert job.in_its_version(one) is one
+    for song in (probed_before, faulty, missing):
+        assert job.in_its_version(song) is song
 
 
 def test_a_recording_is_read_in_its_version_with_the_catalogues_options(job: ExtractJob) -> None:
-    found = with_token(job).source(Recording("id", "/songs/a.wav", "a.wav", "1-1", 100))
-    assert (found.uri, found.size_bytes, found.fingerprint) == ("/songs/a.wav", 100, "1-1")
-    assert found.storage_options == with_token(job).catalogue.storage_options
+    source = with_token(job).source(Recording("id", "/songs/a.wav", "a.wav", "1-1", 100))
+    assert (source.uri, source.size_bytes, source.fingerprint) == ("/songs/a.wav", 100, "1-1")
+    assert source.storage_options == with_token(job).catalogue.storage_options
 
 
-def test_what_is_left_out_is_read_from_both_lists(job: ExtractJob, tmp_path: Path) -> None:
-    listed = tmp_path / "excluded.csv"
-    listed.write_text("uri\n/songs/b.wav\n")
+def test_left_out_recordings_are_read_from_both_lists(job: ExtractJob, tmp_path: Path) -> None:
+    exclude_list = tmp_path / "excluded.csv"
+    exclude_list.write_text("uri\n/songs/b.wav\n")
     names = ("a.wav", "b.wav", "c.wav")
-    kept, excluded, erased = (Recording(name, f"/songs/{name}", name) for name in names)
+    used, excluded, erased = (Recording(name, f"/songs/{name}", name) for name in names)
     taken_down = write_taken_down(job.store, [TakenDown("", erased.uri, "2026-01-01T00:00:00Z")])
-    left_out = replace(job, exclude=str(listed), taken_down=taken_down).left_out()
-    reasons = [left_out.reason(one) for one in (kept, excluded, erased)]
+    left_out = replace(job, exclude=str(exclude_list), taken_down=taken_down).left_out()
+    reasons = [left_out.reason(song) for song in (used, excluded, erased)]
     assert reasons == ["", "excluded", "taken_down"]
     assert job.left_out().reason(excluded) == ""
 
 
-def test_whatever_changes_files_names_another_run(job: ExtractJob) -> None:
+def test_a_setting_that_changes_files_changes_the_name_of_the_run(job: ExtractJob) -> None:
     writer, base = job.writer, job.base
-    others = [
+    other_jobs = [
         replace(job, features=replace(job.features, resolution=0.5)),
         replace(job, split=replace(job.split, seed=1)),
         replace(job, shards=replace(job.shards, seed=1)),
@@ -124,22 +124,24 @@ def test_whatever_changes_files_names_another_run(job: ExtractJob) -> None:
         replace(job, base=replace(base, index="7")),
         replace(job, operation="compact"),
     ]
-    names = [job.run_id, *(other.run_id for other in others)]
+    names = [job.run_id, *(other_job.run_id for other_job in other_jobs)]
     assert len(set(names)) == len(names)
     assert {len(name) for name in names} == {16}
 
 
-def test_what_changes_no_file_leaves_a_run_its_name(job: ExtractJob) -> None:
-    others = [
+def test_a_setting_that_changes_no_file_does_not_change_the_name_of_the_run(
+    job: ExtractJob,
+) -> None:
+    other_jobs = [
         replace(job, limits=replace(job.limits, timeout_s=1.0)),
         replace(job, refresh=replace(job.refresh, retry_failed=True)),
         replace(job, base=replace(job.base, parts=9, listed_ms=9)),
         replace(job, progress="here:1", attempt="a", began_ms=1, exclude="x", taken_down="y"),
     ]
-    assert {other.run_id for other in others} == {job.run_id}
+    assert {other_job.run_id for other_job in other_jobs} == {job.run_id}
 
 
-def test_a_runs_files_are_below_its_name(job: ExtractJob) -> None:
+def test_the_files_of_a_run_are_in_a_folder_with_its_name(job: ExtractJob) -> None:
     assert job.staging == f"staging/{job.run_id}"
     assert job.outcome == f"staging/{job.run_id}/outcomes/{job.run_id}.json"
     attempt = replace(job, attempt="run-attempt")
@@ -153,12 +155,12 @@ def test_rows_have_the_catalogues_labels_and_the_features_shape(job: ExtractJob)
     assert replace(job, features=replace(job.features, channels="each")).schema.per_channel
 
 
-def test_every_store_of_a_job_is_named_with_its_options(job: ExtractJob) -> None:
-    asked = with_token(job)
-    options = asked.catalogue.storage_options
-    both = ((job.catalogue.uri, options), (job.store.root, options))
-    assert asked.stores == both
-    assert replace(asked, exclude="s3://b/list").stores == (*both, ("s3://b/list", options))
+def test_the_stores_of_a_job_are_listed_with_their_options(job: ExtractJob) -> None:
+    token_job = with_token(job)
+    options = token_job.catalogue.storage_options
+    stores = ((job.catalogue.uri, options), (job.store.root, options))
+    assert token_job.stores == stores
+    assert replace(token_job, exclude="s3://b/list").stores == (*stores, ("s3://b/list", options))
 
 
 def test_a_job_without_an_index_carries_nothing_over() -> None:

@@ -44,7 +44,7 @@ def test_a_planned_recording_survives_pickling(song: PlannedRecording) -> None:
     assert repr(pickle.loads(pickle.dumps(song))) == repr(song)
 
 
-def test_a_damage_survives_pickling() -> None:
+def test_a_damaged_recording_survives_pickling() -> None:
     song = planned()
     damaged = replace(song, probed=replace(song.probed, damage=failure()))
     assert pickle.loads(pickle.dumps(damaged)) == damaged
@@ -118,31 +118,31 @@ def test_a_recording_too_short_for_a_chunk_gives_no_rows() -> None:
     assert plan_recording(probed(seconds=0.5), features, SplitSpec(), DAY).rows == 0
 
 
-# A recording that is damaged
+# Damaged recordings
 
 
-def damaged(one: ProbedRecording, cause: Cause = Cause.CORRUPT) -> ProbedRecording:
-    lost = replace(failure(cause=cause, message="cut off"), audio=one.audio)
-    return replace(one, damage=lost)
+def damaged(song: ProbedRecording, cause: Cause = Cause.CORRUPT) -> ProbedRecording:
+    damage = replace(failure(cause=cause, message="cut off"), audio=song.audio)
+    return replace(song, damage=damage)
 
 
-def test_what_is_before_a_damage_is_planned() -> None:
-    made = plan(damaged(probed(seconds=4, start_seconds=1, end_seconds=60)))
-    assert (made.origin_sample, made.samples, made.chunks) == (1000, 3000, 3)
+def test_the_part_before_the_damage_is_planned() -> None:
+    song = plan(damaged(probed(seconds=4, start_seconds=1, end_seconds=60)))
+    assert (song.origin_sample, song.samples, song.chunks) == (1000, 3000, 3)
 
 
 @pytest.mark.parametrize("start", [4.0, 9.0])
-def test_a_segment_behind_a_damage_fails_for_the_damage(start: float) -> None:
-    with pytest.raises(RecordingError, match="cut off") as caught:
+def test_a_segment_after_the_damage_fails_because_of_the_damage(start: float) -> None:
+    with pytest.raises(RecordingError, match="cut off") as raised:
         plan(damaged(probed(seconds=4, start_seconds=start, end_seconds=60)))
-    assert (caught.value.stage, caught.value.cause) == (Stage.DECODE, Cause.CORRUPT)
+    assert (raised.value.stage, raised.value.cause) == (Stage.DECODE, Cause.CORRUPT)
 
 
-def test_too_little_before_a_damage_for_a_chunk_fails_for_the_damage() -> None:
+def test_less_than_a_chunk_before_the_damage_fails_because_of_the_damage() -> None:
     features = replace(FEATURES, chunk=ChunkSpec(1000, 1000, short="drop"))
-    with pytest.raises(RecordingError, match="cut off") as caught:
+    with pytest.raises(RecordingError, match="cut off") as raised:
         plan_recording(damaged(probed(seconds=0.5)), features, SplitSpec(), DAY)
-    assert caught.value.cause == Cause.CORRUPT
+    assert raised.value.cause == Cause.CORRUPT
 
 
 @pytest.mark.parametrize(
@@ -156,16 +156,16 @@ def test_too_little_before_a_damage_for_a_chunk_fails_for_the_damage() -> None:
         (Cause.TIMEOUT, "keep", None),
     ],
 )
-def test_a_failure_is_final_or_says_what_can_be_read(
+def test_a_failure_is_final_or_leaves_a_readable_part(
     cause: Cause, treatment: str, expected: str | None
 ) -> None:
-    one = probed()
-    lost = replace(failure(cause=cause), audio=replace(one.audio, frames=7))
-    found = read_again(one.recording, lost, treatment)
-    readable = ProbedRecording(one.recording, replace(one.audio, frames=7))
-    answers = {"whole": readable, "damaged": replace(readable, damage=lost), None: None}
-    assert found == answers[expected]
-    assert read_again(one.recording, replace(lost, audio=None), treatment) is None
+    song = probed()
+    loss = replace(failure(cause=cause), audio=replace(song.audio, frames=7))
+    readable = read_again(song.recording, loss, treatment)
+    readable_song = ProbedRecording(song.recording, replace(song.audio, frames=7))
+    results = {"whole": readable_song, "damaged": replace(readable_song, damage=loss), None: None}
+    assert readable == results[expected]
+    assert read_again(song.recording, replace(loss, audio=None), treatment) is None
 
 
 @pytest.mark.parametrize(
@@ -189,16 +189,16 @@ def test_a_failure_is_final_or_says_what_can_be_read(
     ],
 )
 def test_a_bad_segment_is_described(values: dict[str, float], message: str) -> None:
-    with pytest.raises(RecordingError) as caught:
+    with pytest.raises(RecordingError) as raised:
         plan(probed(**values))
-    assert (caught.value.stage, caught.value.message) == (Stage.PROBE, message)
+    assert (raised.value.stage, raised.value.message) == (Stage.PROBE, message)
 
 
-def test_a_longer_recordings_length_is_said_in_seconds() -> None:
-    with pytest.raises(RecordingError) as caught:
+def test_the_message_gives_the_length_of_a_longer_recording_in_seconds() -> None:
+    with pytest.raises(RecordingError) as raised:
         plan(probed(seconds=30, start_seconds=2, end_seconds=13), max_seconds=10)
-    assert caught.value.stage == Stage.PROBE
-    assert caught.value.message == "11 s, and limits.max_duration_hours allows 10 s"
+    assert raised.value.stage == Stage.PROBE
+    assert raised.value.message == "11 s, and limits.max_duration_hours allows 10 s"
 
 
 # Splits
@@ -402,17 +402,17 @@ def test_more_shards_than_chunks_give_one_each() -> None:
 
 
 @pytest.mark.parametrize(("full_rows", "pieces"), [(1, 4), (50, 2), (99, 2), (100, 1), (500, 1)])
-def test_what_is_decoded_from_its_start_is_cut_only_if_larger_than_a_full_shard(
+def test_an_mp3_is_divided_only_if_it_is_larger_than_a_full_shard(
     full_rows: int, pieces: int
 ) -> None:
-    """Each piece of it costs a decode of all that is before the piece."""
-    one = planned(chunks=100)
-    audio = replace(one.probed.audio, codec="mp3")
-    mp3 = replace(one, probed=replace(one.probed, audio=audio))
-    made = list(pack_shards([mp3], 4, FEATURES, 0, "writer", full_rows))
-    assert [shard.spans[0].chunks for shard in made] == [100 // pieces] * pieces
-    made = list(pack_shards([one], 4, FEATURES, 0, "writer", full_rows))
-    assert len(made) == 4
+    """To read a piece of an MP3, the decoder must also decode everything before the piece."""
+    song = planned(chunks=100)
+    audio = replace(song.probed.audio, codec="mp3")
+    mp3 = replace(song, probed=replace(song.probed, audio=audio))
+    plans = list(pack_shards([mp3], 4, FEATURES, 0, "writer", full_rows))
+    assert [shard.spans[0].chunks for shard in plans] == [100 // pieces] * pieces
+    plans = list(pack_shards([song], 4, FEATURES, 0, "writer", full_rows))
+    assert len(plans) == 4
     assert len(pack([mp3], 100)) == 100
 
 
@@ -421,42 +421,42 @@ def test_without_a_number_of_shards_there_is_one() -> None:
 
 
 def test_a_chunk_is_not_divided_among_shards() -> None:
-    made = pack([planned(chunks=3, rows_per_chunk=4)], 12)
-    assert [rows_of(shard) for shard in made] == [4, 4, 4]
+    plans = pack([planned(chunks=3, rows_per_chunk=4)], 12)
+    assert [rows_of(shard) for shard in plans] == [4, 4, 4]
 
 
-def test_spans_carry_what_was_planned() -> None:
-    one = replace(planned(chunks=5), origin_sample=70, samples=4900)
-    made = pack([replace(one, split="test")], 2)
-    assert [shard.split for shard in made] == ["test", "test"]
-    found = [span for shard in made for span in shard.spans]
-    assert {(s.probed, s.origin_sample, s.samples) for s in found} == {(one.probed, 70, 4900)}
-    assert sorted((s.first_chunk, s.stop_chunk) for s in found) == [(0, 2), (2, 5)]
+def test_spans_have_the_values_of_the_planned_recording() -> None:
+    song = replace(planned(chunks=5), origin_sample=70, samples=4900)
+    plans = pack([replace(song, split="test")], 2)
+    assert [shard.split for shard in plans] == ["test", "test"]
+    spans = [span for shard in plans for span in shard.spans]
+    assert {(s.probed, s.origin_sample, s.samples) for s in spans} == {(song.probed, 70, 4900)}
+    assert sorted((s.first_chunk, s.stop_chunk) for s in spans) == [(0, 2), (2, 5)]
 
 
-def test_the_largest_pieces_are_dealt_first() -> None:
+def test_the_largest_pieces_are_distributed_first() -> None:
     sizes = {"a": 7, "b": 6, "c": 5, "d": 4, "e": 3, "f": 3}
-    made = pack([planned(name, size) for name, size in sizes.items()], 3)
-    # 7 + 3, 6 + 3, 5 + 4; in any other order a shard has more than ten rows.
-    assert sorted(map(rows_of, made)) == [9, 9, 10]
+    plans = pack([planned(name, size) for name, size in sizes.items()], 3)
+    # The shards get 7 + 3, 6 + 3 and 5 + 4 rows. In any other order a shard gets more than 10 rows.
+    assert sorted(map(rows_of, plans)) == [9, 9, 10]
 
 
 def test_a_recording_listed_twice_is_named_with_its_places() -> None:
-    one, other = (
+    first, second = (
         replace(planned(), probed=probed(seconds=10, origin=f"songs.csv line {i}")) for i in (3, 9)
     )
-    with pytest.raises(CatalogueError) as caught:
-        pack([one, other], 1)
+    with pytest.raises(CatalogueError) as raised:
+        pack([first, second], 1)
     places = "songs.csv line 3 and songs.csv line 9"
-    assert str(caught.value) == f"/songs/a.wav is listed twice: {places}"
+    assert str(raised.value) == f"/songs/a.wav is listed twice: {places}"
 
 
 def test_recordings_without_rows_are_in_no_shard() -> None:
     assert pack([planned(chunks=0)], 3) == []
 
 
-def test_a_shards_name_is_what_it_was() -> None:
-    # Files on users' disks have this name: change it only on purpose.
+def test_the_name_of_a_shard_does_not_change() -> None:
+    # Files on users' disks have this name. Change the name only on purpose.
     assert pack([planned(chunks=3)], 1)[0].name == "96c41f47d1a825a91b3d5f97639038af"
 
 
@@ -468,10 +468,10 @@ def test_another_seed_gives_another_order_of_the_same_spans(seed: int) -> None:
     assert set(first.spans) == set(second.spans)
 
 
-def test_the_order_is_what_it_was() -> None:
-    # The order of rows in shards on users' disks: no change that is not meant.
-    found = [order_of(*key) for key in [(0, "a", 0), (0, "a", 7), (1, "a", 0), (0, "b", 0)]]
-    assert found == [
+def test_the_order_of_rows_does_not_change() -> None:
+    # Shards on users' disks have their rows in this order. Change the order only on purpose.
+    orders = [order_of(*key) for key in [(0, "a", 0), (0, "a", 7), (1, "a", 0), (0, "b", 0)]]
+    assert orders == [
         0.6038966059829242,
         0.23700181334947923,
         0.8738936836797819,
@@ -480,11 +480,11 @@ def test_the_order_is_what_it_was() -> None:
 
 
 def test_pieces_of_a_recording_are_shuffled_too() -> None:
-    # Both halves of the longer recording are in the shard that lacks the other recording.
+    # One shard holds both halves of a.wav; the other shard holds b.wav alone.
     recordings = [planned("a.wav", 22), planned("b.wav", 18)]
     orders = set()
     for seed in range(20):
-        pieces = [[span.first_chunk for span in one.spans] for one in pack(recordings, 2, seed)]
+        pieces = [[span.first_chunk for span in shard.spans] for shard in pack(recordings, 2, seed)]
         orders |= {tuple(firsts) for firsts in pieces}
     assert orders == {(0,), (0, 11), (11, 0)}
 
@@ -544,12 +544,12 @@ def test_buckets_hold_a_bounded_number(recordings: int, buckets: int) -> None:
     assert count_buckets(SplitTotals(recordings, 1)) == buckets
 
 
-def test_a_row_is_about_as_large_as_was_measured() -> None:
+def test_the_estimate_of_a_rows_size_is_near_the_measured_size() -> None:
     # Measured: 49.7 kB for 128 bands and 130 frames.
     features = replace(
         FEATURES, chunk=ChunkSpec(66_150, 66_150), mel=replace(FEATURES.mel, n_mels=128)
     )
     assert row_bytes(features) == pytest.approx(49_700, rel=0.02)
-    # What is beside the mel counts in a small row.
+    # In a small row, the columns other than mel count, too.
     small = replace(FEATURES, mel=replace(FEATURES.mel, n_mels=1))
     assert row_bytes(small) > 3 * small.shape[0] * small.shape[1] + 50
