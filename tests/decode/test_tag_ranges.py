@@ -1,4 +1,4 @@
-"""Where tags are: before, behind and among the audio, of any kind and of any size."""
+"""Tags of all kinds and sizes are found before, after and between the audio frames."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def stored(data: bytes) -> StoredFile:
 
 
 def id3v2(size: int, flags: int = 0) -> bytes:
-    """A tag of 10 + `size` bytes, and 10 more with the flag 0x10."""
+    """Return a tag of 10 + `size` bytes. With the flag 0x10, a footer of 10 bytes follows."""
     digits = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
-    foot = b"3DI\4\0" + bytes([flags]) + digits if flags & 0x10 else b""
-    return b"ID3\4\0" + bytes([flags]) + digits + b"\1" * size + foot
+    footer = b"3DI\4\0" + bytes([flags]) + digits if flags & 0x10 else b""
+    return b"ID3\4\0" + bytes([flags]) + digits + b"\1" * size + footer
 
 
 def ape(size: int, flags: int = 0) -> bytes:
-    """The head or the foot of a tag that says `size` bytes."""
+    """Return the header or the footer of a tag that declares `size` bytes."""
     return b"APETAGEX" + struct.pack("<IIII8x", 2000, size, 3, flags)
 
 
-HEADED, FOOTED, IS_HEAD = 1 << 31, 1 << 30, 1 << 29
+HAS_HEADER, NO_FOOTER, IS_HEADER = 1 << 31, 1 << 30, 1 << 29
 
 
 @pytest.mark.parametrize("before", [b"", b"four"])
@@ -71,9 +71,9 @@ LYRICS = b"LYRICSBEGIN" + bytes(10) + b"000021LYRICS200"
         (ID3V1, 128),
         (b"TAG" + bytes(124), 0),
         (bytes(60) + ape(92), 92),
-        (ape(92, HEADED | IS_HEAD) + bytes(60) + ape(92, HEADED), 124),
+        (ape(92, HAS_HEADER | IS_HEADER) + bytes(60) + ape(92, HAS_HEADER), 124),
         (bytes(60) + ape(0xFFFFFFFF), 0),
-        (bytes(60) + ape(92, FOOTED), 92),
+        (bytes(60) + ape(92, NO_FOOTER), 92),
         (id3v2(60, 0x10), 80),
         (id3v2(200, 0x10), 220),
         (LYRICS, 36),
@@ -86,7 +86,7 @@ LYRICS = b"LYRICSBEGIN" + bytes(10) + b"000021LYRICS200"
     ],
 )
 @pytest.mark.parametrize("audio", [b"x" * 500, b"x" * 70_000], ids=len)
-def test_tags_behind_the_audio_are_found(tags: bytes, size: int, audio: bytes) -> None:
+def test_tags_after_the_audio_are_found(tags: bytes, size: int, audio: bytes) -> None:
     file = stored(audio + tags)
     assert audio_end(file, 400) == len(audio) + len(tags) - size
 
@@ -112,12 +112,12 @@ def test_a_tag_that_would_begin_before_the_audio_does_not_count(start: int, coun
         (b"00000LYRICS200", 14),
     ],
 )
-def test_a_file_may_be_nothing_but_a_tag_or_a_part_of_one(data: bytes, end: int) -> None:
+def test_a_file_may_hold_only_a_tag_or_a_part_of_a_tag(data: bytes, end: int) -> None:
     assert audio_end(stored(data), 0) == end
 
 
 @pytest.mark.parametrize(
-    ("between", "found"),
+    ("between", "is_tag"),
     [
         (ID3V1, True),
         (b"x" * 68 + ape(100), True),
@@ -130,12 +130,12 @@ def test_a_file_may_be_nothing_but_a_tag_or_a_part_of_one(data: bytes, end: int)
         (b"", False),
     ],
 )
-def test_a_tag_may_be_what_is_between_frames(between: bytes, found: bool) -> None:
+def test_a_tag_before_a_frame_is_recognised(between: bytes, is_tag: bool) -> None:
     data = b"x" * 300 + between + b"y" * 300
-    assert is_tag_before(stored(data), 300, 300 + len(between)) is found
+    assert is_tag_before(stored(data), 300, 300 + len(between)) is is_tag
 
 
-def test_an_id3v2_tag_begins_where_the_search_may_begin() -> None:
+def test_an_id3v2_tag_begins_within_the_searched_range() -> None:
     data = b"x" * 300 + id3v2(100) + b"y"
     assert not is_tag_before(stored(data), 301, 410)
     far = b"x" * ((1 << 20) - 3) + id3v2(100)
@@ -148,15 +148,15 @@ def test_an_id3v2_tag_begins_where_the_search_may_begin() -> None:
     ("tag", "size"),
     [
         (ID3V1, 128),
-        (ape(92, IS_HEAD | HEADED) + bytes(60) + ape(92, HEADED), 124),
-        (ape(92, HEADED) + bytes(300), 32),
-        (ape(92, IS_HEAD)[:31], 0),
-        (ape(0xFFFFFFFF, IS_HEAD), 32 + 0xFFFFFFFF),
+        (ape(92, IS_HEADER | HAS_HEADER) + bytes(60) + ape(92, HAS_HEADER), 124),
+        (ape(92, HAS_HEADER) + bytes(300), 32),
+        (ape(92, IS_HEADER)[:31], 0),
+        (ape(0xFFFFFFFF, IS_HEADER), 32 + 0xFFFFFFFF),
         (id3v2(100), 110),
         (id3v2(5) + id3v2(6), 31),
         (b"x" * 200, 0),
         (b"", 0),
     ],
 )
-def test_a_tag_among_the_frames_is_skipped(before: bytes, tag: bytes, size: int) -> None:
+def test_a_tag_between_frames_is_skipped(before: bytes, tag: bytes, size: int) -> None:
     assert skip_tag(stored(before + tag), len(before)) == len(before) + size

@@ -1,11 +1,11 @@
-"""Tags that are kept: known names, in either case, cut at a thousand characters."""
+"""Tags with known names are kept, in upper or lower case, with at most 1,000 characters."""
 
 from __future__ import annotations
 
 from melmill.transforms.decode.tags import keep_tags
 
 
-def test_known_tags_are_kept_under_one_name() -> None:
+def test_known_tags_are_kept_under_a_common_name() -> None:
     tags = {"ALBUM_ARTIST": "Band", "Track": "3", "title": "Song", "encoder": "x", "date": ""}
     assert keep_tags(tags) == (("albumartist", "Band"), ("title", "Song"), ("tracknumber", "3"))
 

@@ -1,4 +1,4 @@
-"""Merging: which shards, and the rows of all of them in the order of a single shard."""
+"""Small shards are merged. The merged rows have the order of a single shard."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from tests.shard_rows import (
 
 def merges(sizes: dict[str, int], target: int, open_rows: int = 10**9, rows: int = 10) -> list:
     shards = [ShardSize(name, "train", rows, size) for name, size in sizes.items()]
-    found = list(plan_merges(shards, target, open_rows))
-    assert list(plan_merges(shards[::-1], target, open_rows)) == found
-    return found
+    plans = list(plan_merges(shards, target, open_rows))
+    assert list(plan_merges(shards[::-1], target, open_rows)) == plans
+    return plans
 
 
 @pytest.mark.parametrize(
@@ -41,10 +41,10 @@ def merges(sizes: dict[str, int], target: int, open_rows: int = 10**9, rows: int
         ({"a": 1}, []),
         ({"a": 1, "b": 1}, [("a", "b")]),
         ({"b": 1, "a": 1, "c": 2}, [("a", "b", "c")]),
-        # A shard is small if it is smaller than half of a shard of 100 bytes.
+        # The target is 100 bytes. A shard is small if it has less than half of the target.
         ({"a": 49, "b": 49}, [("a", "b")]),
         ({"a": 49, "b": 50}, []),
-        # The smallest first, up to 100 bytes together.
+        # The smallest shards are merged first, up to 100 bytes together.
         ({"a": 30, "b": 20, "c": 40, "d": 10}, [("d", "b", "a", "c")]),
         ({"a": 30, "b": 21, "c": 40, "d": 10}, [("d", "b", "a")]),
         ({"a": 40, "b": 41, "c": 42, "d": 43}, [("a", "b"), ("c", "d")]),
@@ -69,7 +69,7 @@ def test_small_shards_are_merged_up_to_the_target(
         (1, []),
     ],
 )
-def test_only_so_many_rows_are_open_at_a_time(
+def test_the_number_of_open_rows_is_limited(
     open_rows: int, expected: list[tuple[str, ...]]
 ) -> None:
     assert merges(dict.fromkeys("abcde", 1), 100, open_rows) == expected
@@ -84,10 +84,10 @@ def position(job: ExtractJob, name: str, first_chunk: int) -> float:
     return order_of(job.shards.seed, recording(name).recording_id, first_chunk)
 
 
-def test_rows_of_several_shards_are_in_the_order_of_one(job: ExtractJob) -> None:
+def test_merged_rows_have_the_order_of_a_single_shard(job: ExtractJob) -> None:
     runs: list[list[Row]] = [
         rows_of("a.wav", *range(8)),  # over several row groups
-        rows_of("a.wav", 9, 10),  # not the run before it: a chunk is in another shard
+        rows_of("a.wav", 9, 10),  # This does not continue the first run: chunk 8 is missing.
         rows_of("b.wav", 4, 5),
         rows_of("c.wav", 0),
         rows_of("d.wav", *range(3, 7)),
@@ -95,37 +95,37 @@ def test_rows_of_several_shards_are_in_the_order_of_one(job: ExtractJob) -> None
         rows_of("e.wav", 0, 1),
     ]
     ordered = sorted(runs, key=lambda run: position(job, run[0][0], run[0][1]))
-    # Chunk 8 is in another shard than those around it, which it would make one run.
-    others = [runs[4], runs[5]]
+    # Chunk 8 is in the other shard, so that it does not join the runs before and after it.
+    moved_runs = [runs[4], runs[5]]
     shards = [
-        [run for run in ordered if run not in others],
-        [run for run in ordered if run in others],
+        [run for run in ordered if run not in moved_runs],
+        [run for run in ordered if run in moved_runs],
     ]
     written = [
         shard_of(job, f"plan{i}", *(batch_of(job, run) for run in shard))
         for i, shard in enumerate(shards)
     ]
-    made, *replaced = list(merge_shards(written, job))
-    names = tuple(sorted(one.name for one in written))
-    assert isinstance(made, Rewritten)
-    assert made.replaced == names
+    merged, *replaced = list(merge_shards(written, job))
+    names = tuple(sorted(summary.name for summary in written))
+    assert isinstance(merged, Rewritten)
+    assert merged.replaced == names
     assert replaced == [Replaced(name) for name in names]
-    stored = read_rows_of(job, made.summary)
+    stored = read_rows_of(job, merged.summary)
     assert stored == rows_in(*(batch_of(job, run) for run in ordered))
-    assert made.summary.split == "train"
-    assert made.summary.plan == digest("merged", job.run_id, *names)
-    counts = {entry.recording_id: entry.rows for entry in made.summary.recordings}
+    assert merged.summary.split == "train"
+    assert merged.summary.plan == digest("merged", job.run_id, *names)
+    counts = {entry.recording_id: entry.rows for entry in merged.summary.recordings}
     assert counts == {
         recording(name).recording_id: number
         for name, number in [("a.wav", 11), ("b.wav", 2), ("c.wav", 1), ("d.wav", 4), ("e.wav", 2)]
     }
     backwards = next(iter(merge_shards(written[::-1], job)))
     assert isinstance(backwards, Rewritten)
-    assert backwards.summary == made.summary
+    assert backwards.summary == merged.summary
 
 
-def test_runs_that_begin_alike_are_told_apart_by_their_recording(job: ExtractJob) -> None:
-    """Where two pieces of a recording lie side by side, the second has a place of its own."""
+def test_runs_of_different_recordings_with_the_same_chunks_are_separate(job: ExtractJob) -> None:
+    """Twelve recordings have the chunks 0 and 1, and a run of x.wav is merged between them."""
     names = [f"{i}.wav" for i in range(12)]
     ordered = sorted(names, key=lambda name: position(job, name, 0))
     written = [
@@ -137,14 +137,14 @@ def test_runs_that_begin_alike_are_told_apart_by_their_recording(job: ExtractJob
             )
         )
     ]
-    other = shard_of(job, "other", batch_of(job, rows_of("x.wav", 7)))
-    made = next(iter(merge_shards([*written, other], job)))
-    assert isinstance(made, Rewritten)
+    other_shard = shard_of(job, "other", batch_of(job, rows_of("x.wav", 7)))
+    merged = next(iter(merge_shards([*written, other_shard], job)))
+    assert isinstance(merged, Rewritten)
     expected = [(name, chunk) for name in ordered for chunk in (0, 1)]
-    found = places(read_rows_of(job, made.summary))
-    assert [place for place in found if place[0] != "x.wav"] == expected
+    stored_places = places(read_rows_of(job, merged.summary))
+    assert [place for place in stored_places if place[0] != "x.wav"] == expected
     before = sum(position(job, name, 0) < position(job, "x.wav", 7) for name in names)
-    assert found.index(("x.wav", 7)) == 2 * before
+    assert stored_places.index(("x.wav", 7)) == 2 * before
 
 
 def test_channels_of_a_chunk_stay_together(tmp_path: Path) -> None:
@@ -158,36 +158,38 @@ def test_channels_of_a_chunk_stay_together(tmp_path: Path) -> None:
         shard_of(job, "one", batch_of(job, ordered[0]), batch_of(job, ordered[2])),
         shard_of(job, "two", batch_of(job, ordered[1])),
     ]
-    made = next(iter(merge_shards(written, job)))
-    assert isinstance(made, Rewritten)
+    merged = next(iter(merge_shards(written, job)))
+    assert isinstance(merged, Rewritten)
     expected = rows_in(*(batch_of(job, run) for run in ordered))
-    assert read_rows_of(job, made.summary) == expected
+    assert read_rows_of(job, merged.summary) == expected
 
 
-def test_a_piece_that_comes_before_an_earlier_one_is_a_piece(job: ExtractJob) -> None:
-    between = [
-        (name, other)
+def test_an_earlier_chunk_after_a_later_chunk_begins_a_new_piece(job: ExtractJob) -> None:
+    name_pairs = [
+        (name, other_name)
         for name in (f"{i}.wav" for i in range(40))
-        for other in ("x.wav", "y.wav")
-        if position(job, name, 1) < position(job, other, 0) < position(job, name, 0)
+        for other_name in ("x.wav", "y.wav")
+        if position(job, name, 1) < position(job, other_name, 0) < position(job, name, 0)
     ]
-    name, other = between[0]
-    turned = shard_of(job, "one", *(batch_of(job, rows_of(name, chunk)) for chunk in (1, 0)))
-    single = shard_of(job, "two", batch_of(job, rows_of(other, 0)))
-    made = next(iter(merge_shards([turned, single], job)))
-    assert isinstance(made, Rewritten)
-    assert places(read_rows_of(job, made.summary)) == [(name, 1), (other, 0), (name, 0)]
+    name, other_name = name_pairs[0]
+    reversed_shard = shard_of(
+        job, "one", *(batch_of(job, rows_of(name, chunk)) for chunk in (1, 0))
+    )
+    other_shard = shard_of(job, "two", batch_of(job, rows_of(other_name, 0)))
+    merged = next(iter(merge_shards([reversed_shard, other_shard], job)))
+    assert isinstance(merged, Rewritten)
+    assert places(read_rows_of(job, merged.summary)) == [(name, 1), (other_name, 0), (name, 0)]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_any_pieces_in_any_shards_are_merged_in_order(job: ExtractJob, seed: int) -> None:
-    """Pieces of a chunk or two; those that follow one another in a shard are one run."""
-    chance = random.Random(seed)
+    """Pieces have a few chunks. Consecutive pieces in the same shard form one run."""
+    rng = random.Random(seed)
     shards: list[list[list[Row]]] = [[], [], []]
     for name in ("a.wav", "b.wav", "c.wav"):
-        borders = sorted({0, 10, *chance.sample(range(1, 10), 7)})
+        borders = sorted({0, 10, *rng.sample(range(1, 10), 7)})
         for first, stop in pairwise(borders):
-            chance.choice(shards).append(rows_of(name, *range(first, stop)))
+            rng.choice(shards).append(rows_of(name, *range(first, stop)))
     runs: list[list[Row]] = []
     for pieces in shards:
         pieces.sort(key=lambda piece: position(job, piece[0][0], piece[0][1]))
@@ -202,11 +204,11 @@ def test_any_pieces_in_any_shards_are_merged_in_order(job: ExtractJob, seed: int
         shard_of(job, f"plan{i}", *(batch_of(job, piece) for piece in pieces))
         for i, pieces in enumerate(shards)
     ]
-    made = next(iter(merge_shards(written, job)))
-    assert isinstance(made, Rewritten)
+    merged = next(iter(merge_shards(written, job)))
+    assert isinstance(merged, Rewritten)
     runs.sort(key=lambda run: position(job, run[0][0], run[0][1]))
     expected = [(name, chunk) for run in runs for name, chunk, _ in run]
-    assert places(read_rows_of(job, made.summary)) == expected
+    assert places(read_rows_of(job, merged.summary)) == expected
 
 
 def test_rows_that_a_shard_lacks_stop_the_merge(job: ExtractJob) -> None:

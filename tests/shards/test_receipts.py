@@ -1,4 +1,4 @@
-"""Announcements and receipts: which files a run wrote, and which of its shards are finished."""
+"""Announcements name the files that a run writes. Receipts name its finished shards."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_announcements_are_read_as_they_were_written(job: ExtractJob) -> None:
         Made(files=("README.md",), name=single),
     }
     assert set(read_made(job.store, job.staging)) == expected
-    # What other versions read, too.
+    # Other versions of melmill read these files, too.
     stored = {name: json.loads(job.store.read(name)) for name in job.store.names(folder)}
     assert stored == {
         f"{folder}/5hard.json": {"shard": "5hard", "files": ["a.tfrecord", "b.parquet"]},
@@ -56,36 +56,36 @@ def test_announcements_are_read_as_they_were_written(job: ExtractJob) -> None:
     }
 
 
-def lay_down(job: ExtractJob, *files: FileEntry | None) -> None:
+def store_files(job: ExtractJob, *files: FileEntry | None) -> None:
     for file in files:
         if file is not None:
             job.store.put(file.name, bytes(file.size_bytes))
 
 
 def test_a_finished_shard_has_a_receipt(job: ExtractJob) -> None:
-    made = summary(tfrecord=TWIN)
-    lay_down(job, made.parquet, made.tfrecord)
-    assert read_receipt(job, made.plan) is None
+    shard = summary(tfrecord=TWIN)
+    store_files(job, shard.parquet, shard.tfrecord)
+    assert read_receipt(job, shard.plan) is None
     assert count_finished(job) == 0
-    write_receipt(job, made)
-    assert read_receipt(job, made.plan) == made
+    write_receipt(job, shard)
+    assert read_receipt(job, shard.plan) == shard
     assert read_receipt(job, "another plan") is None
-    write_receipt(job, replace(made, plan="another"))
+    write_receipt(job, replace(shard, plan="another"))
     assert count_finished(job) == 2
-    assert job.store.size(f"staging/{job.run_id}/shards/{made.plan}.json")
+    assert job.store.size(f"staging/{job.run_id}/shards/{shard.plan}.json")
 
 
-def test_a_receipt_of_a_shard_that_is_not_whole_does_not_count(job: ExtractJob) -> None:
-    made = summary(tfrecord=TWIN)
-    write_receipt(job, made)
-    assert read_receipt(job, made.plan) is None
+def test_a_receipt_without_the_shards_files_does_not_count(job: ExtractJob) -> None:
+    shard = summary(tfrecord=TWIN)
+    write_receipt(job, shard)
+    assert read_receipt(job, shard.plan) is None
 
 
 WHOLE = summary(tfrecord=TWIN)
 
 
 @pytest.mark.parametrize(
-    ("made", "laid", "whole"),
+    ("shard", "stored_files", "whole"),
     [
         (WHOLE, (WHOLE.parquet, TWIN), True),
         (WHOLE, (WHOLE.parquet,), False),
@@ -99,14 +99,14 @@ WHOLE = summary(tfrecord=TWIN)
         (summary(rows=0, failures=(failure(cause=Cause.TIMEOUT),)), (), False),
     ],
 )
-def test_a_shard_is_whole_if_its_files_are_and_its_failures_are_final(
-    job: ExtractJob, made: ShardSummary, laid: tuple[FileEntry | None, ...], whole: bool
+def test_a_shard_is_whole_if_its_files_exist_and_its_failures_are_final(
+    job: ExtractJob, shard: ShardSummary, stored_files: tuple[FileEntry | None, ...], whole: bool
 ) -> None:
-    lay_down(job, *laid)
-    assert is_whole(made, job) is whole
+    store_files(job, *stored_files)
+    assert is_whole(shard, job) is whole
 
 
 def test_a_format_that_the_job_does_not_write_is_not_needed(tmp_path: Path) -> None:
     job = job_of_rows(tmp_path)
-    lay_down(job, WHOLE.parquet)
+    store_files(job, WHOLE.parquet)
     assert is_whole(WHOLE, job)

@@ -1,4 +1,4 @@
-"""Rewriting: rows are taken out, get new values, or move to another split; none is decoded."""
+"""Rewriting removes rows, changes their values or moves them to another split, without decoding."""
 
 from __future__ import annotations
 
@@ -35,28 +35,33 @@ def identity(name: str) -> str:
     return recording(name).recording_id
 
 
-def touched(shard: ShardSummary, name: str, now: Recording | None, split: str | None) -> Touched:
-    return Touched(shard.name, identity(name), now, split)
+def touched(
+    shard: ShardSummary, name: str, new_recording: Recording | None, split: str | None
+) -> Touched:
+    return Touched(shard.name, identity(name), new_recording, split)
 
 
 def rewrite(
     shard: ShardSummary, job: ExtractJob, *changes: Touched
 ) -> dict[str, tuple[Rewritten, list]]:
-    """The new shards by their split, with their rows."""
-    *made, replaced = list(rewrite_shard(shard, changes, job))
+    """Return the new shard of each split with its rows."""
+    *new_shards, replaced = list(rewrite_shard(shard, changes, job))
     assert replaced == Replaced(shard.name)
-    assert all(one.replaced == (shard.name,) for one in made)
-    return {one.summary.split: (one, read_rows_of(job, one.summary)) for one in made}
+    assert all(new_shard.replaced == (shard.name,) for new_shard in new_shards)
+    return {
+        new_shard.summary.split: (new_shard, read_rows_of(job, new_shard.summary))
+        for new_shard in new_shards
+    }
 
 
-def test_a_removed_recordings_rows_go(job: ExtractJob, shard: ShardSummary) -> None:
-    gone = touched(shard, "b.wav", None, None)
-    ((made, rows),) = rewrite(shard, job, gone).values()
+def test_the_rows_of_a_removed_recording_are_removed(job: ExtractJob, shard: ShardSummary) -> None:
+    removal = touched(shard, "b.wav", None, None)
+    ((rewritten, rows),) = rewrite(shard, job, removal).values()
     assert rows == rows_in(batch_of(job, RUNS[0]), batch_of(job, RUNS[2]))
-    counts = {entry.recording_id: entry.rows for entry in made.summary.recordings}
+    counts = {entry.recording_id: entry.rows for entry in rewritten.summary.recordings}
     assert counts == {identity("a.wav"): 4, identity("c.wav"): 2}
-    expected = digest("rewritten", shard.name, "train", job.run_id, repr(gone))
-    assert made.summary.plan == expected
+    expected = digest("rewritten", shard.name, "train", job.run_id, repr(removal))
+    assert rewritten.summary.plan == expected
 
 
 def test_without_rows_there_is_no_new_shard(job: ExtractJob, shard: ShardSummary) -> None:
@@ -66,46 +71,48 @@ def test_without_rows_there_is_no_new_shard(job: ExtractJob, shard: ShardSummary
 
 
 def test_a_renamed_recording_gets_its_new_values(job: ExtractJob, shard: ShardSummary) -> None:
-    now = Recording("new id", "/new.wav", "new.wav", labels=LABELS)
-    ((made, rows),) = rewrite(shard, job, touched(shard, "a.wav", now, "train")).values()
+    renamed = Recording("new id", "/new.wav", "new.wav", labels=LABELS)
+    ((rewritten, rows),) = rewrite(shard, job, touched(shard, "a.wav", renamed, "train")).values()
     before = rows_in(*(batch_of(job, run) for run in RUNS))
     values = {"recording_id": "new id", "uri": "/new.wav", "genre": "jazz", "year": 1959}
     assert rows == [row | values if row["uri"] == "/songs/a.wav" else row for row in before]
-    entries = {entry.recording_id: entry for entry in made.summary.recordings}
-    old = {entry.recording_id: entry for entry in shard.recordings}
-    # The digest of rows is of their sound, whatever they are called.
-    assert entries["new id"] == replace(old[identity("a.wav")], recording_id="new id")
+    entries = {entry.recording_id: entry for entry in rewritten.summary.recordings}
+    old_entries = {entry.recording_id: entry for entry in shard.recordings}
+    # The digest of the rows depends on their audio, not on the name of the recording.
+    assert entries["new id"] == replace(old_entries[identity("a.wav")], recording_id="new id")
     assert set(entries) == {"new id", identity("b.wav"), identity("c.wav")}
 
 
 def test_rows_may_move_to_another_split(job: ExtractJob, shard: ShardSummary) -> None:
-    now = recording("b.wav", labels=LABELS)
-    found = rewrite(shard, job, touched(shard, "b.wav", now, "test"))
-    assert list(found) == ["test", "train"]
-    assert places(found["train"][1]) == [
+    moved = recording("b.wav", labels=LABELS)
+    shards = rewrite(shard, job, touched(shard, "b.wav", moved, "test"))
+    assert list(shards) == ["test", "train"]
+    assert places(shards["train"][1]) == [
         *(("a.wav", i) for i in range(4)),
         ("c.wav", 0),
         ("c.wav", 1),
     ]
-    assert places(found["test"][1]) == [("b.wav", 5)]
-    assert found["test"][1][0]["genre"] == "jazz"
-    assert found["test"][0].summary.plan != found["train"][0].summary.plan
+    assert places(shards["test"][1]) == [("b.wav", 5)]
+    assert shards["test"][1][0]["genre"] == "jazz"
+    assert shards["test"][0].summary.plan != shards["train"][0].summary.plan
 
 
-def test_a_column_that_the_catalogue_gained_has_no_values_yet(
+def test_a_new_column_of_the_catalogue_is_null_in_other_rows(
     job: ExtractJob, shard: ShardSummary, tmp_path: Path
 ) -> None:
     (tmp_path / "more").mkdir()
-    wider = job_of_rows(tmp_path / "more")
+    wider_job = job_of_rows(tmp_path / "more")
     table = tmp_path / "more" / "songs.csv"
     table.write_text("uri,genre,mood\na.wav,jazz,calm\n")
     from tests.pipeline_runs import make_test_job
 
     types = "catalogue.label_types={genre: string, mood: string}"
     catalogue = make_test_job(table, tmp_path / "set", types).catalogue
-    wider = replace(wider, catalogue=catalogue, store=job.store)
-    now = recording("a.wav", labels=(("genre", "jazz"), ("mood", "calm")))
-    ((made, rows),) = rewrite(shard, wider, touched(shard, "a.wav", now, "train")).values()
+    wider_job = replace(wider_job, catalogue=catalogue, store=job.store)
+    relabelled = recording("a.wav", labels=(("genre", "jazz"), ("mood", "calm")))
+    ((rewritten, rows),) = rewrite(
+        shard, wider_job, touched(shard, "a.wav", relabelled, "train")
+    ).values()
     moods = [(Path(row["uri"]).name, row["genre"], row["mood"]) for row in rows]
     assert (
         moods
@@ -114,19 +121,19 @@ def test_a_column_that_the_catalogue_gained_has_no_values_yet(
         + [("c.wav", "rock", None)] * 2
     )
     assert "year" not in rows[0]
-    assert made.summary.null_labels == ("mood",)
+    assert rewritten.summary.null_labels == ("mood",)
 
 
 def test_the_order_of_the_changes_does_not_matter(job: ExtractJob, shard: ShardSummary) -> None:
     changes = [touched(shard, name, None, None) for name in ("a.wav", "b.wav")]
     assert rewrite(shard, job, *changes) == rewrite(shard, job, *changes[::-1])
-    other = rewrite(shard, job, changes[0])
-    ((one, _),), ((two, _),) = other.values(), rewrite(shard, job, *changes).values()
-    assert one.summary.plan != two.summary.plan
+    single_change = rewrite(shard, job, changes[0])
+    ((first, _),), ((second, _),) = single_change.values(), rewrite(shard, job, *changes).values()
+    assert first.summary.plan != second.summary.plan
 
 
 def test_rows_that_a_shard_lacks_stop_the_rewriting(job: ExtractJob, shard: ShardSummary) -> None:
-    entries = tuple(replace(one, rows=one.rows + 1) for one in shard.recordings)
+    entries = tuple(replace(entry, rows=entry.rows + 1) for entry in shard.recordings)
     wrong = replace(shard, recordings=entries)
     with pytest.raises(RuntimeError, match="must hold"):
         list(rewrite_shard(wrong, [touched(shard, "b.wav", None, None)], job))

@@ -1,4 +1,4 @@
-"""The card's words and its side files, from totals that are made up."""
+"""The text of the dataset card and the files beside the card, made from invented totals."""
 
 from __future__ import annotations
 
@@ -48,22 +48,22 @@ LABELS = (
 SCHEMA = RowSchema(80, 130, LABELS)
 
 
-def with_twin(made: ShardSummary) -> ShardSummary:
-    twin = FileEntry(f"tfrecord/{made.split}/part-{made.name}.tfrecord", 7, "1" * 64)
-    return replace(made, tfrecord=twin)
+def with_tfrecord(shard: ShardSummary) -> ShardSummary:
+    twin = FileEntry(f"tfrecord/{shard.split}/part-{shard.name}.tfrecord", 7, "1" * 64)
+    return replace(shard, tfrecord=twin)
 
 
 ONE, TWO, THREE = (
-    with_twin(summary(name, split))
+    with_tfrecord(summary(name, split))
     for name, split in [("1", "train"), ("2", "test"), ("3", "train")]
 )
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    made = Store(str(tmp_path))
-    index(made, ONE, TWO, THREE)
-    return made
+    test_store = Store(str(tmp_path))
+    index(test_store, ONE, TWO, THREE)
+    return test_store
 
 
 def index(store: Store, *shards: ShardSummary) -> None:
@@ -72,12 +72,12 @@ def index(store: Store, *shards: ShardSummary) -> None:
 
 
 def split(recordings: int, rows: int, **classes: int) -> SplitContent:
-    made = SplitContent(recordings, rows, 3, 5_300_000, 1_000_000, 90.5)
+    content = SplitContent(recordings, rows, 3, 5_300_000, 1_000_000, 90.5)
     counts = tuple(ClassCount("key", name, number, 1) for name, number in classes.items())
     peaks = (0,) * (len(LEVEL_EDGES_DBFS) - 1) + (rows, 0)
-    made.counter.add(Distribution(peaks, peaks, counts))
-    made.durations[2] += recordings
-    return made
+    content.counter.add(Distribution(peaks, peaks, counts))
+    content.durations[2] += recordings
+    return content
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def totals() -> Totals:
     )
 
 
-def test_the_card_says_what_is_in_it(store: Store, totals: Totals) -> None:
+def test_the_card_describes_the_dataset(store: Store, totals: Totals) -> None:
     write_card(store, SNAPSHOT, totals, SCHEMA)
     head, _, text = store.read("README.md").decode().removeprefix("---\n").partition("---\n\n")
     assert yaml.safe_load(head) == {
@@ -114,7 +114,7 @@ def test_the_card_says_what_is_in_it(store: Store, totals: Totals) -> None:
             ],
         },
     }
-    # As people read it.
+    # The order and the layout of the YAML are easy to read.
     assert head.startswith("configs:\n- config_name: default\n  data_files:\n  - split: test\n")
     about, _, rest = text.partition("\n`index/` says")
     assert about == (
@@ -127,7 +127,7 @@ def test_the_card_says_what_is_in_it(store: Store, totals: Totals) -> None:
         "| train | 3 | 1,200 | 3 | 6.3 |\n\n"
         "1,001 recordings failed and 2 were too short.\n\n"
         "## Labels\n\n"
-        # Of recordings: of three, two have C.
+        # The shares count recordings: two of the three recordings have C.
         "- key: 2 classes; shares differ by at most 33.3 points (C: 100.0% of test, 66.7% of all)"
         "; test lacks 1: D\n"
     )
@@ -149,9 +149,9 @@ def _core() -> dict[str, str]:
 def test_large_numbers_are_exact_and_each_label_has_a_line(totals: Totals) -> None:
     large = totals.splits["train"]
     large.parquet_bytes = 5_300_000_000_000
-    for one in totals.splits.values():
+    for content in totals.splits.values():
         modes = (ClassCount("mode", "major", 9, 3), ClassCount("mode", "minor", 9, 3))
-        one.counter.add(Distribution(classes=modes))
+        content.counter.add(Distribution(classes=modes))
     totals.seconds = 3_600_000.0
     text = view_card({}, SNAPSHOT, totals, SCHEMA, "none").decode()
     assert "1,280 rows from 1,000.00 hours of audio." in text
@@ -160,13 +160,13 @@ def test_large_numbers_are_exact_and_each_label_has_a_line(totals: Totals) -> No
     assert [line.partition(":")[0] for line in labels] == ["- key", "- mode"]
 
 
-def test_statistics_say_all_of_each_split(totals: Totals) -> None:
-    found = statistics(totals)
+def test_statistics_describe_each_split(totals: Totals) -> None:
+    written = statistics(totals)
     bands = {"split": "train", "values_per_band": 7, "mean": [1.0, 2.0], "std": [1.0, 2.0]}
-    assert {name: found[name] for name in bands} == bands
-    assert (found["min"], found["max"]) == (-80.0, 3.5)
-    assert list(found["splits"]) == ["test", "train"]
-    train = found["splits"]["train"]
+    assert {name: written[name] for name in bands} == bands
+    assert (written["min"], written["max"]) == (-80.0, 3.5)
+    assert list(written["splits"]) == ["test", "train"]
+    train = written["splits"]["train"]
     assert (train["recordings"], train["rows"], train["seconds"]) == (3, 1200, 90.5)
     lengths = [0] * (len(DURATION_EDGES_S) + 1)
     lengths[2] = 3
@@ -180,31 +180,31 @@ def test_statistics_say_all_of_each_split(totals: Totals) -> None:
             {"value": "D", "rows": 300, "recordings": 1},
         ]
     }
-    assert brief_statistics(totals) == found
+    assert brief_statistics(totals) == written
 
 
-def test_many_classes_are_null_and_left_out_of_a_commit(totals: Totals) -> None:
+def test_a_label_with_many_classes_is_null_and_is_not_in_the_commit(totals: Totals) -> None:
     totals.splits["train"].counter.add(Distribution(many=("title",)))
     assert statistics(totals)["splits"]["train"]["labels"]["title"] is None
     assert "title" not in brief_statistics(totals)["splits"]["train"]["labels"]
 
 
-@pytest.mark.parametrize(("classes", "kept"), [(20, True), (21, False)])
-def test_a_commit_holds_labels_of_up_to_twenty_classes(
-    totals: Totals, classes: int, kept: bool
+@pytest.mark.parametrize(("classes", "included"), [(20, True), (21, False)])
+def test_a_commit_holds_labels_with_up_to_twenty_classes(
+    totals: Totals, classes: int, included: bool
 ) -> None:
     counts = tuple(ClassCount("title", f"{i}", 1, 1) for i in range(classes))
     totals.splits["train"].counter.add(Distribution(classes=counts))
-    assert ("title" in brief_statistics(totals)["balance"]) == kept
+    assert ("title" in brief_statistics(totals)["balance"]) == included
 
 
 def entry(classes: int, missing: dict[str, list[Any]]) -> dict[str, Any]:
-    most = {"value": None, "split": "test", "share": 0.1234, "overall": 0.25}
-    return {"classes": classes, "largest_difference": most, "missing": missing}
+    difference = {"value": None, "split": "test", "share": 0.1234, "overall": 0.25}
+    return {"classes": classes, "largest_difference": difference, "missing": missing}
 
 
 @pytest.mark.parametrize(
-    ("found", "lines"),
+    ("balance", "lines"),
     [
         ({"title": entry(21, {})}, []),
         (
@@ -223,9 +223,11 @@ def entry(classes: int, missing: dict[str, list[Any]]) -> dict[str, Any]:
         ),
     ],
 )
-def test_how_evenly_classes_are_divided_is_a_line(found: dict[str, Any], lines: list[str]) -> None:
-    both = {"many": entry(99, {}), **found}
-    assert list(balance_lines(both)) == lines
+def test_a_line_says_how_evenly_classes_are_divided(
+    balance: dict[str, Any], lines: list[str]
+) -> None:
+    balances = {"many": entry(99, {}), **balance}
+    assert list(balance_lines(balances)) == lines
 
 
 # Files
@@ -241,7 +243,7 @@ def test_files_are_listed_by_split_and_by_name(store: Store) -> None:
     assert tfrecord["train"] == sorted([ONE.tfrecord.name, THREE.tfrecord.name])
 
 
-def test_twins_that_lack_rows_are_not_listed(store: Store) -> None:
+def test_an_incomplete_set_of_tfrecords_is_not_listed(store: Store) -> None:
     index(store, ONE, TWO, replace(THREE, tfrecord=None))
     parquet, tfrecord = list_files(store, SNAPSHOT)
     assert (len(parquet["train"]), tfrecord) == (2, {})
@@ -249,7 +251,7 @@ def test_twins_that_lack_rows_are_not_listed(store: Store) -> None:
     assert list_files(store, SNAPSHOT) == ({}, {})
 
 
-def test_side_files_are_written_for_twins(store: Store, totals: Totals) -> None:
+def test_side_files_are_written_for_tfrecords(store: Store, totals: Totals) -> None:
     write_card(store, SNAPSHOT, totals, SCHEMA)
     lists = json.loads(store.read("tfrecord/files.json"))
     assert lists == {**list_files(store, SNAPSHOT)[1], "_index": INDEX}
@@ -260,7 +262,7 @@ def test_side_files_are_written_for_twins(store: Store, totals: Totals) -> None:
     assert to_json({"a": [1]}) == b'{\n "a": [\n  1\n ]\n}\n'
 
 
-def test_without_twins_old_lists_are_emptied(tmp_path: Path, totals: Totals) -> None:
+def test_without_tfrecords_an_old_list_is_emptied(tmp_path: Path, totals: Totals) -> None:
     store = Store(str(tmp_path))
     index(store, replace(ONE, tfrecord=None))
     write_card(store, SNAPSHOT, totals, SCHEMA)
@@ -275,25 +277,27 @@ def test_without_twins_old_lists_are_emptied(tmp_path: Path, totals: Totals) -> 
 SIDE_FILES = ["README.md", "statistics.json", "tfrecord/files.json", "tfrecord/features.json"]
 
 
-def test_what_describes_another_snapshot_is_stale(store: Store, totals: Totals) -> None:
+def test_files_that_describe_another_snapshot_are_stale(store: Store, totals: Totals) -> None:
     assert stale_files(store, SNAPSHOT, SCHEMA) == SIDE_FILES
     write_card(store, SNAPSHOT, totals, SCHEMA)
     assert stale_files(store, SNAPSHOT, SCHEMA) == []
     taller = replace(SCHEMA, n_mels=81)
     assert stale_files(store, SNAPSHOT, taller) == ["tfrecord/features.json"]
     for name in SIDE_FILES:
-        good = store.read(name)
-        for bad in (b"", b"[1]", b'"text"', b"\xff{", b"{}", None):
-            if bad is None:
+        right_text = store.read(name)
+        for wrong_text in (b"", b"[1]", b'"text"', b"\xff{", b"{}", None):
+            if wrong_text is None:
                 store.remove_files([name])
             else:
-                store.put(name, bad)
+                store.put(name, wrong_text)
             assert stale_files(store, SNAPSHOT, SCHEMA) == [name]
-        store.put(name, good)
-    other = replace(SNAPSHOT, index="b" * 32)
-    write_part(store, other.index, "recordings", 0, [])
-    write_part(store, other.index, "shards", 0, [shard_row(one) for one in (ONE, TWO, THREE)])
-    assert stale_files(store, other, SCHEMA) == SIDE_FILES[:3]
+        store.put(name, right_text)
+    other_snapshot = replace(SNAPSHOT, index="b" * 32)
+    write_part(store, other_snapshot.index, "recordings", 0, [])
+    write_part(
+        store, other_snapshot.index, "shards", 0, [shard_row(shard) for shard in (ONE, TWO, THREE)]
+    )
+    assert stale_files(store, other_snapshot, SCHEMA) == SIDE_FILES[:3]
     store.put("README.md", b"\xff" + store.read("README.md"))
     assert stale_files(store, SNAPSHOT, SCHEMA) == []
 
@@ -310,9 +314,9 @@ def test_a_views_card_names_its_own_files(totals: Totals) -> None:
     assert "normalised" not in plain
     assert "How to load" not in plain
     assert plain.endswith("\n}\n```\n")
-    normal = view_card(files, SNAPSHOT, totals, SCHEMA, "chunk").decode()
-    said = "\n`mel` is normalised: chunk, each band to mean 0 and deviation 1.\n"
-    assert normal == plain.replace("\n## Feature", said + "\n## Feature")
+    normalised = view_card(files, SNAPSHOT, totals, SCHEMA, "chunk").decode()
+    sentence = "\n`mel` is normalised: chunk, each band to mean 0 and deviation 1.\n"
+    assert normalised == plain.replace("\n## Feature", sentence + "\n## Feature")
 
 
 def test_an_earlier_snapshots_card_has_absolute_paths(store: Store, totals: Totals) -> None:
@@ -336,7 +340,7 @@ def test_an_earlier_snapshots_card_in_a_store_has_urls(totals: Totals) -> None:
     assert lists["parquet"] == {"train": [f"memory://bucket/set/{ONE.parquet.name}"]}
 
 
-def test_without_labels_there_is_no_part_about_them(store: Store) -> None:
+def test_without_labels_the_card_has_no_section_about_labels(store: Store) -> None:
     write_card(store, SNAPSHOT, Totals(splits={"train": SplitContent()}), RowSchema(80, 130))
     text = store.read("README.md").decode()
     assert "0 recordings failed and 0 were too short.\n\n`index/` says" in text

@@ -100,7 +100,9 @@ def test_a_commit_replaces_what_was_there(store: Store) -> None:
     assert read_snapshot(store) == replace(after(store, 1), rows=SHARD_TWO.rows + SHARD_THREE.rows)
 
 
-def test_a_log_that_breaks_off_is_read_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_is_read_again_after_a_broken_connection(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
     real, failures = DeltaTable.__init__, [OSError("end of file before message length reached")]
 
@@ -317,33 +319,33 @@ def test_a_run_recognises_its_own_commit_before_a_later_commit(
 # History
 
 
-def test_history_is_told_from_the_latest_to_the_first(store: Store) -> None:
+def test_the_history_lists_snapshots_from_the_latest_to_the_first(store: Store) -> None:
     commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
     commit(store, replace(after(store, 0), operation="refresh"), [SHARD_ONE, SHARD_TWO], SCHEMA)
     tidy(store)
     commit(store, after(store, 2, "index-2"), [SHARD_THREE], SCHEMA)
-    found = read_history(store)
-    assert [(past.snapshot.version, past.snapshot.index) for past in found] == [
+    history = read_history(store)
+    assert [(past.snapshot.version, past.snapshot.index) for past in history] == [
         (3, "index-2"),
         (1, "index-1"),
         (0, "index-0"),
     ]
-    assert [past.snapshot.rows for past in found] == [7, 4, 2]
-    assert all(past.kept for past in found)
+    assert [past.snapshot.rows for past in history] == [7, 4, 2]
+    assert all(past.kept for past in history)
     now_ms = time.time() * 1000
-    times = [past.committed_ms for past in found]
+    times = [past.committed_ms for past in history]
     assert times == sorted(times, reverse=True)
     assert now_ms - 60_000 < times[-1] <= now_ms
 
 
-def test_a_snapshot_whose_index_began_to_go_is_not_kept(store: Store) -> None:
+def test_a_snapshot_without_its_recordings_is_no_longer_kept(store: Store) -> None:
     commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
     commit(store, after(store, 0), [SHARD_TWO], SCHEMA)
     first, second = (f"index/index-{i}/recordings-00000.parquet" for i in range(2))
     store.remove_files(["index/index-0/shards-00000.parquet"])
     assert [past.kept for past in read_history(store)] == [True, True]
     store.remove_files([first, second])
-    # The current snapshot is kept, whatever it lacks.
+    # The current snapshot counts as kept, even without its index.
     assert [past.kept for past in read_history(store)] == [True, False]
 
 
@@ -352,23 +354,23 @@ def test_replaced_indexes_are_followed_to_the_last(store: Store) -> None:
     commit(store, replace(after(store, 0), statistics={"b": 2}), [SHARD_ONE], SCHEMA)
     erased = replace(after(store, 1, "index-2"), replaced={"index-0": "old-0", "index-1": "old-1"})
     commit(store, erased, [SHARD_ONE], SCHEMA)
-    again = replace(after(store, 2, "index-3"), replaced={"old-0": "older-0"})
-    commit(store, again, [SHARD_ONE], SCHEMA)
+    erased_again = replace(after(store, 2, "index-3"), replaced={"old-0": "older-0"})
+    commit(store, erased_again, [SHARD_ONE], SCHEMA)
     lay_down(store, "older-0", SHARD_ONE)
-    found = read_history(store)
-    assert [(past.snapshot.index, past.kept) for past in found] == [
+    history = read_history(store)
+    assert [(past.snapshot.index, past.kept) for past in history] == [
         ("index-3", True),
         ("index-2", True),
         ("old-1", False),
         ("older-0", True),
     ]
-    assert [past.snapshot.statistics for past in found[2:]] == [{}, {}]
-    assert index_names(found) == {
+    assert [past.snapshot.statistics for past in history[2:]] == [{}, {}]
+    assert index_names(history) == {
         *("index-2", "index-3", "old-0", "old-1", "older-0", "index-0", "index-1"),
     }
 
 
-def test_an_index_without_a_name_is_none(store: Store) -> None:
+def test_an_index_without_a_name_is_ignored(store: Store) -> None:
     past = Past(replace(UNCOMMITTED, index="", replaced={"": "x"}), 0, False)
     assert index_names([past]) == {"x"}
     assert index_names([]) == set()
@@ -385,27 +387,27 @@ def test_the_log_remembers_every_file(store: Store) -> None:
     )
 
 
-def test_an_earlier_version_is_found_or_the_kept_ones_are_named(store: Store) -> None:
+def test_an_earlier_version_is_found_or_the_error_lists_the_kept_versions(store: Store) -> None:
     commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
     tidy(store)
     commit(store, after(store, 1), [SHARD_TWO], SCHEMA)
     assert require_past(store, 0).snapshot.index == "index-0"
-    assert require_past(store, 1).snapshot.version == 0  # by another tool
+    assert require_past(store, 1).snapshot.version == 0  # Another tool committed version 1.
     assert require_past(store, 2).snapshot.index == "index-1"
     for version in (3, -1):
-        with pytest.raises(DatasetError) as caught:
+        with pytest.raises(DatasetError) as raised:
             require_past(store, version)
         message = f"version {version} is not in its history; kept: 2, 0"
-        assert str(caught.value) == f"{store.root}: {message}"
+        assert str(raised.value) == f"{store.root}: {message}"
     store.remove_files(["index/index-0/recordings-00000.parquet"])
     for version in (0, 1):
-        with pytest.raises(DatasetError) as caught:
+        with pytest.raises(DatasetError) as raised:
             require_past(store, version)
         message = f"version {version} is no longer kept; kept: 2"
-        assert str(caught.value) == f"{store.root}: {message}"
+        assert str(raised.value) == f"{store.root}: {message}"
 
 
-def test_labels_are_the_tables_columns_beside_our_own(store: Store) -> None:
+def test_labels_are_the_columns_that_melmill_does_not_define(store: Store) -> None:
     schema = pa.schema(
         {
             "recording_id": pa.string(),
@@ -427,26 +429,26 @@ def test_labels_are_the_tables_columns_beside_our_own(store: Store) -> None:
     assert table_labels(store, 0) == (labels, False)
 
 
-# What is not committed
+# Refused commits
 
 
-def test_a_file_that_is_not_as_described_is_not_committed(store: Store) -> None:
+def test_a_file_that_differs_from_its_description_is_not_committed(store: Store) -> None:
     for size in (999, 1001, None):
         lay_down(store, UNCOMMITTED.index, SHARD_ONE, SHARD_TWO)
         if size is None:
             store.remove_files([_name(SHARD_TWO)])
         else:
             store.put(_name(SHARD_TWO), bytes(size))
-        with pytest.raises(DatasetError) as caught:
+        with pytest.raises(DatasetError) as raised:
             committing.commit(store, UNCOMMITTED, SCHEMA)
-        assert str(caught.value) == (
+        assert str(raised.value) == (
             f"{store.root}: {_name(SHARD_TWO)} has {size or 0:,} bytes, but index/index-0/ "
             "describes 1,000 with 2 rows; nothing was committed"
         )
     assert open_table(store) is None
 
 
-def test_a_file_that_stays_must_have_the_rows_that_the_log_says(store: Store) -> None:
+def test_a_file_that_stays_must_have_its_logged_number_of_rows(store: Store) -> None:
     commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
     more = replace(SHARD_ONE, rows=3, recordings=(replace(SHARD_ONE.recordings[0], rows=3),))
     with pytest.raises(DatasetError, match=r"describes 1,000 with 3 rows; nothing was committed"):
@@ -456,7 +458,7 @@ def test_a_file_that_stays_must_have_the_rows_that_the_log_says(store: Store) ->
         commit(store, after(store, 0, "index-2"), [larger], SCHEMA)
 
 
-def test_many_files_are_looked_up_by_their_folders(store: Store) -> None:
+def test_the_sizes_of_many_files_are_listed_folder_by_folder(store: Store) -> None:
     many = [summary(f"{i}", split=f"s{i % 3}", rows=i + 1) for i in range(33)]
     assert commit(store, UNCOMMITTED, many, SCHEMA) == 0
     assert files(store) == entries(*many)
@@ -468,17 +470,17 @@ def test_many_files_are_looked_up_by_their_folders(store: Store) -> None:
         committing.commit(store, after(store, 0), SCHEMA)
 
 
-def test_columns_change_only_with_all_rows(store: Store) -> None:
+def test_columns_change_only_if_all_shards_are_replaced(store: Store) -> None:
     wider = pa.schema([*SCHEMA, pa.field("label", pa.string()), pa.field("n", pa.int64())])
     commit(store, UNCOMMITTED, [SHARD_ONE, SHARD_TWO], SCHEMA)
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(DatasetError) as raised:
         commit(store, after(store, 0), [SHARD_ONE, SHARD_THREE], wider)
-    assert str(caught.value).startswith(
+    assert str(raised.value).startswith(
         f"{store.root}: the Delta table lacks the columns label, n of 1 shards that stay, or has "
         "them with other types: another tool changed the table; nothing was committed. "
     )
     assert commit(store, after(store, 0, "index-2"), [SHARD_THREE], wider) == 1
-    # A table may have columns that the rows lack.
+    # The table may have columns that the shards lack.
     assert commit(store, after(store, 1, "index-3"), [SHARD_THREE, SHARD_ONE], SCHEMA) == 2
     assert files(store) == entries(SHARD_THREE, SHARD_ONE)
     table = open_table(store)
@@ -486,8 +488,8 @@ def test_columns_change_only_with_all_rows(store: Store) -> None:
     assert len(table.schema().fields) == 4
 
 
-def test_what_a_commit_says_is_kept_with_it(store: Store) -> None:
-    said = replace(
+def test_the_values_of_a_snapshot_are_stored_in_its_commit(store: Store) -> None:
+    snapshot = replace(
         *(UNCOMMITTED,),
         statistics={"mean": [1.5]},
         operation="refresh",
@@ -498,8 +500,8 @@ def test_what_a_commit_says_is_kept_with_it(store: Store) -> None:
         replaced={"a": "b"},
         run="run-attempt",
     )
-    commit(store, said, [SHARD_ONE], SCHEMA)
-    assert require_snapshot(store) == replace(said, version=0, rows=2)
+    commit(store, snapshot, [SHARD_ONE], SCHEMA)
+    assert require_snapshot(store) == replace(snapshot, version=0, rows=2)
     actions = log(store, 0)
     (metadata,) = [action["metaData"] for action in actions if "metaData" in action]
     assert metadata["configuration"] == {"delta.enableExpiredLogCleanup": "false"}
@@ -512,7 +514,7 @@ def test_what_a_commit_says_is_kept_with_it(store: Store) -> None:
     assert (transaction["appId"], transaction["version"]) == ("melmill", 0)
 
 
-def test_a_removed_file_is_said_to_be_removed_now(store: Store) -> None:
+def test_the_log_says_when_a_file_was_removed(store: Store) -> None:
     commit(store, UNCOMMITTED, [SHARD_ONE, SHARD_TWO], SCHEMA)
     commit(store, after(store, 0), [SHARD_TWO], SCHEMA)
     (removed,) = [action["remove"] for action in log(store, 1) if "remove" in action]
@@ -522,18 +524,18 @@ def test_a_removed_file_is_said_to_be_removed_now(store: Store) -> None:
     assert abs(time.time() * 1000 - float(str(removed["deletionTimestamp"]))) < 60_000
 
 
-def test_a_log_that_cannot_be_read_is_the_datasets_fault(store: Store) -> None:
+def test_an_unreadable_log_is_a_dataset_error(store: Store) -> None:
     commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
     store.put(f"_delta_log/{0:020d}.json", b"{not json\n{")
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(DatasetError) as raised:
         open_table(store)
-    first, _, reason = str(caught.value).partition(": the Delta log cannot be read: ")
+    first, _, reason = str(raised.value).partition(": the Delta log cannot be read: ")
     assert first == store.root
     assert len(reason) > 10
     assert "\n" not in reason
 
 
-def test_what_may_be_null_is_no_other_column(store: Store) -> None:
+def test_a_nullable_column_counts_as_the_same_column(store: Store) -> None:
     lists = pa.schema({"tags": pa.list_(pa.string()), "split": pa.string()})
     commit(store, UNCOMMITTED, [SHARD_ONE], lists)
     table = open_table(store)
@@ -547,7 +549,7 @@ def test_what_may_be_null_is_no_other_column(store: Store) -> None:
         assert has_columns(table, Schema.from_arrow(columns)) is same
 
 
-def test_an_empty_commit_on_top_is_damage(store: Store) -> None:
+def test_an_empty_latest_commit_is_damage(store: Store) -> None:
     commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
     tidy(store)
     store.put(f"_delta_log/{1:020d}.json", b"")
@@ -556,14 +558,20 @@ def test_an_empty_commit_on_top_is_damage(store: Store) -> None:
 
 
 def test_a_list_in_an_older_commit_is_kept_as_text(store: Store) -> None:
-    """Up to format 3 the commit itself held what was taken down."""
-    old = {"index": "x", "configuration": {}, "catalogue": "/songs", "features": "{}", "format": 3}
-    found = delta._parse(store, old | {"taken_down": [["/a.wav"]]}, 5)
-    assert (found.version, found.taken_down) == (5, '[["/a.wav"]]')
-    assert delta._parse(store, old | {"taken_down": []}, 5).taken_down == ""
-    assert delta._parse(store, old, 5) == Snapshot(5, "x", {}, "/songs", "{}")
-    named = old | {"taken_down": "taken_down/x.jsonl"}
-    assert delta._parse(store, named, 5).taken_down == "taken_down/x.jsonl"
+    """Up to format 3, the commit itself held the list of recordings that were taken down."""
+    old_commit = {
+        "index": "x",
+        "configuration": {},
+        "catalogue": "/songs",
+        "features": "{}",
+        "format": 3,
+    }
+    snapshot = delta._parse(store, old_commit | {"taken_down": [["/a.wav"]]}, 5)
+    assert (snapshot.version, snapshot.taken_down) == (5, '[["/a.wav"]]')
+    assert delta._parse(store, old_commit | {"taken_down": []}, 5).taken_down == ""
+    assert delta._parse(store, old_commit, 5) == Snapshot(5, "x", {}, "/songs", "{}")
+    new_commit = old_commit | {"taken_down": "taken_down/x.jsonl"}
+    assert delta._parse(store, new_commit, 5).taken_down == "taken_down/x.jsonl"
 
 
 @pytest.mark.parametrize(
@@ -575,11 +583,11 @@ def test_a_list_in_an_older_commit_is_kept_as_text(store: Store) -> None:
         ("<Code>Denied</Code><Message>None</Message></Error>\nlast", "Denied: None"),
     ],
 )
-def test_of_an_error_with_many_layers_the_innermost_is_told(text: str, message: str) -> None:
+def test_the_innermost_message_of_an_error_is_found(text: str, message: str) -> None:
     assert delta.innermost_message(OSError(text)) == message
 
 
-def test_a_store_that_breaks_off_is_told_as_such(
+def test_an_interrupted_store_gives_a_dataset_error(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
@@ -589,13 +597,13 @@ def test_a_store_that_breaks_off_is_told_as_such(
 
     with monkeypatch.context() as broken:
         broken.setattr(DeltaTable, "create_write_transaction", refuse)
-        with pytest.raises(DatasetError) as caught:
+        with pytest.raises(DatasetError) as raised:
             commit(store, after(store, 0), [SHARD_TWO], SCHEMA)
-    assert str(caught.value) == (
+    assert str(raised.value) == (
         f"cannot commit to {store.root}: no space; finished shards stay there: run the same "
         "command again to continue"
     )
     monkeypatch.setattr(delta, "insist", refuse)
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(DatasetError) as raised:
         open_table(store)
-    assert str(caught.value) == f"{store.root}: the Delta log cannot be read: no space"
+    assert str(raised.value) == f"{store.root}: the Delta log cannot be read: no space"

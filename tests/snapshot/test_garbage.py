@@ -1,4 +1,4 @@
-"""What is needed, and what melmill knows to be its own: only what is neither is in question."""
+"""melmill finds the files that snapshots need and recognises its own files."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def committed(store: Store) -> Store:
-    """Two snapshots; the second lacks a shard, and names a list of what was taken down."""
+    """Return a store with two snapshots.
+
+    The second snapshot lacks a shard and names a list of the recordings that were taken down.
+    """
     first = Snapshot(-1, A, {}, "/songs", "{}")
     lay_down(store, A, ONE, TWO)
     commit(store, first, SCHEMA)
@@ -61,34 +64,34 @@ def committed(store: Store) -> Store:
 
 
 def test_snapshots_need_their_indexes_and_shards(committed: Store) -> None:
-    now, before = read_history(committed)
-    assert needed(committed, [now, before]) == Needed(
+    latest, earlier = read_history(committed)
+    assert needed(committed, [latest, earlier]) == Needed(
         frozenset({A, B}), frozenset({ONE.name, TWO.name, THREE.name}), LIST
     )
-    assert needed(committed, [now]) == Needed(
+    assert needed(committed, [latest]) == Needed(
         frozenset({B}), frozenset({TWO.name, THREE.name}), LIST
     )
     assert needed(committed, []) == Needed(frozenset(), frozenset(), "")
 
 
 def test_files_are_needed_by_their_names() -> None:
-    need = Needed(frozenset({A}), frozenset({B}), LIST)
+    needs = Needed(frozenset({A}), frozenset({B}), LIST)
     for name in (parquet(B), twin(B), parquet(B, "test"), part(A), part(A, "shards", 7), LIST):
-        assert need.has(name), name
-    others = (parquet(A), twin(C), part(B), LIST.replace("d", "e"), "staging/started", "a.txt")
-    assert not any(need.has(name) for name in others)
+        assert needs.has(name), name
+    unneeded = (parquet(A), twin(C), part(B), LIST.replace("d", "e"), "staging/started", "a.txt")
+    assert not any(needs.has(name) for name in unneeded)
 
 
-def test_only_names_that_melmill_gives_are_its_own(store: Store) -> None:
+def test_only_files_with_melmills_names_are_its_own(store: Store) -> None:
     run = "0123456789abcdef"
-    own = [
+    own_files = [
         *(parquet(A), parquet(B, "test"), part(A), f"staging/{run}/started", LIST, twin(A)),
         f"staging/{run}/made/{A}.json",
     ]
-    others = ["README.md", "split=train/a.parquet", "index/mine.csv", "tfrecord/x", "other/x"]
-    for name in (*own, *others, f"_delta_log/{'0' * 20}.json", "taken_down/x.jsonl"):
+    other_files = ["README.md", "split=train/a.parquet", "index/mine.csv", "tfrecord/x", "other/x"]
+    for name in (*own_files, *other_files, f"_delta_log/{'0' * 20}.json", "taken_down/x.jsonl"):
         store.put(name, b"x")
-    assert sorted(file.name for file in list_own(store)) == sorted(own)
+    assert sorted(file.name for file in list_own(store)) == sorted(own_files)
 
 
 def test_announcements_of_all_runs_are_read(tmp_path: Path) -> None:
@@ -96,24 +99,24 @@ def test_announcements_of_all_runs_are_read(tmp_path: Path) -> None:
     store = job.store
     announce_shard(job, A, [parquet(A)])
     announce_index(job, B)
-    other = f"staging/{'0' * 16}"
-    store.put(f"{other}/made/{C}.json", b'{"files": ["x"]}')
+    other_run = f"staging/{'0' * 16}"
+    store.put(f"{other_run}/made/{C}.json", b'{"files": ["x"]}')
     store.put("staging/scratch/" + "0" * 32, b"")
     store.put(parquet(A), b"")
-    found = read_announced(store, list_own(store))
-    ours = f"{job.staging}/made"
-    assert sorted(found, key=lambda made: made.name) == sorted(
+    announced = read_announced(store, list_own(store))
+    own_folder = f"{job.staging}/made"
+    assert sorted(announced, key=lambda made: made.name) == sorted(
         [
-            Made(A, (parquet(A),), "", f"{ours}/{A}.json"),
-            Made("", (), B, f"{ours}/{B}.json"),
-            Made("", ("x",), "", f"{other}/made/{C}.json"),
+            Made(A, (parquet(A),), "", f"{own_folder}/{A}.json"),
+            Made("", (), B, f"{own_folder}/{B}.json"),
+            Made("", ("x",), "", f"{other_run}/made/{C}.json"),
         ],
         key=lambda made: made.name,
     )
     assert read_announced(store, []) == []
 
 
-def test_records_are_the_log_the_indexes_and_what_was_announced(committed: Store) -> None:
+def test_records_come_from_the_log_the_indexes_and_the_announcements(committed: Store) -> None:
     hidden = summary("in an index alone", split="fold")
     lay_down(committed, C, hidden)
     lay_down(committed, "e" * 32, summary("in an index that nobody names"))
@@ -123,25 +126,32 @@ def test_records_are_the_log_the_indexes_and_what_was_announced(committed: Store
         Made(files=("README.md",)),
         Made(index="9" * 32),
     ]
-    found = read_records(committed, read_history(committed), announced, list_own(committed))
-    assert found.shards == {
+    records = read_records(committed, read_history(committed), announced, list_own(committed))
+    assert records.shards == {
         *(("train", ONE.name), ("test", TWO.name), ("train", THREE.name)),
         *(("fold", hidden.name), ("train", "f" * 32)),
     }
-    assert found.indexes == {A, B, C, "9" * 32}
-    assert found.lists == {"", LIST, "README.md", parquet("f" * 32), twin("f" * 32)}
+    assert records.indexes == {A, B, C, "9" * 32}
+    assert records.lists == {"", LIST, "README.md", parquet("f" * 32), twin("f" * 32)}
 
 
-def test_records_know_files_by_their_names() -> None:
+def test_records_recognise_files_by_their_names() -> None:
     records = Records(frozenset({("train", A)}), frozenset({B}), frozenset({LIST, "note.txt"}))
     working = ("staging/0123456789abcdef/started", "staging/scratch/" + "0" * 32)
     for name in (parquet(A), twin(A), part(B), LIST, "note.txt", *working):
         assert records.know(name), name
-    others = (parquet(A, "test"), parquet(B), part(A), LIST.replace("d", "e"), "staging/x", "a.txt")
-    assert not any(records.know(name) for name in others)
+    unknown = (
+        parquet(A, "test"),
+        parquet(B),
+        part(A),
+        LIST.replace("d", "e"),
+        "staging/x",
+        "a.txt",
+    )
+    assert not any(records.know(name) for name in unknown)
 
 
-def test_files_go_in_an_order_in_which_one_may_stop_at_any_time() -> None:
+def test_the_order_of_removal_allows_a_stop_at_any_time() -> None:
     run = "staging/0123456789abcdef"
     ordered = [
         *(part(A), part(B)),
@@ -156,13 +166,13 @@ def test_files_go_in_an_order_in_which_one_may_stop_at_any_time() -> None:
 
 
 def _in_groups(ordered: list[str]) -> list[str]:
-    """By name within each of the five groups of 2, 3, 3, 3 and 2 files."""
+    """Sort the names within each of the five groups of 2, 3, 3, 3 and 2 files."""
     borders = itertools.pairwise([0, 2, 5, 8, 11, 13])
     return [name for first, stop in borders for name in sorted(ordered[first:stop])]
 
 
 def test_the_current_snapshot_is_the_first(committed: Store) -> None:
     past = read_history(committed)
-    assert [one.snapshot.index for one in past] == [B, A]
+    assert [entry.snapshot.index for entry in past] == [B, A]
     assert isinstance(past[0], Past)
     assert needed(committed, past[::-1]).taken_down == ""

@@ -141,7 +141,7 @@ def test_the_split_for_statistics(splits: dict[str, int], expected: str | None) 
     assert training_split(splits) == expected
 
 
-# An index that is held against itself
+# The tables of an index must agree
 
 
 def held(shard: str, rows: int, digest: str = "") -> Held:
@@ -158,7 +158,11 @@ def index_of(
     shards: list[dict[str, tuple[int, str]]],
     status: str = "ok",
 ) -> None:
-    """An index whose recordings have these rows and digests, and shards that hold such."""
+    """Write an index.
+
+    `indexed`: the number of rows and their digest for each recording in the table of recordings.
+    `shards`: for each shard, the number of rows and their digest for each of its recordings.
+    """
     rows = [
         recording_row(planned(name), (), "f")
         | {"rows": number, "rows_digest": digest or None, "status": status, "shards": ["s"]}
@@ -193,7 +197,7 @@ OTHER = "the shards hold other rows than the index says"
     [
         ({"a": (3, digest_of(7))}, [{"a": (3, digest_of(7))}], []),
         ({"a": (3, digest_of(7))}, [{"a": (1, digest_of(5))}, {"a": (2, digest_of(2))}], []),
-        # Digests are added up modulo 2 to the 128th.
+        # Digests are added up modulo 2¹²⁸.
         ({"a": (2, digest_of(5))}, [{"a": (1, digest_of(LARGE))}, {"a": (1, digest_of(10))}], []),
         ({"a": (0, "")}, [], []),
         ({"a": (3, "")}, [{"a": (3, "")}], []),
@@ -236,23 +240,25 @@ def test_rows_are_compared_recording_by_recording(
     if not messages:
         assert require_whole(store, "x") == sum(rows for rows, _ in indexed.values())
         return
-    with pytest.raises(DatasetError) as caught:
+    with pytest.raises(DatasetError) as raised:
         require_whole(store, "x")
     listed = "; ".join(row_differences(store, "x"))
-    assert str(caught.value) == (
+    assert str(raised.value) == (
         f"{store.root}/index/x contradicts itself: {listed}; nothing was committed"
     )
 
 
-def test_differences_come_in_the_order_of_the_ids_and_three_are_named(tmp_path: Path) -> None:
+def test_differences_are_sorted_by_id_and_the_error_names_three(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     names = sorted("abcde", key=identity)
     index_of(store, dict.fromkeys(names[::-1], (1, "")), [])
-    found = list(row_differences(store, "x"))
-    assert [one.split()[1].rstrip(":") for one in found] == [identity(name) for name in names]
-    with pytest.raises(DatasetError) as caught:
+    differences = list(row_differences(store, "x"))
+    assert [difference.split()[1].rstrip(":") for difference in differences] == [
+        identity(name) for name in names
+    ]
+    with pytest.raises(DatasetError) as raised:
         require_whole(store, "x")
-    assert str(caught.value).count("the index says") == 3
+    assert str(raised.value).count("the index says") == 3
 
 
 def test_many_recordings_are_compared_in_groups(tmp_path: Path) -> None:
@@ -262,26 +268,28 @@ def test_many_recordings_are_compared_in_groups(tmp_path: Path) -> None:
     assert list(row_differences(store, "x")) == []
     swapped = entries | {"3": entries["10"], "10": entries["3"]}
     index_of(store, entries, [swapped])
-    found = {one.split()[1].rstrip(":") for one in row_differences(store, "x")}
-    assert found == {identity("3"), identity("10")}
+    differing_ids = {
+        difference.split()[1].rstrip(":") for difference in row_differences(store, "x")
+    }
+    assert differing_ids == {identity("3"), identity("10")}
 
 
-def test_what_was_planned_and_not_written_is_named(tmp_path: Path) -> None:
+def test_a_planned_recording_that_was_not_written_is_an_error(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     index_of(store, {"a": (0, "")}, [], status="unwritten")
     with pytest.raises(DatasetError, match=r"/songs/a was planned, but no shard holds it; nothing"):
         require_whole(store, "x")
 
 
-def test_an_index_describes_the_tables_files_or_is_damaged(tmp_path: Path) -> None:
+def test_an_index_that_does_not_describe_the_tables_files_is_damaged(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     index_of(store, {"a": (3, "")}, [{"a": (3, "")}])
     name = f"split=train/part-{summary('shard 0').name}.parquet"
     assert require_consistent(store, "x", [name]) == 3
     for files in ([], [name, "split=train/part-y.parquet"], ["split=test/part-y.parquet"]):
-        with pytest.raises(DatasetError) as caught:
+        with pytest.raises(DatasetError) as raised:
             require_consistent(store, "x", files)
-        assert str(caught.value) == (
+        assert str(raised.value) == (
             f"{store.root}: the Delta log names {len(files)} shards; index/x/ describes 1 shards "
             "with 3 rows, and recordings with 3 rows: the log or the index is damaged. melmill "
             "history lists the versions; melmill rollback goes back to one of them"
@@ -293,22 +301,22 @@ def test_an_index_describes_the_tables_files_or_is_damaged(tmp_path: Path) -> No
     assert require_consistent(store, "x", []) == 0
 
 
-def test_lengths_are_divided_into_bins_by_split(tmp_path: Path, totals: Totals) -> None:
-    """The songs are 3 s and 5 s long; the one that gave no rows does not count."""
+def test_each_split_has_a_histogram_of_durations(tmp_path: Path, totals: Totals) -> None:
+    """The songs are 3 s and 5 s long. The song without rows does not count."""
     edges = [int(edge) for edge in DURATION_EDGES_S]
     for name, seconds in (("train", 3.0), ("test", 5.0)):
         split = totals.split(name)
         assert split.seconds == seconds
-        place = sum(edge <= seconds for edge in edges)
-        assert split.durations.tolist() == [int(i == place) for i in range(len(edges) + 1)]
+        bin_index = sum(edge <= seconds for edge in edges)
+        assert split.durations.tolist() == [int(i == bin_index) for i in range(len(edges) + 1)]
 
 
-def test_partial_recordings_count_and_failed_ones_do_not(tmp_path: Path) -> None:
+def test_partial_recordings_count_but_failed_recordings_do_not(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     index_of(store, {"a": (3, ""), "b": (4, "")}, [], status="partial")
-    found = add_up(store, "x")
-    assert (found.recordings, found.seconds) == ({"partial": 2}, 20.0)
-    assert (found.split("train").recordings, found.rows) == (2, 0)
+    totals = add_up(store, "x")
+    assert (totals.recordings, totals.seconds) == ({"partial": 2}, 20.0)
+    assert (totals.split("train").recordings, totals.rows) == (2, 0)
     index_of(store, {"a": (3, "")}, [], status="failed")
     assert (add_up(store, "x").seconds, add_up(store, "x").failure_ratio) == (0.0, 1.0)
 
@@ -321,13 +329,13 @@ def test_parts_of_an_index_add_up(tmp_path: Path) -> None:
         rows = [recording_row(song, _held(song), "f") for song in songs]
         write_part(store, "x", "recordings", part, rows)
         write_part(store, "x", "failures", part, [])
-        made = summary(f"{part}", rows=6, null_labels=missing)
-        write_part(store, "x", "shards", part, [shard_row(made)])
-    found = add_up(store, "x")
-    train = found.split("train")
+        shard = summary(f"{part}", rows=6, null_labels=missing)
+        write_part(store, "x", "shards", part, [shard_row(shard)])
+    totals = add_up(store, "x")
+    train = totals.split("train")
     assert (train.recordings, train.seconds, train.rows, train.shards) == (6, 18.0, 18, 3)
     assert sum(train.durations.tolist()) == 6
-    assert found.null_labels == {"genre", "year"}
-    assert (found.recordings, found.seconds) == ({"ok": 6}, 18.0)
+    assert totals.null_labels == {"genre", "year"}
+    assert (totals.recordings, totals.seconds) == ({"ok": 6}, 18.0)
     names = [f"split=train/part-{summary(f'{part}').name}.parquet" for part in range(3)]
     assert require_consistent(store, "x", names) == 18
