@@ -1,4 +1,4 @@
-"""Headers of containers that only FFmpeg reads: where the audio ends, and what may be missing."""
+"""Headers of containers that only FFmpeg reads give the end of the audio."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def chunked(name: bytes, form: str, size: int, kind: bytes = b"") -> bytes:
     return name + struct.pack(form, size) + kind
 
 
-#: Name -> the start of a file, its container, where its audio ends, and how much may be missing.
+#: Name -> start of a file, container, end of the audio, and number of bytes that may be missing.
 CLAIMS = {
     "asf": (asf(24 + 700), "asf", 50 + 724, 8),
     "avi": (chunked(b"RIFF", "<I", 700, b"AVI "), "avi", 708, 8),
@@ -63,18 +63,21 @@ CLAIMS = {
 
 @pytest.mark.parametrize("before", [b"", TAG], ids=["alone", "behind a tag"])
 @pytest.mark.parametrize("name", CLAIMS)
-def test_a_claim_is_held_against_the_file(name: str, before: bytes) -> None:
+def test_the_end_in_the_header_is_compared_with_the_size_of_the_file(
+    name: str, before: bytes
+) -> None:
     data, container, claimed, tolerance = CLAIMS[name]
     end = len(before) + claimed
     whole = (before + data).ljust(end, b"\2")
     assert read(whole) == Header(container, data_end=end)
     assert read(whole + b"\0") == Header(container, data_end=end)
     assert read(whole[: end - tolerance]) == Header(container, data_end=end)
-    kept = end - tolerance - 1
+    cut_size = end - tolerance - 1
     missing = (
-        f"the {container} header declares audio up to byte {end}, but the file ends at byte {kept}"
+        f"the {container} header declares audio up to byte {end}, "
+        f"but the file ends at byte {cut_size}"
     )
-    assert read(whole[:kept]) == Header(container, data_end=end, missing=missing)
+    assert read(whole[:cut_size]) == Header(container, data_end=end, missing=missing)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +94,7 @@ def test_a_claim_is_held_against_the_file(name: str, before: bytes) -> None:
         (chunked(b"RIFF", "<I", 0xFFFFFFFF, b"AVI "), Header("avi", data_end=0)),
     ],
 )
-def test_a_placeholder_is_no_claim(data: bytes, expected: Header) -> None:
+def test_a_placeholder_in_the_header_is_ignored(data: bytes, expected: Header) -> None:
     assert read(data.ljust(300, b"\2")) == expected
 
 
@@ -106,24 +109,24 @@ def test_a_placeholder_is_no_claim(data: bytes, expected: Header) -> None:
         (avr(0x90000000, 0, 8), "avr", 0x90000080),
     ],
 )
-def test_a_large_claim_is_not_negative(data: bytes, container: str, end: int) -> None:
+def test_a_large_size_is_not_read_as_a_negative_size(data: bytes, container: str, end: int) -> None:
     data = data.ljust(300, b"\2")
     missing = f"the {container} header declares audio up to byte {end}, but the file ends at byte "
     assert read(data) == Header(container, data_end=end, missing=f"{missing}{len(data)}")
 
 
-def test_a_voc_may_begin_late() -> None:
+def test_a_voc_file_may_have_a_long_header() -> None:
     head = (b"Creative Voice File\x1a" + struct.pack("<H", 0x9000)).ljust(0x9000, b"\1")
     assert read(head + b"\1\4\0\0abcd\0") == Header("voc", data_end=0x9008)
 
 
-def test_an_asf_whose_packets_come_later_claims_nothing() -> None:
+def test_an_asf_file_with_late_packets_has_no_known_end() -> None:
     data = asf(10**6)
     assert read(data[:50] + b"x" + data[51:] + bytes(99)) == Header("asf")
 
 
 @pytest.mark.parametrize("size", [700, 701])
-def test_an_avi_goes_on_in_further_parts(size: int) -> None:
+def test_an_avi_file_may_have_several_parts(size: int) -> None:
     first = chunked(b"RIFF", "<I", size, b"AVI ").ljust(708 + 2 * (size % 2), b"\2")
     second = chunked(b"RIFF", "<I", 300, b"AVIX").ljust(308, b"\2")
     end = len(first) + 308
@@ -132,12 +135,12 @@ def test_an_avi_goes_on_in_further_parts(size: int) -> None:
     assert read(first + second[:-9]).missing.endswith(f"the file ends at byte {end - 9}")
 
 
-def test_a_voc_ends_at_its_terminator() -> None:
+def test_a_voc_file_ends_at_its_terminator() -> None:
     data = voc(300, 200)
     assert read(data + b"\0" + b"\1\xff\xff\xff") == Header("voc", data_end=len(data))
 
 
-def test_a_voc_has_a_limited_number_of_blocks() -> None:
+def test_the_number_of_blocks_read_from_a_voc_file_is_limited() -> None:
     blocks = 100_001
     assert read(voc() + b"\1\0\0\0" * blocks).data_end == 30 + 4 * 100_000
 
@@ -157,9 +160,9 @@ def test_a_voc_has_a_limited_number_of_blocks() -> None:
     ],
 )
 def test_a_file_that_ends_within_its_header_is_truncated(data: bytes, at: int, size: int) -> None:
-    with pytest.raises(RecordingError) as caught:
+    with pytest.raises(RecordingError) as raised:
         read(data)
-    assert (caught.value.stage, caught.value.cause) == (Stage.PROBE, Cause.TRUNCATED)
-    assert caught.value.message == (
+    assert (raised.value.stage, raised.value.cause) == (Stage.PROBE, Cause.TRUNCATED)
+    assert raised.value.message == (
         f"the header needs {size} bytes at byte {at}, but the file ends at byte {len(data)}"
     )

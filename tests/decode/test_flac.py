@@ -1,4 +1,4 @@
-"""FLAC frames: what their headers say, and the length that the last of them gives away."""
+"""The headers of FLAC frames are parsed, and the last frame gives the length of the stream."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def read(data: bytes) -> Header:
     return examine_header(StoredFile(io.BytesIO(data)))
 
 
-def signed(head: bytes) -> bytes:
-    """A frame's header with its checksum, computed bit by bit as the specification has it."""
+def with_checksum(head: bytes) -> bytes:
+    """Return a frame header with its checksum, computed bit by bit as in the specification."""
     value = 0
     for byte in head:
         value ^= byte
@@ -28,21 +28,21 @@ def signed(head: bytes) -> bytes:
 
 
 def utf8(number: int) -> bytes:
-    """A number of up to 36 bits, in as few bytes as UTF-8 would take if it went so far."""
+    """Return a number of up to 36 bits in the shortest form of extended UTF-8."""
     if number < 0x80:
         return bytes([number])
     extra = next(n for n in range(1, 7) if number < 1 << (6 * n + max(0, 6 - n)))
-    tail = [0x80 | number >> 6 * i & 0x3F for i in reversed(range(extra))]
-    return bytes([(0xFF00 >> (extra + 1)) & 0xFF | number >> 6 * extra, *tail])
+    continuation = [0x80 | number >> 6 * i & 0x3F for i in reversed(range(extra))]
+    return bytes([(0xFF00 >> (extra + 1)) & 0xFF | number >> 6 * extra, *continuation])
 
 
 def frame(number: int, samples: int = 4096, *, variable: bool = False, body: int = 90) -> bytes:
     head = bytes([0xFF, 0xF9 if variable else 0xF8, 0x79, 0x18]) + utf8(number)
-    return signed(head + struct.pack(">H", samples - 1)) + b"\1" * body
+    return with_checksum(head + struct.pack(">H", samples - 1)) + b"\1" * body
 
 
 def flac(frames: bytes, total: int, largest: int = 0, rate: int = 44_100) -> bytes:
-    """A FLAC of two channels and 16 bits."""
+    """Return a FLAC file with two channels and 16 bits."""
     packed = struct.pack(">Q", rate << 44 | 1 << 41 | 15 << 36 | total)
     info = struct.pack(">HH3s3s", 16, 65_535, b"", largest.to_bytes(3, "big")) + packed + bytes(16)
     return b"fLaC\x80\0\0\x22" + info + frames
@@ -56,8 +56,8 @@ BLOCKS = {
 
 @pytest.mark.parametrize("code", BLOCKS)
 @pytest.mark.parametrize("variable", [False, True])
-def test_a_code_says_how_many_samples_a_frame_has(code: int, variable: bool) -> None:
-    head = signed(bytes([0xFF, 0xF8 | variable, code << 4 | 9, 0x18, 5]))
+def test_a_code_gives_the_number_of_samples_in_a_frame(code: int, variable: bool) -> None:
+    head = with_checksum(bytes([0xFF, 0xF8 | variable, code << 4 | 9, 0x18, 5]))
     assert parse_frame(head + b"rest") == Frame(variable, 5, BLOCKS[code])
     assert parse_frame(head) == Frame(variable, 5, BLOCKS[code])
     assert parse_frame(head[:-1]) is None
@@ -78,8 +78,10 @@ def test_a_code_says_how_many_samples_a_frame_has(code: int, variable: bool) -> 
         (0x6C, b"\x0f\x2c", 16),
     ],
 )
-def test_sizes_and_rates_may_follow_the_number(codes: int, rest: bytes, samples: int) -> None:
-    head = signed(bytes([0xFF, 0xF8, codes, 0xA0, 0]) + rest)
+def test_the_block_size_and_the_rate_may_follow_the_frame_number(
+    codes: int, rest: bytes, samples: int
+) -> None:
+    head = with_checksum(bytes([0xFF, 0xF8, codes, 0xA0, 0]) + rest)
     assert parse_frame(head) == Frame(False, 0, samples)
 
 
@@ -91,20 +93,22 @@ def test_sizes_and_rates_may_follow_the_number(codes: int, rest: bytes, samples:
     ],
 )
 def test_numbers_of_up_to_36_bits_are_read(number: int) -> None:
-    assert parse_frame(signed(b"\xff\xf9\xc9\x18" + utf8(number))) == Frame(True, number, 4096)
+    assert parse_frame(with_checksum(b"\xff\xf9\xc9\x18" + utf8(number))) == Frame(
+        True, number, 4096
+    )
 
 
 @pytest.mark.parametrize(
     "head",
     [
         "fef8c91800",  # no sync code
-        "fffac91800",  # a reserved bit after it
+        "fffac91800",  # a reserved bit after the sync code
         "fff0c91800",
         "fff8091800",  # a reserved size
         "fff8cf1800",  # an invalid rate
         "fff8c9b800",  # a reserved assignment of channels
         "fff8c91900",  # a reserved bit
-        "fff8c91880",  # numbers as UTF-8 has none
+        "fff8c91880",  # this number and the next ones are not valid UTF-8
         "fff8c918c200",
         "fff8c918c2c0",
         "fff8c918e28080"[:12],
@@ -112,19 +116,19 @@ def test_numbers_of_up_to_36_bits_are_read(number: int) -> None:
         "fff8c918bf",
     ],
 )
-def test_what_is_no_frame_is_refused(head: str) -> None:
-    assert parse_frame(signed(bytes.fromhex(head))) is None
+def test_bytes_that_are_not_a_frame_are_refused(head: str) -> None:
+    assert parse_frame(with_checksum(bytes.fromhex(head))) is None
 
 
 def test_a_frame_with_a_wrong_checksum_is_refused() -> None:
-    head = signed(bytes.fromhex("fff8c91800"))
+    head = with_checksum(bytes.fromhex("fff8c91800"))
     assert parse_frame(head) == Frame(False, 0, 4096)
     assert parse_frame(head[:-1] + bytes([head[-1] ^ 1])) is None
 
 
-def test_any_valid_assignment_of_channels_is_a_frame() -> None:
-    valid = [parse_frame(signed(bytes([0xFF, 0xF8, 0xC9, n << 4, 0]))) for n in range(16)]
-    assert [one is not None for one in valid] == [True] * 11 + [False] * 5
+def test_eleven_of_sixteen_channel_assignments_are_valid() -> None:
+    parsed = [parse_frame(with_checksum(bytes([0xFF, 0xF8, 0xC9, n << 4, 0]))) for n in range(16)]
+    assert [parsed_frame is not None for parsed_frame in parsed] == [True] * 11 + [False] * 5
 
 
 FIXED = b"".join(frame(number) for number in range(4)) + frame(4, 100)
@@ -144,7 +148,7 @@ VARIABLE = b"".join(
         (flac(VARIABLE, 4812), 44_100),
         (flac(b"", COUNTED), 44_100),
         (flac(frame(0, 7), 7), 44_100),
-        # A frame of which nothing is before it in the part that is read.
+        # A single frame with a later number. No frame before it is in the part that is read.
         (flac(frame(7), 99), 44_100),
         (flac(frame(4096, variable=True), 99), 44_100),
     ],
@@ -167,13 +171,13 @@ def test_a_length_that_the_frames_exceed_is_irregular(frames: bytes) -> None:
     assert read(flac(frames, 5000)) == Header("flac", 44_100, 2, irregularity=irregularity)
 
 
-def test_tags_behind_the_frames_and_a_first_frame_alone_are_no_hindrance() -> None:
+def test_the_length_is_found_before_tags_and_from_a_single_frame() -> None:
     largest = len(frame(0))
     assert read(flac(FIXED + b"TAG" + bytes(125), 5000, largest)).irregularity
     assert read(flac(frame(0, 7), 9)).frames == 9
 
 
-def test_a_length_that_the_frames_fall_short_of_is_missing() -> None:
+def test_a_length_that_the_frames_do_not_reach_is_missing() -> None:
     missing = "the header counts 4813 frames, but the file ends at frame 4812"
     assert read(flac(VARIABLE, 4813)) == Header(
         *("flac", 44_100, 2),
@@ -199,26 +203,29 @@ def test_a_flac_of_unknown_length_is_irregular() -> None:
     ],
 )
 def test_noise_like_a_frame_does_not_count(stray: bytes, believed: bool) -> None:
-    """A frame counts if the frame before it does, whose number is one less."""
+    """A frame counts only if the frame before it counts and has the previous number."""
     frames = b"".join(frame(number) for number in range(5))
-    found = read(flac(frames + stray, 5 * 4096))
-    assert bool(found.irregularity) == believed
+    header = read(flac(frames + stray, 5 * 4096))
+    assert bool(header.irregularity) == believed
 
 
 @pytest.mark.parametrize(("behind", "counts"), [(10, True), (11, False)])
 def test_a_last_frame_is_no_longer_than_the_largest(behind: int, counts: bool) -> None:
-    """What is longer is followed by other data: by another stream, whose frames do not count."""
+    """If more bytes follow the last frame, they belong to another stream, which does not count."""
     data = FIXED + b"\1" * behind
     largest = len(frame(0)) + 10
     assert bool(read(flac(data, 5, largest)).irregularity) == counts
 
 
 @pytest.mark.parametrize(
-    ("largest", "tail"), [(1000, 1 << 14), (10_000, 20_064), (200_000, 1 << 18)]
+    ("largest", "tail_bytes"), [(1000, 1 << 14), (10_000, 20_064), (200_000, 1 << 18)]
 )
-def test_a_few_of_the_largest_frames_are_read(largest: int, tail: int) -> None:
+def test_a_few_of_the_largest_frames_are_read(largest: int, tail_bytes: int) -> None:
     last = frame(1, 10)
-    two = len(frame(0)) + len(last)
-    for body, found in [(tail - two + 90, True), (tail - two + 91, False)]:
+    both_frames = len(frame(0)) + len(last)
+    for body, is_found in [
+        (tail_bytes - both_frames + 90, True),
+        (tail_bytes - both_frames + 91, False),
+    ]:
         data = flac(b"\1" * 300_000 + frame(0, body=body) + last, 99, largest)
-        assert bool(read(data).irregularity) == found
+        assert bool(read(data).irregularity) == is_found

@@ -1,4 +1,4 @@
-"""Ogg pages: which bytes are pages, where streams begin and end, and how many frames they hold."""
+"""Ogg pages are found and parsed; they give the start, the end and the frames of streams."""
 
 from __future__ import annotations
 
@@ -34,30 +34,38 @@ def read(data: bytes) -> Header:
 
 
 def page(granule: int, *packets: bytes, flags: int = 0, serial: int = 1, number: int = 0) -> bytes:
-    """A page of whole packets."""
-    lacing = b"".join(b"\xff" * (len(one) // 255) + bytes([len(one) % 255]) for one in packets)
+    """Return a page of whole packets."""
+    lacing = b"".join(
+        b"\xff" * (len(packet) // 255) + bytes([len(packet) % 255]) for packet in packets
+    )
     head = b"OggS\0" + struct.pack("<BqIIIB", flags, granule, serial, number, 0, len(lacing))
     return sign_page(head + lacing + b"".join(packets))
 
 
-def opus_head(skipped: int = 312) -> bytes:
-    return b"OpusHead\1\1" + struct.pack("<H", skipped) + bytes(7)
+def opus_head(skipped_frames: int = 312) -> bytes:
+    return b"OpusHead\1\1" + struct.pack("<H", skipped_frames) + bytes(7)
 
 
-#: A packet of 20 ms: 960 frames at 48 kHz.
+#: A packet of 20 ms, which is 960 frames at 48 kHz.
 PACKET = bytes([19 << 3]) + b"sound"
 
 
 def opus(
-    granules: list[int], packets: int = 5, serial: int = 1, late: int = 0, skipped: int = 312
+    granules: list[int],
+    packets: int = 5,
+    serial: int = 1,
+    skipped_numbers: int = 0,
+    skipped_frames: int = 312,
 ) -> list[bytes]:
-    """The pages of an Opus stream: two of headers, and then some of sound."""
-    pages = [page(0, opus_head(skipped), flags=BEGINS, serial=serial)]
+    """Return the pages of an Opus stream: two header pages, then a page for each granule."""
+    pages = [page(0, opus_head(skipped_frames), flags=BEGINS, serial=serial)]
     pages.append(page(0, b"OpusTags", serial=serial, number=1))
     for i, granule in enumerate(granules):
         flags = ENDS if i == len(granules) - 1 else 0
-        body = [PACKET] * packets
-        pages.append(page(granule, *body, flags=flags, serial=serial, number=i + 2 + late))
+        page_packets = [PACKET] * packets
+        pages.append(
+            page(granule, *page_packets, flags=flags, serial=serial, number=i + 2 + skipped_numbers)
+        )
     return pages
 
 
@@ -67,7 +75,7 @@ WHOLE = opus([4800, 9600, 14_000])
 # One page
 
 
-def test_a_page_says_its_place_and_what_it_holds() -> None:
+def test_a_page_header_is_parsed() -> None:
     data = page(0x123456789A, b"a" * 300, b"b", flags=4, serial=0xFEDCBA98, number=7)
     expected = Page(4, 0x123456789A, 0xFEDCBA98, 1009, 1009 + 30, 1009 + 30 + 301)
     assert parse_page(b"ten bytes." + data, 10, 999) == expected
@@ -76,7 +84,7 @@ def test_a_page_says_its_place_and_what_it_holds() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"OggS\1" + bytes(40), b"OggX\0" + bytes(40), page(-1)[:26]])
-def test_other_bytes_are_no_page(data: bytes) -> None:
+def test_other_bytes_are_not_a_page(data: bytes) -> None:
     assert parse_page(data, 0, 0) is None
     assert parse_page(b"x" + data, 1, 0) is None
 
@@ -86,16 +94,16 @@ def test_a_checksum_covers_every_byte_but_itself() -> None:
     assert is_intact(data)
     assert checksum(data) == struct.unpack("<I", data[22:26])[0]
     for at in range(len(data)):
-        other = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-        assert not is_intact(other)
-        assert (checksum(other) == checksum(data)) == (22 <= at < 26)
+        changed = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        assert not is_intact(changed)
+        assert (checksum(changed) == checksum(data)) == (22 <= at < 26)
 
 
 # The header of a file
 
 
 @pytest.mark.parametrize("before", [b"", b"ID3\4\0\0\0\0\0\x0a" + bytes(10)])
-def test_a_whole_stream_promises_its_frames(before: bytes) -> None:
+def test_the_header_of_a_whole_stream_gives_its_frames(before: bytes) -> None:
     assert read(before + b"".join(WHOLE)) == Header("ogg", promised=14_000 - 312)
 
 
@@ -105,11 +113,11 @@ def test_vorbis_skips_nothing() -> None:
     assert read(b"".join(pages)) == Header("ogg", promised=19_000)
 
 
-def test_a_short_stream_has_all_its_audio_in_one_page() -> None:
+def test_the_audio_of_a_short_stream_is_in_a_single_page() -> None:
     assert read(b"".join(opus([4000]))) == Header("ogg", promised=3688, single_page=True)
 
 
-def test_a_last_page_that_is_not_marked_is_marked() -> None:
+def test_a_last_page_without_the_end_flag_gets_the_flag() -> None:
     last = page(14_000, *[PACKET] * 5, number=4)
     data = b"".join(WHOLE[:-1]) + last
     marked = page(14_000, *[PACKET] * 5, number=4, flags=ENDS)
@@ -124,8 +132,8 @@ def test_a_last_page_that_is_not_marked_is_marked() -> None:
 def test_a_last_page_keeps_its_other_flags() -> None:
     last = page(14_000, *[PACKET] * 5, number=4, flags=1)
     marked = page(14_000, *[PACKET] * 5, number=4, flags=1 | ENDS)
-    for behind in (b"", b"TAG" + bytes(125)):
-        assert read(b"".join(WHOLE[:-1]) + last + behind).pieces[-1] == marked
+    for rest in (b"", b"TAG" + bytes(125)):
+        assert read(b"".join(WHOLE[:-1]) + last + rest).pieces[-1] == marked
 
 
 @pytest.mark.parametrize(
@@ -135,13 +143,13 @@ def test_a_last_page_keeps_its_other_flags() -> None:
         (4801, 1),
         (4800 + 48_000, 48_000),
         (1, -4799),
-        (4799, -1),  # fewer frames than there are, and yet the stream goes on
+        (4799, -1),  # The page counts fewer frames than its packets, but it is not the last page.
     ],
 )
 def test_a_stream_may_begin_anywhere(first: int, position: int) -> None:
-    found = read(b"".join(opus([first, first + 4800])))
+    header = read(b"".join(opus([first, first + 4800])))
     irregularity = f"an Ogg stream that begins at position {position}" if position else ""
-    assert found == Header("ogg", irregularity=irregularity, promised=first + 4800 - 312)
+    assert header == Header("ogg", irregularity=irregularity, promised=first + 4800 - 312)
 
 
 def test_the_only_page_may_count_fewer_frames_than_its_packets() -> None:
@@ -183,33 +191,33 @@ def test_the_only_page_may_count_fewer_frames_than_its_packets() -> None:
     ],
 )
 def test_a_packets_first_bytes_give_its_length(packet: bytes, frames: int) -> None:
-    """From the table of configurations in RFC 6716, in frames of 2.5 ms."""
+    """The lengths come from the table of configurations in RFC 6716, in units of 2.5 ms."""
     pages = [*WHOLE[:2], page(5000, packet, number=2), *WHOLE[3:]]
     position = 5000 - frames
-    said = f"an Ogg stream that begins at position {position}" if position else ""
-    assert read(b"".join(pages)).irregularity == said
+    irregularity = f"an Ogg stream that begins at position {position}" if position else ""
+    assert read(b"".join(pages)).irregularity == irregularity
 
 
-def test_packets_are_told_apart_by_their_lacing() -> None:
+def test_the_lacing_values_separate_packets() -> None:
     packets = [PACKET.ljust(size, b"\xff") for size in (254, 255, 256, 510, 600)]
     pages = [*WHOLE[:2], page(5 * 960 + 7, *packets, number=2), *WHOLE[3:]]
     assert read(b"".join(pages)).irregularity == "an Ogg stream that begins at position 7"
-    # A packet that ends on the next page counts there.
-    begun = b"OggS\0" + struct.pack("<BqIIIB", 0, 967, 1, 2, 0, 2) + b"\6\xff" + PACKET
-    pages = [*WHOLE[:2], sign_page(begun + b"\1" * 255), *WHOLE[3:]]
+    # A packet that ends on the next page counts on the next page.
+    head = b"OggS\0" + struct.pack("<BqIIIB", 0, 967, 1, 2, 0, 2) + b"\6\xff" + PACKET
+    pages = [*WHOLE[:2], sign_page(head + b"\1" * 255), *WHOLE[3:]]
     assert read(b"".join(pages)).irregularity == "an Ogg stream that begins at position 7"
 
 
-@pytest.mark.parametrize(("headers", "found"), [(254, True), (255, False)])
-def test_some_pages_of_headers_are_read(headers: int, found: bool) -> None:
-    pages = WHOLE[:1] + [page(0, b"picture", number=i + 1) for i in range(headers)]
+@pytest.mark.parametrize(("header_pages", "is_read"), [(254, True), (255, False)])
+def test_a_limited_number_of_header_pages_is_read(header_pages: int, is_read: bool) -> None:
+    pages = WHOLE[:1] + [page(0, b"picture", number=i + 1) for i in range(header_pages)]
     pages += [page(4807, *[PACKET] * 5), WHOLE[-1]]
-    assert bool(read(b"".join(pages)).irregularity) == found
+    assert bool(read(b"".join(pages)).irregularity) == is_read
 
 
-def test_a_stream_without_audio_promises_nothing() -> None:
-    found = read(WHOLE[0] + page(0, b"OpusTags", flags=ENDS))
-    assert found == Header("ogg", promised=-312)
+def test_a_stream_without_audio_gives_no_frames() -> None:
+    header = read(WHOLE[0] + page(0, b"OpusTags", flags=ENDS))
+    assert header == Header("ogg", promised=-312)
 
 
 def test_a_stream_may_be_one_page() -> None:
@@ -217,15 +225,15 @@ def test_a_stream_may_be_one_page() -> None:
 
 
 def test_streams_side_by_side_are_irregular() -> None:
-    other = page(0, b"picture", flags=BEGINS, serial=9)
-    data = other + b"".join(WHOLE)
+    picture = page(0, b"picture", flags=BEGINS, serial=9)
+    data = picture + b"".join(WHOLE)
     assert read(data) == Header("ogg", irregularity="several Ogg streams side by side")
-    cut = read(data[:-1])
-    assert (cut.irregularity, bool(cut.missing)) == ("several Ogg streams side by side", True)
+    header = read(data[:-1])
+    assert (header.irregularity, bool(header.missing)) == ("several Ogg streams side by side", True)
 
 
-def test_a_chained_stream_is_counted() -> None:
-    second = opus([4800, 9000], serial=2, skipped=100)
+def test_the_frames_of_a_chained_stream_are_counted() -> None:
+    second = opus([4800, 9000], serial=2, skipped_frames=100)
     data = b"".join(WHOLE + second)
     expected = Header("ogg", irregularity="a chained Ogg stream", frames=13_688 + 8900)
     assert read(data) == expected
@@ -233,16 +241,19 @@ def test_a_chained_stream_is_counted() -> None:
     assert read(data[:-1]) == Header("ogg", irregularity="a chained Ogg stream", missing=missing)
 
 
-def test_a_cut_stream_is_missing_its_end() -> None:
+def test_the_end_of_a_cut_stream_is_missing() -> None:
     data = b"".join(WHOLE)
-    for lost in (1, 30):
+    for cut_bytes in (1, 30):
         missing = f"the last Ogg page ends at byte {len(data)}, but the file at byte "
-        found = read(data[:-lost])
-        assert found.missing == f"{missing}{len(data) - lost}"
-        assert (found.irregularity, found.promised) == ("", 9600 - 312)
-        assert found.mended == "an Ogg stream whose last page is not marked as its end"
-    only = read(WHOLE[0][:-1])
-    assert (only.irregularity, bool(only.missing)) == ("an Ogg stream that is cut", True)
+        header = read(data[:-cut_bytes])
+        assert header.missing == f"{missing}{len(data) - cut_bytes}"
+        assert (header.irregularity, header.promised) == ("", 9600 - 312)
+        assert header.mended == "an Ogg stream whose last page is not marked as its end"
+    single_page_header = read(WHOLE[0][:-1])
+    assert (single_page_header.irregularity, bool(single_page_header.missing)) == (
+        "an Ogg stream that is cut",
+        True,
+    )
 
 
 @pytest.mark.parametrize("data", [b"OggS" + bytes(60), page(0, b"x", flags=0)[:5] + b"\1" * 60])
@@ -250,7 +261,7 @@ def test_a_stream_without_whole_pages_is_irregular(data: bytes) -> None:
     assert read(data).irregularity == "an Ogg stream without whole pages"
 
 
-def test_a_page_that_does_not_begin_a_stream_is_none() -> None:
+def test_a_page_that_does_not_begin_a_stream_is_irregular() -> None:
     assert read(WHOLE[2]) == Header("ogg", irregularity="an Ogg stream without whole pages")
 
 
@@ -263,15 +274,15 @@ def test_up_to_64_streams_side_by_side_are_read(streams: int) -> None:
 # The last pages
 
 
-@pytest.mark.parametrize("kept", [1, 4, 5, 26])
-def test_a_header_that_is_cut_is_a_page(kept: int) -> None:
+@pytest.mark.parametrize("size", [1, 4, 5, 26])
+def test_a_cut_page_header_counts_as_a_page(size: int) -> None:
     data = WHOLE[0] + WHOLE[1]
     at = len(data)
-    found = last_page(stored(data + WHOLE[2][:kept]))
-    assert found == Page(0, -1, 0, at, at + 27, at + 27)
+    last = last_page(stored(data + WHOLE[2][:size]))
+    assert last == Page(0, -1, 0, at, at + 27, at + 27)
 
 
-def test_other_bytes_at_the_end_are_no_page() -> None:
+def test_other_bytes_at_the_end_are_not_a_page() -> None:
     data = WHOLE[0] + WHOLE[1]
     expected = parse_page(WHOLE[1], 0, len(WHOLE[0]))
     for rest in (b"", b"Og?", b"TAG", b"x"):
@@ -279,32 +290,37 @@ def test_other_bytes_at_the_end_are_no_page() -> None:
     assert last_page(stored(b"no page" * 99)) is None
 
 
-def test_words_like_pages_are_none() -> None:
+def test_bytes_that_look_like_pages_are_not_pages() -> None:
     inner = page(77, b"inner")
     broken = inner[:-1] + b"?"
     data = WHOLE[0] + broken + page(5, b"OggS\0" + inner) + broken + WHOLE[-1]
-    found = [one.granule for one in tail_pages(stored(data), 10**6)]
-    assert found == [0, 5, 14_000]
+    granules = [found_page.granule for found_page in tail_pages(stored(data), 10**6)]
+    assert granules == [0, 5, 14_000]
 
 
-def test_pages_are_told_from_other_bytes_far_from_the_start() -> None:
+def test_pages_are_distinguished_from_other_bytes_far_from_the_start() -> None:
     before = b"?" * 20_000
     data = before + b"".join(WHOLE)
     at = len(data)
     assert last_page(stored(data + b"Ogg")) == Page(0, -1, 0, at, at + 27, at + 27)
     assert last_page(stored(data + WHOLE[2][:-1] + b"?")) == last_page(stored(data))
-    # A header that claims what follows it.
+    # A page header whose size includes the start of the real pages.
     claim = b"OggS\0" + bytes(21) + b"\1\x64"
-    found = tail_pages(stored(before + claim + b"".join(WHOLE)), 1 << 14)
-    assert [one.granule for one in found] == [0, 0, 4800, 9600, 14_000]
+    pages = tail_pages(stored(before + claim + b"".join(WHOLE)), 1 << 14)
+    assert [found_page.granule for found_page in pages] == [0, 0, 4800, 9600, 14_000]
 
 
-def test_the_tail_begins_where_it_is_told() -> None:
+def test_the_tail_has_the_given_size() -> None:
     data = b"".join(WHOLE)
-    last, second = len(WHOLE[-1]), len(WHOLE[-2])
-    for tail, number in [(last - 1, 0), (last, 1), (last + second - 1, 1), (last + second, 2)]:
-        ends = [one.end for one in tail_pages(stored(data), tail)]
-        assert ends == [len(data) - last, len(data)][2 - number :]
+    last_bytes, second_bytes = len(WHOLE[-1]), len(WHOLE[-2])
+    for tail, number in [
+        (last_bytes - 1, 0),
+        (last_bytes, 1),
+        (last_bytes + second_bytes - 1, 1),
+        (last_bytes + second_bytes, 2),
+    ]:
+        ends = [found_page.end for found_page in tail_pages(stored(data), tail)]
+        assert ends == [len(data) - last_bytes, len(data)][2 - number :]
 
 
 # Damage
@@ -319,7 +335,7 @@ def test_whole_streams_have_no_damage() -> None:
     assert damage(*WHOLE, *opus([4800, 9600], serial=2)) is None
     assert damage(*WHOLE, *opus([4800, 9600])) is None
     assert damage(*WHOLE[:3], b"other data", *WHOLE[3:]) is None
-    assert damage(*opus([480_000 + 4800 * i for i in range(4)], late=500)) is None
+    assert damage(*opus([480_000 + 4800 * i for i in range(4)], skipped_numbers=500)) is None
     assert damage() is None
 
 
@@ -339,32 +355,36 @@ def test_a_missing_page_is_damage(between: bytes) -> None:
     assert damage(*WHOLE[:3], between, WHOLE[4]) == expected
 
 
-def test_a_page_that_comes_twice_is_damage() -> None:
+def test_a_repeated_page_is_damage() -> None:
     at = sum(map(len, WHOLE[:4]))
     expected = (9600 - 312, f"Ogg pages are missing before byte {at}")
     assert damage(*WHOLE[:4], WHOLE[3], WHOLE[4]) == expected
 
 
 def test_pages_are_numbered_in_each_stream() -> None:
-    other = opus([4800, 9600, 14_400], serial=2)
-    pairs = [one for pair in zip(WHOLE, other, strict=True) for one in pair]
+    second_stream = opus([4800, 9600, 14_400], serial=2)
+    pairs = [
+        interleaved_page
+        for pair in zip(WHOLE, second_stream, strict=True)
+        for interleaved_page in pair
+    ]
     assert damage(*pairs) is None
     del pairs[6]
     assert damage(*pairs) == (9288, f"Ogg pages are missing before byte {sum(map(len, pairs[:7]))}")
 
 
 def test_the_first_page_with_audio_may_have_any_number() -> None:
-    late = opus([4800, 9600], late=7)
-    assert damage(*late) is None
-    # Another page must not.
-    assert damage(*late[:3], opus([1, 9600], late=9)[3]) == (
-        *(4488, f"Ogg pages are missing before byte {sum(map(len, late[:3]))}"),
+    late_stream = opus([4800, 9600], skipped_numbers=7)
+    assert damage(*late_stream) is None
+    # Only the first page with audio may have any number.
+    assert damage(*late_stream[:3], opus([1, 9600], skipped_numbers=9)[3]) == (
+        *(4488, f"Ogg pages are missing before byte {sum(map(len, late_stream[:3]))}"),
     )
 
 
 @pytest.mark.parametrize("size", [1, 65_000, 65_307, 65_312, 140_000, 300_000])
 @pytest.mark.parametrize("fill", [b"?", b"OggS\0\0"])
-def test_pages_are_found_behind_much_other_data(size: int, fill: bytes) -> None:
+def test_pages_are_found_after_much_other_data(size: int, fill: bytes) -> None:
     junk = b"?" + (fill * size)[: size - 1]
     assert damage(*WHOLE[:3], junk, *WHOLE[3:]) is None
     at = sum(map(len, WHOLE[:3])) + size
@@ -393,10 +413,10 @@ def frames(*pages: bytes) -> int:
     [
         ([WHOLE], 13_688),
         ([WHOLE, WHOLE], 2 * 13_688),
-        ([WHOLE, opus([4800, 9000], serial=2, skipped=0)], 13_688 + 9000),
+        ([WHOLE, opus([4800, 9000], serial=2, skipped_frames=0)], 13_688 + 9000),
         ([opus([48_000 + 4800, 48_000 + 9600])], 9288),
         ([opus([9 * 10**6, 9 * 10**6 + 4800])], 4800 + 4800 - 312),
-        # The frames before the first page of audio are unknown if the packets do not say them.
+        # Without packets, the number of frames before the first page with audio is unknown.
         ([opus([2**21 + 1, 2**21 + 4801], packets=0)], 4800 - 312),
         ([opus([2**21, 2**21 + 4800], packets=0)], 4800 - 312),
         ([WHOLE[:2]], 0),
@@ -404,19 +424,23 @@ def frames(*pages: bytes) -> int:
     ],
 )
 def test_frames_of_chained_streams_are_added_up(streams: list[list[bytes]], expected: int) -> None:
-    assert frames(*[one for stream in streams for one in stream]) == expected
+    assert frames(*[stream_page for stream in streams for stream_page in stream]) == expected
 
 
 def test_the_longest_of_parallel_streams_counts() -> None:
-    other = opus([4800, 9600, 14_400], serial=2)
-    pairs = [one for pair in zip(WHOLE, other, strict=True) for one in pair]
+    second_stream = opus([4800, 9600, 14_400], serial=2)
+    pairs = [
+        interleaved_page
+        for pair in zip(WHOLE, second_stream, strict=True)
+        for interleaved_page in pair
+    ]
     assert frames(*pairs) == 14_400 - 312
     assert frames(*pairs, *opus([4800], serial=3)) == 14_400 - 312 + 4800 - 312
 
 
 def vorbis(*granules: int) -> list[bytes]:
     first = page(0, b"\1vorbis" + b"\7" * 30, flags=BEGINS)
-    return [first, *(page(one, b"sound") for one in granules)]
+    return [first, *(page(granule, b"sound") for granule in granules)]
 
 
 @pytest.mark.parametrize(
@@ -428,5 +452,7 @@ def vorbis(*granules: int) -> list[bytes]:
         ((-1, 5000, -1, 9000), 9000),
     ],
 )
-def test_where_vorbis_begins_is_known_to_a_page(granules: tuple[int, ...], expected: int) -> None:
+def test_the_first_page_gives_the_start_of_a_vorbis_stream(
+    granules: tuple[int, ...], expected: int
+) -> None:
     assert frames(*vorbis(*granules)) == expected

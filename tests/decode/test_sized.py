@@ -1,4 +1,4 @@
-"""Headers that give the audio's size in bytes: what they say, and what is made of a wrong size."""
+"""Headers that give the size of the audio in bytes are read, and wrong sizes are corrected."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from melmill.transforms.store.stored_file import StoredFile
 
 #: An ID3v2 tag of 20 bytes.
 TAG = b"ID3\4\0\0\0\0\0\x0a" + bytes(10)
-#: Bytes that are no chunk, no tag and no placeholder.
+#: Bytes that contain no chunk, no tag and no placeholder.
 NOISE = np.random.default_rng(0).bytes(200_000)
 FMT = struct.pack("<HHIIHH", 1, 2, 44_100, 176_400, 4, 16)
 ONES = 0xFFFFFFFF
@@ -34,13 +34,13 @@ def chunk(name: bytes, body: bytes, size: int | None = None, order: str = "<") -
 
 
 def wav(audio: bytes, size: int | None = None, magic: bytes = b"RIFF", head: bytes = b"") -> bytes:
-    """A WAV of 44 bytes and `head` before its audio, which the padding may follow."""
+    """Return a WAV file with 44 bytes and `head` before its audio. Padding may follow the audio."""
     data = chunk(b"data", audio, size)
     return magic + b"\1\2\3\4WAVE" + head + chunk(b"fmt ", FMT) + data
 
 
 def rf64(audio: bytes, size: int, narrow: int = ONES, magic: bytes = b"RF64") -> bytes:
-    """An RF64 of 80 bytes before its audio, with its size at byte 28."""
+    """Return an RF64 file with 80 bytes before its audio and the size at byte 28."""
     wide = chunk(b"ds64", struct.pack("<QQQI", 1, size, 2, 0))
     return wav(audio, narrow, magic, wide)
 
@@ -50,7 +50,10 @@ def guid(name: bytes) -> bytes:
 
 
 def w64(audio: bytes, size: int) -> bytes:
-    """A W64 of 112 bytes before its audio, which says `size` with the chunk's head of 24."""
+    """Return a W64 file with 112 bytes before its audio.
+
+    `size` includes the header of the chunk, which has 24 bytes.
+    """
     riff = bytes.fromhex("726966662e91cf11a5d628db04c10000")
     data = guid(b"data") + struct.pack("<Q", size) + audio
     fmt = guid(b"fmt ") + struct.pack("<Q", 24 + 18) + FMT + bytes(2) + bytes(6)
@@ -62,18 +65,18 @@ def comm(rate: bytes = bytes.fromhex("400eac44000000000000")) -> bytes:
 
 
 def aiff(audio: bytes, size: int | None = None, kind: bytes = b"AIFF") -> bytes:
-    """An AIFF of 46 bytes before its audio."""
+    """Return an AIFF file with 46 bytes before its audio."""
     return b"FORM\1\2\3\4" + kind + comm() + chunk(b"SSND", audio, size, ">")
 
 
 def au(audio: bytes, size: int, order: str = ">") -> bytes:
-    """An AU of 30 bytes before its audio."""
+    """Return an AU file with 30 bytes before its audio."""
     magic = b".snd" if order == ">" else b"dns."
     return magic + struct.pack(order + "5I", 30, size, 3, 44_100, 2) + b"\1" * 6 + audio
 
 
 def caf(audio: bytes, size: int, rate: float = 44_100.0) -> bytes:
-    """A CAF of 64 bytes before its audio."""
+    """Return a CAF file with 64 bytes before its audio."""
     desc = struct.pack(">d4s4I", rate, b"lpcm", 0, 4, 1, 2) + struct.pack(">I", 16)
     head = b"caff\0\1\0\0desc" + struct.pack(">q", len(desc)) + desc
     return head + b"data" + struct.pack(">q", size) + audio
@@ -87,7 +90,7 @@ def nist(audio: bytes, head_bytes: int = 1024, **fields: object) -> bytes:
 
 
 AUDIO = NOISE[:300]
-#: Name -> a file of 300 bytes of audio, its container, and where its audio begins.
+#: Name -> file with 300 bytes of audio, container, and start of the audio.
 WHOLE = {
     "wav": (wav(AUDIO), "wav", 44),
     "rf64": (rf64(AUDIO, 300), "rf64", 80),
@@ -117,8 +120,8 @@ def test_the_audio_ends_where_the_header_says(name: str, before: bytes) -> None:
     assert read((before + data)[:-1]) == Header(container, 44_100, 2, end, missing=missing)
 
 
-#: Name -> what makes a file that says a size, the container, where the size is, how it is
-#: packed, how much it counts beside the audio, and where the audio begins.
+#: Name -> function that makes a file with a declared size, container, position of the size, format
+#: of the size, number of bytes that the size counts besides the audio, and start of the audio.
 FIELDS = {
     "wav": (wav, "wav", 40, "<I", 0, 44),
     "rf64": (rf64, "rf64", 28, "<Q", 0, 80),
@@ -132,19 +135,21 @@ FIELDS = {
 @pytest.mark.parametrize("before", [b"", TAG], ids=["alone", "behind a tag"])
 @pytest.mark.parametrize("size", [0, ONES, 0x7FFFFFFF, 0x80000000])
 @pytest.mark.parametrize("name", FIELDS)
-def test_a_placeholder_is_replaced_by_what_is_there(name: str, size: int, before: bytes) -> None:
+def test_a_placeholder_is_replaced_by_the_size_of_the_audio(
+    name: str, size: int, before: bytes
+) -> None:
     make, container, field, form, surplus, at = FIELDS[name]
     data = before + make(AUDIO, size)
-    shown = max(0, size - surplus)
-    claim = "no audio" if shown == 0 else f"the placeholder {shown} as its size"
+    audio_size = max(0, size - surplus)
+    claim = "no audio" if audio_size == 0 else f"the placeholder {audio_size} as its size"
     start, field, end = len(before), len(before) + field, len(data)
     assert end == start + at + 300
-    right = struct.pack(form, 300 + surplus)
-    found = read(data)
-    assert found == Header(
+    correct_size = struct.pack(form, 300 + surplus)
+    header = read(data)
+    assert header == Header(
         *(container, 44_100, 2, end),
         mended=f"a {container} header that declares {claim}",
-        pieces=((0, field), right, (field + len(right), end)),
+        pieces=((0, field), correct_size, (field + len(correct_size), end)),
     )
 
 
@@ -152,16 +157,16 @@ def test_a_placeholder_is_replaced_by_what_is_there(name: str, size: int, before
 @pytest.mark.parametrize("name", ["rf64", "w64"])
 def test_a_wide_placeholder_is_replaced_too(name: str, size: int) -> None:
     make, container, _, _, surplus, at = FIELDS[name]
-    found = read(make(AUDIO, size))
+    header = read(make(AUDIO, size))
     claim = f"the placeholder {size - surplus} as its size"
-    assert (found.data_end, found.mended) == (
+    assert (header.data_end, header.mended) == (
         at + 300,
         f"a {container} header that declares {claim}",
     )
 
 
 @pytest.mark.parametrize("size", [-(2**63), 2**63 - 1])
-def test_a_wide_placeholder_of_a_caf_is_replaced(size: int) -> None:
+def test_a_wide_placeholder_of_a_caf_file_is_replaced(size: int) -> None:
     claim = f"the placeholder {size % 2**64} as its size"
     assert read(caf(AUDIO, size)).mended == f"a caf header that declares {claim}"
 
@@ -179,7 +184,7 @@ def caf_chunk(name: bytes, body: bytes, size: int | None = None) -> bytes:
     return name + struct.pack(">q", len(body) if size is None else size) + body
 
 
-#: Name -> what makes a chunk, and the number to whose multiples chunks are padded.
+#: Name -> function that makes a chunk, and the multiple of bytes to which chunks are padded.
 CHUNKS = {
     "wav": (chunk, 2),
     "rf64": (chunk, 2),
@@ -190,7 +195,7 @@ CHUNKS = {
 
 
 def padded(name: str, size: int, before: bytes = b"") -> tuple[bytes, int]:
-    """A file of `size` bytes of audio and their padding, and where its audio ends."""
+    """Return a file with `size` bytes of audio and their padding, and the end of the audio."""
     make, _, _, _, surplus, at = FIELDS[name]
     data = before + make(NOISE[:size], size + surplus)[: at + size]
     return data + bytes(-size % CHUNKS[name][1]), len(data)
@@ -199,18 +204,25 @@ def padded(name: str, size: int, before: bytes = b"") -> tuple[bytes, int]:
 @pytest.mark.parametrize("before", [b"", TAG[:9] + b"\x0b" + bytes(11)], ids=["alone", "odd tag"])
 @pytest.mark.parametrize("size", [300, 301])
 @pytest.mark.parametrize("name", CHUNKS)
-def test_every_container_has_chunks_behind_its_audio(name: str, size: int, before: bytes) -> None:
+def test_chunks_may_follow_the_audio_in_every_container(
+    name: str, size: int, before: bytes
+) -> None:
     make_chunk, _ = CHUNKS[name]
     data, end = padded(name, size, before)
-    empty, odd = make_chunk(b"LIST", b""), make_chunk(b"odd?", b"\1" * 7)
-    large = make_chunk(b"iXML", NOISE[:20_000])
-    for chunks in (large, empty + large, odd + large, large + odd):
+    empty_chunk, odd_chunk = make_chunk(b"LIST", b""), make_chunk(b"odd?", b"\1" * 7)
+    large_chunk = make_chunk(b"iXML", NOISE[:20_000])
+    for chunks in (
+        large_chunk,
+        empty_chunk + large_chunk,
+        odd_chunk + large_chunk,
+        large_chunk + odd_chunk,
+    ):
         assert read(data + chunks) == Header(FIELDS[name][1], 44_100, 2, end)
 
 
 @pytest.mark.parametrize("size", [26, 27])
 @pytest.mark.parametrize("name", CHUNKS)
-def test_a_little_behind_a_chunk_is_no_audio(name: str, size: int) -> None:
+def test_a_few_bytes_after_a_chunk_are_not_audio(name: str, size: int) -> None:
     data, end = padded(name, 300)
     trailer = CHUNKS[name][0](b"LIST", b"\1" * size)
     assert read(data + trailer + NOISE[:4096]).data_end == end
@@ -245,41 +257,41 @@ def test_audio_of_unknown_length_ends_before_any_chunks(
     [(wav(AUDIO), "wav", 12), (aiff(AUDIO), "aiff", 12), (caf(AUDIO, 300), "caf", 8)],
 )
 @pytest.mark.parametrize("body", [b"", b"\1" * 7, b"\1" * 8])
-def test_other_chunks_before_the_audio_are_stepped_over(
+def test_other_chunks_before_the_audio_are_skipped(
     data: bytes, name: str, at: int, body: bytes
 ) -> None:
-    other = CHUNKS[name][0](b"what", body)
-    found = read(data[:at] + other + data[at:])
-    assert found == Header(name, 44_100, 2, len(data) + len(other))
+    extra_chunk = CHUNKS[name][0](b"what", body)
+    header = read(data[:at] + extra_chunk + data[at:])
+    assert header == Header(name, 44_100, 2, len(data) + len(extra_chunk))
 
 
 @pytest.mark.parametrize("name", ["wav", "w64", "caf"])
-def test_a_rate_or_a_number_of_channels_may_be_absurd(name: str) -> None:
+def test_impossible_rates_and_numbers_of_channels_are_read(name: str) -> None:
     data, *_ = WHOLE[name]
     if name == "caf":
-        found = read(data[:44] + b"\x90\0\0\0" + data[48:])
-        assert found.channels == 0x90000000
+        header = read(data[:44] + b"\x90\0\0\0" + data[48:])
+        assert header.channels == 0x90000000
     else:
-        absurd = struct.pack("<HHI", 1, 0x9000, 0x90000000)
-        found = read(data.replace(FMT[:8], absurd, 1))
-        assert (found.channels, found.sample_rate_hz) == (0x9000, 0x90000000)
+        large_values = struct.pack("<HHI", 1, 0x9000, 0x90000000)
+        header = read(data.replace(FMT[:8], large_values, 1))
+        assert (header.channels, header.sample_rate_hz) == (0x9000, 0x90000000)
 
 
 @pytest.mark.parametrize("name", ["wav", "aiff", "au"])
-def test_a_size_of_more_than_two_gigabytes_is_mended(name: str, tmp_path: Path) -> None:
+def test_a_size_of_more_than_two_gigabytes_is_corrected(name: str, tmp_path: Path) -> None:
     make, container, field, form, _, at = FIELDS[name]
     size = 0x90000000
     path = tmp_path / "sparse"
     path.write_bytes(make(b"", 0))
     os.truncate(path, at + size)
     with StoredObject(str(path)).open() as file:
-        found = examine_header(file)
-    assert (found.container, found.data_end) == (container, at + size)
-    assert found.pieces == ((0, field), struct.pack(form, size), (field + 4, at + size))
+        header = examine_header(file)
+    assert (header.container, header.data_end) == (container, at + size)
+    assert header.pieces == ((0, field), struct.pack(form, size), (field + 4, at + size))
 
 
 @pytest.mark.parametrize("size", [0x80000000, 0x7FFFFFFF, 0x7FFFF000])
-def test_a_size_like_a_placeholder_may_be_right(size: int, tmp_path: Path) -> None:
+def test_a_correct_size_may_equal_a_placeholder(size: int, tmp_path: Path) -> None:
     path = tmp_path / "sparse"
     path.write_bytes(au(b"", size))
     os.truncate(path, 30 + size)
@@ -288,20 +300,20 @@ def test_a_size_like_a_placeholder_may_be_right(size: int, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_a_header_without_audio_behind_it_is_left_alone(name: str) -> None:
+def test_a_header_without_audio_is_not_changed(name: str) -> None:
     make, container, _, _, _, at = FIELDS[name]
     assert read(make(b"", 0)) == Header(container, 44_100, 2, at)
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_audio_behind_the_declared_size_is_counted(name: str) -> None:
+def test_audio_after_the_declared_size_is_counted(name: str) -> None:
     make, container, field, form, surplus, at = FIELDS[name]
     data = make(NOISE[:20_000], 800 + surplus)
-    right = struct.pack(form, 20_000 + surplus)
+    correct_size = struct.pack(form, 20_000 + surplus)
     assert read(data) == Header(
         *(container, 44_100, 2, at + 20_000),
         mended=f"a {container} header that declares 800 bytes, but the file has 20000",
-        pieces=((0, field), right, (field + len(right), at + 20_000)),
+        pieces=((0, field), correct_size, (field + len(correct_size), at + 20_000)),
     )
 
 
@@ -316,13 +328,15 @@ def test_audio_behind_the_declared_size_is_counted(name: str) -> None:
         (32_768, 4097, True),
     ],
 )
-def test_a_little_behind_the_audio_is_no_audio(declared: int, stray: int, is_audio: bool) -> None:
-    found = read(au(NOISE[: declared + stray], declared))
-    assert bool(found.mended) == is_audio
-    assert found.data_end == 30 + declared + stray * is_audio
+def test_a_few_bytes_after_the_audio_are_not_audio(
+    declared: int, stray: int, is_audio: bool
+) -> None:
+    header = read(au(NOISE[: declared + stray], declared))
+    assert bool(header.mended) == is_audio
+    assert header.data_end == 30 + declared + stray * is_audio
 
 
-def test_tags_behind_the_audio_are_no_audio() -> None:
+def test_tags_after_the_audio_are_not_audio() -> None:
     tag = b"TAG" + b"\1" * 125
     assert read(au(NOISE[:800], 800) + tag).mended == ""
     assert read(au(NOISE[: 800 + 4096], 800) + tag).mended == ""
@@ -330,7 +344,7 @@ def test_tags_behind_the_audio_are_no_audio() -> None:
     assert longer.mended.endswith("the file has 4897")
 
 
-def test_zeros_behind_the_audio_are_no_audio() -> None:
+def test_zeros_after_the_audio_are_not_audio() -> None:
     assert read(au(AUDIO + bytes(9000), 300)).mended == ""
     assert read(au(AUDIO + bytes(4095) + b"x" * 5000, 300)).mended
     assert not read(au(AUDIO + bytes(4096) + b"x" * 5000, 300)).mended
@@ -342,7 +356,7 @@ LIST = chunk(b"LIST", b"\1" * 26)
 @pytest.mark.parametrize("odd", [0, 1])
 @pytest.mark.parametrize("padded", [True, False])
 @pytest.mark.parametrize("trailer", [LIST, LIST + chunk(b"odd?", b"\1" * 7) + LIST])
-def test_chunks_behind_the_audio_are_no_audio(trailer: bytes, padded: bool, odd: int) -> None:
+def test_chunks_after_the_audio_are_not_audio(trailer: bytes, padded: bool, odd: int) -> None:
     size = 300 + odd
     data = wav(NOISE[:size])
     data = data if padded else data[: 44 + size]
@@ -350,54 +364,55 @@ def test_chunks_behind_the_audio_are_no_audio(trailer: bytes, padded: bool, odd:
     assert read(data + trailer + large) == Header("wav", 44_100, 2, 44 + size)
 
 
-def test_audio_behind_a_chunk_is_found() -> None:
-    found = read(wav(AUDIO) + LIST + NOISE[:9000])
-    assert found.mended.endswith("declares 300 bytes, but the file has 9334")
+def test_audio_after_a_chunk_is_found() -> None:
+    header = read(wav(AUDIO) + LIST + NOISE[:9000])
+    assert header.mended.endswith("declares 300 bytes, but the file has 9334")
 
 
-def test_a_chunk_that_is_cut_is_no_audio() -> None:
+def test_a_chunk_that_is_cut_is_not_audio() -> None:
     assert not read(wav(AUDIO) + chunk(b"iXML", NOISE[:9000], 9001)).mended
-    # A name that no writer gives a chunk behind the audio, and a size beyond the end: noise.
+    # No program writes a chunk with this name after the audio, and the size exceeds the file, so
+    # the bytes are audio.
     assert read(wav(AUDIO) + chunk(b"what", NOISE[:9000], 9001)).mended
 
 
 @pytest.mark.parametrize("word", [b"RIFF", b"RF64", b"FORM", b"caff"])
-def test_another_file_behind_the_audio_is_refused(word: bytes) -> None:
+def test_another_file_after_the_audio_is_refused(word: bytes) -> None:
     data = wav(AUDIO) + LIST
-    with pytest.raises(RecordingError) as caught:
+    with pytest.raises(RecordingError) as raised:
         read(data + chunk(word, NOISE[:9000]))
-    assert (caught.value.stage, caught.value.cause) == (Stage.PROBE, Cause.CORRUPT)
-    assert caught.value.message == f"another file begins at byte {len(data)}, after the audio"
+    assert (raised.value.stage, raised.value.cause) == (Stage.PROBE, Cause.CORRUPT)
+    assert raised.value.message == f"another file begins at byte {len(data)}, after the audio"
 
 
 @pytest.mark.parametrize("size", [0, ONES])
-@pytest.mark.parametrize("kept", [None, -1])
-def test_audio_of_unknown_length_ends_before_its_chunks(size: int, kept: int | None) -> None:
-    """The last chunk may lack the byte that makes it even."""
-    last = chunk(b"bext", b"\1" * 9)[:kept]
-    found = read(wav(NOISE[:20_000], size) + LIST + chunk(b"cue ", b"\1" * 8) + last)
-    assert found.data_end == 44 + 20_000
+@pytest.mark.parametrize("end", [None, -1])
+def test_audio_of_unknown_length_ends_before_its_chunks(size: int, end: int | None) -> None:
+    """The last chunk may lack its padding byte."""
+    last = chunk(b"bext", b"\1" * 9)[:end]
+    header = read(wav(NOISE[:20_000], size) + LIST + chunk(b"cue ", b"\1" * 8) + last)
+    assert header.data_end == 44 + 20_000
 
 
 @pytest.mark.parametrize(
     "trailer",
     [
-        chunk(b"LIST", b"\1" * 26, 25 - 3),  # leads to a word that is no name
-        chunk(b"LIST", b"\1" * 26, 30),  # leads beyond the file's end
+        chunk(b"LIST", b"\1" * 26, 25 - 3),  # The next bytes are not the name of a chunk.
+        chunk(b"LIST", b"\1" * 26, 30),  # The chunk exceeds the file.
         LIST + b"LIST",
         LIST + chunk(b"what", b"\1" * 8),
     ],
 )
-def test_words_like_chunks_in_audio_of_unknown_length_are_audio(trailer: bytes) -> None:
+def test_audio_of_unknown_length_may_contain_the_names_of_chunks(trailer: bytes) -> None:
     data = wav(NOISE[:20_000] + trailer, 0)
     assert read(data).data_end == len(data)
 
 
 def test_only_the_last_mebibyte_is_searched_for_chunks() -> None:
     audio = b"\1" * 5000
-    for size, found in [((1 << 20) - 8, True), ((1 << 20) - 6, False)]:
+    for size, is_found in [((1 << 20) - 8, True), ((1 << 20) - 6, False)]:
         data = wav(audio, 0) + chunk(b"LIST", b"\1" * size)
-        assert read(data).data_end == (5044 if found else len(data))
+        assert read(data).data_end == (5044 if is_found else len(data))
 
 
 def test_a_wav_of_mpeg_audio_is_left_to_ffmpeg() -> None:
@@ -423,20 +438,20 @@ def test_a_wav_of_mpeg_audio_is_left_to_ffmpeg() -> None:
         (b"caff\0\1\0\0data" + struct.pack(">q", 300) + AUDIO, Header("caf", None, None, 320)),
     ],
 )
-def test_what_a_header_lacks_is_not_made_up(data: bytes, expected: Header) -> None:
+def test_values_that_a_header_lacks_are_none(data: bytes, expected: Header) -> None:
     assert read(data) == expected
 
 
-def test_a_w64_chunk_smaller_than_its_own_head_is_empty() -> None:
-    found = read(w64(AUDIO, 23))
-    assert found.mended == "a w64 header that declares no audio"
+def test_a_w64_chunk_that_is_smaller_than_its_header_is_empty() -> None:
+    header = read(w64(AUDIO, 23))
+    assert header.mended == "a w64 header that declares no audio"
 
 
-def test_an_aiff_may_say_its_rate_behind_its_audio() -> None:
+def test_an_aiff_file_may_give_its_rate_after_its_audio() -> None:
     head = b"FORM\1\2\3\4AIFF"
     data = head + chunk(b"SSND", AUDIO, order=">") + comm() + chunk(b"SSND", b"", order=">")
     assert read(data) == Header("aiff", 44_100, 2, 320)
-    # Where the size is unknown, there is nothing to be found behind it.
+    # If the size is unknown, nothing is searched after the audio.
     unknown = head + chunk(b"SSND", AUDIO, ONES, ">")
     assert (read(unknown).sample_rate_hz, read(unknown).data_end) == (None, 320)
 
@@ -446,7 +461,7 @@ def test_an_aiff_may_say_its_rate_behind_its_audio() -> None:
     [
         ("400bfa00000000000000", 8000),
         ("400fbb80000000000000", 96_000),
-        ("400eac44800000000000", 44_100),  # and a half
+        ("400eac44800000000000", 44_100),  # 44,100.5
         ("403e8000000000000000", 2**63),
         ("403f8000000000000000", 0),
         ("3fff8000000000000000", 1),
@@ -470,7 +485,7 @@ def test_a_rate_of_80_bits_is_read(extended: str, rate: int) -> None:
         (2.0**62, 2**62),
     ],
 )
-def test_a_caf_may_claim_any_rate(claimed: float, rate: int) -> None:
+def test_the_rate_of_a_caf_file_may_have_any_value(claimed: float, rate: int) -> None:
     assert read(caf(AUDIO, 300, claimed)).sample_rate_hz == rate
 
 
@@ -495,7 +510,7 @@ LACKING = Header("nist", irregularity="a NIST header that lacks a field")
         (nist(AUDIO, pad=b"x" * 2000), Header("nist", 44_100, 2, 1324)),
     ],
 )
-def test_a_nist_header_says_all_or_lacks_a_field(data: bytes, expected: Header) -> None:
+def test_an_incomplete_nist_header_is_irregular(data: bytes, expected: Header) -> None:
     assert read(data) == expected
 
 
@@ -510,13 +525,13 @@ def test_a_nist_header_says_all_or_lacks_a_field(data: bytes, expected: Header) 
     ],
 )
 def test_a_file_that_ends_within_a_field_is_truncated(data: bytes, at: int, size: int) -> None:
-    with pytest.raises(RecordingError) as caught:
+    with pytest.raises(RecordingError) as raised:
         read(data)
-    assert (caught.value.stage, caught.value.cause) == (Stage.PROBE, Cause.TRUNCATED)
-    assert caught.value.message.startswith(f"the header needs {size} bytes at byte {at}, ")
+    assert (raised.value.stage, raised.value.cause) == (Stage.PROBE, Cause.TRUNCATED)
+    assert raised.value.message.startswith(f"the header needs {size} bytes at byte {at}, ")
 
 
-def test_a_size_that_does_not_fit_its_field_is_the_largest() -> None:
+def test_a_size_that_does_not_fit_its_field_becomes_the_largest_value() -> None:
     from melmill.transforms.decode.sized import _Size
 
     assert _Size(0, "<I").pack(2**32 - 2) == b"\xfe\xff\xff\xff"
