@@ -148,7 +148,7 @@ VARIABLE = b"".join(
         (flac(VARIABLE, 4812), 44_100),
         (flac(b"", COUNTED), 44_100),
         (flac(frame(0, 7), 7), 44_100),
-        # A single frame with a later number. No frame before it is in the part that is read.
+        # The part that is read holds only this frame, whose number is not 0.
         (flac(frame(7), 99), 44_100),
         (flac(frame(4096, variable=True), 99), 44_100),
     ],
@@ -209,10 +209,10 @@ def test_noise_like_a_frame_does_not_count(stray: bytes, believed: bool) -> None
     assert bool(header.irregularity) == believed
 
 
-@pytest.mark.parametrize(("behind", "counts"), [(10, True), (11, False)])
-def test_a_last_frame_is_no_longer_than_the_largest(behind: int, counts: bool) -> None:
+@pytest.mark.parametrize(("following_bytes", "counts"), [(10, True), (11, False)])
+def test_a_last_frame_is_no_longer_than_the_largest(following_bytes: int, counts: bool) -> None:
     """If more bytes follow the last frame, they belong to another stream, which does not count."""
-    data = FIXED + b"\1" * behind
+    data = FIXED + b"\1" * following_bytes
     largest = len(frame(0)) + 10
     assert bool(read(flac(data, 5, largest)).irregularity) == counts
 

@@ -304,7 +304,7 @@ def test_pages_are_distinguished_from_other_bytes_far_from_the_start() -> None:
     at = len(data)
     assert last_page(stored(data + b"Ogg")) == Page(0, -1, 0, at, at + 27, at + 27)
     assert last_page(stored(data + WHOLE[2][:-1] + b"?")) == last_page(stored(data))
-    # A page header whose size includes the start of the real pages.
+    # The size in this page header includes the start of the real pages.
     claim = b"OggS\0" + bytes(21) + b"\1\x64"
     pages = tail_pages(stored(before + claim + b"".join(WHOLE)), 1 << 14)
     assert [found_page.granule for found_page in pages] == [0, 0, 4800, 9600, 14_000]

@@ -238,18 +238,16 @@ def test_a_chunk_of_any_size_may_be_cut(name: str, size: int) -> None:
     assert read(data + trailer) == Header(FIELDS[name][1], 44_100, 2, end)
 
 
-@pytest.mark.parametrize("behind", [b"", b"TAG" + bytes(125)], ids=["alone", "and a tag"])
+@pytest.mark.parametrize("rest", [b"", b"TAG" + bytes(125)], ids=["alone", "and a tag"])
 @pytest.mark.parametrize("size", [26, 27])
 @pytest.mark.parametrize("name", CHUNKS)
-def test_audio_of_unknown_length_ends_before_any_chunks(
-    name: str, size: int, behind: bytes
-) -> None:
+def test_audio_of_unknown_length_ends_before_any_chunks(name: str, size: int, rest: bytes) -> None:
     make, at = FIELDS[name][0], FIELDS[name][-1]
     make_chunk, _ = CHUNKS[name]
     trailers = make_chunk(b"LIST", b""), make_chunk(b"bext", b"\1" * size)
     last = make_chunk(b"cue ", b"\1" * 8)
     data = make(NOISE[:20_000], 0)
-    assert read(data + b"".join(trailers) + last + behind).data_end == at + 20_000
+    assert read(data + b"".join(trailers) + last + rest).data_end == at + 20_000
 
 
 @pytest.mark.parametrize(

@@ -119,8 +119,8 @@ def test_the_offer_with_the_first_id_is_taken(job: ExtractJob) -> None:
 
 
 def test_rows_that_nobody_takes_over_are_removed(job: ExtractJob) -> None:
-    gone = identity("gone.wav")
-    expected = [Dropped(gone), Touched("s1", gone), Touched("s2", gone)]
+    gone_id = identity("gone.wav")
+    expected = [Dropped(gone_id), Touched("s1", gone_id), Touched("s2", gone_id)]
     assert list(adopt([offer("gone.wav")], [], job)) == expected
     other_features = replace(job, base=replace(job.base, same_features=False))
     assert list(adopt([offer("gone.wav")], [], other_features)) == expected[:1]

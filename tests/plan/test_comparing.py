@@ -184,18 +184,18 @@ def test_a_changed_file_is_computed_again(job: ExtractJob) -> None:
 
 @pytest.mark.parametrize("listed", [True, False])
 def test_rows_that_may_be_taken_over_are_offered(job: ExtractJob, listed: bool) -> None:
-    hashed = replace(job, content_hashes=True)
+    hashing_job = replace(job, content_hashes=True)
     song = recording("a.wav")
     listed_songs = [replace(song, fingerprint="2-2")] if listed else []
     row = known(song, content_hash="hash")
-    changes, _ = compare(listed_songs, [row], hashed)
+    changes, _ = compare(listed_songs, [row], hashing_job)
     assert changes[0] == Offer("hash", row)
     assert len(changes) == 1 + listed
     for test_job, values in [
         (job, {}),
-        (based(hashed, same_features=False), {}),
-        (hashed, {"content_hash": None}),
-        (hashed, {"status": "partial"}),
+        (based(hashing_job, same_features=False), {}),
+        (hashing_job, {"content_hash": None}),
+        (hashing_job, {"status": "partial"}),
     ]:
         changes, _ = compare(listed_songs, [row | values], test_job)
         assert changes[0] == Dropped(song.recording_id)
@@ -214,23 +214,26 @@ def test_with_other_features_everything_is_computed_and_no_shard_is_kept(job: Ex
 
 
 @pytest.mark.parametrize(
-    ("seconds", "new_limit", "old_limit", "again"),
+    ("seconds", "new_limit", "old_limit", "recomputed"),
     [(10.0, 9, 20, True), (10.0, 10, 20, False), (10.0, 9, 9, False), (10.0, 9, 8, False)],
 )
 def test_a_recording_that_is_now_too_long_is_planned_again(
-    job: ExtractJob, seconds: float, new_limit: float, old_limit: float, again: bool
+    job: ExtractJob, seconds: float, new_limit: float, old_limit: float, recomputed: bool
 ) -> None:
     limited_job = based(limited(job, max_seconds=new_limit), max_seconds=old_limit)
     song = recording("a.wav")
     changes, difference = compare([song], [known(song, seconds=seconds)], limited_job)
-    assert (difference.counts["recomputed"], difference.counts["unchanged"]) == (again, not again)
+    assert (difference.counts["recomputed"], difference.counts["unchanged"]) == (
+        recomputed,
+        not recomputed,
+    )
     name = song.recording_id
     expected = [Dropped(name), Touched("shard of a.wav", name), Candidate(song, HEADER)]
-    assert changes == (expected if again else [])
+    assert changes == (expected if recomputed else [])
 
 
 @pytest.mark.parametrize(
-    ("status", "base", "again"),
+    ("status", "base", "recomputed"),
     [
         ("partial", {"damaged": "keep"}, True),
         ("partial", {"same_features": False}, True),
@@ -239,12 +242,12 @@ def test_a_recording_that_is_now_too_long_is_planned_again(
     ],
 )
 def test_a_damaged_recording_is_decoded_again_if_its_treatment_changes(
-    job: ExtractJob, status: str, base: dict[str, Any], again: bool
+    job: ExtractJob, status: str, base: dict[str, Any], recomputed: bool
 ) -> None:
     song = recording("a.wav")
-    row = known(song, status, shards=["s"], uri=song.uri if not again else "/old.wav")
+    row = known(song, status, shards=["s"], uri=song.uri if not recomputed else "/old.wav")
     changes, difference = compare([song], [row], based(job, **base))
-    if again:
+    if recomputed:
         touched = [Touched("s", song.recording_id)] if base.get("same_features", True) else []
         # The new candidate has no header, because the stored header does not describe the damage.
         assert changes == [Dropped(song.recording_id), *touched, Candidate(song)]
@@ -256,7 +259,7 @@ def test_a_damaged_recording_is_decoded_again_if_its_treatment_changes(
 
 
 @pytest.mark.parametrize(
-    ("cause", "base", "limits", "again"),
+    ("cause", "base", "limits", "retried"),
     [
         ("too_long", {"max_seconds": 10}, {"max_seconds": 20}, True),
         ("too_long", {"max_seconds": 10}, {"max_seconds": 10}, False),
@@ -267,7 +270,7 @@ def test_a_damaged_recording_is_decoded_again_if_its_treatment_changes(
     ],
 )
 def test_failures_are_retried_if_their_limit_has_changed(
-    job: ExtractJob, cause: str, base: dict[str, Any], limits: dict[str, Any], again: bool
+    job: ExtractJob, cause: str, base: dict[str, Any], limits: dict[str, Any], retried: bool
 ) -> None:
     song = recording("a.wav")
     limited_job = limited(based(job, **base), **limits)
@@ -275,7 +278,7 @@ def test_failures_are_retried_if_their_limit_has_changed(
         [song], [known(song, "failed")], limited_job, **{song.recording_id: (cause, 3)}
     )
     name = song.recording_id
-    if again:
+    if retried:
         assert changes == [Dropped(name), Attempts(name, 3), Candidate(song)]
         assert changes[2].recording.change == "retried"
         assert difference == Difference({"known": 1, "retried": 1}, {"retried": [song.uri]})

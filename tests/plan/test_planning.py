@@ -76,11 +76,11 @@ def test_a_segment_without_an_end_goes_to_the_end_of_the_recording() -> None:
     assert plan(probed(start_seconds=2.5)).samples == 7500
 
 
-def test_a_segment_that_ends_a_little_behind_the_recording_is_cut_short() -> None:
+def test_a_segment_that_ends_shortly_after_the_recording_is_cut_short() -> None:
     assert plan(probed(end_seconds=10.5)).samples == 10_000
 
 
-def test_a_segment_that_ends_far_behind_the_recording_is_refused() -> None:
+def test_a_segment_that_ends_long_after_the_recording_is_refused() -> None:
     with pytest.raises(RecordingError, match=r"bad_segment.*behind the end.*10.000 s"):
         plan(probed(end_seconds=10.502))
     # Follow the advice in the message.
@@ -222,12 +222,12 @@ def test_splits_have_about_the_shares_asked_for() -> None:
     assert counts.total() == 10_000
 
 
-def test_splits_are_what_they_were_in_the_first_release() -> None:
+def test_splits_have_not_changed_since_the_first_release() -> None:
     first = splits(SplitSpec())[:12]
     assert first == [*["train"] * 4, *["test"] * 2, *["train"] * 3, "validation", *["train"] * 2]
 
 
-def test_another_seed_divides_otherwise() -> None:
+def test_another_seed_gives_other_splits() -> None:
     pairs = zip(splits(SplitSpec()), splits(SplitSpec(seed=1)), strict=True)
     # About 1 - (0.8² + 0.1² + 0.1²) of the recordings move.
     assert 3_000 < sum(a != b for a, b in pairs) < 3_800

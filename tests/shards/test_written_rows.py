@@ -236,7 +236,7 @@ def test_each_span_is_reported(job: ExtractJob, tmp_path: Path) -> None:
     assert [span for _, span, _ in decoder.calls] == list(plan.spans)
 
 
-def test_a_finished_shard_reports_what_it_holds(tmp_path: Path) -> None:
+def test_a_finished_shard_reports_its_rows_and_failures(tmp_path: Path) -> None:
     job = job_of_rows(tmp_path, channels="each")
     songs = [song(tmp_path, "a.wav", channels=2), song(tmp_path, "bb.wav", 1.5)]
     plan = plan_of(job, *songs)

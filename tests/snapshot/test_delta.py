@@ -1,4 +1,4 @@
-"""A snapshot is one commit, one of two runs at once wins, and foreign tables are refused."""
+"""A snapshot is one commit. If two runs commit at once, one wins. Foreign tables are refused."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_first_commit_makes_the_table(store: Store) -> None:
     )
 
 
-def test_a_commit_replaces_what_was_there(store: Store) -> None:
+def test_a_commit_replaces_the_previous_shards(store: Store) -> None:
     commit(store, UNCOMMITTED, [SHARD_ONE, SHARD_TWO], SCHEMA)
     assert commit(store, after(store, 0), [SHARD_TWO, SHARD_THREE], SCHEMA) == 1
     assert files(store) == entries(SHARD_TWO, SHARD_THREE)

@@ -105,13 +105,13 @@ def test_announcements_of_all_runs_are_read(tmp_path: Path) -> None:
     store.put(parquet(A), b"")
     announced = read_announced(store, list_own(store))
     own_folder = f"{job.staging}/made"
-    assert sorted(announced, key=lambda made: made.name) == sorted(
+    assert sorted(announced, key=lambda announcement: announcement.name) == sorted(
         [
             Made(A, (parquet(A),), "", f"{own_folder}/{A}.json"),
             Made("", (), B, f"{own_folder}/{B}.json"),
             Made("", ("x",), "", f"{other_run}/made/{C}.json"),
         ],
-        key=lambda made: made.name,
+        key=lambda announcement: announcement.name,
     )
     assert read_announced(store, []) == []
 

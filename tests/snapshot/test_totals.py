@@ -74,7 +74,7 @@ def totals(tmp_path: Path) -> Totals:
     return add_up(store, "x")
 
 
-def test_recordings_are_counted_by_what_became_of_them(totals: Totals) -> None:
+def test_recordings_are_counted_by_status(totals: Totals) -> None:
     assert totals.recordings == {"ok": 2, "skipped": 1, "failed": 6}
     assert totals.failure_ratio == 6 / 9
 
@@ -217,7 +217,7 @@ OTHER = "the shards hold other rows than the index says"
             [{"a": (1, digest_of(7))}, {"a": (1, digest_of(1))}],
             [("a", OTHER)],
         ),
-        # An older melmill wrote no digests.
+        # Older versions of melmill wrote no digests.
         ({"a": (3, "")}, [{"a": (3, digest_of(8))}], []),
         ({"a": (3, digest_of(7))}, [{"a": (3, "")}], []),
         (
