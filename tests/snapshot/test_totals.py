@@ -144,10 +144,6 @@ def test_the_split_for_statistics(splits: dict[str, int], expected: str | None) 
 # The tables of an index must agree
 
 
-def held(shard: str, rows: int, digest: str = "") -> Held:
-    return Held(shard, RecordingRows("", rows, 0.0, digest))
-
-
 def digest_of(number: int) -> str:
     return f"{number:032x}"
 
