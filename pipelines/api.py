@@ -268,7 +268,8 @@ def plan(
     dict
         The values that ``melmill plan --json`` prints: ``recordings`` by what would be done with
         them, ``chunks``, ``rows`` and ``shards`` by split, ``seconds`` of audio,
-        ``parquet_bytes``, ``cpu_seconds``, ``costs``, ``failures`` by cause.
+        ``parquet_bytes``, ``cpu_seconds``, ``costs``, ``failures`` by cause, ``refused`` (why the
+        extraction would commit nothing, or ``""``).
     """
     chosen = read_recipe(recipe, settings)
     from melmill.pipelines.plan import plan as run

@@ -270,9 +270,11 @@ def find_recipe(name: str | Path, folder: str = "") -> str | Path:
     files = (resources.files("melmill") / "configs" / folder).iterdir()
     shipped = {Path(str(file)).stem: str(file) for file in files if file.name.endswith(".yaml")}
     if str(name) not in shipped:
+        close = difflib.get_close_matches(str(name), shipped, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
         raise ConfigError(
             f"configuration {name}: there is no file {name}, and melmill ships no file of this "
-            f"name; it ships: {', '.join(sorted(shipped))}"
+            f"name; {hint}it ships: {', '.join(sorted(shipped))}"
         )
     return shipped[str(name)]
 

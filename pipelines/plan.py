@@ -15,6 +15,7 @@ from melmill.pipelines.estimate.costs import estimate_costs
 from melmill.pipelines.extract import lay_out_plan
 from melmill.pipelines.run.launch import not_shared, run_job, runs_here
 from melmill.transforms.core.errors import ConfigError
+from melmill.transforms.core.naming import number_of
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.store.folders import Store
 from melmill.transforms.store.own_files import remove_own
@@ -49,7 +50,8 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
         The plan's :class:`~melmill.transforms.summarize_plan.PlanSummary` as plain values, and:
         ``cpu_seconds``, from a short calibration on this machine; ``costs`` on rented machines
         (:func:`~melmill.pipelines.estimate.costs.estimate_costs`); ``passed_over``, the numbers of
-        files that are not listed, by extension.
+        files that are not listed, by extension; ``refused``, why the extraction would be refused,
+        or ``""``.
     """
     local = runs_here(options)
     if not local and not job.store.root:
@@ -70,5 +72,24 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
     cpu = sum(costs[codec] * seconds for codec, seconds in summary["codec_seconds"].items())
     planned = summary["recordings"].get("planned", 0)
     costs_usd = estimate_costs(cpu, summary["seconds"], planned)
-    passed_over = metrics.passed_over
-    return {**summary, "passed_over": passed_over, "cpu_seconds": cpu, "costs": costs_usd}
+    return {
+        **summary,
+        "passed_over": metrics.passed_over,
+        "cpu_seconds": cpu,
+        "costs": costs_usd,
+        "refused": _refusal(summary, job.limits.max_failure_ratio),
+    }
+
+
+def _refusal(summary: dict[str, Any], allowed: float) -> str:
+    """Return why an extraction with this plan commits nothing; ``""`` if it commits."""
+    failed, planned, skipped = (
+        summary["recordings"].get(status, 0) for status in ("failed", "planned", "skipped")
+    )
+    total = failed + planned + skipped
+    if total and failed / total > allowed:
+        return (
+            f"{failed:,} of {number_of(total, 'recording')} fail ({failed / total:.1%}), and "
+            f"limits.max_failure_ratio allows {allowed:.1%}"
+        )
+    return "" if sum(summary["rows"].values()) else "no recording has any rows"

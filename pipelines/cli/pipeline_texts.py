@@ -108,6 +108,8 @@ def plan_text(catalogue: str, plan: dict[str, Any]) -> str:
         f"and {_duration(plan['cpu_seconds'])} of CPU time",
         f"  {_costs(plan['costs'])}",
     ]
+    if reason := plan.get("refused"):
+        lines.append(f"  melmill extract would commit nothing: {reason}")
     for split, split_rows in sorted(plan["rows"].items()):
         shards = number_of(plan["shards"].get(split, 0), "shard")
         lines.append(f"  {split}: {number_of(split_rows, 'row')}, {shards}")

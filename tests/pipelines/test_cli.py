@@ -149,3 +149,21 @@ def test_failures_are_listed_as_lines_as_csv_and_as_json(tmp_path: Path) -> None
     (line,) = melmill(*command, "--json").stdout.splitlines()
     assert row == {name: str(value) for name, value in json.loads(line).items()}
     assert (row["uri"], row["stage"], row["attempts"]) == (uri, "probe", "1")
+
+
+def test_a_plan_says_whether_the_extraction_would_commit(tmp_path: Path) -> None:
+    songs = write_songs(tmp_path / "songs", 2)
+    (songs / "bad.wav").write_bytes(b"RIFF, and nothing more")
+    small = ("--set=audio.sample_rate_hz=4000", "--set=mel.n_mels=8", "--workers=1")
+    planned = melmill("plan", songs, *small)
+    reason = "1 of 3 recordings fail (33.3%), and limits.max_failure_ratio allows 5.0%"
+    assert f"melmill extract would commit nothing: {reason}" in planned.stdout
+    assert melmill_json("plan", songs, *small)["refused"] == reason
+    assert melmill("extract", songs, tmp_path / "set", *small).returncode == 1
+    # Do what the message suggests.
+    allowed = (*small, "--set=limits.max_failure_ratio=0.4")
+    assert melmill_json("plan", songs, *allowed)["refused"] == ""
+    assert melmill("extract", songs, tmp_path / "set", *allowed).returncode == 3
+    (songs / "0.wav").unlink()
+    (songs / "1.wav").unlink()
+    assert melmill_json("plan", songs, *allowed)["refused"]

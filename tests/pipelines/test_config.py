@@ -169,6 +169,8 @@ def test_an_override_that_is_not_yaml_is_refused() -> None:
 
 
 def test_a_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"there is no file librsa.*did you mean librosa\?"):
+        load_config("librsa")
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: No such file"):
         load_config("nowhere.yaml")
 
