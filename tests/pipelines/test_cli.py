@@ -12,7 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline_runs import drop_privileges, extract_here, melmill, melmill_json
+from melmill.pipelines.cli.pipeline_texts import plan_text
+from melmill.pipelines.plan import plan
+from melmill.pipelines.run.errors import TooManyFailuresError
+from tests.pipeline_runs import (
+    drop_privileges,
+    extract_here,
+    here,
+    make_test_job,
+    melmill,
+    melmill_json,
+)
 from tests.refresh.catalogues import SMALL, statuses_of, write_song, write_songs
 
 
@@ -154,16 +164,25 @@ def test_failures_are_listed_as_lines_as_csv_and_as_json(tmp_path: Path) -> None
 def test_a_plan_says_whether_the_extraction_would_commit(tmp_path: Path) -> None:
     songs = write_songs(tmp_path / "songs", 2)
     (songs / "bad.wav").write_bytes(b"RIFF, and nothing more")
-    small = ("--set=audio.sample_rate_hz=4000", "--set=mel.n_mels=8", "--workers=1")
-    planned = melmill("plan", songs, *small)
+
+    def refused(ratio: float) -> str:
+        settings = (*SMALL, f"limits.max_failure_ratio={ratio}")
+        planned = plan(make_test_job(songs, tmp_path / "unused", *settings), here())
+        reason: str = planned["refused"]
+        line = f"  melmill extract would commit nothing: {reason}"
+        assert (line in plan_text("songs", planned).splitlines()) == bool(reason)
+        return reason
+
+    def extract(ratio: float) -> None:
+        extract_here(songs, tmp_path / "set", *SMALL, f"limits.max_failure_ratio={ratio}")
+
     reason = "1 of 3 recordings fail (33.3%), and limits.max_failure_ratio allows 5.0%"
-    assert f"melmill extract would commit nothing: {reason}" in planned.stdout
-    assert melmill_json("plan", songs, *small)["refused"] == reason
-    assert melmill("extract", songs, tmp_path / "set", *small).returncode == 1
+    assert refused(0.05) == reason
+    with pytest.raises(TooManyFailuresError, match=r"limits\.max_failure_ratio allows 5\.0%"):
+        extract(0.05)
     # Do what the message suggests.
-    allowed = (*small, "--set=limits.max_failure_ratio=0.4")
-    assert melmill_json("plan", songs, *allowed)["refused"] == ""
-    assert melmill("extract", songs, tmp_path / "set", *allowed).returncode == 3
-    (songs / "0.wav").unlink()
-    (songs / "1.wav").unlink()
-    assert melmill_json("plan", songs, *allowed)["refused"]
+    assert refused(0.4) == ""
+    extract(0.4)
+    for name in ("0.wav", "1.wav"):
+        (songs / name).unlink()
+    assert refused(1.0) == "no recording has any rows"
