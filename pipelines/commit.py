@@ -326,7 +326,7 @@ def commit_index(
 
 def _check_failures(totals: Totals, job: ExtractJob, outcome: Outcome) -> None:
     allowed, index = job.limits.max_failure_ratio, outcome.index
-    if totals.failure_ratio > allowed:
+    if job.limits.too_many_failed(totals.recordings["failed"], totals.recordings.total()):
         raise TooManyFailuresError(
             f"{totals.recordings['failed']:,} of "
             f"{number_of(totals.recordings.total(), 'recording')} failed "

@@ -16,7 +16,7 @@ from melmill.pipelines.extract import lay_out_plan
 from melmill.pipelines.run.launch import not_shared, run_job, runs_here
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.core.naming import number_of
-from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.job import ExtractJob, Limits
 from melmill.transforms.store.folders import Store
 from melmill.transforms.store.own_files import remove_own
 from melmill.transforms.summarize_plan import SummarizePlan
@@ -77,19 +77,19 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
         "passed_over": metrics.passed_over,
         "cpu_seconds": cpu,
         "costs": costs_usd,
-        "refused": _refusal(summary, job.limits.max_failure_ratio),
+        "refused": _refusal(summary, job.limits),
     }
 
 
-def _refusal(summary: dict[str, Any], allowed: float) -> str:
+def _refusal(summary: dict[str, Any], limits: Limits) -> str:
     """Return why an extraction with this plan commits nothing; ``""`` if it commits."""
     failed, planned, skipped = (
         summary["recordings"].get(status, 0) for status in ("failed", "planned", "skipped")
     )
     total = failed + planned + skipped
-    if total and failed / total > allowed:
+    if limits.too_many_failed(failed, total):
         return (
             f"{failed:,} of {number_of(total, 'recording')} fail ({failed / total:.1%}), and "
-            f"limits.max_failure_ratio allows {allowed:.1%}"
+            f"limits.max_failure_ratio allows {limits.max_failure_ratio:.1%}"
         )
     return "" if sum(summary["rows"].values()) else "no recording has any rows"

@@ -160,9 +160,7 @@ def pack_bucket(
     failed += carried.carried_failures
     listed = failed + sum(total.recordings for total in totals.values())
     listed += carried.carried_recordings
-    # Exactly the comparison before the commit; a product instead of a ratio could round
-    # differently.
-    if not rows or failed / listed > job.limits.max_failure_ratio:
+    if not rows or job.limits.too_many_failed(failed, listed):
         return
     all_rows = sum(total.rows for total in totals.values()) + carried.carried_rows
     shards = count_shards(totals[split], all_rows, row_bytes(job.features), job.shards)

@@ -165,13 +165,14 @@ def refresh(
     }
     with reporting_errors(context):
         if plan:
-            planned = api.plan_refresh(catalogue, dataset, **arguments)
+            _print_refresh_plan(dataset, api.plan_refresh(catalogue, dataset, **arguments), as_json)
         else:
             arguments |= {"metrics_file": metrics_file, "single_writer": single_writer}
             extraction = api.refresh(catalogue, dataset, **arguments).extraction
             _print_refresh(dataset, extraction, as_json)
-    if not plan:
-        return
+
+
+def _print_refresh_plan(dataset: str, planned: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json({"dataset": dataset, **planned})
     else:

@@ -46,7 +46,7 @@ def walk(number: int, steps: int, examples: int = 3) -> None:
     """Take random steps; every rule is equally likely.
 
     Hypothesis itself leaves some rules out of most sequences, so that other rules are likelier.
-    That takes more sequences than we have time for, and its first sequence is the simplest.
+    So it needs more sequences than we have time for. Its first sequence is always the simplest.
     """
 
     @seed(number)

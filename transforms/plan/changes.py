@@ -61,7 +61,7 @@ class Touched:
 class Offer:
     """Rows that are removed, unless a listed file has the same content.
 
-    That file may have a new name, or only a new modification time.
+    The listed file may have a new name, or only a new modification time.
 
     Attributes
     ----------

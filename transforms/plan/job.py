@@ -47,6 +47,11 @@ class Limits:
     max_failure_ratio: float
     damaged: Damaged = "fail"
 
+    def too_many_failed(self, failed: int, recordings: int) -> bool:
+        """Return whether so many of the recordings failed that nothing may be committed."""
+        # A product instead of a ratio could round differently.
+        return failed / max(1, recordings) > self.max_failure_ratio
+
 
 @dataclass(frozen=True, slots=True)
 class WriterSpec:

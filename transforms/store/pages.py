@@ -78,12 +78,9 @@ def _s3_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
     request = {"Bucket": bucket, "Prefix": _prefix(key), "Delimiter": "/", **filesystem.req_kw}
     while True:
         page = filesystem.call_s3("list_objects_v2", **request)
-        directories = [entry["Prefix"] for entry in page.get("CommonPrefixes", ())]
-        files = [
-            {**entry, "name": f"{bucket}/{entry['Key']}", "type": "file", "size": entry["Size"]}
-            for entry in page.get("Contents", ())
-        ]
-        yield [*_directories(bucket, directories), *files]
+        directories = [_directory(bucket, e["Prefix"]) for e in page.get("CommonPrefixes", ())]
+        files = [_file(bucket, e["Key"], e["Size"], e) for e in page.get("Contents", ())]
+        yield [*directories, *files]
         if not page.get("IsTruncated"):
             return
         request["ContinuationToken"] = page["NextContinuationToken"]
@@ -95,16 +92,8 @@ def _gcs_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
     while token is not None:
         request = {"prefix": _prefix(key) or None, "delimiter": "/", "pageToken": token or None}
         page = filesystem.call("GET", "b/{}/o", bucket, json_out=True, **request)
-        files = [
-            {
-                **entry,
-                "name": f"{bucket}/{entry['name']}",
-                "type": "file",
-                "size": int(entry.get("size", 0)),
-            }
-            for entry in page.get("items", ())
-        ]
-        yield [*_directories(bucket, page.get("prefixes", ())), *files]
+        files = [_file(bucket, e["name"], int(e.get("size", 0)), e) for e in page.get("items", ())]
+        yield [*(_directory(bucket, prefix) for prefix in page.get("prefixes", ())), *files]
         token = page.get("nextPageToken")
 
 
@@ -129,21 +118,23 @@ async def _next_page(pages: Any) -> list[Any] | None:
 
 
 def _azure_details(container: str, blob: Any) -> Details:
-    name = f"{container}/{blob.name}"
     metadata = {key.lower(): value for key, value in (blob.get("metadata") or {}).items()}
     is_folder = metadata.get("is_directory", metadata.get("hdi_isfolder")) == "true"
-    if name.endswith("/") or is_folder:
-        return {"name": name, "type": "directory", "size": 0}
-    return {"name": name, "type": "file", "size": blob.size, "etag": blob.etag}
+    if blob.name.endswith("/") or is_folder:
+        return _directory(container, blob.name)
+    return _file(container, blob.name, blob.size, {"etag": blob.etag})
 
 
 def _prefix(key: str) -> str:
     return f"{key.rstrip('/')}/" if key else ""
 
 
-def _directories(bucket: str, prefixes: Any) -> Iterator[Details]:
-    for prefix in prefixes:
-        yield {"name": f"{bucket}/{prefix}", "type": "directory", "size": 0}
+def _file(bucket: str, key: str, size_bytes: int, details: Details) -> Details:
+    return {**details, "name": f"{bucket}/{key}", "type": "file", "size": size_bytes}
+
+
+def _directory(bucket: str, prefix: str) -> Details:
+    return {"name": f"{bucket}/{prefix}", "type": "directory", "size": 0}
 
 
 _OBJECT_PAGES: dict[str, Callable[[Any, str], Iterator[list[Details]]]] = {

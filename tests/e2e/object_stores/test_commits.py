@@ -1,4 +1,4 @@
-"""Of many commits at once, exactly one wins. A store on which two commits win is refused."""
+"""Exactly one of many simultaneous commits wins. A store on which two commits win is refused."""
 
 from __future__ import annotations
 
