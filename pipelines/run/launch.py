@@ -175,15 +175,18 @@ def _run(
         _print_job_url(result, options)
         with watch(result):
             result.wait_until_finish()
-    except (KeyboardInterrupt, Interrupted):
+    except (KeyboardInterrupt, Interrupted) as signalled:
         if result is not None and not runs_here(options):
             result.cancel()
+        # While Beam ends the workers after an error, a worker can be taken for a lost one.
+        if user_error := _user_error(signalled.__context__):
+            raise user_error from signalled
         raise
     except Exception as error:
         # Each runner has its own error class for errors on workers: catch all classes.
-        if (user_error := _plain(error)) is error:
-            raise
-        raise user_error from error
+        if user_error := _user_error(error):
+            raise user_error from error
+        raise
     return result
 
 
@@ -259,14 +262,14 @@ def _runs_on(options: Any, runner: str) -> bool:
     return bool(options.get_all_options()["runner"] == RUNNERS[runner])
 
 
-def _plain(error: Exception) -> Exception:
-    """Return the user's error that is quoted in Beam's error, or advice, or the error itself."""
+def _user_error(error: BaseException | None) -> UserError | None:
+    """Return the user's error that Beam's error quotes, or advice about a cluster, or None."""
     if errors := _USER_ERROR.findall(str(error)):
         name, message = errors[-1]
-        kind = getattr(melmill.transforms.core.errors, name, Exception)
+        kind: type[Exception] = getattr(melmill.transforms.core.errors, name, Exception)
         if issubclass(kind, UserError):
             return kind(message.strip())
     for pattern, advice in _ADVICE:
         if match := pattern.search(str(error)):
             return RunnerError(advice.format(*match.groups()))
-    return error
+    return None

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 
 _POLL_SECONDS = 0.5
 
@@ -53,4 +54,10 @@ if __name__ == "__main__":
     import_beam()
     from apache_beam.runners.worker.sdk_worker_main import main
 
-    main(sys.argv)
+    # Python's own exit can abort while threads of gRPC run: the launcher would see a lost worker.
+    try:
+        main(sys.argv)
+    except BaseException:  # noqa: BLE001 - printed, as Python would
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)

@@ -50,18 +50,18 @@ melmill.transforms.core.errors.{error} [while running 'ReadCatalogue/CheckUnique
 """
 
 
-def plain(error: str) -> Exception:
-    return launch._plain(RuntimeError(BEAM_TEXT.format(error=error)))
+def user_error(error: str) -> UserError | None:
+    return launch._user_error(RuntimeError(BEAM_TEXT.format(error=error)))
 
 
 def test_a_users_error_is_found_in_beams_text() -> None:
-    error = plain("CatalogueError: songs.csv line 2 and songs.csv line 4 both name a.wav")
+    error = user_error("CatalogueError: songs.csv line 2 and songs.csv line 4 both name a.wav")
     assert type(error) is CatalogueError
     assert str(error) == "songs.csv line 2 and songs.csv line 4 both name a.wav"
 
 
 def test_an_error_of_several_lines_is_found_whole() -> None:
-    assert str(plain("DatasetError: one\n  two: [three]")) == "one\n  two: [three]"
+    assert str(user_error("DatasetError: one\n  two: [three]")) == "one\n  two: [three]"
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,7 @@ def test_an_error_of_several_lines_is_found_whole() -> None:
     ],
 )
 def test_an_error_that_is_nobodys_fault_stays_beams(error: str) -> None:
-    result = plain(error)
-    assert type(result) is RuntimeError
-    assert not isinstance(result, UserError)
+    assert user_error(error) is None
 
 
 @pytest.mark.parametrize(
@@ -98,7 +96,7 @@ def test_an_error_that_is_nobodys_fault_stays_beams(error: str) -> None:
     ],
 )
 def test_a_fault_of_a_cluster_is_reported_with_advice(text: str, advice: str) -> None:
-    error = launch._plain(RuntimeError(f"Pipeline x failed in state FAILED: {text}"))
+    error = launch._user_error(RuntimeError(f"Pipeline x failed in state FAILED: {text}"))
     assert isinstance(error, UserError)
     assert advice in str(error)
 
@@ -108,12 +106,12 @@ def test_our_own_words_come_before_advice() -> None:
         "ModuleNotFoundError: No module named 's3fs'\n\nThe above exception was the direct cause\n"
         + BEAM_TEXT.format(error="ConfigError: on a worker: s3://b needs pip install 'melmill[s3]'")
     )
-    assert str(launch._plain(RuntimeError(text))).startswith("on a worker: s3://b needs")
+    assert str(launch._user_error(RuntimeError(text))).startswith("on a worker: s3://b needs")
 
 
 def test_a_programming_error_stays_itself() -> None:
     error = RuntimeError("ValueError: shapes differ [while running 'MakeShards']")
-    assert launch._plain(error) is error
+    assert launch._user_error(error) is None
 
 
 # Real runs, in separate processes
@@ -225,16 +223,29 @@ def test_ctrl_c_is_not_taken_for_a_lost_worker(monkeypatch: pytest.MonkeyPatch) 
         run_pipeline(interrupt, pipeline_options("direct", 1, []))
 
 
-def test_a_lost_worker_is_noticed_by_what_its_thread_raises() -> None:
-    def lose() -> None:
-        error = RuntimeError("Worker subprocess exited with return code 9")
-        thread = threading.Thread(target=raise_error, args=(error,))
-        thread.start()
-        thread.join()
-        time.sleep(5)
+def test_an_error_counts_though_a_worker_is_lost_while_the_others_are_ended() -> None:
+    def fail_and_lose(pipeline: object) -> None:
+        try:
+            raise RuntimeError(f"{DatasetError.__module__}.DatasetError: a shard is missing")
+        finally:
+            lose_worker()
 
+    options = pipeline_options("direct", 1, [])
+    with pytest.raises(DatasetError, match="a shard is missing"):
+        run_pipeline(fail_and_lose, options)
+
+
+def lose_worker() -> None:
+    error = RuntimeError("Worker subprocess exited with return code 9")
+    thread = threading.Thread(target=raise_error, args=(error,))
+    thread.start()
+    thread.join()
+    time.sleep(5)
+
+
+def test_a_lost_worker_is_noticed_by_what_its_thread_raises() -> None:
     with pytest.raises(LostWorkerError, match="status 9"), watching_workers() as workers:
-        workers.run(lose)
+        workers.run(lose_worker)
 
 
 def test_a_lost_worker_is_noticed_where_control_c_is_ignored() -> None:

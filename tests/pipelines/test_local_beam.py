@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import psutil
+import pytest
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 
 from melmill.pipelines.run.local_beam import _UNUSED
@@ -89,3 +90,16 @@ def test_a_worker_ends_with_its_launcher_however_that_ends() -> None:
     )
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(int(process.stdout)).wait(20)
+
+
+@pytest.mark.parametrize(("harness", "status"), [("None", 0), ("1 / 0", 1)])
+def test_a_worker_ends_without_pythons_own_exit(harness: str, status: int) -> None:
+    """Python's exit aborted now and then, and an export's error was taken for a lost worker."""
+    program = "import atexit, os, runpy, sys; atexit.register(os.abort)"
+    program += "; from apache_beam.runners.worker import sdk_worker_main"
+    program += f"; sdk_worker_main.main = lambda arguments: {harness}"
+    program += "; sys.argv = ['worker', str(os.getppid())]"
+    program += "; runpy.run_module('melmill.pipelines.run.local_beam', run_name='__main__')"
+    process = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, check=False)
+    assert process.returncode == status
+    assert (b"ZeroDivisionError" in process.stderr) == bool(status)
