@@ -31,7 +31,7 @@ from melmill.transforms.snapshot.delta import (
     read_snapshot,
     require_snapshot,
 )
-from melmill.transforms.snapshot.garbage import needed
+from melmill.transforms.snapshot.needed_files import needed
 from melmill.transforms.snapshot.totals import Totals, add_up
 from melmill.transforms.store.folders import Store
 from melmill.transforms.store.own_files import is_own, remove_empty_folders, remove_own

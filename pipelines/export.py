@@ -23,14 +23,14 @@ from melmill.transforms.snapshot.card import band_statistics, statistics, to_jso
 from melmill.transforms.store.folders import Store, absolute_uri
 from melmill.transforms.store.own_files import is_own, remove_own
 from melmill.transforms.views.croissant import croissant
-from melmill.transforms.views.export_records import ExportRecord, write_export_record
 from melmill.transforms.views.exports import (
     TFDS_FORMATS,
     ExportJob,
     ExportShard,
-    array_record_module,
     file_names,
 )
+from melmill.transforms.views.formats import array_record_module
+from melmill.transforms.views.written_exports import ExportRecord, write_export_record
 
 _MARK = "staging/export.json"
 

@@ -28,7 +28,7 @@ from melmill.transforms.snapshot.committing import commit
 from melmill.transforms.snapshot.delta import Past, Snapshot, index_names, read_history
 from melmill.transforms.store.exclusive import require_exclusive_commits
 from melmill.transforms.store.folders import Store
-from melmill.transforms.views.export_records import ExportRecord, read_export_records
+from melmill.transforms.views.written_exports import ExportRecord, read_export_records
 from melmill.transforms.write_index import write_index
 
 

@@ -17,7 +17,7 @@ from melmill.transforms.plan.packing import ShardPlan
 from melmill.transforms.plan.recordings import read_again
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.shards.extracting import SpanOutcome, write_shard
-from melmill.transforms.shards.writing import withdraw_recordings
+from melmill.transforms.shards.rewriting import withdraw_recordings
 
 
 @dataclass(frozen=True, slots=True)

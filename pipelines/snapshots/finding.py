@@ -26,7 +26,7 @@ from melmill.transforms.core.errors import CatalogueError, DatasetError
 from melmill.transforms.core.naming import recording_id, resolve_uri, split_chain
 from melmill.transforms.index.tables import read_batches, read_index
 from melmill.transforms.snapshot.delta import Past
-from melmill.transforms.snapshot.garbage import list_own, needed
+from melmill.transforms.snapshot.needed_files import list_own, needed
 from melmill.transforms.store.filesystems import absolute_path
 from melmill.transforms.store.folders import Store
 from melmill.transforms.store.own_files import index_of, shard_of

@@ -10,7 +10,7 @@ from melmill.pipelines.config import RetentionConfig
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import ConflictError, DatasetError
 from melmill.transforms.snapshot.delta import Past, read_history, require_snapshot
-from melmill.transforms.snapshot.garbage import (
+from melmill.transforms.snapshot.needed_files import (
     in_order_of_removal,
     list_own,
     needed,

@@ -21,7 +21,7 @@ from melmill.transforms.rows.tf_example import Values, parse_example
 from melmill.transforms.rows.tfrecord import read_records
 from melmill.transforms.shards.receipts import read_made
 from melmill.transforms.snapshot.delta import read_history
-from melmill.transforms.snapshot.garbage import Needed, in_order_of_removal, list_own, needed
+from melmill.transforms.snapshot.needed_files import Needed, in_order_of_removal, list_own, needed
 from melmill.transforms.store.folders import Store
 from melmill.transforms.store.own_files import index_of, run_of, shard_of
 

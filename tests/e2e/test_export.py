@@ -20,7 +20,7 @@ from melmill.transforms.export_shards import list_export_shards
 from melmill.transforms.rows.tf_example import parse_example
 from melmill.transforms.snapshot.delta import require_snapshot
 from melmill.transforms.store.folders import Store
-from melmill.transforms.views import exports
+from melmill.transforms.views import formats
 from melmill.transforms.views.exports import ExportJob, export_shard
 from tests.e2e.rows import (
     SHAPE,
@@ -344,7 +344,7 @@ def test_a_shard_that_differs_from_the_index_is_named(dataset, tmp_path):
 def test_json_has_no_infinity_anywhere():
     row = {"level": float("-inf"), "list": [1.5, float("nan"), None], "text": "NaN", "n": 1}
     plain = {"level": None, "list": [1.5, None, None], "text": "NaN", "n": 1}
-    assert json.loads(exports._json(row)) == plain
+    assert json.loads(formats._json(row)) == plain
 
 
 def test_an_unfinished_export_of_another_snapshot_is_refused(dataset, tmp_path):

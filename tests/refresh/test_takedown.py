@@ -29,8 +29,8 @@ from melmill.transforms.core.errors import ConflictError, DatasetError
 from melmill.transforms.core.naming import recording_id
 from melmill.transforms.snapshot.delta import require_snapshot
 from melmill.transforms.store.folders import Store
-from melmill.transforms.views.export_records import read_export_records
 from melmill.transforms.views.exports import ExportJob
+from melmill.transforms.views.written_exports import read_export_records
 from tests.pipeline_runs import extract_here, here, refresh_here
 from tests.refresh.catalogues import (
     SMALL,

@@ -26,7 +26,8 @@ from melmill.transforms.rows.schema import RowBatch
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.shards.extracting import SpanOutcome, _spooled, write_shard
 from melmill.transforms.shards.receipts import read_receipt
-from melmill.transforms.shards.writing import regroup, withdraw_recordings
+from melmill.transforms.shards.rewriting import withdraw_recordings
+from melmill.transforms.shards.writing import regroup
 from melmill.transforms.store.folders import Store
 from melmill.transforms.write_shards import find_incomplete
 from tests import signals

@@ -31,11 +31,11 @@ from melmill.transforms.rows.summaries import RecordingRows
 from melmill.transforms.shards import extracting
 from melmill.transforms.shards.extracting import SpanOutcome, write_shard
 from melmill.transforms.shards.receipts import read_made, read_receipt
+from melmill.transforms.shards.rewriting import withdraw_recordings
 from melmill.transforms.shards.tally import add_rows, held_recordings, is_same
 from melmill.transforms.shards.writing import (
     read_shard,
     row_group_rows,
-    withdraw_recordings,
     without,
     write_again,
 )

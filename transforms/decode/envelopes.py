@@ -7,7 +7,7 @@ is checked here.
 from __future__ import annotations
 
 from melmill.transforms.decode.claims import Header, chunks, read_exactly, unpack
-from melmill.transforms.decode.sized import PLACEHOLDERS, missing_bytes
+from melmill.transforms.decode.wav_aiff_caf import PLACEHOLDERS, missing_bytes
 from melmill.transforms.store.stored_file import StoredFile
 
 #: Identifier of an ASF data object.

@@ -8,7 +8,7 @@ byte, before a decoder opens the file.
 from __future__ import annotations
 
 from melmill.transforms.core.errors import Cause, RecordingError, Stage
-from melmill.transforms.decode import envelopes, flac, mpeg, ogg, sized
+from melmill.transforms.decode import envelopes, flac, mpeg, ogg, wav_aiff_caf
 from melmill.transforms.decode.claims import Header
 from melmill.transforms.decode.tag_ranges import skip_id3v2
 from melmill.transforms.store.stored_file import StoredFile
@@ -59,16 +59,16 @@ def examine_header(file: StoredFile) -> Header:
 
 #: Bytes that identify a format, with their positions, and the function that reads its header.
 _READERS = (
-    (((0, b"RIFF"), (8, b"WAVE")), sized.read_wave),
-    (((0, b"RF64"), (8, b"WAVE")), sized.read_wave),
-    (((0, b"BW64"), (8, b"WAVE")), sized.read_wave),
-    (((0, b"riff\x2e\x91\xcf\x11"),), sized.read_wave64),
-    (((0, b"FORM"), (8, b"AIFF")), sized.read_aiff),
-    (((0, b"FORM"), (8, b"AIFC")), sized.read_aiff),
-    (((0, b".snd"),), sized.read_au),
-    (((0, b"dns."),), sized.read_au),
-    (((0, b"caff"),), sized.read_caf),
-    (((0, b"NIST_1A\n"),), sized.read_nist),
+    (((0, b"RIFF"), (8, b"WAVE")), wav_aiff_caf.read_wave),
+    (((0, b"RF64"), (8, b"WAVE")), wav_aiff_caf.read_wave),
+    (((0, b"BW64"), (8, b"WAVE")), wav_aiff_caf.read_wave),
+    (((0, b"riff\x2e\x91\xcf\x11"),), wav_aiff_caf.read_wave64),
+    (((0, b"FORM"), (8, b"AIFF")), wav_aiff_caf.read_aiff),
+    (((0, b"FORM"), (8, b"AIFC")), wav_aiff_caf.read_aiff),
+    (((0, b".snd"),), wav_aiff_caf.read_au),
+    (((0, b"dns."),), wav_aiff_caf.read_au),
+    (((0, b"caff"),), wav_aiff_caf.read_caf),
+    (((0, b"NIST_1A\n"),), wav_aiff_caf.read_nist),
     (((0, b"fLaC"),), flac.read_flac),
     (((0, b"OggS"),), ogg.read_ogg),
     (((0, bytes.fromhex("3026b2758e66cf11")),), envelopes.read_asf),

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.core.records import Failure
+from melmill.transforms.index.completeness import require_whole
 from melmill.transforms.index.facts import Carried, Fact, Held, Kind, Moved, by_kind
 from melmill.transforms.index.tables import (
     failed_row,
@@ -160,7 +161,7 @@ def join_recordings(facts: Groups, features_digest: str) -> tuple[list[Row], lis
         failure_row(failure, 1 + attempts.get(name, 0))
         for name, failure in {**damages, **failed}.items()
     ]
-    _require_whole(planned, failed, parts)
+    require_whole(planned, failed, parts)
     return recordings, failures
 
 
@@ -183,20 +184,3 @@ def _last_results(
         else:
             failed[fact.name] = min(fact.value, failed.get(fact.name, fact.value), key=repr)
     return planned, failed
-
-
-def _require_whole(
-    planned: Mapping[str, PlannedRecording],
-    failed: Collection[str],
-    parts: Mapping[str, Iterable[Held]],
-) -> None:
-    """Raise ``RuntimeError`` if shards hold a part of a recording's planned rows, or too many."""
-    for name in sorted(planned.keys() | parts.keys()):
-        expected = planned[name].rows if name in planned and name not in failed else 0
-        rows = sum(part.rows.rows for part in parts.get(name, ()))
-        if rows and rows != expected:
-            uri = planned[name].probed.recording.uri if name in planned else name
-            raise RuntimeError(
-                f"{uri}: the shards hold {rows} rows, but {expected} were planned; nothing was "
-                "committed"
-            )

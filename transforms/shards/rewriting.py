@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,24 @@ from melmill.transforms.plan.changes import Touched
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.rows.schema import RowBatch
 from melmill.transforms.rows.summaries import RecordingRows, ShardSummary
-from melmill.transforms.shards.writing import read_shard, write_again
+from melmill.transforms.shards.writing import read_shard, without, write_again
+
+
+def withdraw_recordings(
+    summary: ShardSummary, recording_ids: Collection[str], job: ExtractJob
+) -> ShardSummary:
+    """Rewrite a shard without some recordings, from its own rows; nothing is decoded.
+
+    A dataset holds all rows of a recording or none. If one span of a recording failed, its rows
+    are therefore removed from the shards that hold its other spans.
+    """
+    removed = {entry.recording_id for entry in summary.recordings} & set(recording_ids)
+    if not removed or summary.parquet is None:
+        return summary
+    plan = digest("withdrawn", summary.name, *sorted(removed))
+    kept = (without(batch, removed) for batch in read_shard(job.store, summary))
+    expected = [entry for entry in summary.recordings if entry.recording_id not in removed]
+    return write_again(plan, summary.split, kept, expected, job, summary.failures)
 
 
 def rewrite_shard(

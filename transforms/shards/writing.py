@@ -36,23 +36,6 @@ from melmill.transforms.store.folders import Store
 _ROW_GROUP_BYTES = 32 * 2**20
 
 
-def withdraw_recordings(
-    summary: ShardSummary, recording_ids: Collection[str], job: ExtractJob
-) -> ShardSummary:
-    """Rewrite a shard without some recordings, from its own rows; nothing is decoded.
-
-    A dataset holds all rows of a recording or none. If one span of a recording failed, its rows
-    are therefore removed from the shards that hold its other spans.
-    """
-    removed = {entry.recording_id for entry in summary.recordings} & set(recording_ids)
-    if not removed or summary.parquet is None:
-        return summary
-    plan = digest("withdrawn", summary.name, *sorted(removed))
-    kept = (without(batch, removed) for batch in read_shard(job.store, summary))
-    expected = [entry for entry in summary.recordings if entry.recording_id not in removed]
-    return write_again(plan, summary.split, kept, expected, job, summary.failures)
-
-
 def write_again(
     plan: str,
     split: str,

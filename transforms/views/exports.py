@@ -7,19 +7,13 @@ encoded again. The launcher writes the view's description last.
 
 from __future__ import annotations
 
-import io
-import json
-import math
 import os
 import shutil
-import tarfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
-
-import numpy as np
+from typing import Literal, cast, get_args
 
 from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.core.naming import shard_number
@@ -31,13 +25,18 @@ from melmill.transforms.rows.normalization import (
     standardize_chunks,
     standardize_recordings,
 )
-from melmill.transforms.rows.parquet import ParquetShard, read_rows, read_schema
-from melmill.transforms.rows.schema import Float32Array, RowBatch, RowSchema
+from melmill.transforms.rows.parquet import read_rows, read_schema
+from melmill.transforms.rows.schema import Float32Array, RowBatch
 from melmill.transforms.rows.summaries import FileEntry
-from melmill.transforms.rows.tf_example import encode_examples
 from melmill.transforms.rows.tfds import FileFormat, shard_file
-from melmill.transforms.rows.tfrecord import TFRecordShard
 from melmill.transforms.store.folders import Store
+from melmill.transforms.views.formats import (
+    write_array_record,
+    write_numpy,
+    write_parquet,
+    write_tar,
+    write_tfrecord,
+)
 
 #: Layouts that TFDS reads, and TFDS's names of their file formats.
 TFDS_FORMATS: Mapping[str, FileFormat] = {"tfds": "tfrecord", "arrayrecord": "array_record"}
@@ -213,11 +212,11 @@ def _hard_link(file: FileEntry, path: Path, job: ExportJob) -> bool:
 
 def _encode(shard: ExportShard, names: list[str], job: ExportJob, shared: SharedMoments) -> None:
     writers: dict[str, Callable[..., None]] = {
-        "tfds": _write_tfrecord,
-        "hf": _write_parquet,
-        "webdataset": _write_tar,
-        "arrayrecord": _write_array_record,
-        "numpy": _write_numpy,
+        "tfds": write_tfrecord,
+        "hf": write_parquet,
+        "webdataset": write_tar,
+        "arrayrecord": write_array_record,
+        "numpy": write_numpy,
     }
     _require_whole(shard.parquet, job)
     with job.dataset.reading_shard(shard.parquet.name) as file:
@@ -258,96 +257,3 @@ def _normalizer(
         moments = measure_recordings(_batches(shard, job)) | dict(shared)
         return lambda batch: standardize_recordings(batch, moments)
     return lambda batch: batch.mel
-
-
-def _write_parquet(schema: RowSchema, rows: int, batches: Iterator[RowBatch], path: Path) -> None:
-    with ParquetShard(path, schema) as writer:
-        for batch in batches:
-            writer.add(batch)
-
-
-def _write_array_record(
-    schema: RowSchema, rows: int, batches: Iterator[RowBatch], path: Path
-) -> None:
-    """Write the same Examples as in TFRecord; readers can read each by its number."""
-    # zstd level 1 is twice as fast as the default level, and takes 1 % more space.
-    writer = array_record_module().ArrayRecordWriter(str(path), "group_size:1,zstd:1")
-    try:
-        for batch in batches:
-            for example in encode_examples(batch, schema):
-                writer.write(example)
-    finally:
-        writer.close()
-
-
-def array_record_module() -> Any:
-    """Return the module that writes ArrayRecord; raise ``ConfigError`` if it is not installed."""
-    try:
-        from array_record.python import array_record_module as module
-    except ImportError as error:
-        how = "pip install 'melmill[arrayrecord]'"
-        raise ConfigError(f"--format arrayrecord: {error}: {how}") from error
-    return module
-
-
-def _write_tfrecord(schema: RowSchema, rows: int, batches: Iterator[RowBatch], path: Path) -> None:
-    with TFRecordShard(path, schema) as writer:
-        for batch in batches:
-            writer.add(batch)
-
-
-def _write_numpy(
-    schema: RowSchema, rows: int, batches: Iterator[RowBatch], mel_path: Path, rows_path: Path
-) -> None:
-    """Write ``mel`` as one array that can be memory-mapped, and the other columns as JSON lines."""
-    shape = rows, schema.n_mels, schema.n_frames
-    with mel_path.open("wb") as mel, rows_path.open("w", encoding="utf-8") as lines:
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(mel, header)
-        for batch in batches:
-            mel.write(np.ascontiguousarray(batch.mel, "<f4").data)
-            lines.writelines(f"{_json(row)}\n" for row in _plain_rows(batch))
-
-
-def _write_tar(schema: RowSchema, rows: int, batches: Iterator[RowBatch], path: Path) -> None:
-    """Write a WebDataset shard: ``KEY.mel.npy`` and ``KEY.json`` for each row."""
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for batch in batches:
-            for row, mel in zip(_plain_rows(batch), batch.mel, strict=True):
-                key = f"{row['recording_id']}-{row['chunk_index']:06}"
-                key += f"-{row['channel']}" if schema.per_channel else ""
-                array = io.BytesIO()
-                np.lib.format.write_array(array, mel, allow_pickle=False)
-                _add(tar, f"{key}.mel.npy", array.getvalue())
-                _add(tar, f"{key}.json", _json(row).encode())
-
-
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    # The entry's time stays 0, so that the same shard gives the same bytes.
-    entry = tarfile.TarInfo(name)
-    entry.size = len(content)
-    tar.addfile(entry, io.BytesIO(content))
-
-
-def _plain_rows(batch: RowBatch) -> Iterator[dict[str, Any]]:
-    columns = {
-        name: values.tolist() if isinstance(values, np.ndarray) else values
-        for name, values in batch.columns.items()
-    }
-    for values in zip(*columns.values(), strict=True):
-        yield dict(zip(columns, values, strict=True))
-
-
-def _json(row: dict[str, Any]) -> str:
-    finite = {name: _finite(value) for name, value in row.items()}
-    return json.dumps(finite, ensure_ascii=False, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    """Return the value, with ``None`` for infinity and NaN, which JSON cannot hold.
-
-    Minus infinity is the level of digital silence.
-    """
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -13,7 +13,7 @@ import pytest
 from melmill.transforms.shards.receipts import Made, announce_index, announce_shard
 from melmill.transforms.snapshot.committing import commit
 from melmill.transforms.snapshot.delta import Past, Snapshot, read_history
-from melmill.transforms.snapshot.garbage import (
+from melmill.transforms.snapshot.needed_files import (
     Needed,
     Records,
     in_order_of_removal,

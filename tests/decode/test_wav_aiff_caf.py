@@ -530,7 +530,7 @@ def test_a_file_that_ends_within_a_field_is_truncated(data: bytes, at: int, size
 
 
 def test_a_size_that_does_not_fit_its_field_becomes_the_largest_value() -> None:
-    from melmill.transforms.decode.sized import _Size
+    from melmill.transforms.decode.wav_aiff_caf import _Size
 
     assert _Size(0, "<I").pack(2**32 - 2) == b"\xfe\xff\xff\xff"
     assert _Size(0, "<I").pack(2**32 + 5) == b"\xff\xff\xff\xff"
