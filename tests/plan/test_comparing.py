@@ -391,5 +391,3 @@ def test_more_removals_than_allowed_stop_the_run(
 @given(st.lists(st.builds(Recording, st.text(), st.text(), st.text()), max_size=20))
 def test_packed_recordings_are_unpacked(recordings: list[Recording]) -> None:
     assert unpack_recordings(pack_recordings(recordings)) == recordings
-
-
