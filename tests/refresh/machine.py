@@ -82,6 +82,10 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }
 
 
+#: A missing recording is not retried in every refresh.
+ONCE = "refresh.max_attempts=1"
+
+
 class InThisProcess:
     """A stand-in for a decoder process. Its functions run in this process and can be patched."""
 
@@ -233,12 +237,10 @@ class DatasetMachine(RuleBasedStateMachine):
         return [{"start": i / 8, "end": (i + 1) / 8} for i in range(number)]
 
     def recipe(self) -> list[str]:
-        # A missing recording is not retried in every refresh.
-        once = "refresh.max_attempts=1"
         exclude = self.folder / "exclude.txt"
         exclude.write_text("".join(f"{self.songs / name}\n" for name in sorted(self.excluded)))
         settings = [f"{key}={value}" for key, value in self.settings.items()]
-        return [*SMALL, once, f"catalogue.exclude={exclude}", *settings]
+        return [*SMALL, ONCE, f"catalogue.exclude={exclude}", *settings]
 
     @rule(name=NAMES, seed=SEEDS, seconds=SECONDS, rate=RATES)
     def add(self, name: str, seed: int, seconds: float, rate: int = RATE) -> None:
@@ -315,17 +317,17 @@ class DatasetMachine(RuleBasedStateMachine):
         self.may_be_stale = False
         fresh = self.table(without=frozenset(self.gone()), file="fresh.jsonl")
         assert_as_fresh(fresh, self.dataset, self.folder / "fresh", *self.recipe())
-        assert not refresh_here(self.table(), self.dataset).committed
+        assert not refresh_here(self.table(), self.dataset, ONCE).committed
 
     @rule()
     def extract_again(self) -> None:
         recipe = load_config(None, self.recipe())
         current = require_snapshot(Store(str(self.dataset)))
         stored, requested = current.configuration, recipe.as_dict()
-        same_recipe = current.features == recipe.features().canonical() and all(
+        same = current.features == recipe.features().canonical() and all(
             stored[section] == requested[section] for section in ("split", "output")
         )
-        if same_recipe:
+        if same and current.catalogue == str(self.table()):
             extract_here(self.table(), self.dataset, *self.recipe())
             self.is_up_to_date()
         else:
@@ -339,7 +341,7 @@ class DatasetMachine(RuleBasedStateMachine):
         self.add(name, seed, seconds)  # a file that did not change would not be read
         with failing_for_a_while(name, stage):
             refresh_here(self.table(), self.dataset, *self.recipe())
-        # The failure may have passed: another attempt, which recipe() does not allow, finds out.
+        # The failure may have passed: a refresh that allows another attempt finds out.
         refresh_here(self.table(), self.dataset, *self.recipe(), "refresh.max_attempts=9")
         self.refresh()
 

@@ -25,7 +25,7 @@ from melmill.pipelines.snapshots.validate import validate
 from melmill.pipelines.takedown import Takedown, takedown
 from melmill.transforms.catalogue.left_out import LeftOut, names_of_uri, read_left_out
 from melmill.transforms.catalogue.taken_down import TakenDown, read_taken_down, write_taken_down
-from melmill.transforms.core.errors import ConflictError, DatasetError
+from melmill.transforms.core.errors import ConflictError, DatasetError, Stage
 from melmill.transforms.core.naming import recording_id
 from melmill.transforms.snapshot.delta import require_snapshot
 from melmill.transforms.store.folders import Store
@@ -42,7 +42,7 @@ from tests.refresh.catalogues import (
     write_song,
     write_table,
 )
-from tests.refresh.machine import killed_at, killed_at_removal
+from tests.refresh.machine import failing_for_a_while, killed_at, killed_at_removal
 from tests.refresh.test_conflicts import overtake
 
 FEW = (*SMALL, "output.min_shards=2", "split.fractions={train: 1.0}")
@@ -225,6 +225,18 @@ def test_nothing_of_a_recording_is_left_anywhere(store: Store, dataset: Path, so
     takedown(store, [uri])
     assert mentions_of(dataset, uri, recording_id("1.wav")) == []
     assert json.loads(record.read_text())["message"] == "(taken down)"
+
+
+def test_a_failure_of_the_past_does_not_keep_the_uri(tmp_path: Path) -> None:
+    for number in range(2):
+        write_song(tmp_path / "songs" / f"{number}.wav", number, 1.3)
+    dataset = tmp_path / "dataset"
+    with failing_for_a_while("0.wav", Stage.DECODE):
+        extract_here(tmp_path / "songs", dataset, *FEW, "limits.max_failure_ratio=1")
+    assert mentions_of(dataset, str(tmp_path / "songs/0.wav"))
+    assert refresh_here(tmp_path / "songs", dataset).committed
+    takedown(Store(str(dataset)), [str(tmp_path / "songs/0.wav")])
+    assert mentions_of(dataset, str(tmp_path / "songs/0.wav")) == []
 
 
 def test_a_lone_twin_is_found_by_its_own_records(store: Store, dataset: Path, songs: Path) -> None:

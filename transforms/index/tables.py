@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -162,14 +163,17 @@ def failure_row(failure: Failure, attempts: int = 1) -> dict[str, Any]:
 
 
 def shard_row(summary: ShardSummary) -> dict[str, Any]:
-    """Return the row of a shard; the column ``summary`` holds the whole summary."""
+    """Return the row of a shard; the column ``summary`` holds the summary without the failures.
+
+    The failures are rows of their own table, where a takedown finds them.
+    """
     return {
         "name": summary.name,
         "split": summary.split,
         "rows": summary.rows,
         "parquet_bytes": summary.parquet.size_bytes if summary.parquet else 0,
         "tfrecord_bytes": summary.tfrecord.size_bytes if summary.tfrecord else 0,
-        "summary": summary.to_json(),
+        "summary": replace(summary, failures=()).to_json(),
     }
 
 
