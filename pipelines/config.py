@@ -37,9 +37,10 @@ from melmill.transforms.core.naming import number_of
 from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import ChunkSpec, Short, Tail
 from melmill.transforms.features.logarithm import LogSpec
-from melmill.transforms.features.mel import MelSpec, contradictions
+from melmill.transforms.features.mel_spec import MelSpec, contradictions
 from melmill.transforms.features.resample import Quality
 from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.features.standardization import StandardizationSpec
 from melmill.transforms.plan.job import Format, Limits, RefreshSpec, WriterSpec
 from melmill.transforms.plan.packing import ShardSpec
 from melmill.transforms.plan.recordings import Damaged
@@ -50,7 +51,7 @@ Raw = dict[str, Any]
 Fault = tuple[str, object, str]
 
 _FORBID = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-for _spec in (MelSpec, LogSpec):
+for _spec in (MelSpec, LogSpec, StandardizationSpec):
     with_config(_FORBID)(_spec)
 
 _SplitName = Annotated[str, AfterValidator(check_split_name)]
@@ -448,7 +449,7 @@ def _keys(model: Any, path: Sequence[str]) -> Iterator[str]:
 
 def _children(model: Any) -> Mapping[str, Any]:
     if is_dataclass(model):
-        types = {"log": LogSpec}
+        types = {"log": LogSpec, "standardization": StandardizationSpec}
         return {field.name: types.get(field.name) for field in fields(model)}
     return {name: field.annotation for name, field in model.model_fields.items()}
 

@@ -95,7 +95,8 @@ class Audio:
         if not chunks:
             return np.empty((0, *self.features_spec.shape), np.float32)
         samples = np.concatenate([chunk.samples.T for chunk in chunks])
-        mel = mel_extractor(self.features_spec)(samples)
+        filled = [chunk.filled_samples for chunk in chunks for _ in range(chunk.samples.shape[1])]
+        mel = mel_extractor(self.features_spec)(samples, valid_samples=filled)
         round_to_resolution(mel, self.features_spec.resolution)
         return mel
 
@@ -148,6 +149,12 @@ class Chunk(Audio):
     index: int
     start_sample: int
     valid_samples: int
+
+    @property
+    def filled_samples(self) -> int:
+        """Return the number of samples that are not padding."""
+        repeated = self.index == 0 and self.features_spec.chunk.short == "repeat"
+        return len(self.samples) if repeated else self.valid_samples
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield this chunk."""
