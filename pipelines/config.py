@@ -243,6 +243,7 @@ def load_config(
     for override in overrides:
         _apply(raw, override)
     config, faults = check(raw)
+    faults += _overridden(path, raw)
     if config is None or faults:
         where = f"configuration {path}" if path else "configuration"
         lines = [f"  {key}: {_format_value(value)}: {allowed}" for key, value, allowed in faults]
@@ -268,8 +269,7 @@ def find_recipe(name: str | Path, folder: str = "") -> str | Path:
     """
     if not re.fullmatch(r"[\w-]+", str(name)) or Path(name).exists():
         return name
-    files = (resources.files("melmill") / "configs" / folder).iterdir()
-    shipped = {Path(str(file)).stem: str(file) for file in files if file.name.endswith(".yaml")}
+    shipped = shipped_recipes(folder)
     if str(name) not in shipped:
         close = difflib.get_close_matches(str(name), shipped, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
@@ -278,6 +278,38 @@ def find_recipe(name: str | Path, folder: str = "") -> str | Path:
             f"name; {hint}it ships: {', '.join(sorted(shipped))}"
         )
     return shipped[str(name)]
+
+
+def shipped_recipes(folder: str = "") -> dict[str, str]:
+    """Return the path of each YAML file that melmill ships in a folder, by its name."""
+    files = (resources.files("melmill") / "configs" / folder).iterdir()
+    return {Path(str(file)).stem: str(file) for file in files if file.name.endswith(".yaml")}
+
+
+def _overridden(path: str | Path | None, raw: Raw) -> Iterator[Fault]:
+    """Yield each override that changes what a preset stands for: its sample rate or its mels."""
+    preset = shipped_recipes().get(str(path))
+    if path is None or preset is None or path == "librosa" or find_recipe(path) != preset:
+        return
+    own, changed = _flat(read_yaml(preset)), _flat(raw)
+    how = f"melmill presets {path} > recipe.yaml, change the file, and use --recipe recipe.yaml"
+    for key, value in changed.items():
+        if key.startswith(("mel.", "audio.sample_rate_hz")) and value != own.get(key, ...):
+            kept = f"is {_format_value(own[key])}" if key in own else "has its default"
+            yield key, value, f"in the preset {path} it {kept}; to change it: {how}"
+
+
+def _flat(raw: Raw, prefix: str = "") -> Raw:
+    """Return a mapping of dotted keys.
+
+    >>> _flat({"mel": {"log": {"kind": "ln"}}, "seed": 1})
+    {'mel.log.kind': 'ln', 'seed': 1}
+    """
+    flat: Raw = {}
+    for key, value in raw.items():
+        inner = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return flat
 
 
 def _format_value(value: object) -> str:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melmill.pipelines.config import Config, load_config, read_yaml
+from melmill.pipelines.presets import preset_text
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.features.chunks import ChunkSpec
 from melmill.transforms.features.spec import FeatureSpec
@@ -362,3 +363,38 @@ def test_any_value_is_accepted_or_reported(key: str, value: object) -> None:
         value = min(value, 10_000)
     with contextlib.suppress(ConfigError):
         load_config(None, [f"{key}={json.dumps(value)}"])
+
+
+# Presets
+
+
+def test_an_override_that_contradicts_a_preset_is_named() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config("whisper-80", ["mel.n_mels=64", "mel.power=1", "audio.sample_rate_hz=8000"])
+    text = str(raised.value)
+    assert "mel.n_mels: 64: in the preset whisper-80 it is 80; to change it: melmill" in text
+    assert "mel.power: 1: in the preset whisper-80 it has its default" in text
+    assert "audio.sample_rate_hz: 8000: in the preset whisper-80 it is 16000" in text
+
+
+def test_a_preset_takes_overrides_of_what_it_does_not_stand_for() -> None:
+    config = load_config(
+        "whisper-80", ["mel.n_mels=80", "chunk.hop_seconds=15", "output.formats=[parquet,tfrecord]"]
+    )
+    assert config.features().shape == (80, 3000)
+    assert config.chunk.hop_seconds == 15
+    assert load_config("librosa", ["mel.n_mels=64"]).mel.n_mels == 64
+
+
+def test_a_copy_of_a_preset_can_be_changed(tmp_path: Path) -> None:
+    copy = tmp_path / "recipe.yaml"
+    copy.write_text(preset_text("whisper-80"))
+    assert load_config(copy) == load_config("whisper-80")
+    assert load_config(copy, ["mel.n_mels=64"]).mel.n_mels == 64
+
+
+def test_an_unknown_preset_is_refused_with_a_near_name() -> None:
+    with pytest.raises(ConfigError, match="did you mean whisper-80"):
+        load_config("whisper-8")
+    with pytest.raises(ConfigError, match="did you mean hifigan"):
+        preset_text("hifi-gan")
