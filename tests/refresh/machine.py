@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -330,12 +332,29 @@ class DatasetMachine(RuleBasedStateMachine):
             with pytest.raises(DatasetError, match="with another"):
                 extract_here(self.table(), self.dataset, *self.recipe())
 
-    @rule(name=NAMES, stage=st.sampled_from([Stage.PROBE, Stage.DECODE]))
-    def refresh_through_failures(self, name: str, stage: Stage) -> None:
+    @rule(
+        name=NAMES, stage=st.sampled_from([Stage.PROBE, Stage.DECODE]), seed=SEEDS, seconds=SECONDS
+    )
+    def refresh_through_failures(self, name: str, stage: Stage, seed: int, seconds: float) -> None:
+        self.add(name, seed, seconds)  # a file that did not change would not be read
         with failing_for_a_while(name, stage):
             refresh_here(self.table(), self.dataset, *self.recipe())
-        refresh_here(self.table(), self.dataset, *self.recipe(), retry_failed=True)
-        self.is_up_to_date()
+        # The failure may have passed: another attempt, which recipe() does not allow, finds out.
+        refresh_here(self.table(), self.dataset, *self.recipe(), "refresh.max_attempts=9")
+        self.refresh()
+
+    @rule(name=NAMES, seed=SEEDS)
+    def change_twice_within_a_second(self, name: str, seed: int) -> None:
+        """Change a file again after a refresh, in a store whose times are whole seconds."""
+        second = int(time.time()) + 60  # a clock that is fast, so that no slow test is too late
+        for number in (seed, seed + 1):
+            self.add(name, number, 0.5)
+            os.utime(self.songs / name, (second, second))
+            refresh_here(self.table(), self.dataset, *self.recipe())
+        fresh = self.table(without=frozenset(self.gone()), file="fresh.jsonl")
+        assert_as_fresh(fresh, self.dataset, self.folder / "fresh", *self.recipe())
+        (self.songs / name).touch()
+        self.refresh()
 
     @rule(seed=st.integers(5, 9))
     def refresh_beside_a_rival(self, seed: int) -> None:
