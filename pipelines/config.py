@@ -243,7 +243,8 @@ def load_config(
     for override in overrides:
         _apply(raw, override)
     config, faults = check(raw)
-    faults += _overridden(path, raw)
+    if config is not None and not faults:
+        faults += _overridden(path, config)
     if config is None or faults:
         where = f"configuration {path}" if path else "configuration"
         lines = [f"  {key}: {_format_value(value)}: {allowed}" for key, value, allowed in faults]
@@ -267,17 +268,22 @@ def find_recipe(name: str | Path, folder: str = "") -> str | Path:
     ConfigError
         There is neither a file nor a shipped file with this name.
     """
-    if not re.fullmatch(r"[\w-]+", str(name)) or Path(name).exists():
+    if not re.fullmatch(r"[\w-]+", str(name)) or Path(name).is_file():
         return name
+    return shipped_recipe(str(name), folder)
+
+
+def shipped_recipe(name: str, folder: str = "") -> str:
+    """Return the path of a YAML file that melmill ships; raise ``ConfigError`` if there is none."""
     shipped = shipped_recipes(folder)
-    if str(name) not in shipped:
-        close = difflib.get_close_matches(str(name), shipped, n=1)
+    if name not in shipped:
+        close = difflib.get_close_matches(name, shipped, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise ConfigError(
             f"configuration {name}: there is no file {name}, and melmill ships no file of this "
             f"name; {hint}it ships: {', '.join(sorted(shipped))}"
         )
-    return shipped[str(name)]
+    return shipped[name]
 
 
 def shipped_recipes(folder: str = "") -> dict[str, str]:
@@ -286,17 +292,24 @@ def shipped_recipes(folder: str = "") -> dict[str, str]:
     return {Path(str(file)).stem: str(file) for file in files if file.name.endswith(".yaml")}
 
 
-def _overridden(path: str | Path | None, raw: Raw) -> Iterator[Fault]:
-    """Yield each override that changes what a preset stands for: its sample rate or its mels."""
-    preset = shipped_recipes().get(str(path))
-    if path is None or preset is None or path == "librosa" or find_recipe(path) != preset:
+def _overridden(path: str | Path | None, config: Config) -> Iterator[Fault]:
+    """Yield each setting that is not what a preset stands for: its sample rate or its mels."""
+    name = str(path)
+    if path is None or name == "librosa" or find_recipe(path) != shipped_recipes().get(name):
         return
-    own, changed = _flat(read_yaml(preset)), _flat(raw)
-    how = f"melmill presets {path} > recipe.yaml, change the file, and use --recipe recipe.yaml"
-    for key, value in changed.items():
-        if key.startswith(("mel.", "audio.sample_rate_hz")) and value != own.get(key, ...):
-            kept = f"is {_format_value(own[key])}" if key in own else "has its default"
-            yield key, value, f"in the preset {path} it {kept}; to change it: {how}"
+    preset, _ = check(read_yaml(find_recipe(path)))
+    own, now = (_front_end(recipe) for recipe in (preset, config))
+    how = f"melmill presets {name} > recipe.yaml, change the file, and use --recipe recipe.yaml"
+    for key in sorted(own.keys() | now.keys()):
+        if own.get(key) != now.get(key):
+            kept = _format_value(own.get(key))
+            yield key, now.get(key), f"in the preset {name} it is {kept}; to change it: {how}"
+
+
+def _front_end(config: Config | None) -> Raw:
+    values = config.model_dump(mode="json") if config else {"mel": {}, "audio": {}}
+    rate = values["audio"].get("sample_rate_hz")
+    return _flat({"audio": {"sample_rate_hz": rate}, "mel": values["mel"]})
 
 
 def _flat(raw: Raw, prefix: str = "") -> Raw:
@@ -382,7 +395,9 @@ def _apply(raw: Raw, override: str, option: str = "--set") -> None:
         raise ConfigError(f"{option} {override}: the value is not YAML: {error}") from error
     *sections, name = key.split(".")
     for section in sections:
-        raw = raw.setdefault(section, {})
+        if raw.get(section) is None:  # a section that may be null, such as mel.standardization
+            raw[section] = {}
+        raw = raw[section]
         if not isinstance(raw, dict):
             raise ConfigError(f"{option} {override}: {section} is not a section")
     raw[name] = value

@@ -33,6 +33,7 @@ from melmill.transforms.features.chunks import (
     resampled_length,
     valid_samples,
 )
+from melmill.transforms.features.mel_spec import unit_of
 from melmill.transforms.features.spans import mel_extractor, read_samples
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.rows.schema import round_to_resolution
@@ -114,6 +115,10 @@ class Audio:
         samples = self.samples.T if len(self.samples) else np.zeros((1, 1), np.float32)
         return player(samples, rate=self.sample_rate_hz, normalize=not silent)
 
+    def _band_label(self) -> str:
+        stacked = self.features_spec.mel.stack_frames
+        return "mel band" if stacked == 1 else f"mel bands of {stacked} frames"
+
     def plot(self) -> Any:
         """Return a figure with the waveform above the mel spectrogram (``matplotlib``'s Figure).
 
@@ -127,11 +132,11 @@ class Audio:
         wave.plot(seconds, self.samples, linewidth=0.5)
         wave.set(ylabel="sample, full scale is 1", title=Path(self.uri).name)
         image = _draw_chunks(spectrum, self)
-        spectrum.set(xlabel="s", ylabel="mel band")
+        spectrum.set(xlabel="s", ylabel=self._band_label())
         if len(seconds) > 1:
             spectrum.set(xlim=(seconds[0], seconds[-1]))
         if image is not None:
-            label = _UNITS[self.features_spec.mel.log.kind]
+            label = _UNITS[unit_of(self.features_spec.mel)]
             figure.colorbar(image, ax=spectrum, label=label)
         return figure
 
@@ -217,7 +222,10 @@ def _make_figure(**options: Any) -> Any:
     return Picture(**options)
 
 
-_UNITS = {"db": "dB", "ln": "ln", "log10": "log10", "none": "power or amplitude"}
+_UNITS = {
+    **{"db": "dB", "ln": "ln", "log10": "log10", "none": "power or amplitude"},
+    "standardized": "standardized",
+}
 
 
 def _draw_chunks(axes: Any, audio: Audio) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from melmill.pipelines.config import find_recipe, load_config, shipped_recipes
+from melmill.pipelines.config import load_config, read_yaml, shipped_recipe, shipped_recipes
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +45,28 @@ def list_presets() -> list[Preset]:
     >>> [preset.shape for preset in list_presets() if preset.name == "whisper-80"]
     [(80, 3000)]
     """
-    return [_describe(name) for name in sorted(shipped_recipes())]
+    return [describe_preset(name) for name in sorted(shipped_recipes())]
 
 
 def preset_text(name: str) -> str:
     """Return the YAML text of a preset; raise ``ConfigError`` if there is no such preset."""
-    return Path(find_recipe(name)).read_text(encoding="utf-8")
+    return Path(shipped_recipe(name)).read_text(encoding="utf-8")
 
 
 def preset_json(preset: Preset) -> dict[str, Any]:
-    """Return a preset as plain values."""
-    return {field: getattr(preset, field) for field in Preset.__slots__}
+    """Return a preset and its recipe as plain values."""
+    values = {field: getattr(preset, field) for field in Preset.__slots__}
+    return values | {"recipe": read_yaml(shipped_recipe(preset.name))}
 
 
-def _describe(name: str) -> Preset:
-    spec = load_config(name).features()
+def describe_preset(name: str) -> Preset:
+    """Return a preset; raise ``ConfigError`` if there is no such preset."""
+    spec = load_config(shipped_recipe(name)).features()
     bands, frames = spec.shape
     rate = spec.sample_rate_hz
     return Preset(
         name=name,
-        purpose=_first_sentence(preset_text(name)),
+        purpose=_first_line(preset_text(name)),
         sample_rate_hz=rate,
         shape=spec.shape,
         chunk_seconds=spec.chunk.length / rate,
@@ -72,6 +74,6 @@ def _describe(name: str) -> Preset:
     )
 
 
-def _first_sentence(text: str) -> str:
+def _first_line(text: str) -> str:
     """Return the first line of a recipe's comment."""
     return text.splitlines()[0].removeprefix("#").strip().rstrip(".")

@@ -380,13 +380,15 @@ def presets(
     melmill presets whisper-80 > recipe.yaml
     melmill extract songs/ dataset/ --recipe whisper-80
     """
-    from melmill.pipelines.presets import list_presets, preset_json, preset_text
+    from melmill.pipelines.presets import describe_preset, list_presets, preset_json, preset_text
 
     with reporting_errors():
-        if name is not None:
-            print(preset_text(name), end="")
+        if as_json and name is not None:
+            print_json(preset_json(describe_preset(name)))
         elif as_json:
             print_json([preset_json(preset) for preset in list_presets()])
+        elif name is not None:
+            print(preset_text(name), end="")
         else:
             print(snapshot_texts.presets_text(list_presets()))
 

@@ -42,7 +42,7 @@ def verification_text(dataset: str, found: Verification) -> str:
 
 
 def _lines(dataset: str, found: Verification) -> Iterator[str]:
-    unit = {"db": "dB", "none": "mel"}.get(found.unit, found.unit)
+    unit = {"db": "dB", "none": "mel", "standardized": ""}.get(found.unit, found.unit)
     rows = number_of(found.rows, "row")
     yield f"{dataset}, version {found.version}: {rows} computed again and compared"
     if found.rows:

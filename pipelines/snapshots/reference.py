@@ -139,15 +139,20 @@ def _standardize(mel: Any, tolerance: Any, spec: StandardizationSpec, frames: in
 
     An error of a value moves the value, and the mean and the standard deviation of its band.
     """
+    if not frames:
+        return mel, tolerance
     valid, moved = mel[:, :frames], tolerance[:, :frames].mean(axis=1, keepdims=True)
-    mean, std = spec.mean, spec.std
+    mean: Any = spec.mean
+    std: Any = spec.std
     if mean == "band":
         mean, tolerance = valid.mean(axis=1, keepdims=True), tolerance + moved
     if std != "band":
         return (mel - mean) / std, tolerance / std
-    variance = valid.var(axis=1, keepdims=True, ddof=spec.ddof)
-    std = np.maximum(np.sqrt(variance + spec.variance_epsilon) + spec.std_epsilon, 1e-30)
-    standardized = (mel - mean) / std
+    variance = valid.var(axis=1, keepdims=True, ddof=spec.ddof if frames > spec.ddof else 0)
+    std = np.sqrt(variance + spec.variance_epsilon) + spec.std_epsilon
+    standardized = (mel - mean) * (std > 0)
+    std = np.where(std > 0, std, 1)
+    standardized /= std
     widest = tolerance.max(axis=1, keepdims=True)
     return standardized, (tolerance + np.abs(standardized) * widest) / std
 

@@ -382,6 +382,10 @@ def with_log(**changes):
         (with_log(gain=2.0), "log.gain", 2.0, "1.0 where log.kind is 'db'"),
         (with_log(range=8.0), "log.range", 8.0, "null where log.kind is 'db'"),
         (with_log(range_top=1.5), "log.range_top", 1.5, "max where log.range is null"),
+        (
+            MelSpec(window_position="left"),
+            *("window_position", "left", "center where center is true"),
+        ),
         (MelSpec(pad_samples=10), "pad_samples", 10, "null where center is true"),
         (MelSpec(snip_edges=False), "snip_edges", False, "true, or set center to false"),
         (MelSpec(magnitude_epsilon=1e-9), "magnitude_epsilon", 1e-9, "0.0 where power is 2"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from melmill.pipelines.presets import list_presets
 from melmill.pipelines.snapshots.reference import reference_row
 from melmill.transforms.features.chunks import pad_chunk
 from melmill.transforms.features.mel import MelExtractor
+from melmill.transforms.features.standardization import StandardizationSpec
 from tests.features.front_ends import FORMULAS, stacked
 from tests.features.references import (
     RECIPES,
@@ -74,7 +77,7 @@ def test_verify_computes_the_same(name: str) -> None:
 # Chunks that are padded
 
 
-@pytest.mark.parametrize("name", ["ast", "parakeet", "seamless", "speech2text"])
+@pytest.mark.parametrize("name", ["ast", "parakeet", "seamless", "speech2text", "wespeaker"])
 def test_frames_of_padding_are_not_counted(name: str) -> None:
     spec = features_of(name)
     chunk = next(chunks_for(spec))
@@ -104,9 +107,31 @@ def test_padding_is_as_transformers_pads() -> None:
     assert np.abs(ours(padded, spec, half) - expected).max() < 2e-3
 
 
-def test_a_silent_band_is_standardized_to_zero() -> None:
+@pytest.mark.parametrize("mean", ["band", 0.0])
+def test_a_silent_band_is_standardized_to_zero(mean: Any) -> None:
     spec = features_of("speech2text")
+    spec = replace(spec, mel=replace(spec.mel, standardization=StandardizationSpec(mean)))
     assert not ours(np.zeros(spec.chunk.length, np.float32), spec).any()
+
+
+@pytest.mark.parametrize("name", ["parakeet", "seamless", "speech2text"])
+@pytest.mark.parametrize("valid", [1, 200, 450, 700])
+def test_a_recording_of_no_frame_or_one_is_verified(name: str, valid: int) -> None:
+    spec = features_of(name)
+    chunk = next(chunks_for(spec))
+    padded = pad_chunk(chunk[:valid, np.newaxis], spec.chunk)[:, 0]
+    expected = reference_row(chunk, 0, valid, 0, spec, spec.sample_rate_hz)
+    assert np.isfinite(expected.mel).all()
+    assert np.isfinite(expected.tolerance).all()
+    assert (np.abs(ours(padded, spec, valid) - expected.mel) <= expected.tolerance).all()
+
+
+@pytest.mark.parametrize("lengths", [[0], [48_001], [1, 2]])
+def test_impossible_numbers_of_real_samples_are_refused(lengths: list[int]) -> None:
+    spec = features_of("parakeet")
+    extractor = MelExtractor(spec.mel, spec.sample_rate_hz, 48_000)
+    with pytest.raises(ValueError, match="it must be 1 numbers from 1 to 48000"):
+        extractor(np.zeros((1, 48_000), np.float32), valid_samples=lengths)
 
 
 def test_a_batch_is_its_chunks() -> None:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from numpy.typing import NDArray
 
 Positive = Annotated[float, Gt(0), Lt(math.inf)]
 NonNegative = Annotated[float, Ge(0), Lt(math.inf)]
-Finite = Annotated[float, Gt(-math.inf), Lt(math.inf)]
+#: Numbers that do not overflow float32 together with samples.
+Scale = Annotated[float, Gt(0), Le(1e9)]
+Finite = Annotated[float, Ge(-1e9), Le(1e9)]
 
 #: Metadata of a setting that was added later. Where it has its default, a recipe's digest leaves it
 #: out, so that the digest of an older recipe does not change.
@@ -55,7 +57,7 @@ class LogSpec:
     floor: NonNegative = 1e-10
     offset: NonNegative = 0.0
     top_db: NonNegative | None = 80.0
-    gain: Positive = field(default=1.0, metadata=ADDED)
+    gain: Scale = field(default=1.0, metadata=ADDED)
     range: NonNegative | None = field(default=None, metadata=ADDED)
     range_top: Finite | Literal["max"] = field(default="max", metadata=ADDED)
 
@@ -71,7 +73,7 @@ def log_contradictions(log: LogSpec) -> Iterator[Contradiction]:
     Yields
     ------
     (key, value, allowed)
-        See :func:`melmill.transforms.features.mel.contradictions`.
+        See :func:`~melmill.transforms.features.mel_spec.contradictions`.
 
     Examples
     --------

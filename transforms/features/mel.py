@@ -9,7 +9,6 @@ sizes depend only on the spec.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,8 +94,8 @@ class MelExtractor:
         out
             Array to write to: shape [n_chunks, n_mels, n_frames], float32, C-contiguous.
         valid_samples
-            Number of real samples in each chunk, for the spec's ``padded_frames``; empty if no
-            chunk is padded.
+            Number of real samples in each chunk, from 1 to ``chunk_samples``, for the spec's
+            ``padded_frames`` and for a pre-emphasis of the chunk; empty if no chunk is padded.
 
         Returns
         -------
@@ -106,7 +105,8 @@ class MelExtractor:
         Raises
         ------
         ValueError
-            An array has a wrong shape, dtype or memory layout.
+            An array has a wrong shape, dtype or memory layout, or a chunk more real samples than
+            samples.
         """
         _require("chunks", chunks, (*chunks.shape[:1], self._chunk_samples))
         shape = (len(chunks), self.n_mels, self.n_frames)
@@ -115,7 +115,10 @@ class MelExtractor:
         if not out.flags.c_contiguous:
             raise ValueError(f"out has strides {out.strides}; it must be C-contiguous")
         mel = self._mel
-        lengths = valid_samples or repeat(self._chunk_samples, len(chunks))
+        lengths = list(valid_samples) or [self._chunk_samples] * len(chunks)
+        if len(lengths) != len(chunks) or not all(0 < n <= self._chunk_samples for n in lengths):
+            allowed = f"{len(chunks)} numbers from 1 to {self._chunk_samples}"
+            raise ValueError(f"valid_samples is {lengths}; it must be {allowed}")
         for chunk, features, valid in zip(chunks, out, lengths, strict=True):
             self._write_mel(self._frames.of(prepare_samples(chunk, self._spec, valid)), mel)
             take_logarithm(mel, self._spec.log, power=self._spec.power)
@@ -138,7 +141,7 @@ class MelExtractor:
         if spec.padded_frames is not None and valid_samples < self._chunk_samples:
             valid_frames = min(valid_frames, max(0, framing(spec, valid_samples).n_frames))
         if spec.standardization is not None:
-            standardize_bands(mel, spec.standardization, valid_frames)
+            standardize_bands(mel[:, :valid_frames], spec.standardization)
         if spec.padded_frames is not None:
             mel[:, valid_frames:] = spec.padded_frames
 

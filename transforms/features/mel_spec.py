@@ -10,6 +10,7 @@ import numpy as np
 from annotated_types import Ge, Le, Lt
 from numpy.typing import NDArray
 
+from melmill.transforms.core.naming import number_of
 from melmill.transforms.features.filterbank import MelNorm, MelScale, Triangles, mel_filterbank
 from melmill.transforms.features.framing import Framing, PadMode, frame_per_hop, whole_frames
 from melmill.transforms.features.logarithm import (
@@ -19,6 +20,7 @@ from melmill.transforms.features.logarithm import (
     LogSpec,
     NonNegative,
     Positive,
+    Scale,
     log_contradictions,
 )
 from melmill.transforms.features.standardization import (
@@ -85,8 +87,8 @@ class MelSpec:
     standardization
         Settings of the standardization after the logarithm; ``None`` for none.
     padded_frames
-        Value of the frames that are not completely within the real samples of a padded chunk;
-        ``None``: computed from the padding. A standardization leaves these frames out.
+        Value of the frames that a padded recording would not have without the padding; ``None``:
+        computed from the padding. A standardization leaves these frames out.
     stack_frames
         Number of consecutive frames that become one frame with as many times the bands; the last
         frames that do not fill one are left out.
@@ -103,7 +105,7 @@ class MelSpec:
     snip_edges: bool = field(default=True, metadata=ADDED)
     pad_mode: PadMode = "constant"
     drop_last_frame: bool = field(default=False, metadata=ADDED)
-    sample_scale: Positive = field(default=1.0, metadata=ADDED)
+    sample_scale: Scale = field(default=1.0, metadata=ADDED)
     remove_dc_offset: bool = field(default=False, metadata=ADDED)
     preemphasis: Annotated[float, Ge(0), Lt(1)] = field(default=0.0, metadata=ADDED)
     preemphasis_over: Literal["frame", "chunk"] = field(default="frame", metadata=ADDED)
@@ -120,6 +122,11 @@ class MelSpec:
     standardization: StandardizationSpec | None = field(default=None, metadata=ADDED)
     padded_frames: Finite | None = field(default=None, metadata=ADDED)
     stack_frames: Annotated[int, Ge(1), Le(64)] = field(default=1, metadata=ADDED)
+
+
+def unit_of(spec: MelSpec) -> str:
+    """Return the unit of the values: the kind of the logarithm, or ``standardized``."""
+    return spec.log.kind if spec.standardization is None else "standardized"
 
 
 def framing(spec: MelSpec, chunk_samples: int) -> Framing:
@@ -223,6 +230,8 @@ def _window_contradictions(spec: MelSpec) -> Iterator[Contradiction]:
 
 
 def _framing_contradictions(spec: MelSpec, chunk_samples: int) -> Iterator[Contradiction]:
+    if spec.center and spec.window_position == "left":
+        yield "window_position", "left", "center where center is true, or set center to false"
     if spec.center and spec.pad_samples is not None:
         yield "pad_samples", spec.pad_samples, "null where center is true, or set center to false"
     if not spec.snip_edges and (spec.center or spec.pad_samples is not None):
@@ -230,12 +239,13 @@ def _framing_contradictions(spec: MelSpec, chunk_samples: int) -> Iterator[Contr
     places = framing(spec, chunk_samples)
     padding = max(places.before_samples, places.after_samples)
     if places.frame_samples > chunk_samples + places.before_samples + places.after_samples:
-        key = "n_fft" if spec.window_position == "center" else "win_length"
+        left = spec.window_position == "left" and spec.win_length is not None
+        key = "win_length" if left else "n_fft"
         allowed = f"at most the chunk's {chunk_samples} samples, or set center to true"
         yield key, places.frame_samples, allowed
     elif places.n_frames < spec.stack_frames:
         key = "drop_last_frame" if places.n_frames < 1 else "stack_frames"
-        frames = f"a chunk has {places.n_frames + spec.drop_last_frame} frames"
+        frames = f"a chunk has {number_of(places.n_frames + spec.drop_last_frame, 'frame')}"
         yield key, getattr(spec, key), f"{'false' if key[0] == 'd' else 'smaller'}: {frames}"
     elif spec.standardization is not None:
         yield from standardization_contradictions(spec.standardization, places.n_frames)

@@ -42,7 +42,7 @@ def standardization_contradictions(
     Yields
     ------
     (key, value, allowed)
-        See :func:`melmill.transforms.features.mel_spec.contradictions`.
+        See :func:`~melmill.transforms.features.mel_spec.contradictions`.
 
     Examples
     --------
@@ -58,9 +58,7 @@ def standardization_contradictions(
         yield "standardization.ddof", spec.ddof, "0 where a chunk has one frame"
 
 
-def standardize_bands(
-    mel: NDArray[np.float32], spec: StandardizationSpec, valid_frames: int
-) -> None:
+def standardize_bands(mel: NDArray[np.float32], spec: StandardizationSpec) -> None:
     """Replace the values of one chunk by their standardized values.
 
     A band whose standard deviation and epsilons are all 0 becomes 0.
@@ -71,16 +69,16 @@ def standardize_bands(
         Values of shape [n_mels, n_frames], float32. Overwritten.
     spec
         Settings of the standardization.
-    valid_frames
-        Number of frames from which the bands' means and standard deviations are computed.
     """
-    valid = mel[:, :valid_frames].astype(np.float64)
+    n_frames = mel.shape[1]
+    if not n_frames:
+        return
+    values = mel.astype(np.float64)
     mean, std = spec.mean, spec.std
-    if mean == "band":
-        mean = valid.mean(axis=1, keepdims=True) if valid_frames else 0.0
     if std == "band":
-        many = valid_frames > spec.ddof
-        variance = valid.var(axis=1, keepdims=True, ddof=spec.ddof) if many else 0.0
+        enough = n_frames > spec.ddof
+        variance = values.var(axis=1, keepdims=True, ddof=spec.ddof) if enough else 0.0
         std = np.sqrt(variance + spec.variance_epsilon) + spec.std_epsilon
-    np.subtract(mel, mean, out=mel, casting="same_kind")
-    np.divide(mel, np.maximum(std, np.finfo(np.float32).tiny), out=mel, casting="same_kind")
+    if mean == "band":
+        mean = values.mean(axis=1, keepdims=True)
+    mel[:] = (values - mean) * np.greater(std, 0) / np.where(np.greater(std, 0), std, 1)
