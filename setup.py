@@ -70,6 +70,8 @@ DEV = [
     *("cronsim>=2.8", "google-cloud-scheduler>=2.21", "kubernetes-validate>=1.37"),
     "hypothesis",
     "jsonschema",
+    # Kaldi's own features, for the recipes of models that take them.
+    "kaldi-native-fbank>=1.22",
     # The example notebooks.
     *("ipykernel", "nbclient", "nbformat", "transformers"),
     "mypy>=2",

@@ -37,9 +37,10 @@ from melmill.transforms.core.naming import number_of
 from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import ChunkSpec, Short, Tail
 from melmill.transforms.features.logarithm import LogSpec
-from melmill.transforms.features.mel import MelSpec, contradictions
+from melmill.transforms.features.mel_spec import MelSpec, contradictions
 from melmill.transforms.features.resample import Quality
 from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.features.standardization import StandardizationSpec
 from melmill.transforms.plan.job import Format, Limits, RefreshSpec, WriterSpec
 from melmill.transforms.plan.packing import ShardSpec
 from melmill.transforms.plan.recordings import Damaged
@@ -50,7 +51,7 @@ Raw = dict[str, Any]
 Fault = tuple[str, object, str]
 
 _FORBID = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-for _spec in (MelSpec, LogSpec):
+for _spec in (MelSpec, LogSpec, StandardizationSpec):
     with_config(_FORBID)(_spec)
 
 _SplitName = Annotated[str, AfterValidator(check_split_name)]
@@ -242,6 +243,8 @@ def load_config(
     for override in overrides:
         _apply(raw, override)
     config, faults = check(raw)
+    if config is not None and not faults:
+        faults += _overridden(path, config)
     if config is None or faults:
         where = f"configuration {path}" if path else "configuration"
         lines = [f"  {key}: {_format_value(value)}: {allowed}" for key, value, allowed in faults]
@@ -265,18 +268,61 @@ def find_recipe(name: str | Path, folder: str = "") -> str | Path:
     ConfigError
         There is neither a file nor a shipped file with this name.
     """
-    if not re.fullmatch(r"[\w-]+", str(name)) or Path(name).exists():
+    if not re.fullmatch(r"[\w-]+", str(name)) or Path(name).is_file():
         return name
-    files = (resources.files("melmill") / "configs" / folder).iterdir()
-    shipped = {Path(str(file)).stem: str(file) for file in files if file.name.endswith(".yaml")}
-    if str(name) not in shipped:
-        close = difflib.get_close_matches(str(name), shipped, n=1)
+    return shipped_recipe(str(name), folder)
+
+
+def shipped_recipe(name: str, folder: str = "") -> str:
+    """Return the path of a YAML file that melmill ships; raise ``ConfigError`` if there is none."""
+    shipped = shipped_recipes(folder)
+    if name not in shipped:
+        close = difflib.get_close_matches(name, shipped, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise ConfigError(
             f"configuration {name}: there is no file {name}, and melmill ships no file of this "
             f"name; {hint}it ships: {', '.join(sorted(shipped))}"
         )
-    return shipped[str(name)]
+    return shipped[name]
+
+
+def shipped_recipes(folder: str = "") -> dict[str, str]:
+    """Return the path of each YAML file that melmill ships in a folder, by its name."""
+    files = (resources.files("melmill") / "configs" / folder).iterdir()
+    return {Path(str(file)).stem: str(file) for file in files if file.name.endswith(".yaml")}
+
+
+def _overridden(path: str | Path | None, config: Config) -> Iterator[Fault]:
+    """Yield each setting that is not what a preset stands for: its sample rate or its mels."""
+    name = str(path)
+    if path is None or name == "librosa" or find_recipe(path) != shipped_recipes().get(name):
+        return
+    preset, _ = check(read_yaml(find_recipe(path)))
+    own, now = (_front_end(recipe) for recipe in (preset, config))
+    how = f"melmill presets {name} > recipe.yaml, change the file, and use --recipe recipe.yaml"
+    for key in sorted(own.keys() | now.keys()):
+        if own.get(key) != now.get(key):
+            kept = _format_value(own.get(key))
+            yield key, now.get(key), f"in the preset {name} it is {kept}; to change it: {how}"
+
+
+def _front_end(config: Config | None) -> Raw:
+    values = config.model_dump(mode="json") if config else {"mel": {}, "audio": {}}
+    rate = values["audio"].get("sample_rate_hz")
+    return _flat({"audio": {"sample_rate_hz": rate}, "mel": values["mel"]})
+
+
+def _flat(raw: Raw, prefix: str = "") -> Raw:
+    """Return a mapping of dotted keys.
+
+    >>> _flat({"mel": {"log": {"kind": "ln"}}, "seed": 1})
+    {'mel.log.kind': 'ln', 'seed': 1}
+    """
+    flat: Raw = {}
+    for key, value in raw.items():
+        inner = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return flat
 
 
 def _format_value(value: object) -> str:
@@ -349,7 +395,9 @@ def _apply(raw: Raw, override: str, option: str = "--set") -> None:
         raise ConfigError(f"{option} {override}: the value is not YAML: {error}") from error
     *sections, name = key.split(".")
     for section in sections:
-        raw = raw.setdefault(section, {})
+        if raw.get(section) is None:  # a section that may be null, such as mel.standardization
+            raw[section] = {}
+        raw = raw[section]
         if not isinstance(raw, dict):
             raise ConfigError(f"{option} {override}: {section} is not a section")
     raw[name] = value
@@ -448,7 +496,7 @@ def _keys(model: Any, path: Sequence[str]) -> Iterator[str]:
 
 def _children(model: Any) -> Mapping[str, Any]:
     if is_dataclass(model):
-        types = {"log": LogSpec}
+        types = {"log": LogSpec, "standardization": StandardizationSpec}
         return {field.name: types.get(field.name) for field in fields(model)}
     return {name: field.annotation for name, field in model.model_fields.items()}
 

@@ -33,6 +33,7 @@ from melmill.transforms.features.chunks import (
     resampled_length,
     valid_samples,
 )
+from melmill.transforms.features.mel_spec import unit_of
 from melmill.transforms.features.spans import mel_extractor, read_samples
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.rows.schema import round_to_resolution
@@ -95,7 +96,8 @@ class Audio:
         if not chunks:
             return np.empty((0, *self.features_spec.shape), np.float32)
         samples = np.concatenate([chunk.samples.T for chunk in chunks])
-        mel = mel_extractor(self.features_spec)(samples)
+        filled = [chunk.filled_samples for chunk in chunks for _ in range(chunk.samples.shape[1])]
+        mel = mel_extractor(self.features_spec)(samples, valid_samples=filled)
         round_to_resolution(mel, self.features_spec.resolution)
         return mel
 
@@ -113,6 +115,10 @@ class Audio:
         samples = self.samples.T if len(self.samples) else np.zeros((1, 1), np.float32)
         return player(samples, rate=self.sample_rate_hz, normalize=not silent)
 
+    def _band_label(self) -> str:
+        stacked = self.features_spec.mel.stack_frames
+        return "mel band" if stacked == 1 else f"mel bands of {stacked} frames"
+
     def plot(self) -> Any:
         """Return a figure with the waveform above the mel spectrogram (``matplotlib``'s Figure).
 
@@ -126,11 +132,11 @@ class Audio:
         wave.plot(seconds, self.samples, linewidth=0.5)
         wave.set(ylabel="sample, full scale is 1", title=Path(self.uri).name)
         image = _draw_chunks(spectrum, self)
-        spectrum.set(xlabel="s", ylabel="mel band")
+        spectrum.set(xlabel="s", ylabel=self._band_label())
         if len(seconds) > 1:
             spectrum.set(xlim=(seconds[0], seconds[-1]))
         if image is not None:
-            label = _UNITS[self.features_spec.mel.log.kind]
+            label = _UNITS[unit_of(self.features_spec.mel)]
             figure.colorbar(image, ax=spectrum, label=label)
         return figure
 
@@ -148,6 +154,12 @@ class Chunk(Audio):
     index: int
     start_sample: int
     valid_samples: int
+
+    @property
+    def filled_samples(self) -> int:
+        """Return the number of samples that are not padding."""
+        repeated = self.index == 0 and self.features_spec.chunk.short == "repeat"
+        return len(self.samples) if repeated else self.valid_samples
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield this chunk."""
@@ -210,7 +222,10 @@ def _make_figure(**options: Any) -> Any:
     return Picture(**options)
 
 
-_UNITS = {"db": "dB", "ln": "ln", "log10": "log10", "none": "power or amplitude"}
+_UNITS = {
+    **{"db": "dB", "ln": "ln", "log10": "log10", "none": "power or amplitude"},
+    "standardized": "standardized",
+}
 
 
 def _draw_chunks(axes: Any, audio: Audio) -> Any:

@@ -10,7 +10,7 @@ from melmill.transforms.core.errors import Cause, Stage
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import AudioInfo, Failure, ProbedRecording, Recording
 from melmill.transforms.features.chunks import ChunkSpec
-from melmill.transforms.features.mel import MelSpec
+from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.index.tables import recording_row, shard_row, write_part
 from melmill.transforms.plan.recordings import PlannedRecording

@@ -18,7 +18,17 @@ FLOORS = {
         *("plan", "index", "shards", "snapshot", "views", "beam", STEPS),
     ),
     "pipelines": (
-        *("config", "run", "estimate", "demo", "snapshots", "commit", "extract", "refresh"),
+        *(
+            "config",
+            "presets",
+            "run",
+            "estimate",
+            "demo",
+            "snapshots",
+            "commit",
+            "extract",
+            "refresh",
+        ),
         *(
             "plan",
             "compact",

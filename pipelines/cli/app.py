@@ -104,7 +104,7 @@ ConfigOption = Annotated[
         *("--recipe", "--config"),
         metavar="FILE|NAME",
         help="A recipe: a YAML file, or the name of a recipe that comes with melmill (librosa, "
-        "the default).",
+        "the default; melmill presets lists all).",
     ),
 ]
 SetOption = Annotated[

@@ -367,6 +367,33 @@ def export(
 
 
 @app.command()
+def presets(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="The recipe to print; none: list all.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the recipes that come with melmill, or print one of them.
+
+    \b
+    melmill presets
+    melmill presets whisper-80 > recipe.yaml
+    melmill extract songs/ dataset/ --recipe whisper-80
+    """
+    from melmill.pipelines.presets import describe_preset, list_presets, preset_json, preset_text
+
+    with reporting_errors():
+        if as_json and name is not None:
+            print_json(preset_json(describe_preset(name)))
+        elif as_json:
+            print_json([preset_json(preset) for preset in list_presets()])
+        elif name is not None:
+            print(preset_text(name), end="")
+        else:
+            print(snapshot_texts.presets_text(list_presets()))
+
+
+@app.command()
 def demo(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="The output folder; created if needed.")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from melmill.pipelines.compact import Compaction
     from melmill.pipelines.extract import Extraction
+    from melmill.pipelines.presets import Preset
     from melmill.pipelines.snapshots.gc import Collected
     from melmill.pipelines.snapshots.history import RecordingChange
     from melmill.pipelines.snapshots.open import OpenSnapshot
@@ -165,6 +166,18 @@ def _statistics_line(bands: dict[str, Any]) -> str:
         f"standard deviations {min(std):.2f} to {max(std):.2f}, "
         f"values {bands['min']:.2f} to {bands['max']:.2f}"
     )
+
+
+def presets_text(presets: list[Preset]) -> str:
+    """Return a table of presets as text, one line per preset."""
+    lines = [f"{'recipe':16} {'Hz':>6} {'chunk':>7} {'shape':>12} {'MB/hour':>8}  features of"]
+    for preset in presets:
+        shape = "x".join(map(str, preset.shape))
+        lines.append(
+            f"{preset.name:16} {preset.sample_rate_hz:>6} {preset.chunk_seconds:>5.5g} s "
+            f"{shape:>12} {preset.bytes_per_hour / 1e6:>8.1f}  {preset.purpose}"
+        )
+    return "\n".join(lines)
 
 
 def history_text(snapshots: list[dict[str, Any]]) -> str:

@@ -42,9 +42,9 @@ def verification_text(dataset: str, found: Verification) -> str:
 
 
 def _lines(dataset: str, found: Verification) -> Iterator[str]:
-    unit = {"db": "dB", "none": "mel"}.get(found.unit, found.unit)
+    unit = {"db": "dB", "none": "mel", "standardized": ""}.get(found.unit, found.unit)
     rows = number_of(found.rows, "row")
-    yield f"{dataset}, version {found.version}: {rows} compared with librosa"
+    yield f"{dataset}, version {found.version}: {rows} computed again and compared"
     if found.rows:
         yield f"  {'format':20} {'rows':>7} {'largest':>12} {'mean':>12}   share of the tolerance"
     for name, result in sorted(found.formats.items()):

@@ -1,7 +1,9 @@
 """The reference for a dataset's rows: librosa, applied to the whole recording.
 
 This module does not run in workers. Only the decoding is melmill's (libsndfile and FFmpeg).
-librosa does the mix, the sample rate conversion, the spectrum, the bands and the logarithm.
+librosa does the mix, the sample rate conversion, the spectrum, the bands and the logarithm. What
+librosa does not have (Kaldi's frames, for example) is computed here in double precision; only the
+windows, and bands that are triangles over mel, are melmill's own.
 
 The tolerance of each value follows from float32 (``tests/features/test_mel.py`` derives it). The
 transform is in single precision. This adds to each bin of a spectrum an error of float32's epsilon
@@ -24,8 +26,10 @@ from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.decode.media import open_audio
 from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import fill_short, pad_chunk
-from melmill.transforms.features.mel import MelSpec
+from melmill.transforms.features.mel_spec import MelSpec, filterbank, framing, win_length
 from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.features.standardization import StandardizationSpec
+from melmill.transforms.features.windows import window_samples
 from melmill.transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
@@ -111,24 +115,65 @@ def reference_row(
     if len(chunk) < features.chunk.length:
         # Only a recording or segment that is shorter than a chunk may be filled by repetition.
         chunk = (fill_short if chunk_index == 0 else pad_chunk)(chunk, features.chunk)
-    mel, error = _mel(chunk[:, 0], features, resampled=rate_hz != features.sample_rate_hz)
-    expected = _logarithm(mel, features.mel)
-    bounds = [_logarithm(np.maximum(mel + sign * error, 0), features.mel) for sign in (-1, 1)]
+    spec, filled = features.mel, valid
+    if chunk_index == 0 and features.chunk.short == "repeat":
+        filled = features.chunk.length
+    mel, error = _mel(chunk[:, 0], features, filled, rate_hz != features.sample_rate_hz)
+    expected = _logarithm(mel, spec)
+    bounds = [_logarithm(np.maximum(mel + sign * error, 0), spec) for sign in (-1, 1)]
     tolerance = np.max([np.abs(bound - expected) for bound in bounds], axis=0)
-    tolerance += 2 * _RELATIVE * _UNITS[features.mel.log.kind] + 1e-6 * np.abs(expected)
+    tolerance += 2 * _RELATIVE * _UNITS[spec.log.kind] + 1e-6 * np.abs(expected)
+    frames = expected.shape[1]
+    if spec.padded_frames is not None:
+        frames = max(0, min(frames, framing(spec, filled).n_frames))
+    if spec.standardization is not None:
+        expected, tolerance = _standardize(expected, tolerance, spec.standardization, frames)
+    if spec.padded_frames is not None:
+        expected[:, frames:], tolerance[:, frames:] = spec.padded_frames, 1e-6
     tolerance += (features.resolution or 0) / 2
-    return Expected(expected, tolerance)
+    return Expected(_stack(expected, spec.stack_frames), _stack(tolerance, spec.stack_frames))
 
 
-def _mel(chunk: Samples, features: FeatureSpec, *, resampled: bool) -> tuple[Any, Any]:
+def _standardize(mel: Any, tolerance: Any, spec: StandardizationSpec, frames: int) -> Any:
+    """Return standardized values and their tolerance.
+
+    An error of a value moves the value, and the mean and the standard deviation of its band.
+    """
+    if not frames:
+        return mel, tolerance
+    valid, moved = mel[:, :frames], tolerance[:, :frames].mean(axis=1, keepdims=True)
+    mean: Any = spec.mean
+    std: Any = spec.std
+    if mean == "band":
+        mean, tolerance = valid.mean(axis=1, keepdims=True), tolerance + moved
+    if std != "band":
+        return (mel - mean) / std, tolerance / std
+    variance = valid.var(axis=1, keepdims=True, ddof=spec.ddof if frames > spec.ddof else 0)
+    std = np.sqrt(variance + spec.variance_epsilon) + spec.std_epsilon
+    standardized = (mel - mean) * (std > 0)
+    std = np.where(std > 0, std, 1)
+    standardized /= std
+    widest = tolerance.max(axis=1, keepdims=True)
+    return standardized, (tolerance + np.abs(standardized) * widest) / std
+
+
+def _stack(values: Any, number: int) -> Any:
+    whole = values.shape[1] // number * number
+    return values[:, :whole].T.reshape(-1, number * len(values)).T
+
+
+def _mel(chunk: Any, features: FeatureSpec, filled: int, resampled: bool) -> tuple[Any, Any]:
     """Return mel values before the logarithm, and their tolerance."""
     spec, rate_hz = features.mel, features.sample_rate_hz
-    if spec.center:
-        # librosa 0.11 mirrors the last sample of some chunks incorrectly: pad the chunk first.
-        chunk = np.pad(chunk, spec.n_fft // 2, mode=spec.pad_mode)
-    names = ("n_fft", "win_length", "hop_length", "window")
-    frames: dict[str, Any] = {name: getattr(spec, name) for name in names}
-    amplitudes = np.abs(librosa.stft(chunk, center=False, **frames))
+    chunk = chunk * np.float64(spec.sample_scale)
+    if spec.preemphasis and spec.preemphasis_over == "chunk":
+        chunk[1:filled] -= spec.preemphasis * chunk[: filled - 1]
+    # librosa 0.11 mirrors the last sample of some chunks incorrectly: pad the chunk first.
+    places = framing(spec, len(chunk))
+    chunk = np.pad(chunk, (places.before_samples, places.after_samples), mode=spec.pad_mode)
+    window = window_samples(spec.window, win_length(spec), periodic=spec.periodic)
+    amplitudes = _amplitudes(chunk, window, spec)[:, : places.n_frames]
+    amplitudes = np.sqrt(amplitudes**2 + spec.magnitude_epsilon)
     bands: dict[str, Any] = {
         "n_mels": spec.n_mels,
         "fmin": spec.f_min_hz,
@@ -136,15 +181,36 @@ def _mel(chunk: Samples, features: FeatureSpec, *, resampled: bool) -> tuple[Any
         "htk": spec.scale == "htk",
         "norm": "slaney" if spec.norm == "slaney" else None,
     }
-    powers = amplitudes**spec.power
-    mel = librosa.feature.melspectrogram(S=powers, sr=rate_hz, n_fft=spec.n_fft, **bands)
-    error = np.finfo(np.float32).eps * amplitudes.max()
-    if resampled:
-        window = librosa.filters.get_window(spec.window, spec.win_length or spec.n_fft)
-        error += _RESAMPLED_EPSILON * np.abs(chunk).max() * np.sqrt(np.sum(window**2))
-    weights = librosa.filters.mel(sr=rate_hz, n_fft=spec.n_fft, **bands).sum(axis=1, keepdims=True)
+    if spec.triangles == "mel":
+        weights = filterbank(spec, rate_hz)
+    else:
+        weights = librosa.filters.mel(sr=rate_hz, n_fft=spec.n_fft, dtype=np.float64, **bands)
+    mel = weights @ amplitudes**spec.power
+    epsilon = np.finfo(np.float32).eps
+    error = epsilon * amplitudes.max()
+    # Samples are rounded to float32 after a resampling, a DC removal and a pre-emphasis.
+    rounding = _RESAMPLED_EPSILON * resampled + epsilon * (spec.remove_dc_offset + spec.preemphasis)
+    error += rounding * np.abs(chunk).max() * np.sqrt(np.sum(window**2))
     bin_error = error if spec.power == 1 else error**2 / _RELATIVE
-    return mel.astype(float), _RELATIVE * mel + bin_error * weights
+    return mel, _RELATIVE * mel + bin_error * weights.sum(axis=1, keepdims=True)
+
+
+def _amplitudes(chunk: Any, window: Any, spec: MelSpec) -> Any:
+    """Return the amplitudes of the spectra of all frames, float64 [bins, frames]."""
+    if spec.window_position == "center" and not (spec.remove_dc_offset or spec.preemphasis):
+        how: dict[str, Any] = {"n_fft": spec.n_fft, "hop_length": spec.hop_length}
+        how |= {"win_length": len(window), "window": window, "dtype": np.complex128}
+        return np.abs(librosa.stft(chunk, center=False, **how))
+    length = len(window) if spec.window_position == "left" else spec.n_fft
+    frames = np.lib.stride_tricks.sliding_window_view(chunk, length)[:: spec.hop_length]
+    if spec.remove_dc_offset:
+        frames = frames - frames.mean(axis=1, keepdims=True)
+    if spec.preemphasis and spec.preemphasis_over == "frame":
+        before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
+        frames = frames - spec.preemphasis * before
+    if spec.window_position == "center":
+        window = librosa.util.pad_center(window, size=length)
+    return np.abs(np.fft.rfft(frames * window, spec.n_fft)).T
 
 
 def _logarithm(mel: Any, spec: MelSpec) -> Any:
@@ -152,7 +218,12 @@ def _logarithm(mel: Any, spec: MelSpec) -> Any:
     if log.kind == "none":
         return mel
     if log.kind != "db":
-        return (np.log if log.kind == "ln" else np.log10)(np.maximum(mel + log.offset, log.floor))
+        raised = np.maximum(log.gain * mel + log.offset, log.floor)
+        values = (np.log if log.kind == "ln" else np.log10)(raised)
+        if log.range is None:
+            return values
+        top = values.max() if log.range_top == "max" else log.range_top
+        return np.maximum(values, top - log.range)
     ref = np.max if log.ref == "max" else log.ref
     if spec.power == 2:
         return librosa.power_to_db(mel, ref=ref, amin=log.floor, top_db=log.top_db)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError
 from melmill.transforms.core.records import AudioInfo
+from melmill.transforms.features.mel_spec import unit_of
 from melmill.transforms.features.resample import drifts
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.index.tables import read_index
@@ -141,7 +142,7 @@ def verify(
     opened = OpenSnapshot.current(store)
     opened.require_own_features()
     snapshot, features = opened.snapshot, opened.recipe.features()
-    result = Verification(snapshot.version, features.mel.log.kind)
+    result = Verification(snapshot.version, unit_of(features.mel))
     rows = defaultdict(list)
     for row in sample_rows(store, snapshot, sample, seed):
         rows[row.recording_id].append(row)
@@ -226,7 +227,7 @@ def _verify_recording(
         difference = np.nan_to_num(np.abs(row.mel - expected.mel), nan=np.inf)
         share = float((difference / np.maximum(expected.tolerance, 1e-30)).max())
         result.formats[f"{audio.container}/{audio.codec}"].add(difference, share)
-        if share > 1:
+        if not share <= 1:  # NaN, too
             where = {"uri": source.uri, "chunk_index": row.chunk_index, "channel": row.channel}
             result.beyond.append(where | {"largest": float(difference.max())})
 

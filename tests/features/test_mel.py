@@ -3,6 +3,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import librosa
 import numpy as np
@@ -13,13 +14,15 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pydantic import TypeAdapter, ValidationError
 
 from melmill.transforms.features.filterbank import mel_filterbank
-from melmill.transforms.features.mel import (
-    LogSpec,
-    MelExtractor,
+from melmill.transforms.features.logarithm import LogSpec
+from melmill.transforms.features.mel import MelExtractor
+from melmill.transforms.features.mel_spec import (
     MelSpec,
     contradictions,
-    frame_count,
+    filterbank,
+    mel_shape,
 )
+from melmill.transforms.features.standardization import StandardizationSpec
 
 EPS = float(np.finfo(np.float32).eps)
 BARE = LogSpec("none", top_db=None)
@@ -338,7 +341,7 @@ def test_frames_are_counted_as_librosa_counts_them(n_fft, hop_length, center):
     spec = MelSpec(n_fft=n_fft, hop_length=hop_length, center=center)
     for samples in (512, 513, 639, 640, 641):
         theirs = librosa.stft(noise(samples), n_fft=n_fft, hop_length=hop_length, center=center)
-        assert frame_count(spec, samples) == theirs.shape[1]
+        assert mel_shape(spec, samples)[1] == theirs.shape[1]
 
 
 def with_log(**changes):
@@ -376,6 +379,34 @@ def with_log(**changes):
         (with_log(kind="none", offset=1.0, top_db=None), "log.offset", 1.0, "'none'"),
         (with_log(floor=0.0), "log.floor", 0.0, "infinite"),
         (with_log(kind="log10", floor=1e-60, top_db=None), "log.floor", 1e-60, "infinite"),
+        (with_log(gain=2.0), "log.gain", 2.0, "1.0 where log.kind is 'db'"),
+        (with_log(range=8.0), "log.range", 8.0, "null where log.kind is 'db'"),
+        (with_log(range_top=1.5), "log.range_top", 1.5, "max where log.range is null"),
+        (
+            MelSpec(window_position="left"),
+            *("window_position", "left", "center where center is true"),
+        ),
+        (MelSpec(pad_samples=10), "pad_samples", 10, "null where center is true"),
+        (MelSpec(snip_edges=False), "snip_edges", False, "true, or set center to false"),
+        (MelSpec(magnitude_epsilon=1e-9), "magnitude_epsilon", 1e-9, "0.0 where power is 2"),
+        (MelSpec(triangles="mel"), "norm", "slaney", "none where triangles is mel"),
+        (
+            MelSpec(n_fft=48000, center=False, drop_last_frame=True),
+            *("drop_last_frame", True, "false: a chunk has 1 frame"),
+        ),
+        (MelSpec(stack_frames=64, hop_length=2048), "stack_frames", 64, "a chunk has 24 frames"),
+        (
+            MelSpec(n_fft=65536, win_length=50000, window_position="left", center=False),
+            *("win_length", 50000, "at most the chunk's 48000 samples"),
+        ),
+        (
+            MelSpec(n_fft=48000, center=False, standardization=StandardizationSpec(ddof=1)),
+            *("standardization.ddof", 1, "0 where a chunk has one frame"),
+        ),
+        (
+            MelSpec(standardization=StandardizationSpec(std=2.0, std_epsilon=0.1)),
+            *("standardization.std_epsilon", 0.1, "0.0 where standardization.std is a number"),
+        ),
     ],
 )
 def test_each_contradiction_is_named(spec, key, value, allowed):
@@ -396,6 +427,9 @@ def test_each_contradiction_is_named(spec, key, value, allowed):
         MelSpec(n_fft=65536, pad_mode="edge"),
         with_log(kind="ln", floor=0.0, offset=1e-6, top_db=None),
         with_log(kind="none", floor=0.0, top_db=None),
+        MelSpec(n_fft=256, hop_length=64, empty_bands=True),
+        MelSpec(n_fft=50000, center=False, pad_samples=1000, pad_mode="reflect"),
+        MelSpec(n_fft=48000, center=False, standardization=StandardizationSpec(ddof=0)),
     ],
 )
 def test_what_can_be_made_has_no_contradictions(spec):
@@ -456,7 +490,8 @@ def test_workers_do_not_import_librosa_numba_or_scipy_signal():
     code = """if True:
         import sys
         import numpy as np
-        from melmill.transforms.features.mel import MelExtractor, MelSpec
+        from melmill.transforms.features.mel import MelExtractor
+        from melmill.transforms.features.mel_spec import MelSpec
         MelExtractor(MelSpec(), 22050, 66150)(np.zeros((1, 66150), np.float32))
         print(*sorted({"librosa", "numba", "scipy.signal", "apache_beam"} & set(sys.modules)))
     """
@@ -464,3 +499,75 @@ def test_workers_do_not_import_librosa_numba_or_scipy_signal():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert process.stdout.strip() == ""
+
+
+# Settings that librosa does not have; test_presets.py compares them with the models' front ends
+
+
+def test_empty_bands_are_silent() -> None:
+    spec = MelSpec(n_fft=256, hop_length=64, empty_bands=True, log=BARE)
+    mel = features(noise(4000), spec)
+    assert not mel[~filterbank(spec, RATE_HZ).any(axis=1)].any()
+    assert np.isfinite(features(noise(4000), replace(spec, log=LogSpec()))).all()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 5])
+def test_stacked_frames_lie_below_one_another(frames: int) -> None:
+    chunk = noise(4000)
+    single, stacked = features(chunk, SMALL), features(chunk, replace(SMALL, stack_frames=frames))
+    number = single.shape[1] // frames
+    assert stacked.shape == mel_shape(replace(SMALL, stack_frames=frames), 4000)
+    assert stacked.shape == (32 * frames, number)
+    for index in range(frames):
+        mine = stacked[32 * index : 32 * (index + 1)]
+        assert_array_equal(mine, single[:, index : number * frames : frames])
+
+
+def test_a_dropped_frame_is_the_last() -> None:
+    chunk = noise(4000)
+    fewer = features(chunk, replace(SMALL, drop_last_frame=True))
+    assert_array_equal(fewer, features(chunk, SMALL)[:, :-1])
+
+
+@pytest.mark.parametrize("top", ["max", -1.0])
+@pytest.mark.parametrize("kind", ["ln", "log10"])
+def test_the_range_of_a_logarithm_ends_at_the_maximum_or_at_a_number(kind: str, top: Any) -> None:
+    plain = replace(SMALL, log=LogSpec(kind, top_db=None))
+    limited = replace(SMALL, log=LogSpec(kind, top_db=None, range=0.5, range_top=top))
+    values = features(noise(4000), plain)
+    highest = values.max() if top == "max" else top
+    assert_array_equal(features(noise(4000), limited), np.maximum(values, highest - 0.5))
+
+
+@given(
+    samples=st.integers(600, 3000),
+    hop_length=st.integers(1, 400),
+    win_length=st.integers(400, 512),
+    position=st.sampled_from(["center", "left"]),
+    snip_edges=st.booleans(),
+    pad_samples=st.none() | st.integers(0, 300),
+)
+def test_the_shape_is_what_comes_out(
+    samples: int,
+    hop_length: int,
+    win_length: int,
+    position: Any,
+    snip_edges: bool,
+    pad_samples: int | None,
+) -> None:
+    spec = MelSpec(
+        n_fft=512,
+        win_length=win_length,
+        hop_length=hop_length,
+        window_position=position,
+        center=False,
+        pad_samples=pad_samples,
+        snip_edges=snip_edges,
+        pad_mode="symmetric",
+        n_mels=20,
+    )
+    assume(not contradictions(spec, RATE_HZ, samples))
+    values = features(noise(samples), spec)
+    assert values.shape == mel_shape(spec, samples)
+    if not snip_edges:
+        assert values.shape[1] == (samples + hop_length // 2) // hop_length

@@ -27,7 +27,8 @@ from melmill.transforms.features.chunks import (
     count_chunks,
     resampled_length,
 )
-from melmill.transforms.features.mel import LogSpec, MelSpec
+from melmill.transforms.features.logarithm import LogSpec
+from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.resample import drifts
 from melmill.transforms.features.spans import (
     Span,

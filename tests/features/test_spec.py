@@ -11,8 +11,9 @@ import pytest
 
 from melmill.transforms.features.chunks import ChunkSpec
 from melmill.transforms.features.logarithm import LogSpec
-from melmill.transforms.features.mel import MelSpec
+from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.features.standardization import StandardizationSpec
 
 OTHER_VALUES: dict[str, Any] = {
     "sample_rate_hz": 16_000,
@@ -41,6 +42,24 @@ OTHER_VALUES: dict[str, Any] = {
     "mel.log.floor": 1e-5,
     "mel.log.offset": 1.0,
     "mel.log.top_db": None,
+    "mel.log.gain": 2.0,
+    "mel.log.range": 8.0,
+    "mel.log.range_top": 1.5,
+    "mel.periodic": False,
+    "mel.window_position": "left",
+    "mel.pad_samples": 10,
+    "mel.snip_edges": False,
+    "mel.drop_last_frame": True,
+    "mel.sample_scale": 32768.0,
+    "mel.remove_dc_offset": True,
+    "mel.preemphasis": 0.97,
+    "mel.preemphasis_over": "chunk",
+    "mel.magnitude_epsilon": 1e-9,
+    "mel.triangles": "mel",
+    "mel.empty_bands": True,
+    "mel.standardization": StandardizationSpec(),
+    "mel.padded_frames": 0.0,
+    "mel.stack_frames": 2,
 }
 
 

@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melmill.pipelines.config import Config, load_config, read_yaml
+from melmill.pipelines.presets import list_presets, preset_text
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.features.chunks import ChunkSpec
 from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.features.standardization import StandardizationSpec
 
 Recipe = Callable[[str], Path]
 RECIPES = Path(__file__).parents[2] / "configs"
@@ -362,3 +364,76 @@ def test_any_value_is_accepted_or_reported(key: str, value: object) -> None:
         value = min(value, 10_000)
     with contextlib.suppress(ConfigError):
         load_config(None, [f"{key}={json.dumps(value)}"])
+
+
+# Presets
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        (
+            "mel.n_mels=64",
+            "mel.n_mels: 64: in the preset whisper-80 it is 80; to change it: melmill",
+        ),
+        ("mel.power=1", "mel.power: 1: in the preset whisper-80 it is 2"),
+        ("audio.sample_rate_hz=8000", "audio.sample_rate_hz: 8000: in the preset"),
+        ("audio={channels: left}", "audio.sample_rate_hz: 22050: in the preset"),
+        ("mel.standardization=null", "mel.standardization.mean: null: in the preset"),
+        ("mel={}", "mel.n_mels: 128: in the preset whisper-80 it is 80"),
+        ("mel.log={kind: log10, top_db: null}", "mel.log.range: null: in the preset"),
+    ],
+)
+def test_an_override_that_contradicts_a_preset_is_named(override: str, fault: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config("whisper-80", [override])
+    assert fault in str(raised.value)
+
+
+def test_a_fault_of_an_override_is_reported_once() -> None:
+    with pytest.raises(ConfigError, match=r"1 fault\n.*mel\.log\.foo: 1: no such key"):
+        load_config("whisper-80", ["mel.log.foo=1"])
+
+
+def test_a_section_that_is_null_can_be_set() -> None:
+    config = load_config("librosa", ["mel.standardization.mean=0"])
+    assert config.mel.standardization == StandardizationSpec(mean=0.0)
+
+
+def test_a_folder_does_not_hide_a_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "musicnn").mkdir()
+    assert load_config("musicnn").features().shape == (96, 187)
+    (tmp_path / "panns").write_text("mel: {n_mels: 7}")  # a file of the user's own comes first
+    assert load_config("panns").mel.n_mels == 7
+    assert [preset.shape[0] for preset in list_presets() if preset.name == "panns"] == [64]
+
+
+def test_a_preset_takes_overrides_of_what_it_does_not_stand_for() -> None:
+    config = load_config(
+        "whisper-80",
+        [
+            "mel.n_mels=80",
+            "mel.center=true",
+            "chunk.hop_seconds=15",
+            "output.formats=[parquet,tfrecord]",
+        ],
+    )
+    assert config.features().shape == (80, 3000)
+    assert config.chunk.hop_seconds == 15
+    assert load_config("librosa", ["mel.n_mels=64"]).mel.n_mels == 64
+    assert load_config(Path("librosa"), ["mel.n_mels=64"]).mel.n_mels == 64
+
+
+def test_a_copy_of_a_preset_can_be_changed(tmp_path: Path) -> None:
+    copy = tmp_path / "recipe.yaml"
+    copy.write_text(preset_text("whisper-80"))
+    assert load_config(copy) == load_config("whisper-80")
+    assert load_config(copy, ["mel.n_mels=64"]).mel.n_mels == 64
+
+
+def test_an_unknown_preset_is_refused_with_a_near_name() -> None:
+    with pytest.raises(ConfigError, match="did you mean whisper-80"):
+        load_config("whisper-8")
+    with pytest.raises(ConfigError, match="did you mean hifigan"):
+        preset_text("hifi-gan")

@@ -21,7 +21,8 @@ from melmill.pipelines.demo.songs import (
 from melmill.pipelines.demo.synthesis import INSTRUMENTS, Note, Room
 from melmill.transforms.catalogue.parts import catalogue_parts, list_part, open_catalogue
 from melmill.transforms.core.errors import UserError
-from melmill.transforms.features.mel import MelExtractor, MelSpec
+from melmill.transforms.features.mel import MelExtractor
+from melmill.transforms.features.mel_spec import MelSpec
 
 RATE_HZ = 22_050
 CHUNK = 3 * RATE_HZ

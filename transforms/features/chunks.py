@@ -114,6 +114,17 @@ def valid_samples(index: int, samples: int, spec: ChunkSpec) -> int:
     return min(spec.length, samples - chunk_start(index, samples, spec))
 
 
+def filled_samples(index: int, samples: int, spec: ChunkSpec) -> int:
+    """Return the number of samples in chunk ``index`` that are not padding.
+
+    >>> [filled_samples(0, 6, ChunkSpec(10, 10, short=short)) for short in ("pad", "repeat")]
+    [6, 10]
+    """
+    if samples < spec.length and spec.short == "repeat":
+        return spec.length
+    return valid_samples(index, samples, spec)
+
+
 def fill_short(chunk: Samples, spec: ChunkSpec) -> Samples:
     """Return the only chunk of a short recording, repeated or padded to its full length.
 

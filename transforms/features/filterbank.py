@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 MelScale = Literal["slaney", "htk"]
 MelNorm = Literal["slaney", "none"]
 
+#: Axis over which the sides of the triangles are straight.
+Triangles = Literal["hz", "mel"]
+
 #: Number of neighbouring bands that one multiplication sums. Neighbours share most bins.
 _BANDS_PER_BLOCK = 8
 
@@ -85,13 +88,15 @@ def mel_filterbank(
     f_max_hz: float,
     scale: MelScale = "slaney",
     norm: MelNorm = "slaney",
+    triangles: Triangles = "hz",
 ) -> NDArray[np.float64]:
     """Return the matrix that sums the bins of a spectrum into mel bands.
 
     ``n_mels + 2`` points are evenly spaced in mel from ``f_min_hz`` to ``f_max_hz``. Band m
     is a triangle over frequency in Hz: 0 at points m and m+2, and 1 at point m+1
     (``librosa/filters.py``, after Slaney's ``mfcc.m``). With ``norm`` ``slaney`` each
-    triangle is divided by half its width in Hz, so that its area is 1.
+    triangle is divided by half its width in Hz, so that its area is 1. With `triangles` ``mel``
+    the bands are triangles over mel, as in Kaldi (``feat/mel-computations.cc``).
 
     Parameters
     ----------
@@ -103,8 +108,8 @@ def mel_filterbank(
         Lower edge of the first band and upper edge of the last band.
     scale
         Name of the mel scale, see :func:`hz_to_mel`.
-    norm
-        Normalisation of the triangles, see above.
+    norm, triangles
+        Normalisation and axis of the triangles, see above.
 
     Returns
     -------
@@ -112,14 +117,14 @@ def mel_filterbank(
         Weights in 1/Hz where ``norm`` is ``slaney``, else without a unit. A band narrower
         than the distance between two bins may be all zeros.
     """
-    bins_hz = np.fft.rfftfreq(n_fft, d=1.0 / sample_rate_hz)
+    bins = np.fft.rfftfreq(n_fft, d=1.0 / sample_rate_hz)
     mels = np.linspace(hz_to_mel(f_min_hz, scale), hz_to_mel(f_max_hz, scale), n_mels + 2)
-    edges_hz = mel_to_hz(mels, scale)
-    width_hz = np.diff(edges_hz)[:, np.newaxis]
-    ramps_hz = edges_hz[:, np.newaxis] - bins_hz
-    weights = np.maximum(
-        0.0, np.minimum(-ramps_hz[:-2] / width_hz[:-1], ramps_hz[2:] / width_hz[1:])
-    )
+    edges = edges_hz = mel_to_hz(mels, scale)
+    if triangles == "mel":
+        bins, edges = np.array([hz_to_mel(bin_hz, scale) for bin_hz in bins]), mels
+    width = np.diff(edges)[:, np.newaxis]
+    ramps = edges[:, np.newaxis] - bins
+    weights = np.maximum(0.0, np.minimum(-ramps[:-2] / width[:-1], ramps[2:] / width[1:]))
     if norm == "slaney":
         weights *= 2.0 / (edges_hz[2:] - edges_hz[:-2])[:, np.newaxis]
     return weights
@@ -135,7 +140,7 @@ class BandedSum:
     Parameters
     ----------
     weights
-        Filterbank of shape [n_mels, n_columns], float32. No row may be all zeros.
+        Filterbank of shape [n_mels, n_columns], float32.
     """
 
     def __init__(self, weights: NDArray[np.float32]) -> None:
@@ -144,7 +149,7 @@ class BandedSum:
         for first in range(0, len(weights), _BANDS_PER_BLOCK):
             bands = slice(first, min(first + _BANDS_PER_BLOCK, len(weights)))
             touched = np.flatnonzero(weights[bands].any(axis=0))
-            columns = slice(int(touched[0]), int(touched[-1]) + 1)
+            columns = slice(int(touched[0]), int(touched[-1]) + 1) if len(touched) else slice(0)
             self._blocks.append((bands, columns, np.ascontiguousarray(weights[bands, columns])))
 
     def __call__(self, spectrum: NDArray[np.float32], out: NDArray[np.float32]) -> None:

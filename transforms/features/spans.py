@@ -26,6 +26,7 @@ from melmill.transforms.features.channels import count_channels, select_channels
 from melmill.transforms.features.chunks import (
     chunk_start,
     cut_chunks,
+    filled_samples,
     resampled_length,
     valid_samples,
 )
@@ -228,8 +229,9 @@ def _write_rows(
     while batch := list(islice(chunks, per_batch)):
         decoded = time.perf_counter()
         samples = np.concatenate([chunk.T for _, chunk in batch])
+        filled = [filled_samples(index, span.samples, features.chunk) for index, _ in batch]
         with np.errstate(over="ignore", invalid="ignore"):
-            mel = extractor(samples)
+            mel = extractor(samples, valid_samples=np.repeat(filled, channels).tolist())
         _require_finite(mel, samples, batch[0][0], channels)
         write(mel.data)
         levels.append(measure_levels(samples))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
 
 from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import ChunkSpec
-from melmill.transforms.features.mel import MelSpec, frame_count
+from melmill.transforms.features.mel_spec import MelSpec, mel_shape
 from melmill.transforms.features.resample import Quality
 
 #: Increase this number when the same configuration starts to give different features.
@@ -42,14 +43,26 @@ class FeatureSpec:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Shape ``(n_mels, frames)`` of each row."""
-        return self.mel.n_mels, frame_count(self.mel, self.chunk.length)
+        """Shape ``(bands, frames)`` of each row."""
+        return mel_shape(self.mel, self.chunk.length)
 
     def canonical(self) -> str:
         """Return the canonical JSON, which the digest is computed from and the shards contain."""
-        body = {"extractor_version": EXTRACTOR_VERSION, **asdict(self)}
+        body = {"extractor_version": EXTRACTOR_VERSION, **_settings(self)}
         return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
     def digest(self) -> str:
         """Return 128 bits of BLAKE2b over the canonical JSON, in hexadecimal."""
         return hashlib.blake2b(self.canonical().encode(), digest_size=16).hexdigest()
+
+
+def _settings(spec: Any) -> Any:
+    """Return the settings as plain values, without those that were added and have their default."""
+    if not is_dataclass(spec):
+        return spec
+    values = ((known, getattr(spec, known.name)) for known in fields(spec))
+    return {
+        known.name: _settings(value)
+        for known, value in values
+        if not (known.metadata.get("added") and value == known.default)
+    }

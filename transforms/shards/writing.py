@@ -246,7 +246,7 @@ def _summary(
     failures: list[Failure],
     job: ExtractJob,
 ) -> ShardSummary:
-    moments = tally.moments or Moments.empty(job.features.mel.n_mels)
+    moments = tally.moments or Moments.empty(job.features.shape[0])
     return ShardSummary(
         name=name,
         plan=plan,
