@@ -100,7 +100,7 @@ def test_load_computes_what_is_stored(extracted: melmill.ExtractedDataset, songs
 @pytest.mark.parametrize(
     ("recipe", "settings", "message"),
     [
-        ("no-such", {}, "there is no file no-such.*it ships: librosa"),
+        ("no-such", {}, "there is no file no-such.*it ships: .*, librosa, "),
         (None, {"mel.n_mel": 3}, "mel.n_mel"),
         (None, "chunk.seconds=5", "must be a mapping, or a list of key=value"),
     ],
