@@ -295,10 +295,11 @@ def shipped_recipes(folder: str = "") -> dict[str, str]:
 def _overridden(path: str | Path | None, config: Config) -> Iterator[Fault]:
     """Yield each setting that is not what a preset stands for: its sample rate or its mels."""
     name = str(path)
-    if path is None or name == "librosa" or find_recipe(path) != shipped_recipes().get(name):
+    if path is None or name == "librosa" or name not in shipped_recipes():
         return
-    preset, _ = check(read_yaml(find_recipe(path)))
-    own, now = (_front_end(recipe) for recipe in (preset, config))
+    if (preset := find_recipe(path)) == path:
+        return  # a file of the user's own comes first
+    own, now = _front_end(load_config(preset)), _front_end(config)
     how = f"melmill presets {name} > recipe.yaml, change the file, and use --recipe recipe.yaml"
     for key in sorted(own.keys() | now.keys()):
         if own.get(key) != now.get(key):
@@ -306,10 +307,9 @@ def _overridden(path: str | Path | None, config: Config) -> Iterator[Fault]:
             yield key, now.get(key), f"in the preset {name} it is {kept}; to change it: {how}"
 
 
-def _front_end(config: Config | None) -> Raw:
-    values = config.model_dump(mode="json") if config else {"mel": {}, "audio": {}}
-    rate = values["audio"].get("sample_rate_hz")
-    return _flat({"audio": {"sample_rate_hz": rate}, "mel": values["mel"]})
+def _front_end(config: Config) -> Raw:
+    chosen = config.model_dump(mode="json", include={"audio": {"sample_rate_hz"}, "mel": True})
+    return _flat(chosen)
 
 
 def _flat(raw: Raw, prefix: str = "") -> Raw:

@@ -30,6 +30,7 @@ from melmill.transforms.features.chunks import (
     chunk_start,
     count_chunks,
     cut_chunks,
+    filled_samples,
     resampled_length,
     valid_samples,
 )
@@ -158,8 +159,7 @@ class Chunk(Audio):
     @property
     def filled_samples(self) -> int:
         """Return the number of samples that are not padding."""
-        repeated = self.index == 0 and self.features_spec.chunk.short == "repeat"
-        return len(self.samples) if repeated else self.valid_samples
+        return filled_samples(self.index, self.valid_samples, self.features_spec.chunk)
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield this chunk."""
@@ -223,7 +223,10 @@ def _make_figure(**options: Any) -> Any:
 
 
 _UNITS = {
-    **{"db": "dB", "ln": "ln", "log10": "log10", "none": "power or amplitude"},
+    "db": "dB",
+    "ln": "ln",
+    "log10": "log10",
+    "none": "power or amplitude",
     "standardized": "standardized",
 }
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.decode.media import open_audio
 from melmill.transforms.features.channels import ChannelPolicy
-from melmill.transforms.features.chunks import fill_short, pad_chunk
+from melmill.transforms.features.chunks import fill_short, filled_samples, pad_chunk
 from melmill.transforms.features.mel_spec import MelSpec, filterbank, framing, win_length
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.features.standardization import StandardizationSpec
@@ -115,9 +115,7 @@ def reference_row(
     if len(chunk) < features.chunk.length:
         # Only a recording or segment that is shorter than a chunk may be filled by repetition.
         chunk = (fill_short if chunk_index == 0 else pad_chunk)(chunk, features.chunk)
-    spec, filled = features.mel, valid
-    if chunk_index == 0 and features.chunk.short == "repeat":
-        filled = features.chunk.length
+    spec, filled = features.mel, filled_samples(chunk_index, valid, features.chunk)
     mel, error = _mel(chunk[:, 0], features, filled, rate_hz != features.sample_rate_hz)
     expected = _logarithm(mel, spec)
     bounds = [_logarithm(np.maximum(mel + sign * error, 0), spec) for sign in (-1, 1)]

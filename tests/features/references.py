@@ -18,7 +18,7 @@ import pytest
 from melmill.pipelines.config import load_config
 from melmill.transforms.features.mel import MelExtractor
 from melmill.transforms.features.spec import FeatureSpec
-from tests.features.front_ends import FORMULAS, stacked
+from tests.features.front_ends import FORMULAS, Array, stacked
 from tests.signals import noise, song
 
 Samples = npt.NDArray[np.float32]
@@ -74,13 +74,13 @@ def minus_mean(features: Callable[[Samples], Any]) -> Callable[[Samples], Any]:
     return centred
 
 
-def transformers_own(extractor: str, key: str = "input_features", **how: Any) -> Any:
+def transformers_own(class_name: str, key: str = "input_features", **how: Any) -> Any:
     def features(chunk: Samples) -> Any:
         transformers = pytest.importorskip("transformers")
         settings = how.get("settings", {})
         call = {"sampling_rate": how.get("rate", 16000), "return_tensors": "np"}
-        made = getattr(transformers, extractor)(**settings)
-        return np.asarray(made(chunk, **call, **how.get("call", {}))[key][0], np.float64).T
+        extractor = getattr(transformers, class_name)(**settings)
+        return np.asarray(extractor(chunk, **call, **how.get("call", {}))[key][0], np.float64).T
 
     return features
 
@@ -96,8 +96,10 @@ def univnet(**settings: Any) -> Callable[[Samples], Any]:
 
 def speecht5(chunk: Samples) -> Any:
     transformers = pytest.importorskip("transformers")
-    made = transformers.SpeechT5FeatureExtractor()
-    return made(audio_target=chunk, sampling_rate=16000, return_tensors="np")["input_values"][0].T
+    extractor = transformers.SpeechT5FeatureExtractor()
+    return extractor(audio_target=chunk, sampling_rate=16000, return_tensors="np")["input_values"][
+        0
+    ].T
 
 
 def whisper(n_mels: int) -> Callable[[Samples], Any]:
@@ -139,6 +141,13 @@ REFERENCES: dict[str, Callable[[Samples], Any]] = {
 }
 
 
+def expected(name: str, chunk: Samples, spec: FeatureSpec) -> tuple[Array, Array]:
+    """Return the values of a recipe's formula, and their tolerances, with stacked frames."""
+    front_end = FORMULAS[name](chunk.astype(np.float64))
+    number = spec.mel.stack_frames
+    return stacked(front_end.values, number), stacked(front_end.tolerance, number)
+
+
 def table(names: Iterable[str]) -> Iterator[str]:
     """Yield the rows of a Markdown table: the differences from the formulas."""
     yield "| recipe | melmill: largest, 99.9 %, mean | reference: largest, 99.9 %, mean |"
@@ -154,8 +163,8 @@ def _figures(name: str, spec: FeatureSpec, own: Callable[[Samples], Any] | None)
         return "none without torch"
     differences = []
     for chunk in chunks_for(spec):
-        expected = stacked(FORMULAS[name](chunk.astype(np.float64)).values, spec.mel.stack_frames)
-        differences.append(np.abs(own(chunk) - expected).ravel())
+        values, _ = expected(name, chunk, spec)
+        differences.append(np.abs(own(chunk) - values).ravel())
     together = np.concatenate(differences)
     figures = together.max(), np.quantile(together, 0.999), together.mean()
     return ", ".join(f"{figure:.1e}" for figure in figures)

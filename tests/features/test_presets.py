@@ -14,12 +14,13 @@ from melmill.pipelines.snapshots.reference import reference_row
 from melmill.transforms.features.chunks import pad_chunk
 from melmill.transforms.features.mel import MelExtractor
 from melmill.transforms.features.standardization import StandardizationSpec
-from tests.features.front_ends import FORMULAS, stacked
+from tests.features.front_ends import FORMULAS
 from tests.features.references import (
     RECIPES,
     REFERENCES,
     ROOT,
     chunks_for,
+    expected,
     features_of,
     ours,
     table,
@@ -35,11 +36,7 @@ def test_every_recipe_has_a_formula() -> None:
 def test_features_are_the_formulas(name: str) -> None:
     spec = features_of(name)
     for chunk in chunks_for(spec):
-        expected = FORMULAS[name](chunk.astype(np.float64))
-        number = spec.mel.stack_frames
-        values, tolerance = (
-            stacked(part, number) for part in (expected.values, expected.tolerance)
-        )
+        values, tolerance = expected(name, chunk, spec)
         features = ours(chunk, spec)
         assert features.shape == values.shape
         assert (np.abs(features - values) <= tolerance).all()
@@ -49,11 +46,7 @@ def test_features_are_the_formulas(name: str) -> None:
 def test_features_are_the_references(name: str) -> None:
     spec = features_of(name)
     for chunk in chunks_for(spec):
-        expected = FORMULAS[name](chunk.astype(np.float64))
-        number = spec.mel.stack_frames
-        values, tolerance = (
-            stacked(part, number) for part in (expected.values, expected.tolerance)
-        )
+        values, tolerance = expected(name, chunk, spec)
         reference = REFERENCES[name](chunk)
         features = ours(chunk, spec)
         assert features.shape == reference.shape
@@ -68,10 +61,10 @@ def test_verify_computes_the_same(name: str) -> None:
     for chunk in islice(chunks_for(spec), 3):
         for valid in (len(chunk), len(chunk) * 2 // 3):
             padded = pad_chunk(chunk[:valid, np.newaxis], spec.chunk)[:, 0]
-            expected = reference_row(chunk, 0, valid, 0, spec, spec.sample_rate_hz)
+            row = reference_row(chunk, 0, valid, 0, spec, spec.sample_rate_hz)
             features = ours(padded, spec, valid)
-            assert features.shape == expected.mel.shape == spec.shape
-            assert (np.abs(features - expected.mel) <= expected.tolerance).all()
+            assert features.shape == row.mel.shape == spec.shape
+            assert (np.abs(features - row.mel) <= row.tolerance).all()
 
 
 # Chunks that are padded
@@ -83,12 +76,10 @@ def test_frames_of_padding_are_not_counted(name: str) -> None:
     chunk = next(chunks_for(spec))
     valid = len(chunk) // 2
     chunk[valid:] = 0
-    values = FORMULAS[name](chunk[:valid].astype(np.float64))
-    expected = stacked(values.values, spec.mel.stack_frames)
-    tolerance = stacked(values.tolerance, spec.mel.stack_frames)
+    values, tolerance = expected(name, chunk[:valid], spec)
     features = ours(chunk, spec, valid)
-    counted = expected.shape[1]
-    assert (np.abs(features[:, :counted] - expected) <= tolerance).all()
+    counted = values.shape[1]
+    assert (np.abs(features[:, :counted] - values) <= tolerance).all()
     # A stacked frame may hold one frame of sound and one of padding.
     assert (features[:, counted + 1 :] == np.float32(spec.mel.padded_frames)).all()
     assert not np.allclose(features[:, :counted], ours(chunk, spec)[:, :counted]) or name == "ast"
@@ -99,12 +90,12 @@ def test_padding_is_as_transformers_pads() -> None:
     spec = features_of("speech2text")
     chunk = next(chunks_for(spec))
     half = len(chunk) // 2
-    made = transformers.Speech2TextFeatureExtractor()
-    batch = made([chunk, chunk[:half]], sampling_rate=16000, padding=True, return_tensors="np")
-    expected = batch["input_features"][1].T
+    extractor = transformers.Speech2TextFeatureExtractor()
+    batch = extractor([chunk, chunk[:half]], sampling_rate=16000, padding=True, return_tensors="np")
+    theirs = batch["input_features"][1].T
     padded = pad_chunk(chunk[:half, np.newaxis], spec.chunk)[:, 0]
     # Both round the same values to float32; transformers computes in double precision.
-    assert np.abs(ours(padded, spec, half) - expected).max() < 2e-3
+    assert np.abs(ours(padded, spec, half) - theirs).max() < 2e-3
 
 
 @pytest.mark.parametrize("mean", ["band", 0.0])
@@ -120,10 +111,10 @@ def test_a_recording_of_no_frame_or_one_is_verified(name: str, valid: int) -> No
     spec = features_of(name)
     chunk = next(chunks_for(spec))
     padded = pad_chunk(chunk[:valid, np.newaxis], spec.chunk)[:, 0]
-    expected = reference_row(chunk, 0, valid, 0, spec, spec.sample_rate_hz)
-    assert np.isfinite(expected.mel).all()
-    assert np.isfinite(expected.tolerance).all()
-    assert (np.abs(ours(padded, spec, valid) - expected.mel) <= expected.tolerance).all()
+    row = reference_row(chunk, 0, valid, 0, spec, spec.sample_rate_hz)
+    assert np.isfinite(row.mel).all()
+    assert np.isfinite(row.tolerance).all()
+    assert (np.abs(ours(padded, spec, valid) - row.mel) <= row.tolerance).all()
 
 
 @pytest.mark.parametrize("lengths", [[0], [48_001], [1, 2]])

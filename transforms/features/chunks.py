@@ -114,15 +114,16 @@ def valid_samples(index: int, samples: int, spec: ChunkSpec) -> int:
     return min(spec.length, samples - chunk_start(index, samples, spec))
 
 
-def filled_samples(index: int, samples: int, spec: ChunkSpec) -> int:
+def filled_samples(index: int, valid: int, spec: ChunkSpec) -> int:
     """Return the number of samples in chunk ``index`` that are not padding.
+
+    ``valid`` is the number of real samples, see :func:`valid_samples`. Only the first chunk of a
+    recording can be filled by repetition.
 
     >>> [filled_samples(0, 6, ChunkSpec(10, 10, short=short)) for short in ("pad", "repeat")]
     [6, 10]
     """
-    if samples < spec.length and spec.short == "repeat":
-        return spec.length
-    return valid_samples(index, samples, spec)
+    return spec.length if index == 0 and spec.short == "repeat" else valid
 
 
 def fill_short(chunk: Samples, spec: ChunkSpec) -> Samples:

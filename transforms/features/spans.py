@@ -229,7 +229,7 @@ def _write_rows(
     while batch := list(islice(chunks, per_batch)):
         decoded = time.perf_counter()
         samples = np.concatenate([chunk.T for _, chunk in batch])
-        filled = [filled_samples(index, span.samples, features.chunk) for index, _ in batch]
+        filled = [_filled(index, span, features) for index, _ in batch]
         with np.errstate(over="ignore", invalid="ignore"):
             mel = extractor(samples, valid_samples=np.repeat(filled, channels).tolist())
         _require_finite(mel, samples, batch[0][0], channels)
@@ -240,6 +240,11 @@ def _write_rows(
     peak_dbfs, rms_dbfs = np.concatenate(levels, axis=1)
     rows = _rows(span, features, channels, peak_dbfs, rms_dbfs)
     return replace(rows, decode_seconds=decode_seconds, features_seconds=features_seconds)
+
+
+def _filled(index: int, span: Span, features: FeatureSpec) -> int:
+    valid = valid_samples(index, span.samples, features.chunk)
+    return filled_samples(index, valid, features.chunk)
 
 
 def _require_finite(mel: Samples, samples: Samples, first_chunk: int, channels: int) -> None:
