@@ -42,9 +42,11 @@ from melmill.transforms.features.spans import Span, extract_span
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.index.tables import read_index
 from melmill.transforms.snapshot.card import list_files
-from melmill.transforms.snapshot.delta import require_snapshot
+from melmill.transforms.snapshot.delta import read_history, require_snapshot
+from melmill.transforms.snapshot.needed_files import needed
 from melmill.transforms.store.folders import Store
 from melmill.transforms.views.exports import ExportJob
+from tests.damage import with_xing
 from tests.pipeline_runs import extract_here, here, refresh_here
 from tests.refresh.catalogues import (
     RATE,
@@ -59,6 +61,7 @@ from tests.refresh.catalogues import (
     write_song,
     write_table,
 )
+from tests.signals import encode, noise
 
 NAMES = st.sampled_from([f"{letter}.wav" for letter in "abcde"])
 SEEDS = st.integers(0, 99)
@@ -230,10 +233,15 @@ class DatasetMachine(RuleBasedStateMachine):
         return write_table(self.songs / file, rows)
 
     def segments_of(self, name: str) -> list[dict[str, float]]:
-        """Return the segments of a recording: the whole, or segments of an eighth of a second."""
+        """Return the segments of a recording: the whole, or segments of an eighth of a second.
+
+        If the number is negative, the segment is impossible, which is that recording's failure.
+        """
         number = self.segments.get(name, 0)
         if not number:
             return [{}]
+        if number < 0:
+            return [{"start": 0.0, "end": -1.0}]
         return [{"start": i / 8, "end": (i + 1) / 8} for i in range(number)]
 
     def recipe(self) -> list[str]:
@@ -253,6 +261,14 @@ class DatasetMachine(RuleBasedStateMachine):
         self.add(name, 7, 1.0, rate)
         content = (self.songs / name).read_bytes()
         (self.songs / name).write_bytes(content[: round(share * len(content))])
+
+    @rule(name=NAMES, seconds=st.sampled_from([1.0, 2.5]), frames=st.integers(0, 40))
+    def claim_another_length(self, name: str, seconds: float, frames: int) -> None:
+        """Write an MP3 whose tag counts another number of frames than the file has."""
+        (self.songs / name).unlink(missing_ok=True)
+        whole = encode(noise(seconds, 16_000, frames), 16_000, "mp3_vbr")
+        (self.songs / name).write_bytes(with_xing(whole, frames=frames))
+        self.labels.setdefault(name, {"genre": "rock"})
 
     @rule(name=NAMES)
     def remove(self, name: str) -> None:
@@ -290,7 +306,7 @@ class DatasetMachine(RuleBasedStateMachine):
     def configure(self, key: str, number: int) -> None:
         self.settings[key] = SETTINGS[key][number]
 
-    @rule(name=NAMES, number=st.integers(0, 3))
+    @rule(name=NAMES, number=st.integers(-1, 3))
     def segment(self, name: str, number: int) -> None:
         self.segments[name] = number
 
@@ -370,10 +386,61 @@ class DatasetMachine(RuleBasedStateMachine):
             return outcome
 
         patched = mock.patch.object(melmill.pipelines.extract, "require_outcome", require_outcome)
-        with patched, contextlib.suppress(ConflictError):
+        with patched, self.leaving_nothing_if_overtaken():
             refresh_here(self.table(), self.dataset, *self.recipe())
             assert self.version() == version + 1
         self.refresh()
+
+    @rule(number=st.integers(0, 4), seed=SEEDS)
+    def refresh_beside_a_takedown(self, number: int, seed: int) -> None:
+        """A takedown commits while a refresh holds new rows of the same recording."""
+        names = sorted(self.known() - {"anchor.wav"})
+        if not names:
+            return
+        name = names[number % len(names)]
+        self.add(name, 200 + seed, 1.3)
+        real = melmill.pipelines.extract.require_outcome
+
+        def require_outcome(job: Any) -> Any:
+            melmill.pipelines.extract.require_outcome = real
+            takedown(Store(str(self.dataset)), [str(self.songs / name)])
+            return real(job)
+
+        patched = mock.patch.object(melmill.pipelines.extract, "require_outcome", require_outcome)
+        with patched, self.leaving_nothing_if_overtaken():
+            refresh_here(self.table(), self.dataset, *self.recipe())
+        assert name not in self.known()
+        self.erase(name)
+        self.refresh()
+
+    @rule(seed=st.integers(5, 9), rival=st.booleans())
+    def replace(self, seed: int, rival: bool) -> None:
+        """Replace the dataset, perhaps beside a rival that commits first."""
+        real = melmill.pipelines.extract.require_outcome
+
+        def require_outcome(job: Any) -> Any:
+            melmill.pipelines.extract.require_outcome = real
+            if rival:
+                refresh_here(self.table(), self.dataset, f"split.seed={seed}")
+            return real(job)
+
+        patched = mock.patch.object(melmill.pipelines.extract, "require_outcome", require_outcome)
+        with patched, self.leaving_nothing_if_overtaken():
+            extract_here(self.table(), self.dataset, *self.recipe(), overwrite=True)
+        self.refresh()
+
+    @contextlib.contextmanager
+    def leaving_nothing_if_overtaken(self) -> Iterator[None]:
+        """Assert that a run which another run overtook leaves no file of its own."""
+        before = files_of(self.dataset)
+        try:
+            yield
+        except ConflictError:
+            store = Store(str(self.dataset))
+            # A takedown makes shards and indexes of earlier versions, too.
+            need = needed(store, [past for past in read_history(store) if past.kept])
+            added = files_of(self.dataset) - before - needed_files(self.dataset)
+            assert {name for name in added if not need.has(name)} == set()
 
     @rule(name=NAMES, new=st.booleans())
     def refresh_beside_one_that_misses_a_recording(self, name: str, new: bool) -> None:
@@ -393,7 +460,7 @@ class DatasetMachine(RuleBasedStateMachine):
             return real(job)
 
         patched = mock.patch.object(melmill.pipelines.extract, "require_outcome", require_outcome)
-        with patched, contextlib.suppress(ConflictError):
+        with patched, self.leaving_nothing_if_overtaken():
             refresh_here(self.table(), self.dataset, *self.recipe())
         if committed == [True]:
             self.refresh()
@@ -554,4 +621,16 @@ class DatasetMachine(RuleBasedStateMachine):
         if hasattr(self, "dataset"):
             with self.patches:
                 self.refresh()
+                self.take_down_everything()
             shutil.rmtree(self.folder)
+
+    def take_down_everything(self) -> None:
+        uris = [str(self.songs / name) for name in sorted(self.known())]
+        takedown(Store(str(self.dataset)), uris)
+        assert rows_of(self.dataset) == {}
+        assert mentions_of(self.dataset, *uris) == []
+        self.may_be_stale = False
+        self.what_is_there_is_whole()
+        # The catalogue still lists them.
+        refresh_here(self.table(), self.dataset, *self.recipe())
+        assert rows_of(self.dataset) == {}
