@@ -12,7 +12,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from fractions import Fraction
 from importlib import resources
 from itertools import takewhile
@@ -39,20 +39,45 @@ from melmill.transforms.features.chunks import ChunkSpec, Short, Tail
 from melmill.transforms.features.logarithm import LogSpec
 from melmill.transforms.features.mel_spec import MelSpec, contradictions
 from melmill.transforms.features.resample import Quality
-from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.features.spec import KINDS, Feature, FeatureSpec, KindSpec
 from melmill.transforms.features.standardization import StandardizationSpec
+from melmill.transforms.features.waveform import WaveformSpec, waveform_contradictions
 from melmill.transforms.plan.job import Format, Limits, RefreshSpec, WriterSpec
 from melmill.transforms.plan.packing import ShardSpec
 from melmill.transforms.plan.recordings import Damaged
 from melmill.transforms.plan.splits import SplitSpec, check_split_name
+from melmill.transforms.rows.columns import is_label
 from melmill.transforms.store.filesystems import StorageOptions
 
 Raw = dict[str, Any]
 Fault = tuple[str, object, str]
 
 _FORBID = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-for _spec in (MelSpec, LogSpec, StandardizationSpec):
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MelFeature(MelSpec):
+    """An entry of the kind ``mel`` in the list of features."""
+
+    name: str
+    kind: Literal["mel"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaveformFeature(WaveformSpec):
+    """An entry of the kind ``waveform`` in the list of features."""
+
+    name: str
+    kind: Literal["waveform"]
+
+
+for _spec in (MelSpec, LogSpec, StandardizationSpec, MelFeature, WaveformFeature):
     with_config(_FORBID)(_spec)
+
+_Entry = Annotated[MelFeature | WaveformFeature, Field(discriminator="kind")]
+
+#: Names of features: names of columns that every query language accepts without quotes.
+_FEATURE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 _SplitName = Annotated[str, AfterValidator(check_split_name)]
 
@@ -194,6 +219,7 @@ class Config(_Section):
     audio: AudioConfig = AudioConfig()
     chunk: ChunkConfig = ChunkConfig()
     mel: MelSpec = MelSpec()
+    features: Annotated[tuple[_Entry, ...], Field(min_length=1)] | None = None
     split: SplitConfig = SplitConfig()
     output: OutputConfig = OutputConfig()
     catalogue: CatalogueConfig = CatalogueConfig()
@@ -201,22 +227,33 @@ class Config(_Section):
     refresh: RefreshConfig = RefreshConfig()
     retention: RetentionConfig = RetentionConfig()
 
-    def features(self) -> FeatureSpec:
+    def feature_spec(self) -> FeatureSpec:
         """Return the settings that a row's values depend on."""
+        entries = self.features or ()
+        features = tuple(Feature(entry.name, _spec_of(entry)) for entry in entries)
         return FeatureSpec(
             sample_rate_hz=self.audio.sample_rate_hz,
             channels=self.audio.channels,
             resampler=self.audio.resampler,
             chunk=self.chunk.spec(self.audio.sample_rate_hz),
-            mel=self.mel,
+            features=features or (Feature("mel", self.mel),),
             resolution=self.output.resolution,
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the recipe as plain values, without storage options, which may be secret."""
+        """Return the recipe as plain values, without storage options, which may be secret.
+
+        A recipe has either ``mel`` or ``features``.
+        """
         secret = {"storage_options"}
-        hidden = {"output": secret, "catalogue": secret}
+        unused = "features" if self.features is None else "mel"
+        hidden: dict[str, Any] = {"output": secret, "catalogue": secret, unused: True}
         return self.model_dump(mode="json", exclude=hidden)
+
+
+def _spec_of(entry: MelFeature | WaveformFeature) -> KindSpec:
+    kind = KINDS[entry.kind]
+    return kind(**{field.name: getattr(entry, field.name) for field in fields(kind)})
 
 
 def load_config(
@@ -308,7 +345,8 @@ def _overridden(path: str | Path | None, config: Config) -> Iterator[Fault]:
 
 
 def _front_end(config: Config) -> Raw:
-    chosen = config.model_dump(mode="json", include={"audio": {"sample_rate_hz"}, "mel": True})
+    features = {"mel": True} if config.features is None else {"features": True}
+    chosen = config.model_dump(mode="json", include={"audio": {"sample_rate_hz"}, **features})
     return _flat(chosen)
 
 
@@ -425,10 +463,16 @@ def check(raw: Raw) -> tuple[Config | None, list[Fault]]:
                 _use_default(body, path)
         else:
             wrong = [key for key, _, _ in faults]
-            conflicts = _contradictions(config)
+            conflicts = [*_both_ways(raw), *_contradictions(config)]
             faults += [fault for fault in conflicts if not _is_reported(fault[0], wrong)]
             return config, faults
     return None, faults
+
+
+def _both_ways(raw: Raw) -> Iterator[Fault]:
+    if raw.get("mel") is not None and raw.get("features") is not None:
+        allowed = "not allowed beside features; make it an entry of features, with kind: mel"
+        yield "mel", raw["mel"], allowed
 
 
 def _is_below(path: Sequence[int | str], above: Sequence[int | str]) -> bool:
@@ -444,6 +488,11 @@ def _fault(path: Sequence[int | str], error: ValidationError, body: Raw) -> Faul
     key = ".".join(str(part) for part in path)
     if details[0]["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return key, details[0]["input"], _unknown_key(path)
+    if details[0]["type"].startswith("union_tag"):
+        kind = details[0]["input"].get("kind")
+        return f"{key}.kind", kind, f"must be one of: {', '.join(KINDS)}"
+    if details[0]["type"] == "missing":
+        return f"{key}.{details[0]['loc'][-1]}", None, "is missing"
     first, *rest = dict.fromkeys(d["msg"].removeprefix("Value error, ") for d in details)
     allowed = [first[0].lower() + first[1:], *(m.removeprefix("Input should be ") for m in rest)]
     return key, details[0]["input"], " or ".join(allowed)
@@ -495,6 +544,10 @@ def _keys(model: Any, path: Sequence[str]) -> Iterator[str]:
 
 
 def _children(model: Any) -> Mapping[str, Any]:
+    if model == Config.model_fields["features"].annotation:
+        return dict.fromkeys(map(str, range(100)), MelFeature | WaveformFeature)
+    if model == MelFeature | WaveformFeature:
+        return {**_children(WaveformFeature), **_children(MelFeature)}
     if is_dataclass(model):
         types = {"log": LogSpec, "standardization": StandardizationSpec}
         return {field.name: types.get(field.name) for field in fields(model)}
@@ -503,12 +556,35 @@ def _children(model: Any) -> Mapping[str, Any]:
 
 def _contradictions(config: Config) -> Iterator[Fault]:
     chunk = config.chunk.spec(config.audio.sample_rate_hz)
-    for key, value, allowed in contradictions(
-        config.mel, config.audio.sample_rate_hz, chunk.length
-    ):
-        yield f"mel.{key}", value, allowed
+    if config.features is None:
+        yield from _feature_contradictions("mel", config.mel, config, chunk.length)
+    for number, entry in enumerate(config.features or ()):
+        section = f"features.{number}"
+        yield from _name_contradictions(section, entry.name, config)
+        yield from _feature_contradictions(section, _spec_of(entry), config, chunk.length)
     yield from _split_contradictions(config.split)
     yield from _output_contradictions(config)
+
+
+def _feature_contradictions(
+    section: str, spec: KindSpec, config: Config, chunk_samples: int
+) -> Iterator[Fault]:
+    if isinstance(spec, MelSpec):
+        found = contradictions(spec, config.audio.sample_rate_hz, chunk_samples)
+    else:
+        found = list(waveform_contradictions(spec))
+    for key, value, allowed in found:
+        yield f"{section}.{key}", value, allowed
+
+
+def _name_contradictions(section: str, name: str, config: Config) -> Iterator[Fault]:
+    names = [entry.name.lower() for entry in config.features or ()]
+    if not _FEATURE_NAME.fullmatch(name):
+        yield f"{section}.name", name, "a letter, then letters, digits and _, at most 64"
+    elif name != "mel" and not is_label(name):
+        yield f"{section}.name", name, "another name: melmill has a column of this name"
+    elif names.count(name.lower()) > 1:
+        yield f"{section}.name", name, "used once: two features have this name"
 
 
 def _split_contradictions(split: SplitConfig) -> Iterator[Fault]:
@@ -525,10 +601,17 @@ def _output_contradictions(config: Config) -> Iterator[Fault]:
     step = config.output.resolution
     if step is not None and not _is_power_of_two(step):
         yield "output.resolution", step, "must be exact, or a power of two such as 1/64"
-    if step is not None and config.mel.log.kind == "none":
-        yield "output.resolution", step, "must be exact where mel.log.kind is none"
+    if step is not None and not any(map(_has_logarithm, config.feature_spec().features)):
+        allowed = "must be exact where mel.log.kind is none"
+        if config.features is not None:
+            allowed = "must be exact where no feature is of the kind mel with a logarithm"
+        yield "output.resolution", step, allowed
     if config.catalogue.extensions == ():
         yield "catalogue.extensions", [], "must name at least one extension"
+
+
+def _has_logarithm(feature: Feature) -> bool:
+    return isinstance(feature.spec, MelSpec) and feature.spec.log.kind != "none"
 
 
 def _is_power_of_two(step: float) -> bool:

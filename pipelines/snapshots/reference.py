@@ -27,8 +27,9 @@ from melmill.transforms.decode.media import open_audio
 from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import fill_short, filled_samples, pad_chunk
 from melmill.transforms.features.mel_spec import MelSpec, filterbank, framing, win_length
-from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.standardization import StandardizationSpec
+from melmill.transforms.features.waveform import WaveformSpec
 from melmill.transforms.features.windows import window_samples
 from melmill.transforms.store.objects import StoredObject
 
@@ -49,15 +50,15 @@ _UNITS = {"db": 10 / np.log(10), "ln": 1.0, "log10": 1 / np.log(10), "none": 0.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expected:
-    """The reference values of a row.
+    """The reference values of a feature of a row.
 
     Attributes
     ----------
-    mel, tolerance : float64 [n_mels, frames]
-        The values and their tolerances, in the unit of the recipe's logarithm.
+    values, tolerance : float64, of the feature's shape
+        The values and their tolerances, in the unit of the feature.
     """
 
-    mel: npt.NDArray[np.float64]
+    values: npt.NDArray[np.float64]
     tolerance: npt.NDArray[np.float64]
 
 
@@ -96,9 +97,15 @@ def _mix(block: Samples, policy: ChannelPolicy) -> Samples:
 
 
 def reference_row(
-    samples: Samples, start: int, valid: int, chunk_index: int, features: FeatureSpec, rate_hz: int
+    samples: Samples,
+    start: int,
+    valid: int,
+    chunk_index: int,
+    features: FeatureSpec,
+    rate_hz: int,
+    feature: Feature | None = None,
 ) -> Expected:
-    """Return a row's reference values, from a channel of :func:`reference_samples`.
+    """Return the reference values of a row, from a channel of :func:`reference_samples`.
 
     Parameters
     ----------
@@ -110,13 +117,44 @@ def reference_row(
         The recipe.
     rate_hz
         The recording's own sample rate.
+    feature
+        The feature of the recipe; ``None`` for the first.
     """
+    feature = feature or features.features[0]
     chunk = samples[start : start + valid, None]
     if len(chunk) < features.chunk.length:
         # Only a recording or segment that is shorter than a chunk may be filled by repetition.
         chunk = (fill_short if chunk_index == 0 else pad_chunk)(chunk, features.chunk)
-    spec, filled = features.mel, filled_samples(chunk_index, valid, features.chunk)
-    mel, error = _mel(chunk[:, 0], features, filled, rate_hz != features.sample_rate_hz)
+    filled = filled_samples(chunk_index, valid, features.chunk)
+    resampled = rate_hz != features.sample_rate_hz
+    if isinstance(feature.spec, MelSpec):
+        return _expected_mel(chunk[:, 0], feature.spec, features, filled, resampled)
+    return _expected_waveform(chunk[:, 0], feature.spec, filled, resampled)
+
+
+def _expected_waveform(
+    chunk: Samples, spec: WaveformSpec, filled: int, resampled: bool
+) -> Expected:
+    samples = chunk.astype(np.float64)
+    largest = np.abs(samples).max()
+    # float32's rounding of a sample and of a level, and the error of resampling in blocks.
+    error, factor = np.full(len(samples), (2e-7 + resampled * _RESAMPLED_EPSILON) * largest), 1.0
+    if spec.level == "peak" and largest:
+        samples, factor = samples * (spec.peak / largest), spec.peak / largest
+    elif spec.level == "standardized":
+        valid = samples[:filled]
+        factor = 1 / np.sqrt(valid.var() + spec.variance_epsilon)
+        samples = np.concatenate([(valid - valid.mean()) * factor, 0 * samples[filled:]])
+    error *= 2 * factor
+    if spec.dtype == "int16":
+        return Expected(np.clip(samples * 32768, -32768, 32767), error * 32768 + 0.5)
+    return Expected(samples, error)
+
+
+def _expected_mel(
+    chunk: Samples, spec: MelSpec, features: FeatureSpec, filled: int, resampled: bool
+) -> Expected:
+    mel, error = _mel(chunk, spec, features, filled, resampled)
     expected = _logarithm(mel, spec)
     bounds = [_logarithm(np.maximum(mel + sign * error, 0), spec) for sign in (-1, 1)]
     tolerance = np.max([np.abs(bound - expected) for bound in bounds], axis=0)
@@ -128,7 +166,8 @@ def reference_row(
         expected, tolerance = _standardize(expected, tolerance, spec.standardization, frames)
     if spec.padded_frames is not None:
         expected[:, frames:], tolerance[:, frames:] = spec.padded_frames, 1e-6
-    tolerance += (features.resolution or 0) / 2
+    if spec.log.kind != "none":
+        tolerance += (features.resolution or 0) / 2
     return Expected(_stack(expected, spec.stack_frames), _stack(tolerance, spec.stack_frames))
 
 
@@ -160,9 +199,11 @@ def _stack(values: Any, number: int) -> Any:
     return values[:, :whole].T.reshape(-1, number * len(values)).T
 
 
-def _mel(chunk: Any, features: FeatureSpec, filled: int, resampled: bool) -> tuple[Any, Any]:
+def _mel(
+    chunk: Any, spec: MelSpec, features: FeatureSpec, filled: int, resampled: bool
+) -> tuple[Any, Any]:
     """Return mel values before the logarithm, and their tolerance."""
-    spec, rate_hz = features.mel, features.sample_rate_hz
+    rate_hz = features.sample_rate_hz
     chunk = chunk * np.float64(spec.sample_scale)
     if spec.preemphasis and spec.preemphasis_over == "chunk":
         chunk[1:filled] -= spec.preemphasis * chunk[: filled - 1]

@@ -19,6 +19,7 @@ from melmill.pipelines.config import load_config
 from melmill.transforms.features.mel import MelExtractor
 from melmill.transforms.features.spec import FeatureSpec
 from tests.features.front_ends import FORMULAS, Array, stacked
+from tests.mel_features import mel_of
 from tests.signals import noise, song
 
 Samples = npt.NDArray[np.float32]
@@ -29,11 +30,11 @@ RECORDINGS = sorted((ROOT.parent / "shared/data").rglob("*.ogg"))
 
 
 def features_of(name: str) -> FeatureSpec:
-    return load_config(name).features()
+    return load_config(name).feature_spec()
 
 
 def ours(samples: Samples, spec: FeatureSpec, valid: int | None = None) -> Samples:
-    extractor = MelExtractor(spec.mel, spec.sample_rate_hz, len(samples))
+    extractor = MelExtractor(mel_of(spec), spec.sample_rate_hz, len(samples))
     lengths = [len(samples) if valid is None else valid]
     return extractor(samples[np.newaxis], valid_samples=lengths)[0]
 
@@ -144,7 +145,7 @@ REFERENCES: dict[str, Callable[[Samples], Any]] = {
 def expected(name: str, chunk: Samples, spec: FeatureSpec) -> tuple[Array, Array]:
     """Return the values of a recipe's formula, and their tolerances, with stacked frames."""
     front_end = FORMULAS[name](chunk.astype(np.float64))
-    number = spec.mel.stack_frames
+    number = mel_of(spec).stack_frames
     return stacked(front_end.values, number), stacked(front_end.tolerance, number)
 
 

@@ -97,7 +97,7 @@ def test_hugging_face_finds_the_rows(loaded: Any, dataset: tuple[Store, Extracti
     stored_mels = []
     for name in list_files(store, extraction.snapshot)[0]["fold_1"]:
         with store.open(name) as file:
-            stored_mels += [batch.mel for batch in read_rows(file)]
+            stored_mels += [batch.features["mel"] for batch in read_rows(file)]
     loaded_mels = loaded["fold_1"].with_format("numpy")[:]["mel"]
     np.testing.assert_array_equal(loaded_mels, np.concatenate(stored_mels))
 

@@ -20,7 +20,7 @@ from melmill.transforms.rows.distribution import (
     Distribution,
 )
 from melmill.transforms.rows.moments import Moments
-from melmill.transforms.rows.schema import LabelColumn, RowSchema
+from melmill.transforms.rows.schema import FeatureColumn, LabelColumn, RowSchema
 from melmill.transforms.rows.summaries import FileEntry, ShardSummary
 from melmill.transforms.snapshot.card import (
     balance_lines,
@@ -45,7 +45,7 @@ LABELS = (
     LabelColumn("tags", "list<string>"),
     LabelColumn("grades", "list<double>"),
 )
-SCHEMA = RowSchema(80, 130, LABELS)
+SCHEMA = RowSchema((FeatureColumn("mel", (80, 130)),), LABELS)
 
 
 def with_tfrecord(shard: ShardSummary) -> ShardSummary:
@@ -281,7 +281,7 @@ def test_files_that_describe_another_snapshot_are_stale(store: Store, totals: To
     assert stale_files(store, SNAPSHOT, SCHEMA) == SIDE_FILES
     write_card(store, SNAPSHOT, totals, SCHEMA)
     assert stale_files(store, SNAPSHOT, SCHEMA) == []
-    taller = replace(SCHEMA, n_mels=81)
+    taller = replace(SCHEMA, features=(FeatureColumn("mel", (81, 130)),))
     assert stale_files(store, SNAPSHOT, taller) == ["tfrecord/features.json"]
     for name in SIDE_FILES:
         right_text = store.read(name)
@@ -341,7 +341,8 @@ def test_an_earlier_snapshots_card_in_a_store_has_urls(totals: Totals) -> None:
 
 
 def test_without_labels_the_card_has_no_section_about_labels(store: Store) -> None:
-    write_card(store, SNAPSHOT, Totals(splits={"train": SplitContent()}), RowSchema(80, 130))
+    schema = RowSchema((FeatureColumn("mel", (80, 130)),))
+    write_card(store, SNAPSHOT, Totals(splits={"train": SplitContent()}), schema)
     text = store.read("README.md").decode()
     assert "0 recordings failed and 0 were too short.\n\n`index/` says" in text
     assert "Labels" not in text

@@ -187,9 +187,8 @@ class ExtractJob:
     @property
     def schema(self) -> RowSchema:
         """Columns of the rows."""
-        n_mels, n_frames = self.features.shape
         labels = self.catalogue.label_columns
-        return RowSchema(n_mels, n_frames, labels, self.features.channels == "each")
+        return RowSchema(self.features.columns, labels, self.features.channels == "each")
 
     @property
     def writer_key(self) -> str:
