@@ -11,7 +11,7 @@ import copy
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from fractions import Fraction
 from importlib import resources
@@ -279,7 +279,9 @@ def load_config(
     raw = read_yaml(find_recipe(path)) if path else copy.deepcopy(stored or {})
     for override in overrides:
         _apply(raw, override)
+    presets = list(_expand_presets(raw))
     config, faults = check(raw)
+    faults = [*presets, *faults]
     if config is not None and not faults:
         faults += _overridden(path, config)
     if config is None or faults:
@@ -305,9 +307,11 @@ def find_recipe(name: str | Path, folder: str = "") -> str | Path:
     ConfigError
         There is neither a file nor a shipped file with this name.
     """
-    if not re.fullmatch(r"[\w-]+", str(name)) or Path(name).is_file():
+    if Path(name).is_file():
         return name
-    return shipped_recipe(str(name), folder)
+    shipped = shipped_recipes(folder)
+    looks_like_a_name = re.fullmatch(r"[\w-]+", str(name)) or str(name) in shipped
+    return shipped_recipe(str(name), folder) if looks_like_a_name else name
 
 
 def shipped_recipe(name: str, folder: str = "") -> str:
@@ -327,6 +331,49 @@ def shipped_recipes(folder: str = "") -> dict[str, str]:
     """Return the path of each YAML file that melmill ships in a folder, by its name."""
     files = (resources.files("melmill") / "configs" / folder).iterdir()
     return {Path(str(file)).stem: str(file) for file in files if file.name.endswith(".yaml")}
+
+
+def _expand_presets(raw: Raw) -> Iterator[Fault]:
+    """Put the settings of a preset into each entry of ``features`` that names one."""
+    entries = raw.get("features")
+    if not isinstance(entries, list):
+        return
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict) or "preset" not in entry:
+            continue
+        section, name = f"features.{number}", str(entry.pop("preset"))
+        shipped = shipped_recipes()
+        if name not in shipped:
+            yield f"{section}.preset", name, f"a preset's name; {_hint(name, shipped)}"
+            name = "librosa"  # any, so that the other keys are checked, too
+        else:
+            yield from _contradicting(section, name, raw, entry)
+        preset = read_yaml(shipped[name])
+        settings = (preset.get("features") or [{"kind": "mel", **preset.get("mel", {})}])[0]
+        own_name = entry.get("name", re.sub(r"\W", "_", name))
+        entries[number] = {**settings, "name": own_name}
+
+
+def _contradicting(section: str, name: str, raw: Raw, entry: Raw) -> Iterator[Fault]:
+    """Yield each setting of a recipe that contradicts a preset which an entry names."""
+    audio = raw.get("audio")
+    default = AudioConfig().sample_rate_hz
+    rate = audio.get("sample_rate_hz", default) if isinstance(audio, dict) else default
+    expected = load_config(shipped_recipe(name)).audio.sample_rate_hz
+    if rate != expected:
+        yield "audio.sample_rate_hz", rate, f"{expected}, the sample rate of {section}, {name}"
+    for key in sorted(entry.keys() - {"name"}):
+        allowed = f"not allowed beside preset; melmill presets {name} prints the preset's settings"
+        yield f"{section}.{key}", entry[key], allowed
+
+
+def _hint(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(names), n=1)
+    return (
+        f"did you mean {close[0]}? melmill presets lists them"
+        if close
+        else ("melmill presets lists them")
+    )
 
 
 def _overridden(path: str | Path | None, config: Config) -> Iterator[Fault]:

@@ -23,6 +23,7 @@ from melmill.transforms.snapshot.card import (
     band_statistics,
     features_json,
     statistics,
+    title,
     to_json,
     view_card,
 )
@@ -237,5 +238,5 @@ def _version(opened: OpenSnapshot) -> str:
 
 
 def _description(job: ExportJob, opened: OpenSnapshot) -> str:
-    text = f"Features of {opened.snapshot.catalogue}"
+    text = title(opened.snapshot, opened.schema)
     return text if job.normalize == "none" else f"{text}; normalised: {job.normalize}"

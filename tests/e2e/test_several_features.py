@@ -254,7 +254,7 @@ def test_features_with_bands_are_normalised_and_waveforms_are_not(
             stacked = np.concatenate(group, axis=1).astype(np.float64)
             mean, std = stacked.mean(axis=1)[:, None], stacked.std(axis=1)[:, None]
             expected = (same[key] - mean) / np.maximum(std, 1e-5)
-            # float32 rounds a value by up to 4e-6 of the mean's size, and the deviations are above 1.
+            # float32 rounds by up to 4e-6 of a mean, and the deviations are above 1.
             np.testing.assert_allclose(row[name], expected, atol=1e-3)
     for key, row in actual.items():
         np.testing.assert_array_equal(row["samples"], rows[key]["samples"])
@@ -396,11 +396,11 @@ def test_a_wrong_list_is_refused_by_key_and_value(
 
 
 def test_both_ways_to_name_features_are_refused(songs: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="mel: .*: not allowed beside features"):
+    with pytest.raises(ConfigError, match=r"mel: .*: not allowed beside features"):
         extract_here(songs, tmp_path / "set", *ALL, "mel.n_mels=9")
 
 
 def test_a_feature_with_the_name_of_a_label_is_refused(songs: Path, tmp_path: Path) -> None:
     entry = "features=[{name: genre, kind: waveform}]"
-    with pytest.raises(CatalogueError, match="'genre': .*has a label column of this name"):
+    with pytest.raises(CatalogueError, match=r"'genre': .*has a label column of this name"):
         extract_here(songs, tmp_path / "set", *BASE, entry)

@@ -52,6 +52,24 @@ class FrontEnd:
         return tolerance
 
 
+@dataclass(frozen=True)
+class Waveform:
+    """The samples that a model takes, and how far float32 may be from them."""
+
+    values: Array
+    tolerance: Array
+
+
+def as_it_is(samples: Array) -> Waveform:
+    return Waveform(samples, np.zeros_like(samples))
+
+
+def standardized_utterance(samples: Array) -> Waveform:
+    """Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm."""
+    values = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
+    return Waveform(values, EPS * np.abs(values))
+
+
 def hann(length: int, periodic: bool) -> Array:
     return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / (length - 1 + periodic))
 
@@ -264,7 +282,7 @@ def stacked(values: Array, number: int) -> Array:
 HAMMING = 0.54 - 0.46 * np.cos(2 * np.pi * np.arange(400) / 399)
 
 #: The front end of each recipe. ``seamless`` is compared before its frames are stacked.
-FORMULAS: dict[str, Callable[[Array], FrontEnd]] = {
+FORMULAS: dict[str, Callable[[Array], FrontEnd | Waveform]] = {
     "ast": lambda x: kaldi_log(x, 128, -4.2677393, 2 * 4.5689974, scale=1, window=hann(400, False)),
     "beats": lambda x: kaldi_log(x, 128, 15.41663, 2 * 6.55582),
     "bigvgan-24k-100": lambda x: vocoder(x, 24000, 1024, 256, 100, 12000),
@@ -316,4 +334,20 @@ FORMULAS: dict[str, Callable[[Array], FrontEnd]] = {
     "whisper-128": lambda x: whisper(x, 128),
     "whisper-80": lambda x: whisper(x, 80),
     "yamnet": lambda x: audioset(x, 0.001),
+    **dict.fromkeys(
+        (
+            "waveform-birdnet-2.4",
+            "waveform-birdnet-3",
+            "waveform-dac-44k",
+            "waveform-encodec-24k",
+            "waveform-encodec-48k",
+            "waveform-mimi-24k",
+            "waveform-moonshine",
+            "waveform-panns",
+            "waveform-perch-2",
+            "waveform-pyannote",
+        ),
+        as_it_is,
+    ),
+    "waveform-wav2vec2": standardized_utterance,
 }

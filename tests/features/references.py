@@ -6,6 +6,7 @@ Run as a program, the module prints the table of docs/presets.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy.typing as npt
 import pytest
 
 from melmill.pipelines.config import load_config
-from melmill.transforms.features.mel import MelExtractor
+from melmill.transforms.features.extractors import extract_features
 from melmill.transforms.features.spec import FeatureSpec
 from tests.features.front_ends import FORMULAS, Array, stacked
 from tests.mel_features import mel_of
@@ -34,9 +35,11 @@ def features_of(name: str) -> FeatureSpec:
 
 
 def ours(samples: Samples, spec: FeatureSpec, valid: int | None = None) -> Samples:
-    extractor = MelExtractor(mel_of(spec), spec.sample_rate_hz, len(samples))
+    """Return the only feature of a chunk of any length."""
+    spec = replace(spec, chunk=replace(spec.chunk, length=len(samples)))
     lengths = [len(samples) if valid is None else valid]
-    return extractor(samples[np.newaxis], valid_samples=lengths)[0]
+    (values,) = extract_features(samples[np.newaxis], lengths, spec).values()
+    return values[0]
 
 
 def chunks_for(spec: FeatureSpec) -> Iterator[Samples]:
@@ -84,6 +87,13 @@ def transformers_own(class_name: str, key: str = "input_features", **how: Any) -
         return np.asarray(extractor(chunk, **call, **how.get("call", {}))[key][0], np.float64).T
 
     return features
+
+
+def codec(class_name: str, rate: int) -> Callable[[Samples], Any]:
+    own = transformers_own(
+        class_name, "input_values", rate=rate, settings={"sampling_rate": rate, "hop_length": 512}
+    )
+    return lambda chunk: own(chunk).ravel()
 
 
 def univnet(**settings: Any) -> Callable[[Samples], Any]:
@@ -137,6 +147,13 @@ REFERENCES: dict[str, Callable[[Samples], Any]] = {
     "speech2text": transformers_own("Speech2TextFeatureExtractor"),
     "speecht5": speecht5,
     "wespeaker": minus_mean(kaldi_native(n_mels=80, window="hamming")),
+    "waveform-dac-44k": codec("DacFeatureExtractor", 44100),
+    "waveform-encodec-24k": codec("EncodecFeatureExtractor", 24000),
+    "waveform-mimi-24k": codec("EncodecFeatureExtractor", 24000),
+    "waveform-moonshine": transformers_own(
+        "Wav2Vec2FeatureExtractor", "input_values", settings={"do_normalize": False}
+    ),
+    "waveform-wav2vec2": transformers_own("Wav2Vec2FeatureExtractor", "input_values"),
     "whisper-128": whisper(128),
     "whisper-80": whisper(80),
 }
@@ -145,6 +162,8 @@ REFERENCES: dict[str, Callable[[Samples], Any]] = {
 def expected(name: str, chunk: Samples, spec: FeatureSpec) -> tuple[Array, Array]:
     """Return the values of a recipe's formula, and their tolerances, with stacked frames."""
     front_end = FORMULAS[name](chunk.astype(np.float64))
+    if name.startswith("waveform-"):
+        return front_end.values, front_end.tolerance
     number = mel_of(spec).stack_frames
     return stacked(front_end.values, number), stacked(front_end.tolerance, number)
 

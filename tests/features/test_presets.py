@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from melmill.pipelines.presets import list_presets
+from melmill.pipelines.presets import Preset, list_presets
 from melmill.pipelines.snapshots.reference import reference_row
 from melmill.transforms.features.chunks import pad_chunk
 from melmill.transforms.features.mel import MelExtractor
@@ -51,6 +51,8 @@ def test_features_are_the_references(name: str) -> None:
         features = ours(chunk, spec)
         assert features.shape == reference.shape
         assert (np.abs(features - values) <= tolerance).all()
+        if name.startswith("waveform-"):  # transformers rounds the mean to float32
+            tolerance = tolerance.max()
         # kaldi-native-fbank rounds its window and its bands to float32, too: up to 2.8 tolerances.
         assert (np.abs(reference - values) <= 4 * tolerance).all()
 
@@ -142,11 +144,21 @@ def test_a_batch_is_its_chunks() -> None:
 # What the documentation says of them
 
 
+def _row(preset: Preset) -> str:
+    shape = " × ".join(
+        f"{size:,}" if len(preset.shape) == 1 else str(size) for size in preset.shape
+    )
+    mb = preset.bytes_per_hour / 1e6
+    what = (
+        f"| `{preset.name}` | {preset.sample_rate_hz:,} | {shape} | {preset.chunk_seconds:.5g} s |"
+    )
+    return f"{what} {mb:.0f} | {preset.purpose} |"
+
+
 def test_the_page_lists_every_recipe_with_its_shape_and_its_proof() -> None:
     page = (ROOT / "docs/presets.md").read_text(encoding="utf-8")
     for preset in list_presets():
-        bands, frames = preset.shape
-        assert f"| `{preset.name}` | {preset.sample_rate_hz:,} | {bands} × {frames} |" in page
+        assert _row(preset) in page
     header, line, row = table(["vggish"])
     assert header in page
     proof = page[page.index(header) :].splitlines()

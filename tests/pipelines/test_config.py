@@ -55,6 +55,7 @@ def test_the_default_recipe_says_the_defaults() -> None:
 def test_the_default_recipe_leaves_no_key_out() -> None:
     sections = read_yaml(RECIPES / "librosa.yaml")
     defaults = Config().model_dump(mode="json")
+    assert (defaults.pop("features"), sections.pop("features")) == (None, None)
     assert {name: set(values) for name, values in defaults.items()} == {
         name: set(values) for name, values in sections.items()
     }
@@ -241,8 +242,8 @@ def test_an_unknown_key_is_named_with_what_was_meant(override: str, meant: str) 
 def test_an_unknown_key_like_no_other_is_named_with_what_is_allowed() -> None:
     (fault,) = faults("xyzzy=3")
     assert fault == (
-        "xyzzy: 3: no such key; allowed: audio, catalogue, chunk, limits, mel, output, refresh, "
-        "retention, split"
+        "xyzzy: 3: no such key; allowed: audio, catalogue, chunk, features, limits, mel, output, "
+        "refresh, retention, split"
     )
 
 

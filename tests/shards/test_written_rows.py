@@ -132,7 +132,7 @@ def test_each_channel_has_its_own_rows(tmp_path: Path) -> None:
     assert [outcome.rows for outcome in outcomes] == [6]
     mel = np.concatenate([batch.features["mel"].copy() for batch in read_shard(job.store, summary)])
     columns = ("chunk_index", "channel", "start_sample", "valid_samples")
-    whole = rows_digest(*([row[name] for row in rows] for name in columns), mel)
+    whole = rows_digest(*([row[name] for row in rows] for name in columns), [mel])
     assert summary.recordings[0].digest == digest_text(whole)
     assert summary.recordings[0].rows == 6
 
@@ -178,7 +178,7 @@ def test_a_summary_describes_the_written_rows(job: ExtractJob, tmp_path: Path) -
         part = rows[first:stop]
         names = ("chunk_index", "start_sample", "valid_samples")
         columns = {name: [row[name] for row in part] for name in names}
-        digest_of_part = rows_digest(channel=[0] * len(part), mel=mel[first:stop], **columns)
+        digest_of_part = rows_digest(channel=[0] * len(part), features=[mel[first:stop]], **columns)
         assert entry == RecordingRows(
             part[0]["recording_id"],
             *(stop - first, max(row["peak_dbfs"] for row in part)),

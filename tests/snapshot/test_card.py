@@ -12,7 +12,7 @@ import yaml
 
 from melmill.pipelines.extract import Extraction
 from melmill.transforms.rows.distribution import ClassCount, Distribution
-from melmill.transforms.rows.schema import LabelColumn, RowSchema
+from melmill.transforms.rows.schema import FeatureColumn, LabelColumn, RowSchema
 from melmill.transforms.snapshot.card import (
     band_statistics,
     brief_statistics,
@@ -156,7 +156,8 @@ def test_the_card_is_written_the_same_way_again(dataset: tuple[Store, Extraction
     store, extraction = dataset
     before = _card(store)
     schema = RowSchema(
-        16, 16, (LabelColumn("stars", "double"), LabelColumn("tags", "list<string>"))
+        (FeatureColumn("mel", (16, 16)),),
+        (LabelColumn("stars", "double"), LabelColumn("tags", "list<string>")),
     )
     write_card(store, require_snapshot(store), extraction.totals, schema)
     assert _card(store) == before

@@ -86,7 +86,7 @@ def totals() -> Totals:
         recordings=Counter(ok=4, failed=1001, skipped=2),
         seconds=9000.0,
         splits={"train": split(3, 1200, C=900, D=300), "test": split(1, 80, C=80)},
-        moments=Moments(7, np.array([1.0, 2.0]), np.array([7.0, 28.0]), -80.0, 3.5),
+        moments={"": Moments(7, np.array([1.0, 2.0]), np.array([7.0, 28.0]), -80.0, 3.5)},
     )
 
 
@@ -119,8 +119,8 @@ def test_the_card_describes_the_dataset(store: Store, totals: Totals) -> None:
     about, _, rest = text.partition("\n`index/` says")
     assert about == (
         "# Log-mel spectrograms of /music/songs.csv\n\n"
-        "1,280 rows from 2.50 hours of audio. `mel` is float32 [80, 130]:\n"
-        "mel bands × frames of one chunk.\n\n"
+        "1,280 rows from 2.50 hours of audio.\n\n"
+        "- `mel` is float32 [80, 130]: bands × frames of one chunk.\n\n"
         "| split | recordings | rows | shards | MB |\n"
         "|---|---|---|---|---|\n"
         "| test | 1 | 80 | 3 | 6.3 |\n"
@@ -315,7 +315,7 @@ def test_a_views_card_names_its_own_files(totals: Totals) -> None:
     assert "How to load" not in plain
     assert plain.endswith("\n}\n```\n")
     normalised = view_card(files, SNAPSHOT, totals, SCHEMA, "chunk").decode()
-    sentence = "\n`mel` is normalised: chunk, each band to mean 0 and deviation 1.\n"
+    sentence = "\nNormalised (chunk), each band to mean 0 and deviation 1: `mel`.\n"
     assert normalised == plain.replace("\n## Feature", sentence + "\n## Feature")
 
 

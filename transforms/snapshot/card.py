@@ -201,7 +201,7 @@ def view_card(
     about = _about(snapshot, totals, schema, twins=False)
     if normalize != "none":
         names = ", ".join(f"`{c.name}`" for c in schema.features if len(c.shape) == 2)
-        about += f"\nNormalised: {names}: {normalize}, each band to mean 0 and deviation 1.\n"
+        about += f"\nNormalised ({normalize}), each band to mean 0 and deviation 1: {names}.\n"
     return (_head(files, schema) + about + _features(snapshot)).encode()
 
 
@@ -274,12 +274,18 @@ def _about(snapshot: Snapshot, totals: Totals, schema: RowSchema, *, twins: bool
         rows=totals.rows,
         hours=totals.seconds / 3600,
         features="\n".join(map(_feature_line, schema.features)),
-        catalogue=snapshot.catalogue,
+        title=title(snapshot, schema),
         splits=splits,
         failed=totals.recordings["failed"],
         skipped=totals.recordings["skipped"],
         labels=_labels(totals),
     )
+
+
+def title(snapshot: Snapshot, schema: RowSchema) -> str:
+    """Return a line that says what the rows are."""
+    have_bands = all(len(column.shape) == 2 for column in schema.features)
+    return f"{'Log-mel spectrograms' if have_bands else 'Features'} of {snapshot.catalogue}"
 
 
 def _feature_line(column: FeatureColumn) -> str:
@@ -327,7 +333,7 @@ _SNAPSHOT = """
 Index `index/{index}`.
 """
 
-_ABOUT = """# Features of {catalogue}
+_ABOUT = """# {title}
 
 {rows:,} rows from {hours:,.2f} hours of audio.
 
