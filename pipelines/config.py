@@ -279,6 +279,8 @@ def load_config(
     raw = read_yaml(find_recipe(path)) if path else copy.deepcopy(stored or {})
     for override in overrides:
         _apply(raw, override)
+        if stored and override.startswith("features="):
+            raw.pop("mel", None)  # the list replaces the stored recipe's only feature
     presets = list(_expand_presets(raw))
     config, faults = check(raw)
     faults = [*presets, *faults]
@@ -369,11 +371,8 @@ def _contradicting(section: str, name: str, raw: Raw, entry: Raw) -> Iterator[Fa
 
 def _hint(name: str, names: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, sorted(names), n=1)
-    return (
-        f"did you mean {close[0]}? melmill presets lists them"
-        if close
-        else ("melmill presets lists them")
-    )
+    meant = f"did you mean {close[0]}? " if close else ""
+    return f"{meant}melmill presets lists them"
 
 
 def _overridden(path: str | Path | None, config: Config) -> Iterator[Fault]:

@@ -330,6 +330,46 @@ def test_another_list_of_features_is_another_schema(songs: Path, tmp_path: Path)
     assert not refresh_here(songs, tmp_path / "set").committed
 
 
+def test_a_list_of_features_replaces_the_only_feature_of_a_dataset(
+    songs: Path, tmp_path: Path
+) -> None:
+    extract_here(songs, tmp_path / "set", *BASE, "mel.n_fft=256", "mel.hop_length=128")
+    refresh_here(songs, tmp_path / "set", f"features=[{SAMPLES}]")
+    assert list(melmill.open(tmp_path / "set").features) == ["samples"]
+    with pytest.raises(ConfigError, match=r"mel: .*: not allowed beside features"):
+        refresh_here(songs, tmp_path / "set", "mel.n_mels=9")
+
+
+def test_presets_are_entries_of_the_list(songs: Path, tmp_path: Path) -> None:
+    entries = "features=[{preset: whisper-80}, {preset: waveform-moonshine, name: samples}]"
+    settings = ("audio.sample_rate_hz=16000", "chunk.seconds=1", entries)
+    extract_here(songs, tmp_path / "set", *settings)
+    extract_here(songs, tmp_path / "alone", "chunk.seconds=1", recipe="whisper-80")
+    both, alone = (melmill.open(tmp_path / name).as_arrow().to_table() for name in ("set", "alone"))
+    assert melmill.open(tmp_path / "set").shape == (80, 100)
+    order = [("uri", "ascending"), ("chunk_index", "ascending")]
+    assert both.sort_by(order)["whisper_80"].to_pylist() == alone.sort_by(order)["mel"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("entry", "faults"),
+    [
+        ("{preset: whisper-8}", ["features.0.preset: 'whisper-8': a preset's name; did you mean"]),
+        ("{preset: whisper-80}", ["audio.sample_rate_hz: 4000: 16000, the sample rate of feature"]),
+        (
+            "{preset: whisper-80, n_mels: 3}",
+            ["features.0.n_mels: 3: not allowed beside preset", "audio.sample_rate_hz: 4000"],
+        ),
+    ],
+)
+def test_what_contradicts_a_preset_is_named(
+    songs: Path, tmp_path: Path, entry: str, faults: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        extract_here(songs, tmp_path / "set", *BASE, f"features=[{entry}]")
+    assert all(fault in str(raised.value) for fault in faults)
+
+
 def test_a_song_in_a_notebook_has_all_features(songs: Path, rows: Rows) -> None:
     from melmill.pipelines.config import load_config
 
