@@ -17,7 +17,7 @@ from fractions import Fraction
 from importlib import resources
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import yaml
 from pydantic import (
@@ -36,11 +36,14 @@ from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.core.naming import number_of
 from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import ChunkSpec, Short, Tail
-from melmill.transforms.features.logarithm import LogSpec
+from melmill.transforms.features.logarithm import Contradiction, LogSpec
 from melmill.transforms.features.mel_spec import MelSpec, contradictions
+from melmill.transforms.features.mfcc import MfccSpec, mfcc_contradictions
+from melmill.transforms.features.pcen import PcenSpec, pcen_contradictions
 from melmill.transforms.features.resample import Quality
 from melmill.transforms.features.spec import KINDS, Feature, FeatureSpec, KindSpec
 from melmill.transforms.features.standardization import StandardizationSpec
+from melmill.transforms.features.stft_spec import StftSpec, stft_contradictions
 from melmill.transforms.features.waveform import WaveformSpec, waveform_contradictions
 from melmill.transforms.plan.job import Format, Limits, RefreshSpec, WriterSpec
 from melmill.transforms.plan.packing import ShardSpec
@@ -64,6 +67,30 @@ class MelFeature(MelSpec):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MfccFeature(MfccSpec):
+    """An entry of the kind ``mfcc`` in the list of features."""
+
+    name: str
+    kind: Literal["mfcc"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PcenFeature(PcenSpec):
+    """An entry of the kind ``pcen`` in the list of features."""
+
+    name: str
+    kind: Literal["pcen"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StftFeature(StftSpec):
+    """An entry of the kind ``stft`` in the list of features."""
+
+    name: str
+    kind: Literal["stft"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WaveformFeature(WaveformSpec):
     """An entry of the kind ``waveform`` in the list of features."""
 
@@ -71,13 +98,16 @@ class WaveformFeature(WaveformSpec):
     kind: Literal["waveform"]
 
 
-for _spec in (MelSpec, LogSpec, StandardizationSpec, MelFeature, WaveformFeature):
+_Features: TypeAlias = MelFeature | MfccFeature | PcenFeature | StftFeature | WaveformFeature
+
+for _spec in (MelSpec, LogSpec, StandardizationSpec, *get_args(_Features)):
     with_config(_FORBID)(_spec)
 
-_Entry = Annotated[MelFeature | WaveformFeature, Field(discriminator="kind")]
+_Entry = Annotated[_Features, Field(discriminator="kind")]
 
-#: Names of features: names of columns that every query language accepts without quotes.
-_FEATURE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+#: Names of features. Delta and WebDataset do not tell capital letters from small ones, and a tar
+#: file has room for 48 letters.
+_FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
 _SplitName = Annotated[str, AfterValidator(check_split_name)]
 
@@ -240,18 +270,19 @@ class Config(_Section):
             resolution=self.output.resolution,
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the recipe as plain values, without storage options, which may be secret.
+    def as_dict(self, *, secrets: bool = False) -> dict[str, Any]:
+        """Return the recipe as plain values: with ``mel`` or with ``features``, which it has.
 
-        A recipe has either ``mel`` or ``features``.
+        Storage options may be secret, and are left out unless `secrets` is true.
         """
         secret = {"storage_options"}
         unused = "features" if self.features is None else "mel"
-        hidden: dict[str, Any] = {"output": secret, "catalogue": secret, unused: True}
+        hidden: dict[str, Any] = {} if secrets else {"output": secret, "catalogue": secret}
+        hidden[unused] = True
         return self.model_dump(mode="json", exclude=hidden)
 
 
-def _spec_of(entry: MelFeature | WaveformFeature) -> KindSpec:
+def _spec_of(entry: _Features) -> KindSpec:
     kind = KINDS[entry.kind]
     return kind(**{field.name: getattr(entry, field.name) for field in fields(kind)})
 
@@ -277,10 +308,10 @@ def load_config(
         The recipe has faults; the message lists all of them, one per line.
     """
     raw = read_yaml(find_recipe(path)) if path else copy.deepcopy(stored or {})
+    if not path and any(override.startswith("features=[") for override in overrides):
+        raw.pop("mel", None)  # the list replaces the stored recipe's only feature
     for override in overrides:
         _apply(raw, override)
-        if stored and override.startswith("features="):
-            raw.pop("mel", None)  # the list replaces the stored recipe's only feature
     presets = list(_expand_presets(raw))
     config, faults = check(raw)
     faults = [*presets, *faults]
@@ -358,12 +389,14 @@ def _expand_presets(raw: Raw) -> Iterator[Fault]:
 
 def _contradicting(section: str, name: str, raw: Raw, entry: Raw) -> Iterator[Fault]:
     """Yield each setting of a recipe that contradicts a preset which an entry names."""
-    audio = raw.get("audio")
-    default = AudioConfig().sample_rate_hz
-    rate = audio.get("sample_rate_hz", default) if isinstance(audio, dict) else default
-    expected = load_config(shipped_recipe(name)).audio.sample_rate_hz
-    if rate != expected:
-        yield "audio.sample_rate_hz", rate, f"{expected}, the sample rate of {section}, {name}"
+    own, expected = raw.get("audio"), load_config(shipped_recipe(name)).audio
+    channels = ["channels"] if expected.channels == "each" else []
+    for key in ("sample_rate_hz", *channels):
+        default = getattr(AudioConfig(), key)
+        value = own.get(key, default) if isinstance(own, dict) else default
+        if value != getattr(expected, key):
+            allowed = f"{getattr(expected, key)}, as in the preset {name} of {section}"
+            yield f"audio.{key}", value, allowed
     for key in sorted(entry.keys() - {"name"}):
         allowed = f"not allowed beside preset; melmill presets {name} prints the preset's settings"
         yield f"{section}.{key}", entry[key], allowed
@@ -517,8 +550,8 @@ def check(raw: Raw) -> tuple[Config | None, list[Fault]]:
 
 def _both_ways(raw: Raw) -> Iterator[Fault]:
     if raw.get("mel") is not None and raw.get("features") is not None:
-        allowed = "not allowed beside features; make it an entry of features, with kind: mel"
-        yield "mel", raw["mel"], allowed
+        allowed = "not allowed beside mel: leave out mel, or make it an entry with kind: mel"
+        yield "features", raw["features"], allowed
 
 
 def _is_below(path: Sequence[int | str], above: Sequence[int | str]) -> bool:
@@ -529,11 +562,18 @@ def _is_reported(key: str, wrong: Sequence[str]) -> bool:
     return any(f"{reported}.".startswith(f"{key}.") for reported in wrong)
 
 
+def _kind_of(body: Raw, path: Sequence[int | str]) -> str:
+    """Return the kind of the entry of ``features`` that a path leads into; else ``mel``."""
+    if path[:1] == ["features"] and len(path) > 1 and isinstance(path[1], int):
+        return str(body["features"][path[1]].get("kind"))
+    return "mel"
+
+
 def _fault(path: Sequence[int | str], error: ValidationError, body: Raw) -> Fault:
     details = [d for d in error.errors() if _key_path(d["loc"], body) == list(path)]
     key = ".".join(str(part) for part in path)
     if details[0]["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return key, details[0]["input"], _unknown_key(path)
+        return key, details[0]["input"], _unknown_key(path, _kind_of(body, path))
     if details[0]["type"].startswith("union_tag"):
         kind = details[0]["input"].get("kind")
         return f"{key}.kind", kind, f"must be one of: {', '.join(KINDS)}"
@@ -547,6 +587,8 @@ def _fault(path: Sequence[int | str], error: ValidationError, body: Raw) -> Faul
 def _key_path(loc: Sequence[int | str], body: Any) -> list[int | str]:
     """Return a path of pydantic without the parts that name a branch of a union."""
     path: list[int | str] = []
+    if loc[:1] == ("features",):
+        loc = (*loc[:2], *loc[3:])  # without the kind, which may also be the name of a key
     for part in loc:
         index = isinstance(body, list) and isinstance(part, int) and part < len(body)
         if index or (isinstance(body, dict) and part in body):
@@ -563,8 +605,8 @@ def _use_default(body: Any, path: Sequence[int | str]) -> None:
     body.pop(keys[-1], None)
 
 
-def _unknown_key(loc: Sequence[int | str]) -> str:
-    allowed = sorted(_keys(Config, [str(part) for part in loc[:-1]]))
+def _unknown_key(loc: Sequence[int | str], kind: str) -> str:
+    allowed = sorted(_keys(Config, [str(part) for part in loc[:-1]], kind))
     meant = _meant(str(loc[-1]), allowed)
     hint = f"did you mean {' or '.join(meant)}? " if meant else ""
     return f"no such key; {hint}allowed: {', '.join(allowed)}"
@@ -583,17 +625,19 @@ def _meant(name: str, allowed: Sequence[str]) -> list[str]:
     return [path for path, key in paths.items() if key in close]
 
 
-def _keys(model: Any, path: Sequence[str]) -> Iterator[str]:
+def _keys(model: Any, path: Sequence[str], kind: str = "mel") -> Iterator[str]:
+    if path == ["features"]:
+        return  # a list has numbers, and no keys
+    if path[:1] == ["features"]:
+        # An entry: the second part is its number.
+        entries = {str(entry.__annotations__["kind"]): entry for entry in get_args(_Features)}
+        model, path = entries[f"Literal['{kind}']"], path[2:]
     for part in path:
         model = _children(model)[part]
     yield from _children(model)
 
 
 def _children(model: Any) -> Mapping[str, Any]:
-    if model == Config.model_fields["features"].annotation:
-        return dict.fromkeys(map(str, range(100)), MelFeature | WaveformFeature)
-    if model == MelFeature | WaveformFeature:
-        return {**_children(WaveformFeature), **_children(MelFeature)}
     if is_dataclass(model):
         types = {"log": LogSpec, "standardization": StandardizationSpec}
         return {field.name: types.get(field.name) for field in fields(model)}
@@ -615,21 +659,29 @@ def _contradictions(config: Config) -> Iterator[Fault]:
 def _feature_contradictions(
     section: str, spec: KindSpec, config: Config, chunk_samples: int
 ) -> Iterator[Fault]:
+    found: list[Contradiction] = []
+    if isinstance(spec, MfccSpec):
+        found += mfcc_contradictions(spec)
+    if isinstance(spec, PcenSpec):
+        found += pcen_contradictions(spec)
     if isinstance(spec, MelSpec):
-        found = contradictions(spec, config.audio.sample_rate_hz, chunk_samples)
+        found += contradictions(spec, config.audio.sample_rate_hz, chunk_samples)
+    elif isinstance(spec, StftSpec):
+        found += stft_contradictions(spec, chunk_samples)
     else:
-        found = list(waveform_contradictions(spec))
+        found += waveform_contradictions(spec)
     for key, value, allowed in found:
         yield f"{section}.{key}", value, allowed
 
 
 def _name_contradictions(section: str, name: str, config: Config) -> Iterator[Fault]:
-    names = [entry.name.lower() for entry in config.features or ()]
+    names = [entry.name for entry in config.features or ()]
     if not _FEATURE_NAME.fullmatch(name):
-        yield f"{section}.name", name, "a letter, then letters, digits and _, at most 64"
+        allowed = "a small letter, then small letters, digits and _, at most 48"
+        yield f"{section}.name", name, allowed
     elif name != "mel" and not is_label(name):
         yield f"{section}.name", name, "another name: melmill has a column of this name"
-    elif names.count(name.lower()) > 1:
+    elif names.count(name) > 1:
         yield f"{section}.name", name, "used once: two features have this name"
 
 
@@ -647,17 +699,13 @@ def _output_contradictions(config: Config) -> Iterator[Fault]:
     step = config.output.resolution
     if step is not None and not _is_power_of_two(step):
         yield "output.resolution", step, "must be exact, or a power of two such as 1/64"
-    if step is not None and not any(map(_has_logarithm, config.feature_spec().features)):
+    if step is not None and not any(f.has_logarithm for f in config.feature_spec().features):
         allowed = "must be exact where mel.log.kind is none"
         if config.features is not None:
-            allowed = "must be exact where no feature is of the kind mel with a logarithm"
+            allowed = "must be exact where no feature of the kind mel or stft has a logarithm"
         yield "output.resolution", step, allowed
     if config.catalogue.extensions == ():
         yield "catalogue.extensions", [], "must name at least one extension"
-
-
-def _has_logarithm(feature: Feature) -> bool:
-    return isinstance(feature.spec, MelSpec) and feature.spec.log.kind != "none"
 
 
 def _is_power_of_two(step: float) -> bool:

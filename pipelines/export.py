@@ -102,6 +102,11 @@ def export(job: ExportJob, options: Any) -> Export:
         )
     features = tuple(column.name for column in opened.schema.features)
     job = replace(job, index=opened.snapshot.index, features=features)
+    if job.normalize != "none" and all(c.bands == 1 for c in opened.schema.features):
+        raise ConfigError(
+            f"--normalize {job.normalize}: {job.dataset.root} has no feature with bands: "
+            f"{', '.join(features)}; leave the option out"
+        )
     if job.normalize == "global":
         job = _with_band_statistics(job, opened)
     if not is_dry_run(options):

@@ -199,7 +199,7 @@ def _check_group(catalogue: Catalogue, config: Config) -> None:
 
 
 def _check_names(catalogue: Catalogue, config: Config) -> None:
-    names = {label.name for label in catalogue.label_columns}
+    names = {label.name.casefold() for label in catalogue.label_columns}
     for number, feature in enumerate(config.feature_spec().features):
         if feature.name in names:
             raise CatalogueError(

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melmill.pipelines.config import Config, load_config
-from melmill.transforms.core.errors import RecordingError
+from melmill.transforms.core.errors import ConfigError, RecordingError
 from melmill.transforms.decode.media import probe_audio
 from melmill.transforms.features.channels import check_channels, count_channels
 from melmill.transforms.features.chunks import (
@@ -37,7 +37,8 @@ from melmill.transforms.features.chunks import (
 from melmill.transforms.features.extractors import extract_features
 from melmill.transforms.features.mel_spec import MelSpec, unit_of
 from melmill.transforms.features.spans import read_samples
-from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.features.spec import Feature, FeatureSpec
+from melmill.transforms.features.stft_spec import StftSpec
 from melmill.transforms.rows.schema import Array
 from melmill.transforms.store.objects import StoredObject
 
@@ -101,6 +102,8 @@ class Audio:
             rows.
         """
         columns = {column.name: column for column in self.features_spec.columns}
+        if name is not None and name not in columns:
+            raise ConfigError(f"no feature {name!r}; the recipe has: {', '.join(columns)}")
         column = columns[name] if name else next(iter(columns.values()))
         chunks = list(self.chunks())
         if not chunks:
@@ -123,10 +126,10 @@ class Audio:
         samples = self.samples.T if len(self.samples) else np.zeros((1, 1), np.float32)
         return player(samples, rate=self.sample_rate_hz, normalize=not silent)
 
-    def _spectrograms(self) -> list[tuple[str, MelSpec]]:
-        """Return the name and the settings of each log-mel feature."""
+    def _spectrograms(self) -> list[tuple[Feature, StftSpec]]:
+        """Return each feature that is drawn as a picture, and its settings."""
         features = self.features_spec.features
-        return [(f.name, f.spec) for f in features if isinstance(f.spec, MelSpec)]
+        return [(f, f.spec) for f in features if isinstance(f.spec, StftSpec)]
 
     def plot(self) -> Any:
         """Return a figure with the waveform above its mel spectrograms (``matplotlib``'s Figure).
@@ -142,13 +145,13 @@ class Audio:
         seconds = (first + np.arange(len(self.samples))) / self.sample_rate_hz
         wave.plot(seconds, self.samples, linewidth=0.5)
         wave.set(ylabel="sample, full scale is 1", title=Path(self.uri).name)
-        for spectrum, (name, spec) in zip(axes, spectrograms, strict=True):
-            image = _draw_chunks(spectrum, self, name)
-            stacked = spec.stack_frames
-            bands = "mel band" if stacked == 1 else f"mel bands of {stacked} frames"
-            spectrum.set(ylabel=bands if len(axes) == 1 else f"{name}: {bands}")
+        for spectrum, (feature, spec) in zip(axes, spectrograms, strict=True):
+            image = _draw_chunks(spectrum, self, feature.name)
+            bands = _band_label(feature)
+            spectrum.set(ylabel=bands if len(axes) == 1 else f"{feature.name}: {bands}")
             if image is not None:
-                figure.colorbar(image, ax=spectrum, label=_UNITS[unit_of(spec)])
+                unit = _UNITS.get(feature.kind) or _UNITS[unit_of(spec)]
+                figure.colorbar(image, ax=spectrum, label=unit)
         last = [wave, *axes][-1]
         last.set(xlabel="s")
         if len(seconds) > 1:
@@ -236,7 +239,15 @@ def _make_figure(**options: Any) -> Any:
     return Picture(**options)
 
 
+def _band_label(feature: Feature) -> str:
+    stacked = feature.spec.stack_frames if isinstance(feature.spec, MelSpec) else 1
+    bands = {"stft": "bin", "mfcc": "coefficient"}.get(feature.kind, "mel band")
+    return bands if stacked == 1 else f"mel bands of {stacked} frames"
+
+
 _UNITS = {
+    "mfcc": "coefficient",
+    "pcen": "PCEN",
     "db": "dB",
     "ln": "ln",
     "log10": "log10",

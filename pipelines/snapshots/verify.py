@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError
 from melmill.transforms.core.records import AudioInfo
-from melmill.transforms.features.mel_spec import MelSpec, unit_of
+from melmill.transforms.features.mel_spec import unit_of
 from melmill.transforms.features.resample import drifts
 from melmill.transforms.features.spec import Feature, FeatureSpec
+from melmill.transforms.features.waveform import WaveformSpec
 from melmill.transforms.index.tables import read_index
 from melmill.transforms.rows.parquet import read_rows
 from melmill.transforms.snapshot.delta import Snapshot
@@ -240,9 +241,9 @@ def _verify_recording(
 
 
 def _unit_of(feature: Feature) -> str:
-    if isinstance(feature.spec, MelSpec):
-        return unit_of(feature.spec)
-    return "full scale 32768" if feature.spec.dtype == "int16" else "full scale 1"
+    if isinstance(feature.spec, WaveformSpec):
+        return "full scale 32768" if feature.spec.dtype == "int16" else "full scale 1"
+    return "" if feature.kind in ("mfcc", "pcen") else unit_of(feature.spec)
 
 
 def _reason_to_skip(

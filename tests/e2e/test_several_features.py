@@ -336,7 +336,7 @@ def test_a_list_of_features_replaces_the_only_feature_of_a_dataset(
     extract_here(songs, tmp_path / "set", *BASE, "mel.n_fft=256", "mel.hop_length=128")
     refresh_here(songs, tmp_path / "set", f"features=[{SAMPLES}]")
     assert list(melmill.open(tmp_path / "set").features) == ["samples"]
-    with pytest.raises(ConfigError, match=r"mel: .*: not allowed beside features"):
+    with pytest.raises(ConfigError, match=r"features: .*: not allowed beside mel"):
         refresh_here(songs, tmp_path / "set", "mel.n_mels=9")
 
 
@@ -355,7 +355,8 @@ def test_presets_are_entries_of_the_list(songs: Path, tmp_path: Path) -> None:
     ("entry", "faults"),
     [
         ("{preset: whisper-8}", ["features.0.preset: 'whisper-8': a preset's name; did you mean"]),
-        ("{preset: whisper-80}", ["audio.sample_rate_hz: 4000: 16000, the sample rate of feature"]),
+        ("{preset: whisper-80}", ["audio.sample_rate_hz: 4000: 16000, as in the preset whisper"]),
+        ("{preset: waveform-encodec-48k}", ["audio.channels: 'mono': each, as in the preset wav"]),
         (
             "{preset: whisper-80, n_mels: 3}",
             ["features.0.n_mels: 3: not allowed beside preset", "audio.sample_rate_hz: 4000"],
@@ -407,13 +408,17 @@ def test_every_channel_has_its_waveform(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("features", "message"),
     [
+        ("[{name: Wave, kind: waveform}]", "features.0.name: 'Wave': a small letter, then"),
+        (f"[{{name: {'a' * 49}, kind: waveform}}]", "a small letter, then small letters, digits"),
+        ("[{name: m, kind: mel, dtype: int16}]", "features.0.dtype: 'int16': no such key; allo"),
+        ("[{name: m, kind: mel, mel: {n_fft: 3}}]", 'features.0.mel: {"n_fft": 3}: no such key'),
         ("[]", "features: []: tuple should have at least 1 item"),
-        ("[{name: mel, kind: mell}]", "features.0.kind: 'mell': must be one of: mel, waveform"),
-        ("[{name: mel}]", "features.0.kind: null: must be one of: mel, waveform"),
+        ("[{name: mel, kind: mell}]", "features.0.kind: 'mell': must be one of: mel, mfcc, pcen"),
+        ("[{name: mel}]", "features.0.kind: null: must be one of: mel, mfcc, pcen, stft, waveform"),
         ("[{kind: mel}]", "features.0.name: null: is missing"),
         ("[{name: uri, kind: mel}]", "features.0.name: 'uri': another name: melmill has a column"),
         ("[{name: split, kind: mel}]", "features.0.name: 'split': another name"),
-        ("[{name: a b, kind: mel}]", "features.0.name: 'a b': a letter, then letters"),
+        ("[{name: a b, kind: mel}]", "features.0.name: 'a b': a small letter, then"),
         (f"[{MEL},{MEL}]", "features.1.name: 'mel': used once: two features have this name"),
         ("[{name: w, kind: waveform, n_mels: 3}]", "features.0.n_mels: 3: no such key"),
         (
@@ -436,7 +441,7 @@ def test_a_wrong_list_is_refused_by_key_and_value(
 
 
 def test_both_ways_to_name_features_are_refused(songs: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"mel: .*: not allowed beside features"):
+    with pytest.raises(ConfigError, match=r"features: .*: not allowed beside mel"):
         extract_here(songs, tmp_path / "set", *ALL, "mel.n_mels=9")
 
 
@@ -444,3 +449,57 @@ def test_a_feature_with_the_name_of_a_label_is_refused(songs: Path, tmp_path: Pa
     entry = "features=[{name: genre, kind: waveform}]"
     with pytest.raises(CatalogueError, match=r"'genre': .*has a label column of this name"):
         extract_here(songs, tmp_path / "set", *BASE, entry)
+
+
+def test_samples_that_are_not_finite_are_a_failure_whatever_the_feature(tmp_path: Path) -> None:
+    """An integer is finite, so 16-bit samples once hid what the samples were."""
+    (tmp_path / "songs").mkdir()
+    loud = np.full((3000, 2), 3.3e38, np.float32)
+    soundfile.write(tmp_path / "songs/loud.wav", loud, RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "songs/quiet.wav", np.zeros(3000), RATE)
+    settings = (*BASE, f"features=[{SAMPLES}]", "limits.max_failure_ratio=1")
+    extraction = extract_here(tmp_path / "songs", tmp_path / "set", *settings)
+    assert extraction.totals.failures == {"non_finite": 1}
+
+
+def test_a_very_loud_waveform_leaves_the_statistics_finite(tmp_path: Path) -> None:
+    (tmp_path / "songs").mkdir()
+    loud = np.random.default_rng(0).normal(0, 1e25, 4000).astype(np.float32)
+    soundfile.write(tmp_path / "songs/loud.wav", loud, RATE, subtype="FLOAT")
+    entry = "features=[{name: w, kind: waveform}]"
+    extract_here(tmp_path / "songs", tmp_path / "set", *BASE, entry)
+    opened = melmill.open(tmp_path / "set")
+    assert np.isfinite(opened.statistics["std"]).all()
+    json.loads((tmp_path / "set/statistics.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_a_waveform_may_have_the_name_mel(songs: Path, tmp_path: Path) -> None:
+    extract_here(songs, tmp_path / "set", *BASE, "features=[{name: mel, kind: waveform}]")
+    assert melmill.open(tmp_path / "set").shape == (1000,)
+
+
+def test_without_bands_nothing_is_normalised(songs: Path, tmp_path: Path) -> None:
+    extract_here(songs, tmp_path / "set", *BASE, f"features=[{SAMPLES}]")
+    with pytest.raises(
+        ConfigError, match=r"--normalize global: .* has no feature with bands: samp"
+    ):
+        view(tmp_path / "set", tmp_path, "hf", "global")
+
+
+def test_python_takes_a_recipe_with_features(songs: Path, tmp_path: Path) -> None:
+    from melmill.pipelines.api import read_recipe, recipe_of_dataset
+    from melmill.pipelines.config import load_config
+
+    recipe = load_config(None, ALL)
+    assert read_recipe(recipe, ()) == recipe
+    settings = (*BASE, "audio.sample_rate_hz=16000", f"features=[{SAMPLES}]")
+    extract_here(songs, tmp_path / "set", *settings)
+    # The dataset's sample rate counts, not the default.
+    changed = recipe_of_dataset(tmp_path / "set", None, ["features=[{preset: whisper-80}]"])
+    assert [feature.name for feature in changed.feature_spec().features] == ["whisper_80"]
+
+
+def test_no_feature_of_a_name_is_an_error_that_lists_the_names(songs: Path) -> None:
+    song = melmill.load(songs.with_name("a.wav"))
+    with pytest.raises(ConfigError, match="no feature 'mell'; the recipe has: mel"):
+        song.features("mell")

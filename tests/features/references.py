@@ -19,7 +19,7 @@ import pytest
 from melmill.pipelines.config import load_config
 from melmill.transforms.features.extractors import extract_features
 from melmill.transforms.features.spec import FeatureSpec
-from tests.features.front_ends import FORMULAS, Array, stacked
+from tests.features.front_ends import FORMULAS, Array, Values, stacked
 from tests.mel_features import mel_of
 from tests.signals import noise, song
 
@@ -66,6 +66,21 @@ def kaldi_native(**changes: Any) -> Callable[[Samples], Any]:
         fbank.accept_waveform(16000, (chunk * np.float32(changes.get("scale", 32768))).tolist())
         fbank.input_finished()
         return np.array([fbank.get_frame(index) for index in range(fbank.num_frames_ready)]).T
+
+    return features
+
+
+def kaldi_mfcc(n_mels: int, n_mfcc: int, *, high: float, energy: bool) -> Callable[[Samples], Any]:
+    def features(chunk: Samples) -> Any:
+        knf = pytest.importorskip("kaldi_native_fbank")
+        options = knf.MfccOptions()
+        options.frame_opts.dither = 0
+        options.num_ceps, options.use_energy = n_mfcc, energy
+        options.mel_opts.num_bins, options.mel_opts.high_freq = n_mels, high
+        mfcc = knf.OnlineMfcc(options)
+        mfcc.accept_waveform(16000, (chunk * np.float32(32768)).tolist())
+        mfcc.input_finished()
+        return np.array([mfcc.get_frame(index) for index in range(mfcc.num_frames_ready)]).T
 
     return features
 
@@ -142,6 +157,8 @@ REFERENCES: dict[str, Callable[[Samples], Any]] = {
     "hifigan": univnet(sampling_rate=22050, num_mel_bins=80, fmax=8000),
     "kaldi-fbank-23": kaldi_native(n_mels=23),
     "kaldi-fbank-80": kaldi_native(n_mels=80, high=-400, scale=1, snip_edges=False),
+    "kaldi-mfcc-13": kaldi_mfcc(23, 13, high=0, energy=True),
+    "kaldi-mfcc-40": kaldi_mfcc(40, 40, high=-400, energy=False),
     "panns": panns,
     "seamless": transformers_own("SeamlessM4TFeatureExtractor"),
     "speech2text": transformers_own("Speech2TextFeatureExtractor"),
@@ -162,7 +179,7 @@ REFERENCES: dict[str, Callable[[Samples], Any]] = {
 def expected(name: str, chunk: Samples, spec: FeatureSpec) -> tuple[Array, Array]:
     """Return the values of a recipe's formula, and their tolerances, with stacked frames."""
     front_end = FORMULAS[name](chunk.astype(np.float64))
-    if name.startswith("waveform-"):
+    if isinstance(front_end, Values):
         return front_end.values, front_end.tolerance
     number = mel_of(spec).stack_frames
     return stacked(front_end.values, number), stacked(front_end.tolerance, number)

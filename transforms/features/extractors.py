@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from melmill.transforms.features.mel import MelExtractor
 from melmill.transforms.features.mel_spec import MelSpec
+from melmill.transforms.features.mfcc import MfccExtractor, MfccSpec
+from melmill.transforms.features.pcen import PcenExtractor, PcenSpec
 from melmill.transforms.features.spec import Feature, FeatureSpec
-from melmill.transforms.features.waveform import WaveformExtractor
+from melmill.transforms.features.stft import StftExtractor
+from melmill.transforms.features.waveform import WaveformExtractor, WaveformSpec
 from melmill.transforms.rows.schema import Array, round_to_resolution
 
 Samples = npt.NDArray[np.float32]
@@ -42,7 +46,7 @@ def extract_features(
     arrays = {}
     for feature, extractor in zip(features.features, _extractors(features), strict=True):
         values = arrays[feature.name] = extractor(samples, filled_samples)
-        if isinstance(feature.spec, MelSpec) and feature.spec.log.kind != "none":
+        if feature.has_logarithm:
             round_to_resolution(values, features.resolution)
     return arrays
 
@@ -54,7 +58,14 @@ def _extractors(features: FeatureSpec) -> list[Extractor]:
 
 
 def _extractor(feature: Feature, features: FeatureSpec) -> Extractor:
-    if isinstance(feature.spec, MelSpec):
-        mel = MelExtractor(feature.spec, features.sample_rate_hz, features.chunk.length)
-        return lambda samples, filled: mel(samples, valid_samples=filled)
-    return WaveformExtractor(feature.spec)
+    spec, length = feature.spec, features.chunk.length
+    if isinstance(spec, WaveformSpec):
+        return WaveformExtractor(spec)
+    extractor: StftExtractor
+    if isinstance(spec, MelSpec):
+        kinds = {MfccSpec: MfccExtractor, PcenSpec: PcenExtractor}
+        kind: Any = kinds.get(type(spec), MelExtractor)
+        extractor = kind(spec, features.sample_rate_hz, length)
+    else:
+        extractor = StftExtractor(spec, length)
+    return lambda samples, filled: extractor(samples, valid_samples=filled)

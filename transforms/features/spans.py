@@ -238,7 +238,8 @@ def _write_rows(
         filled = [_filled(index, span, features) for index, _ in batch]
         with np.errstate(over="ignore", invalid="ignore"):
             arrays = extract_features(samples, np.repeat(filled, channels).tolist(), features)
-        _require_finite(arrays, samples, batch[0][0], channels)
+        # An integer is finite, whatever it was made from.
+        _require_finite({"samples": samples, **arrays}, samples, batch[0][0], channels)
         write(_as_records(arrays, record_type))
         levels.append(measure_levels(samples))
         features_seconds += time.perf_counter() - decoded

@@ -10,7 +10,10 @@ from typing import Any, TypeAlias
 from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import ChunkSpec
 from melmill.transforms.features.mel_spec import MelSpec, mel_shape
+from melmill.transforms.features.mfcc import MfccSpec
+from melmill.transforms.features.pcen import PcenSpec
 from melmill.transforms.features.resample import Quality
+from melmill.transforms.features.stft_spec import StftSpec, stft_shape
 from melmill.transforms.features.waveform import WaveformSpec
 from melmill.transforms.rows.columns import FeatureColumn
 
@@ -18,10 +21,16 @@ from melmill.transforms.rows.columns import FeatureColumn
 EXTRACTOR_VERSION = 2
 
 #: Settings of a feature of any kind.
-KindSpec: TypeAlias = MelSpec | WaveformSpec
+KindSpec: TypeAlias = StftSpec | WaveformSpec
 
 #: Name of each kind of feature in a recipe.
-KINDS: dict[str, type[KindSpec]] = {"mel": MelSpec, "waveform": WaveformSpec}
+KINDS: dict[str, type[KindSpec]] = {
+    "mel": MelSpec,
+    "mfcc": MfccSpec,
+    "pcen": PcenSpec,
+    "stft": StftSpec,
+    "waveform": WaveformSpec,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,12 @@ class Feature:
 
     name: str
     spec: KindSpec
+
+    @property
+    def has_logarithm(self) -> bool:
+        """Whether the values are logarithms, and may be rounded to the recipe's resolution."""
+        rounded = self.kind in ("mel", "stft")
+        return rounded and isinstance(self.spec, StftSpec) and self.spec.log.kind != "none"
 
     @property
     def kind(self) -> str:
@@ -108,9 +123,14 @@ class FeatureSpec:
 
 
 def _column(feature: Feature, chunk_samples: int) -> FeatureColumn:
-    if isinstance(feature.spec, MelSpec):
-        return FeatureColumn(feature.name, mel_shape(feature.spec, chunk_samples))
-    return FeatureColumn(feature.name, (chunk_samples,), feature.spec.dtype)
+    spec = feature.spec
+    if isinstance(spec, WaveformSpec):
+        return FeatureColumn(feature.name, (chunk_samples,), spec.dtype)
+    if isinstance(spec, MfccSpec):
+        return FeatureColumn(feature.name, (spec.n_mfcc, mel_shape(spec, chunk_samples)[1]))
+    if isinstance(spec, MelSpec):
+        return FeatureColumn(feature.name, mel_shape(spec, chunk_samples))
+    return FeatureColumn(feature.name, stft_shape(spec, chunk_samples))
 
 
 def _settings(spec: Any) -> Any:

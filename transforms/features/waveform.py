@@ -92,7 +92,7 @@ class WaveformExtractor:
         if spec.dtype == "float32":
             return np.ascontiguousarray(levelled)
         scaled = np.rint(levelled * np.float32(_INT16_SCALE))
-        samples: Array = np.clip(scaled, -32768, 32767).astype(np.int16)
+        samples: Array = np.clip(scaled, -32768, 32767).astype(np.int16, order="C")
         return samples
 
 

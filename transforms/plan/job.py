@@ -193,7 +193,8 @@ class ExtractJob:
     @property
     def writer_key(self) -> str:
         """Text of the settings that a shard's bytes depend on, in addition to its rows."""
-        return repr((self.schema, self.writer.row_group_rows, self.writer.compression_level))
+        settings = self.writer.row_group_rows, self.writer.compression_level
+        return f"({self.schema.text}, {', '.join(map(repr, settings))})"
 
     @property
     def run_id(self) -> str:

@@ -67,6 +67,9 @@ class Moments:
 
     @classmethod
     def _of_part(cls, bands: npt.NDArray[Any]) -> Moments:
+        if bands.shape[1] == 1:
+            # Sums of a whole chunk of samples, which may be large, need double precision.
+            bands = bands.astype(np.float64)
         rows, _, frames = bands.shape
         mean = bands.sum(axis=2, dtype=np.float64).sum(axis=0) / (rows * frames)
         centred = bands - mean.astype(np.float32)[:, None]

@@ -80,6 +80,21 @@ class RowSchema:
         return core | {label.name: label.type for label in self.labels}
 
     @property
+    def has_only_mel(self) -> bool:
+        """Whether the only feature is a spectrogram with the name ``mel``."""
+        shapes = [(c.name, c.dtype, len(c.shape)) for c in self.features]
+        return shapes == [("mel", "float32", 2)]
+
+    @property
+    def text(self) -> str:
+        """Text of the columns, for digests: that of schemas before there were other features."""
+        if not self.has_only_mel:
+            return repr(self)
+        n_mels, n_frames = self.features[0].shape
+        shape = f"n_mels={n_mels}, n_frames={n_frames}"
+        return f"RowSchema({shape}, labels={self.labels!r}, per_channel={self.per_channel!r})"
+
+    @property
     def row_bytes(self) -> int:
         """Size of a row's features, in bytes."""
         return sum(column.row_bytes for column in self.features)
@@ -92,7 +107,14 @@ class RowSchema:
         """
         fields = [pa.field(name, arrow_type(kind)) for name, kind in self.columns().items()]
         fields += [pa.field(column.name, column.arrow) for column in self.features]
-        return pa.schema(fields, metadata=_metadata(self.features))
+        return pa.schema(fields, metadata=self._metadata())
+
+    def _metadata(self) -> dict[bytes, bytes]:
+        """Return the metadata of a shard: the shapes of its features."""
+        if self.has_only_mel:
+            n_mels, n_frames = self.features[0].shape
+            return {_N_MELS: str(n_mels).encode(), _N_FRAMES: str(n_frames).encode()}
+        return {_FEATURES: json.dumps([asdict(column) for column in self.features]).encode()}
 
     def table(self) -> Any:
         """Return the ``pyarrow.Schema`` of a Delta table of the rows, with its partition column."""
@@ -112,14 +134,6 @@ class RowSchema:
         if not schema.equals(row_schema.arrow(), check_metadata=False):
             raise ValueError(f"not a shard of melmill: its columns are {schema.names}")
         return row_schema
-
-
-def _metadata(features: tuple[FeatureColumn, ...]) -> dict[bytes, bytes]:
-    """Return the metadata of a shard: the shapes of its features."""
-    if [column.name for column in features] == ["mel"] and features[0].dtype == "float32":
-        n_mels, n_frames = features[0].shape
-        return {_N_MELS: str(n_mels).encode(), _N_FRAMES: str(n_frames).encode()}
-    return {_FEATURES: json.dumps([asdict(column) for column in features]).encode()}
 
 
 def _stored_features(metadata: Mapping[bytes, bytes]) -> tuple[FeatureColumn, ...]:
@@ -150,7 +164,8 @@ class RowBatch:
     @property
     def rows(self) -> int:
         """Number of rows in the batch."""
-        return len(next(iter((self.features or self.columns).values())))
+        arrays = self.features or self.columns
+        return len(next(iter(arrays.values()), ()))
 
     def take(self, rows: slice | Sequence[int]) -> RowBatch:
         """Return some of the rows, given as a slice or as their numbers."""

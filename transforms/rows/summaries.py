@@ -133,7 +133,8 @@ class ShardSummary:
 
     def to_json(self) -> bytes:
         """Return the summary as JSON; equal summaries give equal bytes."""
-        text: bytes = _adapter().dump_json(self)
+        # A summary of one feature is what it was before there were several.
+        text: bytes = _adapter().dump_json(self, exclude=None if self.others else {"others"})
         return text
 
     @classmethod
