@@ -30,8 +30,11 @@ from melmill.transforms.core.records import ProbedRecording, Recording
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.decode.media import open_audio, probe_object
 from melmill.transforms.features.chunks import count_chunks, resampled_length
+from melmill.transforms.features.extractors import extract_features
+from melmill.transforms.features.mel import MelExtractor
+from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.resample import Conversion, resample_stream
-from melmill.transforms.features.spans import Span, extract_span, mel_extractor, read_chunks
+from melmill.transforms.features.spans import Span, extract_span, read_chunks
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.rows.parquet import ParquetShard
 from melmill.transforms.rows.schema import RowBatch, RowSchema
@@ -148,7 +151,7 @@ def _first_chunks(songs: list[Song], number: int) -> np.ndarray:
 
 def mel_stages(songs: list[Song]) -> Iterator[Stage]:
     chunks = _first_chunks(songs, 100)
-    extractor = mel_extractor(FEATURES)
+    extractor = MelExtractor(MelSpec(), FEATURES.sample_rate_hz, FEATURES.chunk.length)
     extractor(chunks[:1])
     _librosa_mel(chunks[:1])  # the first call compiles
     for tool, function in (("librosa", _librosa_mel), ("melmill", extractor)):
@@ -165,8 +168,9 @@ def _librosa_mel(chunks: np.ndarray) -> None:
 
 
 def encode_stages(songs: list[Song]) -> Iterator[Stage]:
-    mel = mel_extractor(FEATURES)(_first_chunks(songs, 4 * ROW_GROUP_ROWS))
-    schema = RowSchema(*FEATURES.shape)
+    chunks = _first_chunks(songs, 4 * ROW_GROUP_ROWS)
+    mel = extract_features(chunks, [FEATURES.chunk.length] * len(chunks), FEATURES)["mel"]
+    schema = RowSchema(FEATURES.columns)
     for name, shard in (("Parquet", ParquetShard), ("TFRecord", TFRecordShard)):
         run = partial(cpu_only, partial(_encode, shard, schema, mel))
         yield Stage(f"encode {name}: melmill", len(mel) * 3.0, run)
@@ -190,7 +194,7 @@ def _batch(mel: np.ndarray, start: int) -> RowBatch:
         "peak_dbfs": [-1.0] * rows,
         "rms_dbfs": [-12.0] * rows,
     }
-    return RowBatch(columns, mel)
+    return RowBatch(columns, {"mel": mel})
 
 
 def span_stages(songs: list[Song]) -> Iterator[Stage]:

@@ -392,21 +392,31 @@ def read_recipe(recipe: Recipe, settings: Settings, stored: dict[str, Any] | Non
     stored
         The recipe that a dataset was made with; used if `recipe` is ``None``.
     """
-    if isinstance(settings, Mapping):
-        settings = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-    elif isinstance(settings, str):
-        raise ConfigError(f"settings: {settings!r}: must be a mapping, or a list of key=value")
+    settings = _as_list(settings)
     if isinstance(recipe, Config):
-        return load_config(None, settings, recipe.model_dump(mode="json"))
+        return load_config(None, settings, recipe.as_dict(secrets=True))
     return load_config(recipe, settings, stored)
+
+
+def _as_list(settings: Settings) -> Sequence[str]:
+    if isinstance(settings, Mapping):
+        return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    if isinstance(settings, str):
+        raise ConfigError(f"settings: {settings!r}: must be a mapping, or a list of key=value")
+    return settings
+
+
+#: Beginning of the settings that a dataset is opened with.
+_ACCESS = "output.storage_options"
 
 
 def recipe_of_dataset(dataset: str | Path, recipe: Recipe, settings: Settings) -> Config:
     """Return the recipe that the caller gave, or else the recipe of the dataset."""
-    given = read_recipe(recipe, settings)
     if recipe is not None:
-        return given
-    store = open_store(dataset, dict(given.output.storage_options))
+        return read_recipe(recipe, settings)
+    # The other settings may need the dataset's recipe, which is not read yet.
+    access = [setting for setting in _as_list(settings) if setting.startswith(_ACCESS)]
+    store = open_store(dataset, dict(read_recipe(None, access).output.storage_options))
     current = read_snapshot(store) if "_delta_log" in store.top_names() else None
     return read_recipe(None, settings, current.configuration if current else None)
 

@@ -287,7 +287,7 @@ def changes_schema(job: ExtractJob, current: OpenSnapshot) -> bool:
         return False
     if not has_columns(table, Schema.from_arrow(job.schema.table())):
         return True
-    return (current.schema.n_mels, current.schema.n_frames) != job.features.shape
+    return current.schema.features != job.features.columns
 
 
 def commit_index(

@@ -11,13 +11,13 @@ import copy
 import difflib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from fractions import Fraction
 from importlib import resources
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import yaml
 from pydantic import (
@@ -36,23 +36,78 @@ from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.core.naming import number_of
 from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import ChunkSpec, Short, Tail
-from melmill.transforms.features.logarithm import LogSpec
+from melmill.transforms.features.logarithm import Contradiction, LogSpec
 from melmill.transforms.features.mel_spec import MelSpec, contradictions
+from melmill.transforms.features.mfcc import MfccSpec, mfcc_contradictions
+from melmill.transforms.features.pcen import PcenSpec, pcen_contradictions
 from melmill.transforms.features.resample import Quality
-from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.features.spec import KINDS, Feature, FeatureSpec, KindSpec
 from melmill.transforms.features.standardization import StandardizationSpec
+from melmill.transforms.features.stft_spec import StftSpec, stft_contradictions
+from melmill.transforms.features.waveform import WaveformSpec, waveform_contradictions
 from melmill.transforms.plan.job import Format, Limits, RefreshSpec, WriterSpec
 from melmill.transforms.plan.packing import ShardSpec
 from melmill.transforms.plan.recordings import Damaged
 from melmill.transforms.plan.splits import SplitSpec, check_split_name
+from melmill.transforms.rows.columns import is_label
 from melmill.transforms.store.filesystems import StorageOptions
 
 Raw = dict[str, Any]
 Fault = tuple[str, object, str]
 
 _FORBID = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-for _spec in (MelSpec, LogSpec, StandardizationSpec):
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MelFeature(MelSpec):
+    """An entry of the kind ``mel`` in the list of features."""
+
+    name: str
+    kind: Literal["mel"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MfccFeature(MfccSpec):
+    """An entry of the kind ``mfcc`` in the list of features."""
+
+    name: str
+    kind: Literal["mfcc"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PcenFeature(PcenSpec):
+    """An entry of the kind ``pcen`` in the list of features."""
+
+    name: str
+    kind: Literal["pcen"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StftFeature(StftSpec):
+    """An entry of the kind ``stft`` in the list of features."""
+
+    name: str
+    kind: Literal["stft"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaveformFeature(WaveformSpec):
+    """An entry of the kind ``waveform`` in the list of features."""
+
+    name: str
+    kind: Literal["waveform"]
+
+
+_Features: TypeAlias = MelFeature | MfccFeature | PcenFeature | StftFeature | WaveformFeature
+
+for _spec in (MelSpec, LogSpec, StandardizationSpec, *get_args(_Features)):
     with_config(_FORBID)(_spec)
+
+_Entry = Annotated[_Features, Field(discriminator="kind")]
+
+#: Names of features. Delta and WebDataset do not tell capital letters from small ones, and a tar
+#: file has room for 48 letters.
+_FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 
 _SplitName = Annotated[str, AfterValidator(check_split_name)]
 
@@ -194,6 +249,7 @@ class Config(_Section):
     audio: AudioConfig = AudioConfig()
     chunk: ChunkConfig = ChunkConfig()
     mel: MelSpec = MelSpec()
+    features: Annotated[tuple[_Entry, ...], Field(min_length=1)] | None = None
     split: SplitConfig = SplitConfig()
     output: OutputConfig = OutputConfig()
     catalogue: CatalogueConfig = CatalogueConfig()
@@ -201,22 +257,34 @@ class Config(_Section):
     refresh: RefreshConfig = RefreshConfig()
     retention: RetentionConfig = RetentionConfig()
 
-    def features(self) -> FeatureSpec:
+    def feature_spec(self) -> FeatureSpec:
         """Return the settings that a row's values depend on."""
+        entries = self.features or ()
+        features = tuple(Feature(entry.name, _spec_of(entry)) for entry in entries)
         return FeatureSpec(
             sample_rate_hz=self.audio.sample_rate_hz,
             channels=self.audio.channels,
             resampler=self.audio.resampler,
             chunk=self.chunk.spec(self.audio.sample_rate_hz),
-            mel=self.mel,
+            features=features or (Feature("mel", self.mel),),
             resolution=self.output.resolution,
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the recipe as plain values, without storage options, which may be secret."""
+    def as_dict(self, *, secrets: bool = False) -> dict[str, Any]:
+        """Return the recipe as plain values: with ``mel`` or with ``features``, which it has.
+
+        Storage options may be secret, and are left out unless `secrets` is true.
+        """
         secret = {"storage_options"}
-        hidden = {"output": secret, "catalogue": secret}
+        unused = "features" if self.features is None else "mel"
+        hidden: dict[str, Any] = {} if secrets else {"output": secret, "catalogue": secret}
+        hidden[unused] = True
         return self.model_dump(mode="json", exclude=hidden)
+
+
+def _spec_of(entry: _Features) -> KindSpec:
+    kind = KINDS[entry.kind]
+    return kind(**{field.name: getattr(entry, field.name) for field in fields(kind)})
 
 
 def load_config(
@@ -240,9 +308,13 @@ def load_config(
         The recipe has faults; the message lists all of them, one per line.
     """
     raw = read_yaml(find_recipe(path)) if path else copy.deepcopy(stored or {})
+    if not path and any(override.startswith("features=[") for override in overrides):
+        raw.pop("mel", None)  # the list replaces the stored recipe's only feature
     for override in overrides:
         _apply(raw, override)
+    presets = list(_expand_presets(raw))
     config, faults = check(raw)
+    faults = [*presets, *faults]
     if config is not None and not faults:
         faults += _overridden(path, config)
     if config is None or faults:
@@ -268,9 +340,11 @@ def find_recipe(name: str | Path, folder: str = "") -> str | Path:
     ConfigError
         There is neither a file nor a shipped file with this name.
     """
-    if not re.fullmatch(r"[\w-]+", str(name)) or Path(name).is_file():
+    if Path(name).is_file():
         return name
-    return shipped_recipe(str(name), folder)
+    shipped = shipped_recipes(folder)
+    looks_like_a_name = re.fullmatch(r"[\w-]+", str(name)) or str(name) in shipped
+    return shipped_recipe(str(name), folder) if looks_like_a_name else name
 
 
 def shipped_recipe(name: str, folder: str = "") -> str:
@@ -292,6 +366,48 @@ def shipped_recipes(folder: str = "") -> dict[str, str]:
     return {Path(str(file)).stem: str(file) for file in files if file.name.endswith(".yaml")}
 
 
+def _expand_presets(raw: Raw) -> Iterator[Fault]:
+    """Put the settings of a preset into each entry of ``features`` that names one."""
+    entries = raw.get("features")
+    if not isinstance(entries, list):
+        return
+    for number, entry in enumerate(entries):
+        if not isinstance(entry, dict) or "preset" not in entry:
+            continue
+        section, name = f"features.{number}", str(entry.pop("preset"))
+        shipped = shipped_recipes()
+        if name not in shipped:
+            yield f"{section}.preset", name, f"a preset's name; {_hint(name, shipped)}"
+            name = "librosa"  # any, so that the other keys are checked, too
+        else:
+            yield from _contradicting(section, name, raw, entry)
+        preset = read_yaml(shipped[name])
+        settings = (preset.get("features") or [{"kind": "mel", **preset.get("mel", {})}])[0]
+        own_name = entry.get("name", re.sub(r"\W", "_", name))
+        entries[number] = {**settings, "name": own_name}
+
+
+def _contradicting(section: str, name: str, raw: Raw, entry: Raw) -> Iterator[Fault]:
+    """Yield each setting of a recipe that contradicts a preset which an entry names."""
+    own, expected = raw.get("audio"), load_config(shipped_recipe(name)).audio
+    channels = ["channels"] if expected.channels == "each" else []
+    for key in ("sample_rate_hz", *channels):
+        default = getattr(AudioConfig(), key)
+        value = own.get(key, default) if isinstance(own, dict) else default
+        if value != getattr(expected, key):
+            allowed = f"{getattr(expected, key)}, as in the preset {name} of {section}"
+            yield f"audio.{key}", value, allowed
+    for key in sorted(entry.keys() - {"name"}):
+        allowed = f"not allowed beside preset; melmill presets {name} prints the preset's settings"
+        yield f"{section}.{key}", entry[key], allowed
+
+
+def _hint(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(names), n=1)
+    meant = f"did you mean {close[0]}? " if close else ""
+    return f"{meant}melmill presets lists them"
+
+
 def _overridden(path: str | Path | None, config: Config) -> Iterator[Fault]:
     """Yield each setting that is not what a preset stands for: its sample rate or its mels."""
     name = str(path)
@@ -308,7 +424,8 @@ def _overridden(path: str | Path | None, config: Config) -> Iterator[Fault]:
 
 
 def _front_end(config: Config) -> Raw:
-    chosen = config.model_dump(mode="json", include={"audio": {"sample_rate_hz"}, "mel": True})
+    features = {"mel": True} if config.features is None else {"features": True}
+    chosen = config.model_dump(mode="json", include={"audio": {"sample_rate_hz"}, **features})
     return _flat(chosen)
 
 
@@ -425,10 +542,16 @@ def check(raw: Raw) -> tuple[Config | None, list[Fault]]:
                 _use_default(body, path)
         else:
             wrong = [key for key, _, _ in faults]
-            conflicts = _contradictions(config)
+            conflicts = [*_both_ways(raw), *_contradictions(config)]
             faults += [fault for fault in conflicts if not _is_reported(fault[0], wrong)]
             return config, faults
     return None, faults
+
+
+def _both_ways(raw: Raw) -> Iterator[Fault]:
+    if raw.get("mel") is not None and raw.get("features") is not None:
+        allowed = "not allowed beside mel: leave out mel, or make it an entry with kind: mel"
+        yield "features", raw["features"], allowed
 
 
 def _is_below(path: Sequence[int | str], above: Sequence[int | str]) -> bool:
@@ -439,11 +562,23 @@ def _is_reported(key: str, wrong: Sequence[str]) -> bool:
     return any(f"{reported}.".startswith(f"{key}.") for reported in wrong)
 
 
+def _kind_of(body: Raw, path: Sequence[int | str]) -> str:
+    """Return the kind of the entry of ``features`` that a path leads into; else ``mel``."""
+    if path[:1] == ["features"] and len(path) > 1 and isinstance(path[1], int):
+        return str(body["features"][path[1]].get("kind"))
+    return "mel"
+
+
 def _fault(path: Sequence[int | str], error: ValidationError, body: Raw) -> Fault:
     details = [d for d in error.errors() if _key_path(d["loc"], body) == list(path)]
     key = ".".join(str(part) for part in path)
     if details[0]["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return key, details[0]["input"], _unknown_key(path)
+        return key, details[0]["input"], _unknown_key(path, _kind_of(body, path))
+    if details[0]["type"].startswith("union_tag"):
+        kind = details[0]["input"].get("kind")
+        return f"{key}.kind", kind, f"must be one of: {', '.join(KINDS)}"
+    if details[0]["type"] == "missing":
+        return f"{key}.{details[0]['loc'][-1]}", None, "is missing"
     first, *rest = dict.fromkeys(d["msg"].removeprefix("Value error, ") for d in details)
     allowed = [first[0].lower() + first[1:], *(m.removeprefix("Input should be ") for m in rest)]
     return key, details[0]["input"], " or ".join(allowed)
@@ -452,6 +587,8 @@ def _fault(path: Sequence[int | str], error: ValidationError, body: Raw) -> Faul
 def _key_path(loc: Sequence[int | str], body: Any) -> list[int | str]:
     """Return a path of pydantic without the parts that name a branch of a union."""
     path: list[int | str] = []
+    if loc[:1] == ("features",):
+        loc = (*loc[:2], *loc[3:])  # without the kind, which may also be the name of a key
     for part in loc:
         index = isinstance(body, list) and isinstance(part, int) and part < len(body)
         if index or (isinstance(body, dict) and part in body):
@@ -468,8 +605,8 @@ def _use_default(body: Any, path: Sequence[int | str]) -> None:
     body.pop(keys[-1], None)
 
 
-def _unknown_key(loc: Sequence[int | str]) -> str:
-    allowed = sorted(_keys(Config, [str(part) for part in loc[:-1]]))
+def _unknown_key(loc: Sequence[int | str], kind: str) -> str:
+    allowed = sorted(_keys(Config, [str(part) for part in loc[:-1]], kind))
     meant = _meant(str(loc[-1]), allowed)
     hint = f"did you mean {' or '.join(meant)}? " if meant else ""
     return f"no such key; {hint}allowed: {', '.join(allowed)}"
@@ -488,7 +625,13 @@ def _meant(name: str, allowed: Sequence[str]) -> list[str]:
     return [path for path, key in paths.items() if key in close]
 
 
-def _keys(model: Any, path: Sequence[str]) -> Iterator[str]:
+def _keys(model: Any, path: Sequence[str], kind: str = "mel") -> Iterator[str]:
+    if path == ["features"]:
+        return  # a list has numbers, and no keys
+    if path[:1] == ["features"]:
+        # An entry: the second part is its number.
+        entries = {str(entry.__annotations__["kind"]): entry for entry in get_args(_Features)}
+        model, path = entries[f"Literal['{kind}']"], path[2:]
     for part in path:
         model = _children(model)[part]
     yield from _children(model)
@@ -503,12 +646,43 @@ def _children(model: Any) -> Mapping[str, Any]:
 
 def _contradictions(config: Config) -> Iterator[Fault]:
     chunk = config.chunk.spec(config.audio.sample_rate_hz)
-    for key, value, allowed in contradictions(
-        config.mel, config.audio.sample_rate_hz, chunk.length
-    ):
-        yield f"mel.{key}", value, allowed
+    if config.features is None:
+        yield from _feature_contradictions("mel", config.mel, config, chunk.length)
+    for number, entry in enumerate(config.features or ()):
+        section = f"features.{number}"
+        yield from _name_contradictions(section, entry.name, config)
+        yield from _feature_contradictions(section, _spec_of(entry), config, chunk.length)
     yield from _split_contradictions(config.split)
     yield from _output_contradictions(config)
+
+
+def _feature_contradictions(
+    section: str, spec: KindSpec, config: Config, chunk_samples: int
+) -> Iterator[Fault]:
+    found: list[Contradiction] = []
+    if isinstance(spec, MfccSpec):
+        found += mfcc_contradictions(spec)
+    if isinstance(spec, PcenSpec):
+        found += pcen_contradictions(spec)
+    if isinstance(spec, MelSpec):
+        found += contradictions(spec, config.audio.sample_rate_hz, chunk_samples)
+    elif isinstance(spec, StftSpec):
+        found += stft_contradictions(spec, chunk_samples)
+    else:
+        found += waveform_contradictions(spec)
+    for key, value, allowed in found:
+        yield f"{section}.{key}", value, allowed
+
+
+def _name_contradictions(section: str, name: str, config: Config) -> Iterator[Fault]:
+    names = [entry.name for entry in config.features or ()]
+    if not _FEATURE_NAME.fullmatch(name):
+        allowed = "a small letter, then small letters, digits and _, at most 48"
+        yield f"{section}.name", name, allowed
+    elif name != "mel" and not is_label(name):
+        yield f"{section}.name", name, "another name: melmill has a column of this name"
+    elif names.count(name) > 1:
+        yield f"{section}.name", name, "used once: two features have this name"
 
 
 def _split_contradictions(split: SplitConfig) -> Iterator[Fault]:
@@ -525,8 +699,11 @@ def _output_contradictions(config: Config) -> Iterator[Fault]:
     step = config.output.resolution
     if step is not None and not _is_power_of_two(step):
         yield "output.resolution", step, "must be exact, or a power of two such as 1/64"
-    if step is not None and config.mel.log.kind == "none":
-        yield "output.resolution", step, "must be exact where mel.log.kind is none"
+    if step is not None and not any(f.has_logarithm for f in config.feature_spec().features):
+        allowed = "must be exact where mel.log.kind is none"
+        if config.features is not None:
+            allowed = "must be exact where no feature of the kind mel or stft has a logarithm"
+        yield "output.resolution", step, allowed
     if config.catalogue.extensions == ():
         yield "catalogue.extensions", [], "must name at least one extension"
 

@@ -24,7 +24,7 @@ from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.naming import join_uri
 from melmill.transforms.index.tables import SCHEMAS, read_batches
-from melmill.transforms.rows.columns import is_label
+from melmill.transforms.rows.columns import FeatureColumn, is_label
 from melmill.transforms.snapshot.card import FileLists, list_files, statistics
 from melmill.transforms.store.folders import Store, absolute_uri
 
@@ -48,15 +48,17 @@ class Dataset:
         The version of the Delta table.
     configuration
         The recipe that the dataset was made with.
+    features
+        The shape and the type of each feature, by name.
     shape
-        The shape ``(n_mels, frames)`` of ``mel`` (float32) in each row.
+        The shape of the first feature in each row: ``(n_mels, frames)`` of ``mel``.
     columns
-        The type of every column but ``mel``, by name.
+        The type of every column that is not a feature, by name.
     rows
         The number of rows by split.
     statistics
-        The mean and standard deviation of each mel band, and the minimum and maximum, over the
-        training split.
+        The mean and standard deviation of each band of the first feature, and the minimum and
+        maximum, over the training split; the same for the other features in ``features``.
 
     Raises
     ------
@@ -88,13 +90,18 @@ class Dataset:
         return f"<melmill.Dataset {self._store.root!r}, version {self.version}>"
 
     @cached_property
-    def shape(self) -> tuple[int, int]:
-        """Return the shape ``(n_mels, frames)`` of ``mel`` in each row."""
-        return self._opened.schema.n_mels, self._opened.schema.n_frames
+    def features(self) -> dict[str, FeatureColumn]:
+        """Return the columns of features, with their shape and type, by name."""
+        return {column.name: column for column in self._opened.schema.features}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the first feature in each row: ``(n_mels, frames)`` of ``mel``."""
+        return next(iter(self.features.values())).shape
 
     @cached_property
     def columns(self) -> dict[str, str]:
-        """Return the type of every column but ``mel``, by name."""
+        """Return the type of every column that is not a feature, by name."""
         return self._opened.schema.columns()
 
     @cached_property
@@ -185,9 +192,10 @@ class Dataset:
         split
             A split of :attr:`rows`.
         columns
-            The columns to read; ``None`` for ``mel`` and every label that has a value in each
-            row. ``mel`` is float32 [n_mels, frames], a list label is a vector, all other columns
-            are scalars. Floats are float32; integers and booleans are int64, as in TFRecord.
+            The columns to read; ``None`` for the features and every label that has a value in
+            each row. A feature is an array of its shape and type, a list label is a vector, all
+            other columns are scalars. Floats are float32; integers and booleans are int64, as in
+            TFRecord.
 
         Raises
         ------
@@ -207,10 +215,15 @@ class Dataset:
         # Count before parsing: tf.data fuses parsing and batching only if nothing is in between.
         records = tf.data.TFRecordDataset(files)
         counted = records.apply(tf.data.experimental.assert_cardinality(self.rows[split]))
-        return counted.map(
-            lambda record: tf.io.parse_single_example(record, features),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
+        encoded = {n: c for n, c in self.features.items() if n in features and c.dtype == "int16"}
+
+        def parse(record: Any) -> Any:
+            row = tf.io.parse_single_example(record, features)
+            for name, column in encoded.items():
+                row[name] = tf.reshape(tf.io.decode_raw(row[name], tf.int16), column.shape)
+            return row
+
+        return counted.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
 
     def as_torch(
         self,
@@ -231,10 +244,10 @@ class Dataset:
         split
             A split of :attr:`rows`.
         columns
-            The columns to read; ``None`` for ``mel`` and every label that has a value in each
-            row, except lists, which PyTorch's own ``collate`` cannot stack. ``mel`` is a float32
-            tensor [n_mels, frames]; all other columns are plain Python values. ``collate`` turns
-            these values into tensors (int64, float64, bool), and strings into lists.
+            The columns to read; ``None`` for the features and every label that has a value in
+            each row, except lists, which PyTorch's own ``collate`` cannot stack. A feature is a
+            tensor of its shape and type; all other columns are plain Python values. ``collate``
+            turns these values into tensors (int64, float64, bool), and strings into lists.
         rank, world_size
             The number of this process, and how many processes train together.
         verify
@@ -267,7 +280,7 @@ class Dataset:
     def _choose(
         self, split: str, columns: Sequence[str] | None, *, lists: bool = True
     ) -> list[str]:
-        """Return the checked columns; by default ``mel`` and all labels without missing values."""
+        """Return the checked columns; by default features and labels without missing values."""
         incomplete = {
             name
             for shard in self._opened.shards()
@@ -277,8 +290,8 @@ class Dataset:
         if columns is None:
             kinds = {name: kind for name, kind in self.columns.items() if is_label(name)}
             labels = (name for name, kind in kinds.items() if lists or not kind.startswith("list<"))
-            return ["mel", *(name for name in labels if name not in incomplete)]
-        known = ["mel", *self.columns]
+            return [*self.features, *(name for name in labels if name not in incomplete)]
+        known = [*self.features, *self.columns]
         if unknown := [name for name in columns if name not in known]:
             listed = ", ".join(known)
             raise DatasetError(f"{self._store.root}: no column {unknown[0]!r}; there are: {listed}")
@@ -291,8 +304,10 @@ class Dataset:
         return list(columns)
 
     def _example_feature(self, name: str, tf: Any) -> Any:
-        if name == "mel":
-            return tf.io.FixedLenFeature(self.shape, tf.float32)
+        if (column := self.features.get(name)) is not None:
+            is_float = column.dtype == "float32"  # an array of int16 is one bytes value
+            shape, dtype = (column.shape, tf.float32) if is_float else ([], tf.string)
+            return tf.io.FixedLenFeature(shape, dtype)
         kind = self.columns[name]
         scalar = kind.removeprefix("list<").removesuffix(">")
         dtype = {"string": tf.string, "float": tf.float32, "double": tf.float32}

@@ -19,7 +19,14 @@ from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.export_shards import ExportShards, list_export_shards
 from melmill.transforms.rows.tfds import TfdsShard, TfdsSplit, dataset_info
 from melmill.transforms.rows.tfds import features as tfds_features
-from melmill.transforms.snapshot.card import band_statistics, statistics, to_json, view_card
+from melmill.transforms.snapshot.card import (
+    band_statistics,
+    features_json,
+    statistics,
+    title,
+    to_json,
+    view_card,
+)
 from melmill.transforms.store.folders import Store, absolute_uri
 from melmill.transforms.store.own_files import is_own, remove_own
 from melmill.transforms.views.croissant import croissant
@@ -93,7 +100,13 @@ def export(job: ExportJob, options: Any) -> Export:
             f"{job.dataset.root}: version {opened.snapshot.version} holds no rows, so there is "
             "nothing to export; refresh the dataset first"
         )
-    job = replace(job, index=opened.snapshot.index)
+    features = tuple(column.name for column in opened.schema.features)
+    job = replace(job, index=opened.snapshot.index, features=features)
+    if job.normalize != "none" and all(c.bands == 1 for c in opened.schema.features):
+        raise ConfigError(
+            f"--normalize {job.normalize}: {job.dataset.root} has no feature with bands: "
+            f"{', '.join(features)}; leave the option out"
+        )
     if job.normalize == "global":
         job = _with_band_statistics(job, opened)
     if not is_dry_run(options):
@@ -116,8 +129,11 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExportJob) -> None:
 
 
 def _with_band_statistics(job: ExportJob, opened: OpenSnapshot) -> ExportJob:
-    bands = band_statistics(opened.totals)
-    return replace(job, mean=tuple(bands["mean"]), std=tuple(bands["std"]))
+    first, *_ = job.features
+    statistics_of_first = band_statistics(opened.totals)
+    by_feature = {first: statistics_of_first, **statistics_of_first.get("features", {})}
+    bands = {name: (entry["mean"], entry["std"]) for name, entry in by_feature.items()}
+    return replace(job, bands=bands)
 
 
 def _check_name(job: ExportJob) -> None:
@@ -192,8 +208,7 @@ def _describe(view: Export, shards: list[ExportShard], opened: OpenSnapshot) -> 
     else:
         metadata = {
             "name": job.name,
-            "shape": [schema.n_mels, schema.n_frames],
-            "dtype": "float32",
+            **features_json(schema),
             "normalize": job.normalize,
             "columns": schema.columns(),
             "splits": {
@@ -228,5 +243,5 @@ def _version(opened: OpenSnapshot) -> str:
 
 
 def _description(job: ExportJob, opened: OpenSnapshot) -> str:
-    text = f"Log-mel spectrograms of {opened.snapshot.catalogue}"
+    text = title(opened.snapshot, opened.schema)
     return text if job.normalize == "none" else f"{text}; normalised: {job.normalize}"

@@ -41,6 +41,7 @@ from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.plan_shards import PlanRecordings, PlanShards
 from melmill.transforms.probe_recordings import ProbeRecordings
 from melmill.transforms.rewrite_shards import RewriteShards
+from melmill.transforms.rows.columns import FeatureColumn
 from melmill.transforms.shards.receipts import count_finished
 from melmill.transforms.snapshot.delta import Snapshot, read_snapshot
 from melmill.transforms.snapshot.totals import Totals
@@ -68,8 +69,8 @@ class Extraction:
         :class:`~melmill.transforms.plan.changes.Difference`.
     new_schema
         Whether the run started a new dataset version.
-    shape
-        The shape ``(n_mels, frames)`` of each row.
+    features
+        The columns of the features.
     metrics
         The metrics of the run.
     """
@@ -78,7 +79,7 @@ class Extraction:
     committed: bool
     difference: dict[str, Any]
     new_schema: bool
-    shape: tuple[int, int]
+    features: tuple[FeatureColumn, ...]
     metrics: RunMetrics
 
     @property
@@ -158,7 +159,7 @@ def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
     job = ExtractJob(
         catalogue=catalogue,
         store=store,
-        features=config.features(),
+        features=config.feature_spec(),
         split=config.split.spec(),
         shards=config.output.shard_spec(),
         writer=config.output.writer_spec(),
@@ -181,6 +182,7 @@ def resolve_catalogue(uri: str, config: Config) -> Catalogue:
         label_types=config.catalogue.label_types,
     )
     _check_group(catalogue, config)
+    _check_names(catalogue, config)
     for _ in read_uris(config.catalogue.exclude or "", storage_options):
         pass  # read the whole list, so that its errors are raised before any worker starts
     require_recordings(catalogue)
@@ -194,6 +196,16 @@ def _check_group(catalogue: Catalogue, config: Config) -> None:
             f"split.group: {config.split.group!r}: {catalogue.uri} has no such label column; "
             f"it has: {', '.join(labels) or 'none'}"
         )
+
+
+def _check_names(catalogue: Catalogue, config: Config) -> None:
+    names = {label.name.casefold() for label in catalogue.label_columns}
+    for number, feature in enumerate(config.feature_spec().features):
+        if feature.name in names:
+            raise CatalogueError(
+                f"features.{number}.name: {feature.name!r}: {catalogue.uri} has a label column of "
+                "this name; give the feature another name, or rename the column"
+            )
 
 
 def extract(
@@ -272,7 +284,7 @@ def run(
         metrics = run_job(build_pipeline, job, options, partial(count_finished, job))
         outcome = require_outcome(job)
         finished = finish(job, configuration, current, outcome)
-    return Extraction(*finished, outcome.difference, new_schema, job.features.shape, metrics)
+    return Extraction(*finished, outcome.difference, new_schema, job.features.columns, metrics)
 
 
 def _begin(job: ExtractJob, current: OpenSnapshot | None, single_writer: bool) -> ExtractJob:

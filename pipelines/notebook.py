@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melmill.pipelines.config import Config, load_config
-from melmill.transforms.core.errors import RecordingError
+from melmill.transforms.core.errors import ConfigError, RecordingError
 from melmill.transforms.decode.media import probe_audio
 from melmill.transforms.features.channels import check_channels, count_channels
 from melmill.transforms.features.chunks import (
@@ -34,10 +34,12 @@ from melmill.transforms.features.chunks import (
     resampled_length,
     valid_samples,
 )
-from melmill.transforms.features.mel_spec import unit_of
-from melmill.transforms.features.spans import mel_extractor, read_samples
-from melmill.transforms.features.spec import FeatureSpec
-from melmill.transforms.rows.schema import round_to_resolution
+from melmill.transforms.features.extractors import extract_features
+from melmill.transforms.features.mel_spec import MelSpec, unit_of
+from melmill.transforms.features.spans import read_samples
+from melmill.transforms.features.spec import Feature, FeatureSpec
+from melmill.transforms.features.stft_spec import StftSpec
+from melmill.transforms.rows.schema import Array
 from melmill.transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
@@ -84,23 +86,31 @@ class Audio:
             start, valid = chunk_start(index, length, spec), valid_samples(index, length, spec)
             yield Chunk(self.uri, samples, self.features_spec, index, start, valid)
 
-    def features(self) -> Samples:
-        """Return the features that a dataset has of this recording.
+    def features(self, name: str | None = None) -> Array:
+        """Return a feature that a dataset has of this recording.
+
+        Parameters
+        ----------
+        name
+            The name of the feature; ``None`` for the first of the recipe.
 
         Returns
         -------
-        float32 [rows, n_mels, frames]
-            A row for each chunk, or for each channel of each chunk, in the unit of
-            ``mel.log.kind``. A recording that is too short gives no rows.
+        array [rows, ...]
+            A row for each chunk, or for each channel of each chunk: float32 [rows, n_mels, frames]
+            for ``mel``, in the unit of ``mel.log.kind``. A recording that is too short gives no
+            rows.
         """
+        columns = {column.name: column for column in self.features_spec.columns}
+        if name is not None and name not in columns:
+            raise ConfigError(f"no feature {name!r}; the recipe has: {', '.join(columns)}")
+        column = columns[name] if name else next(iter(columns.values()))
         chunks = list(self.chunks())
         if not chunks:
-            return np.empty((0, *self.features_spec.shape), np.float32)
+            return np.empty((0, *column.shape), column.dtype)
         samples = np.concatenate([chunk.samples.T for chunk in chunks])
         filled = [chunk.filled_samples for chunk in chunks for _ in range(chunk.samples.shape[1])]
-        mel = mel_extractor(self.features_spec)(samples, valid_samples=filled)
-        round_to_resolution(mel, self.features_spec.resolution)
-        return mel
+        return extract_features(samples, filled, self.features_spec)[column.name]
 
     def play(self) -> Any:
         """Return a player for a notebook cell (``IPython.display.Audio``).
@@ -116,29 +126,36 @@ class Audio:
         samples = self.samples.T if len(self.samples) else np.zeros((1, 1), np.float32)
         return player(samples, rate=self.sample_rate_hz, normalize=not silent)
 
-    def _band_label(self) -> str:
-        stacked = self.features_spec.mel.stack_frames
-        return "mel band" if stacked == 1 else f"mel bands of {stacked} frames"
+    def _spectrograms(self) -> list[tuple[Feature, StftSpec]]:
+        """Return each feature that is drawn as a picture, and its settings."""
+        features = self.features_spec.features
+        return [(f, f.spec) for f in features if isinstance(f.spec, StftSpec)]
 
     def plot(self) -> Any:
-        """Return a figure with the waveform above the mel spectrogram (``matplotlib``'s Figure).
+        """Return a figure with the waveform above its mel spectrograms (``matplotlib``'s Figure).
 
-        The spectrogram shows the first channel: the chunks of a recording side by side, with a
+        A spectrogram shows the first channel: the chunks of a recording side by side, with a
         line at the start of each chunk. Time is in seconds from the start of the recording.
         """
-        figure = _make_figure(figsize=(10, 5), layout="constrained")
-        wave, spectrum = figure.subplots(2, sharex=True)
+        spectrograms = self._spectrograms()
+        panels = 1 + len(spectrograms)
+        figure = _make_figure(figsize=(10, 2.5 * panels), layout="constrained")
+        wave, *axes = figure.subplots(panels, sharex=True, squeeze=False)[:, 0]
         first = self.start_sample if isinstance(self, Chunk) else 0
         seconds = (first + np.arange(len(self.samples))) / self.sample_rate_hz
         wave.plot(seconds, self.samples, linewidth=0.5)
         wave.set(ylabel="sample, full scale is 1", title=Path(self.uri).name)
-        image = _draw_chunks(spectrum, self)
-        spectrum.set(xlabel="s", ylabel=self._band_label())
+        for spectrum, (feature, spec) in zip(axes, spectrograms, strict=True):
+            image = _draw_chunks(spectrum, self, feature.name)
+            bands = _band_label(feature)
+            spectrum.set(ylabel=bands if len(axes) == 1 else f"{feature.name}: {bands}")
+            if image is not None:
+                unit = _UNITS.get(feature.kind) or _UNITS[unit_of(spec)]
+                figure.colorbar(image, ax=spectrum, label=unit)
+        last = [wave, *axes][-1]
+        last.set(xlabel="s")
         if len(seconds) > 1:
-            spectrum.set(xlim=(seconds[0], seconds[-1]))
-        if image is not None:
-            label = _UNITS[unit_of(self.features_spec.mel)]
-            figure.colorbar(image, ax=spectrum, label=label)
+            last.set(xlim=(seconds[0], seconds[-1]))
         return figure
 
 
@@ -187,7 +204,7 @@ def load(uri: str | Path, recipe: Config | str | Path | None = None) -> Audio:
     if not isinstance(recipe, Config):
         recipe = load_config(recipe)
     try:
-        return _load(str(uri), recipe.features())
+        return _load(str(uri), recipe.feature_spec())
     except RecordingError as error:
         # The pipeline stores a failure together with the URI; here the message must name it.
         raise RecordingError(error.stage, error.cause, f"{uri}: {error.message}") from error
@@ -222,7 +239,15 @@ def _make_figure(**options: Any) -> Any:
     return Picture(**options)
 
 
+def _band_label(feature: Feature) -> str:
+    stacked = feature.spec.stack_frames if isinstance(feature.spec, MelSpec) else 1
+    bands = {"stft": "bin", "mfcc": "coefficient"}.get(feature.kind, "mel band")
+    return bands if stacked == 1 else f"mel bands of {stacked} frames"
+
+
 _UNITS = {
+    "mfcc": "coefficient",
+    "pcen": "PCEN",
     "db": "dB",
     "ln": "ln",
     "log10": "log10",
@@ -231,8 +256,8 @@ _UNITS = {
 }
 
 
-def _draw_chunks(axes: Any, audio: Audio) -> Any:
-    mel = audio.features()[:: audio.samples.shape[1]]
+def _draw_chunks(axes: Any, audio: Audio, name: str) -> Any:
+    mel = audio.features(name)[:: audio.samples.shape[1]]
     limits = {"vmin": mel.min(initial=np.inf), "vmax": mel.max(initial=-np.inf)}
     image = None
     for chunk, bands in zip(audio.chunks(), mel, strict=True):

@@ -22,17 +22,20 @@ class Preset:
     sample_rate_hz
         Sample rate of the audio.
     shape
-        Shape ``(bands, frames)`` of the features of a chunk.
+        Shape of the feature of a chunk: ``(bands, frames)`` or ``(samples,)``.
+    dtype
+        Type of the feature's values.
     chunk_seconds
         Duration of a chunk.
     bytes_per_hour
-        Size of the features of an hour of audio as float32, before compression.
+        Size of the feature of an hour of audio, before compression.
     """
 
     name: str
     purpose: str
     sample_rate_hz: int
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
+    dtype: str
     chunk_seconds: float
     bytes_per_hour: int
 
@@ -61,16 +64,17 @@ def preset_json(preset: Preset) -> dict[str, Any]:
 
 def describe_preset(name: str) -> Preset:
     """Return a preset; raise ``ConfigError`` if there is no such preset."""
-    spec = load_config(shipped_recipe(name)).features()
-    bands, frames = spec.shape
+    spec = load_config(shipped_recipe(name)).feature_spec()
+    (column,) = spec.columns
     rate = spec.sample_rate_hz
     return Preset(
         name=name,
         purpose=_first_line(preset_text(name)),
         sample_rate_hz=rate,
-        shape=spec.shape,
+        shape=column.shape,
+        dtype=column.dtype,
         chunk_seconds=spec.chunk.length / rate,
-        bytes_per_hour=round(4 * bands * frames * 3600 * rate / spec.chunk.hop),
+        bytes_per_hour=round(column.row_bytes * 3600 * rate / spec.chunk.hop),
     )
 
 

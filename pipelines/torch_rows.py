@@ -93,12 +93,10 @@ class SplitRows(IterableDataset[dict[str, Any]]):
         return [self._names[i] for i in order]
 
     def _rows(self, batch: RowBatch) -> Iterator[dict[str, Any]]:
-        plain_columns = [name for name in self._columns if name != "mel"]
         for i in range(batch.rows):
-            row = {name: _plain(batch.columns[name][i]) for name in plain_columns}
-            if "mel" in self._columns:
-                row["mel"] = torch.from_numpy(batch.mel[i].copy())
-            yield row
+            row = {name: _plain(values[i]) for name, values in batch.columns.items()}
+            row |= {n: torch.from_numpy(v[i].copy()) for n, v in batch.features.items()}
+            yield {name: row[name] for name in self._columns}
 
 
 def _plain(value: Any) -> Any:

@@ -50,12 +50,16 @@ def make_test_job(catalogue: Path | str, output: Path | str, *overrides: str) ->
 
 
 def extract_here(
-    catalogue: Path | str, output: Path | str, *overrides: str, overwrite: bool = False
+    catalogue: Path | str,
+    output: Path | str,
+    *overrides: str,
+    overwrite: bool = False,
+    recipe: str | None = None,
 ) -> Extraction:
     """Extract on Beam's in-memory runner in this process: one second instead of ten."""
-    recipe = load_config(None, overrides)
-    job = make_job(recipe, resolve_catalogue(str(catalogue), recipe), Store(str(output)))
-    return extract(job, recipe.as_dict(), here(), overwrite=overwrite)
+    config = load_config(recipe, overrides)
+    job = make_job(config, resolve_catalogue(str(catalogue), config), Store(str(output)))
+    return extract(job, config.as_dict(), here(), overwrite=overwrite)
 
 
 def here() -> QuickOptions:

@@ -11,18 +11,18 @@ from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import AudioInfo, Failure, ProbedRecording, Recording
 from melmill.transforms.features.chunks import ChunkSpec
 from melmill.transforms.features.mel_spec import MelSpec
-from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.index.tables import recording_row, shard_row, write_part
 from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
 from melmill.transforms.store.folders import Store
+from tests.mel_features import mel_features
 
 if TYPE_CHECKING:
     from apache_beam.testing.test_pipeline import TestPipeline
 
 #: One chunk has 1,000 samples, which is one second.
-FEATURES = FeatureSpec(
-    sample_rate_hz=1000, chunk=ChunkSpec(1000, 1000), mel=MelSpec(n_fft=256, n_mels=8)
+FEATURES = mel_features(
+    MelSpec(n_fft=256, n_mels=8), sample_rate_hz=1000, chunk=ChunkSpec(1000, 1000)
 )
 
 

@@ -16,6 +16,7 @@ from melmill.transforms.rows.schema import RowBatch
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.shards.tally import held_recordings
 from melmill.transforms.shards.writing import read_shard, write_again
+from tests.mel_features import with_mel
 from tests.pipeline_runs import make_test_job
 from tests.plans import FEATURES, recording
 
@@ -33,10 +34,9 @@ def job_of_rows(folder: Path, *overrides: str, channels: str = "mono") -> Extrac
     return replace(
         job,
         features=replace(
-            FEATURES,
+            with_mel(FEATURES, hop_length=256),
             channels=channels,
             chunk=replace(FEATURES.chunk, tail="pad"),
-            mel=replace(FEATURES.mel, hop_length=256),
         ),
         writer=replace(job.writer, row_group_rows=3),
         shards=ShardSpec(seed=5),
@@ -50,7 +50,9 @@ def rows_of(name: str, *chunks: int) -> list[Row]:
 def batch_of(job: ExtractJob, rows: Sequence[Row], **labels: Any) -> RowBatch:
     """Return a batch of these rows. The values in a row depend only on the row."""
     seeds = [zlib.crc32(repr(row).encode()) for row in rows]
-    mels = [np.random.default_rng(seed).normal(-30, 9, job.features.shape) for seed in seeds]
+    mels = [
+        np.random.default_rng(seed).normal(-30, 9, job.features.columns[0].shape) for seed in seeds
+    ]
     columns: dict[str, Any] = {
         "recording_id": [recording(name).recording_id for name, _, _ in rows],
         "uri": [f"/songs/{name}" for name, _, _ in rows],
@@ -65,7 +67,7 @@ def batch_of(job: ExtractJob, rows: Sequence[Row], **labels: Any) -> RowBatch:
     }
     if job.schema.per_channel:
         columns["channel"] = [channel for _, _, channel in rows]
-    return RowBatch(columns, np.array(mels, np.float32))
+    return RowBatch(columns, {"mel": np.array(mels, np.float32)})
 
 
 def shard_of(job: ExtractJob, plan: str, *batches: RowBatch, split: str = "train") -> ShardSummary:
@@ -81,7 +83,7 @@ def read_rows_of(job: ExtractJob, summary: ShardSummary) -> list[dict[str, Any]]
 def rows_in(*batches: RowBatch) -> list[dict[str, Any]]:
     return [
         {name: values[i] for name, values in batch.columns.items()}
-        | {"mel": batch.mel[i].tobytes()}
+        | {"mel": batch.features["mel"][i].tobytes()}
         for batch in batches
         for i in range(batch.rows)
     ]

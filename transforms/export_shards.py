@@ -15,6 +15,7 @@ from melmill.transforms.beam.do_fns import ReportingDoFn
 from melmill.transforms.beam.metrics import count
 from melmill.transforms.index.tables import read_batches
 from melmill.transforms.rows.moments import Moments
+from melmill.transforms.rows.normalization import BandsOf
 from melmill.transforms.snapshot.totals import ordered_shards
 from melmill.transforms.views.exports import ExportJob, ExportShard, export_shard, measure_shared
 
@@ -96,15 +97,15 @@ def _gather(names: Iterable[Any]) -> frozenset[str]:
 
 def _measure_parts(
     shard: ExportShard, job: ExportJob, parted: frozenset[str]
-) -> Iterator[tuple[str, tuple[str, Moments]]]:
-    for name, moments in measure_shared(shard, job, parted).items():
-        yield name, (shard.parquet.name, moments)
+) -> Iterator[tuple[BandsOf, tuple[str, Moments]]]:
+    for key, moments in measure_shared(shard, job, parted).items():
+        yield key, (shard.parquet.name, moments)
 
 
-def _merge_parts(recording_id: str, parts: Iterable[tuple[str, Moments]]) -> tuple[str, Moments]:
+def _merge_parts(key: BandsOf, parts: Iterable[tuple[str, Moments]]) -> tuple[BandsOf, Moments]:
     # Always in the same order, so that sums have the same bits.
     ordered = sorted(parts, key=itemgetter(0))
-    return recording_id, reduce(Moments.merge, (moments for _, moments in ordered))
+    return key, reduce(Moments.merge, (moments for _, moments in ordered))
 
 
 class _ExportShard(ReportingDoFn):
@@ -113,7 +114,7 @@ class _ExportShard(ReportingDoFn):
         self.job = job
 
     def process(
-        self, shard: ExportShard, shared: Mapping[str, Moments] | None = None
+        self, shard: ExportShard, shared: Mapping[BandsOf, Moments] | None = None
     ) -> Iterator[str]:
         yield from export_shard(shard, self.job, shared)
         count("shards_exported")

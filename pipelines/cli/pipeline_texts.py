@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from melmill.pipelines.snapshots.summary import totals_json, totals_lines
@@ -156,27 +157,30 @@ def how_to_read(output: str, extraction: Extraction) -> str:
     split = training_split(extraction.totals.splits)
     content = extraction.totals.splits[split or "train"]
     # The TFRecord example uses Python's open and TensorFlow, which cannot read object stores.
-    if content.tfrecord_bytes and "://" not in output:
-        return _TFRECORD.format(output=output, split=split, shape=extraction.shape)
-    return _PARQUET.format(output=output, split=split, shape=extraction.shape)
+    feature = extraction.features[0]
+    sizes = ", ".join(map(str, feature.shape))
+    values = {"output": output, "split": split, "sizes": sizes, **asdict(feature)}
+    if content.tfrecord_bytes and "://" not in output and feature.dtype == "float32":
+        return _TFRECORD.format(**values)
+    return _PARQUET.format(**values)
 
 
 _PARQUET = """Read it with polars.read_delta, deltalake, DuckDB, pyarrow, datasets; in Keras:
 
   import numpy as np
   import melmill
-  rows = melmill.open({output!r}).as_arrow({split!r}).to_table(["mel"])
-  mel = np.array(rows["mel"].to_pylist(), np.float32)   # [rows, {shape[0]}, {shape[1]}]
-  # model.fit(mel, labels)"""
+  rows = melmill.open({output!r}).as_arrow({split!r}).to_table(["{name}"])
+  {name} = np.array(rows["{name}"].to_pylist(), np.{dtype})   # [rows, {sizes}]
+  # model.fit({name}, labels)"""
 
 _TFRECORD = """Read it with polars.read_delta, deltalake, DuckDB, pyarrow, datasets; in Keras:
 
   import json, tensorflow as tf
   names = json.load(open({output!r} + "/tfrecord/files.json"))[{split!r}]
-  features = {{"mel": tf.io.FixedLenFeature({shape}, tf.float32)}}
+  features = {{"{name}": tf.io.FixedLenFeature({shape}, tf.float32)}}
   data = tf.data.TFRecordDataset([{output!r} + "/" + name for name in names])
   data = data.map(lambda row: tf.io.parse_single_example(row, features))
-  # model.fit(data.map(lambda row: (row["mel"], ...)).batch(32))"""
+  # model.fit(data.map(lambda row: (row["{name}"], ...)).batch(32))"""
 
 
 def export_json(made: Export) -> dict[str, Any]:
@@ -200,7 +204,8 @@ def export_text(made: Export) -> str:
             f"  {split}: {number_of(made.rows[split], 'row')}, {number_of(len(names), 'file')}"
         )
     split, names = next(iter(made.files.items()))
-    code = _LOADING[made.job.format].format(output=made.job.output.root, split=split, file=names[0])
+    values = {"output": made.job.output.root, "split": split, "file": names[0]}
+    code = _LOADING[made.job.format].format(**values, feature=made.job.features[0])
     return "\n".join(lines) + "\n\n" + code
 
 
@@ -212,9 +217,9 @@ _LOADING = {
     "webdataset": """  import glob, webdataset
   shards = sorted(glob.glob({output!r} + "/{split}-*.tar"))
   data = webdataset.WebDataset(shards, shardshuffle=100).decode()
-  # row["mel.npy"], row["json"]""",
+  # row["{feature}.npy"], row["json"]""",
     "arrayrecord": """  import tensorflow_datasets as tfds   # rows by number, for grain or PyTorch
   data = tfds.builder_from_directory({output!r}).as_data_source(split={split!r})""",
     "numpy": """  import numpy as np
-  mel = np.load({output!r} + "/{file}", mmap_mode="r")   # [rows, n_mels, frames]""",
+  values = np.load({output!r} + "/{file}", mmap_mode="r")   # [rows, ...]""",
 }

@@ -120,19 +120,21 @@ def refresh_plan_text(dataset: str, planned: dict[str, Any]) -> str:
 
 def inspection_json(root: str, opened: OpenSnapshot) -> dict[str, Any]:
     """Return a snapshot's description as plain values."""
-    from melmill.transforms.snapshot.card import statistics
+    from melmill.transforms.snapshot.card import features_json, statistics
 
     schema = opened.schema
+    arrays = {column.name: column.type for column in schema.features}
     return {
         "dataset": root,
         "version": opened.snapshot.version,
         "index": opened.snapshot.index,
         "catalogue": opened.snapshot.catalogue,
         "configuration": opened.snapshot.configuration,
+        "arrays": features_json(schema)["features"],
+        "shape": features_json(schema)["shape"],
+        "dtype": features_json(schema)["dtype"],
         "features": json.loads(opened.snapshot.features),
-        "shape": [schema.n_mels, schema.n_frames],
-        "dtype": "float32",
-        "columns": {**schema.columns(), "mel": "list<list<float>>"},
+        "columns": {**schema.columns(), **arrays},
         **totals_json(opened.totals),
         "failure_examples": opened.totals.examples,
         "statistics": statistics(opened.totals),
@@ -148,7 +150,8 @@ def inspection_text(root: str, opened: OpenSnapshot) -> str:
     lines = [
         f"{root}, version {snapshot.version}, made from {snapshot.catalogue}",
         *totals_lines(opened.totals),
-        f"  mel: float32 [{schema.n_mels}, {schema.n_frames}]; {columns}",
+        *(f"  {c.name}: {c.dtype} {list(c.shape)}" for c in schema.features),
+        f"  {columns}",
         f"  {_statistics_line(band_statistics(opened.totals))}",
         "  configuration:",
     ]

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _EXAMPLES = 3
 
+_UNITS = {"db": "dB", "none": "mel", "standardized": ""}
+
 
 def verification_json(dataset: str, found: Verification) -> dict[str, Any]:
     """Return a verification's result as plain values."""
@@ -23,7 +25,6 @@ def verification_json(dataset: str, found: Verification) -> dict[str, Any]:
         "version": found.version,
         "passed": found.passed,
         "rows": found.rows,
-        "unit": found.unit,
         "formats": {name: _plain(asdict(result)) for name, result in sorted(found.formats.items())},
         "beyond": [_plain(row) for row in found.beyond],
         "skipped": found.skipped,
@@ -42,14 +43,14 @@ def verification_text(dataset: str, found: Verification) -> str:
 
 
 def _lines(dataset: str, found: Verification) -> Iterator[str]:
-    unit = {"db": "dB", "none": "mel", "standardized": ""}.get(found.unit, found.unit)
     rows = number_of(found.rows, "row")
     yield f"{dataset}, version {found.version}: {rows} computed again and compared"
     if found.rows:
-        yield f"  {'format':20} {'rows':>7} {'largest':>12} {'mean':>12}   share of the tolerance"
+        yield f"  {'format':28} {'rows':>7} {'largest':>12} {'mean':>12}   share of the tolerance"
     for name, result in sorted(found.formats.items()):
+        unit = _UNITS.get(result.unit, result.unit)
         yield (
-            f"  {name:20} {result.rows:7,} {result.largest:9.2g} {unit} {result.mean:9.2g} {unit}"
+            f"  {name:28} {result.rows:7,} {result.largest:9.2g} {unit} {result.mean:9.2g} {unit}"
             f"   {result.tolerance_share:.3g}"
         )
     for outcome, reasons in (("skipped", found.skipped), ("failed", found.failed)):
@@ -61,7 +62,7 @@ def _lines(dataset: str, found: Verification) -> Iterator[str]:
     for row in found.beyond[:_EXAMPLES]:
         yield (
             f"beyond the tolerance: {row['uri']}, chunk {row['chunk_index']}, "
-            f"channel {row['channel']}: {row['largest']:.3g} {unit}"
+            f"channel {row['channel']}: {row['feature']} differs by {row['largest']:.3g}"
         )
     if len(found.beyond) > _EXAMPLES:
         yield f"beyond the tolerance: {len(found.beyond) - _EXAMPLES:,} more"

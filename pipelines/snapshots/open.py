@@ -111,9 +111,10 @@ class OpenSnapshot:
             if shard.parquet is not None:
                 with self.store.reading_shard(shard.parquet.name) as file:
                     return read_schema(file)[0]
-        n_mels, n_frames = self.recipe.features().shape
-        labels, per_channel = table_labels(self.store, self.snapshot.version)
-        return RowSchema(n_mels, n_frames, labels, per_channel)
+        features = self.recipe.feature_spec().columns
+        names = [column.name for column in features]
+        labels, per_channel = table_labels(self.store, self.snapshot.version, names)
+        return RowSchema(features, labels, per_channel)
 
     def shards(self) -> Iterator[ShardSummary]:
         """Yield the summaries of the shards that hold rows, always in the same order."""
@@ -153,7 +154,7 @@ class OpenSnapshot:
 
     def has_own_features(self) -> bool:
         """Return whether this version of melmill would compute the same rows from the recipe."""
-        return self.recipe.features().canonical() == self.snapshot.features
+        return self.recipe.feature_spec().canonical() == self.snapshot.features
 
     def require_own_features(self) -> None:
         """Raise ``DatasetError`` if this version of melmill would compute other rows."""
@@ -177,7 +178,7 @@ class OpenSnapshot:
             ExtractJob(
                 catalogue=Catalogue(catalogue, Table(catalogue, "", self.schema.labels)),
                 store=self.store,
-                features=self.recipe.features(),
+                features=self.recipe.feature_spec(),
                 split=self.recipe.split.spec(),
                 shards=self.recipe.output.shard_spec(),
                 writer=self.recipe.output.writer_spec(),

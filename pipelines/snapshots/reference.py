@@ -26,9 +26,13 @@ from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.decode.media import open_audio
 from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import fill_short, filled_samples, pad_chunk
-from melmill.transforms.features.mel_spec import MelSpec, filterbank, framing, win_length
-from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.features.mel_spec import MelSpec, filterbank
+from melmill.transforms.features.mfcc import MfccSpec, cosine_basis
+from melmill.transforms.features.pcen import PcenSpec, smoothing_factor
+from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.standardization import StandardizationSpec
+from melmill.transforms.features.stft_spec import StftSpec, framing, win_length
+from melmill.transforms.features.waveform import WaveformSpec
 from melmill.transforms.features.windows import window_samples
 from melmill.transforms.store.objects import StoredObject
 
@@ -49,15 +53,15 @@ _UNITS = {"db": 10 / np.log(10), "ln": 1.0, "log10": 1 / np.log(10), "none": 0.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expected:
-    """The reference values of a row.
+    """The reference values of a feature of a row.
 
     Attributes
     ----------
-    mel, tolerance : float64 [n_mels, frames]
-        The values and their tolerances, in the unit of the recipe's logarithm.
+    values, tolerance : float64, of the feature's shape
+        The values and their tolerances, in the unit of the feature.
     """
 
-    mel: npt.NDArray[np.float64]
+    values: npt.NDArray[np.float64]
     tolerance: npt.NDArray[np.float64]
 
 
@@ -96,9 +100,15 @@ def _mix(block: Samples, policy: ChannelPolicy) -> Samples:
 
 
 def reference_row(
-    samples: Samples, start: int, valid: int, chunk_index: int, features: FeatureSpec, rate_hz: int
+    samples: Samples,
+    start: int,
+    valid: int,
+    chunk_index: int,
+    features: FeatureSpec,
+    rate_hz: int,
+    feature: Feature | None = None,
 ) -> Expected:
-    """Return a row's reference values, from a channel of :func:`reference_samples`.
+    """Return the reference values of a row, from a channel of :func:`reference_samples`.
 
     Parameters
     ----------
@@ -110,17 +120,58 @@ def reference_row(
         The recipe.
     rate_hz
         The recording's own sample rate.
+    feature
+        The feature of the recipe; ``None`` for the first.
     """
+    feature = feature or features.features[0]
     chunk = samples[start : start + valid, None]
     if len(chunk) < features.chunk.length:
         # Only a recording or segment that is shorter than a chunk may be filled by repetition.
         chunk = (fill_short if chunk_index == 0 else pad_chunk)(chunk, features.chunk)
-    spec, filled = features.mel, filled_samples(chunk_index, valid, features.chunk)
-    mel, error = _mel(chunk[:, 0], features, filled, rate_hz != features.sample_rate_hz)
+    filled = filled_samples(chunk_index, valid, features.chunk)
+    resampled = rate_hz != features.sample_rate_hz
+    spec = feature.spec
+    if isinstance(spec, WaveformSpec):
+        return _expected_waveform(chunk[:, 0], spec, filled, resampled)
+    return _expected_bands(chunk[:, 0], feature, features, filled, resampled)
+
+
+def _expected_waveform(
+    chunk: Samples, spec: WaveformSpec, filled: int, resampled: bool
+) -> Expected:
+    samples = chunk.astype(np.float64)
+    largest = np.abs(samples).max()
+    # float32's rounding of a sample and of a level, and the error of resampling in blocks.
+    error, factor = np.full(len(samples), (2e-7 + resampled * _RESAMPLED_EPSILON) * largest), 1.0
+    if spec.level == "peak" and largest:
+        samples, factor = samples * (spec.peak / largest), spec.peak / largest
+    elif spec.level == "standardized":
+        valid = samples[:filled]
+        factor = 1 / np.sqrt(valid.var() + spec.variance_epsilon)
+        samples = np.concatenate([(valid - valid.mean()) * factor, 0 * samples[filled:]])
+    error *= 2 * factor
+    if spec.dtype == "int16":
+        return Expected(np.clip(samples * 32768, -32768, 32767), error * 32768 + 0.5)
+    return Expected(samples, error)
+
+
+def _expected_bands(
+    chunk: Samples, feature: Feature, features: FeatureSpec, filled: int, resampled: bool
+) -> Expected:
+    spec: Any = feature.spec
+    mel, error = _mel(chunk, spec, features, filled, resampled)
+    if isinstance(spec, PcenSpec):
+        return _expected_pcen(mel, error, spec, features.sample_rate_hz)
     expected = _logarithm(mel, spec)
     bounds = [_logarithm(np.maximum(mel + sign * error, 0), spec) for sign in (-1, 1)]
     tolerance = np.max([np.abs(bound - expected) for bound in bounds], axis=0)
     tolerance += 2 * _RELATIVE * _UNITS[spec.log.kind] + 1e-6 * np.abs(expected)
+    if isinstance(spec, MfccSpec):
+        return _expected_mfcc(expected, tolerance, chunk, spec)
+    if feature.has_logarithm:
+        tolerance += (features.resolution or 0) / 2
+    if not isinstance(spec, MelSpec):
+        return Expected(expected, tolerance)
     frames = expected.shape[1]
     if spec.padded_frames is not None:
         frames = max(0, min(frames, framing(spec, filled).n_frames))
@@ -128,8 +179,59 @@ def reference_row(
         expected, tolerance = _standardize(expected, tolerance, spec.standardization, frames)
     if spec.padded_frames is not None:
         expected[:, frames:], tolerance[:, frames:] = spec.padded_frames, 1e-6
-    tolerance += (features.resolution or 0) / 2
     return Expected(_stack(expected, spec.stack_frames), _stack(tolerance, spec.stack_frames))
+
+
+def _expected_pcen(mel: Any, error: Any, spec: PcenSpec, rate_hz: int) -> Expected:
+    """Return librosa's PCEN, and how far errors of a band and of its past can move it."""
+    smoothing = smoothing_factor(spec, rate_hz)
+
+    def normalized(bands: Any, smooth: Any) -> Any:
+        levelled = bands * (spec.epsilon + smooth) ** -spec.gain
+        return (levelled + spec.bias) ** spec.exponent - spec.bias**spec.exponent
+
+    expected: Any = librosa.pcen(
+        mel,
+        sr=rate_hz,
+        hop_length=spec.hop_length,
+        gain=spec.gain,
+        bias=spec.bias,
+        power=spec.exponent,
+        time_constant=spec.time_constant_s,
+        eps=spec.epsilon,
+    )
+    smooth = np.apply_along_axis(_smooth, 1, mel, smoothing, 1.0)
+    moved = np.apply_along_axis(_smooth, 1, error, smoothing, 0.0)
+    bounds = [
+        normalized(np.maximum(mel + sign * error, 0), np.maximum(smooth - sign * moved, 0))
+        for sign in (-1, 1)
+    ]
+    tolerance = np.max([np.abs(bound - expected) for bound in bounds], axis=0)
+    return Expected(expected, tolerance + 1e-6 * (1 + np.abs(expected)))
+
+
+def _smooth(band: Any, factor: float, last: float) -> Any:
+    smooth = np.empty_like(band)
+    for frame, value in enumerate(band):
+        last = smooth[frame] = (1 - factor) * last + factor * value
+    return smooth
+
+
+def _expected_mfcc(bands: Any, tolerance: Any, chunk: Samples, spec: MfccSpec) -> Expected:
+    basis = cosine_basis(spec)
+    expected = basis @ bands
+    moved = np.abs(basis) @ tolerance + 1e-6 * (1 + np.abs(expected))
+    if spec.energy == "raw":
+        places = framing(spec, len(chunk))
+        margins = places.before_samples, places.after_samples
+        padded = np.pad(chunk * np.float64(spec.sample_scale), margins, mode=spec.pad_mode)
+        frames = np.lib.stride_tricks.sliding_window_view(padded, places.frame_samples)
+        frames = frames[:: places.hop_samples][: places.n_frames]
+        if spec.remove_dc_offset:
+            frames = frames - frames.mean(axis=1, keepdims=True)
+        expected[0] = np.log(np.maximum((frames**2).sum(axis=1), np.finfo(np.float32).eps))
+        moved[0] = 1e-5 * (1 + np.abs(expected[0]))
+    return Expected(expected, moved)
 
 
 def _standardize(mel: Any, tolerance: Any, spec: StandardizationSpec, frames: int) -> Any:
@@ -160,9 +262,11 @@ def _stack(values: Any, number: int) -> Any:
     return values[:, :whole].T.reshape(-1, number * len(values)).T
 
 
-def _mel(chunk: Any, features: FeatureSpec, filled: int, resampled: bool) -> tuple[Any, Any]:
+def _mel(
+    chunk: Any, spec: Any, features: FeatureSpec, filled: int, resampled: bool
+) -> tuple[Any, Any]:
     """Return mel values before the logarithm, and their tolerance."""
-    spec, rate_hz = features.mel, features.sample_rate_hz
+    rate_hz = features.sample_rate_hz
     chunk = chunk * np.float64(spec.sample_scale)
     if spec.preemphasis and spec.preemphasis_over == "chunk":
         chunk[1:filled] -= spec.preemphasis * chunk[: filled - 1]
@@ -172,6 +276,8 @@ def _mel(chunk: Any, features: FeatureSpec, filled: int, resampled: bool) -> tup
     window = window_samples(spec.window, win_length(spec), periodic=spec.periodic)
     amplitudes = _amplitudes(chunk, window, spec)[:, : places.n_frames]
     amplitudes = np.sqrt(amplitudes**2 + spec.magnitude_epsilon)
+    if not isinstance(spec, MelSpec):
+        return _with_error(amplitudes, np.eye(len(amplitudes)), chunk, window, spec, resampled)
     bands: dict[str, Any] = {
         "n_mels": spec.n_mels,
         "fmin": spec.f_min_hz,
@@ -183,6 +289,13 @@ def _mel(chunk: Any, features: FeatureSpec, filled: int, resampled: bool) -> tup
         weights = filterbank(spec, rate_hz)
     else:
         weights = librosa.filters.mel(sr=rate_hz, n_fft=spec.n_fft, dtype=np.float64, **bands)
+    return _with_error(amplitudes, weights, chunk, window, spec, resampled)
+
+
+def _with_error(
+    amplitudes: Any, weights: Any, chunk: Any, window: Any, spec: StftSpec, resampled: bool
+) -> tuple[Any, Any]:
+    """Return the bands of a spectrum, and their tolerance."""
     mel = weights @ amplitudes**spec.power
     epsilon = np.finfo(np.float32).eps
     error = epsilon * amplitudes.max()
@@ -193,7 +306,7 @@ def _mel(chunk: Any, features: FeatureSpec, filled: int, resampled: bool) -> tup
     return mel, _RELATIVE * mel + bin_error * weights.sum(axis=1, keepdims=True)
 
 
-def _amplitudes(chunk: Any, window: Any, spec: MelSpec) -> Any:
+def _amplitudes(chunk: Any, window: Any, spec: StftSpec) -> Any:
     """Return the amplitudes of the spectra of all frames, float64 [bins, frames]."""
     if spec.window_position == "center" and not (spec.remove_dc_offset or spec.preemphasis):
         how: dict[str, Any] = {"n_fft": spec.n_fft, "hop_length": spec.hop_length}
@@ -211,7 +324,7 @@ def _amplitudes(chunk: Any, window: Any, spec: MelSpec) -> Any:
     return np.abs(np.fft.rfft(frames * window, spec.n_fft)).T
 
 
-def _logarithm(mel: Any, spec: MelSpec) -> Any:
+def _logarithm(mel: Any, spec: StftSpec) -> Any:
     log = spec.log
     if log.kind == "none":
         return mel

@@ -164,8 +164,10 @@ def _check_parquet(store: Store, shard: ShardSummary, features: str) -> Iterator
     stored: dict[str, RecordingRows] = {}
     with store.open(name) as file:
         for batch in read_rows(file):
-            if not np.isfinite(batch.mel).all():
-                yield f"{name}: mel is not finite in rows {rows} to {rows + batch.rows - 1}"
+            for feature, values in batch.features.items():
+                if not np.isfinite(values).all():
+                    numbers = f"{rows} to {rows + batch.rows - 1}"
+                    yield f"{name}: {feature} is not finite in rows {numbers}"
             rows += batch.rows
             for part in held_recordings(batch):
                 known = stored.get(part.recording_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import IO, Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingErr
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.features.mel_spec import unit_of
 from melmill.transforms.features.resample import drifts
-from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.features.spec import Feature, FeatureSpec
+from melmill.transforms.features.waveform import WaveformSpec
 from melmill.transforms.index.tables import read_index
 from melmill.transforms.rows.parquet import read_rows
 from melmill.transforms.snapshot.delta import Snapshot
@@ -41,23 +43,26 @@ class SampledRow:
     channel: int
     start_sample: int
     valid_samples: int
-    mel: npt.NDArray[np.float32] = field(repr=False)
+    features: Mapping[str, npt.NDArray[Any]] = field(repr=False)
 
 
 @dataclass(slots=True)
 class FormatResult:
-    """The differences between the dataset and the reference, for one audio format.
+    """The differences between the dataset and the reference, for one format and feature.
 
     Attributes
     ----------
+    unit
+        The unit of the feature.
     rows, beyond
         The number of rows that were compared, and of rows that exceed the tolerance.
     largest, mean
-        The largest and the mean absolute difference, in the unit of the recipe's logarithm.
+        The largest and the mean absolute difference, in the unit of the feature.
     tolerance_share
         The largest ratio of a value's difference to its tolerance.
     """
 
+    unit: str
     rows: int = 0
     beyond: int = 0
     largest: float = 0.0
@@ -81,12 +86,13 @@ class Verification:
     ----------
     version
         The snapshot's version.
-    unit
-        The unit of the differences.
+    rows
+        The number of rows that were compared.
     formats
-        The results by ``container/codec``.
+        The results by ``container/codec``; if there are several features, also by feature.
     beyond
-        The rows that exceed the tolerance: ``uri``, ``chunk_index``, ``channel``, ``largest``.
+        The rows that exceed the tolerance: ``uri``, ``chunk_index``, ``channel``, ``feature``,
+        ``largest``.
     skipped
         The numbers of rows that were not compared, by reason and then by URI.
     failed
@@ -95,16 +101,11 @@ class Verification:
     """
 
     version: int
-    unit: str
-    formats: dict[str, FormatResult] = field(default_factory=lambda: defaultdict(FormatResult))
+    rows: int = 0
+    formats: dict[str, FormatResult] = field(default_factory=dict)
     beyond: list[dict[str, Any]] = field(default_factory=list)
     skipped: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     failed: dict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
-
-    @property
-    def rows(self) -> int:
-        """Return the number of rows that were compared."""
-        return sum(result.rows for result in self.formats.values())
 
     @property
     def passed(self) -> bool:
@@ -141,8 +142,8 @@ def verify(
     """
     opened = OpenSnapshot.current(store)
     opened.require_own_features()
-    snapshot, features = opened.snapshot, opened.recipe.features()
-    result = Verification(snapshot.version, unit_of(features.mel))
+    snapshot, features = opened.snapshot, opened.recipe.feature_spec()
+    result = Verification(snapshot.version)
     rows = defaultdict(list)
     for row in sample_rows(store, snapshot, sample, seed):
         rows[row.recording_id].append(row)
@@ -190,7 +191,7 @@ def _read_chosen(file: IO[bytes], chosen: npt.NDArray[np.int64]) -> Iterator[Sam
                 int(columns.get("channel", 0)),
                 int(columns["start_sample"]),
                 int(columns["valid_samples"]),
-                batch.mel[row].copy(),
+                {name: values[row].copy() for name, values in batch.features.items()},
             )
 
 
@@ -221,15 +222,28 @@ def _verify_recording(
         outcome = result.skipped if error.cause in TRANSIENT_CAUSES else result.failed
         outcome[f"the source cannot be read: {error.message}"][source.uri] = len(rows)
         return
-    for row in rows:
+    result.rows += len(rows)
+    for row, feature in product(rows, features.features):
         place = row.start_sample, row.valid_samples, row.chunk_index
-        expected = reference_row(samples[row.channel], *place, features, audio.sample_rate_hz)
-        difference = np.nan_to_num(np.abs(row.mel - expected.mel), nan=np.inf)
+        what = features, audio.sample_rate_hz, feature
+        expected = reference_row(samples[row.channel], *place, *what)
+        difference = np.abs(row.features[feature.name] - expected.values)
+        difference = np.nan_to_num(difference, nan=np.inf)
         share = float((difference / np.maximum(expected.tolerance, 1e-30)).max())
-        result.formats[f"{audio.container}/{audio.codec}"].add(difference, share)
+        name = f"{audio.container}/{audio.codec}"
+        if len(features.features) > 1:
+            name = f"{name} {feature.name}"
+        result.formats.setdefault(name, FormatResult(_unit_of(feature))).add(difference, share)
         if not share <= 1:  # NaN, too
             where = {"uri": source.uri, "chunk_index": row.chunk_index, "channel": row.channel}
-            result.beyond.append(where | {"largest": float(difference.max())})
+            found = {"feature": feature.name, "largest": float(difference.max())}
+            result.beyond.append(where | found)
+
+
+def _unit_of(feature: Feature) -> str:
+    if isinstance(feature.spec, WaveformSpec):
+        return "full scale 32768" if feature.spec.dtype == "int16" else "full scale 1"
+    return "" if feature.kind in ("mfcc", "pcen") else unit_of(feature.spec)
 
 
 def _reason_to_skip(

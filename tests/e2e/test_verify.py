@@ -104,11 +104,11 @@ def falsify(dataset: Path, change: float) -> str:
     path = sorted(dataset.glob("split=*/*.parquet"))[0]
     schema, metadata = read_schema(path)
     batches = list(read_rows(path))
-    changed = batches[0].mel.copy()
+    changed = batches[0].features["mel"].copy()
     changed[1].flat[changed[1].argmax()] += change
     with ParquetShard(path, schema, metadata=metadata) as shard:
         for number, batch in enumerate(batches):
-            shard.add(type(batch)(batch.columns, changed if number == 0 else batch.mel))
+            shard.add(type(batch)(batch.columns, changed if number == 0 else batch.features["mel"]))
     return str(batches[0].columns["uri"][1])
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import librosa
 import numpy as np
 import numpy.typing as npt
+import scipy.fft
 
 Array = npt.NDArray[np.float64]
 
@@ -50,6 +51,24 @@ class FrontEnd:
         own = (width + width.mean(axis=1, keepdims=True)) / self.std
         tolerance: Array = own + np.abs(self.values) * width.max(axis=1, keepdims=True) / self.std
         return tolerance
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values that a model takes, and how far float32 may be from them."""
+
+    values: Array
+    tolerance: Array
+
+
+def as_it_is(samples: Array) -> Values:
+    return Values(samples, np.zeros_like(samples))
+
+
+def standardized_utterance(samples: Array) -> Values:
+    """Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm."""
+    values = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
+    return Values(values, EPS * np.abs(values))
 
 
 def hann(length: int, periodic: bool) -> Array:
@@ -145,6 +164,25 @@ def log_of_kaldi(mel: Array) -> Array:
 def kaldi_log(samples: Array, n_mels: int, mean: float = 0.0, std: float = 1.0, **how: Any) -> Any:
     mel, error = kaldi(samples, n_mels, **how)
     return FrontEnd(mel, error, lambda mel: (log_of_kaldi(mel) - mean) / std)
+
+
+def kaldi_mfcc(
+    samples: Array, n_mels: int, n_mfcc: int, *, energy: bool = False, **how: Any
+) -> Values:
+    """feature-mfcc.cc: a cosine transform, a lifter of 22, and perhaps the energy of each frame."""
+    mel, error = kaldi(samples, n_mels, **how)
+    logs = [log_of_kaldi(np.maximum(mel + sign * error, 0)) for sign in (-1, 0, 1)]
+    lifter = 1 + 11 * np.sin(np.pi * np.arange(n_mfcc) / 22)[:, None]
+    values = scipy.fft.dct(logs[1], axis=0, norm="ortho")[:n_mfcc] * lifter
+    basis = scipy.fft.dct(np.eye(n_mels), axis=0, norm="ortho")[:n_mfcc] * lifter
+    width = np.maximum(logs[2] - logs[1], logs[1] - logs[0]) + 4 * EPS * (1 + np.abs(logs[1]))
+    tolerance = np.abs(basis) @ width + 4 * EPS * (1 + np.abs(values))
+    if energy:
+        frames = frames_of(samples * 32768, 400, 160)
+        frames = frames - frames.mean(axis=1, keepdims=True)
+        values[0] = np.log(np.maximum((frames**2).sum(axis=1), EPS))
+        tolerance[0] = 1e-5 * (1 + np.abs(values[0]))
+    return Values(values, tolerance)
 
 
 def standardized(
@@ -264,7 +302,7 @@ def stacked(values: Array, number: int) -> Array:
 HAMMING = 0.54 - 0.46 * np.cos(2 * np.pi * np.arange(400) / 399)
 
 #: The front end of each recipe. ``seamless`` is compared before its frames are stacked.
-FORMULAS: dict[str, Callable[[Array], FrontEnd]] = {
+FORMULAS: dict[str, Callable[[Array], FrontEnd | Values]] = {
     "ast": lambda x: kaldi_log(x, 128, -4.2677393, 2 * 4.5689974, scale=1, window=hann(400, False)),
     "beats": lambda x: kaldi_log(x, 128, 15.41663, 2 * 6.55582),
     "bigvgan-24k-100": lambda x: vocoder(x, 24000, 1024, 256, 100, 12000),
@@ -288,6 +326,8 @@ FORMULAS: dict[str, Callable[[Array], FrontEnd]] = {
     "hifigan": lambda x: vocoder(x, 22050, 1024, 256, 80, 8000),
     "kaldi-fbank-23": lambda x: kaldi_log(x, 23),
     "kaldi-fbank-80": lambda x: kaldi_log(x, 80, high=7600, scale=1, snip_edges=False),
+    "kaldi-mfcc-13": lambda x: kaldi_mfcc(x, 23, 13, energy=True),
+    "kaldi-mfcc-40": lambda x: kaldi_mfcc(x, 40, 40, high=7600),
     "musicnn": lambda x: centred(
         *(x, 16000, 512, 256),
         power=2,
@@ -316,4 +356,20 @@ FORMULAS: dict[str, Callable[[Array], FrontEnd]] = {
     "whisper-128": lambda x: whisper(x, 128),
     "whisper-80": lambda x: whisper(x, 80),
     "yamnet": lambda x: audioset(x, 0.001),
+    **dict.fromkeys(
+        (
+            "waveform-birdnet-2.4",
+            "waveform-birdnet-3",
+            "waveform-dac-44k",
+            "waveform-encodec-24k",
+            "waveform-encodec-48k",
+            "waveform-mimi-24k",
+            "waveform-moonshine",
+            "waveform-panns",
+            "waveform-perch-2",
+            "waveform-pyannote",
+        ),
+        as_it_is,
+    ),
+    "waveform-wav2vec2": standardized_utterance,
 }

@@ -6,6 +6,7 @@ Run as a program, the module prints the table of docs/presets.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import numpy.typing as npt
 import pytest
 
 from melmill.pipelines.config import load_config
-from melmill.transforms.features.mel import MelExtractor
+from melmill.transforms.features.extractors import extract_features
 from melmill.transforms.features.spec import FeatureSpec
-from tests.features.front_ends import FORMULAS, Array, stacked
+from tests.features.front_ends import FORMULAS, Array, Values, stacked
+from tests.mel_features import mel_of
 from tests.signals import noise, song
 
 Samples = npt.NDArray[np.float32]
@@ -29,13 +31,15 @@ RECORDINGS = sorted((ROOT.parent / "shared/data").rglob("*.ogg"))
 
 
 def features_of(name: str) -> FeatureSpec:
-    return load_config(name).features()
+    return load_config(name).feature_spec()
 
 
 def ours(samples: Samples, spec: FeatureSpec, valid: int | None = None) -> Samples:
-    extractor = MelExtractor(spec.mel, spec.sample_rate_hz, len(samples))
+    """Return the only feature of a chunk of any length."""
+    spec = replace(spec, chunk=replace(spec.chunk, length=len(samples)))
     lengths = [len(samples) if valid is None else valid]
-    return extractor(samples[np.newaxis], valid_samples=lengths)[0]
+    (values,) = extract_features(samples[np.newaxis], lengths, spec).values()
+    return values[0]
 
 
 def chunks_for(spec: FeatureSpec) -> Iterator[Samples]:
@@ -66,6 +70,21 @@ def kaldi_native(**changes: Any) -> Callable[[Samples], Any]:
     return features
 
 
+def kaldi_mfcc(n_mels: int, n_mfcc: int, *, high: float, energy: bool) -> Callable[[Samples], Any]:
+    def features(chunk: Samples) -> Any:
+        knf = pytest.importorskip("kaldi_native_fbank")
+        options = knf.MfccOptions()
+        options.frame_opts.dither = 0
+        options.num_ceps, options.use_energy = n_mfcc, energy
+        options.mel_opts.num_bins, options.mel_opts.high_freq = n_mels, high
+        mfcc = knf.OnlineMfcc(options)
+        mfcc.accept_waveform(16000, (chunk * np.float32(32768)).tolist())
+        mfcc.input_finished()
+        return np.array([mfcc.get_frame(index) for index in range(mfcc.num_frames_ready)]).T
+
+    return features
+
+
 def minus_mean(features: Callable[[Samples], Any]) -> Callable[[Samples], Any]:
     def centred(chunk: Samples) -> Any:
         values = features(chunk)
@@ -83,6 +102,13 @@ def transformers_own(class_name: str, key: str = "input_features", **how: Any) -
         return np.asarray(extractor(chunk, **call, **how.get("call", {}))[key][0], np.float64).T
 
     return features
+
+
+def codec(class_name: str, rate: int) -> Callable[[Samples], Any]:
+    own = transformers_own(
+        class_name, "input_values", rate=rate, settings={"sampling_rate": rate, "hop_length": 512}
+    )
+    return lambda chunk: own(chunk).ravel()
 
 
 def univnet(**settings: Any) -> Callable[[Samples], Any]:
@@ -131,11 +157,20 @@ REFERENCES: dict[str, Callable[[Samples], Any]] = {
     "hifigan": univnet(sampling_rate=22050, num_mel_bins=80, fmax=8000),
     "kaldi-fbank-23": kaldi_native(n_mels=23),
     "kaldi-fbank-80": kaldi_native(n_mels=80, high=-400, scale=1, snip_edges=False),
+    "kaldi-mfcc-13": kaldi_mfcc(23, 13, high=0, energy=True),
+    "kaldi-mfcc-40": kaldi_mfcc(40, 40, high=-400, energy=False),
     "panns": panns,
     "seamless": transformers_own("SeamlessM4TFeatureExtractor"),
     "speech2text": transformers_own("Speech2TextFeatureExtractor"),
     "speecht5": speecht5,
     "wespeaker": minus_mean(kaldi_native(n_mels=80, window="hamming")),
+    "waveform-dac-44k": codec("DacFeatureExtractor", 44100),
+    "waveform-encodec-24k": codec("EncodecFeatureExtractor", 24000),
+    "waveform-mimi-24k": codec("EncodecFeatureExtractor", 24000),
+    "waveform-moonshine": transformers_own(
+        "Wav2Vec2FeatureExtractor", "input_values", settings={"do_normalize": False}
+    ),
+    "waveform-wav2vec2": transformers_own("Wav2Vec2FeatureExtractor", "input_values"),
     "whisper-128": whisper(128),
     "whisper-80": whisper(80),
 }
@@ -144,7 +179,9 @@ REFERENCES: dict[str, Callable[[Samples], Any]] = {
 def expected(name: str, chunk: Samples, spec: FeatureSpec) -> tuple[Array, Array]:
     """Return the values of a recipe's formula, and their tolerances, with stacked frames."""
     front_end = FORMULAS[name](chunk.astype(np.float64))
-    number = spec.mel.stack_frames
+    if isinstance(front_end, Values):
+        return front_end.values, front_end.tolerance
+    number = mel_of(spec).stack_frames
     return stacked(front_end.values, number), stacked(front_end.tolerance, number)
 
 

@@ -526,7 +526,9 @@ def test_stacked_frames_lie_below_one_another(frames: int) -> None:
 def test_a_dropped_frame_is_the_last() -> None:
     chunk = noise(4000)
     fewer = features(chunk, replace(SMALL, drop_last_frame=True))
-    assert_array_equal(fewer, features(chunk, SMALL)[:, :-1])
+    # On some processors, a matrix product of another width sums in another order: a few units in
+    # the last place of float32, which are 2e-6 of a logarithm.
+    np.testing.assert_allclose(fewer, features(chunk, SMALL)[:, :-1], atol=1e-5)
 
 
 @pytest.mark.parametrize("top", ["max", -1.0])

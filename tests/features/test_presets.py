@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
 
-from melmill.pipelines.presets import list_presets
+from melmill.pipelines.presets import Preset, list_presets
 from melmill.pipelines.snapshots.reference import reference_row
 from melmill.transforms.features.chunks import pad_chunk
 from melmill.transforms.features.mel import MelExtractor
@@ -25,6 +24,7 @@ from tests.features.references import (
     ours,
     table,
 )
+from tests.mel_features import mel_of, with_mel
 
 
 def test_every_recipe_has_a_formula() -> None:
@@ -51,6 +51,8 @@ def test_features_are_the_references(name: str) -> None:
         features = ours(chunk, spec)
         assert features.shape == reference.shape
         assert (np.abs(features - values) <= tolerance).all()
+        if name.startswith("waveform-"):  # transformers rounds the mean to float32
+            tolerance = tolerance.max()
         # kaldi-native-fbank rounds its window and its bands to float32, too: up to 2.8 tolerances.
         assert (np.abs(reference - values) <= 4 * tolerance).all()
 
@@ -63,8 +65,8 @@ def test_verify_computes_the_same(name: str) -> None:
             padded = pad_chunk(chunk[:valid, np.newaxis], spec.chunk)[:, 0]
             row = reference_row(chunk, 0, valid, 0, spec, spec.sample_rate_hz)
             features = ours(padded, spec, valid)
-            assert features.shape == row.mel.shape == spec.shape
-            assert (np.abs(features - row.mel) <= row.tolerance).all()
+            assert features.shape == row.values.shape == spec.columns[0].shape
+            assert (np.abs(features - row.values) <= row.tolerance).all()
 
 
 # Chunks that are padded
@@ -81,7 +83,7 @@ def test_frames_of_padding_are_not_counted(name: str) -> None:
     counted = values.shape[1]
     assert (np.abs(features[:, :counted] - values) <= tolerance).all()
     # A stacked frame may hold one frame of sound and one of padding.
-    assert (features[:, counted + 1 :] == np.float32(spec.mel.padded_frames)).all()
+    assert (features[:, counted + 1 :] == np.float32(mel_of(spec).padded_frames)).all()
     assert not np.allclose(features[:, :counted], ours(chunk, spec)[:, :counted]) or name == "ast"
 
 
@@ -101,7 +103,7 @@ def test_padding_is_as_transformers_pads() -> None:
 @pytest.mark.parametrize("mean", ["band", 0.0])
 def test_a_silent_band_is_standardized_to_zero(mean: Any) -> None:
     spec = features_of("speech2text")
-    spec = replace(spec, mel=replace(spec.mel, standardization=StandardizationSpec(mean)))
+    spec = with_mel(spec, standardization=StandardizationSpec(mean))
     assert not ours(np.zeros(spec.chunk.length, np.float32), spec).any()
 
 
@@ -112,15 +114,15 @@ def test_a_recording_of_no_frame_or_one_is_verified(name: str, valid: int) -> No
     chunk = next(chunks_for(spec))
     padded = pad_chunk(chunk[:valid, np.newaxis], spec.chunk)[:, 0]
     row = reference_row(chunk, 0, valid, 0, spec, spec.sample_rate_hz)
-    assert np.isfinite(row.mel).all()
+    assert np.isfinite(row.values).all()
     assert np.isfinite(row.tolerance).all()
-    assert (np.abs(ours(padded, spec, valid) - row.mel) <= row.tolerance).all()
+    assert (np.abs(ours(padded, spec, valid) - row.values) <= row.tolerance).all()
 
 
 @pytest.mark.parametrize("lengths", [[0], [48_001], [1, 2]])
 def test_impossible_numbers_of_real_samples_are_refused(lengths: list[int]) -> None:
     spec = features_of("parakeet")
-    extractor = MelExtractor(spec.mel, spec.sample_rate_hz, 48_000)
+    extractor = MelExtractor(mel_of(spec), spec.sample_rate_hz, 48_000)
     with pytest.raises(ValueError, match="it must be 1 numbers from 1 to 48000"):
         extractor(np.zeros((1, 48_000), np.float32), valid_samples=lengths)
 
@@ -131,7 +133,7 @@ def test_a_batch_is_its_chunks() -> None:
         chunk = next(chunks_for(spec))
         half = len(chunk) // 2
         padded = pad_chunk(chunk[:half, np.newaxis], spec.chunk)[:, 0]
-        extractor = MelExtractor(spec.mel, spec.sample_rate_hz, len(chunk))
+        extractor = MelExtractor(mel_of(spec), spec.sample_rate_hz, len(chunk))
         batch = extractor(
             np.stack([chunk, padded, chunk]), valid_samples=[len(chunk), half, len(chunk)]
         )
@@ -142,11 +144,21 @@ def test_a_batch_is_its_chunks() -> None:
 # What the documentation says of them
 
 
+def _row(preset: Preset) -> str:
+    shape = " × ".join(
+        f"{size:,}" if len(preset.shape) == 1 else str(size) for size in preset.shape
+    )
+    mb = preset.bytes_per_hour / 1e6
+    what = (
+        f"| `{preset.name}` | {preset.sample_rate_hz:,} | {shape} | {preset.chunk_seconds:.5g} s |"
+    )
+    return f"{what} {mb:.0f} | {preset.purpose} |"
+
+
 def test_the_page_lists_every_recipe_with_its_shape_and_its_proof() -> None:
     page = (ROOT / "docs/presets.md").read_text(encoding="utf-8")
     for preset in list_presets():
-        bands, frames = preset.shape
-        assert f"| `{preset.name}` | {preset.sample_rate_hz:,} | {bands} × {frames} |" in page
+        assert _row(preset) in page
     header, line, row = table(["vggish"])
     assert header in page
     proof = page[page.index(header) :].splitlines()

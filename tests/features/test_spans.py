@@ -27,6 +27,7 @@ from melmill.transforms.features.chunks import (
     count_chunks,
     resampled_length,
 )
+from melmill.transforms.features.extractors import extract_features
 from melmill.transforms.features.logarithm import LogSpec
 from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.resample import drifts
@@ -34,7 +35,6 @@ from melmill.transforms.features.spans import (
     Span,
     extract_span,
     measure_levels,
-    mel_extractor,
     read_chunks,
     read_samples,
 )
@@ -42,6 +42,7 @@ from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.store.objects import StoredObject
 from tests import signals
 from tests.damage import with_serial, with_xing
+from tests.mel_features import mel_features, with_mel
 
 #: Full scale is 1. soxr sums the same products in different orders in a block and in the whole
 #: recording. The measured difference is at most 4.8e-7 over 150 random rate pairs. Where soxr's
@@ -50,10 +51,10 @@ WHOLE_TOLERANCE, DRIFT_TOLERANCE = 1e-6, 1e-4
 
 LEVELS = ("peak_dbfs", "rms_dbfs")
 
-SPEC = FeatureSpec(
+SPEC = mel_features(
+    MelSpec(n_fft=512, hop_length=160, n_mels=40, log=LogSpec(kind="none", top_db=None)),
     sample_rate_hz=16_000,
     chunk=ChunkSpec(8_000, 8_000, tail="pad"),
-    mel=MelSpec(n_fft=512, hop_length=160, n_mels=40, log=LogSpec(kind="none", top_db=None)),
 )
 
 
@@ -168,10 +169,9 @@ def test_however_the_work_is_divided_rows_are_the_same_bits(
     rate, frames, channels, policy, hop, tail, power, per_span
 ):
     features = replace(
-        SPEC,
+        with_mel(SPEC, power=power, log=LogSpec()),
         channels=policy,
         chunk=ChunkSpec(8_000, hop, tail=tail),
-        mel=replace(SPEC.mel, power=power, log=LogSpec()),
     )
     samples = np.random.default_rng(frames).uniform(-0.5, 0.5, (frames, channels))
     with tempfile.TemporaryDirectory() as name, short_blocks():
@@ -188,7 +188,7 @@ def test_however_the_work_is_divided_rows_are_the_same_bits(
 @pytest.mark.parametrize("power", [1, 2])
 def test_features_equal_librosa_on_the_whole_file(tmp_path, power):
     path = signals.write_audio(tmp_path / "song.flac", signals.song(7, 44_100, channels=2), 44_100)
-    features = replace(SPEC, mel=replace(SPEC.mel, power=power))
+    features = with_mel(SPEC, power=power)
     mel, _ = rows_of(path, features, tmp_path, per_span=3)
     y, _ = librosa.load(path, sr=16_000, mono=True)
     assert len(mel) == -(-len(y) // 8_000)
@@ -208,7 +208,7 @@ def rows_of(path: Path, features: FeatureSpec, folder: Path, per_span: int):
     for first in range(0, span.stop_chunk, per_span):
         part = replace(span, first_chunk=first, stop_chunk=min(span.stop_chunk, first + per_span))
         rows.append(extract_span(part, features, source, spool))
-        mels.append(np.fromfile(spool, np.float32).reshape(-1, *features.shape))
+        mels.append(np.fromfile(spool, np.float32).reshape(-1, *features.columns[0].shape))
     return np.concatenate(mels), rows
 
 
@@ -218,7 +218,7 @@ def test_each_channel_becomes_a_row_of_its_own(tmp_path):
     mel, [rows] = rows_of(path, replace(SPEC, channels="each"), tmp_path, per_span=9)
     assert rows.chunk_index.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert rows.channel.tolist() == [0, 1] * 4
-    left = mel_extractor(SPEC)(stereo[:8_000, 0][None].copy())[0]
+    left = extract_features(stereo[:8_000, 0][None].copy(), [8_000], SPEC)["mel"][0]
     np.testing.assert_array_equal(mel[0], left)
 
 

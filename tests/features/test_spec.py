@@ -12,8 +12,10 @@ import pytest
 from melmill.transforms.features.chunks import ChunkSpec
 from melmill.transforms.features.logarithm import LogSpec
 from melmill.transforms.features.mel_spec import MelSpec
-from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.standardization import StandardizationSpec
+from melmill.transforms.rows.columns import FeatureColumn
+from tests.mel_features import mel_features, mel_of
 
 OTHER_VALUES: dict[str, Any] = {
     "sample_rate_hz": 16_000,
@@ -66,7 +68,9 @@ OTHER_VALUES: dict[str, Any] = {
 def keys(spec: Any, prefix: str = "") -> Iterator[str]:
     for item in fields(spec):
         value = getattr(spec, item.name)
-        if is_dataclass(value):
+        if item.name == "features":
+            yield from keys(mel_of(spec), "mel.")
+        elif is_dataclass(value):
             yield from keys(value, f"{prefix}{item.name}.")
         else:
             yield prefix + item.name
@@ -74,6 +78,9 @@ def keys(spec: Any, prefix: str = "") -> Iterator[str]:
 
 def changed(spec: Any, key: str, value: Any) -> Any:
     name, _, rest = key.partition(".")
+    if name == "mel":
+        mel = changed(mel_of(spec), rest, value)
+        return replace(spec, features=(Feature("mel", mel),))
     return replace(spec, **{name: changed(getattr(spec, name), rest, value) if rest else value})
 
 
@@ -103,8 +110,8 @@ def test_the_extractors_version_changes_the_digest(monkeypatch: pytest.MonkeyPat
 
 
 def test_defaults_written_out_have_the_same_digest() -> None:
-    written = FeatureSpec(
-        chunk=ChunkSpec(length=66_150, hop=66_150), mel=MelSpec(n_mels=128, log=LogSpec("db"))
+    written = mel_features(
+        MelSpec(n_mels=128, log=LogSpec("db")), chunk=ChunkSpec(length=66_150, hop=66_150)
     )
     assert written.digest() == FeatureSpec().digest()
 
@@ -114,10 +121,9 @@ def test_the_canonical_form_says_everything() -> None:
     assert settings.pop("extractor_version") == 2
     chunk, mel = settings.pop("chunk"), settings.pop("mel")
     log = LogSpec(**mel.pop("log"))
-    assert FeatureSpec(chunk=ChunkSpec(**chunk), mel=MelSpec(**mel, log=log), **settings) == (
-        FeatureSpec()
-    )
+    mel_spec = MelSpec(**mel, log=log)
+    assert mel_features(mel_spec, chunk=ChunkSpec(**chunk), **settings) == FeatureSpec()
 
 
 def test_the_shape_is_bands_by_frames() -> None:
-    assert FeatureSpec().shape == (128, 130)
+    assert FeatureSpec().columns == (FeatureColumn("mel", (128, 130)),)

@@ -42,6 +42,7 @@ from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.shards.receipts import announce_file, announce_index, announce_shard
 from melmill.transforms.snapshot.delta import read_snapshot, require_snapshot
+from tests.mel_features import with_mel
 from tests.plans import failure, planned
 from tests.shard_rows import batch_of, job_of_rows, rows_of, shard_of
 
@@ -191,7 +192,7 @@ def test_a_run_with_nothing_to_do_commits_nothing(job: ExtractJob) -> None:
 def test_other_columns_or_another_shape_are_another_schema(job: ExtractJob) -> None:
     current = commit_run(job)
     assert not changes_schema(job, current)
-    taller_features = replace(job.features, mel=replace(job.features.mel, n_mels=9))
+    taller_features = with_mel(job.features, n_mels=9)
     taller_job = replace(job, features=taller_features)
     channels_job = replace(job, features=replace(job.features, channels="each"))
     assert changes_schema(taller_job, current)

@@ -54,14 +54,14 @@ SHARD = """
 import numpy as np
 import psutil
 from melmill.transforms.rows.parquet import ParquetShard
-from melmill.transforms.rows.schema import RowBatch, RowSchema
+from melmill.transforms.rows.schema import FeatureColumn, RowBatch, RowSchema
 from melmill.transforms.shards.writing import regroup
-kinds = RowSchema(n_mels=128, n_frames=130).columns()
+kinds = RowSchema((FeatureColumn("mel", (128, 130)),)).columns()
 mel = np.random.default_rng(0).normal(size=(16, 128, 130)).astype(np.float32)
 zero = {"string": "x", "int32": 0, "int64": 0, "float": 0.0}
-batch = RowBatch({name: [zero[kind]] * len(mel) for name, kind in kinds.items()}, mel)
+batch = RowBatch({name: [zero[kind]] * len(mel) for name, kind in kinds.items()}, {"mel": mel})
 sizes = []
-with ParquetShard("shard.parquet", RowSchema(n_mels=128, n_frames=130)) as shard:
+with ParquetShard("shard.parquet", RowSchema((FeatureColumn("mel", (128, 130)),))) as shard:
     for group in regroup((batch for _ in range(8 * 100)), 128):
         shard.add(group)
         sizes.append(psutil.Process().memory_info().rss)

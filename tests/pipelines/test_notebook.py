@@ -128,7 +128,7 @@ def test_a_plot_shows_waveform_and_spectrogram(folder, tmp_path):
 @pytest.mark.parametrize("samples", [0, 1, 22_050])
 def test_silence_and_nothing_play_and_plot(samples):
     pytest.importorskip("IPython")
-    audio = Audio("a.wav", np.zeros((samples, 1), np.float32), load_config(None).features())
+    audio = Audio("a.wav", np.zeros((samples, 1), np.float32), load_config(None).feature_spec())
     assert audio.play().data[:4] == b"RIFF"
     assert len(audio.plot().axes) >= 2
 
@@ -139,7 +139,7 @@ def test_silence_and_nothing_play_and_plot(samples):
 )
 def test_a_missing_package_is_named(monkeypatch, function, package, blocked):
     monkeypatch.setitem(sys.modules, blocked, None)
-    audio = Audio("a.wav", np.zeros((100, 1), np.float32), load_config(None).features())
+    audio = Audio("a.wav", np.zeros((100, 1), np.float32), load_config(None).feature_spec())
     with pytest.raises(ImportError, match=rf"{package} is not installed.*melmill\[notebook\]"):
         function(audio)
 

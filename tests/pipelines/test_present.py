@@ -15,7 +15,7 @@ from melmill.pipelines.extract import Extraction
 from melmill.pipelines.run.counters import Distribution, RunMetrics
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.pipelines.snapshots.summary import failure_lines, totals_lines
-from melmill.transforms.rows.schema import RowSchema
+from melmill.transforms.rows.schema import FeatureColumn, RowSchema
 from melmill.transforms.snapshot.delta import Snapshot
 from melmill.transforms.snapshot.totals import SplitContent, Totals
 from melmill.transforms.store.folders import Store
@@ -35,6 +35,9 @@ PLAN: dict[str, Any] = {
     "cpu_seconds": 100.0,
     "costs": {"dataflow": {"usd": 0.02, "usd_per_1000_hours": 0.128}},
 }
+
+
+MEL = FeatureColumn("mel", (128, 130))
 
 
 def totals() -> Totals:
@@ -65,8 +68,8 @@ METRICS = RunMetrics(
 
 def extraction(committed: bool = True) -> Extraction:
     snapshot = Snapshot(3, "index", {}, "/songs", "{}")
-    open_snapshot = OpenSnapshot(Store("out"), snapshot).knowing(totals(), RowSchema(128, 130))
-    return Extraction(open_snapshot, committed, {}, False, (128, 130), METRICS)
+    open_snapshot = OpenSnapshot(Store("out"), snapshot).knowing(totals(), RowSchema((MEL,)))
+    return Extraction(open_snapshot, committed, {}, False, (MEL,), METRICS)
 
 
 def test_a_commit_is_reported_with_its_version() -> None:

@@ -150,7 +150,7 @@ def test_the_files_of_a_run_are_in_a_folder_with_its_name(job: ExtractJob) -> No
 
 def test_rows_have_the_catalogues_labels_and_the_features_shape(job: ExtractJob) -> None:
     schema = job.schema
-    assert (schema.n_mels, schema.n_frames) == job.features.shape
+    assert schema.features == job.features.columns
     assert (schema.labels, schema.per_channel) == (job.catalogue.label_columns, False)
     assert replace(job, features=replace(job.features, channels="each")).schema.per_channel
 
@@ -166,3 +166,12 @@ def test_the_stores_of_a_job_are_listed_with_their_options(job: ExtractJob) -> N
 def test_a_job_without_an_index_carries_nothing_over() -> None:
     assert Base().is_nothing
     assert not Base(index="x").is_nothing
+
+
+def test_the_text_of_the_columns_is_what_it_was(job: ExtractJob) -> None:
+    """Shards' names and interrupted runs of before there were other features depend on it."""
+    shape = "n_mels={}, n_frames={}".format(*job.schema.features[0].shape)
+    labels = repr(job.catalogue.label_columns)
+    writer = job.writer.row_group_rows, job.writer.compression_level
+    columns = f"RowSchema({shape}, labels={labels}, per_channel=False)"
+    assert job.writer_key == f"({columns}, {writer[0]}, {writer[1]})"

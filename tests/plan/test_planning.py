@@ -26,6 +26,7 @@ from melmill.transforms.plan.packing import (
 )
 from melmill.transforms.plan.recordings import PlannedRecording, plan_recording, read_again
 from melmill.transforms.plan.splits import SplitSpec, assign_split
+from tests.mel_features import with_mel
 from tests.plans import FEATURES, failure, planned, probed, recording
 
 DAY = 86_400
@@ -546,10 +547,8 @@ def test_buckets_hold_a_bounded_number(recordings: int, buckets: int) -> None:
 
 def test_the_estimate_of_a_rows_size_is_near_the_measured_size() -> None:
     # Measured: 49.7 kB for 128 bands and 130 frames.
-    features = replace(
-        FEATURES, chunk=ChunkSpec(66_150, 66_150), mel=replace(FEATURES.mel, n_mels=128)
-    )
+    features = with_mel(replace(FEATURES, chunk=ChunkSpec(66_150, 66_150)), n_mels=128)
     assert row_bytes(features) == pytest.approx(49_700, rel=0.02)
     # In a small row, the columns other than mel count, too.
-    small = replace(FEATURES, mel=replace(FEATURES.mel, n_mels=1))
-    assert row_bytes(small) > 3 * small.shape[0] * small.shape[1] + 50
+    small = with_mel(FEATURES, n_mels=1)
+    assert row_bytes(small) > 3 * small.columns[0].shape[1] + 50

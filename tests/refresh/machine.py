@@ -340,7 +340,7 @@ class DatasetMachine(RuleBasedStateMachine):
         recipe = load_config(None, self.recipe())
         current = require_snapshot(Store(str(self.dataset)))
         stored, requested = current.configuration, recipe.as_dict()
-        same = current.features == recipe.features().canonical() and all(
+        same = current.features == recipe.feature_spec().canonical() and all(
             stored[section] == requested[section] for section in ("split", "output")
         )
         if same and current.catalogue == str(self.table()):

@@ -461,7 +461,7 @@ def test_rows_that_change_while_they_are_carried_over_are_not_committed(
 
     def read_shard(*arguments: Any) -> Any:
         for batch in real(*arguments):
-            yield replace(batch, mel=batch.mel + 1)
+            yield replace(batch, features={"mel": batch.features["mel"] + 1})
 
     monkeypatch.setattr(rewriting, "read_shard", read_shard)
     (songs / "0.wav").unlink()

@@ -48,7 +48,7 @@ def rows(genres: list[str | None]) -> RowBatch:
         "genre": doubled,
         "tags": [None if g is None else [ord(letter) for letter in g] for g in doubled],
     }
-    return RowBatch(columns, np.zeros((len(doubled), 1, 1), np.float32))
+    return RowBatch(columns, {"mel": np.zeros((len(doubled), 1, 1), np.float32)})
 
 
 def counted(*batches: RowBatch) -> Distribution:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from melmill.transforms.rows.columns import LABEL_TYPES, LabelColumn
 from melmill.transforms.rows.parquet import ParquetShard, read_rows, read_schema
 from melmill.transforms.rows.schema import (
+    FeatureColumn,
     RowBatch,
     RowSchema,
     round_to_resolution,
@@ -26,7 +27,7 @@ from melmill.transforms.rows.schema import (
 
 MEL_LEAF = "mel.list.element.list.element"
 LABELS = tuple(LabelColumn(f"label {kind}", kind) for kind in LABEL_TYPES)
-SCHEMA = RowSchema(n_mels=3, n_frames=5, labels=LABELS, per_channel=True)
+SCHEMA = RowSchema((FeatureColumn("mel", (3, 5)),), labels=LABELS, per_channel=True)
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -59,11 +60,11 @@ def batches(draw, schema: RowSchema = SCHEMA) -> RowBatch:
         )
         for name, kind in schema.columns().items()
     }
-    return RowBatch(columns, mel_noise(rows, schema, draw(st.integers(0, 99))))
+    return RowBatch(columns, {"mel": mel_noise(rows, schema, draw(st.integers(0, 99)))})
 
 
 def mel_noise(rows: int, schema: RowSchema, seed: int = 0) -> np.ndarray:
-    shape = (rows, schema.n_mels, schema.n_frames)
+    shape = (rows, *schema.features[0].shape)
     return np.random.default_rng(seed).normal(-40, 15, shape).astype(np.float32)
 
 
@@ -82,12 +83,11 @@ def plain_batch(rows: int, schema: RowSchema, start: int = 0) -> RowBatch:
         "genre": [None if i % 3 == 2 else f"genre {i % 3}" for i in index],
         "tags": [[f"tag {i % 2}"] * (i % 3) for i in index],
     }
-    return RowBatch(columns, mel_noise(rows, schema, start))
+    return RowBatch(columns, {"mel": mel_noise(rows, schema, start)})
 
 
 PLAIN = RowSchema(
-    n_mels=4,
-    n_frames=6,
+    (FeatureColumn("mel", (4, 6)),),
     labels=(LabelColumn("genre", "string"), LabelColumn("tags", "list<string>")),
 )
 
@@ -121,8 +121,8 @@ def test_rows_read_back_are_the_rows_written(groups, tmp_path_factory):
     assert len(batches_read) == len(groups)
     for batch_read, batch in zip(batches_read, groups, strict=True):
         assert {k: list(v) for k, v in batch_read.columns.items()} == dict(batch.columns)
-        np.testing.assert_array_equal(batch_read.mel, batch.mel)
-        assert batch_read.mel.dtype == np.float32
+        np.testing.assert_array_equal(batch_read.features["mel"], batch.features["mel"])
+        assert batch_read.features["mel"].dtype == np.float32
 
 
 @settings(max_examples=25, deadline=None)
@@ -162,11 +162,13 @@ def test_rows_can_be_read_from_an_open_file(shard):
 
 
 def test_the_columns_are_in_order_and_split_is_not_among_them():
-    per_channel_schema = RowSchema(2, 3, labels=(LabelColumn("genre", "string"),), per_channel=True)
+    per_channel_schema = RowSchema(
+        (FeatureColumn("mel", (2, 3)),), labels=(LabelColumn("genre", "string"),), per_channel=True
+    )
     core = ["recording_id", "uri", "chunk_index", "channel", "start_sample", "valid_samples"]
     rest = ["sample_rate_hz", "peak_dbfs", "rms_dbfs", "genre", "mel"]
     assert per_channel_schema.arrow().names == core + rest
-    mono_schema = RowSchema(2, 3, labels=per_channel_schema.labels)
+    mono_schema = RowSchema((FeatureColumn("mel", (2, 3)),), labels=per_channel_schema.labels)
     assert mono_schema.arrow().names == [name for name in core + rest if name != "channel"]
 
 
@@ -238,7 +240,7 @@ def test_a_mel_of_another_shape_or_with_nulls_is_refused(mel, tmp_path):
 
 def test_an_exception_leaves_no_file(tmp_path):
     path = tmp_path / "a.parquet"
-    wrong = RowBatch({}, mel_noise(8, PLAIN))
+    wrong = RowBatch({}, {"mel": mel_noise(8, PLAIN)})
     with pytest.raises(ValueError, match="columns"):
         write(path, [plain_batch(8, PLAIN), wrong])
     assert not path.exists()
@@ -250,7 +252,7 @@ def test_an_exception_leaves_no_file(tmp_path):
 def test_mel_is_not_copied_on_its_way_to_arrow():
     batch = plain_batch(4, PLAIN)
     mel = to_table(batch, PLAIN).column("mel").chunk(0)
-    assert mel.values.values.buffers()[1].address == batch.mel.ctypes.data
+    assert mel.values.values.buffers()[1].address == batch.features["mel"].ctypes.data
 
 
 @pytest.mark.parametrize(
@@ -276,7 +278,7 @@ def test_values_that_do_not_fit_are_refused(column, values, message):
         columns[column] = values
     to_columns(batch, PLAIN)
     with pytest.raises(ValueError, match=message):
-        to_columns(RowBatch(columns, batch.mel), PLAIN)
+        to_columns(RowBatch(columns, {"mel": batch.features["mel"]}), PLAIN)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +293,7 @@ def test_values_that_do_not_fit_are_refused(column, values, message):
 def test_a_mel_that_is_not_the_schemas_is_refused(mel):
     columns = plain_batch(len(mel), PLAIN).columns
     with pytest.raises(ValueError, match="not C-contiguous float32"):
-        to_table(RowBatch(columns, mel), PLAIN)
+        to_table(RowBatch(columns, {"mel": mel}), PLAIN)
 
 
 @pytest.mark.parametrize("labels", [("mel", "string"), ("split", "string"), ("a", "float")])
@@ -302,17 +304,20 @@ def test_a_label_with_a_taken_name_or_an_unknown_type_is_refused(labels):
 
 def test_two_labels_of_one_name_are_refused():
     with pytest.raises(ValueError, match="the same name"):
-        RowSchema(1, 1, labels=(LabelColumn("a", "string"), LabelColumn("a", "bool")))
+        RowSchema(
+            (FeatureColumn("mel", (1, 1)),),
+            labels=(LabelColumn("a", "string"), LabelColumn("a", "bool")),
+        )
 
 
 def test_writing_holds_no_more_memory_for_more_row_groups(tmp_path):
-    schema = RowSchema(64, 64)
+    schema = RowSchema((FeatureColumn("mel", (64, 64)),))
     core = plain_batch(64, PLAIN).columns
     columns = {name: core[name] for name in schema.columns()}
     allocated_bytes = []
     with ParquetShard(tmp_path / "a", schema) as shard:
         for seed in range(10):
-            shard.add(RowBatch(columns, mel_noise(64, schema, seed)))
+            shard.add(RowBatch(columns, {"mel": mel_noise(64, schema, seed)}))
             allocated_bytes.append(pa.total_allocated_bytes())
     group_bytes = 64 * 64 * 64 * 4
     assert allocated_bytes[-1] - allocated_bytes[0] < group_bytes  # not nine row groups
@@ -349,9 +354,9 @@ def test_a_step_that_is_no_power_of_two_is_refused(step):
 
 
 def test_a_rounded_shard_is_about_half_the_size(tmp_path):
-    schema = RowSchema(64, 64, PLAIN.labels)
+    schema = RowSchema((FeatureColumn("mel", (64, 64)),), PLAIN.labels)
     exact, rounded = plain_batch(64, schema), plain_batch(64, schema)
-    round_to_resolution(rounded.mel, 1 / 64)
+    round_to_resolution(rounded.features["mel"], 1 / 64)
     sizes = [
         write(tmp_path / str(i), [batch], schema).stat().st_size
         for i, batch in enumerate([exact, rounded])
@@ -364,7 +369,7 @@ def test_a_rounded_shard_is_about_half_the_size(tmp_path):
 
 def expected_rows(shard: Path) -> tuple[np.ndarray, list, list]:
     batches_read = list(read_rows(shard))
-    mel = np.concatenate([batch.mel for batch in batches_read])
+    mel = np.concatenate([batch.features["mel"] for batch in batches_read])
     genre, tags = ([v for b in batches_read for v in b.columns[name]] for name in ("genre", "tags"))
     return mel, genre, tags
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from melmill.transforms.rows.columns import LABEL_TYPES, LabelColumn
-from melmill.transforms.rows.schema import RowBatch, RowSchema
+from melmill.transforms.rows.schema import FeatureColumn, RowBatch, RowSchema
 from melmill.transforms.rows.tfds import (
     TfdsShard,
     TfdsSplit,
@@ -27,7 +27,7 @@ LABELS = (
     LabelColumn("tags", "list<string>"),
     LabelColumn("beats", "list<double>"),
 )
-SCHEMA = RowSchema(n_mels=4, n_frames=6, labels=LABELS, per_channel=True)
+SCHEMA = RowSchema((FeatureColumn("mel", (4, 6)),), labels=LABELS, per_channel=True)
 NULL_INT64, NULL_FLOAT32 = np.iinfo(np.int64).min, np.finfo(np.float32).min
 
 
@@ -57,7 +57,7 @@ def make_batch(rows: int, start: int) -> RowBatch:
         columns[label.name] = [
             None if i % 3 == 2 else v for i, v in zip(index, values, strict=True)
         ]
-    return RowBatch(columns, mel)
+    return RowBatch(columns, {"mel": mel})
 
 
 TRAIN = [make_batch(7, 0), make_batch(5, 7)]
@@ -109,7 +109,7 @@ def test_tfds_gives_every_mel_exactly_and_in_order(tfds, builder):
     rows = rows_of(tfds, builder, "train")
     mel = np.stack([row["mel"] for row in rows])
     assert mel.dtype == np.float32
-    np.testing.assert_array_equal(mel, np.concatenate([batch.mel for batch in TRAIN]))
+    np.testing.assert_array_equal(mel, np.concatenate([batch.features["mel"] for batch in TRAIN]))
 
 
 def test_tfds_gives_the_core_columns(tfds, builder):
@@ -168,7 +168,7 @@ def test_features_are_the_ones_that_tfds_would_have_saved(tfds, tmp_path):
     core |= {f"list<{kind}>": sequence(scalar(dtype)) for kind, dtype in stored.items()}
     tfds.features.FeaturesDict(core).save_config(tmp_path)
     expected = json.loads((tmp_path / "features.json").read_text())
-    assert features(RowSchema(4, 6, labels)) == expected
+    assert features(RowSchema((FeatureColumn("mel", (4, 6)),), labels)) == expected
 
 
 def test_a_key_that_tfds_does_not_know_is_refused_by_it(tfds, folder, tmp_path):

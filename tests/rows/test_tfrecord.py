@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.rows.columns import LABEL_TYPES, LabelColumn
 from melmill.transforms.rows.parquet import ParquetShard, read_rows
-from melmill.transforms.rows.schema import RowBatch, RowSchema
+from melmill.transforms.rows.schema import FeatureColumn, RowBatch, RowSchema
 from melmill.transforms.rows.tfrecord import (
     TFRecordShard,
     _masked_crc,
@@ -26,7 +26,7 @@ from melmill.transforms.rows.tfrecord import (
 LABELS = tuple(LabelColumn(f"label {kind}", kind) for kind in LABEL_TYPES)
 # "zeta" comes after "mel" in the sorted keys. The long name needs a length of two bytes.
 NAMED = (LabelColumn("zeta", "int64"), LabelColumn("é" * 70, "string"))
-SCHEMA = RowSchema(n_mels=3, n_frames=5, labels=LABELS + NAMED, per_channel=True)
+SCHEMA = RowSchema((FeatureColumn("mel", (3, 5)),), labels=LABELS + NAMED, per_channel=True)
 
 VALUES = {
     "string": st.text(max_size=8) | st.text(min_size=130, max_size=140),
@@ -54,17 +54,16 @@ def batches(draw, schema: RowSchema = SCHEMA) -> RowBatch:
         )
         for name, kind in schema.columns().items()
     }
-    return RowBatch(columns, mel_noise(rows, schema, draw(st.integers(0, 99))))
+    return RowBatch(columns, {"mel": mel_noise(rows, schema, draw(st.integers(0, 99)))})
 
 
 def mel_noise(rows: int, schema: RowSchema, seed: int = 0) -> np.ndarray:
-    shape = (rows, schema.n_mels, schema.n_frames)
+    shape = (rows, *schema.features[0].shape)
     return np.random.default_rng(seed).normal(-40, 15, shape).astype(np.float32)
 
 
 PLAIN = RowSchema(
-    n_mels=4,
-    n_frames=6,
+    (FeatureColumn("mel", (4, 6)),),
     labels=(
         LabelColumn("genre", "string"),
         LabelColumn("tags", "list<string>"),
@@ -90,7 +89,7 @@ def plain_batch(rows: int = 6) -> RowBatch:
         "year": [None if i == 3 else 1990 + int(i) for i in index],
         "live": [bool(i % 2) for i in index],
     }
-    return RowBatch(columns, mel_noise(rows, PLAIN))
+    return RowBatch(columns, {"mel": mel_noise(rows, PLAIN)})
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +110,7 @@ def reference(tf, schema: RowSchema, batch: RowBatch, row: int):
     """Return the Example of one row, built with protobuf's own classes."""
     example = tf.train.Example()
     feature = example.features.feature
-    feature["mel"].float_list.value.extend(batch.mel[row].ravel().tolist())
+    feature["mel"].float_list.value.extend(batch.features["mel"][row].ravel().tolist())
     for name, kind in schema.columns().items():
         value = batch.columns[name][row]
         if value is None:
@@ -147,8 +146,8 @@ def test_examples_are_byte_for_byte_those_of_protobuf(tf):
 
 
 def test_a_large_mel_is_byte_for_byte_that_of_protobuf(tf):
-    schema = RowSchema(128, 130, PLAIN.labels)
-    batch = RowBatch(plain_batch(1).columns, mel_noise(1, schema))
+    schema = RowSchema((FeatureColumn("mel", (128, 130)),), PLAIN.labels)
+    batch = RowBatch(plain_batch(1).columns, {"mel": mel_noise(1, schema)})
     (example,) = encode_examples(batch, schema)
     assert example == reference(tf, schema, batch, 0).SerializeToString(deterministic=True)
 
@@ -169,23 +168,25 @@ def test_a_parsed_example_has_the_values_that_protobuf_parses(tf):
 
 
 def test_zero_and_negative_zero_stay_apart():
-    schema = RowSchema(4, 6, labels=(LabelColumn("x", "double"),))
+    schema = RowSchema((FeatureColumn("mel", (4, 6)),), labels=(LabelColumn("x", "double"),))
     plain = plain_batch(2)
     columns = {name: plain.columns.get(name, [0.0, -0.0]) for name in schema.columns()}
-    values = [parse_example(e)["x"] for e in encode_examples(RowBatch(columns, plain.mel), schema)]
+    values = [
+        parse_example(e)["x"] for e in encode_examples(RowBatch(columns, plain.features), schema)
+    ]
     assert [bool(np.signbit(x[0])) for x in values] == [False, True]
 
 
 def test_features_are_sorted_by_name_where_one_name_begins_another(tf):
     # Protobuf's C runtime writes a longer key of a map before the key that it begins with.
     labels = tuple(LabelColumn(name, "int64") for name in ("key_id", "key", "mel_2", "a", "aa"))
-    schema = RowSchema(4, 6, labels=labels)
+    schema = RowSchema((FeatureColumn("mel", (4, 6)),), labels=labels)
     plain = plain_batch(2)
     columns = {name: plain.columns.get(name, [1, 2]) for name in schema.columns()}
-    for row, example in enumerate(encode_examples(RowBatch(columns, plain.mel), schema)):
+    for row, example in enumerate(encode_examples(RowBatch(columns, plain.features), schema)):
         names = list(parse_example(example))
         assert names == sorted([*schema.columns(), "mel"])
-        expected = reference(tf, schema, RowBatch(columns, plain.mel), row)
+        expected = reference(tf, schema, RowBatch(columns, plain.features), row)
         assert tf.train.Example.FromString(example) == expected
 
 
@@ -199,7 +200,9 @@ def test_a_null_is_absent_and_an_empty_list_is_not():
 
 def test_a_null_inside_a_list_is_refused_by_name():
     batch = plain_batch(2)
-    batch = RowBatch({**batch.columns, "tags": [["a"], ["b", None]]}, batch.mel)
+    batch = RowBatch(
+        {**batch.columns, "tags": [["a"], ["b", None]]}, {"mel": batch.features["mel"]}
+    )
     with pytest.raises(CatalogueError, match="'tags' has a missing value inside a list"):
         list(encode_examples(batch, PLAIN))
 
@@ -207,9 +210,9 @@ def test_a_null_inside_a_list_is_refused_by_name():
 def test_a_batch_of_another_schema_is_refused():
     batch = plain_batch(2)
     with pytest.raises(ValueError, match="not the schema's"):
-        list(encode_examples(RowBatch({}, batch.mel), PLAIN))
+        list(encode_examples(RowBatch({}, batch.features), PLAIN))
     with pytest.raises(ValueError, match="not C-contiguous float32"):
-        list(encode_examples(RowBatch(batch.columns, batch.mel[:, :3]), PLAIN))
+        list(encode_examples(RowBatch(batch.columns, {"mel": batch.features["mel"][:, :3]}), PLAIN))
 
 
 @settings(max_examples=300, deadline=None)
@@ -269,7 +272,7 @@ def test_the_records_are_the_rows_of_the_parquet_twin(shard, tmp_path):
 def test_an_exception_leaves_no_file(tmp_path):
     path = tmp_path / "a.tfrecord"
     with pytest.raises(ValueError, match="not the schema's"), TFRecordShard(path, PLAIN) as shard:
-        shard.add(RowBatch({}, plain_batch().mel))
+        shard.add(RowBatch({}, {"mel": plain_batch().features["mel"]}))
     assert not path.exists()
 
 
@@ -339,7 +342,7 @@ def test_tf_data_parses_every_column(tf, shard):
     data = tf.data.TFRecordDataset(str(shard)).map(lambda x: tf.io.parse_single_example(x, spec))
     rows = list(data.take(6))
     batch = plain_batch()
-    np.testing.assert_array_equal([row["mel"].numpy() for row in rows], batch.mel)
+    np.testing.assert_array_equal([row["mel"].numpy() for row in rows], batch.features["mel"])
     for name in ("start_sample", "rms_dbfs", "live"):
         assert [row[name].numpy() for row in rows] == list(batch.columns[name])
     assert [row["genre"].numpy().decode() for row in rows] == batch.columns["genre"]

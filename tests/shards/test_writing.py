@@ -91,7 +91,7 @@ def rows_of(summary: ShardSummary, job: ExtractJob) -> list[tuple[object, ...]]:
 
 def _tuples(batch: RowBatch) -> Iterator[tuple[object, ...]]:
     columns = [batch.columns[name] for name in sorted(batch.columns)]
-    mels = [mel.tobytes() for mel in batch.mel]
+    mels = [mel.tobytes() for mel in batch.features["mel"]]
     return zip(*columns, mels, strict=True)
 
 
@@ -392,12 +392,19 @@ def test_a_second_run_over_a_withdrawn_recording_changes_nothing(
 def test_regrouping_keeps_every_row_in_its_place(sizes: list[int], size: int) -> None:
     starts = [0, *itertools.accumulate(sizes)]
     batches = [
-        RowBatch({"n": list(range(a, b))}, np.arange(a, b, dtype=np.float32).reshape(-1, 1, 1))
+        RowBatch(
+            {"n": list(range(a, b))}, {"mel": np.arange(a, b, dtype=np.float32).reshape(-1, 1, 1)}
+        )
         for a, b in itertools.pairwise(starts)
     ]
-    groups = [RowBatch(group.columns, group.mel.copy()) for group in regroup(batches, size)]
+    groups = [
+        RowBatch(group.columns, {"mel": group.features["mel"].copy()})
+        for group in regroup(batches, size)
+    ]
     assert [n for group in groups for n in group.columns["n"]] == list(range(sum(sizes)))
-    assert [int(x) for group in groups for x in group.mel.ravel()] == list(range(sum(sizes)))
+    assert [int(x) for group in groups for x in group.features["mel"].ravel()] == list(
+        range(sum(sizes))
+    )
     assert all(group.rows == size for group in groups[:-1])
 
 

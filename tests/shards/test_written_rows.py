@@ -41,6 +41,7 @@ from melmill.transforms.shards.writing import (
 )
 from melmill.transforms.store.objects import StoredObject
 from tests import signals
+from tests.mel_features import with_mel
 from tests.plans import failure, recording
 from tests.shard_rows import (
     batch_of,
@@ -129,9 +130,9 @@ def test_each_channel_has_its_own_rows(tmp_path: Path) -> None:
     indices = [(row["chunk_index"], row["channel"]) for row in rows]
     assert indices == [(chunk, channel) for chunk in range(3) for channel in range(2)]
     assert [outcome.rows for outcome in outcomes] == [6]
-    mel = np.concatenate([batch.mel.copy() for batch in read_shard(job.store, summary)])
+    mel = np.concatenate([batch.features["mel"].copy() for batch in read_shard(job.store, summary)])
     columns = ("chunk_index", "channel", "start_sample", "valid_samples")
-    whole = rows_digest(*([row[name] for row in rows] for name in columns), mel)
+    whole = rows_digest(*([row[name] for row in rows] for name in columns), [mel])
     assert summary.recordings[0].digest == digest_text(whole)
     assert summary.recordings[0].rows == 6
 
@@ -141,7 +142,7 @@ def test_values_are_rounded_to_the_resolution(job: ExtractJob, tmp_path: Path) -
     coarse = replace(job, features=replace(job.features, resolution=0.5))
     exact, rounded = (write(test_job, plan_of(test_job, probed))[0] for test_job in (job, coarse))
     fine, steps = (
-        np.concatenate([batch.mel.copy() for batch in read_shard(job.store, summary)])
+        np.concatenate([batch.features["mel"].copy() for batch in read_shard(job.store, summary)])
         for summary in (exact, rounded)
     )
     assert np.array_equal(steps, np.round(steps * 2) / 2)
@@ -151,8 +152,11 @@ def test_values_are_rounded_to_the_resolution(job: ExtractJob, tmp_path: Path) -
 def test_a_summary_describes_the_written_rows(job: ExtractJob, tmp_path: Path) -> None:
     songs = [song(tmp_path, "a.wav"), song(tmp_path, "bb.wav", 1.5)]
     summary, _ = write(job, plan_of(job, *songs, split="test"))
-    batches = [RowBatch(b.columns, b.mel.copy()) for b in read_shard(job.store, summary)]
-    mel = np.concatenate([batch.mel for batch in batches])
+    batches = [
+        RowBatch(b.columns, {"mel": b.features["mel"].copy()})
+        for b in read_shard(job.store, summary)
+    ]
+    mel = np.concatenate([batch.features["mel"] for batch in batches])
     assert (summary.rows, summary.split, summary.null_labels) == (5, "test", ("year",))
     assert [batch.rows for batch in batches] == [3, 2]
     levels = [row["peak_dbfs"] for batch in batches for row in rows_in(batch)]
@@ -174,7 +178,7 @@ def test_a_summary_describes_the_written_rows(job: ExtractJob, tmp_path: Path) -
         part = rows[first:stop]
         names = ("chunk_index", "start_sample", "valid_samples")
         columns = {name: [row[name] for row in part] for name in names}
-        digest_of_part = rows_digest(channel=[0] * len(part), mel=mel[first:stop], **columns)
+        digest_of_part = rows_digest(channel=[0] * len(part), features=[mel[first:stop]], **columns)
         assert entry == RecordingRows(
             part[0]["recording_id"],
             *(stop - first, max(row["peak_dbfs"] for row in part)),
@@ -314,7 +318,7 @@ def runs(job: ExtractJob) -> list[RowBatch]:
 def test_runs_of_a_recordings_rows_are_summed_up(job: ExtractJob) -> None:
     a, b, more = runs(job)
     columns = {name: [*a.columns[name], *b.columns[name]] for name in a.columns}
-    both = RowBatch(columns, np.concatenate([a.mel, b.mel]))
+    both = RowBatch(columns, {"mel": np.concatenate([a.features["mel"], b.features["mel"]])})
     first, second = held_recordings(both)
     assert [first] == list(held_recordings(a))
     assert [second] == list(held_recordings(b))
@@ -401,7 +405,7 @@ def test_rows_are_compared_by_number_and_digest() -> None:
 def test_the_rows_of_a_recording_are_left_out(job: ExtractJob) -> None:
     a, b, _ = runs(job)
     columns = {name: [*b.columns[name], *a.columns[name]] for name in a.columns}
-    batch = RowBatch(columns, np.concatenate([b.mel, a.mel]))
+    batch = RowBatch(columns, {"mel": np.concatenate([b.features["mel"], a.features["mel"]])})
     removed_ids = {recording("a.wav").recording_id}
     assert rows_in(without(batch, removed_ids)) == rows_in(b)
     assert rows_in(without(batch, ())) == rows_in(b, a)
@@ -449,8 +453,8 @@ def test_a_row_group_is_limited_by_memory(
 
     A spectrogram of 8 bands and 4 frames has 128 bytes.
     """
-    assert job.features.shape == (8, 4)
-    features = replace(job.features, mel=replace(job.features.mel, n_mels=n_mels))
+    assert job.features.columns[0].shape == (8, 4)
+    features = with_mel(job.features, n_mels=n_mels)
     writer = replace(job.writer, row_group_rows=requested_rows)
     assert row_group_rows(replace(job, features=features, writer=writer)) == rows
 

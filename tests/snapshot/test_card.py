@@ -12,7 +12,7 @@ import yaml
 
 from melmill.pipelines.extract import Extraction
 from melmill.transforms.rows.distribution import ClassCount, Distribution
-from melmill.transforms.rows.schema import LabelColumn, RowSchema
+from melmill.transforms.rows.schema import FeatureColumn, LabelColumn, RowSchema
 from melmill.transforms.snapshot.card import (
     band_statistics,
     brief_statistics,
@@ -97,7 +97,7 @@ def test_hugging_face_finds_the_rows(loaded: Any, dataset: tuple[Store, Extracti
     stored_mels = []
     for name in list_files(store, extraction.snapshot)[0]["fold_1"]:
         with store.open(name) as file:
-            stored_mels += [batch.mel for batch in read_rows(file)]
+            stored_mels += [batch.features["mel"] for batch in read_rows(file)]
     loaded_mels = loaded["fold_1"].with_format("numpy")[:]["mel"]
     np.testing.assert_array_equal(loaded_mels, np.concatenate(stored_mels))
 
@@ -156,7 +156,8 @@ def test_the_card_is_written_the_same_way_again(dataset: tuple[Store, Extraction
     store, extraction = dataset
     before = _card(store)
     schema = RowSchema(
-        16, 16, (LabelColumn("stars", "double"), LabelColumn("tags", "list<string>"))
+        (FeatureColumn("mel", (16, 16)),),
+        (LabelColumn("stars", "double"), LabelColumn("tags", "list<string>")),
     )
     write_card(store, require_snapshot(store), extraction.totals, schema)
     assert _card(store) == before

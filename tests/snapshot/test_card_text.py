@@ -20,7 +20,7 @@ from melmill.transforms.rows.distribution import (
     Distribution,
 )
 from melmill.transforms.rows.moments import Moments
-from melmill.transforms.rows.schema import LabelColumn, RowSchema
+from melmill.transforms.rows.schema import FeatureColumn, LabelColumn, RowSchema
 from melmill.transforms.rows.summaries import FileEntry, ShardSummary
 from melmill.transforms.snapshot.card import (
     balance_lines,
@@ -45,7 +45,7 @@ LABELS = (
     LabelColumn("tags", "list<string>"),
     LabelColumn("grades", "list<double>"),
 )
-SCHEMA = RowSchema(80, 130, LABELS)
+SCHEMA = RowSchema((FeatureColumn("mel", (80, 130)),), LABELS)
 
 
 def with_tfrecord(shard: ShardSummary) -> ShardSummary:
@@ -86,7 +86,7 @@ def totals() -> Totals:
         recordings=Counter(ok=4, failed=1001, skipped=2),
         seconds=9000.0,
         splits={"train": split(3, 1200, C=900, D=300), "test": split(1, 80, C=80)},
-        moments=Moments(7, np.array([1.0, 2.0]), np.array([7.0, 28.0]), -80.0, 3.5),
+        moments={"": Moments(7, np.array([1.0, 2.0]), np.array([7.0, 28.0]), -80.0, 3.5)},
     )
 
 
@@ -119,8 +119,8 @@ def test_the_card_describes_the_dataset(store: Store, totals: Totals) -> None:
     about, _, rest = text.partition("\n`index/` says")
     assert about == (
         "# Log-mel spectrograms of /music/songs.csv\n\n"
-        "1,280 rows from 2.50 hours of audio. `mel` is float32 [80, 130]:\n"
-        "mel bands × frames of one chunk.\n\n"
+        "1,280 rows from 2.50 hours of audio.\n\n"
+        "- `mel` is float32 [80, 130]: bands × frames of one chunk.\n\n"
         "| split | recordings | rows | shards | MB |\n"
         "|---|---|---|---|---|\n"
         "| test | 1 | 80 | 3 | 6.3 |\n"
@@ -281,7 +281,7 @@ def test_files_that_describe_another_snapshot_are_stale(store: Store, totals: To
     assert stale_files(store, SNAPSHOT, SCHEMA) == SIDE_FILES
     write_card(store, SNAPSHOT, totals, SCHEMA)
     assert stale_files(store, SNAPSHOT, SCHEMA) == []
-    taller = replace(SCHEMA, n_mels=81)
+    taller = replace(SCHEMA, features=(FeatureColumn("mel", (81, 130)),))
     assert stale_files(store, SNAPSHOT, taller) == ["tfrecord/features.json"]
     for name in SIDE_FILES:
         right_text = store.read(name)
@@ -315,7 +315,7 @@ def test_a_views_card_names_its_own_files(totals: Totals) -> None:
     assert "How to load" not in plain
     assert plain.endswith("\n}\n```\n")
     normalised = view_card(files, SNAPSHOT, totals, SCHEMA, "chunk").decode()
-    sentence = "\n`mel` is normalised: chunk, each band to mean 0 and deviation 1.\n"
+    sentence = "\nNormalised (chunk), each band to mean 0 and deviation 1: `mel`.\n"
     assert normalised == plain.replace("\n## Feature", sentence + "\n## Feature")
 
 
@@ -341,7 +341,8 @@ def test_an_earlier_snapshots_card_in_a_store_has_urls(totals: Totals) -> None:
 
 
 def test_without_labels_the_card_has_no_section_about_labels(store: Store) -> None:
-    write_card(store, SNAPSHOT, Totals(splits={"train": SplitContent()}), RowSchema(80, 130))
+    schema = RowSchema((FeatureColumn("mel", (80, 130)),))
+    write_card(store, SNAPSHOT, Totals(splits={"train": SplitContent()}), schema)
     text = store.read("README.md").decode()
     assert "0 recordings failed and 0 were too short.\n\n`index/` says" in text
     assert "Labels" not in text

@@ -418,15 +418,15 @@ def test_labels_are_the_columns_that_melmill_does_not_define(store: Store) -> No
         }
     )
     commit(store, UNCOMMITTED, [SHARD_ONE], schema)
-    labels, per_channel = table_labels(store, 0)
+    labels, per_channel = table_labels(store, 0, ["mel"])
     assert [(label.name, label.type) for label in labels] == [
         ("genre", "string"),
         ("tags", "list<string>"),
     ]
     assert not per_channel
     commit(store, after(store, 0), [SHARD_TWO], schema.append(pa.field("channel", pa.int32())))
-    assert table_labels(store, 1) == (labels, True)
-    assert table_labels(store, 0) == (labels, False)
+    assert table_labels(store, 1, ["mel"]) == (labels, True)
+    assert table_labels(store, 0, ["mel"]) == (labels, False)
 
 
 # Refused commits

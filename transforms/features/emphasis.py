@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from melmill.transforms.features.mel_spec import MelSpec
+from melmill.transforms.features.stft_spec import StftSpec
 
 
 def prepare_samples(
-    chunk: NDArray[np.float32], spec: MelSpec, valid_samples: int
+    chunk: NDArray[np.float32], spec: StftSpec, valid_samples: int
 ) -> NDArray[np.float32]:
     """Return a chunk scaled and, if the whole chunk is emphasised, with pre-emphasis.
 
@@ -38,7 +38,7 @@ def prepare_samples(
 def apply_window(
     frames: NDArray[np.float32],
     window: NDArray[np.float32],
-    spec: MelSpec,
+    spec: StftSpec,
     out: NDArray[np.float32],
 ) -> None:
     """Write the frames times the window; first remove their DC offset and emphasise them.

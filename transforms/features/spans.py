@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from io import FileIO
 from itertools import chain, islice
 from pathlib import Path
@@ -30,9 +30,10 @@ from melmill.transforms.features.chunks import (
     resampled_length,
     valid_samples,
 )
-from melmill.transforms.features.mel import MelExtractor
+from melmill.transforms.features.extractors import extract_features
 from melmill.transforms.features.resample import Conversion, resample_stream
 from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.rows.schema import Array
 from melmill.transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
@@ -71,7 +72,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class SpanRows:
-    """The rows of a span without their spectrograms; one array element per row.
+    """The rows of a span without their features; one array element per row.
 
     Attributes
     ----------
@@ -102,7 +103,7 @@ def extract_span(
     spool: Path,
     upcoming: Sequence[StoredObject] = (),
 ) -> SpanRows:
-    """Return a span's rows, and write their spectrograms to the spool as raw numbers.
+    """Return a span's rows, and write their features to the spool as raw numbers.
 
     Parameters
     ----------
@@ -113,14 +114,14 @@ def extract_span(
     source
         Location of the recording.
     spool
-        File that is overwritten with float32 [rows, n_mels, frames], in C order.
+        File that is overwritten with the features, row by row; see :func:`row_type`.
     upcoming
         Recordings that will be read next from their start. Remote ones are fetched meanwhile.
 
     Returns
     -------
     SpanRows
-        All columns except the spectrograms. Rows of one chunk are adjacent, channel by channel.
+        All columns except the features. Rows of one chunk are adjacent, channel by channel.
 
     Raises
     ------
@@ -208,8 +209,13 @@ def _spool_errors(spool: Path) -> Iterator[None]:
         raise DatasetError(f"cannot write working files in {spool.parent}: {error}") from error
 
 
-def _write_spool(file: FileIO, spool: Path, data: memoryview) -> None:
-    remaining = data.cast("B")
+def row_type(features: FeatureSpec) -> np.dtype[np.void]:
+    """Return the type of a row's features in a spool: their arrays, one after the other."""
+    return np.dtype([(column.name, column.dtype, column.shape) for column in features.columns])
+
+
+def _write_spool(file: FileIO, spool: Path, rows: npt.NDArray[np.void]) -> None:
+    remaining = rows.view(np.uint8).data
     with _spool_errors(spool):
         while len(remaining):
             remaining = remaining[file.write(remaining) :]
@@ -219,9 +225,9 @@ def _write_rows(
     span: Span,
     features: FeatureSpec,
     chunks: Iterator[tuple[int, Samples]],
-    write: Callable[[memoryview], None],
+    write: Callable[[npt.NDArray[np.void]], None],
 ) -> SpanRows:
-    extractor = mel_extractor(features)
+    record_type = row_type(features)
     per_batch = max(1, _BATCH_SAMPLES // features.chunk.length)
     levels = []
     channels = count_channels(span.probed.audio.channels, features.channels)
@@ -231,9 +237,10 @@ def _write_rows(
         samples = np.concatenate([chunk.T for _, chunk in batch])
         filled = [_filled(index, span, features) for index, _ in batch]
         with np.errstate(over="ignore", invalid="ignore"):
-            mel = extractor(samples, valid_samples=np.repeat(filled, channels).tolist())
-        _require_finite(mel, samples, batch[0][0], channels)
-        write(mel.data)
+            arrays = extract_features(samples, np.repeat(filled, channels).tolist(), features)
+        # An integer is finite, whatever it was made from.
+        _require_finite({"samples": samples, **arrays}, samples, batch[0][0], channels)
+        write(_as_records(arrays, record_type))
         levels.append(measure_levels(samples))
         features_seconds += time.perf_counter() - decoded
     decode_seconds = time.perf_counter() - started - features_seconds
@@ -247,16 +254,31 @@ def _filled(index: int, span: Span, features: FeatureSpec) -> int:
     return filled_samples(index, valid, features.chunk)
 
 
-def _require_finite(mel: Samples, samples: Samples, first_chunk: int, channels: int) -> None:
+def _as_records(
+    arrays: Mapping[str, Array], record_type: np.dtype[np.void]
+) -> npt.NDArray[np.void]:
+    (first, *others) = arrays.values()
+    if not others:
+        return first.reshape(-1).view(record_type)
+    records = np.empty(len(first), record_type)
+    for name, values in arrays.items():
+        records[name] = values
+    return records
+
+
+def _require_finite(
+    arrays: Mapping[str, Array], samples: Samples, first_chunk: int, channels: int
+) -> None:
     """Raise RecordingError if a feature is not finite: finite samples may be too large."""
-    if np.isfinite([mel.min(), mel.max()]).all():
-        return
-    row = int(np.argmin(np.isfinite(mel).all(axis=(1, 2))))
-    message = (
-        f"the features of chunk {first_chunk + row // channels} are not finite: "
-        f"its largest sample is {np.abs(samples[row]).max():g}, where full scale is 1"
-    )
-    raise RecordingError(Stage.DECODE, Cause.NON_FINITE, message)
+    for values in arrays.values():
+        if np.isfinite([values.min(), values.max()]).all():
+            continue
+        row = int(np.argmin(np.isfinite(values).reshape(len(values), -1).all(axis=1)))
+        message = (
+            f"the features of chunk {first_chunk + row // channels} are not finite: "
+            f"its largest sample is {np.abs(samples[row]).max():g}, where full scale is 1"
+        )
+        raise RecordingError(Stage.DECODE, Cause.NON_FINITE, message)
 
 
 def _rows(
@@ -297,12 +319,6 @@ def measure_levels(samples: Samples) -> Samples:
     with np.errstate(divide="ignore"):
         levels: Samples = (20 * np.log10(np.stack([peak, rms]))).astype(np.float32)
     return levels
-
-
-@lru_cache(maxsize=4)
-def mel_extractor(features: FeatureSpec) -> MelExtractor:
-    """Return the extractor; it is built once per process and configuration."""
-    return MelExtractor(features.mel, features.sample_rate_hz, features.chunk.length)
 
 
 def _check_unchanged(span: Span, source: StoredObject) -> None:

@@ -5,15 +5,63 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import ChunkSpec
 from melmill.transforms.features.mel_spec import MelSpec, mel_shape
+from melmill.transforms.features.mfcc import MfccSpec
+from melmill.transforms.features.pcen import PcenSpec
 from melmill.transforms.features.resample import Quality
+from melmill.transforms.features.stft_spec import StftSpec, stft_shape
+from melmill.transforms.features.waveform import WaveformSpec
+from melmill.transforms.rows.columns import FeatureColumn
 
 #: Increase this number when the same configuration starts to give different features.
 EXTRACTOR_VERSION = 2
+
+#: Settings of a feature of any kind.
+KindSpec: TypeAlias = StftSpec | WaveformSpec
+
+#: Name of each kind of feature in a recipe.
+KINDS: dict[str, type[KindSpec]] = {
+    "mel": MelSpec,
+    "mfcc": MfccSpec,
+    "pcen": PcenSpec,
+    "stft": StftSpec,
+    "waveform": WaveformSpec,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A feature of the rows.
+
+    Attributes
+    ----------
+    name
+        Name of its column.
+    spec
+        Settings; their type is the kind of the feature.
+    """
+
+    name: str
+    spec: KindSpec
+
+    @property
+    def has_logarithm(self) -> bool:
+        """Whether the values are logarithms, and may be rounded to the recipe's resolution."""
+        rounded = self.kind in ("mel", "stft")
+        return rounded and isinstance(self.spec, StftSpec) and self.spec.log.kind != "none"
+
+    @property
+    def kind(self) -> str:
+        """Name of the kind in a recipe."""
+        return next(name for name, kind in KINDS.items() if kind is type(self.spec))
+
+
+#: The features of a recipe that names none.
+DEFAULT_FEATURES = (Feature("mel", MelSpec()),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,32 +76,61 @@ class FeatureSpec:
         Policy that decides which channels become rows.
     resampler
         soxr's quality setting, by librosa's name.
-    chunk, mel
-        Settings for cutting a recording, and for computing the features of a chunk.
+    chunk
+        Settings for cutting a recording.
+    features
+        Features of a chunk, in the order of their columns.
     resolution
-        Step to which values are rounded, in the unit of the log; ``None`` keeps float32.
+        Step to which logarithmic values are rounded, in the unit of the log; ``None`` keeps
+        float32.
     """
 
     sample_rate_hz: int = 22_050
     channels: ChannelPolicy = "mono"
     resampler: Quality = "soxr_hq"
     chunk: ChunkSpec = field(default_factory=lambda: ChunkSpec(66_150, 66_150))
-    mel: MelSpec = field(default_factory=MelSpec)
+    features: tuple[Feature, ...] = DEFAULT_FEATURES
     resolution: float | None = None
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Shape ``(bands, frames)`` of each row."""
-        return mel_shape(self.mel, self.chunk.length)
+    def columns(self) -> tuple[FeatureColumn, ...]:
+        """Columns of the features."""
+        return tuple(_column(feature, self.chunk.length) for feature in self.features)
 
     def canonical(self) -> str:
         """Return the canonical JSON, which the digest is computed from and the shards contain."""
         body = {"extractor_version": EXTRACTOR_VERSION, **_settings(self)}
+        features = [
+            {"name": feature.name, "kind": feature.kind, **_settings(feature.spec)}
+            for feature in self.features
+        ]
+        if self.has_only_mel:
+            # The JSON of recipes from before there were other features.
+            del body["features"]
+            body["mel"] = _settings(self.features[0].spec)
+        else:
+            body["features"] = features
         return json.dumps(body, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def has_only_mel(self) -> bool:
+        """Whether the only feature is a log-mel spectrogram with the name ``mel``."""
+        return [(feature.name, feature.kind) for feature in self.features] == [("mel", "mel")]
 
     def digest(self) -> str:
         """Return 128 bits of BLAKE2b over the canonical JSON, in hexadecimal."""
         return hashlib.blake2b(self.canonical().encode(), digest_size=16).hexdigest()
+
+
+def _column(feature: Feature, chunk_samples: int) -> FeatureColumn:
+    spec = feature.spec
+    if isinstance(spec, WaveformSpec):
+        return FeatureColumn(feature.name, (chunk_samples,), spec.dtype)
+    if isinstance(spec, MfccSpec):
+        return FeatureColumn(feature.name, (spec.n_mfcc, mel_shape(spec, chunk_samples)[1]))
+    if isinstance(spec, MelSpec):
+        return FeatureColumn(feature.name, mel_shape(spec, chunk_samples))
+    return FeatureColumn(feature.name, stft_shape(spec, chunk_samples))
 
 
 def _settings(spec: Any) -> Any:

@@ -187,14 +187,14 @@ class ExtractJob:
     @property
     def schema(self) -> RowSchema:
         """Columns of the rows."""
-        n_mels, n_frames = self.features.shape
         labels = self.catalogue.label_columns
-        return RowSchema(n_mels, n_frames, labels, self.features.channels == "each")
+        return RowSchema(self.features.columns, labels, self.features.channels == "each")
 
     @property
     def writer_key(self) -> str:
         """Text of the settings that a shard's bytes depend on, in addition to its rows."""
-        return repr((self.schema, self.writer.row_group_rows, self.writer.compression_level))
+        settings = self.writer.row_group_rows, self.writer.compression_level
+        return f"({self.schema.text}, {', '.join(map(repr, settings))})"
 
     @property
     def run_id(self) -> str:

@@ -27,7 +27,7 @@ RECORDINGS_PER_BUCKET = 10_000
 #: BYTE_STREAM_SPLIT.
 _COMPRESSED_SHARE = 0.75
 
-_BYTES_BESIDE_MEL = 60
+_BYTES_BESIDE_FEATURES = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ def count_buckets(totals: SplitTotals) -> int:
 
 def row_bytes(features: FeatureSpec) -> int:
     """Return the estimated size in bytes of a row in a Parquet shard."""
-    n_mels, frames = features.shape
-    return int(4 * n_mels * frames * _COMPRESSED_SHARE) + _BYTES_BESIDE_MEL
+    size = sum(column.row_bytes for column in features.columns)
+    return int(size * _COMPRESSED_SHARE) + _BYTES_BESIDE_FEATURES
 
 
 def count_shards(totals: SplitTotals, all_rows: int, row_size: int, spec: ShardSpec) -> Fraction:

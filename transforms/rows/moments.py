@@ -1,4 +1,4 @@
-"""Mean and standard deviation of each mel band, computed per row group and merged.
+"""Mean and standard deviation of each band of a feature, computed per row group and merged.
 
 Sums of squares about zero lose the digits that a standard deviation needs. These moments
 are about the mean, and two parts are merged by the formula of Chan, Golub and LeVeque
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +20,16 @@ _ROWS = 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
-    """Count, mean and sum of squared deviations, per mel band.
+    """Count, mean and sum of squared deviations, per band.
+
+    A feature of shape ``(bands, frames)`` has these bands; a feature of shape ``(samples,)`` has
+    one band.
 
     Attributes
     ----------
     count
         Number of values in each band.
-    mean, m2 : float64 [n_mels]
+    mean, m2 : float64 [bands]
         Mean, and sum of squared deviations from the mean.
     low, high : float
         Smallest and largest value in all bands.
@@ -38,18 +42,18 @@ class Moments:
     high: float
 
     @classmethod
-    def empty(cls, n_mels: int) -> Moments:
+    def empty(cls, bands: int) -> Moments:
         """Return the moments of no values."""
-        zeros = np.zeros(n_mels)
+        zeros = np.zeros(bands)
         return cls(0, zeros, zeros, float("inf"), float("-inf"))
 
     @classmethod
-    def of(cls, mel: npt.NDArray[np.float32]) -> Moments:
+    def of(cls, values: npt.NDArray[Any]) -> Moments:
         """Return the moments of rows.
 
         Parameters
         ----------
-        mel : float32 [rows, n_mels, frames]
+        values : float32 or int16 [rows, bands, frames] or [rows, samples]
 
         Examples
         --------
@@ -57,14 +61,18 @@ class Moments:
         >>> moments.mean.tolist(), moments.std.tolist()
         ([2.0, 5.0], [1.0, 0.0])
         """
-        parts = (mel[start : start + _ROWS] for start in range(0, len(mel), _ROWS))
-        return reduce(cls.merge, map(cls._of_part, parts), cls.empty(mel.shape[1]))
+        bands = values if values.ndim == 3 else values[:, np.newaxis]
+        parts = (bands[start : start + _ROWS] for start in range(0, len(bands), _ROWS))
+        return reduce(cls.merge, map(cls._of_part, parts), cls.empty(bands.shape[1]))
 
     @classmethod
-    def _of_part(cls, mel: npt.NDArray[np.float32]) -> Moments:
-        rows, _, frames = mel.shape
-        mean = mel.sum(axis=2, dtype=np.float64).sum(axis=0) / (rows * frames)
-        centred = mel - mean.astype(np.float32)[:, None]
+    def _of_part(cls, bands: npt.NDArray[Any]) -> Moments:
+        if bands.shape[1] == 1:
+            # Sums of a whole chunk of samples, which may be large, need double precision.
+            bands = bands.astype(np.float64)
+        rows, _, frames = bands.shape
+        mean = bands.sum(axis=2, dtype=np.float64).sum(axis=0) / (rows * frames)
+        centred = bands - mean.astype(np.float32)[:, None]
         # Frames of a row are summed in float32, rows in float64.
         sums = centred.sum(axis=2).sum(axis=0, dtype=np.float64)
         squares = np.einsum("rmf,rmf->rm", centred, centred).sum(axis=0, dtype=np.float64)
@@ -74,8 +82,8 @@ class Moments:
             count,
             rounded + sums / count,
             np.maximum(squares - sums**2 / count, 0.0),
-            float(mel.min()),
-            float(mel.max()),
+            float(bands.min()),
+            float(bands.max()),
         )
 
     def merge(self, other: Moments) -> Moments:

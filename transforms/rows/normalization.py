@@ -1,4 +1,4 @@
-"""Normalization of mel bands to mean 0 and standard deviation 1, in a view of a snapshot."""
+"""Normalization of bands to mean 0 and standard deviation 1, in a view of a snapshot."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.rows.moments import Moments
 from melmill.transforms.rows.schema import Float32Array, RowBatch
 
-#: Kind of normalization: none, or with the mean and standard deviation of each mel band over the
-#: training split, the chunk, or the recording.
+#: Kind of normalization: none, or with the mean and standard deviation of each band over the
+#: training split, the chunk, or the recording. Features without bands (waveforms) stay as they are.
 Normalization = Literal["none", "global", "per_chunk", "per_recording"]
 
-#: Smallest divisor, in the unit of ``mel``: the standard deviation of digital silence is 0.
+#: Identifier of a recording, and name of a feature.
+BandsOf = tuple[str, str]
+
+#: Smallest divisor, in the unit of the feature: the standard deviation of digital silence is 0.
 MIN_STD = 1e-5
 
 
@@ -30,14 +33,14 @@ def check_normalization(name: str) -> Normalization:
 
 
 def standardize(
-    mel: Float32Array, mean: npt.ArrayLike, std: npt.ArrayLike
+    bands: Float32Array, mean: npt.ArrayLike, std: npt.ArrayLike
 ) -> npt.NDArray[np.float32]:
     """Return each band minus its mean, divided by its standard deviation.
 
     Parameters
     ----------
-    mel : float32 [..., n_mels, frames]
-    mean, std : [..., n_mels]
+    bands : float32 [..., bands, frames]
+    mean, std : [..., bands]
         Mean and standard deviation; they are first rounded to float32, so that code that
         normalizes at load time gets the same values.
 
@@ -48,23 +51,23 @@ def standardize(
     """
     centre = np.asarray(mean, np.float32)[..., np.newaxis]
     width = np.maximum(np.asarray(std, np.float32), np.float32(MIN_STD))[..., np.newaxis]
-    normalized: npt.NDArray[np.float32] = np.divide(mel - centre, width, dtype=np.float32)
+    normalized: npt.NDArray[np.float32] = np.divide(bands - centre, width, dtype=np.float32)
     return normalized
 
 
-def standardize_chunks(mel: Float32Array) -> npt.NDArray[np.float32]:
+def standardize_chunks(bands: Float32Array) -> npt.NDArray[np.float32]:
     """Return each band of each chunk with mean 0 and standard deviation 1.
 
     Parameters
     ----------
-    mel : float32 [rows, n_mels, frames]
+    bands : float32 [rows, bands, frames]
     """
-    mean, std = mel.mean(axis=2, dtype=np.float64), mel.std(axis=2, dtype=np.float64)
-    return standardize(mel, mean, std)
+    mean, std = bands.mean(axis=2, dtype=np.float64), bands.std(axis=2, dtype=np.float64)
+    return standardize(bands, mean, std)
 
 
 def standardize_recordings(
-    batch: RowBatch, moments: Mapping[str, Moments]
+    batch: RowBatch, feature: str, moments: Mapping[BandsOf, Moments]
 ) -> npt.NDArray[np.float32]:
     """Return each row with mean 0 and standard deviation 1 for each band of its recording.
 
@@ -72,28 +75,30 @@ def standardize_recordings(
     ----------
     batch
         Rows of any recordings.
+    feature
+        Name of the feature.
     moments
-        Moments of each recording, by ``recording_id``.
+        Moments of the feature's bands in each recording.
     """
-    ids = batch.columns["recording_id"]
-    mean = np.stack([moments[name].mean for name in ids])
-    return standardize(batch.mel, mean, np.stack([moments[name].std for name in ids]))
+    of_rows = [moments[name, feature] for name in batch.columns["recording_id"]]
+    mean, std = (np.stack([getattr(part, name) for part in of_rows]) for name in ("mean", "std"))
+    return standardize(batch.features[feature], mean, std)
 
 
-def measure_recordings(batches: Iterable[RowBatch]) -> dict[str, Moments]:
-    """Return the moments of each recording in the rows.
-
-    Returns
-    -------
-    dict
-        Moments by ``recording_id``.
-    """
-    moments: dict[str, Moments] = {}
+def measure_recordings(batches: Iterable[RowBatch]) -> dict[BandsOf, Moments]:
+    """Return the moments of the bands of each recording in the rows."""
+    moments: dict[BandsOf, Moments] = {}
     for batch in batches:
         for name, rows in _runs(batch.columns["recording_id"]):
-            part = Moments.of(batch.mel[rows])
-            moments[name] = moments[name].merge(part) if name in moments else part
+            for feature in banded(batch):
+                part, key = Moments.of(batch.features[feature][rows]), (name, feature)
+                moments[key] = moments[key].merge(part) if key in moments else part
     return moments
+
+
+def banded(batch: RowBatch) -> list[str]:
+    """Return the names of the features that have bands, and can be normalized."""
+    return [name for name, values in batch.features.items() if values.ndim == 3]
 
 
 def _runs(names: Sequence[Any] | npt.NDArray[Any]) -> Iterator[tuple[str, slice]]:

@@ -13,13 +13,12 @@ from typing import IO, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from melmill.transforms.rows.schema import Float32Array, RowBatch, RowSchema, to_table
+from melmill.transforms.rows.columns import FeatureColumn
+from melmill.transforms.rows.schema import Array, RowBatch, RowSchema, to_table
 from melmill.transforms.rows.shard_file import ShardFile
 
 #: Rows per row group: larger row groups scan no faster, and a random row costs more.
 ROW_GROUP_ROWS = 128
-
-_MEL_LEAF = "mel.list.element.list.element"
 
 
 def _leaf(name: str, kind: str) -> str:
@@ -90,7 +89,11 @@ def _encodings(schema: RowSchema) -> dict[str, Any]:
     others = [_leaf(name, kind) for name, kind in schema.columns().items()]
     return {
         # A split of floats by byte stores the exponents, which repeat, next to each other.
-        "use_byte_stream_split": [_MEL_LEAF],
+        "use_byte_stream_split": [c.leaf for c in schema.features if c.dtype == "float32"],
+        # Neighbouring samples differ little.
+        "column_encoding": {
+            c.leaf: "DELTA_BINARY_PACKED" for c in schema.features if c.dtype == "int16"
+        },
         "use_dictionary": others,
         "write_statistics": others,
         "write_page_checksum": True,
@@ -138,19 +141,19 @@ def read_rows(
     groups
         Numbers of the row groups to read, from 0; ``None`` for all.
     columns
-        Names of the columns to read besides ``mel``; ``None`` for all.
+        Names of the columns and features to read; ``None`` for all.
     verify
         Whether the pages' checksums are verified.
 
     Yields
     ------
     RowBatch
-        Rows of a row group; ``mel`` is a read-only view of pyarrow's memory.
+        Rows of a row group; a feature is a read-only view of pyarrow's memory.
 
     Raises
     ------
     ValueError
-        If the file is not a shard of melmill, or a ``mel`` has the wrong shape or a null.
+        If the file is not a shard of melmill, or a feature has the wrong shape or a null.
     OSError
         If a page's checksum is wrong (with pyarrow's message), or a read failed.
     """
@@ -158,14 +161,19 @@ def read_rows(
         schema = RowSchema.from_arrow(file.schema_arrow)
         kinds = schema.columns()
         selected = {name: kinds[name] for name in kinds if columns is None or name in columns}
+        features = [c for c in schema.features if columns is None or c.name in columns]
+        names = [*selected, *(column.name for column in features)]
         for index in range(file.num_row_groups) if groups is None else groups:
-            table = file.read_row_group(index, [*selected, "mel"])
-            yield _to_batch(table, selected, schema, f"row group {index}")
+            table = file.read_row_group(index, names)
+            yield _to_batch(table, selected, features, f"row group {index}")
 
 
-def _to_batch(table: Any, kinds: Mapping[str, str], schema: RowSchema, where: str) -> RowBatch:
+def _to_batch(
+    table: Any, kinds: Mapping[str, str], features: Iterable[FeatureColumn], where: str
+) -> RowBatch:
     columns = {name: _values(_one_array(table.column(name)), kind) for name, kind in kinds.items()}
-    return RowBatch(columns, _mel_array(table.column("mel"), schema, where))
+    arrays = {c.name: _feature_array(table.column(c.name), c, where) for c in features}
+    return RowBatch(columns, arrays)
 
 
 def _one_array(column: Any) -> Any:
@@ -178,18 +186,15 @@ def _values(array: Any, kind: str) -> Any:
     return array.to_numpy() if as_numpy else array.to_pylist()
 
 
-def _mel_array(column: Any, schema: RowSchema, where: str) -> Float32Array:
-    rows = _one_array(column)
-    bins = _elements(rows, schema.n_mels, where)
-    values = _elements(bins, schema.n_frames, where)
+def _feature_array(stored: Any, column: FeatureColumn, where: str) -> Array:
+    values = _one_array(stored)
+    rows = len(values)
+    for length in column.shape:
+        lengths = np.diff(values.offsets.to_numpy())
+        if values.null_count or np.any(lengths != length):
+            raise ValueError(f"{where}: {column.name} has lists whose length is not {length}")
+        values = values.flatten()
     if values.null_count:
-        raise ValueError(f"{where}: mel has {values.null_count} nulls")
-    mel: Float32Array = values.to_numpy(zero_copy_only=True)
-    return mel.reshape(len(rows), schema.n_mels, schema.n_frames)
-
-
-def _elements(lists: Any, length: int, where: str) -> Any:
-    lengths = np.diff(lists.offsets.to_numpy())
-    if lists.null_count or np.any(lengths != length):
-        raise ValueError(f"{where}: mel has lists whose length is not {length}")
-    return lists.flatten()
+        raise ValueError(f"{where}: {column.name} has {values.null_count} nulls")
+    array: Array = values.to_numpy(zero_copy_only=True)
+    return array.reshape(rows, *column.shape)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ def rows_digest(
     channel: Integers,
     start_sample: Integers,
     valid_samples: Integers,
-    mel: npt.NDArray[np.float32],
+    features: Collection[npt.NDArray[Any]],
 ) -> int:
     """Return the digest of rows of a recording.
 
@@ -34,8 +35,8 @@ def rows_digest(
     ----------
     chunk_index, channel, start_sample, valid_samples
         Columns of the rows; ``channel`` is 0 if the dataset has no such column.
-    mel
-        Values, float32 [rows, n_mels, n_frames].
+    features
+        Values of each feature, float32 or int16 [rows, ...], in the order of the columns.
 
     Returns
     -------
@@ -45,24 +46,30 @@ def rows_digest(
     Raises
     ------
     ValueError
-        If ``mel`` is not float32, or the columns have different lengths.
+        If a feature has another type, or the columns have different lengths.
 
     Examples
     --------
     >>> mel = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    >>> whole = rows_digest([0, 1], [0, 0], [0, 512], [512, 100], mel)
+    >>> whole = rows_digest([0, 1], [0, 0], [0, 512], [512, 100], [mel])
     >>> parts = [
-    ...     rows_digest([1], [0], [512], [100], mel[1:]),
-    ...     rows_digest([0], [0], [0], [512], mel[:1]),
+    ...     rows_digest([1], [0], [512], [100], [mel[1:]]),
+    ...     rows_digest([0], [0], [0], [512], [mel[:1]]),
     ... ]
     >>> combine_digests(parts) == whole
     True
     """
-    if mel.dtype != np.float32:
-        raise ValueError(f"mel is {mel.dtype}; it must be float32")
-    values = np.ascontiguousarray(mel, "<f4")
-    places = zip(chunk_index, channel, start_sample, valid_samples, values, strict=True)
-    return combine_digests(_row_digest(place, row) for *place, row in places)
+    arrays = [_little_endian(values) for values in features]
+    places = zip(chunk_index, channel, start_sample, valid_samples, strict=True)
+    return combine_digests(
+        _row_digest(place, row) for place, *row in zip(places, *arrays, strict=True)
+    )
+
+
+def _little_endian(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if values.dtype not in (np.float32, np.int16):
+        raise ValueError(f"a feature is {values.dtype}; it must be float32 or int16")
+    return np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
 
 
 def combine_digests(digests: Iterable[int]) -> int:
@@ -83,7 +90,8 @@ def digest_text(digest: int) -> str:
     return f"{digest:032x}"
 
 
-def _row_digest(place: list[int], values: npt.NDArray[np.float32]) -> int:
+def _row_digest(place: Iterable[int], features: Iterable[npt.NDArray[Any]]) -> int:
     checksum = hashlib.sha256(_PLACE.pack(*map(int, place)))
-    checksum.update(values.data)
+    for values in features:
+        checksum.update(values.data)
     return int.from_bytes(checksum.digest()[:16], "little")

@@ -8,9 +8,10 @@ formats hold the same rows.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from melmill.transforms.rows.columns import (
     CORE_COLUMNS,
     LABEL_TYPES,
     RESERVED_COLUMNS,
+    FeatureColumn,
     LabelColumn,
     arrow_type,
     is_label,
@@ -31,10 +33,11 @@ from melmill.transforms.rows.columns import (
 __all__ = [
     "LABEL_TYPES",
     "RESERVED_COLUMNS",
+    "FeatureColumn",
     "LabelColumn",
     "RowBatch",
     "RowSchema",
-    "check_mel",
+    "check_features",
     "round_to_resolution",
     "to_columns",
     "to_table",
@@ -43,8 +46,8 @@ __all__ = [
 Array = npt.NDArray[Any]
 Float32Array = npt.NDArray[np.float32]
 
-_N_MELS = b"melmill.n_mels"
-_N_FRAMES = b"melmill.n_frames"
+_N_MELS, _N_FRAMES = b"melmill.n_mels", b"melmill.n_frames"
+_FEATURES = b"melmill.feature_columns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,40 +56,65 @@ class RowSchema:
 
     Attributes
     ----------
-    n_mels, n_frames
-        Shape of a chunk's ``mel``.
+    features
+        Columns of features, which come last.
     labels
-        Label columns, which come after the core columns and before ``mel``.
+        Label columns, which come after the core columns and before the features.
     per_channel
         Whether each channel has its own rows, with its number in ``channel``.
     """
 
-    n_mels: int
-    n_frames: int
+    features: tuple[FeatureColumn, ...]
     labels: tuple[LabelColumn, ...] = ()
     per_channel: bool = False
 
     def __post_init__(self) -> None:
-        """Raise ValueError if two label columns have the same name."""
-        names = [label.name for label in self.labels]
+        """Raise ValueError if two columns have the same name."""
+        names = [*(c.name for c in self.labels), *(c.name for c in self.features)]
         if len(set(names)) < len(names):
-            raise ValueError(f"two label columns have the same name: {sorted(names)}")
+            raise ValueError(f"two columns have the same name: {sorted(names)}")
 
     def columns(self) -> dict[str, str]:
-        """Return the type's name for every column except ``mel``, in order."""
+        """Return the type's name for every column that is not a feature, in order."""
         core = {k: v for k, v in CORE_COLUMNS.items() if self.per_channel or k != "channel"}
         return core | {label.name: label.type for label in self.labels}
 
+    @property
+    def has_only_mel(self) -> bool:
+        """Whether the only feature is a spectrogram with the name ``mel``."""
+        shapes = [(c.name, c.dtype, len(c.shape)) for c in self.features]
+        return shapes == [("mel", "float32", 2)]
+
+    @property
+    def text(self) -> str:
+        """Text of the columns, for digests: that of schemas before there were other features."""
+        if not self.has_only_mel:
+            return repr(self)
+        n_mels, n_frames = self.features[0].shape
+        shape = f"n_mels={n_mels}, n_frames={n_frames}"
+        return f"RowSchema({shape}, labels={self.labels!r}, per_channel={self.per_channel!r})"
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row's features, in bytes."""
+        return sum(column.row_bytes for column in self.features)
+
     def arrow(self) -> Any:
-        """Return the ``pyarrow.Schema``; its metadata holds the shape of ``mel``.
+        """Return the ``pyarrow.Schema``; its metadata holds the shapes of the features.
 
         Every field is nullable, as in the readers' own schemas (Hugging Face accepts no
         others), but :func:`to_columns` allows nulls only in labels.
         """
         fields = [pa.field(name, arrow_type(kind)) for name, kind in self.columns().items()]
-        fields.append(pa.field("mel", list_of(list_of(pa.float32()))))
-        n_mels, n_frames = str(self.n_mels).encode(), str(self.n_frames).encode()
-        return pa.schema(fields, metadata={_N_MELS: n_mels, _N_FRAMES: n_frames})
+        fields += [pa.field(column.name, column.arrow) for column in self.features]
+        return pa.schema(fields, metadata=self._metadata())
+
+    def _metadata(self) -> dict[bytes, bytes]:
+        """Return the metadata of a shard: the shapes of its features."""
+        if self.has_only_mel:
+            n_mels, n_frames = self.features[0].shape
+            return {_N_MELS: str(n_mels).encode(), _N_FRAMES: str(n_frames).encode()}
+        return {_FEATURES: json.dumps([asdict(column) for column in self.features]).encode()}
 
     def table(self) -> Any:
         """Return the ``pyarrow.Schema`` of a Delta table of the rows, with its partition column."""
@@ -95,16 +123,26 @@ class RowSchema:
     @classmethod
     def from_arrow(cls, schema: Any) -> RowSchema:
         """Return the schema that :meth:`arrow` converted; raise ``ValueError`` for any other."""
-        shape = schema.metadata or {}
-        if _N_MELS not in shape or _N_FRAMES not in shape:
-            raise ValueError("not a shard of melmill: its metadata lacks the shape of mel")
-        labels = (LabelColumn(f.name, type_name(f.type)) for f in schema if is_label(f.name))
-        row_schema = cls(
-            int(shape[_N_MELS]), int(shape[_N_FRAMES]), tuple(labels), "channel" in schema.names
+        features = _stored_features(schema.metadata or {})
+        names = {column.name for column in features}
+        labels = tuple(
+            LabelColumn(field.name, type_name(field.type))
+            for field in schema
+            if is_label(field.name) and field.name not in names
         )
+        row_schema = cls(features, labels, "channel" in schema.names)
         if not schema.equals(row_schema.arrow(), check_metadata=False):
             raise ValueError(f"not a shard of melmill: its columns are {schema.names}")
         return row_schema
+
+
+def _stored_features(metadata: Mapping[bytes, bytes]) -> tuple[FeatureColumn, ...]:
+    if _FEATURES in metadata:
+        columns = json.loads(metadata[_FEATURES])
+        return tuple(FeatureColumn(c["name"], tuple(c["shape"]), c["dtype"]) for c in columns)
+    if _N_MELS not in metadata or _N_FRAMES not in metadata:
+        raise ValueError("not a shard of melmill: its metadata lacks the shapes of the features")
+    return (FeatureColumn("mel", (int(metadata[_N_MELS]), int(metadata[_N_FRAMES]))),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,23 +152,32 @@ class RowBatch:
     Attributes
     ----------
     columns
-        Values of every column except ``mel``: NumPy arrays, or lists with ``None`` for a null
-        label.
-    mel
-        Values, float32 [rows, n_mels, n_frames], C-contiguous; written without a copy.
+        Values of every column that is not a feature: NumPy arrays, or lists with ``None`` for a
+        null label.
+    features
+        Array [rows, *shape] of each feature, C-contiguous; written without a copy.
     """
 
     columns: Mapping[str, Sequence[Any] | Array]
-    mel: Float32Array
+    features: Mapping[str, Array]
 
     @property
     def rows(self) -> int:
         """Number of rows in the batch."""
-        return len(self.mel)
+        arrays = self.features or self.columns
+        return len(next(iter(arrays.values()), ()))
+
+    def take(self, rows: slice | Sequence[int]) -> RowBatch:
+        """Return some of the rows, given as a slice or as their numbers."""
+        if isinstance(rows, slice):
+            columns: dict[str, Any] = {name: values[rows] for name, values in self.columns.items()}
+        else:
+            columns = {name: [values[i] for i in rows] for name, values in self.columns.items()}
+        return RowBatch(columns, {name: values[rows] for name, values in self.features.items()})
 
 
 def to_columns(batch: RowBatch, schema: RowSchema) -> dict[str, Any]:
-    """Return every column except ``mel`` as an Arrow array of the schema's type.
+    """Return every column that is not a feature as an Arrow array of the schema's type.
 
     Parameters
     ----------
@@ -179,7 +226,7 @@ def _convert(values: Sequence[Any] | Array, kind: Any) -> Any:
 
 
 def to_table(batch: RowBatch, schema: RowSchema) -> Any:
-    """Return the batch as a ``pyarrow.Table`` that shares the memory of ``mel``.
+    """Return the batch as a ``pyarrow.Table`` that shares the memory of the features.
 
     Parameters
     ----------
@@ -194,37 +241,44 @@ def to_table(batch: RowBatch, schema: RowSchema) -> Any:
         If the batch does not match the schema (see :func:`to_columns`), or is empty.
     """
     columns = to_columns(batch, schema)
-    return pa.Table.from_arrays(
-        [*columns.values(), _mel_column(check_mel(batch, schema))], schema=schema.arrow()
-    )
+    checked = check_features(batch, schema)
+    features = [_feature_array(checked[column.name], column) for column in schema.features]
+    return pa.Table.from_arrays([*columns.values(), *features], schema=schema.arrow())
 
 
-def check_mel(batch: RowBatch, schema: RowSchema) -> Float32Array:
-    """Return the batch's ``mel``; raise ``ValueError`` if it does not match the schema.
+def check_features(batch: RowBatch, schema: RowSchema) -> Mapping[str, Array]:
+    """Return the batch's features; raise ``ValueError`` if they do not match the schema.
 
     Examples
     --------
-    >>> check_mel(RowBatch({}, np.zeros((2, 3, 4))), RowSchema(n_mels=3, n_frames=4))
+    >>> mel = FeatureColumn("mel", (3, 4))
+    >>> check_features(RowBatch({}, {"mel": np.zeros((2, 3, 4))}), RowSchema((mel,)))
     Traceback (most recent call last):
     ...
     ValueError: mel is float64 [2, 3, 4], not C-contiguous float32 [rows, 3, 4]
     """
-    mel = batch.mel
-    is_valid = mel.dtype == np.float32 and mel.flags.c_contiguous and mel.size > 0
-    if not is_valid or mel.shape[1:] != (schema.n_mels, schema.n_frames):
-        raise ValueError(
-            f"mel is {mel.dtype} {list(mel.shape)}, not C-contiguous float32 "
-            f"[rows, {schema.n_mels}, {schema.n_frames}]"
-        )
-    return mel
+    names = [column.name for column in schema.features]
+    if sorted(batch.features) != sorted(names):
+        raise ValueError(f"features {sorted(batch.features)} are not the schema's {sorted(names)}")
+    for column in schema.features:
+        values = batch.features[column.name]
+        is_valid = values.dtype == column.dtype and values.flags.c_contiguous and values.size > 0
+        if not is_valid or values.shape[1:] != column.shape:
+            shape = ", ".join(map(str, column.shape))
+            raise ValueError(
+                f"{column.name} is {values.dtype} {list(values.shape)}, not C-contiguous "
+                f"{column.dtype} [rows, {shape}]"
+            )
+    return batch.features
 
 
-def _mel_column(mel: Float32Array) -> Any:
-    rows, n_mels, n_frames = mel.shape
-    if mel.size > np.iinfo(np.int32).max:
-        raise ValueError(f"{rows} rows of mel are more than a row group can index")
-    inner = _lists(pa.array(mel.reshape(-1)), rows * n_mels, n_frames)
-    return _lists(inner, rows, n_mels)
+def _feature_array(values: Array, column: FeatureColumn) -> Any:
+    if values.size > np.iinfo(np.int32).max:
+        raise ValueError(f"{len(values)} rows of {column.name} are more than a row group can index")
+    array = pa.array(values.reshape(-1))
+    for axis in reversed(range(len(column.shape))):
+        array = _lists(array, math.prod(values.shape[: axis + 1]), column.shape[axis])
+    return array
 
 
 def _lists(values: Any, count: int, length: int) -> Any:

@@ -53,6 +53,29 @@ class RecordingRows:
 
 
 @dataclass(frozen=True, slots=True)
+class FeatureMoments:
+    """The :class:`~melmill.transforms.rows.moments.Moments` of a feature, as plain values."""
+
+    name: str
+    count: int
+    mean: tuple[float, ...]
+    m2: tuple[float, ...]
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, name: str, moments: Moments) -> FeatureMoments:
+        """Return the moments of a feature as plain values."""
+        mean, m2 = tuple(moments.mean.tolist()), tuple(moments.m2.tolist())
+        return cls(name, moments.count, mean, m2, moments.low, moments.high)
+
+    @property
+    def moments(self) -> Moments:
+        """Moments, which can be merged with those of other shards."""
+        return Moments(self.count, np.array(self.mean), np.array(self.m2), self.low, self.high)
+
+
+@dataclass(frozen=True, slots=True)
 class ShardSummary:
     """The summary of a finished shard.
 
@@ -74,9 +97,11 @@ class ShardSummary:
     null_labels
         Label columns in which at least one row has no value.
     count, mean, m2, low, high
-        :class:`~melmill.transforms.rows.moments.Moments` of the rows.
+        :class:`~melmill.transforms.rows.moments.Moments` of the rows' first feature.
     distribution
         Distribution of the rows.
+    others
+        Moments of the rows' other features.
     """
 
     name: str
@@ -94,10 +119,11 @@ class ShardSummary:
     low: float
     high: float
     distribution: Distribution = _NOTHING
+    others: tuple[FeatureMoments, ...] = ()
 
     @property
     def moments(self) -> Moments:
-        """Moments of the rows, which can be merged with those of other shards."""
+        """Moments of the first feature, which can be merged with those of other shards."""
         return Moments(self.count, np.array(self.mean), np.array(self.m2), self.low, self.high)
 
     @property
@@ -107,7 +133,8 @@ class ShardSummary:
 
     def to_json(self) -> bytes:
         """Return the summary as JSON; equal summaries give equal bytes."""
-        text: bytes = _adapter().dump_json(self)
+        # A summary of one feature is what it was before there were several.
+        text: bytes = _adapter().dump_json(self, exclude=None if self.others else {"others"})
         return text
 
     @classmethod

@@ -7,8 +7,9 @@ entries, so that their order is ours: sorted by name.
 
 How a row maps to an Example
 ----------------------------
-- Every column is a feature of the same name; ``mel`` is a list of its ``n_mels * n_frames``
-  floats, row by row.
+- Every column is a feature of the same name. An array of float32 is a list of its floats, row by
+  row; an array of int16 is one bytes value: the little-endian numbers, row by row, as
+  ``tf.io.decode_raw`` and TFDS's encoding ``bytes`` read them.
 - Booleans are int64 0 and 1. A double becomes the nearest float32: Example has no double.
 - For a null label the feature is left out: ``VarLenFeature`` then gives no value, and
   ``FixedLenFeature`` gives its default or, without a default, an error; neither invents a 0.
@@ -29,7 +30,7 @@ from google.protobuf.message import DecodeError
 
 from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.rows.columns import arrow_type
-from melmill.transforms.rows.schema import RowBatch, RowSchema, check_mel, to_columns
+from melmill.transforms.rows.schema import Array, RowBatch, RowSchema, check_features, to_columns
 
 #: Values of a feature in an Example.
 Values = list[bytes] | npt.NDArray[np.float32] | npt.NDArray[np.int64]
@@ -115,6 +116,15 @@ def _column_features(name: str, kind: str, array: Any) -> list[Any]:
     return [None if row is None else encode(tuple(row) if is_list else (row,)) for row in rows]
 
 
+def _array_features(values: Array) -> Iterator[Any]:
+    """Yield each row's feature of an array, float32 or int16 [rows, ...]."""
+    for row in values.astype(values.dtype.newbyteorder("<"), copy=False):
+        if values.dtype == np.float32:
+            yield _Feature(float_list={"value": row.tobytes()})
+        else:
+            yield _Feature(bytes_list={"value": [row.tobytes()]})
+
+
 def encode_examples(batch: RowBatch, schema: RowSchema) -> Iterator[bytes]:
     """Yield each row as a serialised ``tf.train.Example``.
 
@@ -137,12 +147,12 @@ def encode_examples(batch: RowBatch, schema: RowSchema) -> Iterator[bytes]:
     CatalogueError
         If a list label has a null inside a list.
     """
-    mel = check_mel(batch, schema).astype("<f4", copy=False)
+    checked = check_features(batch, schema)
     arrays = to_columns(batch, schema)
     columns: dict[str, Any] = {
         name: _column_features(name, kind, arrays[name]) for name, kind in schema.columns().items()
     }
-    columns["mel"] = (_Feature(float_list={"value": row.tobytes()}) for row in mel)
+    columns |= {name: _array_features(values) for name, values in checked.items()}
     for features in zip(*(columns[name] for name in sorted(columns)), strict=True):
         example = _Example()
         for name, feature in zip(sorted(columns), features, strict=True):

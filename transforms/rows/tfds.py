@@ -55,7 +55,7 @@ def features(schema: RowSchema, file_format: FileFormat = "tfrecord") -> Json:
     Returns
     -------
     dict
-        Features: ``mel`` as a float32 tensor [n_mels, n_frames], core columns as scalars,
+        Features: arrays as tensors (int16 as bytes), core columns as scalars,
         scalar labels as optional scalars (TFDS gives a null as ``""``, the smallest int64 or
         the smallest float32), list labels as sequences (a null is an empty sequence). From
         ArrayRecord a null is ``None``.
@@ -67,10 +67,18 @@ def features(schema: RowSchema, file_format: FileFormat = "tfrecord") -> Json:
         else _feature(kind, optional=name in labels)
         for name, kind in schema.columns().items()
     }
-    mel = _tensor("tensor_feature.Tensor", "float32", shape=(schema.n_mels, schema.n_frames))
+    arrays = {
+        c.name: _tensor(
+            "tensor_feature.Tensor",
+            c.dtype,
+            shape=c.shape,
+            encoding="none" if c.dtype == "float32" else "bytes",
+        )
+        for c in schema.features
+    }
     return {
         "pythonClassName": f"{_CLASSES}.features_dict.FeaturesDict",
-        "featuresDict": {"features": columns | {"mel": mel}},
+        "featuresDict": {"features": columns | arrays},
     }
 
 
@@ -90,9 +98,16 @@ def _list_in_array_record(kind: str) -> Json:
     return _tensor("tensor_feature.Tensor", _DTYPES.get(scalar, scalar), shape=(-1,))
 
 
-def _tensor(cls: str, dtype: str, *, shape: tuple[int, ...] = (), optional: bool = False) -> Json:
+def _tensor(
+    cls: str,
+    dtype: str,
+    *,
+    shape: tuple[int, ...] = (),
+    optional: bool = False,
+    encoding: str = "none",
+) -> Json:
     dimensions: Json = {"dimensions": [str(n) for n in shape]} if shape else {}
-    tensor: Json = {"dtype": dtype, "encoding": "none", "shape": dimensions}
+    tensor: Json = {"dtype": dtype, "encoding": encoding, "shape": dimensions}
     if optional:
         tensor["optional"] = True
     return {"pythonClassName": f"{_CLASSES}.{cls}", "tensor": tensor}

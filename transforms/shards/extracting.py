@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,15 +15,15 @@ from melmill.transforms.core.errors import DatasetError, RecordingError
 from melmill.transforms.core.records import Failure, Recording
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.channels import count_channels
-from melmill.transforms.features.spans import Span, SpanRows, extract_span
+from melmill.transforms.features.spans import Span, SpanRows, extract_span, row_type
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan
-from melmill.transforms.rows.schema import RowBatch, round_to_resolution
+from melmill.transforms.rows.schema import RowBatch
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.shards.receipts import read_receipt, write_receipt
 from melmill.transforms.shards.writing import write_rows
 
-#: Size of the parts in which the decoder process's spectrograms are read.
+#: Size of the parts in which the decoder process's features are read.
 _READ_BYTES = 2**20
 #: Number of recordings that are fetched while the current recording is decoded.
 _UPCOMING = 3
@@ -139,17 +138,17 @@ def _spool_errors(spool: Path) -> Iterator[None]:
 
 
 def _spooled(span: Span, rows: SpanRows, job: ExtractJob, spool: Path) -> Iterator[RowBatch]:
-    """Yield a span's rows, with the spectrograms that the decoder process wrote to a file."""
-    shape = job.features.shape
-    size = max(1, _READ_BYTES // (4 * math.prod(shape)))
+    """Yield a span's rows, with the features that the decoder process wrote to a file."""
+    record_type = row_type(job.features)
+    size = max(1, _READ_BYTES // record_type.itemsize)
     with _spool_errors(spool), spool.open("rb") as file:
         for start in range(0, len(rows.chunk_index), size):
             part = slice(start, min(start + size, len(rows.chunk_index)))
-            mel = np.empty((part.stop - part.start, *shape), np.float32)
-            if file.readinto(mel.data) < mel.nbytes:
+            records = np.empty(part.stop - part.start, record_type)
+            if file.readinto(records.view(np.uint8).data) < records.nbytes:
                 raise RuntimeError(f"{spool} holds fewer rows than the span")
-            round_to_resolution(mel, job.features.resolution)
-            yield RowBatch(_columns(span, rows, part, job), mel)
+            features = {name: records[name] for name in record_type.names or ()}
+            yield RowBatch(_columns(span, rows, part, job), features)
 
 
 def _columns(span: Span, rows: SpanRows, part: slice, job: ExtractJob) -> dict[str, Any]:

@@ -107,5 +107,4 @@ def _keyed_rows(
             if names[start] != recording_id or chunks[start] - chunk not in (0, 1):
                 order = order_of(job.shards.seed, names[start], int(chunks[start]))
             recording_id, chunk = names[start], chunks[stop - 1]
-            part = {name: values[start:stop] for name, values in batch.columns.items()}
-            yield (order, recording_id, int(chunks[start])), RowBatch(part, batch.mel[start:stop])
+            yield (order, recording_id, int(chunks[start])), batch.take(slice(start, stop))

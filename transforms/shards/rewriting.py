@@ -86,9 +86,8 @@ def _rows_of_split(
     for batch in read_shard(job.store, summary):
         names = list(batch.columns["recording_id"])
         keep = [i for i, name in enumerate(names) if _split(name, changes, summary) == split]
-        columns = {name: [values[i] for i in keep] for name, values in batch.columns.items()}
-        kept = RowBatch(columns, batch.mel[keep])
-        yield RowBatch(_relabel(kept, changes, job), kept.mel)
+        kept = batch.take(keep)
+        yield RowBatch(_relabel(kept, changes, job), kept.features)
 
 
 def _relabel(

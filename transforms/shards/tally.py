@@ -21,16 +21,17 @@ class Tally:
     """The statistics of a shard's rows, counted while the rows are written."""
 
     rows: int = 0
-    moments: Moments | None = None
+    moments: dict[str, Moments] = field(default_factory=dict)
     recordings: dict[str, RecordingRows] = field(default_factory=dict)
     null_labels: set[str] = field(default_factory=set)
     distribution: DistributionCounter = field(default_factory=DistributionCounter)
 
     def count(self, batch: RowBatch, labels: Sequence[LabelColumn]) -> None:
         """Add a row group to the statistics."""
-        moments = Moments.of(batch.mel)
         self.rows += batch.rows
-        self.moments = moments if self.moments is None else self.moments.merge(moments)
+        for name, values in batch.features.items():
+            moments, before = Moments.of(values), self.moments.get(name)
+            self.moments[name] = moments if before is None else before.merge(moments)
         for entry in held_recordings(batch):
             known = self.recordings.get(entry.recording_id)
             self.recordings[entry.recording_id] = add_rows(known, entry) if known else entry
@@ -47,7 +48,8 @@ def held_recordings(batch: RowBatch) -> Iterator[RecordingRows]:
         columns = {name: batch.columns[name][part] for name in _PLACE}
         channel = batch.columns.get("channel", [0] * batch.rows)[part]
         peaks = map(float, batch.columns["peak_dbfs"][part])
-        digest = rows_digest(channel=channel, mel=batch.mel[part], **columns)
+        features = [values[part] for values in batch.features.values()]
+        digest = rows_digest(channel=channel, features=features, **columns)
         yield RecordingRows(names[start], stop - start, max(peaks), digest_text(digest))
 
 

@@ -25,14 +25,19 @@ from melmill.transforms.index.tables import is_indexed
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.rows.moments import Moments
 from melmill.transforms.rows.parquet import ParquetShard, read_rows
-from melmill.transforms.rows.schema import Float32Array, RowBatch
-from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
+from melmill.transforms.rows.schema import Array, RowBatch
+from melmill.transforms.rows.summaries import (
+    FeatureMoments,
+    FileEntry,
+    RecordingRows,
+    ShardSummary,
+)
 from melmill.transforms.rows.tfrecord import TFRecordShard
 from melmill.transforms.shards.receipts import announce_shard, read_receipt, write_receipt
 from melmill.transforms.shards.tally import Tally, add_rows, is_same
 from melmill.transforms.store.folders import Store
 
-#: Maximum size of the spectrograms in a row group, whatever number of rows is configured.
+#: Maximum size of the features in a row group, whatever number of rows is configured.
 _ROW_GROUP_BYTES = 32 * 2**20
 
 
@@ -107,7 +112,7 @@ def read_shard(store: Store, summary: ShardSummary) -> Iterator[RowBatch]:
             for batch in read_rows(file):
                 # Python values, as they were when the rows were made.
                 columns = {name: _as_list(values) for name, values in batch.columns.items()}
-                yield RowBatch(columns, batch.mel)
+                yield RowBatch(columns, batch.features)
 
 
 def _as_list(values: Any) -> list[Any]:
@@ -118,14 +123,12 @@ def _as_list(values: Any) -> list[Any]:
 def without(batch: RowBatch, gone: Collection[str]) -> RowBatch:
     """Return a batch without the rows of some recordings."""
     keep = [i for i, name in enumerate(batch.columns["recording_id"]) if name not in gone]
-    columns = {name: [values[i] for i in keep] for name, values in batch.columns.items()}
-    return RowBatch(columns, batch.mel[keep])
+    return batch.take(keep)
 
 
 def row_group_rows(job: ExtractJob) -> int:
     """Return the number of rows in a row group: the configured number, limited by memory."""
-    n_mels, frames = job.features.shape
-    return max(1, min(job.writer.row_group_rows, _ROW_GROUP_BYTES // (4 * n_mels * frames)))
+    return max(1, min(job.writer.row_group_rows, _ROW_GROUP_BYTES // job.schema.row_bytes))
 
 
 def regroup(batches: Iterable[RowBatch], size: int) -> Iterator[RowBatch]:
@@ -135,25 +138,26 @@ def regroup(batches: Iterable[RowBatch], size: int) -> Iterator[RowBatch]:
     group had new memory, it would lie at a new address each time, and the worker's memory
     would grow with its shard.
     """
-    group: Float32Array | None = None
+    group: dict[str, Array] = {}
     columns: defaultdict[str, list[Any]] = defaultdict(list)
     filled = 0
     for batch in batches:
-        if group is None:
-            group = np.empty((size, *batch.mel.shape[1:]), np.float32)
+        if not group:
+            group = {n: np.empty((size, *v.shape[1:]), v.dtype) for n, v in batch.features.items()}
         start = 0
         while start < batch.rows:
             stop = min(batch.rows, start + size - filled)
-            group[filled : filled + stop - start] = batch.mel[start:stop]
+            for name, array in batch.features.items():
+                group[name][filled : filled + stop - start] = array[start:stop]
             for name, values in batch.columns.items():
                 columns[name] += values[start:stop]
             filled, start = filled + stop - start, stop
             if filled == size:
-                yield RowBatch(dict(columns), group)
+                yield RowBatch(dict(columns), dict(group))
                 columns.clear()
                 filled = 0
-    if group is not None and filled:
-        yield RowBatch(dict(columns), group[:filled])
+    if filled:
+        yield RowBatch(dict(columns), {name: array[:filled] for name, array in group.items()})
 
 
 def write_rows(
@@ -246,7 +250,10 @@ def _summary(
     failures: list[Failure],
     job: ExtractJob,
 ) -> ShardSummary:
-    moments = tally.moments or Moments.empty(job.features.shape[0])
+    first, *others = (
+        FeatureMoments.of(column.name, tally.moments.get(column.name, Moments.empty(column.bands)))
+        for column in job.schema.features
+    )
     return ShardSummary(
         name=name,
         plan=plan,
@@ -257,10 +264,11 @@ def _summary(
         recordings=tuple(tally.recordings.values()),
         failures=tuple(failures),
         null_labels=tuple(sorted(tally.null_labels)),
-        count=moments.count,
-        mean=tuple(moments.mean.tolist()),
-        m2=tuple(moments.m2.tolist()),
-        low=moments.low,
-        high=moments.high,
+        count=first.count,
+        mean=first.mean,
+        m2=first.m2,
+        low=first.low,
+        high=first.high,
         distribution=tally.distribution.total(),
+        others=tuple(others),
     )

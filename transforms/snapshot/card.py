@@ -1,6 +1,6 @@
 """The dataset card: describes the current snapshot and how to load it, for people and tools.
 
-Hugging Face ``datasets`` reads the file lists and the shape of ``mel`` from the card's head. The
+Hugging Face ``datasets`` reads the file lists and the features' shapes from the card's head. The
 card and its side files are derived from a snapshot. Each names the snapshot that it describes, and
 all can be written again at any time.
 """
@@ -14,7 +14,9 @@ from typing import Any
 import yaml
 
 from melmill.transforms.index.tables import read_shards
+from melmill.transforms.rows.columns import FeatureColumn
 from melmill.transforms.rows.distribution import DURATION_EDGES_S, LEVEL_EDGES_DBFS, balance
+from melmill.transforms.rows.moments import Moments
 from melmill.transforms.rows.schema import RowSchema
 from melmill.transforms.rows.tfds import features as tfds_features
 from melmill.transforms.snapshot.delta import Snapshot
@@ -107,7 +109,7 @@ def to_json(value: Any) -> bytes:
 
 
 def statistics(totals: Totals) -> dict[str, Any]:
-    """Return the statistics of a snapshot: mel bands for normalisation, and distributions.
+    """Return the statistics of a snapshot: bands for normalisation, and distributions.
 
     Returns
     -------
@@ -137,12 +139,22 @@ def brief_statistics(totals: Totals) -> dict[str, Any]:
 
 
 def band_statistics(totals: Totals) -> dict[str, Any]:
-    """Return mean and standard deviation of each mel band over the training split."""
-    moments = totals.moments
-    if moments is None:
+    """Return mean and standard deviation of each band over the training split.
+
+    They are those of the first feature; the other features' are in ``features``, by name.
+    """
+    if not totals.moments:
         return {}
+    others = {name: _bands(moments) for name, moments in totals.moments.items() if name}
     return {
         "split": training_split(totals.splits),
+        **_bands(totals.moments[""]),
+        **({"features": others} if others else {}),
+    }
+
+
+def _bands(moments: Moments) -> dict[str, Any]:
+    return {
         "values_per_band": moments.count,
         "mean": moments.mean.tolist(),
         "std": moments.std.tolist(),
@@ -188,7 +200,8 @@ def view_card(
     """Return the card of a view in Hugging Face's layout, with its Parquet files."""
     about = _about(snapshot, totals, schema, twins=False)
     if normalize != "none":
-        about += f"\n`mel` is normalised: {normalize}, each band to mean 0 and deviation 1.\n"
+        names = ", ".join(f"`{c.name}`" for c in schema.features if len(c.shape) == 2)
+        about += f"\nNormalised ({normalize}), each band to mean 0 and deviation 1: {names}.\n"
     return (_head(files, schema) + about + _features(snapshot)).encode()
 
 
@@ -229,8 +242,20 @@ def _front_matter(files: FileLists, schema: RowSchema) -> dict[str, Any]:
 
 def _hf_features(schema: RowSchema) -> list[dict[str, Any]]:
     columns = [_hf_feature(name, kind) for name, kind in schema.columns().items()]
-    array = {"shape": [schema.n_mels, schema.n_frames], "dtype": "float32"}
-    return [*columns, {"name": "mel", "dtype": {"array2_d": array}}]
+    return [*columns, *map(_hf_array, schema.features)]
+
+
+def features_json(schema: RowSchema) -> dict[str, Any]:
+    """Return the shape and type of the first feature, and of all features by name."""
+    features = {c.name: {"shape": list(c.shape), "dtype": c.dtype} for c in schema.features}
+    return {**next(iter(features.values())), "features": features}
+
+
+def _hf_array(column: FeatureColumn) -> dict[str, Any]:
+    if len(column.shape) == 1:
+        return {"name": column.name, "list": column.dtype}
+    array = {"shape": list(column.shape), "dtype": column.dtype}
+    return {"name": column.name, "dtype": {"array2_d": array}}
 
 
 def _hf_feature(name: str, kind: str) -> dict[str, Any]:
@@ -248,14 +273,27 @@ def _about(snapshot: Snapshot, totals: Totals, schema: RowSchema, *, twins: bool
     return _ABOUT.format(
         rows=totals.rows,
         hours=totals.seconds / 3600,
-        n_mels=schema.n_mels,
-        n_frames=schema.n_frames,
-        catalogue=snapshot.catalogue,
+        features="\n".join(map(_feature_line, schema.features)),
+        title=title(snapshot, schema),
         splits=splits,
         failed=totals.recordings["failed"],
         skipped=totals.recordings["skipped"],
         labels=_labels(totals),
     )
+
+
+def title(snapshot: Snapshot, schema: RowSchema) -> str:
+    """Return a line that says what the rows are."""
+    have_bands = all(len(column.shape) == 2 for column in schema.features)
+    return f"{'Log-mel spectrograms' if have_bands else 'Features'} of {snapshot.catalogue}"
+
+
+def _feature_line(column: FeatureColumn) -> str:
+    if len(column.shape) == 1:
+        meaning = "samples of one chunk at the sample rate of the row"
+    else:
+        meaning = "bands × frames of one chunk"
+    return f"- `{column.name}` is {column.dtype} [{', '.join(map(str, column.shape))}]: {meaning}."
 
 
 def _labels(totals: Totals) -> str:
@@ -295,10 +333,11 @@ _SNAPSHOT = """
 Index `index/{index}`.
 """
 
-_ABOUT = """# Log-mel spectrograms of {catalogue}
+_ABOUT = """# {title}
 
-{rows:,} rows from {hours:,.2f} hours of audio. `mel` is float32 [{n_mels}, {n_frames}]:
-mel bands × frames of one chunk.
+{rows:,} rows from {hours:,.2f} hours of audio.
+
+{features}
 
 | split | recordings | rows | shards | MB |
 |---|---|---|---|---|
@@ -309,7 +348,7 @@ mel bands × frames of one chunk.
 
 _AFTERWARDS = """
 `index/` says which recordings failed and why. `statistics.json` holds mean and standard
-deviation of each mel band.
+deviation of each band.
 
 ## How to load
 

@@ -284,16 +284,23 @@ def table_files(table: DeltaTable) -> Iterator[tuple[str, int, str]]:
     yield from zip(names, sizes, splits, strict=True)
 
 
-def table_labels(store: Store, version: int) -> tuple[tuple[LabelColumn, ...], bool]:
+def table_labels(
+    store: Store, version: int, features: Collection[str]
+) -> tuple[tuple[LabelColumn, ...], bool]:
     """Return the label columns of a table's version, and whether each channel has its own rows.
 
-    A snapshot without rows has no other record of its columns.
+    A snapshot without rows has no other record of its columns. The names of its features are
+    given.
     """
     table = open_table(store, version)
     if table is None:
         raise DatasetError(f"{store.root}: the Delta log no longer exists")
     columns = pa.schema(table.schema().to_arrow())
-    labels = (LabelColumn(f.name, type_name(f.type)) for f in columns if is_label(f.name))
+    labels = (
+        LabelColumn(field.name, type_name(field.type))
+        for field in columns
+        if is_label(field.name) and field.name not in features
+    )
     return tuple(labels), "channel" in columns.names
 
 

@@ -84,7 +84,8 @@ class Totals:
     examples
         Some failures of each cause, as ``(uri, message)``.
     moments
-        Moments of the training split; see :func:`training_split`.
+        Moments of the training split (see :func:`training_split`) for each feature, by name; the
+        first feature has the name ``""``.
     null_labels
         Label columns in which at least one row has no value.
     """
@@ -94,7 +95,7 @@ class Totals:
     splits: dict[str, SplitContent] = field(default_factory=dict)
     failures: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    moments: Moments | None = None
+    moments: dict[str, Moments] = field(default_factory=dict)
     null_labels: set[str] = field(default_factory=set)
 
     @property
@@ -275,7 +276,7 @@ def _add_shard(totals: Totals, shard: ShardSummary) -> None:
 
 
 def training_split(splits: dict[str, Any]) -> str | None:
-    """Return the split for mel-band statistics: ``train`` if it exists, else the first name.
+    """Return the split for the features' statistics: ``train`` if it exists, else the first name.
 
     >>> training_split({"test": 1, "train": 2}), training_split({"all": 1})
     ('train', 'all')
@@ -289,5 +290,7 @@ def _add_moments(totals: Totals, store: Store, index: str) -> None:
     train = training_split(totals.splits)
     for shard in ordered_shards(store, index):
         if shard.split == train:
-            moments = shard.moments
-            totals.moments = moments if totals.moments is None else totals.moments.merge(moments)
+            others = {feature.name: feature.moments for feature in shard.others}
+            for name, moments in {"": shard.moments, **others}.items():
+                before = totals.moments.get(name)
+                totals.moments[name] = moments if before is None else before.merge(moments)

@@ -21,6 +21,8 @@ _TYPES = {
     "float": "sc:Float",
     "double": "sc:Float",
     "bool": "sc:Boolean",
+    "float32": "sc:Float",
+    "int16": "sc:Integer",
 }
 
 
@@ -40,7 +42,7 @@ def croissant(
     splits
         Names of the splits; a split's files are ``data/SPLIT-*.parquet``.
     schema
-        Columns of the rows, and shape of ``mel``.
+        Columns of the rows.
     """
     names = list(splits)
     return {
@@ -82,7 +84,9 @@ def _key(schema: RowSchema) -> list[str]:
 def _fields(split: str, schema: RowSchema) -> Iterator[Json]:
     for column, kind in schema.columns().items():
         yield _field(split, column, kind, "-1" if kind.startswith("list<") else None)
-    yield _field(split, "mel", "float", f"{schema.n_mels},{schema.n_frames}")
+    for feature in schema.features:
+        shape = ",".join(map(str, feature.shape))
+        yield _field(split, feature.name, feature.dtype, shape)
 
 
 def _field(split: str, column: str, kind: str, shape: str | None) -> Json:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, cast, get_args
 
@@ -19,7 +19,9 @@ from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.core.naming import shard_number
 from melmill.transforms.rows.moments import Moments
 from melmill.transforms.rows.normalization import (
+    BandsOf,
     Normalization,
+    banded,
     measure_recordings,
     standardize,
     standardize_chunks,
@@ -89,10 +91,12 @@ class ExportJob:
         Folder of the view.
     format, name
         Layout of the view, and the view's name in it.
+    features
+        Names of the features.
     normalize
-        Normalisation of ``mel``.
-    mean, std
-        Mean and standard deviation of each mel band over the training split.
+        Normalisation of the features that have bands.
+    bands
+        Mean and standard deviation of each band over the training split, by feature.
     progress
         Address at which the launcher listens; ``""`` if it does not listen.
     """
@@ -103,13 +107,13 @@ class ExportJob:
     format: ExportFormat
     name: str
     normalize: Normalization = "none"
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    features: tuple[str, ...] = ("mel",)
+    bands: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
     progress: str = ""
 
 
-#: Moments of recordings with rows in more than one shard, by ``recording_id``.
-SharedMoments = Mapping[str, Moments]
+#: Moments of recordings with rows in more than one shard.
+SharedMoments = Mapping[BandsOf, Moments]
 
 
 def file_names(shard: ExportShard, job: ExportJob) -> list[str]:
@@ -128,7 +132,7 @@ def file_names(shard: ExportShard, job: ExportJob) -> list[str]:
     return {
         "hf": [f"data/{stem}.parquet"],
         "webdataset": [f"{stem}.tar"],
-        "numpy": [f"{stem}.mel.npy", f"{stem}.jsonl"],
+        "numpy": [*(f"{stem}.{name}.npy" for name in job.features), f"{stem}.jsonl"],
     }[job.format]
 
 
@@ -160,7 +164,7 @@ def export_shard(
 
 def measure_shared(
     shard: ExportShard, job: ExportJob, shared: Collection[str]
-) -> dict[str, Moments]:
+) -> dict[BandsOf, Moments]:
     """Return the moments of the shard's rows of recordings that other shards share.
 
     Raises
@@ -176,7 +180,7 @@ def _only(recording_ids: Collection[str], batches: Iterable[RowBatch]) -> Iterat
         ids = batch.columns["recording_id"]
         rows = [row for row, name in enumerate(ids) if name in recording_ids]
         if rows:
-            yield RowBatch({"recording_id": [ids[row] for row in rows]}, batch.mel[rows])
+            yield RowBatch({"recording_id": ids}, batch.features).take(rows)
 
 
 def _link(file: FileEntry, name: str, job: ExportJob) -> None:
@@ -242,18 +246,19 @@ def _batches(shard: ExportShard, job: ExportJob) -> Iterator[RowBatch]:
 def _normalized(shard: ExportShard, job: ExportJob, shared: SharedMoments) -> Iterator[RowBatch]:
     normalize = _normalizer(shard, job, shared)
     for batch in _batches(shard, job):
-        yield replace(batch, mel=normalize(batch))
+        normalized = {name: normalize(batch, name) for name in banded(batch)}
+        yield replace(batch, features={**batch.features, **normalized})
 
 
 def _normalizer(
     shard: ExportShard, job: ExportJob, shared: SharedMoments
-) -> Callable[[RowBatch], Float32Array]:
+) -> Callable[[RowBatch, str], Float32Array]:
     if job.normalize == "global":
-        return lambda batch: standardize(batch.mel, job.mean, job.std)
+        return lambda batch, name: standardize(batch.features[name], *job.bands[name])
     if job.normalize == "per_chunk":
-        return lambda batch: standardize_chunks(batch.mel)
+        return lambda batch, name: standardize_chunks(batch.features[name])
     if job.normalize == "per_recording":
         # A recording's mean is known only after its last row, so the shard is read twice.
         moments = measure_recordings(_batches(shard, job)) | dict(shared)
-        return lambda batch: standardize_recordings(batch, moments)
-    return lambda batch: batch.mel
+        return lambda batch, name: standardize_recordings(batch, name, moments)
+    return lambda batch, name: batch.features[name]

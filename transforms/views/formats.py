@@ -7,6 +7,7 @@ import json
 import math
 import tarfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -57,29 +58,38 @@ def write_tfrecord(schema: RowSchema, rows: int, batches: Iterator[RowBatch], pa
             writer.add(batch)
 
 
-def write_numpy(
-    schema: RowSchema, rows: int, batches: Iterator[RowBatch], mel_path: Path, rows_path: Path
-) -> None:
-    """Write ``mel`` as one array that can be memory-mapped, and the other columns as JSON lines."""
-    shape = rows, schema.n_mels, schema.n_frames
-    with mel_path.open("wb") as mel, rows_path.open("w", encoding="utf-8") as lines:
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(mel, header)
+def write_numpy(schema: RowSchema, rows: int, batches: Iterator[RowBatch], *paths: Path) -> None:
+    """Write each feature as an array that can be memory-mapped, and the columns as JSON lines.
+
+    The last path is that of the JSON lines.
+    """
+    with ExitStack() as stack:
+        lines = stack.enter_context(paths[-1].open("w", encoding="utf-8"))
+        arrays = {}
+        for column, path in zip(schema.features, paths[:-1], strict=True):
+            file = arrays[column.name] = stack.enter_context(path.open("wb"))
+            little_endian = np.dtype(column.dtype).newbyteorder("<").str
+            shape = (rows, *column.shape)
+            header = {"descr": little_endian, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
         for batch in batches:
-            mel.write(np.ascontiguousarray(batch.mel, "<f4").data)
+            for name, file in arrays.items():
+                values = batch.features[name]
+                file.write(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).data)
             lines.writelines(f"{_json(row)}\n" for row in _plain_rows(batch))
 
 
 def write_tar(schema: RowSchema, rows: int, batches: Iterator[RowBatch], path: Path) -> None:
-    """Write a WebDataset shard: ``KEY.mel.npy`` and ``KEY.json`` for each row."""
+    """Write a WebDataset shard: ``KEY.NAME.npy`` per feature and ``KEY.json`` for each row."""
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for batch in batches:
-            for row, mel in zip(_plain_rows(batch), batch.mel, strict=True):
+            for number, row in enumerate(_plain_rows(batch)):
                 key = f"{row['recording_id']}-{row['chunk_index']:06}"
                 key += f"-{row['channel']}" if schema.per_channel else ""
-                array = io.BytesIO()
-                np.lib.format.write_array(array, mel, allow_pickle=False)
-                _add(tar, f"{key}.mel.npy", array.getvalue())
+                for name, values in batch.features.items():
+                    array = io.BytesIO()
+                    np.lib.format.write_array(array, values[number], allow_pickle=False)
+                    _add(tar, f"{key}.{name}.npy", array.getvalue())
                 _add(tar, f"{key}.json", _json(row).encode())
 
 

@@ -1,0 +1,168 @@
+"""Short-time Fourier transforms of equally long chunks, equal to librosa's chunk by chunk.
+
+The features of a chunk never depend on the other chunks of its batch, not even in the last bit:
+each step works on one chunk, in blocks of frames and bands whose sizes depend only on the spec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melmill.transforms.features.emphasis import apply_window, prepare_samples
+from melmill.transforms.features.framing import PaddedFrames, frame_blocks
+from melmill.transforms.features.logarithm import Contradiction, take_logarithm
+from melmill.transforms.features.stft_spec import (
+    StftSpec,
+    framing,
+    stft_contradictions,
+    stft_shape,
+    win_length,
+)
+from melmill.transforms.features.windows import place_window, window_samples
+
+
+class StftExtractor:
+    """Computes spectra of chunks; allocates its working memory once.
+
+    Do not use an extractor from two threads at once. The features equal ``librosa.stft`` on each
+    chunk alone, up to the rounding of a float32 Fourier transform: about 1e-7 of the loudest bin's
+    amplitude.
+
+    Parameters
+    ----------
+    spec
+        Settings of the features.
+    chunk_samples
+        Length of each chunk.
+
+    Attributes
+    ----------
+    shape
+        Shape of one chunk's features.
+
+    Raises
+    ------
+    ValueError
+        The spec has contradictions; the message lists all of them.
+    """
+
+    def __init__(self, spec: StftSpec, chunk_samples: int) -> None:
+        """Compute the window, and allocate the working memory."""
+        refuse(stft_contradictions(spec, chunk_samples))
+        bins, _ = self.shape = stft_shape(spec, chunk_samples)
+        self._prepare(spec, chunk_samples, bins)
+
+    def _prepare(self, spec: StftSpec, chunk_samples: int, bands: int) -> None:
+        from scipy.fft import rfft  # imported here, because recipes do not need it
+
+        self._rfft = rfft
+        self._spec = spec
+        self._chunk_samples = chunk_samples
+        places = framing(spec, chunk_samples)
+        self._frames = PaddedFrames(places, chunk_samples, spec.pad_mode)
+        window = window_samples(spec.window, win_length(spec), periodic=spec.periodic)
+        self._window = place_window(window, spec.n_fft, spec.window_position)
+        self._bands = np.empty((bands, places.n_frames), np.float32)
+        self._blocks = frame_blocks(places.n_frames, spec.n_fft)
+        self._windowed = np.zeros((self._blocks[0].stop, spec.n_fft), np.float32)
+
+    def __call__(
+        self,
+        chunks: NDArray[np.float32],
+        out: NDArray[np.float32] | None = None,
+        valid_samples: Sequence[int] = (),
+    ) -> NDArray[np.float32]:
+        """Return the features of a batch of chunks.
+
+        Parameters
+        ----------
+        chunks
+            Samples of shape [n_chunks, chunk_samples], float32, full scale 1.0. Rows may
+            overlap in memory. The samples are not modified.
+        out
+            Array to write to: shape [n_chunks, *shape], float32, C-contiguous.
+        valid_samples
+            Number of real samples in each chunk, from 1 to ``chunk_samples``, for
+            ``padded_frames`` and for a pre-emphasis of the chunk; empty if no chunk is padded.
+
+        Returns
+        -------
+        ndarray of shape [n_chunks, *shape], float32
+            ``out``, or a new array; in the unit of the spec's ``log.kind``.
+
+        Raises
+        ------
+        ValueError
+            An array has a wrong shape, dtype or memory layout, or a chunk more real samples than
+            samples.
+        """
+        _require("chunks", chunks, (*chunks.shape[:1], self._chunk_samples))
+        shape = (len(chunks), *self.shape)
+        out = np.empty(shape, np.float32) if out is None else out
+        _require("out", out, shape)
+        if not out.flags.c_contiguous:
+            raise ValueError(f"out has strides {out.strides}; it must be C-contiguous")
+        lengths = list(valid_samples) or [self._chunk_samples] * len(chunks)
+        if len(lengths) != len(chunks) or not all(0 < n <= self._chunk_samples for n in lengths):
+            allowed = f"{len(chunks)} numbers from 1 to {self._chunk_samples}"
+            raise ValueError(f"valid_samples is {lengths}; it must be {allowed}")
+        for chunk, features, valid in zip(chunks, out, lengths, strict=True):
+            frames = self._frames.of(prepare_samples(chunk, self._spec, valid))
+            self._write_bands(frames)
+            take_logarithm(self._bands, self._spec.log, power=self._spec.power)
+            self._finish(self._bands, frames, valid, features)
+        return out
+
+    def _write_bands(self, frames: NDArray[np.float32]) -> None:
+        spec = self._spec
+        for block in self._blocks:
+            windowed = self._windowed[: block.stop - block.start]
+            apply_window(frames[block], self._window, spec, windowed[:, : len(self._window)])
+            parts = _power_parts(self._rfft(windowed), spec.power, spec.magnitude_epsilon)
+            self._sum(parts, self._bands[:, block])
+
+    def _sum(self, parts: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+        """Write the bands of a block of frames, from :func:`_power_parts`."""
+        out[:] = parts.T if self._spec.power == 1 else (parts[:, ::2] + parts[:, 1::2]).T
+
+    def _finish(
+        self,
+        bands: NDArray[np.float32],
+        frames: NDArray[np.float32],
+        valid_samples: int,
+        out: NDArray[np.float32],
+    ) -> None:
+        """Write a chunk's features, from its bands after the logarithm."""
+        out[:] = bands
+
+
+def refuse(contradictions: Iterable[Contradiction]) -> None:
+    """Raise ``ValueError`` if there are contradictions; the message lists all of them."""
+    lines = [f"{key} is {value!r}; it may be {allowed}" for key, value, allowed in contradictions]
+    if lines:
+        raise ValueError("\n".join(lines))
+
+
+def _require(name: str, array: NDArray[np.float32], shape: tuple[int, ...]) -> None:
+    if array.dtype != np.float32 or array.shape != shape:
+        actual = f"{name} is {array.dtype} of shape {array.shape}"
+        raise ValueError(f"{actual}; it must be float32 of shape {shape}")
+
+
+def _power_parts(
+    spectrum: NDArray[np.complex64], power: int, epsilon: float
+) -> NDArray[np.float32]:
+    """Return the amplitudes of a spectrum (power 1), or its re² and im² side by side (power 2).
+
+    With power 2 the spectrum is overwritten.
+    """
+    if power == 1 and epsilon:
+        powers = np.square(spectrum.real) + np.square(spectrum.imag)
+        return np.sqrt(powers + np.float32(epsilon), dtype=np.float32)
+    if power == 1:
+        return np.abs(spectrum)
+    parts = spectrum.view(np.float32)
+    return np.square(parts, out=parts)

@@ -1,0 +1,111 @@
+"""Waveforms as a feature: the samples of a chunk at the target rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import Gt, Le
+from numpy.typing import NDArray
+
+from melmill.transforms.features.logarithm import Contradiction
+from melmill.transforms.rows.columns import FeatureType
+from melmill.transforms.rows.schema import Array
+
+#: Rule for the level of a chunk: as it is; the largest sample gets a fixed magnitude; or mean 0 and
+#: variance 1.
+Level = Literal["none", "peak", "standardized"]
+
+#: Full scale of 16-bit samples, as in libsndfile: a 16-bit file at the target rate keeps its bits.
+_INT16_SCALE = 32768
+
+
+@dataclass(frozen=True, slots=True)
+class WaveformSpec:
+    """Settings of a waveform.
+
+    Attributes
+    ----------
+    dtype
+        Type of the samples: ``float32`` with full scale 1.0, or ``int16`` with full scale 32768,
+        rounded to the nearest and clipped.
+    level
+        Rule for the level of each chunk. ``peak``: the largest magnitude becomes ``peak``.
+        ``standardized``: the samples that are not padding get mean 0 and variance 1, and padding
+        becomes 0, as in transformers' ``Wav2Vec2FeatureExtractor``.
+    peak
+        Largest magnitude for the level ``peak``.
+    variance_epsilon
+        Number added to the variance for the level ``standardized``.
+    """
+
+    dtype: FeatureType = "float32"
+    level: Level = "none"
+    peak: Annotated[float, Gt(0), Le(1)] = 0.95
+    variance_epsilon: Annotated[float, Gt(0), Le(1)] = 1e-7
+
+
+def waveform_contradictions(spec: WaveformSpec) -> Iterator[Contradiction]:
+    """Yield each setting that another setting makes impossible, as (key, value, allowed)."""
+    if spec.level == "standardized" and spec.dtype == "int16":
+        yield "dtype", "int16", "float32 where level is standardized: its samples exceed full scale"
+
+
+class WaveformExtractor:
+    """Converts chunks of samples to a waveform's level and type.
+
+    Parameters
+    ----------
+    spec
+        Settings of the waveform.
+    """
+
+    def __init__(self, spec: WaveformSpec) -> None:
+        """Set the settings."""
+        self._spec = spec
+
+    def __call__(self, chunks: NDArray[np.float32], valid_samples: Sequence[int] = ()) -> Array:
+        """Return the waveforms of a batch of chunks.
+
+        Parameters
+        ----------
+        chunks
+            Samples of shape [n_chunks, samples], float32, full scale 1.0; not modified.
+        valid_samples
+            Number of samples in each chunk that are not padding; empty if no chunk is padded.
+
+        Returns
+        -------
+        ndarray of shape [n_chunks, samples], C-contiguous
+            Samples in the spec's type.
+        """
+        spec, lengths = self._spec, list(valid_samples) or [chunks.shape[1]] * len(chunks)
+        if spec.level == "none":
+            levelled = chunks
+        elif spec.level == "peak":
+            levelled = np.stack([_to_peak(chunk, spec.peak) for chunk in chunks])
+        else:
+            rows = zip(chunks, lengths, strict=True)
+            levelled = np.stack([_standardized(*row, spec.variance_epsilon) for row in rows])
+        if spec.dtype == "float32":
+            return np.ascontiguousarray(levelled)
+        scaled = np.rint(levelled * np.float32(_INT16_SCALE))
+        samples: Array = np.clip(scaled, -32768, 32767).astype(np.int16, order="C")
+        return samples
+
+
+def _to_peak(chunk: NDArray[np.float32], peak: float) -> NDArray[np.float32]:
+    largest = max(chunk.max(), -chunk.min())
+    # The quotient first, as in librosa.util.normalize: it is exactly 1 at the largest sample.
+    return chunk if not largest else chunk / largest * np.float32(peak)
+
+
+def _standardized(
+    chunk: NDArray[np.float32], valid_samples: int, epsilon: float
+) -> NDArray[np.float32]:
+    valid = chunk[:valid_samples].astype(np.float64)
+    levelled = np.zeros_like(chunk)
+    levelled[:valid_samples] = (valid - valid.mean()) / np.sqrt(valid.var() + epsilon)
+    return levelled
