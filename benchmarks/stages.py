@@ -27,8 +27,8 @@ from baseline_decode import BLOCK_FRAMES, decode
 from measure import audio_files, cpu_of, describe_machine, interleave, median, print_table, spread
 
 from melmill.transforms.core.records import ProbedRecording, Recording
+from melmill.transforms.decode.decoders import open_audio, probe_object
 from melmill.transforms.decode.isolation import DecoderProcess
-from melmill.transforms.decode.media import open_audio, probe_object
 from melmill.transforms.features.chunks import count_chunks, resampled_length
 from melmill.transforms.features.extractors import extract_features
 from melmill.transforms.features.mel import MelExtractor

@@ -21,7 +21,7 @@ from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.check_workers import CheckWorkers
 from melmill.transforms.index.tables import read_index
 from melmill.transforms.merge_shards import MergeShards
-from melmill.transforms.plan.changes import Decision, Difference
+from melmill.transforms.plan.change_records import Decision, Difference
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.shards.merging import ShardSize, plan_merges
 from melmill.transforms.shards.receipts import count_finished

@@ -34,7 +34,7 @@ from melmill.transforms.core.errors import CatalogueError, DatasetError
 from melmill.transforms.core.records import Failure
 from melmill.transforms.diff_catalogue import DiffCatalogue, Differences
 from melmill.transforms.leave_out_contents import LeaveOutContents
-from melmill.transforms.plan.changes import Decision
+from melmill.transforms.plan.change_records import Decision
 from melmill.transforms.plan.job import Base, ExtractJob
 from melmill.transforms.plan.packing import ShardPlan
 from melmill.transforms.plan.recordings import PlannedRecording
@@ -66,7 +66,7 @@ class Extraction:
         Whether this run committed the snapshot; otherwise there was nothing to do.
     difference
         The numbers of recordings by what was done with them; see
-        :class:`~melmill.transforms.plan.changes.Difference`.
+        :class:`~melmill.transforms.plan.change_records.Difference`.
     new_schema
         Whether the run started a new dataset version.
     features

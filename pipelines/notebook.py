@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from melmill.pipelines.config import Config, load_config
 from melmill.transforms.core.errors import ConfigError, RecordingError
-from melmill.transforms.decode.media import probe_audio
+from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.features.channels import check_channels, count_channels
 from melmill.transforms.features.chunks import (
     chunk_start,

@@ -20,7 +20,7 @@ from melmill.pipelines.run.errors import TooManyFailuresError
 from melmill.pipelines.run.launch import is_dry_run, not_shared, run_job, runs_here
 from melmill.pipelines.snapshots.open import start_from
 from melmill.transforms.core.errors import Cause, ConfigError, DatasetError, UserError
-from melmill.transforms.plan.changes import Decision
+from melmill.transforms.plan.change_records import Decision
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.store.folders import Store
 from melmill.transforms.summarize_plan import SummarizePlan

@@ -1,4 +1,4 @@
-"""Records of runs for monitoring: files ``runs/….json`` in the dataset, and a metrics file."""
+"""Records of runs for monitoring: files ``runs/….json`` in the dataset."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import melmill
+from melmill.pipelines.prometheus import write_metrics
 from melmill.pipelines.run.errors import NothingSubmittedError
 from melmill.pipelines.snapshots.history import iso_time
 from melmill.pipelines.snapshots.summary import totals_json
@@ -48,6 +49,11 @@ class Run:
     status: str = FAILED
     result: dict[str, Any] = field(default_factory=dict)
     message: str = ""
+
+    @property
+    def succeeded(self) -> bool:
+        """Return whether the dataset is up to date after the run."""
+        return self.status in (COMMITTED, UNCHANGED)
 
     @property
     def seconds(self) -> float:
@@ -146,32 +152,3 @@ def _write_record(store: Store, run: Run, metrics_file: Path | None) -> None:
     # Write nothing to a folder that is not a dataset.
     if "_delta_log" in store.top_names():
         store.put(run.name, to_json(run.to_json()))
-
-
-def write_metrics(run: Run, path: Path) -> None:
-    """Write a run's metrics for Prometheus' textfile collector, atomically."""
-    from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
-
-    registry = CollectorRegistry()
-
-    def add(name: str, description: str, values: dict[str, float], label: str = "") -> None:
-        names = ("dataset", label) if label else ("dataset",)
-        gauge = Gauge(f"melmill_{name}", description, names, registry=registry)
-        for key, value in values.items():
-            gauge.labels(*((run.dataset, key) if label else (run.dataset,))).set(value)
-
-    success = run.status in (COMMITTED, UNCHANGED)
-    result = run.result
-    difference = {k: v for k, v in result.get("difference", {}).items() if k != "examples"}
-    committed = run.status == COMMITTED
-    add("refresh_success", "Whether the last refresh succeeded.", {"": success})
-    add("refresh_committed", "Whether the last refresh committed a snapshot.", {"": committed})
-    add("refresh_end_timestamp_seconds", "End of the last refresh.", {"": run.ended_ms / 1000})
-    add("refresh_duration_seconds", "Duration of the last refresh.", {"": run.seconds})
-    add("refresh_recordings", "Recordings by what the refresh did with them.", difference, "change")
-    if success:
-        add("dataset_version", "Version of the snapshot.", {"": result["version"]})
-        add("dataset_rows", "Rows in the snapshot.", {"": result["rows"]})
-        add("dataset_recordings", "Recordings in the snapshot.", result["recordings"], "status")
-        add("dataset_failures", "Failed recordings in the snapshot.", result["failures"], "cause")
-    write_to_textfile(str(path), registry)

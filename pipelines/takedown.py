@@ -20,7 +20,7 @@ from melmill.transforms.catalogue.taken_down import (
 )
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.index.tables import read_shards
-from melmill.transforms.plan.changes import Dropped, Touched
+from melmill.transforms.plan.change_records import Dropped, Touched
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.shards.receipts import announce_file
 from melmill.transforms.shards.rewriting import rewrite_shard

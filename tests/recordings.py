@@ -7,7 +7,7 @@ import pytest
 
 from melmill.transforms.core.errors import RecordingError
 from melmill.transforms.core.records import AudioInfo
-from melmill.transforms.decode.media import MediaLimits, open_audio, probe_audio
+from melmill.transforms.decode.decoders import MediaLimits, open_audio, probe_audio
 from melmill.transforms.store.objects import StoredObject
 
 RATE = 44100

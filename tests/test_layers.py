@@ -39,7 +39,7 @@ FLOORS = {
             "dataset",
             "notebook",
         ),
-        *("run_records", "api", "cli"),
+        *("prometheus", "run_records", "api", "cli"),
     ),
 }
 MODULES = [path for top in FLOORS for path in sorted((ROOT / top).rglob("*.py"))]

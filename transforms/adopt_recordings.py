@@ -11,7 +11,7 @@ import apache_beam as beam
 from melmill.transforms.beam.metrics import count
 from melmill.transforms.core.records import ProbedRecording
 from melmill.transforms.plan.adopting import adopt
-from melmill.transforms.plan.changes import Adopted, Dropped, Offer, Touched
+from melmill.transforms.plan.change_records import Adopted, Dropped, Offer, Touched
 from melmill.transforms.plan.job import ExtractJob
 
 OFFERS, PROBED, FACTS, TOUCHED = "offers", "probed", "facts", "touched"

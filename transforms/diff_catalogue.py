@@ -18,7 +18,7 @@ from melmill.transforms.catalogue.parts import catalogue_parts, list_part
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.core.records import ProbedRecording, Recording
 from melmill.transforms.index.tables import RECORDINGS_PER_PART, read_part
-from melmill.transforms.plan.changes import (
+from melmill.transforms.plan.change_records import (
     Attempts,
     Candidate,
     Change,
@@ -29,7 +29,7 @@ from melmill.transforms.plan.changes import (
     Relabelled,
     Touched,
 )
-from melmill.transforms.plan.comparing import (
+from melmill.transforms.plan.finding_changes import (
     COLUMNS,
     FAILURE_COLUMNS,
     by_identity,

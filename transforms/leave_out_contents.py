@@ -10,8 +10,8 @@ import apache_beam as beam
 
 from melmill.transforms.catalogue.left_out import TAKEN_DOWN
 from melmill.transforms.core.records import ProbedRecording, Recording
-from melmill.transforms.plan.changes import Decision
-from melmill.transforms.plan.comparing import is_todo
+from melmill.transforms.plan.change_records import Decision
+from melmill.transforms.plan.finding_changes import is_todo
 from melmill.transforms.plan.job import ExtractJob
 
 

@@ -10,7 +10,7 @@ import apache_beam as beam
 from melmill.transforms.beam.do_fns import ReportingDoFn
 from melmill.transforms.beam.metrics import count
 from melmill.transforms.core.naming import bucket
-from melmill.transforms.index.facts import Replaced, Rewritten
+from melmill.transforms.index.results import Replaced, Rewritten
 from melmill.transforms.index.tables import read_part
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.rows.summaries import ShardSummary

@@ -15,7 +15,7 @@ from melmill.transforms.beam.outputs import FAILURES
 from melmill.transforms.core.errors import RecordingError
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.core.records import Failure, ProbedRecording
-from melmill.transforms.plan.changes import Decision, Difference
+from melmill.transforms.plan.change_records import Decision, Difference
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import (
     ShardPlan,

@@ -13,8 +13,8 @@ from melmill.transforms.beam.metrics import count, count_failure, count_recordin
 from melmill.transforms.beam.outputs import FAILURES
 from melmill.transforms.core.errors import RecordingError, Stage
 from melmill.transforms.core.records import Failure, ProbedRecording, Recording
+from melmill.transforms.decode.decoders import probe_object
 from melmill.transforms.decode.isolation import DecoderProcess
-from melmill.transforms.decode.media import probe_object
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.recordings import read_again
 from melmill.transforms.store.objects import MOST_HEADERS, hash_content

@@ -13,9 +13,9 @@ from melmill.transforms.beam.do_fns import ReportingDoFn
 from melmill.transforms.beam.metrics import count
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.naming import bucket
-from melmill.transforms.index.facts import Replaced, Rewritten
+from melmill.transforms.index.results import Replaced, Rewritten
 from melmill.transforms.index.tables import read_part
-from melmill.transforms.plan.changes import Decision, Touched
+from melmill.transforms.plan.change_records import Decision, Touched
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.shards.rewriting import rewrite_shard
@@ -25,7 +25,7 @@ from melmill.transforms.shards.rewriting import rewrite_shard
 class RewriteShards(beam.PTransform):
     """Rewrite the snapshot's shards that hold rows which change or are removed.
 
-    The inputs are collections of :class:`~melmill.transforms.plan.changes.Touched` rows, and
+    The inputs are collections of :class:`~melmill.transforms.plan.change_records.Touched` rows, and
     last the decision. Other rows are carried over as they are stored. A retry reuses finished
     shards. The step fails if a shard is missing or damaged.
 

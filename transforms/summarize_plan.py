@@ -12,7 +12,7 @@ import apache_beam as beam
 from melmill.transforms.beam.combine import AddUp, CombineEach
 from melmill.transforms.catalogue.left_out import EXCLUDED
 from melmill.transforms.core.records import Failure
-from melmill.transforms.plan.changes import Decision
+from melmill.transforms.plan.change_records import Decision
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan, row_bytes
 from melmill.transforms.plan.recordings import PlannedRecording

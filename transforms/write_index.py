@@ -12,7 +12,8 @@ import apache_beam as beam
 
 from melmill.transforms.beam.combine import CombineEach
 from melmill.transforms.core.naming import digest
-from melmill.transforms.index.facts import (
+from melmill.transforms.index.joining import write_index_part
+from melmill.transforms.index.results import (
     Carried,
     Fact,
     Result,
@@ -21,8 +22,7 @@ from melmill.transforms.index.facts import (
     key_by_part,
     result_digest,
 )
-from melmill.transforms.index.joining import write_index_part
-from melmill.transforms.plan.changes import Decision
+from melmill.transforms.plan.change_records import Decision
 from melmill.transforms.plan.job import Base, ExtractJob
 from melmill.transforms.shards.receipts import announce_index
 

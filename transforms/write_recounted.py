@@ -11,7 +11,7 @@ from melmill.transforms.beam.metrics import count_recordings
 from melmill.transforms.core.errors import RecordingError
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.core.records import Failure, ProbedRecording
-from melmill.transforms.index.facts import Again
+from melmill.transforms.index.results import Again
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan, pack_shards, row_bytes
 from melmill.transforms.plan.recordings import PlannedRecording, plan_recording

@@ -1,52 +1,22 @@
-"""The parts that all commands share: the application, options, exit statuses and errors."""
+"""The parts that all commands share: the application and its options."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
-from collections.abc import Iterator
-from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import melmill
-from melmill.pipelines.run.errors import (
-    LostWorkerError,
-    NothingSubmittedError,
-    TooManyFailuresError,
-    UnknownOptionError,
-)
-from melmill.transforms.core.errors import ConflictError, UnavailableError, UserError
+from melmill.pipelines.cli.exit_status import EPILOG, Exit
 
 if TYPE_CHECKING:
     from melmill.transforms.store.folders import Store
 
 
-class Exit(IntEnum):
-    """The exit statuses of the commands."""
-
-    SUCCESS = 0
-    FAILED = 1
-    USAGE = 2
-    PARTIAL = 3
-    CONFLICT = 4
-
-
-_EPILOG = """\b
-Exit status:
-  0  success
-  1  failed; nothing was committed: run the same command again
-  2  wrong usage, recipe, catalogue or output: change something first
-  3  committed, but some recordings failed (see the message)
-  4  another run committed first: run the same command again
-  130, 143  interrupted (Control-C), terminated: run the same command to continue
-"""
-
 app = typer.Typer(
     name="melmill",
-    epilog=_EPILOG,
+    epilog=EPILOG,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -157,47 +127,6 @@ def open_store(root: str, settings: list[str], option: str = "--storage-option")
     from melmill.transforms.store.folders import Store, absolute_uri
 
     return Store(absolute_uri(root), read_storage_options(option, settings))
-
-
-@contextlib.contextmanager
-def reporting_errors(context: typer.Context | None = None) -> Iterator[None]:
-    """Print the message of an error, and exit with the status for its type.
-
-    The context is that of a command which passes options to Beam.
-    """
-    try:
-        yield
-    except UnknownOptionError as error:
-        options = context.command.params if context else []
-        complain(str(error.suggest([name for option in options for name in option.opts])))
-        raise typer.Exit(Exit.USAGE) from None
-    except ConflictError as error:
-        complain(str(error))
-        raise typer.Exit(Exit.CONFLICT) from None
-    except UnavailableError as error:
-        complain(f"{error}; run the same command again later")
-        raise typer.Exit(Exit.FAILED) from None
-    except UserError as error:
-        complain(str(error))
-        raise typer.Exit(Exit.USAGE) from None
-    except TooManyFailuresError as error:
-        complain(str(error))
-        raise typer.Exit(Exit.FAILED) from None
-    except LostWorkerError as error:
-        message = (
-            f"{error} in every attempt; run the same command again to continue from the finished "
-            "shards"
-        )
-        complain("\n".join([message, *getattr(error, "__notes__", [])]))
-        raise typer.Exit(Exit.FAILED) from None
-    except NothingSubmittedError as outcome:
-        print(outcome)
-        raise typer.Exit(Exit.SUCCESS) from None
-
-
-def complain(message: str) -> None:
-    """Print a message on standard error."""
-    print(f"melmill: {message}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:

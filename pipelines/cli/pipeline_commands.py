@@ -15,7 +15,6 @@ from melmill.pipelines.cli.app import (
     CatalogueArgument,
     ConfigOption,
     DatasetArgument,
-    Exit,
     JsonOption,
     OutputArgument,
     QuietOption,
@@ -28,8 +27,8 @@ from melmill.pipelines.cli.app import (
     app,
     open_store,
     print_json,
-    reporting_errors,
 )
+from melmill.pipelines.cli.exit_status import Exit, reporting_errors
 
 if TYPE_CHECKING:
     from melmill.pipelines.extract import Extraction

@@ -12,7 +12,6 @@ from melmill.pipelines.cli import snapshot_texts, verification_texts
 from melmill.pipelines.cli.app import (
     PASS_THROUGH,
     DatasetArgument,
-    Exit,
     JsonOption,
     QuietOption,
     RunnerConfigOption,
@@ -23,8 +22,8 @@ from melmill.pipelines.cli.app import (
     app,
     open_store,
     print_json,
-    reporting_errors,
 )
+from melmill.pipelines.cli.exit_status import Exit, reporting_errors
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.core.naming import number_of
 

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 
 from melmill.transforms.core.records import ProbedRecording, Recording
-from melmill.transforms.decode.media import probe_audio
+from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.features.chunks import count_chunks, resampled_length
 from melmill.transforms.features.spans import Span, extract_span
 from melmill.transforms.features.spec import FeatureSpec

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from melmill.transforms.beam.metrics import NAMESPACE, PASSED_OVER, Progress
+from melmill.transforms.beam.metrics import NAMESPACE, PASSED_OVER
+from melmill.transforms.beam.progress import Progress
 
 _SECONDS_BETWEEN = 5.0
 _LOG = logging.getLogger("melmill")

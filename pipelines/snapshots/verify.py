@@ -202,7 +202,7 @@ def _verify_recording(
     features: FeatureSpec,
     result: Verification,
 ) -> None:
-    from melmill.pipelines.snapshots.reference import (  # imports librosa
+    from melmill.pipelines.snapshots.verify_reference import (  # imports librosa
         reference_row,
         reference_samples,
     )

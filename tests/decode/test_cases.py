@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError
-from melmill.transforms.decode.media import probe_audio
+from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.store.objects import StoredObject
 from tests.recordings import decode, failure
 

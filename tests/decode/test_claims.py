@@ -12,7 +12,7 @@ import soundfile
 
 from melmill.transforms.core.errors import Cause, RecordingError
 from melmill.transforms.core.records import AudioInfo
-from melmill.transforms.decode.media import probe_audio
+from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.store.objects import StoredObject
 from tests import damage
 from tests.recordings import RATE, decode, decode_all, failure

@@ -12,7 +12,7 @@ from melmill.transforms.core.errors import Cause, RecordingError, Stage
 from melmill.transforms.decode import damage as damage_module
 from melmill.transforms.decode import mpeg, ogg
 from melmill.transforms.decode.damage import explain
-from melmill.transforms.decode.media import open_audio, probe_audio
+from melmill.transforms.decode.decoders import open_audio, probe_audio
 from melmill.transforms.store.objects import StoredObject
 from tests import damage
 from tests.recordings import RATE, decode, decode_all, rate_of, read

@@ -9,7 +9,7 @@ import pytest
 
 from melmill.transforms.catalogue.parts import DEFAULT_EXTENSIONS
 from melmill.transforms.core.errors import Cause, RecordingError
-from melmill.transforms.decode.media import probe_audio
+from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.store.objects import StoredObject
 from tests.recordings import decode, rate_of
 from tests.signals import FORMATS, RARE_FORMATS, encode, song, tone

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError
+from melmill.transforms.decode.decoders import open_audio, probe_audio
 from melmill.transforms.decode.headers import examine_header
 from melmill.transforms.decode.isolation import DecoderProcess
-from melmill.transforms.decode.media import open_audio, probe_audio
 from melmill.transforms.store.objects import StoredObject
 from melmill.transforms.store.stored_file import StoredFile
 from tests.recordings import rate_of

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from melmill.pipelines.config import load_config
-from melmill.pipelines.snapshots.reference import reference_row
+from melmill.pipelines.snapshots.verify_reference import reference_row
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.features.chunks import ChunkSpec
 from melmill.transforms.features.extractors import extract_features

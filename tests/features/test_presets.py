@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from melmill.pipelines.presets import Preset, list_presets
-from melmill.pipelines.snapshots.reference import reference_row
+from melmill.pipelines.snapshots.verify_reference import reference_row
 from melmill.transforms.features.chunks import pad_chunk
 from melmill.transforms.features.mel import MelExtractor
 from melmill.transforms.features.standardization import StandardizationSpec

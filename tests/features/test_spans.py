@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from melmill.transforms.core.errors import Cause, DatasetError, RecordingError
 from melmill.transforms.core.records import ProbedRecording, Recording
-from melmill.transforms.decode.media import open_audio, probe_audio
+from melmill.transforms.decode.decoders import open_audio, probe_audio
 from melmill.transforms.features import resample, spans
 from melmill.transforms.features.channels import select_channels
 from melmill.transforms.features.chunks import (

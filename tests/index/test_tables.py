@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from melmill.transforms.index.facts import Held
+from melmill.transforms.index.results import Held
 from melmill.transforms.index.tables import (
     FAILURES,
     RECORDINGS,

@@ -30,7 +30,7 @@ from melmill.pipelines.run.errors import TooManyFailuresError
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import Cause, ConflictError, DatasetError
 from melmill.transforms.core.naming import digest
-from melmill.transforms.index.facts import Held
+from melmill.transforms.index.results import Held
 from melmill.transforms.index.tables import (
     failed_row,
     failure_row,

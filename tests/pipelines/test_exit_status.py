@@ -8,7 +8,7 @@ import fsspec
 import pytest
 import typer
 
-from melmill.pipelines.cli.app import Exit, reporting_errors
+from melmill.pipelines.cli.exit_status import Exit, reporting_errors
 from melmill.pipelines.run.errors import (
     LostWorkerError,
     NothingSubmittedError,

@@ -11,7 +11,7 @@ import pytest
 
 from melmill.pipelines.run import progress
 from melmill.pipelines.run.progress import Board, counting, showing_progress
-from melmill.transforms.beam.metrics import Progress
+from melmill.transforms.beam.progress import Progress
 
 
 def hear(board: Board, source: str, **totals: float) -> None:

@@ -10,8 +10,8 @@ import pytest
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import ProbedRecording, Recording
 from melmill.transforms.plan.adopting import adopt
-from melmill.transforms.plan.changes import Adopted, Dropped, Offer, Touched
-from melmill.transforms.plan.comparing import labels_digest
+from melmill.transforms.plan.change_records import Adopted, Dropped, Offer, Touched
+from melmill.transforms.plan.finding_changes import labels_digest
 from melmill.transforms.plan.job import Base, ExtractJob
 from melmill.transforms.plan.splits import SplitSpec
 from tests.pipeline_runs import make_test_job

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from melmill.transforms.plan.changes import Difference
+from melmill.transforms.plan.change_records import Difference
 from tests.plans import recording
 
 

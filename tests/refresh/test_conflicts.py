@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 import melmill.pipelines.compact
 import melmill.pipelines.extract
 import melmill.transforms.write_shards
-from melmill.pipelines.cli.app import Exit
+from melmill.pipelines.cli.exit_status import Exit
 from melmill.pipelines.compact import compact
 from melmill.pipelines.config import RetentionConfig
 from melmill.pipelines.snapshots.gc import collect

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from melmill.pipelines.prometheus import write_metrics
 from melmill.pipelines.run.errors import NothingSubmittedError
-from melmill.pipelines.run_records import Run, recording_run, write_metrics
+from melmill.pipelines.run_records import Run, recording_run
 from melmill.transforms.core.errors import ConfigError, ConflictError
 from melmill.transforms.store.folders import Store
 from tests.pipeline_runs import melmill

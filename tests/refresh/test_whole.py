@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from melmill.pipelines.cli.app import Exit
+from melmill.pipelines.cli.exit_status import Exit
 from melmill.pipelines.compact import compact
 from melmill.pipelines.extract import extract
 from melmill.pipelines.snapshots.history import rollback

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from melmill.transforms.core.naming import digest
-from melmill.transforms.index.facts import Replaced, Rewritten
+from melmill.transforms.index.results import Replaced, Rewritten
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import order_of
 from melmill.transforms.shards.merging import ShardSize, merge_shards, plan_merges

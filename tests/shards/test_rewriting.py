@@ -9,8 +9,8 @@ import pytest
 
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import Recording
-from melmill.transforms.index.facts import Replaced, Rewritten
-from melmill.transforms.plan.changes import Touched
+from melmill.transforms.index.results import Replaced, Rewritten
+from melmill.transforms.plan.change_records import Touched
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.shards.rewriting import rewrite_shard

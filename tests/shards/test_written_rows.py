@@ -17,8 +17,8 @@ import pytest
 from melmill.transforms.core.errors import Cause, DatasetError, RecordingError, Stage
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import ProbedRecording, Recording
+from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.decode.isolation import DecoderProcess
-from melmill.transforms.decode.media import probe_audio
 from melmill.transforms.features.spans import Span
 from melmill.transforms.index.tables import shard_row, write_part
 from melmill.transforms.plan.job import ExtractJob

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose
 
 from melmill.transforms.core.errors import Cause, DatasetError
 from melmill.transforms.core.records import Failure
-from melmill.transforms.index.facts import Held
+from melmill.transforms.index.results import Held
 from melmill.transforms.index.tables import (
     failed_row,
     failure_row,

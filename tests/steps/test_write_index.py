@@ -14,7 +14,8 @@ import pytest
 from melmill.transforms.core.errors import Cause
 from melmill.transforms.core.naming import bucket, digest
 from melmill.transforms.core.records import Failure
-from melmill.transforms.index.facts import (
+from melmill.transforms.index.joining import join_recordings
+from melmill.transforms.index.results import (
     Fact,
     Held,
     Kind,
@@ -24,9 +25,8 @@ from melmill.transforms.index.facts import (
     key_by_part,
     result_digest,
 )
-from melmill.transforms.index.joining import join_recordings
 from melmill.transforms.index.tables import read_index, read_shards
-from melmill.transforms.plan.changes import Decision, Difference
+from melmill.transforms.plan.change_records import Decision, Difference
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.rows.summaries import RecordingRows, ShardSummary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import apache_beam as beam
 
-from melmill.transforms.beam.metrics import Progress
+from melmill.transforms.beam.progress import Progress
 from melmill.transforms.decode.lending import borrow_decoder, return_decoder
 from melmill.transforms.plan.job import ExtractJob
 

@@ -43,7 +43,7 @@ class Recording:
         Place of the entry in the catalogue (``songs.csv line 7``), for messages.
     change
         Result of a refresh for this recording, a key of
-        :attr:`~melmill.transforms.plan.changes.Difference.counts`; for recordings that are
+        :attr:`~melmill.transforms.plan.change_records.Difference.counts`; for recordings that are
         left out, the reason.
     content_hash
         SHA-256 of the object's bytes, if the job asks for it; see

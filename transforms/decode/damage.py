@@ -12,7 +12,7 @@ from dataclasses import replace
 from melmill.transforms.core.errors import Cause, RecordingError, Stage
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.decode import libsndfile, mpeg, ogg
-from melmill.transforms.decode.decoders import is_partial, library, mended, partial
+from melmill.transforms.decode.decoder_names import is_partial, library, mended, partial
 from melmill.transforms.decode.headers import examine_header
 from melmill.transforms.decode.streams import DECODERS_CAUSES, count_frames
 from melmill.transforms.decode.tag_ranges import skip_id3v2

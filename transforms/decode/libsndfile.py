@@ -19,7 +19,7 @@ import soundfile
 from melmill.transforms.core.errors import Cause, RecordingError, Stage
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.decode import ogg
-from melmill.transforms.decode.decoders import is_partial
+from melmill.transforms.decode.decoder_names import is_partial
 from melmill.transforms.decode.tag_ranges import audio_end
 from melmill.transforms.decode.tags import keep_tags
 from melmill.transforms.store.stored_file import StoredFile

@@ -22,7 +22,7 @@ from melmill.transforms.core.errors import Cause, RecordingError, Stage
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.decode import mpeg
 from melmill.transforms.decode.claims import Header
-from melmill.transforms.decode.decoders import is_partial, partial
+from melmill.transforms.decode.decoder_names import is_partial, partial
 from melmill.transforms.decode.sample_formats import to_float
 from melmill.transforms.decode.tags import keep_tags
 from melmill.transforms.store.stored_file import StoredFile

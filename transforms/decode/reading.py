@@ -12,7 +12,7 @@ from melmill.transforms.core.errors import Cause, RecordingError, Stage
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.decode import libsndfile
 from melmill.transforms.decode.damage import ask_other, explain, mismatch
-from melmill.transforms.decode.decoders import is_partial, library
+from melmill.transforms.decode.decoder_names import is_partial, library
 from melmill.transforms.decode.streams import DECODERS_CAUSES, Stream, open_stream
 from melmill.transforms.store.stored_file import StoredFile
 
@@ -23,7 +23,7 @@ _UNCOUNTED = frozenset({"mp3", "opus", "vorbis"})
 
 
 class Reader:
-    """An open recording; see :class:`~melmill.transforms.decode.media.AudioReader`.
+    """An open recording; see :class:`~melmill.transforms.decode.decoders.AudioReader`.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from melmill.transforms.core.errors import Cause, RecordingError
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.decode import libsndfile
-from melmill.transforms.decode.decoders import is_mended, library, partial
+from melmill.transforms.decode.decoder_names import is_mended, library, partial
 from melmill.transforms.decode.headers import examine_header
 from melmill.transforms.store.stored_file import StoredFile
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from melmill.transforms.core.errors import Cause, DatasetError, RecordingError, Stage
 from melmill.transforms.core.records import AudioInfo, ProbedRecording
-from melmill.transforms.decode.media import open_audio
+from melmill.transforms.decode.decoders import open_audio
 from melmill.transforms.features.channels import count_channels, select_channels
 from melmill.transforms.features.chunks import (
     chunk_start,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-from melmill.transforms.index.facts import Held
+from melmill.transforms.index.results import Held
 from melmill.transforms.plan.recordings import PlannedRecording
 
 

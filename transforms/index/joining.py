@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.core.records import Failure
 from melmill.transforms.index.completeness import require_whole
-from melmill.transforms.index.facts import Carried, Fact, Held, Kind, Moved, by_kind
+from melmill.transforms.index.results import Carried, Fact, Held, Kind, Moved, by_kind
 from melmill.transforms.index.tables import (
     failed_row,
     failure_row,

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import Failure
-from melmill.transforms.index.facts import Held
-from melmill.transforms.plan.comparing import labels_digest
+from melmill.transforms.index.results import Held
+from melmill.transforms.plan.finding_changes import labels_digest
 from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.rows.rows_digest import combine_digests, digest_text
 from melmill.transforms.rows.summaries import ShardSummary

@@ -8,8 +8,8 @@ from typing import Any
 from melmill.transforms.core.errors import RecordingError
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import ProbedRecording
-from melmill.transforms.plan.changes import Adopted, Dropped, Offer, Touched
-from melmill.transforms.plan.comparing import labels_digest, leave
+from melmill.transforms.plan.change_records import Adopted, Dropped, Offer, Touched
+from melmill.transforms.plan.finding_changes import labels_digest, leave
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.recordings import plan_recording
 

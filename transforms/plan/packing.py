@@ -15,7 +15,7 @@ from melmill.transforms.core.errors import (
     CatalogueError,
 )
 from melmill.transforms.core.naming import digest, fraction
-from melmill.transforms.decode.media import seeks_exactly
+from melmill.transforms.decode.decoders import seeks_exactly
 from melmill.transforms.features.spans import Span
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.plan.recordings import PlannedRecording

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from melmill.transforms.core.naming import digest
-from melmill.transforms.index.facts import Replaced, Rewritten
+from melmill.transforms.index.results import Replaced, Rewritten
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import order_of
 from melmill.transforms.rows.schema import RowBatch

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from melmill.transforms.core.naming import digest
-from melmill.transforms.index.facts import Replaced, Rewritten
-from melmill.transforms.plan.changes import Touched
+from melmill.transforms.index.results import Replaced, Rewritten
+from melmill.transforms.plan.change_records import Touched
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.rows.schema import RowBatch
 from melmill.transforms.rows.summaries import RecordingRows, ShardSummary

@@ -15,8 +15,8 @@ from azure.storage.blob import BlobServiceClient
 
 from melmill.transforms.catalogue.parts import catalogue_parts, list_part, open_catalogue
 from melmill.transforms.core.errors import Cause, RecordingError
+from melmill.transforms.decode.decoders import open_audio, probe_audio
 from melmill.transforms.decode.isolation import DecoderProcess
-from melmill.transforms.decode.media import open_audio, probe_audio
 from melmill.transforms.probe_recordings import probe_recording
 from melmill.transforms.store.objects import StoredObject, fingerprint_of
 from melmill.transforms.store.pages import directory_pages

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from melmill.transforms.core.naming import bucket, digest
 from melmill.transforms.core.records import Failure
-from melmill.transforms.plan.changes import Adopted, Attempts, Dropped, Relabelled
+from melmill.transforms.plan.change_records import Adopted, Attempts, Dropped, Relabelled
 from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.rows.summaries import RecordingRows, ShardSummary
 

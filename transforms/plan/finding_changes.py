@@ -25,7 +25,7 @@ from melmill.transforms.core.errors import (
 )
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import AudioInfo, Recording
-from melmill.transforms.plan.changes import (
+from melmill.transforms.plan.change_records import (
     Attempts,
     Candidate,
     Change,

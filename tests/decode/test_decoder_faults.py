@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from melmill.transforms.core.errors import Cause, RecordingError, Stage
-from melmill.transforms.decode.media import MediaLimits, open_audio, probe_audio
+from melmill.transforms.decode.decoders import MediaLimits, open_audio, probe_audio
 from melmill.transforms.store.objects import StoredObject
 from melmill.transforms.store.stored_file import StoredFile
 from tests.damage import strip_xing, with_data_size, with_serial, without_total

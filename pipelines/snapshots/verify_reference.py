@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melmill.transforms.core.records import AudioInfo
-from melmill.transforms.decode.media import open_audio
+from melmill.transforms.decode.decoders import open_audio
 from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import fill_short, filled_samples, pad_chunk
 from melmill.transforms.features.mel_spec import MelSpec, filterbank

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from melmill.transforms.core.errors import CatalogueError, DatasetError
 from melmill.transforms.core.records import AudioInfo, Recording
-from melmill.transforms.plan.changes import (
+from melmill.transforms.plan.change_records import (
     Attempts,
     Candidate,
     Difference,
@@ -20,7 +20,7 @@ from melmill.transforms.plan.changes import (
     Relabelled,
     Touched,
 )
-from melmill.transforms.plan.comparing import (
+from melmill.transforms.plan.finding_changes import (
     by_identity,
     decide,
     diff_part,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from melmill.transforms.core.errors import Cause
 from melmill.transforms.core.records import AudioInfo
-from melmill.transforms.decode.media import open_audio, probe_audio
+from melmill.transforms.decode.decoders import open_audio, probe_audio
 from melmill.transforms.store.objects import StoredObject
 from tests.damage import with_granules_moved
 from tests.recordings import RATE, decode, decode_all, failure, rate_of, read
@@ -267,7 +267,7 @@ def test_a_wav_is_probed_without_loading_ffmpeg(store):
     source = store(encode(song(1, RATE), RATE, "wav"))
     program = f"""
 import sys
-from melmill.transforms.decode.media import probe_audio
+from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.store.objects import StoredObject
 probe_audio(StoredObject({source.uri!r}))
 print(sorted({{"av", "apache_beam", "librosa", "pyarrow", "fsspec"}} & set(sys.modules)))
