@@ -46,7 +46,8 @@ nitpick_ignore_regex = [
     ("py:class", r"melmill\.pipelines\.run\.counters\.RunMetrics"),
     ("py:class", r"melmill\.pipelines\.snapshots\.open\.OpenSnapshot"),
     ("py:class", r"melmill\.transforms\.features\.spec\.FeatureSpec"),
-    ("py:class", r"melmill\.transforms\.plan\.changes\.Difference"),
+    ("py:class", r"melmill\.transforms\.plan\.change_records\.Difference"),
+    ("py:class", r"melmill\.transforms\.rows\.columns\.FeatureColumn"),
     ("py:class", r"melmill\.transforms\.views\.exports\.ExportJob"),
     ("py:data", r"melmill\.transforms\.index\.tables\.RECORDINGS"),
     # A parameter of RecordingError that is an attribute as well.

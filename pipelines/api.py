@@ -185,13 +185,14 @@ def refresh(
         More recordings failed than ``limits.max_failure_ratio`` allows; nothing was committed.
     """
     chosen = recipe_of_dataset(dataset, recipe, settings)  # first, because the rest imports Beam
+    from melmill.pipelines.prometheus import metrics_writer
     from melmill.pipelines.refresh import refresh as run
     from melmill.pipelines.run_records import recording_run
 
     options = _beam_options(runner, workers, beam_options, runner_config)
     store = open_store(dataset, dict(chosen.output.storage_options))
-    metrics = None if metrics_file is None else Path(metrics_file)
-    with recording_run(store, str(catalogue), metrics) as set_result:
+    publish = metrics_writer(None if metrics_file is None else Path(metrics_file))
+    with recording_run(store, str(catalogue), publish) as set_result:
         job = make_job(chosen, str(catalogue), str(dataset))
         job = _with_refresh_options(job, chosen, retry_failed, allow_removals)
         with _showing_progress("refresh", job, progress) as job_with_progress:

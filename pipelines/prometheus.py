@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from melmill.pipelines.run_records import Run
+from melmill.pipelines.run_records import Run
+from melmill.transforms.core.errors import ConfigError
+
+
+def metrics_writer(path: Path | None) -> Callable[[Run], None] | None:
+    """Return a function that writes a run's metrics to a file; ``None`` for no file.
+
+    Raises
+    ------
+    ConfigError
+        The file's folder does not exist.
+    """
+    if path is None:
+        return None
+    if not path.parent.is_dir():
+        raise ConfigError(
+            f"--metrics-file {path}: the folder {path.parent} does not exist; create it"
+        )
+    return partial(write_metrics, path=path)
 
 
 def write_metrics(run: Run, path: Path) -> None:

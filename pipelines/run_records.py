@@ -6,15 +6,13 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import melmill
-from melmill.pipelines.prometheus import write_metrics
 from melmill.pipelines.run.errors import NothingSubmittedError
 from melmill.pipelines.snapshots.history import iso_time
 from melmill.pipelines.snapshots.summary import totals_json
-from melmill.transforms.core.errors import ConfigError, ConflictError, UserError
+from melmill.transforms.core.errors import ConflictError, UserError
 from melmill.transforms.snapshot.card import to_json
 from melmill.transforms.store.folders import Store
 
@@ -98,7 +96,7 @@ def result_json(made: Extraction) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def recording_run(
-    store: Store, catalogue: str, metrics_file: Path | None
+    store: Store, catalogue: str, publish: Callable[[Run], None] | None = None
 ) -> Iterator[Callable[[Extraction], None]]:
     """Record the refresh that runs in the block, whether it succeeds or fails.
 
@@ -108,19 +106,15 @@ def recording_run(
         The dataset.
     catalogue
         The dataset's catalogue.
-    metrics_file
-        The file for the run's metrics in Prometheus' text format; ``None`` for none.
+    publish
+        A function that is called with the run at its end, such as
+        :func:`~melmill.pipelines.prometheus.metrics_writer` returns.
 
     Yields
     ------
     callable
         A function to call with the refresh's result.
     """
-    if metrics_file is not None and not metrics_file.parent.is_dir():
-        raise ConfigError(
-            f"--metrics-file {metrics_file}: the folder {metrics_file.parent} does not exist; "
-            "create it"
-        )
     run = Run(catalogue, store.root, _now_ms())
 
     def set_result(extraction: Extraction) -> None:
@@ -136,19 +130,19 @@ def recording_run(
         run.message = str(error)
         # The run's error is more important than an error of the store while writing the record.
         with contextlib.suppress(UserError, OSError):
-            _write_record(store, run, metrics_file)
+            _write_record(store, run, publish)
         raise
-    _write_record(store, run, metrics_file)
+    _write_record(store, run, publish)
 
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _write_record(store: Store, run: Run, metrics_file: Path | None) -> None:
+def _write_record(store: Store, run: Run, publish: Callable[[Run], None] | None) -> None:
     run.ended_ms = _now_ms()
-    if metrics_file is not None:
-        write_metrics(run, metrics_file)
+    if publish is not None:
+        publish(run)
     # Write nothing to a folder that is not a dataset.
     if "_delta_log" in store.top_names():
         store.put(run.name, to_json(run.to_json()))

@@ -39,7 +39,7 @@ FLOORS = {
             "dataset",
             "notebook",
         ),
-        *("prometheus", "run_records", "api", "cli"),
+        *("run_records", "prometheus", "api", "cli"),
     ),
 }
 MODULES = [path for top in FLOORS for path in sorted((ROOT / top).rglob("*.py"))]

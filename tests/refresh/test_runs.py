@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from melmill.pipelines.prometheus import write_metrics
+from melmill.pipelines.prometheus import metrics_writer, write_metrics
 from melmill.pipelines.run.errors import NothingSubmittedError
 from melmill.pipelines.run_records import Run, recording_run
 from melmill.transforms.core.errors import ConfigError, ConflictError
@@ -89,7 +89,7 @@ def test_a_dry_run_or_a_template_is_no_refresh_and_leaves_no_record(tmp_path: Pa
     file = tmp_path / "melmill.prom"
     with (
         pytest.raises(NothingSubmittedError),
-        recording_run(Store(str(tmp_path)), "/songs", file),
+        recording_run(Store(str(tmp_path)), "/songs", metrics_writer(file)),
     ):
         raise NothingSubmittedError("wrote the template")
     assert [path.name for path in tmp_path.iterdir()] == ["_delta_log"]
@@ -104,9 +104,8 @@ def test_a_programming_error_is_recorded_and_still_crashes(tmp_path: Path) -> No
 
 def test_a_missing_folder_is_reported_before_anything_starts(tmp_path: Path) -> None:
     file = tmp_path / "nowhere" / "melmill.prom"
-    run = recording_run(Store(str(tmp_path)), "/songs", file)
     with pytest.raises(ConfigError, match=r"the folder .* does not exist"):
-        run.__enter__()
+        metrics_writer(file)
 
 
 def test_a_name_with_quotes_is_written_as_prometheus_reads_it(tmp_path: Path) -> None:
