@@ -408,7 +408,7 @@ def _as_list(settings: Settings) -> Sequence[str]:
 
 
 #: Beginning of the settings that a dataset is opened with.
-_ACCESS = "output.storage_options"
+_ACCESS = ("output.storage_options", "output=")
 
 
 def recipe_of_dataset(dataset: str | Path, recipe: Recipe, settings: Settings) -> Config:

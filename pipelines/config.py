@@ -35,16 +35,32 @@ from melmill.transforms.catalogue.parts import DEFAULT_EXTENSIONS
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.core.naming import number_of
 from melmill.transforms.features.channels import ChannelPolicy
-from melmill.transforms.features.chunks import ChunkSpec, Short, Tail
+from melmill.transforms.features.chunks import ChunkSpec, Edges, Short, Tail
 from melmill.transforms.features.logarithm import Contradiction, LogSpec
-from melmill.transforms.features.mel_spec import MelSpec, contradictions
+from melmill.transforms.features.mel_spec import (
+    MelSpec,
+    contradictions,
+    mel_neighbour_contradictions,
+)
 from melmill.transforms.features.mfcc import MfccSpec, mfcc_contradictions
-from melmill.transforms.features.pcen import PcenSpec, pcen_contradictions
+from melmill.transforms.features.pcen import (
+    PcenSpec,
+    pcen_contradictions,
+    pcen_neighbour_contradictions,
+)
 from melmill.transforms.features.resample import Quality
 from melmill.transforms.features.spec import KINDS, Feature, FeatureSpec, KindSpec
 from melmill.transforms.features.standardization import StandardizationSpec
-from melmill.transforms.features.stft_spec import StftSpec, stft_contradictions
-from melmill.transforms.features.waveform import WaveformSpec, waveform_contradictions
+from melmill.transforms.features.stft_spec import (
+    StftSpec,
+    neighbour_contradictions,
+    stft_contradictions,
+)
+from melmill.transforms.features.waveform import (
+    WaveformSpec,
+    waveform_contradictions,
+    waveform_neighbour_contradictions,
+)
 from melmill.transforms.plan.job import Format, Limits, RefreshSpec, WriterSpec
 from melmill.transforms.plan.packing import ShardSpec
 from melmill.transforms.plan.recordings import Damaged
@@ -132,13 +148,14 @@ class ChunkConfig(_Section):
     tail: Tail = "drop"
     short: Short = "pad"
     pad_value: Annotated[float, Field(ge=-1, le=1)] = 0.0
+    edges: Edges = "pad"
 
     def spec(self, sample_rate_hz: int) -> ChunkSpec:
         """Return the same settings in samples."""
         hop_seconds = self.seconds if self.hop_seconds is None else self.hop_seconds
         length = max(1, round(self.seconds * sample_rate_hz))
         hop = max(1, round(hop_seconds * sample_rate_hz))
-        return ChunkSpec(length, hop, self.tail, self.short, self.pad_value)
+        return ChunkSpec(length, hop, self.tail, self.short, self.pad_value, self.edges)
 
 
 class SplitConfig(_Section):
@@ -415,7 +432,9 @@ def _overridden(path: str | Path | None, config: Config) -> Iterator[Fault]:
         return
     if (preset := find_recipe(path)) == path:
         return  # a file of the user's own comes first
-    own, now = _front_end(load_config(preset)), _front_end(config)
+    shipped = load_config(preset)
+    channels = ["channels"] if shipped.audio.channels == "each" else []
+    own, now = _front_end(shipped, channels), _front_end(config, channels)
     how = f"melmill presets {name} > recipe.yaml, change the file, and use --recipe recipe.yaml"
     for key in sorted(own.keys() | now.keys()):
         if own.get(key) != now.get(key):
@@ -423,10 +442,10 @@ def _overridden(path: str | Path | None, config: Config) -> Iterator[Fault]:
             yield key, now.get(key), f"in the preset {name} it is {kept}; to change it: {how}"
 
 
-def _front_end(config: Config) -> Raw:
+def _front_end(config: Config, channels: Sequence[str]) -> Raw:
     features = {"mel": True} if config.features is None else {"features": True}
-    chosen = config.model_dump(mode="json", include={"audio": {"sample_rate_hz"}, **features})
-    return _flat(chosen)
+    audio = {"sample_rate_hz", *channels}
+    return _flat(config.model_dump(mode="json", include={"audio": audio, **features}))
 
 
 def _flat(raw: Raw, prefix: str = "") -> Raw:
@@ -542,7 +561,9 @@ def check(raw: Raw) -> tuple[Config | None, list[Fault]]:
                 _use_default(body, path)
         else:
             wrong = [key for key, _, _ in faults]
-            conflicts = [*_both_ways(raw), *_contradictions(config)]
+            conflicts = [*_both_ways(raw), *_unnamed_logs(raw), *_contradictions(config)]
+            if raw.get("features") is not None:
+                conflicts = [fault for fault in conflicts if not fault[0].startswith("mel.")]
             faults += [fault for fault in conflicts if not _is_reported(fault[0], wrong)]
             return config, faults
     return None, faults
@@ -552,6 +573,17 @@ def _both_ways(raw: Raw) -> Iterator[Fault]:
     if raw.get("mel") is not None and raw.get("features") is not None:
         allowed = "not allowed beside mel: leave out mel, or make it an entry with kind: mel"
         yield "features", raw["features"], allowed
+
+
+def _unnamed_logs(raw: Raw) -> Iterator[Fault]:
+    """Yield each entry whose ``log`` does not name its kind, which is not the kind of ``mel``."""
+    entries = raw.get("features")
+    for number, entry in enumerate(entries if isinstance(entries, list) else ()):
+        if isinstance(entry, dict) and entry.get("kind") in ("stft", "pcen"):
+            log = entry.get("log")
+            if isinstance(log, dict) and "kind" not in log:
+                allowed = "is missing: a log of an stft or a pcen names its kind"
+                yield f"features.{number}.log.kind", None, allowed
 
 
 def _is_below(path: Sequence[int | str], above: Sequence[int | str]) -> bool:
@@ -564,7 +596,7 @@ def _is_reported(key: str, wrong: Sequence[str]) -> bool:
 
 def _kind_of(body: Raw, path: Sequence[int | str]) -> str:
     """Return the kind of the entry of ``features`` that a path leads into; else ``mel``."""
-    if path[:1] == ["features"] and len(path) > 1 and isinstance(path[1], int):
+    if list(path[:1]) == ["features"] and len(path) > 1 and isinstance(path[1], int):
         return str(body["features"][path[1]].get("kind"))
     return "mel"
 
@@ -598,6 +630,13 @@ def _key_path(loc: Sequence[int | str], body: Any) -> list[int | str]:
 
 
 def _use_default(body: Any, path: Sequence[int | str]) -> None:
+    if len(path) > 1 and path[0] == "features":
+        # The other entries keep their numbers, and are checked to the end.
+        entries, number, key = body["features"], path[1], path[-1]
+        if len(path) == 2 or key in ("name", "kind"):
+            entries[number] = {"name": f"unusable_{number}", "kind": "waveform"}
+            return
+        body, path = entries[number], path[2:]
     # Removing an item from a list would renumber the items after it: remove the whole list.
     keys = list(takewhile(lambda part: isinstance(part, str), path))
     for part in keys[:-1]:
@@ -646,18 +685,23 @@ def _children(model: Any) -> Mapping[str, Any]:
 
 def _contradictions(config: Config) -> Iterator[Fault]:
     chunk = config.chunk.spec(config.audio.sample_rate_hz)
+    if chunk.edges == "neighbours":
+        where = "where chunk.edges is neighbours: a chunk is a part of the recording"
+        for key, wrong in (("tail", "shift_back"), ("short", "repeat")):
+            if getattr(chunk, key) == wrong:
+                yield f"chunk.{key}", wrong, f"drop or pad {where}"
     if config.features is None:
-        yield from _feature_contradictions("mel", config.mel, config, chunk.length)
+        yield from _feature_contradictions("mel", config.mel, config, chunk)
     for number, entry in enumerate(config.features or ()):
         section = f"features.{number}"
         yield from _name_contradictions(section, entry.name, config)
-        yield from _feature_contradictions(section, _spec_of(entry), config, chunk.length)
+        yield from _feature_contradictions(section, _spec_of(entry), config, chunk)
     yield from _split_contradictions(config.split)
     yield from _output_contradictions(config)
 
 
 def _feature_contradictions(
-    section: str, spec: KindSpec, config: Config, chunk_samples: int
+    section: str, spec: KindSpec, config: Config, chunk: ChunkSpec
 ) -> Iterator[Fault]:
     found: list[Contradiction] = []
     if isinstance(spec, MfccSpec):
@@ -665,13 +709,26 @@ def _feature_contradictions(
     if isinstance(spec, PcenSpec):
         found += pcen_contradictions(spec)
     if isinstance(spec, MelSpec):
-        found += contradictions(spec, config.audio.sample_rate_hz, chunk_samples)
+        found += contradictions(spec, config.audio.sample_rate_hz, chunk.length)
     elif isinstance(spec, StftSpec):
-        found += stft_contradictions(spec, chunk_samples)
+        found += stft_contradictions(spec, chunk.length)
     else:
         found += waveform_contradictions(spec)
+    if chunk.edges == "neighbours" and not found:
+        found += _neighbour_contradictions(spec, chunk)
     for key, value, allowed in found:
         yield f"{section}.{key}", value, allowed
+
+
+def _neighbour_contradictions(spec: KindSpec, chunk: ChunkSpec) -> Iterator[Contradiction]:
+    if isinstance(spec, PcenSpec):
+        yield from pcen_neighbour_contradictions()
+    elif isinstance(spec, MelSpec):
+        yield from mel_neighbour_contradictions(spec, chunk.length, chunk.hop)
+    elif isinstance(spec, StftSpec):
+        yield from neighbour_contradictions(spec, chunk.length, chunk.hop)
+    else:
+        yield from waveform_neighbour_contradictions(spec)
 
 
 def _name_contradictions(section: str, name: str, config: Config) -> Iterator[Fault]:

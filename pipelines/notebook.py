@@ -84,7 +84,14 @@ class Audio:
             return
         for index, samples in cut_chunks(iter([self.samples]), 0, number, length, spec):
             start, valid = chunk_start(index, length, spec), valid_samples(index, length, spec)
-            yield Chunk(self.uri, samples, self.features_spec, index, start, valid)
+            around = self.features_spec.surroundings.around(start, valid, length, spec.length)
+            parts = (
+                self.samples[start - around.before : start],
+                samples,
+                self.samples[start + spec.length : start + spec.length + around.after],
+            )
+            window = np.concatenate(parts), around.before
+            yield Chunk(self.uri, samples, self.features_spec, index, start, valid, window)
 
     def features(self, name: str | None = None) -> Array:
         """Return a feature that a dataset has of this recording.
@@ -110,7 +117,8 @@ class Audio:
             return np.empty((0, *column.shape), column.dtype)
         samples = np.concatenate([chunk.samples.T for chunk in chunks])
         filled = [chunk.filled_samples for chunk in chunks for _ in range(chunk.samples.shape[1])]
-        return extract_features(samples, filled, self.features_spec)[column.name]
+        windows = [(row, before) for c in chunks for wide, before in [c.window] for row in wide.T]
+        return extract_features(samples, filled, self.features_spec, windows)[column.name]
 
     def play(self) -> Any:
         """Return a player for a notebook cell (``IPython.display.Audio``).
@@ -167,11 +175,15 @@ class Chunk(Audio):
     ----------
     index, start_sample, valid_samples
         The values of the dataset's columns ``chunk_index``, ``start_sample``, ``valid_samples``.
+    window
+        The chunk with the samples around it that its features need (``chunk.edges``), and the
+        number of samples before it.
     """
 
     index: int
     start_sample: int
     valid_samples: int
+    window: tuple[Samples, int] = field(repr=False)
 
     @property
     def filled_samples(self) -> int:

@@ -26,12 +26,18 @@ from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.decode.decoders import open_audio
 from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import fill_short, filled_samples, pad_chunk
+from melmill.transforms.features.extractors import Window, surrounded
 from melmill.transforms.features.mel_spec import MelSpec, filterbank
 from melmill.transforms.features.mfcc import MfccSpec, cosine_basis
 from melmill.transforms.features.pcen import PcenSpec, smoothing_factor
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.standardization import StandardizationSpec
-from melmill.transforms.features.stft_spec import StftSpec, framing, win_length
+from melmill.transforms.features.stft_spec import (
+    StftSpec,
+    framing,
+    framing_with_neighbours,
+    win_length,
+)
 from melmill.transforms.features.waveform import WaveformSpec
 from melmill.transforms.features.windows import window_samples
 from melmill.transforms.store.objects import StoredObject
@@ -124,6 +130,8 @@ def reference_row(
         The feature of the recipe; ``None`` for the first.
     """
     feature = feature or features.features[0]
+    total, length = len(samples), features.chunk.length
+    around = features.surroundings.around(start, valid, total, length)
     chunk = samples[start : start + valid, None]
     if len(chunk) < features.chunk.length:
         # Only a recording or segment that is shorter than a chunk may be filled by repetition.
@@ -133,7 +141,10 @@ def reference_row(
     spec = feature.spec
     if isinstance(spec, WaveformSpec):
         return _expected_waveform(chunk[:, 0], spec, filled, resampled)
-    return _expected_bands(chunk[:, 0], feature, features, filled, resampled)
+    end = start + length
+    parts = samples[start - around.before : start], chunk[:, 0], samples[end : end + around.after]
+    window = np.concatenate(parts), around.before
+    return _expected_bands(chunk[:, 0], feature, features, filled, resampled, window)
 
 
 def _expected_waveform(
@@ -156,10 +167,20 @@ def _expected_waveform(
 
 
 def _expected_bands(
-    chunk: Samples, feature: Feature, features: FeatureSpec, filled: int, resampled: bool
+    chunk: Samples,
+    feature: Feature,
+    features: FeatureSpec,
+    filled: int,
+    resampled: bool,
+    window: Window,
 ) -> Expected:
     spec: Any = feature.spec
-    mel, error = _mel(chunk, spec, features, filled, resampled)
+    if features.chunk.edges == "neighbours":
+        padded = surrounded(window, spec, features.chunk.length).astype(np.float64)
+        padded *= spec.sample_scale
+    else:
+        padded = _padded(chunk, spec, filled)
+    mel, error = _mel(padded, spec, features, resampled)
     if isinstance(spec, PcenSpec):
         return _expected_pcen(mel, error, spec, features.sample_rate_hz)
     expected = _logarithm(mel, spec)
@@ -167,11 +188,11 @@ def _expected_bands(
     tolerance = np.max([np.abs(bound - expected) for bound in bounds], axis=0)
     tolerance += 2 * _RELATIVE * _UNITS[spec.log.kind] + 1e-6 * np.abs(expected)
     if isinstance(spec, MfccSpec):
-        return _expected_mfcc(expected, tolerance, chunk, spec)
-    if feature.has_logarithm:
-        tolerance += (features.resolution or 0) / 2
+        return _expected_mfcc(expected, tolerance, padded, spec)
+    # The finished values are rounded.
+    rounding = (features.resolution or 0) / 2 if feature.has_logarithm else 0.0
     if not isinstance(spec, MelSpec):
-        return Expected(expected, tolerance)
+        return Expected(expected, tolerance + rounding)
     frames = expected.shape[1]
     if spec.padded_frames is not None:
         frames = max(0, min(frames, framing(spec, filled).n_frames))
@@ -179,6 +200,7 @@ def _expected_bands(
         expected, tolerance = _standardize(expected, tolerance, spec.standardization, frames)
     if spec.padded_frames is not None:
         expected[:, frames:], tolerance[:, frames:] = spec.padded_frames, 1e-6
+    tolerance += rounding
     return Expected(_stack(expected, spec.stack_frames), _stack(tolerance, spec.stack_frames))
 
 
@@ -217,16 +239,14 @@ def _smooth(band: Any, factor: float, last: float) -> Any:
     return smooth
 
 
-def _expected_mfcc(bands: Any, tolerance: Any, chunk: Samples, spec: MfccSpec) -> Expected:
+def _expected_mfcc(bands: Any, tolerance: Any, padded: Any, spec: MfccSpec) -> Expected:
     basis = cosine_basis(spec)
     expected = basis @ bands
     moved = np.abs(basis) @ tolerance + 1e-6 * (1 + np.abs(expected))
     if spec.energy == "raw":
-        places = framing(spec, len(chunk))
-        margins = places.before_samples, places.after_samples
-        padded = np.pad(chunk * np.float64(spec.sample_scale), margins, mode=spec.pad_mode)
-        frames = np.lib.stride_tricks.sliding_window_view(padded, places.frame_samples)
-        frames = frames[:: places.hop_samples][: places.n_frames]
+        length = spec.n_fft if spec.window_position == "center" else win_length(spec)
+        frames = np.lib.stride_tricks.sliding_window_view(padded, length)
+        frames = frames[:: spec.hop_length][: bands.shape[1]]
         if spec.remove_dc_offset:
             frames = frames - frames.mean(axis=1, keepdims=True)
         expected[0] = np.log(np.maximum((frames**2).sum(axis=1), np.finfo(np.float32).eps))
@@ -262,22 +282,27 @@ def _stack(values: Any, number: int) -> Any:
     return values[:, :whole].T.reshape(-1, number * len(values)).T
 
 
-def _mel(
-    chunk: Any, spec: Any, features: FeatureSpec, filled: int, resampled: bool
-) -> tuple[Any, Any]:
-    """Return mel values before the logarithm, and their tolerance."""
-    rate_hz = features.sample_rate_hz
+def _padded(chunk: Any, spec: StftSpec, filled: int) -> Any:
+    """Return a chunk in double precision, emphasised and padded as its frames need it."""
     chunk = chunk * np.float64(spec.sample_scale)
     if spec.preemphasis and spec.preemphasis_over == "chunk":
         chunk[1:filled] -= spec.preemphasis * chunk[: filled - 1]
     # librosa 0.11 mirrors the last sample of some chunks incorrectly: pad the chunk first.
     places = framing(spec, len(chunk))
-    chunk = np.pad(chunk, (places.before_samples, places.after_samples), mode=spec.pad_mode)
+    return np.pad(chunk, (places.before_samples, places.after_samples), mode=spec.pad_mode)
+
+
+def _mel(chunk: Any, spec: Any, features: FeatureSpec, resampled: bool) -> tuple[Any, Any]:
+    """Return mel values before the logarithm, and their tolerance."""
+    rate_hz, length = features.sample_rate_hz, features.chunk.length
+    places = framing(spec, length)
+    if features.chunk.edges == "neighbours":
+        places = framing_with_neighbours(spec, length)
     window = window_samples(spec.window, win_length(spec), periodic=spec.periodic)
     amplitudes = _amplitudes(chunk, window, spec)[:, : places.n_frames]
     amplitudes = np.sqrt(amplitudes**2 + spec.magnitude_epsilon)
     if not isinstance(spec, MelSpec):
-        return _with_error(amplitudes, np.eye(len(amplitudes)), chunk, window, spec, resampled)
+        return _with_error(amplitudes, None, chunk, window, spec, resampled)
     bands: dict[str, Any] = {
         "n_mels": spec.n_mels,
         "fmin": spec.f_min_hz,
@@ -295,15 +320,16 @@ def _mel(
 def _with_error(
     amplitudes: Any, weights: Any, chunk: Any, window: Any, spec: StftSpec, resampled: bool
 ) -> tuple[Any, Any]:
-    """Return the bands of a spectrum, and their tolerance."""
-    mel = weights @ amplitudes**spec.power
+    """Return the bands of a spectrum, and their tolerance; without weights the spectrum itself."""
+    mel = amplitudes**spec.power if weights is None else weights @ amplitudes**spec.power
+    total = 1.0 if weights is None else weights.sum(axis=1, keepdims=True)
     epsilon = np.finfo(np.float32).eps
     error = epsilon * amplitudes.max()
     # Samples are rounded to float32 after a resampling, a DC removal and a pre-emphasis.
     rounding = _RESAMPLED_EPSILON * resampled + epsilon * (spec.remove_dc_offset + spec.preemphasis)
     error += rounding * np.abs(chunk).max() * np.sqrt(np.sum(window**2))
     bin_error = error if spec.power == 1 else error**2 / _RELATIVE
-    return mel, _RELATIVE * mel + bin_error * weights.sum(axis=1, keepdims=True)
+    return mel, _RELATIVE * mel + bin_error * total
 
 
 def _amplitudes(chunk: Any, window: Any, spec: StftSpec) -> Any:

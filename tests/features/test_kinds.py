@@ -136,7 +136,19 @@ def test_what_cannot_be_computed_is_refused(extractor: Any, faults: str) -> None
         ("{name: a, kind: mfcc, n_mfcc: 200}", "features.0.n_mfcc: 200: at most n_mels, 128"),
         ("{name: a, kind: mfcc, stack_frames: 2}", "features.0.stack_frames: 2: 1 for an MFCC"),
         ("{name: a, kind: pcen, log: {kind: ln}}", "features.0.log.kind: 'ln': none for a PCEN"),
-        ("{name: a, kind: stft, n_mels: 3}", "features.0.n_mels: 3: no such key"),
+        (
+            "{name: a, kind: stft, n_mels: 3}",
+            "features.0.n_mels: 3: no such key; did you mean mel.n_mels? allowed: center, drop",
+        ),
+        (
+            "{name: a, kind: mfcc, n_mfc: 3}",
+            "features.0.n_mfc: 3: no such key; did you mean n_mfcc",
+        ),
+        ("{name: a, kind: stft, log: {floor: 1e-8}}", "features.0.log.kind: null: is missing: a l"),
+        (
+            "{name: a, kind: mfcc, energy: raw, preemphasis: 0.9, preemphasis_over: chunk}",
+            "features.0.energy: 'raw': none where preemphasis_over is chunk",
+        ),
         ("{name: a, kind: stft, hop_length: 9999}", "features.0.hop_length: 9999: at most"),
     ],
 )
@@ -144,6 +156,32 @@ def test_a_recipe_that_cannot_be_computed_is_refused(entry: str, message: str) -
     with pytest.raises(ConfigError) as raised:
         load_config(None, [f"features=[{entry}]"])
     assert message in str(raised.value)
+
+
+def test_all_faults_of_all_entries_are_named_at_once() -> None:
+    entries = (
+        "{kind: mfcc, hop_lenght: 160}, {name: b, kind: mfcc, n_mfcc: 500}, 7, "
+        "{name: c, kind: waveform, dtpye: int16}, {name: d, kind: stft, n_fft: x}"
+    )
+    with pytest.raises(ConfigError) as raised:
+        load_config(None, ["audio.sample_rate_hz=192000", f"features=[{entries}]"])
+    keys = [line.split(":")[0].strip() for line in str(raised.value).splitlines()[1:]]
+    assert sorted(keys) == [
+        "features.0.hop_lenght",
+        "features.0.name",
+        "features.1.n_mels",
+        "features.1.n_mfcc",
+        "features.2",
+        "features.3.dtpye",
+        "features.4.n_fft",
+    ]
+    assert "did you mean dtype? allowed: dtype, kind, level, name, peak, var" in str(raised.value)
+
+
+def test_librosas_own_scale_of_pcen_is_a_recipe() -> None:
+    entry = "{name: p, kind: pcen, power: 1, sample_scale: 2147483648.0}"
+    (feature,) = load_config(None, [f"features=[{entry}]"]).feature_spec().features
+    assert feature.spec == PcenSpec(power=1, sample_scale=2.0**31)
 
 
 def test_a_recipe_makes_every_kind() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -67,6 +68,16 @@ def test_verify_computes_the_same(name: str) -> None:
             features = ours(padded, spec, valid)
             assert features.shape == row.values.shape == spec.columns[0].shape
             assert (np.abs(features - row.values) <= row.tolerance).all()
+
+
+@pytest.mark.parametrize("name", ["ast", "beats", "parakeet", "whisper-80"])
+def test_verify_knows_that_finished_values_are_rounded(name: str) -> None:
+    spec = replace(features_of(name), resolution=1 / 64)
+    chunk = next(chunks_for(spec))
+    for valid in (len(chunk), len(chunk) // 2):
+        padded = pad_chunk(chunk[:valid, np.newaxis], spec.chunk)[:, 0]
+        row = reference_row(chunk, 0, valid, 0, spec, spec.sample_rate_hz)
+        assert (np.abs(ours(padded, spec, valid) - row.values) <= row.tolerance).all()
 
 
 # Chunks that are padded

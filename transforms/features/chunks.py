@@ -6,17 +6,20 @@ segment that the catalogue names), at the target sample rate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 from annotated_types import Ge
 
+from melmill.transforms.features.logarithm import ADDED
+
 Samples = npt.NDArray[np.float32]
 Tail = Literal["drop", "pad", "shift_back"]
 Short = Literal["drop", "pad", "repeat"]
+Edges = Literal["pad", "neighbours"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,10 @@ class ChunkSpec:
         the chunk is full.
     pad_value
         Sample value of the padding.
+    edges
+        What frames see beyond the edges of their chunk: padding, or the samples of the recording
+        there. With ``neighbours`` a chunk has a frame for each hop, so that the features of
+        chunks that follow one another are the spectrogram of the whole recording.
     """
 
     length: Annotated[int, Ge(1)]
@@ -43,6 +50,35 @@ class ChunkSpec:
     tail: Tail = "drop"
     short: Short = "pad"
     pad_value: float = 0.0
+    edges: Edges = field(default="pad", metadata=ADDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Numbers of samples before and after a chunk."""
+
+    before: int = 0
+    after: int = 0
+
+    def around(self, start: int, valid: int, total: int, length: int) -> Surroundings:
+        """Return how many of these samples a recording has around a chunk.
+
+        Parameters
+        ----------
+        start, valid
+            First sample of the chunk in the recording, and number of its real samples.
+        total
+            Length of the recording.
+        length
+            Length of a chunk. Nothing follows on a chunk that is padded.
+
+        Examples
+        --------
+        >>> Surroundings(5, 5).around(3, 10, 15, 10), Surroundings(5, 5).around(10, 5, 15, 10)
+        (Surroundings(before=3, after=2), Surroundings(before=5, after=0))
+        """
+        after = total - start - length if valid == length else 0
+        return Surroundings(min(self.before, start), max(0, min(self.after, after)))
 
 
 def resampled_length(frames: int, rate_hz: int, target_rate_hz: int) -> int:
@@ -205,6 +241,45 @@ def cut_chunks(
         if len(chunk) < spec.length:
             chunk = (fill_short if samples < spec.length else pad_chunk)(chunk, spec)
         yield index, chunk
+
+
+def cut_with_neighbours(
+    blocks: Iterator[Samples],
+    first: int,
+    stop: int,
+    samples: int,
+    spec: ChunkSpec,
+    surroundings: Callable[[int], Surroundings],
+) -> Iterator[tuple[int, Samples]]:
+    """Yield chunks as :func:`cut_chunks` does, with the samples around them.
+
+    Parameters
+    ----------
+    blocks : float32 [any, channels]
+        Consecutive samples. They begin with the first sample before chunk ``first``.
+    first, stop, samples, spec
+        See :func:`cut_chunks`.
+    surroundings
+        Function that returns how many samples to yield around a chunk, by its index.
+
+    Yields
+    ------
+    (int, float32 [before + length + after, channels])
+        The chunk's index, and its samples between those around it.
+    """
+    buffer = next(blocks)
+    buffer_start = chunk_start(first, samples, spec) - surroundings(first).before
+    for index in range(first, stop):
+        start, valid = chunk_start(index, samples, spec), valid_samples(index, samples, spec)
+        around = surroundings(index)
+        needed_start, end = start - around.before, start + valid + around.after
+        while buffer_start + len(buffer) < end:
+            buffer, buffer_start = _append_block(buffer, buffer_start, next(blocks), needed_start)
+        window = buffer[needed_start - buffer_start : end - buffer_start]
+        if valid < spec.length:
+            chunk = pad_chunk(window[around.before :], spec)
+            window = np.concatenate([window[: around.before], chunk])
+        yield index, window
 
 
 def _append_block(

@@ -15,17 +15,25 @@ from melmill.transforms.features.mfcc import MfccExtractor, MfccSpec
 from melmill.transforms.features.pcen import PcenExtractor, PcenSpec
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.stft import StftExtractor
+from melmill.transforms.features.stft_spec import StftSpec, framing_with_neighbours
 from melmill.transforms.features.waveform import WaveformExtractor, WaveformSpec
 from melmill.transforms.rows.schema import Array, round_to_resolution
 
 Samples = npt.NDArray[np.float32]
 
-#: Function of samples [rows, samples] and of the number of samples that are not padding in each.
-Extractor = Callable[[Samples, Sequence[int]], Array]
+#: A chunk with the samples of the recording around it, and the number of those before it.
+Window = tuple[Samples, int]
+
+#: Function of samples [rows, samples], of the number of samples that are not padding in each, and
+#: of their windows.
+Extractor = Callable[[Samples, Sequence[int], Sequence[Window]], Array]
 
 
 def extract_features(
-    samples: Samples, filled_samples: Sequence[int], features: FeatureSpec
+    samples: Samples,
+    filled_samples: Sequence[int],
+    features: FeatureSpec,
+    windows: Sequence[Window] = (),
 ) -> dict[str, Array]:
     """Return the features of chunks.
 
@@ -37,6 +45,8 @@ def extract_features(
         Number of samples in each row that are not padding.
     features
         Features to compute.
+    windows
+        Each row with the samples around it, if the edges of the chunks are ``neighbours``.
 
     Returns
     -------
@@ -45,7 +55,7 @@ def extract_features(
     """
     arrays = {}
     for feature, extractor in zip(features.features, _extractors(features), strict=True):
-        values = arrays[feature.name] = extractor(samples, filled_samples)
+        values = arrays[feature.name] = extractor(samples, filled_samples, windows)
         if feature.has_logarithm:
             round_to_resolution(values, features.resolution)
     return arrays
@@ -58,14 +68,31 @@ def _extractors(features: FeatureSpec) -> list[Extractor]:
 
 
 def _extractor(feature: Feature, features: FeatureSpec) -> Extractor:
-    spec, length = feature.spec, features.chunk.length
+    spec, length, edges = feature.spec, features.chunk.length, features.chunk.edges
     if isinstance(spec, WaveformSpec):
-        return WaveformExtractor(spec)
+        waveform = WaveformExtractor(spec)
+        return lambda samples, filled, windows: waveform(samples, filled)
     extractor: StftExtractor
     if isinstance(spec, MelSpec):
         kinds = {MfccSpec: MfccExtractor, PcenSpec: PcenExtractor}
         kind: Any = kinds.get(type(spec), MelExtractor)
-        extractor = kind(spec, features.sample_rate_hz, length)
+        extractor = kind(spec, features.sample_rate_hz, length, edges)
     else:
-        extractor = StftExtractor(spec, length)
-    return lambda samples, filled: extractor(samples, valid_samples=filled)
+        extractor = StftExtractor(spec, length, edges)
+    if edges == "pad":
+        return lambda samples, filled, windows: extractor(samples, valid_samples=filled)
+    return lambda samples, filled, windows: extractor(
+        np.stack([surrounded(window, spec, length) for window in windows])
+    )
+
+
+def surrounded(window: Window, spec: StftSpec, chunk_samples: int) -> Samples:
+    """Return a chunk with as many samples around it as its frames need.
+
+    Where the recording ends, it is padded as the spec says.
+    """
+    samples, before = window
+    around = framing_with_neighbours(spec, chunk_samples)
+    start, stop = before - around.before_samples, before + chunk_samples + around.after_samples
+    missing = max(0, -start), max(0, stop - len(samples))
+    return np.pad(samples[max(0, start) : stop], missing, mode=spec.pad_mode)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Positive = Annotated[float, Gt(0), Lt(math.inf)]
 NonNegative = Annotated[float, Ge(0), Lt(math.inf)]
 #: Numbers that do not overflow float32 together with samples.
-Scale = Annotated[float, Gt(0), Le(1e9)]
+Scale = Annotated[float, Gt(0), Le(1e10)]
 Finite = Annotated[float, Ge(-1e9), Le(1e9)]
 
 #: Metadata of a setting that was added later. Where it has its default, a recipe's digest leaves it

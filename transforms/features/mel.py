@@ -6,11 +6,14 @@ A :class:`~melmill.transforms.features.mel_spec.MelSpec` describes the features,
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.transforms.features.chunks import Edges
 from melmill.transforms.features.filterbank import BandedSum
-from melmill.transforms.features.mel_spec import MelSpec, contradictions, filterbank, mel_shape
+from melmill.transforms.features.mel_spec import MelSpec, contradictions, filterbank
 from melmill.transforms.features.standardization import standardize_bands
 from melmill.transforms.features.stft import StftExtractor, refuse
 from melmill.transforms.features.stft_spec import framing
@@ -29,6 +32,8 @@ class MelExtractor(StftExtractor):
         Settings of the features.
     sample_rate_hz, chunk_samples
         Sample rate and length of each chunk.
+    edges
+        See :class:`~melmill.transforms.features.stft.StftExtractor`.
 
     Attributes
     ----------
@@ -43,16 +48,20 @@ class MelExtractor(StftExtractor):
 
     _spec: MelSpec
 
-    def __init__(self, spec: MelSpec, sample_rate_hz: int, chunk_samples: int) -> None:
+    def __init__(
+        self, spec: MelSpec, sample_rate_hz: int, chunk_samples: int, edges: Edges = "pad"
+    ) -> None:
         """Compute the window and the filterbank, and allocate the working memory."""
         refuse(contradictions(spec, sample_rate_hz, chunk_samples))
-        self._arguments = (spec, sample_rate_hz, chunk_samples)
-        self.n_mels, self.n_frames = self.shape = mel_shape(spec, chunk_samples)
-        self._prepare(spec, chunk_samples, spec.n_mels)
+        self._arguments = (spec, sample_rate_hz, chunk_samples, edges)
+        self.n_mels = spec.n_mels * spec.stack_frames
+        frames = self._prepare(spec, chunk_samples, spec.n_mels, edges)
+        self.n_frames = frames // spec.stack_frames
+        self.shape = (self.n_mels, self.n_frames)
         weights = filterbank(spec, sample_rate_hz).astype(np.float32)
         self._sum_into_bands = BandedSum(np.repeat(weights, spec.power, axis=1))
 
-    def __reduce__(self) -> tuple[type[MelExtractor], tuple[MelSpec, int, int]]:
+    def __reduce__(self) -> tuple[type[MelExtractor], tuple[Any, ...]]:
         """Pickle the constructor's arguments; the working memory is not copied."""
         return type(self), self._arguments
 

@@ -30,6 +30,7 @@ from melmill.transforms.features.stft_spec import (
     StftSpec,
     frame_contradictions,
     framing,
+    neighbour_contradictions,
 )
 
 
@@ -71,6 +72,26 @@ class MelSpec(StftSpec):
     standardization: StandardizationSpec | None = field(default=None, metadata=ADDED)
     padded_frames: Finite | None = field(default=None, metadata=ADDED)
     stack_frames: Annotated[int, Ge(1), Le(64)] = field(default=1, metadata=ADDED)
+
+
+def mel_neighbour_contradictions(
+    spec: MelSpec, chunk_samples: int, chunk_hop: int
+) -> Iterator[Contradiction]:
+    """Yield each setting that keeps the chunks from being parts of one spectrogram."""
+    yield from neighbour_contradictions(spec, chunk_samples, chunk_hop)
+    where = "where chunk.edges is neighbours"
+    standardization = spec.standardization
+    if standardization is not None and "band" in (standardization.mean, standardization.std):
+        values = {"mean": standardization.mean, "std": standardization.std}
+        for name, value in values.items():
+            if value == "band":
+                allowed = f"a number {where}: the statistics are those of the chunk"
+                yield f"standardization.{name}", value, allowed
+    if spec.padded_frames is not None:
+        yield "padded_frames", spec.padded_frames, f"null {where}"
+    if chunk_samples // spec.hop_length % spec.stack_frames:
+        number = chunk_samples // spec.hop_length
+        yield "stack_frames", spec.stack_frames, f"a divisor of the {number} frames {where}"
 
 
 def unit_of(spec: StftSpec) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from annotated_types import Ge, Le
 from numpy.typing import NDArray
 
+from melmill.transforms.features.chunks import Edges
 from melmill.transforms.features.logarithm import Contradiction
 from melmill.transforms.features.mel import MelExtractor
 from melmill.transforms.features.mel_spec import MelSpec
@@ -53,6 +54,8 @@ def mfcc_contradictions(spec: MfccSpec) -> Iterator[Contradiction]:
         yield "standardization", spec.standardization, "null for an MFCC"
     if spec.padded_frames is not None:
         yield "padded_frames", spec.padded_frames, "null for an MFCC"
+    if spec.energy == "raw" and spec.preemphasis and spec.preemphasis_over == "chunk":
+        yield "energy", "raw", "none where preemphasis_over is chunk"
     if spec.log.kind == "none":
         yield "log.kind", "none", "a logarithm for an MFCC: db, ln or log10"
 
@@ -77,10 +80,12 @@ class MfccExtractor(MelExtractor):
 
     _spec: MfccSpec
 
-    def __init__(self, spec: MfccSpec, sample_rate_hz: int, chunk_samples: int) -> None:
+    def __init__(
+        self, spec: MfccSpec, sample_rate_hz: int, chunk_samples: int, edges: Edges = "pad"
+    ) -> None:
         """Compute the cosine transform, and what the mel bands need."""
         refuse(mfcc_contradictions(spec))
-        super().__init__(spec, sample_rate_hz, chunk_samples)
+        super().__init__(spec, sample_rate_hz, chunk_samples, edges)
         self.shape = (spec.n_mfcc, self.n_frames)
         self._basis = cosine_basis(spec)
 

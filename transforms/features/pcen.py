@@ -15,6 +15,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
 
+from melmill.transforms.features.chunks import Edges
 from melmill.transforms.features.logarithm import Contradiction, LogSpec
 from melmill.transforms.features.mel import MelExtractor
 from melmill.transforms.features.mel_spec import MelSpec
@@ -54,10 +55,20 @@ def pcen_contradictions(spec: PcenSpec) -> Iterator[Contradiction]:
             yield name, value, f"{'null' if allowed is None else allowed} for a PCEN"
 
 
+def pcen_neighbour_contradictions() -> Iterator[Contradiction]:
+    """Yield why the chunks of a PCEN are never parts of one: each is smoothed from its start."""
+    yield (
+        "kind",
+        "pcen",
+        "another where chunk.edges is neighbours: its smoothing begins in the chunk",
+    )
+
+
 def smoothing_factor(spec: PcenSpec, sample_rate_hz: int) -> float:
     """Return the factor b of the smoothing M[t] = (1 − b) M[t−1] + b S[t], as in librosa."""
     frames = spec.time_constant_s * sample_rate_hz / spec.hop_length
-    return (math.sqrt(1 + 4 * frames**2) - 1) / (2 * frames**2)
+    # librosa's (sqrt(1 + 4 frames²) - 1) / (2 frames²), without its division by almost 0.
+    return 2 / (1 + math.sqrt(1 + 4 * frames**2))
 
 
 def normalize_energy(
@@ -91,10 +102,14 @@ class PcenExtractor(MelExtractor):
 
     _spec: PcenSpec
 
-    def __init__(self, spec: PcenSpec, sample_rate_hz: int, chunk_samples: int) -> None:
+    def __init__(
+        self, spec: PcenSpec, sample_rate_hz: int, chunk_samples: int, edges: Edges = "pad"
+    ) -> None:
         """Prepare what the mel bands need."""
         refuse(pcen_contradictions(spec))
-        super().__init__(spec, sample_rate_hz, chunk_samples)
+        if edges == "neighbours":
+            refuse(pcen_neighbour_contradictions())
+        super().__init__(spec, sample_rate_hz, chunk_samples, edges)
         self._sample_rate_hz = sample_rate_hz
 
     def _finish(

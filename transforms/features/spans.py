@@ -24,13 +24,15 @@ from melmill.transforms.core.records import AudioInfo, ProbedRecording
 from melmill.transforms.decode.decoders import open_audio
 from melmill.transforms.features.channels import count_channels, select_channels
 from melmill.transforms.features.chunks import (
+    Surroundings,
     chunk_start,
     cut_chunks,
+    cut_with_neighbours,
     filled_samples,
     resampled_length,
     valid_samples,
 )
-from melmill.transforms.features.extractors import extract_features
+from melmill.transforms.features.extractors import Window, extract_features
 from melmill.transforms.features.resample import Conversion, resample_stream
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.rows.schema import Array
@@ -148,18 +150,35 @@ def read_chunks(
 
     Yields
     ------
-    (int, float32 [length, selected channels])
-        The chunk's index and its samples at the target rate.
+    (int, float32 [before + length + after, selected channels])
+        The chunk's index and its samples at the target rate, with the samples around it
+        (:func:`surroundings_of`).
     """
     spec = features.chunk
     last = span.stop_chunk - 1
     start = span.origin_sample + chunk_start(span.first_chunk, span.samples, spec)
     stop = span.origin_sample + chunk_start(last, span.samples, spec)
     stop += valid_samples(last, span.samples, spec)
+    start -= surroundings_of(span.first_chunk, span, features).before
+    stop += surroundings_of(last, span, features).after
     blocks = read_samples(span.probed.audio, features, source, start, stop)
-    yield from cut_chunks(blocks, span.first_chunk, span.stop_chunk, span.samples, spec)
+    chunks = span.first_chunk, span.stop_chunk, span.samples, spec
+    if spec.edges == "pad":
+        yield from cut_chunks(blocks, *chunks)
+    else:
+        around = partial(surroundings_of, span=span, features=features)
+        yield from cut_with_neighbours(blocks, *chunks, around)
     # Read to the end: only then the reader can check where the recording ends.
     deque(blocks, maxlen=0)
+
+
+def surroundings_of(index: int, span: Span, features: FeatureSpec) -> Surroundings:
+    """Return how many samples of the recording belong to a chunk's features around it."""
+    audio, spec = span.probed.audio, features.chunk
+    start = span.origin_sample + chunk_start(index, span.samples, spec)
+    total = resampled_length(audio.frames, audio.sample_rate_hz, features.sample_rate_hz)
+    valid = valid_samples(index, span.samples, spec)
+    return features.surroundings.around(start, valid, total, spec.length)
 
 
 def read_samples(
@@ -234,10 +253,15 @@ def _write_rows(
     started, features_seconds = time.perf_counter(), 0.0
     while batch := list(islice(chunks, per_batch)):
         decoded = time.perf_counter()
-        samples = np.concatenate([chunk.T for _, chunk in batch])
+        windows = [_window(index, chunk, span, features) for index, chunk in batch]
+        samples = np.concatenate(
+            [chunk[before : before + features.chunk.length].T for chunk, before in windows]
+        )
         filled = [_filled(index, span, features) for index, _ in batch]
         with np.errstate(over="ignore", invalid="ignore"):
-            arrays = extract_features(samples, np.repeat(filled, channels).tolist(), features)
+            row_windows = [(row, before) for chunk, before in windows for row in chunk.T]
+            repeated = np.repeat(filled, channels).tolist()
+            arrays = extract_features(samples, repeated, features, row_windows)
         # An integer is finite, whatever it was made from.
         _require_finite({"samples": samples, **arrays}, samples, batch[0][0], channels)
         write(_as_records(arrays, record_type))
@@ -247,6 +271,10 @@ def _write_rows(
     peak_dbfs, rms_dbfs = np.concatenate(levels, axis=1)
     rows = _rows(span, features, channels, peak_dbfs, rms_dbfs)
     return replace(rows, decode_seconds=decode_seconds, features_seconds=features_seconds)
+
+
+def _window(index: int, chunk: Samples, span: Span, features: FeatureSpec) -> Window:
+    return chunk, surroundings_of(index, span, features).before
 
 
 def _filled(index: int, span: Span, features: FeatureSpec) -> int:

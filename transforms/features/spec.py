@@ -8,12 +8,16 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeAlias
 
 from melmill.transforms.features.channels import ChannelPolicy
-from melmill.transforms.features.chunks import ChunkSpec
+from melmill.transforms.features.chunks import ChunkSpec, Surroundings
 from melmill.transforms.features.mel_spec import MelSpec, mel_shape
 from melmill.transforms.features.mfcc import MfccSpec
 from melmill.transforms.features.pcen import PcenSpec
 from melmill.transforms.features.resample import Quality
-from melmill.transforms.features.stft_spec import StftSpec, stft_shape
+from melmill.transforms.features.stft_spec import (
+    StftSpec,
+    framing_with_neighbours,
+    stft_shape,
+)
 from melmill.transforms.features.waveform import WaveformSpec
 from melmill.transforms.rows.columns import FeatureColumn
 
@@ -93,9 +97,19 @@ class FeatureSpec:
     resolution: float | None = None
 
     @property
+    def surroundings(self) -> Surroundings:
+        """Numbers of samples around a chunk that its features need from its neighbours."""
+        if self.chunk.edges == "pad":
+            return Surroundings()
+        specs = [f.spec for f in self.features if isinstance(f.spec, StftSpec)]
+        places = [framing_with_neighbours(spec, self.chunk.length) for spec in specs]
+        before = max((place.before_samples for place in places), default=0)
+        return Surroundings(before, max((place.after_samples for place in places), default=0))
+
+    @property
     def columns(self) -> tuple[FeatureColumn, ...]:
         """Columns of the features."""
-        return tuple(_column(feature, self.chunk.length) for feature in self.features)
+        return tuple(_column(feature, self.chunk) for feature in self.features)
 
     def canonical(self) -> str:
         """Return the canonical JSON, which the digest is computed from and the shards contain."""
@@ -122,15 +136,18 @@ class FeatureSpec:
         return hashlib.blake2b(self.canonical().encode(), digest_size=16).hexdigest()
 
 
-def _column(feature: Feature, chunk_samples: int) -> FeatureColumn:
+def _column(feature: Feature, chunk: ChunkSpec) -> FeatureColumn:
     spec = feature.spec
     if isinstance(spec, WaveformSpec):
-        return FeatureColumn(feature.name, (chunk_samples,), spec.dtype)
-    if isinstance(spec, MfccSpec):
-        return FeatureColumn(feature.name, (spec.n_mfcc, mel_shape(spec, chunk_samples)[1]))
+        return FeatureColumn(feature.name, (chunk.length,), spec.dtype)
     if isinstance(spec, MelSpec):
-        return FeatureColumn(feature.name, mel_shape(spec, chunk_samples))
-    return FeatureColumn(feature.name, stft_shape(spec, chunk_samples))
+        bands, frames = mel_shape(spec, chunk.length)
+        stacked = spec.stack_frames
+    else:
+        (bands, frames), stacked = stft_shape(spec, chunk.length), 1
+    if chunk.edges == "neighbours":
+        frames = framing_with_neighbours(spec, chunk.length).n_frames // stacked
+    return FeatureColumn(feature.name, (getattr(spec, "n_mfcc", bands), frames))
 
 
 def _settings(spec: Any) -> Any:

@@ -7,18 +7,20 @@ each step works on one chunk, in blocks of frames and bands whose sizes depend o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from melmill.transforms.features.chunks import Edges
 from melmill.transforms.features.emphasis import apply_window, prepare_samples
 from melmill.transforms.features.framing import PaddedFrames, frame_blocks
 from melmill.transforms.features.logarithm import Contradiction, take_logarithm
 from melmill.transforms.features.stft_spec import (
     StftSpec,
     framing,
+    framing_with_neighbours,
     stft_contradictions,
-    stft_shape,
     win_length,
 )
 from melmill.transforms.features.windows import place_window, window_samples
@@ -37,6 +39,9 @@ class StftExtractor:
         Settings of the features.
     chunk_samples
         Length of each chunk.
+    edges
+        ``neighbours`` if each chunk comes with the samples around it that
+        :func:`~melmill.transforms.features.stft_spec.framing_with_neighbours` needs.
 
     Attributes
     ----------
@@ -49,25 +54,31 @@ class StftExtractor:
         The spec has contradictions; the message lists all of them.
     """
 
-    def __init__(self, spec: StftSpec, chunk_samples: int) -> None:
+    def __init__(self, spec: StftSpec, chunk_samples: int, edges: Edges = "pad") -> None:
         """Compute the window, and allocate the working memory."""
         refuse(stft_contradictions(spec, chunk_samples))
-        bins, _ = self.shape = stft_shape(spec, chunk_samples)
-        self._prepare(spec, chunk_samples, bins)
+        bins = 1 + spec.n_fft // 2
+        self.shape = (bins, self._prepare(spec, chunk_samples, bins, edges))
 
-    def _prepare(self, spec: StftSpec, chunk_samples: int, bands: int) -> None:
+    def _prepare(self, spec: StftSpec, chunk_samples: int, bands: int, edges: Edges) -> int:
+        """Allocate the memory; return the number of frames."""
         from scipy.fft import rfft  # imported here, because recipes do not need it
 
         self._rfft = rfft
         self._spec = spec
-        self._chunk_samples = chunk_samples
         places = framing(spec, chunk_samples)
+        if edges == "neighbours":
+            around = framing_with_neighbours(spec, chunk_samples)
+            chunk_samples += around.before_samples + around.after_samples
+            places = replace(around, before_samples=0, after_samples=0)
+        self._chunk_samples = chunk_samples
         self._frames = PaddedFrames(places, chunk_samples, spec.pad_mode)
         window = window_samples(spec.window, win_length(spec), periodic=spec.periodic)
         self._window = place_window(window, spec.n_fft, spec.window_position)
         self._bands = np.empty((bands, places.n_frames), np.float32)
         self._blocks = frame_blocks(places.n_frames, spec.n_fft)
         self._windowed = np.zeros((self._blocks[0].stop, spec.n_fft), np.float32)
+        return places.n_frames
 
     def __call__(
         self,
@@ -80,8 +91,9 @@ class StftExtractor:
         Parameters
         ----------
         chunks
-            Samples of shape [n_chunks, chunk_samples], float32, full scale 1.0. Rows may
-            overlap in memory. The samples are not modified.
+            Samples of shape [n_chunks, chunk_samples], float32, full scale 1.0; with the samples
+            around them for the edges ``neighbours``. Rows may overlap in memory. The samples are
+            not modified.
         out
             Array to write to: shape [n_chunks, *shape], float32, C-contiguous.
         valid_samples

@@ -102,6 +102,39 @@ def framing(spec: StftSpec, chunk_samples: int) -> Framing:
     return replace(places, n_frames=places.n_frames - spec.drop_last_frame)
 
 
+def framing_with_neighbours(spec: StftSpec, chunk_samples: int) -> Framing:
+    """Return the places of a frame for each hop of a chunk, and the samples needed around it.
+
+    >>> framing_with_neighbours(StftSpec(n_fft=400, hop_length=160), 16000)
+    Framing(frame_samples=400, hop_samples=160, before_samples=200, after_samples=40, n_frames=100)
+    """
+    places = framing(spec, chunk_samples)
+    n_frames = chunk_samples // places.hop_samples
+    end = (n_frames - 1) * places.hop_samples + places.frame_samples - places.before_samples
+    return replace(places, after_samples=max(0, end - chunk_samples), n_frames=n_frames)
+
+
+def neighbour_contradictions(
+    spec: StftSpec, chunk_samples: int, chunk_hop: int
+) -> Iterator[Contradiction]:
+    """Yield each setting that keeps the chunks from being parts of one spectrogram."""
+    where = "where chunk.edges is neighbours"
+    for name, samples in (("chunk", chunk_samples), ("hop of the chunks", chunk_hop)):
+        if samples % spec.hop_length:
+            allowed = f"a divisor of the {name}, {samples} samples, {where}"
+            yield "hop_length", spec.hop_length, allowed
+    if spec.drop_last_frame:
+        yield "drop_last_frame", True, f"false {where}"
+    if spec.preemphasis and spec.preemphasis_over == "chunk":
+        yield "preemphasis_over", "chunk", f"frame {where}: the chunk is emphasised on its own"
+    if spec.log.ref == "max":
+        yield "log.ref", "max", f"a number {where}: the maximum is that of the chunk"
+    if spec.log.top_db is not None:
+        yield "log.top_db", spec.log.top_db, f"null {where}: the range is that of the chunk"
+    if spec.log.range is not None and spec.log.range_top == "max":
+        yield "log.range_top", "max", f"a number {where}: the maximum is that of the chunk"
+
+
 def stft_shape(spec: StftSpec, chunk_samples: int) -> tuple[int, int]:
     """Return the shape ``(bins, frames)`` of a chunk's spectrum.
 

@@ -53,6 +53,12 @@ def waveform_contradictions(spec: WaveformSpec) -> Iterator[Contradiction]:
         yield "dtype", "int16", "float32 where level is standardized: its samples exceed full scale"
 
 
+def waveform_neighbour_contradictions(spec: WaveformSpec) -> Iterator[Contradiction]:
+    """Yield why the chunks of a waveform are not parts of one: each has a level of its own."""
+    if spec.level != "none":
+        yield "level", spec.level, "none where chunk.edges is neighbours: it is that of the chunk"
+
+
 class WaveformExtractor:
     """Converts chunks of samples to a waveform's level and type.
 
