@@ -47,7 +47,7 @@ nitpick_ignore_regex = [
     ("py:class", r"melmill\.pipelines\.snapshots\.open\.OpenSnapshot"),
     ("py:class", r"melmill\.transforms\.features\.spec\.FeatureSpec"),
     ("py:class", r"melmill\.transforms\.plan\.change_records\.Difference"),
-    ("py:class", r"melmill\.transforms\.rows\.columns\.FeatureColumn"),
+    ("py:class", r"melmill\.transforms\.core\.feature_columns\.FeatureColumn"),
     ("py:class", r"melmill\.transforms\.views\.exports\.ExportJob"),
     ("py:data", r"melmill\.transforms\.index\.tables\.RECORDINGS"),
     # A parameter of RecordingError that is an attribute as well.

@@ -22,9 +22,10 @@ import pyarrow as pa
 
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.core.naming import join_uri
 from melmill.transforms.index.tables import SCHEMAS, read_batches
-from melmill.transforms.rows.columns import FeatureColumn, is_label
+from melmill.transforms.rows.columns import is_label
 from melmill.transforms.snapshot.card import FileLists, list_files, statistics
 from melmill.transforms.store.folders import Store, absolute_uri
 

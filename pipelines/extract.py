@@ -31,6 +31,7 @@ from melmill.transforms.catalogue.parts import (
 )
 from melmill.transforms.check_workers import CheckWorkers
 from melmill.transforms.core.errors import CatalogueError, DatasetError
+from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.core.records import Failure
 from melmill.transforms.diff_catalogue import DiffCatalogue, Differences
 from melmill.transforms.leave_out_contents import LeaveOutContents
@@ -41,7 +42,6 @@ from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.plan_shards import PlanRecordings, PlanShards
 from melmill.transforms.probe_recordings import ProbeRecordings
 from melmill.transforms.rewrite_shards import RewriteShards
-from melmill.transforms.rows.columns import FeatureColumn
 from melmill.transforms.shards.receipts import count_finished
 from melmill.transforms.snapshot.delta import Snapshot, read_snapshot
 from melmill.transforms.snapshot.totals import Totals

@@ -26,7 +26,7 @@ from melmill.pipelines.export import export
 from melmill.pipelines.snapshots.validate import validate
 from melmill.pipelines.takedown import takedown
 from melmill.transforms.core.errors import CatalogueError, ConfigError
-from melmill.transforms.rows.columns import FeatureColumn
+from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.rows.tf_example import parse_example
 from melmill.transforms.store.folders import Store
 from melmill.transforms.views.exports import ExportJob
@@ -342,7 +342,7 @@ def test_a_list_of_features_replaces_the_only_feature_of_a_dataset(
 
 def test_presets_are_entries_of_the_list(songs: Path, tmp_path: Path) -> None:
     entries = "features=[{preset: whisper-80}, {preset: waveform-moonshine, name: samples}]"
-    settings = ("audio.sample_rate_hz=16000", "chunk.seconds=1", entries)
+    settings = ("audio.sample_rate_hz=16000", "chunk.seconds=1", "chunk.tail=pad", entries)
     extract_here(songs, tmp_path / "set", *settings)
     extract_here(songs, tmp_path / "alone", "chunk.seconds=1", recipe="whisper-80")
     both, alone = (melmill.open(tmp_path / name).as_arrow().to_table() for name in ("set", "alone"))

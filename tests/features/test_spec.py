@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.features.chunks import ChunkSpec
 from melmill.transforms.features.logarithm import LogSpec
 from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.standardization import StandardizationSpec
-from melmill.transforms.rows.columns import FeatureColumn
 from tests.mel_features import mel_features, mel_of
 
 OTHER_VALUES: dict[str, Any] = {

@@ -54,7 +54,8 @@ SHARD = """
 import numpy as np
 import psutil
 from melmill.transforms.rows.parquet import ParquetShard
-from melmill.transforms.rows.schema import FeatureColumn, RowBatch, RowSchema
+from melmill.transforms.rows.schema import RowBatch, RowSchema
+from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.shards.writing import regroup
 kinds = RowSchema((FeatureColumn("mel", (128, 130)),)).columns()
 mel = np.random.default_rng(0).normal(size=(16, 128, 130)).astype(np.float32)

@@ -15,7 +15,8 @@ from melmill.pipelines.extract import Extraction
 from melmill.pipelines.run.counters import Distribution, RunMetrics
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.pipelines.snapshots.summary import failure_lines, totals_lines
-from melmill.transforms.rows.schema import FeatureColumn, RowSchema
+from melmill.transforms.core.feature_columns import FeatureColumn
+from melmill.transforms.rows.schema import RowSchema
 from melmill.transforms.snapshot.delta import Snapshot
 from melmill.transforms.snapshot.totals import SplitContent, Totals
 from melmill.transforms.store.folders import Store

@@ -14,16 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from melmill.transforms.core.feature_columns import FeatureColumn
+from melmill.transforms.features.rounding import round_to_resolution
 from melmill.transforms.rows.columns import LABEL_TYPES, LabelColumn
 from melmill.transforms.rows.parquet import ParquetShard, read_rows, read_schema
-from melmill.transforms.rows.schema import (
-    FeatureColumn,
-    RowBatch,
-    RowSchema,
-    round_to_resolution,
-    to_columns,
-    to_table,
-)
+from melmill.transforms.rows.schema import RowBatch, RowSchema, to_columns, to_table
 
 MEL_LEAF = "mel.list.element.list.element"
 LABELS = tuple(LabelColumn(f"label {kind}", kind) for kind in LABEL_TYPES)

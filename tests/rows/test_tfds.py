@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.rows.columns import LABEL_TYPES, LabelColumn
-from melmill.transforms.rows.schema import FeatureColumn, RowBatch, RowSchema
+from melmill.transforms.rows.schema import RowBatch, RowSchema
 from melmill.transforms.rows.tfds import (
     TfdsShard,
     TfdsSplit,

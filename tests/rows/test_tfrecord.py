@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.rows.columns import LABEL_TYPES, LabelColumn
 from melmill.transforms.rows.parquet import ParquetShard, read_rows
-from melmill.transforms.rows.schema import FeatureColumn, RowBatch, RowSchema
+from melmill.transforms.rows.schema import RowBatch, RowSchema
 from melmill.transforms.rows.tfrecord import (
     TFRecordShard,
     _masked_crc,

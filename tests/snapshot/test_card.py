@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from melmill.pipelines.extract import Extraction
+from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.rows.distribution import ClassCount, Distribution
-from melmill.transforms.rows.schema import FeatureColumn, LabelColumn, RowSchema
+from melmill.transforms.rows.schema import LabelColumn, RowSchema
 from melmill.transforms.snapshot.card import (
     band_statistics,
     brief_statistics,

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.index.tables import shard_row, write_part
 from melmill.transforms.rows.distribution import (
     DURATION_EDGES_S,
@@ -20,7 +21,7 @@ from melmill.transforms.rows.distribution import (
     Distribution,
 )
 from melmill.transforms.rows.moments import Moments
-from melmill.transforms.rows.schema import FeatureColumn, LabelColumn, RowSchema
+from melmill.transforms.rows.schema import LabelColumn, RowSchema
 from melmill.transforms.rows.summaries import FileEntry, ShardSummary
 from melmill.transforms.snapshot.card import (
     balance_lines,

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from melmill.transforms.core.feature_columns import Array
 from melmill.transforms.features.mel import MelExtractor
 from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.mfcc import MfccExtractor, MfccSpec
 from melmill.transforms.features.pcen import PcenExtractor, PcenSpec
+from melmill.transforms.features.rounding import round_to_resolution
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.stft import StftExtractor
 from melmill.transforms.features.stft_spec import StftSpec, framing_with_neighbours
 from melmill.transforms.features.waveform import WaveformExtractor, WaveformSpec
-from melmill.transforms.rows.schema import Array, round_to_resolution
 
 Samples = npt.NDArray[np.float32]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melmill.transforms.core.errors import Cause, DatasetError, RecordingError, Stage
+from melmill.transforms.core.feature_columns import Array
 from melmill.transforms.core.records import AudioInfo, ProbedRecording
 from melmill.transforms.decode.decoders import open_audio
 from melmill.transforms.features.channels import count_channels, select_channels
@@ -35,7 +36,6 @@ from melmill.transforms.features.chunks import (
 from melmill.transforms.features.extractors import Window, extract_features
 from melmill.transforms.features.resample import Conversion, resample_stream
 from melmill.transforms.features.spec import FeatureSpec
-from melmill.transforms.rows.schema import Array
 from melmill.transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
@@ -263,7 +263,7 @@ def _write_rows(
             repeated = np.repeat(filled, channels).tolist()
             arrays = extract_features(samples, repeated, features, row_windows)
         # An integer is finite, whatever it was made from.
-        _require_finite({"samples": samples, **arrays}, samples, batch[0][0], channels)
+        _require_finite((samples, *arrays.values()), samples, batch[0][0], channels)
         write(_as_records(arrays, record_type))
         levels.append(measure_levels(samples))
         features_seconds += time.perf_counter() - decoded
@@ -295,10 +295,10 @@ def _as_records(
 
 
 def _require_finite(
-    arrays: Mapping[str, Array], samples: Samples, first_chunk: int, channels: int
+    arrays: Iterable[Array], samples: Samples, first_chunk: int, channels: int
 ) -> None:
     """Raise RecordingError if a feature is not finite: finite samples may be too large."""
-    for values in arrays.values():
+    for values in arrays:
         if np.isfinite([values.min(), values.max()]).all():
             continue
         row = int(np.argmin(np.isfinite(values).reshape(len(values), -1).all(axis=1)))

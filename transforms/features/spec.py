@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeAlias
 
+from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import ChunkSpec, Surroundings
 from melmill.transforms.features.mel_spec import MelSpec, mel_shape
@@ -19,7 +20,6 @@ from melmill.transforms.features.stft_spec import (
     stft_shape,
 )
 from melmill.transforms.features.waveform import WaveformSpec
-from melmill.transforms.rows.columns import FeatureColumn
 
 #: Increase this number when the same configuration starts to give different features.
 EXTRACTOR_VERSION = 2

@@ -10,9 +10,8 @@ import numpy as np
 from annotated_types import Gt, Le
 from numpy.typing import NDArray
 
+from melmill.transforms.core.feature_columns import Array, FeatureType
 from melmill.transforms.features.logarithm import Contradiction
-from melmill.transforms.rows.columns import FeatureType
-from melmill.transforms.rows.schema import Array
 
 #: Rule for the level of a chunk: as it is; the largest sample gets a fixed magnitude; or mean 0 and
 #: variance 1.

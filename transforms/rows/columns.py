@@ -6,11 +6,12 @@ files and :class:`LabelColumn` use these names.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
+
+from melmill.transforms.core.feature_columns import FeatureColumn
 
 SCALARS = {
     "string": pa.string(),
@@ -20,11 +21,6 @@ SCALARS = {
     "double": pa.float64(),
     "bool": pa.bool_(),
 }
-
-#: Types that the values of a feature may have.
-FeatureType = Literal["float32", "int16"]
-
-_FEATURE_TYPES: dict[FeatureType, Any] = {"float32": pa.float32(), "int16": pa.int16()}
 
 #: melmill's own columns besides the features, in order; ``channel`` exists only if each channel has
 #: its own rows.
@@ -70,67 +66,19 @@ def arrow_type(name: str) -> Any:
     return SCALARS[name]
 
 
+def array_type(column: FeatureColumn) -> Any:
+    """Return the Arrow type of a column of features: lists, one inside the other."""
+    arrow = {"float32": pa.float32(), "int16": pa.int16()}[column.dtype]
+    for _ in column.shape:
+        arrow = list_of(arrow)
+    return arrow
+
+
 def type_name(arrow: Any) -> str:
     """Return the name of an Arrow type; the inverse of :func:`arrow_type`."""
     if pa.types.is_list(arrow):
         return f"list<{arrow.value_type}>"
     return str(arrow)
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureColumn:
-    """A column of features: an array of the same shape in every row.
-
-    Attributes
-    ----------
-    name
-        Name of the column.
-    shape
-        Shape of a row's array: ``(bands, frames)``, or ``(samples,)``.
-    dtype
-        NumPy's name of the values' type.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: FeatureType = "float32"
-
-    @property
-    def bands(self) -> int:
-        """Number of bands; a waveform has one."""
-        return self.shape[0] if len(self.shape) == 2 else 1
-
-    @property
-    def row_bytes(self) -> int:
-        """Size of a row's array, in bytes.
-
-        >>> FeatureColumn("waveform", (16_000,), "int16").row_bytes
-        32000
-        """
-        return math.prod(self.shape) * (4 if self.dtype == "float32" else 2)
-
-    @property
-    def type(self) -> str:
-        """Name of the column's type.
-
-        >>> FeatureColumn("mel", (128, 130)).type
-        'list<list<float>>'
-        """
-        scalar = "float" if self.dtype == "float32" else self.dtype
-        return len(self.shape) * "list<" + scalar + len(self.shape) * ">"
-
-    @property
-    def arrow(self) -> Any:
-        """Arrow type of the column: lists, one inside the other."""
-        arrow = _FEATURE_TYPES[self.dtype]
-        for _ in self.shape:
-            arrow = list_of(arrow)
-        return arrow
-
-    @property
-    def leaf(self) -> str:
-        """Name of the column of values in a Parquet file."""
-        return self.name + len(self.shape) * ".list.element"
 
 
 @dataclass(frozen=True, slots=True)

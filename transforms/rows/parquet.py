@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from melmill.transforms.rows.columns import FeatureColumn
+from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.rows.schema import Array, RowBatch, RowSchema, to_table
 from melmill.transforms.rows.shard_file import ShardFile
 

@@ -18,12 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from melmill.transforms.core.feature_columns import Array, FeatureColumn
 from melmill.transforms.rows.columns import (
     CORE_COLUMNS,
     LABEL_TYPES,
     RESERVED_COLUMNS,
-    FeatureColumn,
     LabelColumn,
+    array_type,
     arrow_type,
     is_label,
     list_of,
@@ -33,17 +34,15 @@ from melmill.transforms.rows.columns import (
 __all__ = [
     "LABEL_TYPES",
     "RESERVED_COLUMNS",
-    "FeatureColumn",
+    "Array",
     "LabelColumn",
     "RowBatch",
     "RowSchema",
     "check_features",
-    "round_to_resolution",
     "to_columns",
     "to_table",
 ]
 
-Array = npt.NDArray[Any]
 Float32Array = npt.NDArray[np.float32]
 
 _N_MELS, _N_FRAMES = b"melmill.n_mels", b"melmill.n_frames"
@@ -106,7 +105,7 @@ class RowSchema:
         others), but :func:`to_columns` allows nulls only in labels.
         """
         fields = [pa.field(name, arrow_type(kind)) for name, kind in self.columns().items()]
-        fields += [pa.field(column.name, column.arrow) for column in self.features]
+        fields += [pa.field(column.name, array_type(column)) for column in self.features]
         return pa.schema(fields, metadata=self._metadata())
 
     def _metadata(self) -> dict[bytes, bytes]:
@@ -284,43 +283,3 @@ def _feature_array(values: Array, column: FeatureColumn) -> Any:
 def _lists(values: Any, count: int, length: int) -> Any:
     offsets = pa.array(np.arange(count + 1, dtype=np.int32) * np.int32(length))
     return pa.ListArray.from_arrays(offsets, values, type=list_of(values.type))
-
-
-def round_to_resolution(mel: Float32Array, step: float | None) -> None:
-    """Round values to multiples of a step, in place.
-
-    Rounding clears trailing bits, which then compress well: at 1/64 dB a shard has half the
-    size. The step must be a power of two, because float32 holds its multiples exactly.
-
-    Parameters
-    ----------
-    mel
-        Values, float32 of any shape; finite, below 2**126 * step.
-    step
-        Resolution in the unit of ``mel``: a power of two. ``None`` rounds nothing.
-
-    Raises
-    ------
-    ValueError
-        If the step is not a power of two.
-
-    Examples
-    --------
-    >>> mel = np.array([-12.345678, 0.01, 3.25], dtype=np.float32)
-    >>> round_to_resolution(mel, 1 / 64)
-    >>> mel
-    array([-12.34375 ,   0.015625,   3.25    ], dtype=float32)
-    >>> round_to_resolution(mel, 0.01)
-    Traceback (most recent call last):
-    ...
-    ValueError: the resolution 0.01 is not a power of two, so rounding would save nothing
-    """
-    if step is None:
-        return
-    if math.frexp(step)[0] != 0.5:
-        raise ValueError(
-            f"the resolution {step} is not a power of two, so rounding would save nothing"
-        )
-    np.multiply(mel, np.float32(1 / step), out=mel)
-    np.rint(mel, out=mel)
-    np.multiply(mel, np.float32(step), out=mel)

@@ -13,8 +13,8 @@ from typing import Any
 
 import yaml
 
+from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.index.tables import read_shards
-from melmill.transforms.rows.columns import FeatureColumn
 from melmill.transforms.rows.distribution import DURATION_EDGES_S, LEVEL_EDGES_DBFS, balance
 from melmill.transforms.rows.moments import Moments
 from melmill.transforms.rows.schema import RowSchema

@@ -203,4 +203,4 @@ def test_missing_credentials_are_reported_within_seconds(songs: Songs, tmp_path:
     )
     assert result.returncode == 2
     assert "no credentials for Google Cloud were found; run: gcloud auth" in result.stderr
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60  # not minutes of attempts, on a busy machine too

@@ -194,7 +194,7 @@ def test_a_missing_cluster_is_reported_within_seconds(
     result = flink.melmill("extract", str(songs.table), str(tmp_path / "dataset"), *options)
     assert result.returncode == 2
     assert result.stderr.startswith(f"melmill: {message}")
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60  # not minutes of attempts, on a busy machine too
     assert not (tmp_path / "dataset").exists()
 
 

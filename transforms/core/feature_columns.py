@@ -1,0 +1,66 @@
+"""The columns of features, described without the libraries that store them.
+
+Decoder processes import this module, and need no Arrow.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+#: Types that the values of a feature may have, by NumPy's names.
+FeatureType = Literal["float32", "int16"]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureColumn:
+    """A column of features: an array of the same shape in every row.
+
+    Attributes
+    ----------
+    name
+        Name of the column.
+    shape
+        Shape of a row's array: ``(bands, frames)``, or ``(samples,)``.
+    dtype
+        NumPy's name of the values' type.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: FeatureType = "float32"
+
+    @property
+    def bands(self) -> int:
+        """Number of bands; a waveform has one."""
+        return self.shape[0] if len(self.shape) == 2 else 1
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row's array, in bytes.
+
+        >>> FeatureColumn("waveform", (16_000,), "int16").row_bytes
+        32000
+        """
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def type(self) -> str:
+        """Name of the column's type.
+
+        >>> FeatureColumn("mel", (128, 130)).type
+        'list<list<float>>'
+        """
+        scalar = "float" if self.dtype == "float32" else self.dtype
+        return len(self.shape) * "list<" + scalar + len(self.shape) * ">"
+
+    @property
+    def leaf(self) -> str:
+        """Name of the column of values in a Parquet file."""
+        return self.name + len(self.shape) * ".list.element"
