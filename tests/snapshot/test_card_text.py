@@ -316,7 +316,7 @@ def test_a_views_card_names_its_own_files(totals: Totals) -> None:
     assert "How to load" not in plain
     assert plain.endswith("\n}\n```\n")
     normalised = view_card(files, SNAPSHOT, totals, SCHEMA, "chunk").decode()
-    sentence = "\nNormalised (chunk), each band to mean 0 and deviation 1: `mel`.\n"
+    sentence = "\n`mel` is normalised: chunk, each band to mean 0 and deviation 1.\n"
     assert normalised == plain.replace("\n## Feature", sentence + "\n## Feature")
 
 

@@ -200,8 +200,9 @@ def view_card(
     """Return the card of a view in Hugging Face's layout, with its Parquet files."""
     about = _about(snapshot, totals, schema, twins=False)
     if normalize != "none":
-        names = ", ".join(f"`{c.name}`" for c in schema.features if len(c.shape) == 2)
-        about += f"\nNormalised ({normalize}), each band to mean 0 and deviation 1: {names}.\n"
+        names = [f"`{c.name}`" for c in schema.features if len(c.shape) == 2]
+        how = f"normalised: {normalize}, each band to mean 0 and deviation 1"
+        about += f"\n{', '.join(names)} {'is' if len(names) == 1 else 'are'} {how}.\n"
     return (_head(files, schema) + about + _features(snapshot)).encode()
 
 
