@@ -108,7 +108,8 @@ def falsify(dataset: Path, change: float) -> str:
     changed[1].flat[changed[1].argmax()] += change
     with ParquetShard(path, schema, metadata=metadata) as shard:
         for number, batch in enumerate(batches):
-            shard.add(type(batch)(batch.columns, changed if number == 0 else batch.features["mel"]))
+            features = {"mel": changed} if number == 0 else batch.features
+            shard.add(type(batch)(batch.columns, features))
     return str(batches[0].columns["uri"][1])
 
 
