@@ -182,7 +182,7 @@ def test_only_what_depends_on_a_setting_is_done_again(
 def test_another_schema_starts_a_new_dataset_version(songs: Path, dataset: Path) -> None:
     result = refresh_here(songs, dataset, "mel.n_mels=5")
     assert (result.new_schema, result.snapshot.dataset_version) == (True, 2)
-    assert result.shape[0] == 5
+    assert result.features[0].shape[0] == 5
     second = refresh_here(songs, dataset, "output.compression_level=2")
     assert (second.new_schema, second.snapshot.dataset_version) == (False, 2)
 
