@@ -669,8 +669,9 @@ def _keys(model: Any, path: Sequence[str], kind: str = "mel") -> Iterator[str]:
         return  # a list has numbers, and no keys
     if path[:1] == ["features"]:
         # An entry: the second part is its number.
-        entries = {str(entry.__annotations__["kind"]): entry for entry in get_args(_Features)}
-        model, path = entries[f"Literal['{kind}']"], path[2:]
+        if len(path) == 2:
+            yield from ("kind", "name")
+        model, path = KINDS[kind], path[2:]
     for part in path:
         model = _children(model)[part]
     yield from _children(model)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from melmill.pipelines.config import Config, load_config
 from melmill.transforms.core.errors import ConfigError, RecordingError
+from melmill.transforms.core.feature_columns import Array
 from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.features.channels import check_channels, count_channels
 from melmill.transforms.features.chunks import (
@@ -39,7 +40,6 @@ from melmill.transforms.features.mel_spec import MelSpec, unit_of
 from melmill.transforms.features.spans import read_samples
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.stft_spec import StftSpec
-from melmill.transforms.rows.schema import Array
 from melmill.transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from melmill.pipelines.run_records import Run
+from melmill.pipelines.run_records import COMMITTED, Run
 from melmill.transforms.core.errors import ConfigError
 
 
@@ -45,7 +45,7 @@ def write_metrics(run: Run, path: Path) -> None:
     add(
         "refresh_committed",
         "Whether the last refresh committed a snapshot.",
-        {"": run.status == "committed"},
+        {"": run.status == COMMITTED},
     )
     add("refresh_end_timestamp_seconds", "End of the last refresh.", {"": run.ended_ms / 1000})
     add("refresh_duration_seconds", "Duration of the last refresh.", {"": run.seconds})

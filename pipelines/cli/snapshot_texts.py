@@ -123,18 +123,19 @@ def inspection_json(root: str, opened: OpenSnapshot) -> dict[str, Any]:
     from melmill.transforms.snapshot.card import features_json, statistics
 
     schema = opened.schema
-    arrays = {column.name: column.type for column in schema.features}
+    types = {column.name: column.type for column in schema.features}
+    first = features_json(schema)
+    arrays = first.pop("features")
     return {
         "dataset": root,
         "version": opened.snapshot.version,
         "index": opened.snapshot.index,
         "catalogue": opened.snapshot.catalogue,
         "configuration": opened.snapshot.configuration,
-        "arrays": features_json(schema)["features"],
-        "shape": features_json(schema)["shape"],
-        "dtype": features_json(schema)["dtype"],
+        **first,
+        "arrays": arrays,
         "features": json.loads(opened.snapshot.features),
-        "columns": {**schema.columns(), **arrays},
+        "columns": {**schema.columns(), **types},
         **totals_json(opened.totals),
         "failure_examples": opened.totals.examples,
         "statistics": statistics(opened.totals),

@@ -235,9 +235,9 @@ def _verify_recording(
             name = f"{name} {feature.name}"
         result.formats.setdefault(name, FormatResult(_unit_of(feature))).add(difference, share)
         if not share <= 1:  # NaN, too
-            where = {"uri": source.uri, "chunk_index": row.chunk_index, "channel": row.channel}
-            found = {"feature": feature.name, "largest": float(difference.max())}
-            result.beyond.append(where | found)
+            place_of_row = {"chunk_index": row.chunk_index, "channel": row.channel}
+            values = {"feature": feature.name, "largest": float(difference.max())}
+            result.beyond.append({"uri": source.uri, **place_of_row, **values})
 
 
 def _unit_of(feature: Feature) -> str:

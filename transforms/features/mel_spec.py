@@ -94,6 +94,13 @@ def mel_neighbour_contradictions(
         yield "stack_frames", spec.stack_frames, f"a divisor of the {number} frames {where}"
 
 
+def plain_band_contradictions(spec: MelSpec, kind: str) -> Iterator[Contradiction]:
+    """Yield each setting of the finished bands that a kind computed from the bands has not."""
+    for name, allowed in (("stack_frames", 1), ("standardization", None), ("padded_frames", None)):
+        if (value := getattr(spec, name)) != allowed:
+            yield name, value, f"{'null' if allowed is None else allowed} for {kind}"
+
+
 def unit_of(spec: StftSpec) -> str:
     """Return the unit of the values: the kind of the logarithm, or ``standardized``."""
     standardized = isinstance(spec, MelSpec) and spec.standardization is not None

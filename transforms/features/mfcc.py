@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from melmill.transforms.features.chunks import Edges
 from melmill.transforms.features.logarithm import Contradiction
 from melmill.transforms.features.mel import MelExtractor
-from melmill.transforms.features.mel_spec import MelSpec
+from melmill.transforms.features.mel_spec import MelSpec, plain_band_contradictions
 from melmill.transforms.features.stft import refuse
 
 #: Smallest energy of a frame whose logarithm is taken: float32's epsilon, as in Kaldi.
@@ -48,12 +48,7 @@ def mfcc_contradictions(spec: MfccSpec) -> Iterator[Contradiction]:
     """Yield each setting that another setting makes impossible, as (key, value, allowed)."""
     if spec.n_mfcc > spec.n_mels:
         yield "n_mfcc", spec.n_mfcc, f"at most n_mels, {spec.n_mels}"
-    if spec.stack_frames != 1:
-        yield "stack_frames", spec.stack_frames, "1 for an MFCC"
-    if spec.standardization is not None:
-        yield "standardization", spec.standardization, "null for an MFCC"
-    if spec.padded_frames is not None:
-        yield "padded_frames", spec.padded_frames, "null for an MFCC"
+    yield from plain_band_contradictions(spec, "an MFCC")
     if spec.energy == "raw" and spec.preemphasis and spec.preemphasis_over == "chunk":
         yield "energy", "raw", "none where preemphasis_over is chunk"
     if spec.log.kind == "none":

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from melmill.transforms.features.chunks import Edges
 from melmill.transforms.features.logarithm import Contradiction, LogSpec
 from melmill.transforms.features.mel import MelExtractor
-from melmill.transforms.features.mel_spec import MelSpec
+from melmill.transforms.features.mel_spec import MelSpec, plain_band_contradictions
 from melmill.transforms.features.stft import refuse
 
 
@@ -50,9 +50,7 @@ def pcen_contradictions(spec: PcenSpec) -> Iterator[Contradiction]:
     """Yield each setting that another setting makes impossible, as (key, value, allowed)."""
     if spec.log.kind != "none":
         yield "log.kind", spec.log.kind, "none for a PCEN"
-    for name, allowed in (("stack_frames", 1), ("standardization", None), ("padded_frames", None)):
-        if (value := getattr(spec, name)) != allowed:
-            yield name, value, f"{'null' if allowed is None else allowed} for a PCEN"
+    yield from plain_band_contradictions(spec, "a PCEN")
 
 
 def pcen_neighbour_contradictions() -> Iterator[Contradiction]:

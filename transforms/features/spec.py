@@ -114,16 +114,15 @@ class FeatureSpec:
     def canonical(self) -> str:
         """Return the canonical JSON, which the digest is computed from and the shards contain."""
         body = {"extractor_version": EXTRACTOR_VERSION, **_settings(self)}
-        features = [
-            {"name": feature.name, "kind": feature.kind, **_settings(feature.spec)}
-            for feature in self.features
-        ]
         if self.has_only_mel:
             # The JSON of recipes from before there were other features.
             del body["features"]
             body["mel"] = _settings(self.features[0].spec)
         else:
-            body["features"] = features
+            body["features"] = [
+                {"name": feature.name, "kind": feature.kind, **_settings(feature.spec)}
+                for feature in self.features
+            ]
         return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
     @property
