@@ -28,7 +28,13 @@ def metrics_writer(path: Path | None) -> Callable[[Run], None] | None:
 
 
 def write_metrics(run: Run, path: Path) -> None:
-    """Write a run's metrics for Prometheus' textfile collector, atomically."""
+    """Write a run's metrics for Prometheus' textfile collector, atomically.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be written.
+    """
     from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
     registry = CollectorRegistry()
@@ -55,4 +61,10 @@ def write_metrics(run: Run, path: Path) -> None:
         add("dataset_rows", "Rows in the snapshot.", {"": result["rows"]})
         add("dataset_recordings", "Recordings in the snapshot.", result["recordings"], "status")
         add("dataset_failures", "Failed recordings in the snapshot.", result["failures"], "cause")
-    write_to_textfile(str(path), registry)
+    try:
+        write_to_textfile(str(path), registry)
+    except OSError as error:
+        raise ConfigError(
+            f"--metrics-file {path}: cannot be written: {error}; the refresh itself has ended: "
+            f"{run.status}"
+        ) from error

@@ -141,8 +141,10 @@ def _now_ms() -> int:
 
 def _write_record(store: Store, run: Run, publish: Callable[[Run], None] | None) -> None:
     run.ended_ms = _now_ms()
-    if publish is not None:
-        publish(run)
-    # Write nothing to a folder that is not a dataset.
-    if "_delta_log" in store.top_names():
-        store.put(run.name, to_json(run.to_json()))
+    try:
+        # Write nothing to a folder that is not a dataset.
+        if "_delta_log" in store.top_names():
+            store.put(run.name, to_json(run.to_json()))
+    finally:
+        if publish is not None:
+            publish(run)

@@ -14,7 +14,7 @@ from melmill.pipelines.run.errors import NothingSubmittedError
 from melmill.pipelines.run_records import Run, recording_run
 from melmill.transforms.core.errors import ConfigError, ConflictError
 from melmill.transforms.store.folders import Store
-from tests.pipeline_runs import melmill
+from tests.pipeline_runs import extract_here, melmill
 from tests.refresh.catalogues import SMALL, write_song, write_songs
 
 
@@ -106,6 +106,18 @@ def test_a_missing_folder_is_reported_before_anything_starts(tmp_path: Path) -> 
     file = tmp_path / "nowhere" / "melmill.prom"
     with pytest.raises(ConfigError, match=r"the folder .* does not exist"):
         metrics_writer(file)
+
+
+def test_metrics_that_cannot_be_written_do_not_cost_the_record(tmp_path: Path) -> None:
+    songs, dataset, file = tmp_path / "songs", tmp_path / "set", tmp_path / "m.prom"
+    extraction = extract_here(write_songs(songs, 1), dataset, *SMALL)
+    file.mkdir()  # something else took the name
+    with (
+        pytest.raises(ConfigError, match=r"m\.prom: cannot be written: .* has ended: committed"),
+        recording_run(Store(str(dataset)), str(songs), metrics_writer(file)) as set_result,
+    ):
+        set_result(extraction)
+    assert [run["status"] for run in runs(dataset)] == ["committed"]
 
 
 def test_a_name_with_quotes_is_written_as_prometheus_reads_it(tmp_path: Path) -> None:
