@@ -110,7 +110,11 @@ def _to_peak(chunk: NDArray[np.float32], peak: float) -> NDArray[np.float32]:
 def _standardized(
     chunk: NDArray[np.float32], valid_samples: int, epsilon: float
 ) -> NDArray[np.float32]:
+    # In double precision and in place: a chunk of 30 s has 480,000 samples.
     valid = chunk[:valid_samples].astype(np.float64)
-    levelled = np.zeros_like(chunk)
-    levelled[:valid_samples] = (valid - valid.mean()) / np.sqrt(valid.var() + epsilon)
+    valid -= valid.mean()
+    variance = np.einsum("i,i->", valid, valid) / valid_samples
+    valid *= 1 / np.sqrt(variance + epsilon)
+    levelled = np.empty_like(chunk)
+    levelled[:valid_samples], levelled[valid_samples:] = valid, 0
     return levelled
