@@ -137,14 +137,23 @@ def _id_and_uri(example: dict[str, Values]) -> tuple[str, str]:
 
 
 def _index_holds(store: Store, index: str, names: Names) -> bool:
+    """Return whether an index names one of the recordings; also true if it is damaged.
+
+    A ``gc`` that was killed may have left any of its tables.
+    """
+    tables = {
+        "recordings": ["recording_id", "uri", "content_hash"],
+        "failures": ["recording_id", "uri"],
+    }
     try:
-        for row in read_index(store, index, "recordings", ["recording_id", "uri", "content_hash"]):
-            content = content_of(row["content_hash"] or "")
-            if content in names or _matches(row["recording_id"], row["uri"], names):
-                return True
+        return any(
+            content_of(row.get("content_hash") or "") in names
+            or _matches(row["recording_id"], row["uri"], names)
+            for table, columns in tables.items()
+            for row in read_index(store, index, table, columns)
+        )
     except (OSError, ValueError):
-        return True  # the index is damaged, and no snapshot needs it
-    return False
+        return True  # no snapshot needs it
 
 
 def redact_records(store: Store, uris: Iterable[str]) -> list[str]:

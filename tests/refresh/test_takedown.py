@@ -249,6 +249,20 @@ def test_a_lone_twin_is_found_by_its_own_records(store: Store, dataset: Path, so
     assert mentions_of(dataset, str(songs / "2.wav")) != []
 
 
+def test_a_lone_table_of_failures_is_read(store: Store, dataset: Path, songs: Path) -> None:
+    """A killed gc may leave only the failures of an index, which name a recording."""
+    (songs / "1.wav").write_bytes(b"no audio")
+    refresh_here(songs, dataset)
+    index = require_snapshot(store).index
+    for path in (dataset / "index" / index).glob("failures-*"):
+        orphan = dataset / "index" / index[::-1] / path.name
+        orphan.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, orphan)
+    uri = str(songs / "1.wav")
+    takedown(store, [uri])
+    assert mentions_of(dataset, uri) == []
+
+
 @pytest.mark.parametrize("write", [12, 16, 40])
 def test_what_an_interrupted_overwriting_left_is_erased(
     store: Store, dataset: Path, songs: Path, folder: Path, write: int
