@@ -68,6 +68,11 @@ SEEDS = st.integers(0, 99)
 SECONDS = st.sampled_from([0.1, 0.5, 1.3, 2.1])
 #: The dataset's own rate, and a rate that is resampled.
 RATES = st.sampled_from([RATE, 4410])
+#: The points at which a run is killed: a kind of file, and how many of them it may write.
+#: If the kind is "", all files count.
+KILLS = st.tuples(st.just(""), st.integers(0, 40)) | st.tuples(
+    st.sampled_from(["/made/", "part-", "/shards/", "index/"]), st.integers(0, 4)
+)
 
 #: Settings, and the values that the machine gives them.
 SETTINGS: dict[str, tuple[str, ...]] = {
@@ -75,7 +80,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "mel.n_mels": ("8", "5"),
     "split.seed": ("0", "3"),
     "split.fractions": ("{train: 1.0}", "{train: 0.5, test: 0.5}"),
-    "output.formats": ("[parquet]", "[parquet,tfrecord]"),
+    "output.formats": ("[parquet,tfrecord]", "[parquet]"),
     "output.compression_level": ("1", "3"),
     "output.min_shards": ("8", "2"),
     "output.order_seed": ("0", "4"),
@@ -85,6 +90,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }
 
 
+#: The setting that makes long recordings fail.
+LIMIT = "limits.max_duration_hours"
 #: A missing recording is not retried in every refresh.
 ONCE = "refresh.max_attempts=1"
 
@@ -137,12 +144,15 @@ def _holds_the_last_chunk(span: Span, features: FeatureSpec) -> bool:
 
 
 @contextlib.contextmanager
-def killed_at(write: int) -> Iterator[None]:
-    """Kill the process after this many writes to the store, if there are more writes."""
+def killed_at(write: int, kind: str = "") -> Iterator[None]:
+    """Kill the process when it has written this many files to the store, and would write one more.
+
+    Only files with `kind` in their names count.
+    """
     real, remaining = Store.publish, [write]
 
     def publish(store: Store, path: Path, name: str) -> None:
-        remaining[0] -= 1
+        remaining[0] -= kind in name or remaining[0] < 0
         if remaining[0] < 0:
             raise Killed
         real(store, path, name)
@@ -154,6 +164,11 @@ def killed_at(write: int) -> Iterator[None]:
             # After the kill, clean-up code may raise errors that a dead process would not raise.
             if remaining[0] >= 0:
                 raise
+
+
+def killed(kill: tuple[str, int] | None) -> contextlib.AbstractContextManager[None]:
+    """Kill the process at one of :data:`KILLS`, or not at all."""
+    return killed_at(kill[1], kill[0]) if kill else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
@@ -210,6 +225,7 @@ class DatasetMachine(RuleBasedStateMachine):
         self.erased: set[str] = set()
         self.excluded: set[str] = set()
         self.settings = {key: values[0] for key, values in SETTINGS.items()}
+        self.sound: set[str] = set()
         self.may_be_stale = False
         self.erased_in = 0
         # A dataset needs at least one recording, so this recording always stays.
@@ -255,12 +271,14 @@ class DatasetMachine(RuleBasedStateMachine):
         (self.songs / name).unlink(missing_ok=True)
         write_song(self.songs / name, seed, seconds, rate)
         self.labels.setdefault(name, {"genre": "rock"})
+        self.sound.add(name)
 
     @rule(name=NAMES, share=st.sampled_from([0.3, 0.9]), rate=RATES)
     def truncate(self, name: str, share: float, rate: int) -> None:
         self.add(name, 7, 1.0, rate)
         content = (self.songs / name).read_bytes()
         (self.songs / name).write_bytes(content[: round(share * len(content))])
+        self.sound.discard(name)
 
     @rule(name=NAMES, seconds=st.sampled_from([1.0, 2.5]), frames=st.integers(0, 40))
     def claim_another_length(self, name: str, seconds: float, frames: int) -> None:
@@ -269,6 +287,7 @@ class DatasetMachine(RuleBasedStateMachine):
         whole = encode(noise(seconds, 16_000, frames), 16_000, "mp3_vbr")
         (self.songs / name).write_bytes(with_xing(whole, frames=frames))
         self.labels.setdefault(name, {"genre": "rock"})
+        self.sound.add(name)
 
     @rule(name=NAMES)
     def remove(self, name: str) -> None:
@@ -280,11 +299,13 @@ class DatasetMachine(RuleBasedStateMachine):
         (self.songs / name).unlink(missing_ok=True)
         (self.songs / name).write_bytes(b"RIFF, and nothing more")
         self.labels.setdefault(name, {"genre": "rock"})
+        self.sound.discard(name)
 
     @rule(name=NAMES)
     def lose(self, name: str) -> None:
         (self.songs / name).unlink(missing_ok=True)
         self.labels.setdefault(name, {"genre": "rock"})
+        self.sound.discard(name)
 
     @rule(name=NAMES, genre=st.sampled_from(["rock", "jazz", None]))
     def label(self, name: str, genre: str | None) -> None:
@@ -302,9 +323,13 @@ class DatasetMachine(RuleBasedStateMachine):
             labels.pop("year", None)
             self.labels[name] = labels | ({"year": year} if year else {})
 
-    @rule(key=st.sampled_from(sorted(SETTINGS)), number=st.integers(0, 1))
-    def configure(self, key: str, number: int) -> None:
-        self.settings[key] = SETTINGS[key][number]
+    @rule(
+        numbers=st.dictionaries(
+            st.sampled_from(sorted(SETTINGS)), st.integers(0, 1), min_size=1, max_size=3
+        )
+    )
+    def configure(self, numbers: dict[str, int]) -> None:
+        self.settings |= {key: SETTINGS[key][number] for key, number in numbers.items()}
 
     @rule(name=NAMES, number=st.integers(-1, 3))
     def segment(self, name: str, number: int) -> None:
@@ -333,7 +358,21 @@ class DatasetMachine(RuleBasedStateMachine):
         self.may_be_stale = False
         fresh = self.table(without=frozenset(self.gone()), file="fresh.jsonl")
         assert_as_fresh(fresh, self.dataset, self.folder / "fresh", *self.recipe())
+        self.statuses_are_right()
         assert not refresh_here(self.table(), self.dataset, ONCE).committed
+        # A run leaves no working files, even if it was killed after its commit.
+        store = Store(str(self.dataset))
+        run, _, _ = require_snapshot(store).run.partition("-")
+        assert not run or list(store.names(f"staging/{run}")) == []
+
+    def statuses_are_right(self) -> None:
+        """Assert that sound recordings are ``ok`` and that no other recording is."""
+        for uri, (status, _) in statuses_of(self.dataset).items():
+            name = Path(uri).name
+            if self.segments.get(name, 0) < 0 or name not in self.sound:
+                assert status in ("failed", "partial"), name
+            elif not self.segments.get(name) and self.settings[LIMIT] == SETTINGS[LIMIT][0]:
+                assert status in ("ok", "skipped"), name
 
     @rule()
     def extract_again(self) -> None:
@@ -351,14 +390,23 @@ class DatasetMachine(RuleBasedStateMachine):
                 extract_here(self.table(), self.dataset, *self.recipe())
 
     @rule(
-        name=NAMES, stage=st.sampled_from([Stage.PROBE, Stage.DECODE]), seed=SEEDS, seconds=SECONDS
+        name=NAMES,
+        stage=st.sampled_from([Stage.PROBE, Stage.DECODE]),
+        seed=SEEDS,
+        seconds=SECONDS,
+        kill=st.none() | KILLS,
     )
-    def refresh_through_failures(self, name: str, stage: Stage, seed: int, seconds: float) -> None:
+    def refresh_through_failures(
+        self, name: str, stage: Stage, seed: int, seconds: float, kill: tuple[str, int] | None
+    ) -> None:
         self.add(name, seed, seconds)  # a file that did not change would not be read
-        with failing_for_a_while(name, stage):
+        version = self.version()
+        with failing_for_a_while(name, stage), killed(kill):
             refresh_here(self.table(), self.dataset, *self.recipe())
-        # The failure may have passed: a refresh that allows another attempt finds out.
-        refresh_here(self.table(), self.dataset, *self.recipe(), "refresh.max_attempts=9")
+        # The failure may have passed. A run that goes on from a killed one finds out; otherwise a
+        # refresh that allows another attempt does.
+        if self.version() > version:
+            refresh_here(self.table(), self.dataset, *self.recipe(), "refresh.max_attempts=9")
         self.refresh()
 
     @rule(name=NAMES, seed=SEEDS)
@@ -470,10 +518,10 @@ class DatasetMachine(RuleBasedStateMachine):
     def version(self) -> int:
         return require_snapshot(Store(str(self.dataset))).version
 
-    @rule(write=st.integers(0, 40))
-    def refresh_and_be_killed(self, write: int) -> None:
+    @rule(kill=KILLS)
+    def refresh_and_be_killed(self, kill: tuple[str, int]) -> None:
         before, version = rows_of(self.dataset), self.version()
-        with killed_at(write):
+        with killed(kill):
             refresh_here(self.table(), self.dataset, *self.recipe())
         assert self.version() in (version, version + 1)
         self.may_be_stale |= self.version() > version
@@ -487,6 +535,28 @@ class DatasetMachine(RuleBasedStateMachine):
             refresh_here(self.table(), self.dataset, *self.recipe())
         self.may_be_stale |= self.version() > version
 
+    @rule(name=NAMES, seed=SEEDS, kill=KILLS)
+    def abandon_a_killed_refresh(self, name: str, seed: int, kill: tuple[str, int]) -> None:
+        """No run goes on from the killed one, because the recording changes again."""
+        self.add(name, 100 + seed, 1.3)
+        self.refresh_and_be_killed(kill)
+        self.add(name, 200 + seed, 0.5)
+        self.collect(keep=1)
+
+    @rule(number=st.integers(0, 4), seed=SEEDS, removal=st.integers(0, 12))
+    def collect_and_be_killed(self, number: int, seed: int, removal: int) -> None:
+        """A killed ``gc`` leaves files of an old version of a recording, which is taken down."""
+        if known := sorted(self.known() - {"anchor.wav"}):
+            name = known[number % len(known)]
+            self.add(name, 300 + seed, 1.3)
+            self.refresh()
+            with killed_at_removal(removal):
+                collect(
+                    Store(str(self.dataset)), RetentionConfig(keep_snapshots=1, grace_hours=0)
+                )
+            if name in self.known():
+                self.erase(name)
+
     @rule(write=st.integers(0, 12))
     def take_down_and_be_killed(self, write: int) -> None:
         if known := sorted(self.known() & {"b.wav", "d.wav"}):
@@ -497,16 +567,18 @@ class DatasetMachine(RuleBasedStateMachine):
     @rule(
         number=st.integers(0, 4),
         how=st.sampled_from(["{}", "file://{}"]),
-        write=st.none() | st.integers(0, 40),
+        kill=st.none() | KILLS,
         back=st.sampled_from(["parent", "segments", ""]),
     )
-    def take_down(self, number: int, how: str, write: int | None, back: str) -> None:
+    def take_down(
+        self, number: int, how: str, kill: tuple[str, int] | None, back: str
+    ) -> None:
         """Erase a recording, perhaps after a killed refresh; then list it again in another way."""
         if known := sorted(self.known() - {"anchor.wav"}):
             name = known[number % len(known)]
-            if write is not None:
-                self.add(name, 100 + write, 1.3)
-                self.refresh_and_be_killed(write)
+            if kill is not None:
+                self.add(name, 100 + kill[1], 1.3)
+                self.refresh_and_be_killed(kill)
             self.erase(name, how)
             if back == "parent":
                 self.refresh_from_a_parent_folder()
