@@ -528,8 +528,9 @@ class DatasetMachine(RuleBasedStateMachine):
         if self.version() == version:
             assert rows_of(self.dataset) == before
 
-    @rule(write=st.integers(0, 4))
-    def refresh_and_be_killed_behind_its_commit(self, write: int) -> None:
+    @rule(name=NAMES, seed=SEEDS, write=st.integers(0, 4))
+    def refresh_and_be_killed_behind_its_commit(self, name: str, seed: int, write: int) -> None:
+        self.add(name, 400 + seed, 0.5)  # so that there is something to commit
         version = self.version()
         with killed_after_the_commit(write):
             refresh_here(self.table(), self.dataset, *self.recipe())
