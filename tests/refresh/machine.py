@@ -83,6 +83,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "output.formats": ("[parquet,tfrecord]", "[parquet]"),
     "output.compression_level": ("1", "3"),
     "output.min_shards": ("8", "2"),
+    "output.shard_megabytes": ("256", "0.001"),
     "output.order_seed": ("0", "4"),
     "limits.max_duration_hours": ("24", str(0.7 / 3600)),
     "limits.damaged": ("fail", "keep"),
@@ -119,20 +120,21 @@ class Killed(BaseException):
 
 @contextlib.contextmanager
 def failing_for_a_while(name: str, stage: Stage) -> Iterator[None]:
-    """Let the store fail when the recording is probed, or when it is decoded."""
+    """Let the store fail once, when the recording is probed, or when it is decoded."""
     with _failing(DecoderProcess, name, stage), _failing(InThisProcess, name, stage):
         yield
 
 
 def _failing(decoder: Any, name: str, stage: Stage) -> Any:
-    real = decoder.call
+    real, failed = decoder.call, []
 
     def call(self: Any, timeout_s: float, function: Any, *arguments: Any) -> Any:
         target, decodes = arguments[0], function is extract_span
         uri = target.probed.recording.uri if decodes else target.uri
         matches = uri.endswith(f"/{name}") and decodes == (stage is Stage.DECODE)
         # If a recording is divided among shards, only its last part fails.
-        if matches and (not decodes or _holds_the_last_chunk(target, arguments[1])):
+        if matches and not failed and (not decodes or _holds_the_last_chunk(target, arguments[1])):
+            failed.append(name)
             raise RecordingError(Stage.READ, Cause.STORAGE_ERROR, "the store is busy")
         return real(self, timeout_s, function, *arguments)
 
@@ -280,7 +282,7 @@ class DatasetMachine(RuleBasedStateMachine):
         (self.songs / name).write_bytes(content[: round(share * len(content))])
         self.sound.discard(name)
 
-    @rule(name=NAMES, seconds=st.sampled_from([1.0, 2.5]), frames=st.integers(0, 40))
+    @rule(name=NAMES, seconds=st.sampled_from([1.0, 2.5]), frames=st.integers(0, 140))
     def claim_another_length(self, name: str, seconds: float, frames: int) -> None:
         """Write an MP3 whose tag counts another number of frames than the file has."""
         (self.songs / name).unlink(missing_ok=True)
@@ -394,12 +396,23 @@ class DatasetMachine(RuleBasedStateMachine):
         stage=st.sampled_from([Stage.PROBE, Stage.DECODE]),
         seed=SEEDS,
         seconds=SECONDS,
+        frames=st.none() | st.integers(0, 140),
         kill=st.none() | KILLS,
     )
     def refresh_through_failures(
-        self, name: str, stage: Stage, seed: int, seconds: float, kill: tuple[str, int] | None
+        self,
+        name: str,
+        stage: Stage,
+        seed: int,
+        seconds: float,
+        frames: int | None,
+        kill: tuple[str, int] | None,
     ) -> None:
-        self.add(name, seed, seconds)  # a file that did not change would not be read
+        # A file that did not change would not be read.
+        if frames is None:
+            self.add(name, seed, seconds)
+        else:
+            self.claim_another_length(name, 2.5, frames)
         version = self.version()
         with failing_for_a_while(name, stage), killed(kill):
             refresh_here(self.table(), self.dataset, *self.recipe())
@@ -552,9 +565,7 @@ class DatasetMachine(RuleBasedStateMachine):
             self.add(name, 300 + seed, 1.3)
             self.refresh()
             with killed_at_removal(removal):
-                collect(
-                    Store(str(self.dataset)), RetentionConfig(keep_snapshots=1, grace_hours=0)
-                )
+                collect(Store(str(self.dataset)), RetentionConfig(keep_snapshots=1, grace_hours=0))
             if name in self.known():
                 self.erase(name)
 
@@ -571,9 +582,7 @@ class DatasetMachine(RuleBasedStateMachine):
         kill=st.none() | KILLS,
         back=st.sampled_from(["parent", "segments", ""]),
     )
-    def take_down(
-        self, number: int, how: str, kill: tuple[str, int] | None, back: str
-    ) -> None:
+    def take_down(self, number: int, how: str, kill: tuple[str, int] | None, back: str) -> None:
         """Erase a recording, perhaps after a killed refresh; then list it again in another way."""
         if known := sorted(self.known() - {"anchor.wav"}):
             name = known[number % len(known)]
