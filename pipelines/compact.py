@@ -19,6 +19,7 @@ from melmill.pipelines.commit import (
 from melmill.pipelines.run.launch import run_job
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.check_workers import CheckWorkers
+from melmill.transforms.index.comparing import FEW_BYTES
 from melmill.transforms.index.tables import read_index
 from melmill.transforms.merge_shards import MergeShards
 from melmill.transforms.plan.change_records import Decision, Difference
@@ -114,7 +115,8 @@ def compact(
         require_exclusive_commits(job.store, job.staging)
     with discarding_the_overtaken(job, opened):
         build = partial(build_pipeline, merges=merges)
-        run_job(build, job, options, partial(count_finished, job))
+        brief = opened.totals.parquet_bytes <= FEW_BYTES
+        run_job(build, job, options, partial(count_finished, job), brief)
         index = require_outcome(job).index
         snapshot = replace(
             current,

@@ -17,6 +17,7 @@ from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.check_workers import CheckWorkers
 from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.export_shards import ExportShards, list_export_shards
+from melmill.transforms.index.comparing import FEW_BYTES
 from melmill.transforms.rows.tfds import TfdsShard, TfdsSplit, dataset_info
 from melmill.transforms.rows.tfds import features as tfds_features
 from melmill.transforms.snapshot.card import (
@@ -112,7 +113,8 @@ def export(job: ExportJob, options: Any) -> Export:
     if not is_dry_run(options):
         _claim_output(job)
         _record(job, opened)
-    run_job(build_pipeline, job, options)
+    brief = opened.totals.parquet_bytes <= FEW_BYTES
+    run_job(build_pipeline, job, options, brief=brief)
     shards = list(list_export_shards(job))
     view = _sum_up(job, shards)
     _describe(view, shards, opened)

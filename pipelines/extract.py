@@ -10,6 +10,7 @@ from typing import Any
 import apache_beam as beam
 
 from melmill.pipelines.commit import (
+    Outcome,
     begin,
     changes_schema,
     commit_index,
@@ -20,7 +21,13 @@ from melmill.pipelines.commit import (
 )
 from melmill.pipelines.config import Config
 from melmill.pipelines.run.counters import RunMetrics
-from melmill.pipelines.run.launch import is_dry_run, makes_template, run_job, write_template
+from melmill.pipelines.run.launch import (
+    compare_here,
+    is_dry_run,
+    makes_template,
+    run_job,
+    write_template,
+)
 from melmill.pipelines.snapshots.open import OpenSnapshot, in_its_staging, start_from
 from melmill.transforms.adopt_recordings import Adoptions, AdoptRecordings
 from melmill.transforms.catalogue.left_out import read_uris
@@ -34,6 +41,7 @@ from melmill.transforms.core.errors import CatalogueError, DatasetError
 from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.core.records import Failure
 from melmill.transforms.diff_catalogue import DiffCatalogue, Differences
+from melmill.transforms.index.comparing import Comparison
 from melmill.transforms.leave_out_contents import LeaveOutContents
 from melmill.transforms.plan.change_records import Decision
 from melmill.transforms.plan.job import Base, ExtractJob
@@ -281,10 +289,23 @@ def run(
         began_with = current.snapshot.version if current else -1
         write_template(committing(build_pipeline, configuration, began_with), job, options)
     with discarding_the_overtaken(job, current):
-        metrics = run_job(build_pipeline, job, options, partial(count_finished, job))
-        outcome = require_outcome(job)
+        comparison = compare_here(job, options)
+        if comparison is not None and not comparison.decision.todo:
+            outcome, metrics = _nothing_to_do(job, comparison)
+        else:
+            brief = comparison is not None and comparison.is_brief
+            count = partial(count_finished, job)
+            metrics = run_job(build_pipeline, job, options, count, brief)
+            outcome = require_outcome(job)
         finished = finish(job, configuration, current, outcome)
     return Extraction(*finished, outcome.difference, new_schema, job.features.columns, metrics)
+
+
+def _nothing_to_do(job: ExtractJob, comparison: Comparison) -> tuple[Outcome, RunMetrics]:
+    """Return what the pipeline would return, without a pipeline."""
+    difference = comparison.decision.difference.to_json()
+    outcome = Outcome(job.base.index, job.base.parts, difference, todo=False)
+    return outcome, RunMetrics.of_listing(comparison.listed, comparison.passed_over)
 
 
 def _begin(job: ExtractJob, current: OpenSnapshot | None, single_writer: bool) -> ExtractJob:

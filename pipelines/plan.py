@@ -13,7 +13,12 @@ import apache_beam as beam
 from melmill.pipelines.estimate.calibration import seconds_per_audio_second
 from melmill.pipelines.estimate.costs import estimate_costs
 from melmill.pipelines.extract import lay_out_plan
-from melmill.pipelines.run.launch import not_shared, run_job, runs_here
+from melmill.pipelines.run.launch import (
+    compare_here,
+    not_shared,
+    run_job,
+    runs_here,
+)
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.core.naming import number_of
 from melmill.transforms.plan.job import ExtractJob, Limits
@@ -60,7 +65,9 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
         )
     with tempfile.TemporaryDirectory(prefix="melmill-plan-") as folder:
         job = replace(job, store=Store(folder)) if local else job
-        metrics = run_job(build_pipeline, job, options)
+        comparison = compare_here(job, options)
+        brief = comparison is not None and comparison.has_few_headers
+        metrics = run_job(build_pipeline, job, options, brief=brief)
         try:
             text = job.store.read(f"{job.staging}/plan.json")
         except FileNotFoundError as error:

@@ -17,7 +17,13 @@ import apache_beam as beam
 from melmill.pipelines.commit import changes_schema
 from melmill.pipelines.extract import Extraction, lay_out_plan, read_current, run
 from melmill.pipelines.run.errors import TooManyFailuresError
-from melmill.pipelines.run.launch import is_dry_run, not_shared, run_job, runs_here
+from melmill.pipelines.run.launch import (
+    compare_here,
+    is_dry_run,
+    not_shared,
+    run_job,
+    runs_here,
+)
 from melmill.pipelines.snapshots.open import start_from
 from melmill.transforms.core.errors import Cause, ConfigError, DatasetError, UserError
 from melmill.transforms.plan.change_records import Decision
@@ -134,7 +140,10 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
     with tempfile.TemporaryDirectory(prefix="melmill-plan-") as folder:
         # If the workers run here, write the plan to a local folder: the dataset may be read-only.
         plan_job = replace(job, store=Store(folder)) if runs_here(options) else job
-        metrics = run_job(partial(build_plan_pipeline, told=plan_job), job, options)
+        comparison = compare_here(job, options)
+        brief = comparison is not None and comparison.has_few_headers
+        build = partial(build_plan_pipeline, told=plan_job)
+        metrics = run_job(build, job, options, brief=brief)
         try:
             plan = json.loads(plan_job.store.read(f"{plan_job.staging}/plan.json"))
             decision = json.loads(plan_job.store.read(f"{plan_job.staging}/decision.json"))

@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from apache_beam.transforms import userstate
-
 from melmill.pipelines.api import recipe_of_dataset
 from melmill.pipelines.config import load_config
 from melmill.pipelines.extract import Extraction, extract, make_job, resolve_catalogue
@@ -21,26 +19,6 @@ from melmill.pipelines.refresh import refresh
 from melmill.pipelines.run.quick_options import QuickOptions
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.store.folders import Store
-
-
-def _inspect_each_dofn_once() -> None:
-    """Make Beam inspect the states and timers of each DoFn class only once.
-
-    While Beam builds a pipeline, it inspects each DoFn's signature a dozen times. This takes 40 %
-    of the time of a small pipeline. The command, which other tests run, is not changed.
-    """
-    original, specs_by_class = userstate.get_dofn_specs, {}
-
-    def get_dofn_specs(dofn: Any) -> Any:
-        dofn_class = type(dofn)
-        if dofn_class not in specs_by_class:
-            specs_by_class[dofn_class] = original(dofn)
-        return specs_by_class[dofn_class]
-
-    userstate.get_dofn_specs = get_dofn_specs
-
-
-_inspect_each_dofn_once()
 
 
 def make_test_job(catalogue: Path | str, output: Path | str, *overrides: str) -> ExtractJob:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
@@ -14,10 +12,11 @@ import apache_beam as beam
 from melmill.transforms.beam.combine import AddUp
 from melmill.transforms.beam.do_fns import ReportingDoFn
 from melmill.transforms.beam.metrics import count_passed_over, count_recordings
-from melmill.transforms.catalogue.parts import catalogue_parts, list_part
+from melmill.transforms.catalogue.parts import catalogue_parts
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.core.records import ProbedRecording, Recording
-from melmill.transforms.index.tables import RECORDINGS_PER_PART, read_part
+from melmill.transforms.index.comparing import read_known
+from melmill.transforms.index.tables import RECORDINGS_PER_PART
 from melmill.transforms.plan.change_records import (
     Attempts,
     Candidate,
@@ -30,8 +29,6 @@ from melmill.transforms.plan.change_records import (
     Touched,
 )
 from melmill.transforms.plan.finding_changes import (
-    COLUMNS,
-    FAILURE_COLUMNS,
     by_identity,
     decide,
     diff_part,
@@ -39,14 +36,10 @@ from melmill.transforms.plan.finding_changes import (
     unpack_recordings,
 )
 from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.listing import list_blocks
 
 CANDIDATES, PROBED, FACTS, TOUCHED = "candidates", "probed", "facts", "touched"
 OFFERS = "offers"
-
-#: Number of recordings in one element between listing and comparison.
-_BLOCK = 4096
-#: Number of concurrent requests to a store.
-_REQUESTS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +134,7 @@ class DiffCatalogue(beam.PTransform):
 
 
 class _List(ReportingDoFn):
-    """Lists a part in blocks, and looks up the fingerprints that the listing does not contain.
-
-    Recordings that are left out are marked here, before any of their data is read.
-    """
+    """Lists a part in blocks."""
 
     def __init__(self, job: ExtractJob) -> None:
         super().__init__(job.progress)
@@ -156,24 +146,12 @@ class _List(ReportingDoFn):
 
     def process(self, part: Any) -> Iterator[tuple[int, bytes]]:
         passed_over: Counter[str] = Counter()
-        listed = list_part(self.job.catalogue, part, passed_over)
-        with ThreadPoolExecutor(_REQUESTS) as threads:
-            while block := list(islice(listed, _BLOCK)):
-                block = [self._mark_left_out(recording) for recording in block]
-                if not all(recording.fingerprint for recording in block):
-                    block = list(threads.map(self._in_its_version, block))
-                count_recordings("list", len(block), len(block))
-                self.progress.add(listed=len(block))
-                yield len(block), pack_recordings(block)
+        for block in list_blocks(self.job, part, self.left_out, passed_over):
+            count_recordings("list", len(block), len(block))
+            self.progress.add(listed=len(block))
+            yield len(block), pack_recordings(block)
         for extension, number in passed_over.items():
             count_passed_over(extension, number)
-
-    def _mark_left_out(self, recording: Recording) -> Recording:
-        reason = self.left_out.reason(recording)
-        return replace(recording, change=reason) if reason else recording
-
-    def _in_its_version(self, recording: Recording) -> Recording:
-        return recording if recording.change else self.job.in_its_version(recording)
 
 
 def _count_parts(listed: int, job: ExtractJob) -> int:
@@ -202,7 +180,7 @@ class _Compare(beam.DoFn):
         listed = by_identity(
             recording for block in blocks if block for recording in unpack_recordings(block)
         )
-        known, failures = _read_known(self.job, part, parts)
+        known, failures = read_known(self.job, part, parts)
         difference = Difference()
         number_listed, candidates = len(listed), 0
         for change in diff_part(listed, known, failures, self.job, difference):
@@ -222,27 +200,6 @@ def _tag(change: Change) -> beam.pvalue.TaggedOutput:
     if change.audio is None:
         return beam.pvalue.TaggedOutput(CANDIDATES, change.recording)
     return beam.pvalue.TaggedOutput(PROBED, ProbedRecording(change.recording, change.audio))
-
-
-def _read_known(
-    job: ExtractJob, part: int, parts: int
-) -> tuple[Iterator[dict[str, Any]], dict[str, tuple[str, int]]]:
-    """Return the snapshot's recordings and failures of a part; its index may have fewer parts."""
-    base = job.base
-    if base.is_nothing:
-        return iter(()), {}
-    rows = read_part(job.store, base.index, "recordings", part % base.parts, COLUMNS)
-    failed = read_part(job.store, base.index, "failures", part % base.parts, FAILURE_COLUMNS)
-    failures = {
-        row["recording_id"]: (row["cause"], row["attempts"] or 1) for row in failed.to_pylist()
-    }
-    known = (
-        row
-        for batch in rows.to_batches(_BLOCK)
-        for row in batch.to_pylist(maps_as_pydicts="strict")
-        if parts == base.parts or bucket(row["recording_id"], parts) == part
-    )
-    return known, failures
 
 
 def _after(change: Any, decision: Decision) -> Any:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from melmill.transforms.beam.metrics import NAMESPACE, PASSED_OVER
 from melmill.transforms.beam.progress import Progress
@@ -36,6 +36,15 @@ class RunMetrics:
 
     counters: dict[str, int] = field(default_factory=dict)
     distributions: dict[str, Distribution] = field(default_factory=dict)
+
+    @classmethod
+    def of_listing(cls, listed: int, passed_over: Mapping[str, int]) -> Self:
+        """Return the metrics of a run that listed its catalogue and had nothing else to do."""
+        sides = {
+            f"recordings_{side}.{stage}": listed
+            for stage, side in (("list", "in"), ("list", "out"), ("compare", "in"))
+        }
+        return cls(sides | {f"{PASSED_OVER}{name}": n for name, n in passed_over.items()})
 
     @property
     def passed_over(self) -> dict[str, int]:

@@ -22,6 +22,8 @@ from melmill.pipelines.run.memory import tune_allocation
 from melmill.pipelines.run.options import RUNNERS
 from melmill.transforms.core.errors import ConfigError, DatasetError, UserError
 from melmill.transforms.decode.isolation import ONE_THREAD
+from melmill.transforms.decode.lending import close_idle_decoders
+from melmill.transforms.index.comparing import Comparison, compare_small
 
 if TYPE_CHECKING:
     from melmill.transforms.plan.job import ExtractJob
@@ -64,6 +66,7 @@ def run_job(
     job: Job,
     options: Any,
     finished: Callable[[], int] = int,
+    brief: bool = False,
 ) -> RunMetrics:
     """Run a job's pipeline to its end with a progress display, and return its metrics.
 
@@ -81,6 +84,9 @@ def run_job(
     finished
         A function that counts the finished shards in the store, for runners that have no metrics
         before the end.
+    brief
+        Whether this process runs the job sooner than it starts workers. It does so if the options
+        do not give the number of workers.
 
     Returns
     -------
@@ -95,7 +101,9 @@ def run_job(
         The options ask for a template.
     """
     if runs_here(options):
-        return final_metrics(run_pipeline(lambda pipeline: build(pipeline, job), options))
+        alone = brief and _may_choose_workers(options)
+        with _without_workers(options) if alone else contextlib.nullcontext():
+            return final_metrics(run_pipeline(lambda pipeline: build(pipeline, job), options))
     quiet = replace(job, progress="")
     if makes_template(options):
         raise ConfigError("--template_location: only extract and refresh make templates")
@@ -202,9 +210,32 @@ def _prepare(build: Callable[[Any], object], options: Any) -> Any:
     import apache_beam as beam
 
     pipeline = beam.Pipeline(options=options)
-    with _own_labels():
+    with _own_labels(), _inspecting_once():
         build(pipeline)
-    return pipeline.run()
+        return pipeline.run()
+
+
+@contextlib.contextmanager
+def _inspecting_once() -> Iterator[None]:
+    """Let Beam inspect the states and timers of each class of DoFns once.
+
+    While it builds a pipeline, Beam inspects each DoFn's signature a dozen times, which takes a
+    third of the time to build and start one. ``QuickOptions`` is for the same.
+    """
+    from apache_beam.transforms import userstate
+
+    inspect, specs = userstate.get_dofn_specs, dict[type, Any]()
+
+    def get_dofn_specs(dofn: Any) -> Any:
+        if type(dofn) not in specs:
+            specs[type(dofn)] = inspect(dofn)
+        return specs[type(dofn)]
+
+    userstate.get_dofn_specs = get_dofn_specs
+    try:
+        yield
+    finally:
+        userstate.get_dofn_specs = inspect
 
 
 @contextlib.contextmanager
@@ -256,6 +287,38 @@ def not_shared(root: str) -> DatasetError:
 def runs_here(options: Any) -> bool:
     """Return whether the workers are child processes of this process."""
     return _runs_on(options, "direct")
+
+
+def compare_here(job: ExtractJob, options: Any) -> Comparison | None:
+    """Compare a small catalogue with its snapshot before any worker is started.
+
+    Returns
+    -------
+    Comparison or None
+        ``None`` if the catalogue is large, or if the options say how many worker processes to
+        start.
+    """
+    return compare_small(job) if _may_choose_workers(options) else None
+
+
+def _may_choose_workers(options: Any) -> bool:
+    """Return whether the options leave the number of local worker processes to melmill."""
+    return runs_here(options) and not options.get_all_options()["direct_num_workers"]
+
+
+@contextlib.contextmanager
+def _without_workers(options: Any) -> Iterator[None]:
+    """Let this process do the work of workers; decoders are processes of their own as always."""
+    from apache_beam.options.pipeline_options import DirectOptions
+
+    direct = options.view_as(DirectOptions)
+    before = direct.direct_running_mode, direct.direct_num_workers
+    direct.direct_running_mode, direct.direct_num_workers = "in_memory", 1
+    try:
+        yield
+    finally:
+        direct.direct_running_mode, direct.direct_num_workers = before
+        close_idle_decoders()
 
 
 def _runs_on(options: Any, runner: str) -> bool:

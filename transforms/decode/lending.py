@@ -21,3 +21,11 @@ def return_decoder(memory_bytes: int, decoder: DecoderProcess) -> None:
     """Give a decoder process back, so that another step can use it."""
     with _lock:
         _idle.setdefault(memory_bytes, []).append(decoder)
+
+
+def close_idle_decoders() -> None:
+    """End the decoder processes that no step has borrowed."""
+    with _lock:
+        for decoders in _idle.values():
+            while decoders:
+                decoders.pop().close()

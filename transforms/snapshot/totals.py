@@ -104,6 +104,11 @@ class Totals:
         return sum(content.rows for content in self.splits.values())
 
     @property
+    def parquet_bytes(self) -> int:
+        """Size of all Parquet files in bytes."""
+        return sum(content.parquet_bytes for content in self.splits.values())
+
+    @property
     def failure_ratio(self) -> float:
         """Share of the recordings that failed."""
         return self.recordings["failed"] / max(1, self.recordings.total())

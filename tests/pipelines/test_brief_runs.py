@@ -1,0 +1,85 @@
+"""A small job runs in the launcher, without workers; the dataset is the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from apache_beam.portability import python_urns
+
+import melmill
+from melmill.pipelines.run.local_runner import LocalRunner
+from tests.refresh.catalogues import SMALL, files_of, rows_of, write_song, write_songs
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Return a list that gets, for each pipeline, whether it has worker processes."""
+    pipelines: list[bool] = []
+    run = LocalRunner.run_via_runner_api
+
+    def run_via_runner_api(runner: LocalRunner, pipeline_proto: Any, options: Any) -> Any:
+        environments = pipeline_proto.components.environments.values()
+        pipelines.append(any(e.urn == python_urns.SUBPROCESS_SDK for e in environments))
+        return run(runner, pipeline_proto, options)
+
+    monkeypatch.setattr(LocalRunner, "run_via_runner_api", run_via_runner_api)
+    return pipelines
+
+
+def contents(dataset: Path) -> dict[str, bytes]:
+    names = {name for name in files_of(dataset) if name.endswith((".parquet", ".tfrecord"))}
+    return {name: (dataset / name).read_bytes() for name in names}
+
+
+def test_a_run_without_workers_makes_the_same_bytes(tmp_path: Path, started: list[bool]) -> None:
+    songs = write_songs(tmp_path / "songs", 3)
+    (songs / "bad.wav").write_bytes(b"no audio")
+    settings = [*SMALL, "output.formats=[parquet,tfrecord]", "audio.sample_rate_hz=3000"]
+    before = psutil.Process().children(recursive=True)
+    for name, workers in (("here", 0), ("workers", 2)):
+        melmill.extract(songs, tmp_path / name, settings=settings, workers=workers)
+    assert started == [False, True]
+    assert contents(tmp_path / "here") == contents(tmp_path / "workers") != {}
+    # No decoder is left.
+    assert set(psutil.Process().children(recursive=True)) <= set(before)
+
+    write_song(songs / "0.wav", 99, 1.5)
+    for name, workers in (("here", 0), ("workers", 2)):
+        melmill.refresh(songs, tmp_path / name, workers=workers)
+    assert started == [False, True, False, True]
+    assert contents(tmp_path / "here") == contents(tmp_path / "workers")
+
+
+def test_nothing_to_do_needs_no_pipeline(tmp_path: Path, started: list[bool]) -> None:
+    songs, dataset = write_songs(tmp_path / "songs", 2), tmp_path / "set"
+    (songs / "notes.doc").write_bytes(b"?")
+    melmill.extract(songs, dataset, settings=SMALL)
+    del started[:]
+    for workers in (0, 2):
+        again = melmill.refresh(songs, dataset, workers=workers)
+        assert not again.extraction.committed
+    assert started == [True]
+    here, by_workers = (
+        json.loads(path.read_text()) for path in sorted((dataset / "runs").iterdir())
+    )
+    for key in ("status", "difference", "passed_over", "version", "index", "rows", "metrics"):
+        assert here[key] == by_workers[key], key
+    assert [p for p in (dataset / "staging").rglob("*") if p.is_file()] == []
+    assert rows_of(dataset)
+
+
+def test_plans_exports_and_compactions_of_little_need_no_workers(
+    tmp_path: Path, started: list[bool]
+) -> None:
+    songs, dataset = write_songs(tmp_path / "songs", 4), tmp_path / "set"
+    plans = [melmill.plan(songs, settings=SMALL, workers=workers) for workers in (0, 1)]
+    assert started == [False, True]
+    assert {**plans[0], "cpu_seconds": 0, "costs": 0} == {**plans[1], "cpu_seconds": 0, "costs": 0}
+    melmill.extract(songs, dataset, settings=[*SMALL, "output.min_shards=4"])
+    del started[:]
+    melmill.export(dataset, tmp_path / "view", format="numpy")
+    assert started == [False]
