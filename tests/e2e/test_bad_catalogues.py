@@ -288,7 +288,7 @@ def test_a_file_that_may_not_be_read_fails_alone_and_the_run_ends_with_3(tmp_pat
         write_song(tmp_path / "songs" / f"{number}.wav", number)
     (tmp_path / "songs" / "1.wav").chmod(0)
     output = tmp_path / "dataset"
-    arguments = ("extract", tmp_path / "songs", output, "--json", "--workers=1")
+    arguments = ("extract", tmp_path / "songs", output, "--json")
     ratio = ("--set", "limits.max_failure_ratio=0.5")
     result = melmill(*arguments, *ratio, preexec_fn=drop_privileges)
     assert result.returncode == 3, result.stderr
@@ -299,7 +299,7 @@ def test_a_file_that_may_not_be_read_fails_alone_and_the_run_ends_with_3(tmp_pat
 def test_a_directory_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
     write_song(tmp_path / "songs" / "a.wav")
     (tmp_path / "songs" / "secret").mkdir(mode=0)
-    arguments = ("extract", tmp_path / "songs", tmp_path / "out", "--workers=1", "--quiet")
+    arguments = ("extract", tmp_path / "songs", tmp_path / "out", "--quiet")
     result = melmill(*arguments, preexec_fn=drop_privileges)
     assert (result.returncode, result.stdout) == (2, "")
     message = f"melmill: {tmp_path}/songs/secret cannot be read: permission denied\n"

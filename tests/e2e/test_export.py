@@ -41,9 +41,7 @@ def views(dataset, tmp_path_factory) -> Path:
     """Export every view with the real command, and return the folder of views."""
     folder = tmp_path_factory.mktemp("views")
     for format_name in FORMATS:
-        summary = melmill_json(
-            "export", dataset, folder / format_name, "--format", format_name, "--workers", "1"
-        )
+        summary = melmill_json("export", dataset, folder / format_name, "--format", format_name)
         assert summary["rows"] == SPLITS
         assert not (folder / format_name / "staging").exists()
     return folder
@@ -241,7 +239,7 @@ def test_a_missing_shard_is_named_and_the_view_is_not_described(copy, tmp_path, 
     missing = sorted(copy.glob(pattern))[0]
     content = missing.read_bytes()
     missing.unlink()
-    result = melmill("export", copy, tmp_path / "view", "--format", format_name, "--workers", "1")
+    result = melmill("export", copy, tmp_path / "view", "--format", format_name)
     assert result.returncode == 2, result.stderr
     assert f"shard {missing.relative_to(copy)} is missing" in result.stderr
     descriptions = ("README.md", "croissant.json", "dataset_info.json", "dataset.json")
@@ -261,7 +259,7 @@ def test_a_damaged_shard_is_named(copy, tmp_path):
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    result = melmill("export", copy, tmp_path / "view", "--format", "numpy", "--workers", "1")
+    result = melmill("export", copy, tmp_path / "view", "--format", "numpy")
     assert result.returncode == 2, result.stderr
     assert f"shard {shard.relative_to(copy)} is damaged" in result.stderr
 
@@ -320,7 +318,7 @@ def test_shards_that_are_symbolic_links_are_followed(copy, tmp_path):
     for shard in copy.glob("split=*/*.parquet"):
         shard.rename(away / shard.name)
         shard.symlink_to(f"../../away/{shard.name}")
-    result = melmill("export", copy, tmp_path / "view", "--format", "hf", "--workers", "1")
+    result = melmill("export", copy, tmp_path / "view", "--format", "hf")
     assert result.returncode == 0, result.stderr
     files = list((tmp_path / "view" / "data").iterdir())
     assert len(files) == len(list(away.iterdir()))

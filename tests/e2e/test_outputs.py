@@ -338,7 +338,7 @@ class _Planned:
 
 def test_the_command_ends_with_1_if_too_many_recordings_failed(songs: Path, tmp_path: Path) -> None:
     add_bad_songs(songs, 2)
-    result = melmill("extract", songs, tmp_path / "out", "--workers=1", "--quiet")
+    result = melmill("extract", songs, tmp_path / "out", "--quiet")
     assert (result.returncode, result.stdout) == (1, "")
     assert "nothing was committed. All failures are listed in" in result.stderr
     assert "Traceback" not in result.stderr

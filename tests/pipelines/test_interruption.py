@@ -45,6 +45,9 @@ COMMANDS = {
     "compact": ["compact", "set", "--workers=2"],
     "takedown": ["takedown", "set", "songs/0.wav", "--yes"],
     "gc": ["gc", "set", "--keep=1", "--grace-hours=0"],
+    # These run in the launcher; their first child process is a decoder.
+    "extract alone": ["extract", "songs", "new", *SETTINGS],
+    "refresh alone": ["refresh", "songs", "set"],
 }
 
 
@@ -94,7 +97,7 @@ def children(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def has_worker(process: subprocess.Popen[str]) -> bool:
-    """Return whether the command has started a Python process, directly or through a shell."""
+    """Return whether the command has started a Python process: a worker, or a decoder."""
     with suppress(psutil.NoSuchProcess):
         return any("python" in child.name() for child in children(process))
     return False
@@ -125,7 +128,7 @@ def check_end(
         _, alive = psutil.wait_procs(processes, timeout=30)
     assert process.returncode == 128 + number, errors
     assert output == ""
-    lines = [line for line in errors.splitlines() if not line.startswith(f"{name}: ")]
+    lines = [line for line in errors.splitlines() if not line.startswith(f"{name.split()[0]}: ")]
     assert lines == [
         f"melmill: {WORDS[number]}; finished work is kept, run the same command again to continue"
     ]
@@ -145,12 +148,17 @@ QUICK = [
     ("compact", "first worker", signal.SIGTERM, False),
     ("takedown", "later imports", signal.SIGINT, True),
     ("gc", "imports", signal.SIGTERM, True),
+    ("extract alone", "first worker", signal.SIGINT, True),
+    ("refresh alone", "first worker", signal.SIGTERM, False),
 ]
+ALONE = ("extract alone", "refresh alone")
 ALL = [
     (name, moment, number, group)
     for name in COMMANDS
     for moment in MOMENTS
-    if name in HAVE_WORKERS or moment in ("the first", "imports")
+    if name in HAVE_WORKERS
+    or moment in ("the first", "imports")
+    or (name in ALONE and moment == "first worker")
     for number in WORDS
     for group in (True, False)
 ]

@@ -93,10 +93,10 @@ def test_the_advice_in_the_message_of_a_partial_run_works(songs: Path, tmp_path:
     table.write_text("uri\n" + "".join(f"songs/{i}.wav\n" for i in range(4)))
     (songs / "2.wav").rename(away)
     settings = [f"--set={setting}" for setting in SMALL]
-    first = melmill("extract", table, tmp_path / "set", *settings, "--quiet", "--workers=1")
+    first = melmill("extract", table, tmp_path / "set", *settings, "--quiet")
     assert first.returncode == Exit.PARTIAL, first.stderr
     away.rename(songs / "2.wav")
-    second = melmill("extract", table, tmp_path / "set", *settings, "--quiet", "--workers=1")
+    second = melmill("extract", table, tmp_path / "set", *settings, "--quiet")
     assert second.returncode == Exit.SUCCESS, second.stderr
     assert_as_fresh(table, tmp_path / "set", tmp_path / "fresh", *SMALL)
 
