@@ -100,7 +100,8 @@ def extract(
     beam_options
         Options for Beam itself, as on a command line.
     workers
-        Number of worker processes of the runner ``direct``; 0 for one process per core.
+        Number of worker processes of the runner ``direct``; 0 for one process per core, and none
+        for a small job.
     overwrite
         Whether to replace a dataset that was made from another catalogue or recipe.
     single_writer

@@ -106,7 +106,9 @@ RunnerConfigOption = Annotated[
 WorkersOption = Annotated[
     int,
     typer.Option(
-        "--workers", min=0, help="Number of worker processes of --runner direct; 0: one per core."
+        "--workers",
+        min=0,
+        help="Number of worker processes of --runner direct; 0: one per core, none for a small job.",
     ),
 ]
 SingleWriterOption = Annotated[
