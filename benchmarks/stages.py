@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from unittest import mock
 
 # One thread per process, as in melmill's own workers.
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
@@ -29,6 +30,7 @@ from measure import audio_files, cpu_of, describe_machine, interleave, median, p
 from melmill.transforms.core.records import ProbedRecording, Recording
 from melmill.transforms.decode.decoders import open_audio, probe_object
 from melmill.transforms.decode.isolation import DecoderProcess
+from melmill.transforms.features import resample
 from melmill.transforms.features.chunks import count_chunks, resampled_length
 from melmill.transforms.features.extractors import extract_features
 from melmill.transforms.features.mel import MelExtractor
@@ -119,7 +121,12 @@ def resample_stages(songs: list[Song]) -> Iterator[Stage]:
     rate_hz, seconds = 44_100, 300.0
     rng = np.random.default_rng(0)
     mono = rng.normal(0, 0.1, (int(rate_hz * seconds), 1)).astype(np.float32)
-    for tool, function in (("soxr", _resample_at_once), ("melmill", _resample)):
+    tools = {
+        "soxr": _resample_at_once,
+        "melmill": _resample,
+        "melmill, in one block": _resample_in_one_block,
+    }
+    for tool, function in tools.items():
         run = partial(cpu_only, partial(function, mono))
         yield Stage(f"resample 44.1 kHz: {tool}", seconds, run)
 
@@ -136,6 +143,12 @@ def _resample(mono: np.ndarray) -> None:
     blocks = (mono[i : i + BLOCK_FRAMES] for i in range(0, len(mono), BLOCK_FRAMES))
     for _ in resample_stream(blocks, 0, len(mono) // 2, Conversion(44_100, 22_050)):
         pass
+
+
+def _resample_in_one_block(mono: np.ndarray) -> None:
+    """Convert as melmill does, but without what its blocks cost."""
+    with mock.patch.object(resample, "BLOCK_SAMPLES", len(mono)):
+        _resample(mono)
 
 
 def _first_chunks(songs: list[Song], number: int) -> np.ndarray:

@@ -108,7 +108,8 @@ WorkersOption = Annotated[
     typer.Option(
         "--workers",
         min=0,
-        help="Number of worker processes of --runner direct; 0: one per core, none for a small job.",
+        help="Number of worker processes of --runner direct; 0: one per core, but none for a small "
+        "job.",
     ),
 ]
 SingleWriterOption = Annotated[

@@ -28,9 +28,9 @@ Samples = npt.NDArray[np.float32]
 Quality = Literal["soxr_hq", "soxr_vhq"]
 
 #: Samples in a block at the higher of the two rates, rounded down to whole periods (at least
-#: one). A reset and the samples around a block cost about 110 µs per block. With this length, that
-#: is at most 1 % of an extraction (``benchmarks/stages.py --stages resample``). A span that begins
-#: within a block also converts the part of the block before it (six seconds on average, at
+#: one). A reset and the samples around a block cost about 50 µs per block. With this length, that
+#: is less than 1 % of an extraction (``benchmarks/stages.py --stages resample``). A span that
+#: begins within a block also converts the part of the block before it (six seconds on average, at
 #: 44.1 kHz) and discards the result.
 BLOCK_SAMPLES = 1 << 19
 
