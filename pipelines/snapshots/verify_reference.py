@@ -3,7 +3,7 @@
 This module does not run in workers. Only the decoding is melmill's (libsndfile and FFmpeg).
 librosa does the mix, the sample rate conversion, the spectrum, the bands and the logarithm. What
 librosa does not have (Kaldi's frames, for example) is computed here in double precision; only the
-windows, and bands that are triangles over mel, are melmill's own.
+windows, bands that are triangles over mel, and the gain to a loudness are melmill's own.
 
 The tolerance of each value follows from float32 (``tests/features/test_mel.py`` derives it). The
 transform is in single precision. This adds to each bin of a spectrum an error of float32's epsilon
@@ -38,7 +38,7 @@ from melmill.transforms.features.stft_spec import (
     framing_with_neighbours,
     win_length,
 )
-from melmill.transforms.features.waveform import WaveformSpec
+from melmill.transforms.features.waveform import WaveformSpec, loudness_gain
 from melmill.transforms.features.windows import window_samples
 from melmill.transforms.store.objects import StoredObject
 
@@ -140,7 +140,7 @@ def reference_row(
     resampled = rate_hz != features.sample_rate_hz
     spec = feature.spec
     if isinstance(spec, WaveformSpec):
-        return _expected_waveform(chunk[:, 0], spec, filled, resampled)
+        return _expected_waveform(chunk[:, 0], spec, filled, resampled, features.sample_rate_hz)
     end = start + length
     parts = samples[start - around.before : start], chunk[:, 0], samples[end : end + around.after]
     window = np.concatenate(parts), around.before
@@ -148,7 +148,7 @@ def reference_row(
 
 
 def _expected_waveform(
-    chunk: Samples, spec: WaveformSpec, filled: int, resampled: bool
+    chunk: Samples, spec: WaveformSpec, filled: int, resampled: bool, rate_hz: int
 ) -> Expected:
     samples = chunk.astype(np.float64)
     largest = np.abs(samples).max()
@@ -160,6 +160,11 @@ def _expected_waveform(
         valid = samples[:filled]
         factor = 1 / np.sqrt(valid.var() + spec.variance_epsilon)
         samples = np.concatenate([(valid - valid.mean()) * factor, 0 * samples[filled:]])
+    elif spec.level == "loudness":
+        # The tolerance of 1e-4 is a thousandth of a decibel: a block may fall on the other side of
+        # a gate after another conversion of the sample rate.
+        factor = loudness_gain(chunk[:filled], rate_hz, spec.loudness_lufs)
+        samples, error = samples * factor, error + resampled * 1e-4 * np.abs(samples)
     error *= 2 * factor
     if spec.dtype == "int16":
         return Expected(np.clip(samples * 32768, -32768, 32767), error * 32768 + 0.5)

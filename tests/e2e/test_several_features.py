@@ -27,11 +27,13 @@ from melmill.pipelines.snapshots.validate import validate
 from melmill.pipelines.takedown import takedown
 from melmill.transforms.core.errors import CatalogueError, ConfigError
 from melmill.transforms.core.feature_columns import FeatureColumn
+from melmill.transforms.features.loudness import integrated_loudness
 from melmill.transforms.rows.tf_example import parse_example
 from melmill.transforms.store.folders import Store
 from melmill.transforms.views.exports import ExportJob
 from tests.pipeline_runs import extract_here, here, melmill_json, refresh_here
 from tests.refresh.catalogues import write_song, write_table
+from tests.signals import noise, write_audio
 
 RATE = 4000
 MEL = "{name: mel, kind: mel, n_fft: 256, hop_length: 128, n_mels: 8}"
@@ -389,6 +391,25 @@ def test_the_card_names_every_feature(dataset: Path) -> None:
     card = (dataset / "README.md").read_text()
     assert "`fine` is float32 [12, 16]: bands × frames of one chunk." in card
     assert "`samples` is int16 [1000]: samples of one chunk" in card
+
+
+def test_waveforms_of_one_loudness(tmp_path: Path) -> None:
+    (tmp_path / "songs").mkdir()
+    for name, amplitude in (("quiet.wav", 0.001), ("loud.wav", 0.3)):
+        samples = noise(3.3, 22_050, 4, amplitude=amplitude)
+        write_audio(tmp_path / "songs" / name, samples, 22_050)
+    settings = ("audio.sample_rate_hz=16000", "chunk.seconds=1", "split.fractions={train: 1.0}")
+    entry = "features=[{name: samples, kind: waveform, level: loudness, loudness_lufs: -20}]"
+    extract_here(tmp_path / "songs", tmp_path / "set", *settings, entry)
+    table = melmill.open(tmp_path / "set").as_arrow().to_table(["samples"])
+    for samples in table["samples"].to_pylist():
+        loudness = integrated_loudness(np.array(samples, np.float32), 16_000)
+        assert loudness == pytest.approx(-20, abs=1e-4)
+    assert melmill.verify(tmp_path / "set").passed
+    with pytest.raises(
+        ConfigError, match=r"loudness_lufs: 3: .*less than or equal to 0"
+    ):
+        extract_here(tmp_path / "songs", tmp_path / "no", entry.replace("-20", "3"))
 
 
 def test_every_channel_has_its_waveform(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def _extractors(features: FeatureSpec) -> list[Extractor]:
 def _extractor(feature: Feature, features: FeatureSpec) -> Extractor:
     spec, length, edges = feature.spec, features.chunk.length, features.chunk.edges
     if isinstance(spec, WaveformSpec):
-        waveform = WaveformExtractor(spec)
+        waveform = WaveformExtractor(spec, features.sample_rate_hz)
         return lambda samples, filled, windows: waveform(samples, filled)
     extractor: StftExtractor
     if isinstance(spec, MelSpec):

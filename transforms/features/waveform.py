@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
 
 from melmill.transforms.core.feature_columns import Array, FeatureType
 from melmill.transforms.features.logarithm import Contradiction
+from melmill.transforms.features.loudness import integrated_loudness
 
-#: Rule for the level of a chunk: as it is; the largest sample gets a fixed magnitude; or mean 0 and
-#: variance 1.
-Level = Literal["none", "peak", "standardized"]
+#: Rule for the level of a chunk: as it is; the largest sample gets a fixed magnitude; mean 0 and
+#: variance 1; or a fixed loudness.
+Level = Literal["none", "peak", "standardized", "loudness"]
 
 #: Full scale of 16-bit samples, as in libsndfile: a 16-bit file at the target rate keeps its bits.
 _INT16_SCALE = 32768
@@ -33,17 +34,22 @@ class WaveformSpec:
     level
         Rule for the level of each chunk. ``peak``: the largest magnitude becomes ``peak``.
         ``standardized``: the samples that are not padding get mean 0 and variance 1, and padding
-        becomes 0, as in transformers' ``Wav2Vec2FeatureExtractor``.
+        becomes 0, as in transformers' ``Wav2Vec2FeatureExtractor``. ``loudness``: the samples that
+        are not padding get the integrated loudness ``loudness_lufs`` (ITU-R BS.1770-4), or less
+        if their largest magnitude would exceed full scale. Silence stays as it is.
     peak
         Largest magnitude for the level ``peak``.
     variance_epsilon
         Number added to the variance for the level ``standardized``.
+    loudness_lufs
+        Integrated loudness of the chunk for the level ``loudness``.
     """
 
     dtype: FeatureType = "float32"
     level: Level = "none"
     peak: Annotated[float, Gt(0), Le(1)] = 0.95
     variance_epsilon: Annotated[float, Gt(0), Le(1)] = 1e-7
+    loudness_lufs: Annotated[float, Ge(-70), Le(0)] = -23.0
 
 
 def waveform_contradictions(spec: WaveformSpec) -> Iterator[Contradiction]:
@@ -65,11 +71,13 @@ class WaveformExtractor:
     ----------
     spec
         Settings of the waveform.
+    rate_hz
+        Sample rate of the chunks.
     """
 
-    def __init__(self, spec: WaveformSpec) -> None:
+    def __init__(self, spec: WaveformSpec, rate_hz: int) -> None:
         """Set the settings."""
-        self._spec = spec
+        self._spec, self._rate_hz = spec, rate_hz
 
     def __call__(self, chunks: NDArray[np.float32], valid_samples: Sequence[int] = ()) -> Array:
         """Return the waveforms of a batch of chunks.
@@ -93,12 +101,31 @@ class WaveformExtractor:
             levelled = np.stack([_to_peak(chunk, spec.peak) for chunk in chunks])
         else:
             rows = zip(chunks, lengths, strict=True)
-            levelled = np.stack([_standardized(*row, spec.variance_epsilon) for row in rows])
+            levelled = np.stack([self._level(chunk, length) for chunk, length in rows])
         if spec.dtype == "float32":
             return np.ascontiguousarray(levelled)
         scaled = np.rint(levelled * np.float32(_INT16_SCALE))
         samples: Array = np.clip(scaled, -32768, 32767).astype(np.int16, order="C")
         return samples
+
+    def _level(self, chunk: NDArray[np.float32], valid_samples: int) -> NDArray[np.float32]:
+        spec = self._spec
+        if spec.level == "standardized":
+            return _standardized(chunk, valid_samples, spec.variance_epsilon)
+        gain = loudness_gain(chunk[:valid_samples], self._rate_hz, spec.loudness_lufs)
+        return chunk * np.float32(gain)
+
+
+def loudness_gain(samples: NDArray[np.float32], rate_hz: int, loudness_lufs: float) -> float:
+    """Return the factor that gives samples a loudness, or less so that none exceeds full scale.
+
+    The factor of silence is 1.
+    """
+    loudness = integrated_loudness(samples, rate_hz)
+    if loudness == -np.inf:
+        return 1.0
+    largest = float(max(samples.max(), -samples.min()))
+    return min(10 ** ((loudness_lufs - loudness) / 20), 1 / largest)
 
 
 def _to_peak(chunk: NDArray[np.float32], peak: float) -> NDArray[np.float32]:
