@@ -572,7 +572,9 @@ def check(raw: Raw) -> tuple[Config | None, list[Fault]]:
 def _both_ways(raw: Raw) -> Iterator[Fault]:
     if raw.get("mel") is not None and raw.get("features") is not None:
         allowed = "not allowed beside mel: leave out mel, or make it an entry with kind: mel"
-        yield "features", raw["features"], allowed
+        entries = raw["features"] if isinstance(raw["features"], list) else []
+        names = [e.get("name", e.get("preset")) for e in entries if isinstance(e, dict)]
+        yield "features", names or raw["features"], allowed
 
 
 def _unnamed_logs(raw: Raw) -> Iterator[Fault]:

@@ -242,7 +242,7 @@ def _verify_recording(
 
 def _unit_of(feature: Feature) -> str:
     if isinstance(feature.spec, WaveformSpec):
-        return "full scale 32768" if feature.spec.dtype == "int16" else "full scale 1"
+        return "of 32768" if feature.spec.dtype == "int16" else "of full scale"
     return "" if feature.kind in ("mfcc", "pcen") else unit_of(feature.spec)
 
 
