@@ -406,9 +406,7 @@ def test_waveforms_of_one_loudness(tmp_path: Path) -> None:
         loudness = integrated_loudness(np.array(samples, np.float32), 16_000)
         assert loudness == pytest.approx(-20, abs=1e-4)
     assert melmill.verify(tmp_path / "set").passed
-    with pytest.raises(
-        ConfigError, match=r"loudness_lufs: 3: .*less than or equal to 0"
-    ):
+    with pytest.raises(ConfigError, match=r"loudness_lufs: 3: .*less than or equal to 0"):
         extract_here(tmp_path / "songs", tmp_path / "no", entry.replace("-20", "3"))
 
 
