@@ -106,7 +106,8 @@ def compact(
     current = opened.snapshot
     job = replace(opened.job("compact"), progress=address)
     merges = list(_plan(job, current))
-    rows = sum(shard["rows"] for shard in read_index(store, current.index, "shards", ["rows"]))
+    sizes = list(read_index(store, current.index, "shards", ["rows", "parquet_bytes"]))
+    rows = sum(size["rows"] for size in sizes)
     if not merges:
         opened.mend_side_files()
         return Compaction(current, False, 0, 0, rows)
@@ -115,7 +116,7 @@ def compact(
         require_exclusive_commits(job.store, job.staging)
     with discarding_the_overtaken(job, opened):
         build = partial(build_pipeline, merges=merges)
-        brief = opened.totals.parquet_bytes <= FEW_BYTES
+        brief = sum(size["parquet_bytes"] or 0 for size in sizes) <= FEW_BYTES
         run_job(build, job, options, partial(count_finished, job), brief)
         index = require_outcome(job).index
         snapshot = replace(

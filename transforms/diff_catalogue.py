@@ -36,7 +36,7 @@ from melmill.transforms.plan.finding_changes import (
     unpack_recordings,
 )
 from melmill.transforms.plan.job import ExtractJob
-from melmill.transforms.plan.listing import list_blocks
+from melmill.transforms.plan.listing import list_blocks, look_up_versions
 
 CANDIDATES, PROBED, FACTS, TOUCHED = "candidates", "probed", "facts", "touched"
 OFFERS = "offers"
@@ -142,16 +142,17 @@ class _List(ReportingDoFn):
 
     def setup(self) -> None:
         super().setup()
-        self.left_out = self.job.left_out()
+        self.left_out, self.extensions = self.job.left_out(), set[str]()
 
     def process(self, part: Any) -> Iterator[tuple[int, bytes]]:
         passed_over: Counter[str] = Counter()
-        for block in list_blocks(self.job, part, self.left_out, passed_over):
+        for listed in list_blocks(self.job, part, self.left_out, passed_over):
+            block = look_up_versions(self.job, listed)
             count_recordings("list", len(block), len(block))
             self.progress.add(listed=len(block))
             yield len(block), pack_recordings(block)
         for extension, number in passed_over.items():
-            count_passed_over(extension, number)
+            count_passed_over(extension, number, self.extensions)
 
 
 def _count_parts(listed: int, job: ExtractJob) -> int:

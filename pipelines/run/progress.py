@@ -51,7 +51,7 @@ class Board:
     def describe(self) -> str:
         """Return the progress as a line of text."""
         if not self.sources:
-            return "starting workers"
+            return "starting"
         if exported := self.total("exported"):
             return f"{number_of(exported, 'shard')}, {number_of(self.total('rows'), 'row')}"
         counted = list(self.sources.values())
@@ -129,7 +129,7 @@ def _show_bar(title: str, board: Board, done: threading.Event, terminal: TextIO)
     columns: tuple[Any, ...] = (SpinnerColumn(), "{task.description}", BarColumn(24))
     console = Console(file=terminal)
     with Progress(*columns, TextColumn("{task.fields[status]}"), console=console) as bar:
-        task = bar.add_task(title, total=1.0, status="starting workers")
+        task = bar.add_task(title, total=1.0, status="starting")
         while not done.wait(_REFRESH_SECONDS):
             bar.update(task, completed=board.share, status=board.describe())
         bar.update(task, completed=1.0, status=board.describe())

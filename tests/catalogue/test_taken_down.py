@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from melmill.transforms.catalogue.left_out import names_of_uri, read_left_out
 from melmill.transforms.catalogue.taken_down import (
     TakenDown,
     read_taken_down,
@@ -65,3 +66,17 @@ def test_a_damaged_list_in_an_old_commit_is_refused(tmp_path: Path) -> None:
     assert read_taken_down(store, old) == [TakenDown("a.wav", "/a.wav", "now")]
     with pytest.raises(DatasetError, match="is missing or damaged"):
         read_taken_down(store, old[:-2])
+
+
+def test_a_link_that_leads_elsewhere_is_followed_again(tmp_path: Path) -> None:
+    """A second run in one process must not go by what a link was in the first."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    link, uri = tmp_path / "now", str(tmp_path / "now" / "x.wav")
+    link.symlink_to(tmp_path / "a")
+    store = Store(str(tmp_path / "set"))
+    assert str(tmp_path / "a" / "x.wav") in names_of_uri(uri)
+    link.unlink()
+    link.symlink_to(tmp_path / "b")
+    read_left_out(store, "")
+    assert str(tmp_path / "b" / "x.wav") in names_of_uri(uri)

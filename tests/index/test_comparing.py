@@ -12,6 +12,8 @@ from melmill.pipelines.extract import make_job, read_current, resolve_catalogue
 from melmill.pipelines.refresh import plan_refresh
 from melmill.pipelines.snapshots.open import start_from
 from melmill.transforms.core.errors import CatalogueError, DatasetError
+from melmill.transforms.core.records import Recording
+from melmill.transforms.index import comparing
 from melmill.transforms.index.comparing import compare_small
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.store.folders import Store
@@ -80,7 +82,7 @@ def test_nothing_to_do_is_seen_without_a_pipeline(songs: Path) -> None:
     comparison = compare_small(refresh_job(songs)[0])
     assert comparison is not None
     assert not comparison.decision.todo
-    assert (comparison.recordings, comparison.size_bytes, comparison.shards) == (0, 0, 0)
+    assert comparison.recordings == 0
 
 
 def test_a_large_catalogue_or_index_is_left_to_the_pipeline(songs: Path) -> None:
@@ -107,9 +109,57 @@ def test_much_work_is_not_brief(songs: Path) -> None:
     assert brief.is_brief
     write_song(songs.parent / "a.wav", 98, 2100)  # 16.8 MB
     assert not getattr(compare_small(refresh_job(songs)[0]), "is_brief", None)
-    rewriting = compare_small(refresh_job(songs, "output.compression_level=1")[0])
-    assert rewriting is not None
-    assert not rewriting.is_brief
+
+
+def test_a_dataset_that_is_rewritten_must_be_small(
+    songs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogue(songs.parent, dict.fromkeys(NAMES[1:], "rock"))
+    settings = ("output.compression_level=1",), (), ("catalogue.content_hashes=true",)
+    for brief in (True, False):
+        for setting in settings:
+            comparison = compare_small(refresh_job(songs, *setting)[0])
+            assert comparison is not None
+            assert comparison.is_brief == brief
+        monkeypatch.setattr(comparing, "_FEW_REWRITTEN_BYTES", 1000)
+
+
+def test_hashing_large_contents_is_not_planned_alone(songs: Path) -> None:
+    for name in NAMES[:3]:
+        write_song(songs.parent / name, 98, 700)  # 5.6 MB each
+    for setting, few in (("false", True), ("true", False)):
+        job, _ = refresh_job(songs, f"catalogue.content_hashes={setting}")
+        comparison = compare_small(job)
+        assert comparison is not None
+        assert (comparison.has_few_headers, comparison.is_brief) == (few, False)
+
+
+def test_a_slow_listing_is_given_up(songs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_of_dataset(str(songs.parents[1] / "set"), None, [])
+    folder = resolve_catalogue(str(songs.parent), recipe)
+    job = replace(refresh_job(songs)[0], catalogue=folder)
+    assert compare_small(job) is not None
+    monkeypatch.setattr(comparing, "_MOST_SECONDS", 0)
+    assert compare_small(job) is None
+    assert compare_small(refresh_job(songs)[0]) is None
+
+
+def test_few_versions_of_remote_recordings_are_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def in_its_version(job: ExtractJob, recording: Recording) -> Recording:
+        asked.append(recording.uri)
+        return recording
+
+    monkeypatch.setattr(ExtractJob, "in_its_version", in_its_version)
+    for number, requests in ((256, 256), (257, 0), (5000, 0)):
+        rows = [{"uri": f"s3://bucket/{n}.wav"} for n in range(number)]
+        table = write_table(tmp_path / "t.jsonl", rows)
+        del asked[:]
+        compare_small(make_test_job(table, tmp_path / "set", *SMALL))
+        assert len(asked) == requests
 
 
 def test_errors_are_those_of_the_pipeline(songs: Path) -> None:

@@ -6,12 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import psutil
 import pytest
 from apache_beam.portability import python_urns
 
 import melmill
+from melmill.pipelines.run.interruption import Interrupted
+from melmill.pipelines.run.launch import run_pipeline
 from melmill.pipelines.run.local_runner import LocalRunner
+from melmill.transforms.core.errors import DatasetError
+from tests.pipeline_runs import here
 from tests.refresh.catalogues import SMALL, files_of, rows_of, write_song, write_songs
 
 
@@ -83,3 +88,27 @@ def test_plans_exports_and_compactions_of_little_need_no_workers(
     del started[:]
     melmill.export(dataset, tmp_path / "view", format="numpy")
     assert started == [False]
+
+
+@pytest.mark.parametrize("signalled", [KeyboardInterrupt, Interrupted])
+def test_a_signal_stays_a_signal(signalled: type[BaseException]) -> None:
+    def interrupt(_: object) -> None:
+        raise signalled
+
+    def build(pipeline: beam.Pipeline) -> None:
+        _ = pipeline | beam.Create([1]) | beam.Map(interrupt)
+
+    with pytest.raises(signalled):
+        run_pipeline(build, here())
+
+
+def test_an_error_does_not_name_beams_steps(tmp_path: Path, started: list[bool]) -> None:
+    dataset = tmp_path / "set"
+    melmill.extract(write_songs(tmp_path / "songs", 2), dataset, settings=SMALL)
+    shard = next(dataset.glob("split=*/*.parquet"))
+    content = shard.read_bytes()
+    shard.write_bytes(content[:4] + bytes(200) + content[204:])  # the launcher reads only the end
+    with pytest.raises(DatasetError, match="is damaged") as error:
+        melmill.export(dataset, tmp_path / "view", format="numpy")
+    assert started == [False, False]
+    assert "while running" not in str(error.value)

@@ -174,6 +174,11 @@ def test_a_signal_ends_the_command_in_one_line(
     check_end(name, folder, moment, number, group=group)
 
 
+def test_an_interrupted_refresh_leaves_no_record_of_a_failure(folder: Path) -> None:
+    check_end("refresh alone", folder, "first worker", signal.SIGTERM, group=False)
+    assert not (folder / "set" / "runs").exists()
+
+
 def test_a_second_signal_changes_nothing_but_the_time(folder: Path) -> None:
     check_end("extract", folder, "working", signal.SIGINT, group=True, times=3)
 

@@ -45,14 +45,15 @@ def count_failure(cause: str) -> None:
     count(f"failures_{cause}")
 
 
-#: Extensions for which this process has counted files.
-_extensions: set[str] = set()
 _MOST_EXTENSIONS = 100
 
 
-def count_passed_over(extension: str, number: int) -> None:
-    """Count skipped files by their extension; after 100 extensions, new ones count as ``*``."""
-    if extension not in _extensions and len(_extensions) >= _MOST_EXTENSIONS:
+def count_passed_over(extension: str, number: int, known: set[str]) -> None:
+    """Count skipped files by their extension; after 100 extensions, new ones count as ``*``.
+
+    `known` holds the extensions that have been counted so far; the function adds to them.
+    """
+    if extension not in known and len(known) >= _MOST_EXTENSIONS:
         extension = "*"
-    _extensions.add(extension)
+    known.add(extension)
     count(f"{PASSED_OVER}{extension}", number)

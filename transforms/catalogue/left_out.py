@@ -88,6 +88,7 @@ def read_left_out(
     UserError
         A list is missing or damaged.
     """
+    _real_folder.cache_clear()  # links may lead elsewhere since an earlier run in this process
     names: set[str] = set()
     for entry in read_taken_down(store, taken_down):
         names |= {entry.recording_id, entry.content, *names_of_uri(entry.uri)}

@@ -7,6 +7,8 @@ directories that cannot hold a match are not read.
 
 from __future__ import annotations
 
+import math
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,7 +68,11 @@ class DirectoryPart:
     recursive: bool = False
 
 
-def listing_parts(listing: Listing) -> Iterator[DirectoryPart]:
+class OutOfTimeError(Exception):
+    """A listing did not end before its deadline."""
+
+
+def listing_parts(listing: Listing, deadline: float = math.inf) -> Iterator[DirectoryPart]:
     """Yield parts of a listing that hold each file once; read only upper directories."""
     waiting = deque([""])
     for _ in range(_EXPANDED_DIRECTORIES):
@@ -75,13 +81,17 @@ def listing_parts(listing: Listing) -> Iterator[DirectoryPart]:
             break
         directory = waiting.popleft()
         yield DirectoryPart(directory)
-        waiting.extend(name for name, details in _scan(listing, directory) if details is None)
+        entries = _scan(listing, directory, deadline=deadline)
+        waiting.extend(name for name, details in entries if details is None)
     for directory in waiting:
         yield DirectoryPart(directory, recursive=True)
 
 
 def list_files(
-    listing: Listing, part: DirectoryPart, passed_over: Counter[str] | None = None
+    listing: Listing,
+    part: DirectoryPart,
+    passed_over: Counter[str] | None = None,
+    deadline: float = math.inf,
 ) -> Iterator[Recording]:
     """Yield the recordings of a part, directory by directory.
 
@@ -94,11 +104,15 @@ def list_files(
     passed_over
         Counter of skipped files by :func:`extension_of`: files that match, but whose
         extension is not in the listing.
+    deadline
+        Time on the clock of ``time.monotonic`` after which no further page is read.
 
     Raises
     ------
     CatalogueError
         If a directory cannot be read.
+    OutOfTimeError
+        If the deadline has passed.
     """
     if listing.single:
         yield _single(listing)
@@ -106,7 +120,7 @@ def list_files(
     waiting = [part.directory]
     while waiting:
         directories = []
-        for relative, details in _scan(listing, waiting.pop(), passed_over):
+        for relative, details in _scan(listing, waiting.pop(), passed_over, deadline):
             if details is None:
                 directories.append(relative)
             else:
@@ -181,10 +195,13 @@ def _component_matches(pattern: str, name: str) -> bool:
 
 
 def _scan(
-    listing: Listing, directory: str, passed_over: Counter[str] | None = None
+    listing: Listing,
+    directory: str,
+    passed_over: Counter[str] | None = None,
+    deadline: float = math.inf,
 ) -> Iterator[tuple[str, Details | None]]:
     """Yield the files to list of a directory, and the subdirectories to read, without details."""
-    for name, details in _entries(listing, directory):
+    for name, details in _entries(listing, directory, deadline):
         relative = f"{directory}/{name}" if directory else name
         components = relative.split("/")
         if details["type"] == "directory":
@@ -197,13 +214,15 @@ def _scan(
                 passed_over[extension_of(name)] += 1
 
 
-def _entries(listing: Listing, directory: str) -> Iterator[tuple[str, Details]]:
+def _entries(listing: Listing, directory: str, deadline: float) -> Iterator[tuple[str, Details]]:
     uri = readable(_uri(listing, directory))
     filesystem, root = open_filesystem(listing.root, listing.storage_options)
     path = f"{root.rstrip('/')}/{directory}" if directory else root
     pages = directory_pages(filesystem, path)
     directories: set[str] = set()
     while True:
+        if time.monotonic() > deadline:
+            raise OutOfTimeError
         with reading(uri):
             page = next(pages, None)
         if page is None:

@@ -13,6 +13,7 @@ directory.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -138,19 +139,23 @@ def open_catalogue(
     return Catalogue(uri, open_listing(uri, suffixes, storage_options))
 
 
-def catalogue_parts(catalogue: Catalogue) -> Iterator[Part]:
+def catalogue_parts(catalogue: Catalogue, deadline: float = math.inf) -> Iterator[Part]:
     """Yield the parts of a catalogue, each of which can be listed on its own.
 
     The parts hold every recording once. To find the parts of a listing, only its upper
-    directories are read.
+    directories are read; see :func:`~melmill.transforms.catalogue.listing.list_files` for the
+    deadline.
     """
     if isinstance(catalogue.source, Table):
         return row_ranges(catalogue.source.uri, catalogue.source.storage_options)
-    return listing_parts(catalogue.source)
+    return listing_parts(catalogue.source, deadline)
 
 
 def list_part(
-    catalogue: Catalogue, part: Part, passed_over: Counter[str] | None = None
+    catalogue: Catalogue,
+    part: Part,
+    passed_over: Counter[str] | None = None,
+    deadline: float = math.inf,
 ) -> Iterator[Recording]:
     """Yield the recordings of a part.
 
@@ -166,7 +171,7 @@ def list_part(
     if isinstance(catalogue.source, Table) and isinstance(part, RowRange):
         return list_rows(catalogue.source, part)
     if isinstance(catalogue.source, Listing) and isinstance(part, DirectoryPart):
-        return list_files(catalogue.source, part, passed_over)
+        return list_files(catalogue.source, part, passed_over, deadline)
     raise TypeError(f"{part} is not a part of the {catalogue.kind} {catalogue.uri}")
 
 

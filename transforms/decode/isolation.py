@@ -23,6 +23,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar, cast
 
 from melmill.transforms.core.errors import Cause, RecordingError, Stage, UserError
@@ -48,6 +49,18 @@ class _DecoderEndedError(Exception):
     def __init__(self, message: str, *, was_killed: bool) -> None:
         super().__init__(message)
         self.was_killed = was_killed
+
+
+def _python_path() -> list[str]:
+    """Return the folders to import from: not the user's current folder, as in workers.
+
+    A file ``av.py`` there would be taken for the library. If melmill itself is imported from the
+    current folder, the folder stays.
+    """
+    here = Path.cwd()
+    if here == Path(__file__).parents[3]:
+        return sys.path
+    return [name for name in sys.path if name not in ("", str(here))]
 
 
 class DecoderProcess:
@@ -136,7 +149,7 @@ class DecoderProcess:
         return self._child
 
     def _start(self) -> subprocess.Popen[bytes]:
-        boot = f"import sys; sys.path[:] = {sys.path!r}; import {__name__} as m; m.serve()"
+        boot = f"import sys; sys.path[:] = {_python_path()!r}; import {__name__} as m; m.serve()"
         try:
             self._stderr = tempfile.TemporaryFile("a+b")  # noqa: SIM115 - closed with the child
             child = subprocess.Popen(

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from melmill.transforms.catalogue.listing import OutOfTimeError
 from melmill.transforms.catalogue.parts import catalogue_parts
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.core.records import Recording
 from melmill.transforms.index.tables import read_part
-from melmill.transforms.plan.change_records import Candidate, Decision, Difference, Touched
+from melmill.transforms.plan.change_records import (
+    Candidate,
+    Decision,
+    Difference,
+    Offer,
+    Touched,
+)
 from melmill.transforms.plan.finding_changes import (
     COLUMNS,
     FAILURE_COLUMNS,
@@ -20,14 +28,18 @@ from melmill.transforms.plan.finding_changes import (
     diff_part,
 )
 from melmill.transforms.plan.job import ExtractJob
-from melmill.transforms.plan.listing import BLOCK, list_blocks
+from melmill.transforms.plan.listing import BLOCK, list_blocks, look_up_versions
+from melmill.transforms.plan.packing import row_bytes
 
-#: Maximum number of recordings in a small catalogue, and in a table of remote recordings, each of
-#: which needs a request.
+#: Maximum number of recordings in a small catalogue, and of those whose versions need a request.
 MOST_RECORDINGS, _MOST_REQUESTS = 50_000, 1_000
-#: Maximum number of recordings that one process computes sooner than it starts workers, their
-#: total size in bytes, and maximum number of shards that it rewrites.
-_FEW_RECORDINGS, FEW_BYTES, _FEW_SHARDS = 16, 16_000_000, 4
+#: Maximum number of seconds to list a small catalogue.
+_MOST_SECONDS = 2.0
+#: Maximum number of recordings that one process computes sooner than it starts workers, and their
+#: total size in bytes.
+_FEW_RECORDINGS, FEW_BYTES = 16, 16_000_000
+#: Maximum size of the features in the shards that one process rewrites, in bytes.
+_FEW_REWRITTEN_BYTES = 64_000_000
 #: Maximum number of recordings whose headers one process reads sooner than it starts workers.
 _FEW_HEADERS = 256
 
@@ -44,36 +56,26 @@ class Comparison:
         Number of listed recordings.
     passed_over
         Numbers of files that are not listed, by extension.
-    recordings, size_bytes
-        Number and total size of the recordings that must be computed.
-    shards
-        Number of shards that must be rewritten; all shards of a new layout count as many.
+    recordings
+        Number of recordings that must be computed.
+    is_brief
+        Whether one process makes the changes sooner than it starts workers.
+    has_few_headers
+        Whether one process plans the changes sooner than it starts workers.
     """
 
     decision: Decision
     listed: int
     passed_over: Counter[str]
     recordings: int
-    size_bytes: int
-    shards: int
-
-    @property
-    def is_brief(self) -> bool:
-        """Whether one process computes the changes sooner than it starts workers."""
-        return (
-            self.recordings <= _FEW_RECORDINGS
-            and self.size_bytes <= FEW_BYTES
-            and self.shards <= _FEW_SHARDS
-        )
-
-    @property
-    def has_few_headers(self) -> bool:
-        """Whether one process plans the changes sooner than it starts workers."""
-        return self.recordings <= _FEW_HEADERS
+    is_brief: bool
+    has_few_headers: bool
 
 
 def compare_small(job: ExtractJob, most: int = MOST_RECORDINGS) -> Comparison | None:
     """Compare a job's catalogue with its snapshot in this process; ``None`` if they are large.
+
+    This takes some seconds at most.
 
     Raises
     ------
@@ -82,46 +84,62 @@ def compare_small(job: ExtractJob, most: int = MOST_RECORDINGS) -> Comparison | 
     DatasetError
         If the run would remove too many recordings.
     """
-    if job.base.parts > 1:
-        return None
     passed_over: Counter[str] = Counter()
+    # A chain of file systems may answer from a cache of an earlier run.
+    if job.base.parts > 1 or "::" in job.catalogue.uri:
+        return None
     recordings = _list_few(job, most if not job.base.is_nothing else _FEW_HEADERS, passed_over)
     if recordings is None:
         return None
-    listed = len(recordings)
-    difference = Difference()
     known, failures = read_known(job, 0, 1)
-    candidates: list[Recording] = []
-    shards: set[str] = set()
-    for change in diff_part(by_identity(recordings), known, failures, job, difference):
-        if isinstance(change, Candidate):
-            candidates.append(change.recording)
-        elif isinstance(change, Touched):
-            shards.add(change.shard)
-    size_bytes = sum(max(0, recording.size_bytes) for recording in candidates)
-    rewritten = len(shards) if job.base.same_files else max(len(shards), _FEW_SHARDS + 1)
-    total = Difference()
+    difference, total = Difference(), Difference()
+    changes = list(diff_part(by_identity(recordings), known, failures, job, difference))
     total.merge(difference)  # as the pipeline does, which sorts the examples
     decision = decide(total, 1, job)
-    return Comparison(decision, listed, passed_over, len(candidates), size_bytes, rewritten)
+    candidates = [change.recording for change in changes if isinstance(change, Candidate)]
+    rewrites = not job.base.same_files or any(isinstance(c, Touched | Offer) for c in changes)
+    sizes = [recording.size_bytes for recording in candidates]
+    # The size of a missing file is −1; a size of 0 may mean that the store does not tell it.
+    has_few_bytes = 0 not in sizes and sum(sizes) <= FEW_BYTES
+    return Comparison(
+        decision,
+        len(recordings),
+        passed_over,
+        len(candidates),
+        is_brief=len(candidates) <= _FEW_RECORDINGS
+        and has_few_bytes
+        and (not rewrites or _is_little(job)),
+        # If contents are hashed, whole files are read.
+        has_few_headers=len(candidates) <= _FEW_HEADERS
+        and (has_few_bytes or not job.content_hashes),
+    )
+
+
+def _is_little(job: ExtractJob) -> bool:
+    """Return whether one process rewrites a whole snapshot sooner than it starts workers."""
+    if job.base.is_nothing:
+        return True
+    table = read_part(job.store, job.base.index, "recordings", 0, ["rows"])
+    rows: int = sum(table["rows"].to_pylist())
+    return rows * row_bytes(job.features) <= _FEW_REWRITTEN_BYTES
 
 
 def _list_few(job: ExtractJob, most: int, passed_over: Counter[str]) -> list[Recording] | None:
-    """Return all recordings of the catalogue; ``None`` if there are more than `most`."""
+    """Return all recordings of the catalogue; ``None`` if they are many, or listing is slow."""
+    deadline = time.monotonic() + _MOST_SECONDS
     left_out, recordings = job.left_out(), list[Recording]()
-    for part in catalogue_parts(job.catalogue):
-        for block in list_blocks(job, part, left_out, passed_over):
-            recordings += block
-            if len(recordings) > (_MOST_REQUESTS if _needs_requests(job, block) else most):
-                return None
-    return recordings
-
-
-def _needs_requests(job: ExtractJob, block: list[Recording]) -> bool:
-    """Return whether the fingerprints of a block were looked up in a remote store."""
-    return job.catalogue.kind == "table" and any(
-        job.source(recording).local_path is None for recording in block if not recording.fault
-    )
+    try:
+        for part in catalogue_parts(job.catalogue, deadline):
+            for block in list_blocks(job, part, left_out, passed_over, deadline):
+                recordings += block
+                if len(recordings) > most or time.monotonic() > deadline:
+                    return None
+    except OutOfTimeError:
+        return None
+    # A recording that is left out is not looked up.
+    remote = [r for r in recordings if not (r.fingerprint or r.fault or r.change)]
+    remote = [recording for recording in remote if job.source(recording).local_path is None]
+    return None if len(remote) > _MOST_REQUESTS else look_up_versions(job, recordings)
 
 
 def read_known(

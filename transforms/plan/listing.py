@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -20,12 +21,15 @@ _REQUESTS = 32
 
 
 def list_blocks(
-    job: ExtractJob, part: Part, left_out: LeftOut, passed_over: Counter[str]
+    job: ExtractJob,
+    part: Part,
+    left_out: LeftOut,
+    passed_over: Counter[str],
+    deadline: float = math.inf,
 ) -> Iterator[list[Recording]]:
     """Yield the recordings of a part of the catalogue in blocks.
 
-    Recordings that are left out are marked here, before any of their data is read. Fingerprints
-    that the listing does not contain are looked up.
+    Recordings that are left out are marked here, before any of their data is read.
 
     Parameters
     ----------
@@ -37,20 +41,27 @@ def list_blocks(
         Recordings that stay out of the dataset.
     passed_over
         Numbers of files that are not listed, by extension; the function adds to them.
+    deadline
+        See :func:`~melmill.transforms.catalogue.listing.list_files`.
     """
-
-    def in_its_version(recording: Recording) -> Recording:
-        return recording if recording.change else job.in_its_version(recording)
-
-    listed = list_part(job.catalogue, part, passed_over)
-    with ThreadPoolExecutor(_REQUESTS) as threads:
-        while block := list(islice(listed, BLOCK)):
-            block = [_mark(recording, left_out) for recording in block]
-            if not all(recording.fingerprint for recording in block):
-                block = list(threads.map(in_its_version, block))
-            yield block
+    listed = list_part(job.catalogue, part, passed_over, deadline)
+    while block := list(islice(listed, BLOCK)):
+        yield [_mark(recording, left_out) for recording in block]
 
 
 def _mark(recording: Recording, left_out: LeftOut) -> Recording:
     reason = left_out.reason(recording)
     return replace(recording, change=reason) if reason else recording
+
+
+def look_up_versions(job: ExtractJob, recordings: Iterable[Recording]) -> list[Recording]:
+    """Return recordings with their fingerprints, those that the listing lacks looked up."""
+    known = list(recordings)
+    if all(map(_has_version, known)):
+        return known
+    with ThreadPoolExecutor(_REQUESTS) as threads:
+        return list(threads.map(lambda r: r if r.change else job.in_its_version(r), known))
+
+
+def _has_version(recording: Recording) -> bool:
+    return bool(recording.change or recording.fault or recording.fingerprint)
