@@ -84,7 +84,10 @@ MOMENTS = [
 def test_killed_after_a_while(
     songs: Path, dataset: Path, tmp_path: Path, command: str, seed: int
 ) -> None:
-    """Kill all processes of a command with SIGKILL; the same command then finishes the work."""
+    """Kill all processes of a command with SIGKILL; the same command then finishes the work.
+
+    Half of the runs have workers.
+    """
     formats = "output.formats=[parquet,tfrecord]"
     erased = str(songs / "3.wav")
     if command == "extract":
@@ -98,8 +101,11 @@ def test_killed_after_a_while(
         "gc": [dataset, "--keep=1", "--grace-hours=0"],
     }[command]
     command_line = [sys.executable, "-m", "melmill", command, *map(str, arguments), "--quiet"]
+    if workers := command in ("extract", "refresh") and seed % 2:
+        command_line.append("--workers=2")
     before, version = current_rows(dataset)
-    kill_after(np.random.default_rng(seed).uniform(0, _SECONDS[command]), command_line)
+    seconds = _SECONDS[command] * (2 if workers else 1)
+    kill_after(np.random.default_rng(seed).uniform(0, seconds), command_line)
     if command == "gc" or current_rows(dataset)[1] == version:
         assert current_rows(dataset)[0] == before
     result = subprocess.run(command_line, capture_output=True, text=True, check=False)
@@ -110,8 +116,8 @@ def test_killed_after_a_while(
     assert_finished(songs, dataset, tmp_path / "fresh")
 
 
-#: Approximate time that each command takes.
-_SECONDS = {"extract": 7, "refresh": 7, "takedown": 2, "gc": 2}
+#: Approximate time that each command takes without workers.
+_SECONDS = {"extract": 3.5, "refresh": 3.5, "takedown": 2, "gc": 2}
 
 
 def current_rows(dataset: Path) -> tuple[object, int]:
