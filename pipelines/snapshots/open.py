@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from deltalake import Schema
@@ -12,7 +13,7 @@ from deltalake import Schema
 from melmill.pipelines.config import Config, load_config
 from melmill.transforms.catalogue.parts import Catalogue
 from melmill.transforms.catalogue.tables import Table
-from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.core.errors import DatasetError, UnavailableError
 from melmill.transforms.index.tables import count_parts
 from melmill.transforms.plan.job import Base, ExtractJob
 from melmill.transforms.rows.parquet import read_schema
@@ -34,6 +35,8 @@ from melmill.transforms.store.folders import Store
 
 #: Keys of the recipe's section ``output`` that a shard's bytes depend on.
 _FILES = ("formats", "row_group_rows", "compression_level")
+#: Number of shards that are opened to find the columns, if the first cannot be read.
+_SHARDS_TO_TRY = 3
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,28 @@ class OpenSnapshot:
 
     @cached_property
     def schema(self) -> RowSchema:
-        """Return the columns of the rows, read from the first shard.
+        """Return the columns of the rows, read from the first shard that can be read.
 
-        If the snapshot has no shards, the columns come from the table and the recipe.
+        All shards have the same columns. A damaged shard is named when its rows are read. If the
+        snapshot has no shards, the columns come from the table and the recipe.
+
+        Raises
+        ------
+        DatasetError
+            Several shards cannot be read; the error names the first.
         """
-        for shard in self.shards():
-            if shard.parquet is not None:
-                with self.store.reading_shard(shard.parquet.name) as file:
+        errors: list[DatasetError] = []
+        names_of_shards = (shard.parquet.name for shard in self.shards() if shard.parquet)
+        for name in islice(names_of_shards, _SHARDS_TO_TRY):
+            try:
+                with self.store.reading_shard(name) as file:
                     return read_schema(file)[0]
+            except UnavailableError:
+                raise
+            except DatasetError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
         features = self.recipe.feature_spec().columns
         names = [column.name for column in features]
         labels, per_channel = table_labels(self.store, self.snapshot.version, names)

@@ -51,6 +51,16 @@ def test_the_commit_itself_holds_the_statistics(opened, dataset):
         assert {**brief, "labels": None} == {**complete, "labels": None}
 
 
+def test_a_split_is_read_though_a_shard_of_another_is_missing(opened, dataset, tmp_path):
+    copy = Dataset(shutil.copytree(dataset, tmp_path / "copy"))
+    for split in ("test", "validation"):
+        Path(copy.files(split)[0]).unlink()
+    expected = from_arrow(opened.as_arrow("train").to_table())
+    assert_same_rows(from_arrow(copy.as_arrow("train").to_table()), expected)
+    with pytest.raises(FileNotFoundError, match="split=test/"):
+        copy.as_arrow("test").to_table()
+
+
 def test_arrow_reads_every_row_or_the_rows_of_a_split(opened, rows):
     assert_same_rows(from_arrow(opened.as_arrow().to_table()), rows)
     for split in SPLITS:
