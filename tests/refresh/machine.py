@@ -715,3 +715,11 @@ class DatasetMachine(RuleBasedStateMachine):
         # The catalogue still lists them.
         refresh_here(self.table(), self.dataset, *self.recipe())
         assert rows_of(self.dataset) == {}
+        # A refresh may leave nothing, too.
+        self.add("last.wav", 500, 0.5)
+        refresh_here(self.table(), self.dataset, *self.recipe())
+        assert rows_of(self.dataset)
+        self.remove("last.wav")
+        refresh_here(self.table(), self.dataset, *self.recipe())
+        assert rows_of(self.dataset) == {}
+        self.what_is_there_is_whole()
