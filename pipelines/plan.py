@@ -13,12 +13,7 @@ import apache_beam as beam
 from melmill.pipelines.estimate.calibration import seconds_per_audio_second
 from melmill.pipelines.estimate.costs import estimate_costs
 from melmill.pipelines.extract import lay_out_plan
-from melmill.pipelines.run.launch import (
-    compare_here,
-    not_shared,
-    run_job,
-    runs_here,
-)
+from melmill.pipelines.run.launch import has_few_headers, not_shared, run_job, runs_here
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.core.naming import number_of
 from melmill.transforms.plan.job import ExtractJob, Limits
@@ -65,9 +60,7 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
         )
     with tempfile.TemporaryDirectory(prefix="melmill-plan-") as folder:
         job = replace(job, store=Store(folder)) if local else job
-        comparison = compare_here(job, options)
-        brief = comparison is not None and comparison.has_few_headers
-        metrics = run_job(build_pipeline, job, options, brief=brief)
+        metrics = run_job(build_pipeline, job, options, brief=has_few_headers(job, options))
         try:
             text = job.store.read(f"{job.staging}/plan.json")
         except FileNotFoundError as error:

@@ -18,7 +18,7 @@ from melmill.pipelines.commit import changes_schema
 from melmill.pipelines.extract import Extraction, lay_out_plan, read_current, run
 from melmill.pipelines.run.errors import TooManyFailuresError
 from melmill.pipelines.run.launch import (
-    compare_here,
+    has_few_headers,
     is_dry_run,
     not_shared,
     run_job,
@@ -140,10 +140,8 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
     with tempfile.TemporaryDirectory(prefix="melmill-plan-") as folder:
         # If the workers run here, write the plan to a local folder: the dataset may be read-only.
         plan_job = replace(job, store=Store(folder)) if runs_here(options) else job
-        comparison = compare_here(job, options)
-        brief = comparison is not None and comparison.has_few_headers
         build = partial(build_plan_pipeline, told=plan_job)
-        metrics = run_job(build, job, options, brief=brief)
+        metrics = run_job(build, job, options, brief=has_few_headers(job, options))
         try:
             plan = json.loads(plan_job.store.read(f"{plan_job.staging}/plan.json"))
             decision = json.loads(plan_job.store.read(f"{plan_job.staging}/decision.json"))

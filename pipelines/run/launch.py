@@ -312,6 +312,12 @@ def compare_here(job: ExtractJob, options: Any) -> Comparison | None:
     return compare_small(job) if _may_choose_workers(options) else None
 
 
+def has_few_headers(job: ExtractJob, options: Any) -> bool:
+    """Return whether this process plans a job sooner than it starts workers."""
+    comparison = compare_here(job, options)
+    return comparison is not None and comparison.has_few_headers
+
+
 def _may_choose_workers(options: Any) -> bool:
     """Return whether the options leave the number of local worker processes to melmill."""
     return runs_here(options) and not options.get_all_options()["direct_num_workers"]

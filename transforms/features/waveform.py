@@ -95,11 +95,8 @@ class WaveformExtractor:
             Samples in the spec's type.
         """
         spec, lengths = self._spec, list(valid_samples) or [chunks.shape[1]] * len(chunks)
-        if spec.level == "none":
-            levelled = chunks
-        elif spec.level == "peak":
-            levelled = np.stack([_to_peak(chunk, spec.peak) for chunk in chunks])
-        else:
+        levelled = chunks
+        if spec.level != "none":
             rows = zip(chunks, lengths, strict=True)
             levelled = np.stack([self._level(chunk, length) for chunk, length in rows])
         if spec.dtype == "float32":
@@ -110,6 +107,8 @@ class WaveformExtractor:
 
     def _level(self, chunk: NDArray[np.float32], valid_samples: int) -> NDArray[np.float32]:
         spec = self._spec
+        if spec.level == "peak":
+            return _to_peak(chunk, spec.peak)
         if spec.level == "standardized":
             return _standardized(chunk, valid_samples, spec.variance_epsilon)
         gain = loudness_gain(chunk[:valid_samples], self._rate_hz, spec.loudness_lufs)

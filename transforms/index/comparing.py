@@ -28,7 +28,7 @@ from melmill.transforms.plan.finding_changes import (
     diff_part,
 )
 from melmill.transforms.plan.job import ExtractJob
-from melmill.transforms.plan.listing import BLOCK, list_blocks, look_up_versions
+from melmill.transforms.plan.listing import BLOCK, list_blocks, look_up_versions, needs_version
 from melmill.transforms.plan.packing import row_bytes
 
 #: Maximum number of recordings in a small catalogue, and of those whose versions need a request.
@@ -136,10 +136,8 @@ def _list_few(job: ExtractJob, most: int, passed_over: Counter[str]) -> list[Rec
                     return None
     except OutOfTimeError:
         return None
-    # A recording that is left out is not looked up.
-    remote = [r for r in recordings if not (r.fingerprint or r.fault or r.change)]
-    remote = [recording for recording in remote if job.source(recording).local_path is None]
-    return None if len(remote) > _MOST_REQUESTS else look_up_versions(job, recordings)
+    requests = sum(job.source(r).local_path is None for r in recordings if needs_version(r))
+    return None if requests > _MOST_REQUESTS else look_up_versions(job, recordings)
 
 
 def read_known(

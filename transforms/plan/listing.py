@@ -57,11 +57,12 @@ def _mark(recording: Recording, left_out: LeftOut) -> Recording:
 def look_up_versions(job: ExtractJob, recordings: Iterable[Recording]) -> list[Recording]:
     """Return recordings with their fingerprints, those that the listing lacks looked up."""
     known = list(recordings)
-    if all(map(_has_version, known)):
+    if not any(map(needs_version, known)):
         return known
     with ThreadPoolExecutor(_REQUESTS) as threads:
-        return list(threads.map(lambda r: r if r.change else job.in_its_version(r), known))
+        return list(threads.map(lambda r: job.in_its_version(r) if needs_version(r) else r, known))
 
 
-def _has_version(recording: Recording) -> bool:
-    return bool(recording.change or recording.fault or recording.fingerprint)
+def needs_version(recording: Recording) -> bool:
+    """Return whether a listed recording lacks its fingerprint; one that is left out needs none."""
+    return not (recording.fingerprint or recording.fault or recording.change)
