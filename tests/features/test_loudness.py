@@ -24,6 +24,8 @@ FFMPEG_LU = 0.011
 
 
 def measured_by_ffmpeg(samples: Samples, rate_hz: int) -> float:
+    if not hasattr(av.AudioFrame, "metadata"):
+        pytest.skip("PyAV 18.0 does not pass on what FFmpeg's meter reads")
     graph = av.filter.Graph()
     time_base = Fraction(1, rate_hz)
     source = graph.add_abuffer(
