@@ -41,6 +41,9 @@ NOTEBOOK = ["ipython", "matplotlib>=3.9"]
 #: To write and to read ArrayRecord, the format of grain.
 ARRAY_RECORD = "array_record>=0.8"
 
+#: Computes the features of the kind ``model`` from ONNX files.
+ONNX = "onnxruntime>=1.22"
+
 #: What datasets are read with, all of them together; each reads without the others.
 S3, GCS, AZURE = "s3fs>=2025.3", "gcsfs>=2025.3", "adlfs>=2024.12"
 
@@ -75,6 +78,8 @@ DEV = [
     # The example notebooks.
     *("ipykernel", "nbclient", "nbformat", "transformers"),
     "mypy>=2",
+    # Models for the tests are made with onnx.
+    *("onnx>=1.19", ONNX),
     "pandas",
     "pre-commit",
     "pytest",
@@ -107,6 +112,7 @@ setup(
         "dataflow": [DATAFLOW],
         "arrayrecord": [ARRAY_RECORD],
         "notebook": NOTEBOOK,
+        "onnx": [ONNX],
         "loaders": LOADERS,
         "docs": DOCS,
         "dev": [*DEV, *DOCS, *LOADERS, *NOTEBOOK],

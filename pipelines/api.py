@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from melmill.pipelines.config import Config, load_config
 from melmill.pipelines.dataset import Dataset
+from melmill.pipelines.models import pin_models
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.snapshot.delta import read_snapshot
 from melmill.transforms.store.folders import Store, absolute_uri
@@ -128,7 +129,7 @@ def extract(
     NothingSubmittedError
         The Beam options asked for a check or a template only.
     """
-    chosen = read_recipe(recipe, settings)  # first, because the rest imports Beam
+    chosen = pin_models(read_recipe(recipe, settings))  # first, because the rest imports Beam
     from melmill.pipelines.extract import extract as run
 
     options = _beam_options(runner, workers, beam_options, runner_config)
@@ -185,7 +186,8 @@ def refresh(
     TooManyFailuresError
         More recordings failed than ``limits.max_failure_ratio`` allows; nothing was committed.
     """
-    chosen = recipe_of_dataset(dataset, recipe, settings)  # first, because the rest imports Beam
+    # First, because the rest imports Beam.
+    chosen = pin_models(recipe_of_dataset(dataset, recipe, settings))
     from melmill.pipelines.prometheus import metrics_writer
     from melmill.pipelines.refresh import refresh as run
     from melmill.pipelines.run_records import recording_run
@@ -232,7 +234,7 @@ def plan_refresh(
     dict
         The values that ``melmill refresh --plan --json`` prints.
     """
-    chosen = recipe_of_dataset(dataset, recipe, settings)
+    chosen = pin_models(recipe_of_dataset(dataset, recipe, settings))
     from melmill.pipelines.refresh import plan_refresh as run
 
     options = _beam_options(runner, workers, beam_options, runner_config)
@@ -273,7 +275,7 @@ def plan(
         ``parquet_bytes``, ``cpu_seconds``, ``costs``, ``failures`` by cause, ``refused`` (why the
         extraction would commit nothing, or ``""``).
     """
-    chosen = read_recipe(recipe, settings)
+    chosen = pin_models(read_recipe(recipe, settings))
     from melmill.pipelines.plan import plan as run
 
     options = _beam_options(runner, workers, beam_options, runner_config)

@@ -43,6 +43,12 @@ from melmill.transforms.features.mel_spec import (
     mel_neighbour_contradictions,
 )
 from melmill.transforms.features.mfcc import MfccSpec, mfcc_contradictions
+from melmill.transforms.features.model import (
+    ModelSpec,
+    is_python,
+    model_contradictions,
+    model_neighbour_contradictions,
+)
 from melmill.transforms.features.pcen import (
     PcenSpec,
     pcen_contradictions,
@@ -90,6 +96,20 @@ class MfccFeature(MfccSpec):
     kind: Literal["mfcc"]
 
 
+def _absolute_model(model: str) -> str:
+    return model if is_python(model) else absolute_file(model)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFeature(ModelSpec):
+    """An entry of the kind ``model`` in the list of features."""
+
+    name: str
+    kind: Literal["model"]
+    model: Annotated[str, Field(min_length=1), AfterValidator(_absolute_model)]
+    sha256: Annotated[str, BeforeValidator(lambda value: value or "")] = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PcenFeature(PcenSpec):
     """An entry of the kind ``pcen`` in the list of features."""
@@ -114,7 +134,9 @@ class WaveformFeature(WaveformSpec):
     kind: Literal["waveform"]
 
 
-_Features: TypeAlias = MelFeature | MfccFeature | PcenFeature | StftFeature | WaveformFeature
+_Features: TypeAlias = (
+    MelFeature | MfccFeature | ModelFeature | PcenFeature | StftFeature | WaveformFeature
+)
 
 for _spec in (MelSpec, LogSpec, StandardizationSpec, *get_args(_Features)):
     with_config(_FORBID)(_spec)
@@ -530,13 +552,19 @@ def _apply(raw: Raw, override: str, option: str = "--set") -> None:
     except yaml.YAMLError as error:
         raise ConfigError(f"{option} {override}: the value is not YAML: {error}") from error
     *sections, name = key.split(".")
+    inner: Any = raw
     for section in sections:
-        if raw.get(section) is None:  # a section that may be null, such as mel.standardization
-            raw[section] = {}
-        raw = raw[section]
-        if not isinstance(raw, dict):
+        if isinstance(inner, list) and section.isdigit() and int(section) < len(inner):
+            inner = inner[int(section)]  # an entry of features
+        elif isinstance(inner, dict):
+            if inner.get(section) is None:  # a section that may be null: mel.standardization
+                inner[section] = {}
+            inner = inner[section]
+        if not isinstance(inner, (dict, list)):
             raise ConfigError(f"{option} {override}: {section} is not a section")
-    raw[name] = value
+    if isinstance(inner, list):
+        raise ConfigError(f"{option} {override}: {sections[-1]} is a list: name an entry by number")
+    inner[name] = value
 
 
 def check(raw: Raw) -> tuple[Config | None, list[Fault]]:
@@ -715,6 +743,8 @@ def _feature_contradictions(
         found += contradictions(spec, config.audio.sample_rate_hz, chunk.length)
     elif isinstance(spec, StftSpec):
         found += stft_contradictions(spec, chunk.length)
+    elif isinstance(spec, ModelSpec):
+        found += model_contradictions(spec)
     else:
         found += waveform_contradictions(spec)
     if chunk.edges == "neighbours" and not found:
@@ -730,6 +760,8 @@ def _neighbour_contradictions(spec: KindSpec, chunk: ChunkSpec) -> Iterator[Cont
         yield from mel_neighbour_contradictions(spec, chunk.length, chunk.hop)
     elif isinstance(spec, StftSpec):
         yield from neighbour_contradictions(spec, chunk.length, chunk.hop)
+    elif isinstance(spec, ModelSpec):
+        yield from model_neighbour_contradictions(spec)
     else:
         yield from waveform_neighbour_contradictions(spec)
 

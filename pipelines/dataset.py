@@ -216,12 +216,12 @@ class Dataset:
         # Count before parsing: tf.data fuses parsing and batching only if nothing is in between.
         records = tf.data.TFRecordDataset(files)
         counted = records.apply(tf.data.experimental.assert_cardinality(self.rows[split]))
-        encoded = {n: c for n, c in self.features.items() if n in features and c.dtype == "int16"}
+        encoded = {n: c for n, c in self.features.items() if n in features and c.dtype != "float32"}
 
         def parse(record: Any) -> Any:
             row = tf.io.parse_single_example(record, features)
             for name, column in encoded.items():
-                row[name] = tf.reshape(tf.io.decode_raw(row[name], tf.int16), column.shape)
+                row[name] = tf.reshape(tf.io.decode_raw(row[name], column.dtype), column.shape)
             return row
 
         return counted.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
@@ -306,7 +306,7 @@ class Dataset:
 
     def _example_feature(self, name: str, tf: Any) -> Any:
         if (column := self.features.get(name)) is not None:
-            is_float = column.dtype == "float32"  # an array of int16 is one bytes value
+            is_float = column.dtype == "float32"  # an array of integers is one bytes value
             shape, dtype = (column.shape, tf.float32) if is_float else ([], tf.string)
             return tf.io.FixedLenFeature(shape, dtype)
         kind = self.columns[name]

@@ -245,5 +245,5 @@ def _version(opened: OpenSnapshot) -> str:
 
 
 def _description(job: ExportJob, opened: OpenSnapshot) -> str:
-    text = title(opened.snapshot, opened.schema)
+    text = title(opened.snapshot)
     return text if job.normalize == "none" else f"{text}; normalised: {job.normalize}"

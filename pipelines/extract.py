@@ -41,6 +41,7 @@ from melmill.transforms.core.errors import CatalogueError, DatasetError
 from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.core.records import Failure
 from melmill.transforms.diff_catalogue import DiffCatalogue, Differences
+from melmill.transforms.features.model import ModelSpec
 from melmill.transforms.index.comparing import Comparison
 from melmill.transforms.leave_out_contents import LeaveOutContents
 from melmill.transforms.plan.change_records import Decision
@@ -163,7 +164,10 @@ def committing(
 
 
 def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
-    """Return the job for the workers."""
+    """Return the job for the workers; the recipe's models are pinned (:func:`pin_models`)."""
+    for entry in config.features or ():
+        if isinstance(entry, ModelSpec) and not entry.sha256:
+            raise ValueError(f"the model of {entry.name} is not pinned")
     job = ExtractJob(
         catalogue=catalogue,
         store=store,

@@ -20,6 +20,7 @@ FLOORS = {
     "pipelines": (
         *(
             "config",
+            "models",
             "presets",
             "run",
             "estimate",

@@ -46,6 +46,7 @@ class Cause(StrEnum):
     TIMEOUT = "timeout"
     OUT_OF_MEMORY = "out_of_memory"
     DECODER_CRASH = "decoder_crash"
+    MODEL_FAILED = "model_failed"
 
 
 #: Causes that a retry may cure although the file did not change.

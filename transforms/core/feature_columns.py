@@ -15,7 +15,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 #: Types that the values of a feature may have, by NumPy's names.
-FeatureType = Literal["float32", "int16"]
+FeatureType = Literal["float32", "int16", "int32"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class FeatureColumn:
     name
         Name of the column.
     shape
-        Shape of a row's array: ``(bands, frames)``, or ``(samples,)``.
+        Shape of a row's array: ``(bands, frames)``, ``(samples,)``, or the shape of a model's
+        output.
     dtype
         NumPy's name of the values' type.
     """
@@ -38,8 +39,12 @@ class FeatureColumn:
 
     @property
     def bands(self) -> int:
-        """Number of bands; a waveform has one."""
-        return self.shape[0] if len(self.shape) == 2 else 1
+        """Number of bands: the first of two axes of floats; any other array has one.
+
+        >>> FeatureColumn("mel", (128, 130)).bands, FeatureColumn("codes", (8, 75), "int16").bands
+        (128, 1)
+        """
+        return self.shape[0] if len(self.shape) == 2 and self.dtype == "float32" else 1
 
     @property
     def row_bytes(self) -> int:

@@ -13,12 +13,14 @@ from melmill.transforms.core.feature_columns import Array
 from melmill.transforms.features.mel import MelExtractor
 from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.mfcc import MfccExtractor, MfccSpec
+from melmill.transforms.features.model import ModelExtractor, ModelSpec
 from melmill.transforms.features.pcen import PcenExtractor, PcenSpec
 from melmill.transforms.features.rounding import round_to_resolution
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.stft import StftExtractor
 from melmill.transforms.features.stft_spec import StftSpec, framing_with_neighbours
 from melmill.transforms.features.waveform import WaveformExtractor, WaveformSpec
+from melmill.transforms.store.filesystems import StorageOptions
 
 Samples = npt.NDArray[np.float32]
 
@@ -62,6 +64,33 @@ def extract_features(
     return arrays
 
 
+#: Models that this process has loaded, by their feature, sample rate and number of samples.
+_models: dict[tuple[Feature, int, int], ModelExtractor] = {}
+
+
+def load_models(features: FeatureSpec, options: StorageOptions = ()) -> None:
+    """Load the models of features, unless this process has loaded them.
+
+    Parameters
+    ----------
+    features
+        Features whose models are needed.
+    options
+        Options of fsspec for the store of the models.
+
+    Raises
+    ------
+    ConfigError
+        A model cannot be used; see :class:`ModelExtractor`.
+    """
+    rate_hz, length = features.sample_rate_hz, features.chunk.length
+    for feature in features.features:
+        key = feature, rate_hz, length
+        if isinstance(feature.spec, ModelSpec) and key not in _models:
+            name, spec = feature.name, feature.spec
+            _models[key] = ModelExtractor(name, spec, rate_hz, length, options)
+
+
 @lru_cache(maxsize=4)
 def _extractors(features: FeatureSpec) -> list[Extractor]:
     """Return the features' extractors; they are made once per process and configuration."""
@@ -73,6 +102,10 @@ def _extractor(feature: Feature, features: FeatureSpec) -> Extractor:
     if isinstance(spec, WaveformSpec):
         waveform = WaveformExtractor(spec, features.sample_rate_hz)
         return lambda samples, filled, windows: waveform(samples, filled)
+    if isinstance(spec, ModelSpec):
+        load_models(features)
+        model = _models[feature, features.sample_rate_hz, length]
+        return lambda samples, filled, windows: model(samples, filled)
     extractor: StftExtractor
     if isinstance(spec, MelSpec):
         kinds = {MfccSpec: MfccExtractor, PcenSpec: PcenExtractor}

@@ -33,7 +33,7 @@ from melmill.transforms.features.chunks import (
     resampled_length,
     valid_samples,
 )
-from melmill.transforms.features.extractors import Window, extract_features
+from melmill.transforms.features.extractors import Window, extract_features, load_models
 from melmill.transforms.features.resample import Conversion, resample_stream
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.store.objects import StoredObject
@@ -131,9 +131,12 @@ def extract_span(
         The recording does not match its header, or changed since it was probed.
     DatasetError
         The spool cannot be written.
+    ConfigError
+        A model of the features cannot be used.
     """
     for next_source in upcoming:
         next_source.prefetch()
+    load_models(features, source.storage_options)
     with _spool_errors(spool):
         file = spool.open("wb", buffering=0)  # unbuffered: an error is raised by its own write
     with file:

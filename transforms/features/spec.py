@@ -12,6 +12,7 @@ from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import ChunkSpec, Surroundings
 from melmill.transforms.features.mel_spec import MelSpec, mel_shape
 from melmill.transforms.features.mfcc import MfccSpec
+from melmill.transforms.features.model import ModelSpec
 from melmill.transforms.features.pcen import PcenSpec
 from melmill.transforms.features.resample import Quality
 from melmill.transforms.features.stft_spec import (
@@ -25,12 +26,13 @@ from melmill.transforms.features.waveform import WaveformSpec
 EXTRACTOR_VERSION = 2
 
 #: Settings of a feature of any kind.
-KindSpec: TypeAlias = StftSpec | WaveformSpec
+KindSpec: TypeAlias = StftSpec | WaveformSpec | ModelSpec
 
 #: Name of each kind of feature in a recipe.
 KINDS: dict[str, type[KindSpec]] = {
     "mel": MelSpec,
     "mfcc": MfccSpec,
+    "model": ModelSpec,
     "pcen": PcenSpec,
     "stft": StftSpec,
     "waveform": WaveformSpec,
@@ -139,6 +141,8 @@ def _column(feature: Feature, chunk: ChunkSpec) -> FeatureColumn:
     spec = feature.spec
     if isinstance(spec, WaveformSpec):
         return FeatureColumn(feature.name, (chunk.length,), spec.dtype)
+    if isinstance(spec, ModelSpec):
+        return FeatureColumn(feature.name, spec.shape, spec.dtype)
     if isinstance(spec, MelSpec):
         bands, frames = mel_shape(spec, chunk.length)
         stacked = spec.stack_frames
@@ -150,7 +154,10 @@ def _column(feature: Feature, chunk: ChunkSpec) -> FeatureColumn:
 
 
 def _settings(spec: Any) -> Any:
-    """Return the settings as plain values, without those that were added and have their default."""
+    """Return the settings that features depend on, as plain values.
+
+    Settings that were added to a kind are left out where they have their default.
+    """
     if not is_dataclass(spec):
         return spec
     values = ((known, getattr(spec, known.name)) for known in fields(spec))
@@ -158,4 +165,5 @@ def _settings(spec: Any) -> Any:
         known.name: _settings(value)
         for known, value in values
         if not (known.metadata.get("added") and value == known.default)
+        and not known.metadata.get("place")
     }

@@ -68,7 +68,7 @@ def arrow_type(name: str) -> Any:
 
 def array_type(column: FeatureColumn) -> Any:
     """Return the Arrow type of a column of features: lists, one inside the other."""
-    arrow = {"float32": pa.float32(), "int16": pa.int16()}[column.dtype]
+    arrow = {"float32": pa.float32(), "int16": pa.int16(), "int32": pa.int32()}[column.dtype]
     for _ in column.shape:
         arrow = list_of(arrow)
     return arrow

@@ -22,8 +22,7 @@ _ROWS = 16
 class Moments:
     """Count, mean and sum of squared deviations, per band.
 
-    A feature of shape ``(bands, frames)`` has these bands; a feature of shape ``(samples,)`` has
-    one band.
+    See :attr:`~melmill.transforms.core.feature_columns.FeatureColumn.bands`.
 
     Attributes
     ----------
@@ -53,7 +52,7 @@ class Moments:
 
         Parameters
         ----------
-        values : float32 or int16 [rows, bands, frames] or [rows, samples]
+        values : float32, int16 or int32 [rows, bands, frames] or [rows, ...]
 
         Examples
         --------
@@ -61,7 +60,8 @@ class Moments:
         >>> moments.mean.tolist(), moments.std.tolist()
         ([2.0, 5.0], [1.0, 0.0])
         """
-        bands = values if values.ndim == 3 else values[:, np.newaxis]
+        has_bands = values.ndim == 3 and values.dtype == np.float32
+        bands = values if has_bands else values.reshape(len(values), 1, -1)
         parts = (bands[start : start + _ROWS] for start in range(0, len(bands), _ROWS))
         return reduce(cls.merge, map(cls._of_part, parts), cls.empty(bands.shape[1]))
 

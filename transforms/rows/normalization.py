@@ -98,7 +98,8 @@ def measure_recordings(batches: Iterable[RowBatch]) -> dict[BandsOf, Moments]:
 
 def banded(batch: RowBatch) -> list[str]:
     """Return the names of the features that have bands, and can be normalized."""
-    return [name for name, values in batch.features.items() if values.ndim == 3]
+    arrays = batch.features.items()
+    return [name for name, values in arrays if values.ndim == 3 and values.dtype == np.float32]
 
 
 def _runs(names: Sequence[Any] | npt.NDArray[Any]) -> Iterator[tuple[str, slice]]:

@@ -92,7 +92,7 @@ def _encodings(schema: RowSchema) -> dict[str, Any]:
         "use_byte_stream_split": [c.leaf for c in schema.features if c.dtype == "float32"],
         # Neighbouring samples differ little.
         "column_encoding": {
-            c.leaf: "DELTA_BINARY_PACKED" for c in schema.features if c.dtype == "int16"
+            c.leaf: "DELTA_BINARY_PACKED" for c in schema.features if c.dtype != "float32"
         },
         "use_dictionary": others,
         "write_statistics": others,

@@ -36,7 +36,7 @@ def rows_digest(
     chunk_index, channel, start_sample, valid_samples
         Columns of the rows; ``channel`` is 0 if the dataset has no such column.
     features
-        Values of each feature, float32 or int16 [rows, ...], in the order of the columns.
+        Values of each feature, float32, int16 or int32 [rows, ...], in the order of the columns.
 
     Returns
     -------
@@ -67,8 +67,8 @@ def rows_digest(
 
 
 def _little_endian(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    if values.dtype not in (np.float32, np.int16):
-        raise ValueError(f"a feature is {values.dtype}; it must be float32 or int16")
+    if values.dtype not in (np.float32, np.int16, np.int32):
+        raise ValueError(f"a feature is {values.dtype}; it must be float32, int16 or int32")
     return np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
 
 

@@ -8,7 +8,7 @@ entries, so that their order is ours: sorted by name.
 How a row maps to an Example
 ----------------------------
 - Every column is a feature of the same name. An array of float32 is a list of its floats, row by
-  row; an array of int16 is one bytes value: the little-endian numbers, row by row, as
+  row; an array of integers is one bytes value: the little-endian numbers, row by row, as
   ``tf.io.decode_raw`` and TFDS's encoding ``bytes`` read them.
 - Booleans are int64 0 and 1. A double becomes the nearest float32: Example has no double.
 - For a null label the feature is left out: ``VarLenFeature`` then gives no value, and
@@ -117,7 +117,7 @@ def _column_features(name: str, kind: str, array: Any) -> list[Any]:
 
 
 def _array_features(values: Array) -> Iterator[Any]:
-    """Yield each row's feature of an array, float32 or int16 [rows, ...]."""
+    """Yield each row's feature of an array, float32, int16 or int32 [rows, ...]."""
     for row in values.astype(values.dtype.newbyteorder("<"), copy=False):
         if values.dtype == np.float32:
             yield _Feature(float_list={"value": row.tobytes()})

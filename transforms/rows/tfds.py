@@ -55,7 +55,7 @@ def features(schema: RowSchema, file_format: FileFormat = "tfrecord") -> Json:
     Returns
     -------
     dict
-        Features: arrays as tensors (int16 as bytes), core columns as scalars,
+        Features: arrays as tensors (integers as bytes), core columns as scalars,
         scalar labels as optional scalars (TFDS gives a null as ``""``, the smallest int64 or
         the smallest float32), list labels as sequences (a null is an empty sequence). From
         ArrayRecord a null is ``None``.

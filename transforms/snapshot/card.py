@@ -200,7 +200,7 @@ def view_card(
     """Return the card of a view in Hugging Face's layout, with its Parquet files."""
     about = _about(snapshot, totals, schema, twins=False)
     if normalize != "none":
-        names = [f"`{c.name}`" for c in schema.features if len(c.shape) == 2]
+        names = [f"`{c.name}`" for c in schema.features if c.bands > 1]
         how = f"normalised: {normalize}, each band to mean 0 and deviation 1"
         about += f"\n{', '.join(names)} {'is' if len(names) == 1 else 'are'} {how}.\n"
     return (_head(files, schema) + about + _features(snapshot)).encode()
@@ -256,7 +256,7 @@ def _hf_array(column: FeatureColumn) -> dict[str, Any]:
     if len(column.shape) == 1:
         return {"name": column.name, "list": column.dtype}
     array = {"shape": list(column.shape), "dtype": column.dtype}
-    return {"name": column.name, "dtype": {"array2_d": array}}
+    return {"name": column.name, "dtype": {f"array{len(column.shape)}_d": array}}
 
 
 def _hf_feature(name: str, kind: str) -> dict[str, Any]:
@@ -274,8 +274,8 @@ def _about(snapshot: Snapshot, totals: Totals, schema: RowSchema, *, twins: bool
     return _ABOUT.format(
         rows=totals.rows,
         hours=totals.seconds / 3600,
-        features="\n".join(map(_feature_line, schema.features)),
-        title=title(snapshot, schema),
+        features="\n".join(_feature_line(snapshot, column) for column in schema.features),
+        title=title(snapshot),
         splits=splits,
         failed=totals.recordings["failed"],
         skipped=totals.recordings["skipped"],
@@ -283,17 +283,24 @@ def _about(snapshot: Snapshot, totals: Totals, schema: RowSchema, *, twins: bool
     )
 
 
-def title(snapshot: Snapshot, schema: RowSchema) -> str:
+def title(snapshot: Snapshot) -> str:
     """Return a line that says what the rows are."""
-    have_bands = all(len(column.shape) == 2 for column in schema.features)
-    return f"{'Log-mel spectrograms' if have_bands else 'Features'} of {snapshot.catalogue}"
+    only_mel = set(_kinds(snapshot).values()) == {"mel"}
+    return f"{'Log-mel spectrograms' if only_mel else 'Features'} of {snapshot.catalogue}"
 
 
-def _feature_line(column: FeatureColumn) -> str:
-    if len(column.shape) == 1:
-        meaning = "samples of one chunk at the sample rate of the row"
-    else:
-        meaning = "bands × frames of one chunk"
+def _kinds(snapshot: Snapshot) -> dict[str, str]:
+    """Return the kind of each feature, by name; see :meth:`FeatureSpec.canonical`."""
+    features = json.loads(snapshot.features).get("features", [{"name": "mel", "kind": "mel"}])
+    return {feature["name"]: feature["kind"] for feature in features}
+
+
+def _feature_line(snapshot: Snapshot, column: FeatureColumn) -> str:
+    meanings = {
+        "waveform": "samples of one chunk at the sample rate of the row",
+        "model": "output of the model for one chunk",
+    }
+    meaning = meanings.get(_kinds(snapshot)[column.name], "bands × frames of one chunk")
     return f"- `{column.name}` is {column.dtype} [{', '.join(map(str, column.shape))}]: {meaning}."
 
 
