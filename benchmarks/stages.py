@@ -155,7 +155,7 @@ def _first_chunks(songs: list[Song], number: int) -> np.ndarray:
     """Return the first chunks of the songs: float32 [number, samples]."""
     chunks: list[np.ndarray] = []
     for song in songs:
-        for _, chunk in read_chunks(song.span, FEATURES, song.source):
+        for ((_, chunk),) in read_chunks(song.span, FEATURES, song.source):
             chunks.append(chunk[:, 0])
             if len(chunks) == number:
                 return np.stack(chunks)

@@ -80,11 +80,16 @@ Fault = tuple[str, object, str]
 _FORBID = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+#: Sample rate of a feature; ``None`` for ``audio.sample_rate_hz``.
+_OwnRate = Annotated[int, Field(ge=1000, le=768_000)] | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MelFeature(MelSpec):
     """An entry of the kind ``mel`` in the list of features."""
 
     name: str
+    sample_rate_hz: _OwnRate = None
     kind: Literal["mel"]
 
 
@@ -93,6 +98,7 @@ class MfccFeature(MfccSpec):
     """An entry of the kind ``mfcc`` in the list of features."""
 
     name: str
+    sample_rate_hz: _OwnRate = None
     kind: Literal["mfcc"]
 
 
@@ -105,6 +111,7 @@ class ModelFeature(ModelSpec):
     """An entry of the kind ``model`` in the list of features."""
 
     name: str
+    sample_rate_hz: _OwnRate = None
     kind: Literal["model"]
     model: Annotated[str, Field(min_length=1), AfterValidator(_absolute_model)]
     sha256: Annotated[str, BeforeValidator(lambda value: value or "")] = ""
@@ -115,6 +122,7 @@ class PcenFeature(PcenSpec):
     """An entry of the kind ``pcen`` in the list of features."""
 
     name: str
+    sample_rate_hz: _OwnRate = None
     kind: Literal["pcen"]
 
 
@@ -123,6 +131,7 @@ class StftFeature(StftSpec):
     """An entry of the kind ``stft`` in the list of features."""
 
     name: str
+    sample_rate_hz: _OwnRate = None
     kind: Literal["stft"]
 
 
@@ -131,6 +140,7 @@ class WaveformFeature(WaveformSpec):
     """An entry of the kind ``waveform`` in the list of features."""
 
     name: str
+    sample_rate_hz: _OwnRate = None
     kind: Literal["waveform"]
 
 
@@ -299,7 +309,9 @@ class Config(_Section):
     def feature_spec(self) -> FeatureSpec:
         """Return the settings that a row's values depend on."""
         entries = self.features or ()
-        features = tuple(Feature(entry.name, _spec_of(entry)) for entry in entries)
+        features = tuple(
+            Feature(entry.name, _spec_of(entry), self._own_rate(entry)) for entry in entries
+        )
         return FeatureSpec(
             sample_rate_hz=self.audio.sample_rate_hz,
             channels=self.audio.channels,
@@ -308,6 +320,10 @@ class Config(_Section):
             features=features or (Feature("mel", self.mel),),
             resolution=self.output.resolution,
         )
+
+    def _own_rate(self, entry: _Features) -> int | None:
+        rate = entry.sample_rate_hz
+        return None if rate == self.audio.sample_rate_hz else rate
 
     def as_dict(self, *, secrets: bool = False) -> dict[str, Any]:
         """Return the recipe as plain values: with ``mel`` or with ``features``, which it has.
@@ -423,19 +439,16 @@ def _expand_presets(raw: Raw) -> Iterator[Fault]:
         preset = read_yaml(shipped[name])
         settings = (preset.get("features") or [{"kind": "mel", **preset.get("mel", {})}])[0]
         own_name = entry.get("name", re.sub(r"\W", "_", name))
-        entries[number] = {**settings, "name": own_name}
+        rate = load_config(shipped[name]).audio.sample_rate_hz
+        entries[number] = {**settings, "name": own_name, "sample_rate_hz": rate}
 
 
 def _contradicting(section: str, name: str, raw: Raw, entry: Raw) -> Iterator[Fault]:
     """Yield each setting of a recipe that contradicts a preset which an entry names."""
-    own, expected = raw.get("audio"), load_config(shipped_recipe(name)).audio
-    channels = ["channels"] if expected.channels == "each" else []
-    for key in ("sample_rate_hz", *channels):
-        default = getattr(AudioConfig(), key)
-        value = own.get(key, default) if isinstance(own, dict) else default
-        if value != getattr(expected, key):
-            allowed = f"{getattr(expected, key)}, as in the preset {name} of {section}"
-            yield f"audio.{key}", value, allowed
+    own, expected = raw.get("audio"), load_config(shipped_recipe(name)).audio.channels
+    value = own.get("channels", "mono") if isinstance(own, dict) else "mono"
+    if expected == "each" != value:
+        yield "audio.channels", value, f"each, as in the preset {name} of {section}"
     for key in sorted(entry.keys() - {"name"}):
         allowed = f"not allowed beside preset; melmill presets {name} prints the preset's settings"
         yield f"{section}.{key}", entry[key], allowed
@@ -700,7 +713,7 @@ def _keys(model: Any, path: Sequence[str], kind: str = "mel") -> Iterator[str]:
     if path[:1] == ["features"]:
         # An entry: the second part is its number.
         if len(path) == 2:
-            yield from ("kind", "name")
+            yield from ("kind", "name", "sample_rate_hz")
         model, path = KINDS[kind], path[2:]
     for part in path:
         model = _children(model)[part]
@@ -722,25 +735,37 @@ def _contradictions(config: Config) -> Iterator[Fault]:
             if getattr(chunk, key) == wrong:
                 yield f"chunk.{key}", wrong, f"drop or pad {where}"
     if config.features is None:
-        yield from _feature_contradictions("mel", config.mel, config, chunk)
+        yield from _feature_contradictions("mel", config.mel, config.feature_spec())
     for number, entry in enumerate(config.features or ()):
         section = f"features.{number}"
         yield from _name_contradictions(section, entry.name, config)
-        yield from _feature_contradictions(section, _spec_of(entry), config, chunk)
+        rate = entry.sample_rate_hz or config.audio.sample_rate_hz
+        yield from _rate_contradictions(section, rate, config, chunk)
+        at_rate = config.feature_spec().at_rate(rate)
+        yield from _feature_contradictions(section, _spec_of(entry), at_rate)
     yield from _split_contradictions(config.split)
     yield from _output_contradictions(config)
 
 
-def _feature_contradictions(
-    section: str, spec: KindSpec, config: Config, chunk: ChunkSpec
+def _rate_contradictions(
+    section: str, rate: int, config: Config, chunk: ChunkSpec
 ) -> Iterator[Fault]:
+    base = config.audio.sample_rate_hz
+    fractions = [samples * rate % base for samples in (chunk.length, chunk.hop)]
+    if chunk.edges == "neighbours" and any(fractions):
+        allowed = "a rate at which chunk.seconds and chunk.hop_seconds are whole numbers of samples"
+        yield f"{section}.sample_rate_hz", rate, f"{allowed} where chunk.edges is neighbours"
+
+
+def _feature_contradictions(section: str, spec: KindSpec, at_rate: FeatureSpec) -> Iterator[Fault]:
     found: list[Contradiction] = []
+    chunk = at_rate.chunk
     if isinstance(spec, MfccSpec):
         found += mfcc_contradictions(spec)
     if isinstance(spec, PcenSpec):
         found += pcen_contradictions(spec)
     if isinstance(spec, MelSpec):
-        found += contradictions(spec, config.audio.sample_rate_hz, chunk.length)
+        found += contradictions(spec, at_rate.sample_rate_hz, chunk.length)
     elif isinstance(spec, StftSpec):
         found += stft_contradictions(spec, chunk.length)
     elif isinstance(spec, ModelSpec):

@@ -25,19 +25,22 @@ import numpy.typing as npt
 from melmill.pipelines.config import Config, load_config
 from melmill.transforms.core.errors import ConfigError, RecordingError
 from melmill.transforms.core.feature_columns import Array
+from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.features.channels import check_channels, count_channels
 from melmill.transforms.features.chunks import (
-    chunk_start,
     count_chunks,
     cut_chunks,
-    filled_samples,
+    place_chunk,
     resampled_length,
-    valid_samples,
 )
-from melmill.transforms.features.extractors import extract_features
 from melmill.transforms.features.mel_spec import MelSpec, unit_of
-from melmill.transforms.features.spans import read_samples
+from melmill.transforms.features.spans import (
+    PlacedChunk,
+    extract_chunks,
+    place_at_rate,
+    read_samples,
+)
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.stft_spec import StftSpec
 from melmill.transforms.store.objects import StoredObject
@@ -60,11 +63,14 @@ class Audio:
         and the recording's own number of channels for ``each``. A chunk has one row per channel.
     features_spec
         The feature configuration that the recording was read for.
+    at_rates : dict of int to float32 [samples, channels]
+        The samples at the other sample rates of its features.
     """
 
     uri: str
     samples: Samples = field(repr=False)
     features_spec: FeatureSpec = field(repr=False)
+    at_rates: dict[int, Samples] = field(default_factory=dict, repr=False, kw_only=True)
 
     @property
     def sample_rate_hz(self) -> int:
@@ -78,20 +84,18 @@ class Audio:
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the chunks that a dataset has of this recording, in order."""
-        spec, length = self.features_spec.chunk, len(self.samples)
-        number = count_chunks(length, spec)
-        if not number:
-            return
-        for index, samples in cut_chunks(iter([self.samples]), 0, number, length, spec):
-            start, valid = chunk_start(index, length, spec), valid_samples(index, length, spec)
-            around = self.features_spec.surroundings.around(start, valid, length, spec.length)
-            parts = (
-                self.samples[start - around.before : start],
-                samples,
-                self.samples[start + spec.length : start + spec.length + around.after],
-            )
-            window = np.concatenate(parts), around.before
-            yield Chunk(self.uri, samples, self.features_spec, index, start, valid, window)
+        spec, length = self.features_spec, len(self.samples)
+        numbers = range(count_chunks(length, spec.chunk))
+        places = [place_chunk(index, length, spec.chunk) for index in numbers]
+        cut = []
+        for at_rate in spec.by_rate:
+            samples = self.at_rates.get(at_rate.sample_rate_hz, self.samples)
+            at = [place_at_rate(place, spec, at_rate, len(samples)) for place in places]
+            cut.append(cut_chunks(iter([samples]), at, at_rate.chunk))
+        for placed in zip(*cut, strict=True):
+            place, window = placed[0]
+            chunk = window[place.around.before :][: spec.chunk.length]
+            yield Chunk(self.uri, chunk, spec, place.index, place.start, place.valid, placed)
 
     def features(self, name: str | None = None) -> Array:
         """Return a feature that a dataset has of this recording.
@@ -115,10 +119,11 @@ class Audio:
         chunks = list(self.chunks())
         if not chunks:
             return np.empty((0, *column.shape), column.dtype)
-        samples = np.concatenate([chunk.samples.T for chunk in chunks])
-        filled = [chunk.filled_samples for chunk in chunks for _ in range(chunk.samples.shape[1])]
-        windows = [(row, before) for c in chunks for wide, before in [c.window] for row in wide.T]
-        return extract_features(samples, filled, self.features_spec, windows)[column.name]
+        for number, at_rate in enumerate(self.features_spec.by_rate):
+            if column.name in [feature.name for feature in at_rate.features]:
+                placed = [chunk.placed[number] for chunk in chunks]
+                _, arrays = extract_chunks(placed, at_rate)
+        return arrays[column.name]
 
     def play(self) -> Any:
         """Return a player for a notebook cell (``IPython.display.Audio``).
@@ -175,20 +180,20 @@ class Chunk(Audio):
     ----------
     index, start_sample, valid_samples
         The values of the dataset's columns ``chunk_index``, ``start_sample``, ``valid_samples``.
-    window
-        The chunk with the samples around it that its features need (``chunk.edges``), and the
-        number of samples before it.
+    placed
+        For each sample rate of the features: the chunk's place, and its samples with those around
+        it that its features need (``chunk.edges``).
     """
 
     index: int
     start_sample: int
     valid_samples: int
-    window: tuple[Samples, int] = field(repr=False)
+    placed: tuple[PlacedChunk, ...] = field(repr=False)
 
     @property
     def filled_samples(self) -> int:
         """Return the number of samples that are not padding."""
-        return filled_samples(self.index, self.valid_samples, self.features_spec.chunk)
+        return self.placed[0][0].filled
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield this chunk."""
@@ -226,13 +231,18 @@ def _load(uri: str, features: FeatureSpec) -> Audio:
     source = StoredObject(uri)
     audio = probe_audio(source)
     check_channels(audio.channels, features.channels)
+    at_rates = {spec.sample_rate_hz: _read(source, audio, spec) for spec in features.by_rate}
+    return Audio(uri, at_rates[features.sample_rate_hz], features, at_rates=at_rates)
+
+
+def _read(source: StoredObject, audio: AudioInfo, features: FeatureSpec) -> Samples:
     length = resampled_length(audio.frames, audio.sample_rate_hz, features.sample_rate_hz)
     samples = np.empty((length, count_channels(audio.channels, features.channels)), np.float32)
     position = 0
     for block in read_samples(audio, features, source, 0, length):
         samples[position : position + len(block)] = block
         position += len(block)
-    return Audio(uri, samples, features)
+    return samples
 
 
 def _make_figure(**options: Any) -> Any:

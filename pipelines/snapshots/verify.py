@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,10 +15,13 @@ import pyarrow.parquet as pq
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError
 from melmill.transforms.core.records import AudioInfo
+from melmill.transforms.features.chunks import Place
 from melmill.transforms.features.mel_spec import unit_of
 from melmill.transforms.features.model import ModelSpec
 from melmill.transforms.features.resample import drifts
+from melmill.transforms.features.spans import place_at_rate
 from melmill.transforms.features.spec import Feature, FeatureSpec
+from melmill.transforms.features.stft_spec import StftSpec
 from melmill.transforms.features.waveform import WaveformSpec
 from melmill.transforms.index.tables import read_index
 from melmill.transforms.rows.parquet import read_rows
@@ -26,6 +29,9 @@ from melmill.transforms.snapshot.delta import Snapshot
 from melmill.transforms.snapshot.totals import ordered_shards
 from melmill.transforms.store.folders import Store
 from melmill.transforms.store.objects import StoredObject
+
+if TYPE_CHECKING:
+    from melmill.pipelines.snapshots.verify_reference import Expected
 
 #: The reference keeps a whole recording in memory: 1 GiB when decoded and mixed, which is an hour
 #: and a half at 44.1 kHz.
@@ -216,49 +222,65 @@ def _verify_recording(
     if reason := _reason_to_skip(audio, entry["fingerprint"], source, features):
         result.skipped[reason][source.uri] = len(rows)
         return
-    try:
-        samples = reference_samples(source, audio, features)
-    except RecordingError as error:
-        # The fingerprint matches, so the rows were made from this file: an error that is not
-        # temporary means that the dataset or this version of melmill is wrong.
-        outcome = result.skipped if error.cause in TRANSIENT_CAUSES else result.failed
-        outcome[f"the source cannot be read: {error.message}"][source.uri] = len(rows)
-        return
-    compared = [f for f in features.features if not isinstance(f.spec, ModelSpec)]
+    compared = [f.name for f in features.features if not isinstance(f.spec, ModelSpec)]
     for feature in features.features:
-        if feature not in compared:
+        if feature.name not in compared:
             reason = f"{feature.name} is the output of a model, which has no other reference"
             result.skipped[reason][source.uri] = len(rows)
+    for at_rate in features.by_rate:
+        kinds = [feature for feature in at_rate.features if feature.name in compared]
+        if not kinds:
+            continue
+        try:
+            samples = reference_samples(source, audio, at_rate)
+        except RecordingError as error:
+            # The fingerprint matches, so the rows were made from this file: an error that is not
+            # temporary means that the dataset or this version of melmill is wrong.
+            outcome = result.skipped if error.cause in TRANSIENT_CAUSES else result.failed
+            outcome[f"the source cannot be read: {error.message}"][source.uri] = len(rows)
+            return
+        for row, feature in product(rows, kinds):
+            place = Place(row.chunk_index, row.start_sample, row.valid_samples, row.valid_samples)
+            place = place_at_rate(place, features, at_rate, samples.shape[1])
+            where = place.start, place.valid, place.index
+            what = at_rate, audio.sample_rate_hz, feature
+            _compare(
+                row, reference_row(samples[row.channel], *where, *what), feature, audio, result
+            )
     result.rows += len(rows) if compared else 0
-    for row, feature in product(rows, compared):
-        place = row.start_sample, row.valid_samples, row.chunk_index
-        what = features, audio.sample_rate_hz, feature
-        expected = reference_row(samples[row.channel], *place, *what)
-        difference = np.abs(row.features[feature.name] - expected.values)
-        difference = np.nan_to_num(difference, nan=np.inf)
-        share = float((difference / np.maximum(expected.tolerance, 1e-30)).max())
-        name = f"{audio.container}/{audio.codec}"
-        if len(features.features) > 1:
-            name = f"{name} {feature.name}"
-        result.formats.setdefault(name, FormatResult(_unit_of(feature))).add(difference, share)
-        if not share <= 1:  # NaN, too
-            place_of_row = {"chunk_index": row.chunk_index, "channel": row.channel}
-            values = {"feature": feature.name, "largest": float(difference.max())}
-            result.beyond.append({"uri": source.uri, **place_of_row, **values})
+
+
+def _compare(
+    row: SampledRow, expected: Expected, feature: Feature, audio: AudioInfo, result: Verification
+) -> None:
+    difference = np.abs(row.features[feature.name] - expected.values)
+    difference = np.nan_to_num(difference, nan=np.inf)
+    share = float((difference / np.maximum(expected.tolerance, 1e-30)).max())
+    name = f"{audio.container}/{audio.codec}"
+    if len(row.features) > 1:
+        name = f"{name} {feature.name}"
+    result.formats.setdefault(name, FormatResult(_unit_of(feature))).add(difference, share)
+    if not share <= 1:  # NaN, too
+        place = {"chunk_index": row.chunk_index, "channel": row.channel}
+        values = {"feature": feature.name, "largest": float(difference.max())}
+        result.beyond.append({"uri": row.uri, **place, **values})
 
 
 def _unit_of(feature: Feature) -> str:
     if isinstance(feature.spec, WaveformSpec):
         return "of 32768" if feature.spec.dtype == "int16" else "of full scale"
-    return "" if feature.kind in ("mfcc", "pcen") else unit_of(feature.spec)
+    if feature.kind in ("mfcc", "pcen") or not isinstance(feature.spec, StftSpec):
+        return ""
+    return unit_of(feature.spec)
 
 
 def _reason_to_skip(
     audio: AudioInfo, fingerprint: str, source: StoredObject, features: FeatureSpec
 ) -> str:
-    rates = audio.sample_rate_hz, features.sample_rate_hz
-    if drifts(*rates):
-        return f"from {rates[0]} to {rates[1]} Hz soxr's position drifts: librosa's result differs"
+    for rate in (at_rate.sample_rate_hz for at_rate in features.by_rate):
+        if drifts(audio.sample_rate_hz, rate):
+            rates = f"from {audio.sample_rate_hz} to {rate} Hz"
+            return f"{rates} soxr's position drifts: librosa's result differs"
     if audio.frames * (audio.channels if features.channels == "each" else 1) > MAX_SAMPLES:
         return f"longer than {MAX_SAMPLES:,} samples, too large for the reference's memory"
     try:

@@ -12,9 +12,11 @@ from numpy.testing import assert_array_equal
 
 from melmill.transforms.features.chunks import (
     ChunkSpec,
+    Place,
     chunk_start,
     count_chunks,
     cut_chunks,
+    place_chunk,
     resampled_length,
     valid_samples,
 )
@@ -72,9 +74,14 @@ def cut(
     """Return chunks `first` to `stop` of a stream whose blocks have `sizes`, repeated."""
     stop = count_chunks(len(audio), spec) if stop is None else stop
     stream = blocks(audio[chunk_start(first, len(audio), spec) :], sizes)
-    numbered = list(cut_chunks(stream, first, stop, len(audio), spec))
-    assert [index for index, _ in numbered] == list(range(first, stop))
-    return [chunk for _, chunk in numbered]
+    wanted = places(stop, len(audio), spec)[first:]
+    placed = list(cut_chunks(stream, wanted, spec))
+    assert [place for place, _ in placed] == wanted
+    return [chunk for _, chunk in placed]
+
+
+def places(number: int, samples: int, spec: ChunkSpec) -> list[Place]:
+    return [place_chunk(index, samples, spec) for index in range(number)]
 
 
 def blocks(audio: np.ndarray, sizes: list[int]) -> Iterator[np.ndarray]:
@@ -164,13 +171,13 @@ def test_repeating_is_for_short_recordings_not_for_tails() -> None:
 
 def test_a_stream_that_ends_too_early_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="StopIteration"):
-        list(cut_chunks(iter([ramp(5)]), 0, 2, 8, ChunkSpec(4, 4)))
+        list(cut_chunks(iter([ramp(5)]), places(2, 8, ChunkSpec(4, 4)), ChunkSpec(4, 4)))
 
 
 def test_little_more_than_a_chunk_is_held() -> None:
     indices = []
     stream = (indices.append(i) or ramp(4) for i in range(1000))  # type: ignore[func-returns-value]
-    next(cut_chunks(stream, 0, 1000, 4000, ChunkSpec(4, 4)))
+    next(cut_chunks(stream, places(1000, 4000, ChunkSpec(4, 4)), ChunkSpec(4, 4)))
     assert indices == [0]
 
 

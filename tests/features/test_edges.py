@@ -21,8 +21,9 @@ from melmill.transforms.features.chunks import (
     Surroundings,
     chunk_start,
     count_chunks,
-    cut_with_neighbours,
+    cut_chunks,
     pad_chunk,
+    place_chunk,
     valid_samples,
 )
 from melmill.transforms.features.extractors import extract_features
@@ -154,7 +155,12 @@ def test_a_chunk_comes_with_exactly_the_samples_around_it(
     begin = chunk_start(first, samples, spec) - around(first).before
     blocks = (recording[i : i + block] for i in range(begin, samples, block))
     seen = []
-    for index, window in cut_with_neighbours(blocks, first, stop, samples, spec, around):
+    places = [
+        replace(place_chunk(index, samples, spec), around=around(index))
+        for index in range(first, stop)
+    ]
+    for place, window in cut_chunks(blocks, places, spec):
+        index = place.index
         start, valid = chunk_start(index, samples, spec), valid_samples(index, samples, spec)
         chunk = pad_chunk(recording[start : start + valid], spec)
         left = recording[max(0, start - before) : start]
@@ -183,7 +189,8 @@ def test_levels_are_those_of_the_chunk_alone(tmp_path: Path) -> None:
     rows = extract_span(span, recipe(ENTRIES["long"]), source, tmp_path / "spool")
     assert np.isneginf(rows.peak_dbfs).tolist() == [True, False, True]
     # Frames of 9,000 samples for every 4,000: 4,500 before a chunk, and 500 after it.
-    windows = [len(window) for _, window in read_chunks(span, recipe(ENTRIES["long"]), source)]
+    chunks = read_chunks(span, recipe(ENTRIES["long"]), source)
+    windows = [len(window) for ((_, window),) in chunks]
     assert windows == [8_500, 13_000, 12_500]
 
 

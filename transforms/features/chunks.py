@@ -6,7 +6,7 @@ segment that the catalogue names), at the target sample rate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -202,84 +202,83 @@ def pad_chunk(chunk: Samples, spec: ChunkSpec) -> Samples:
     return padded
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of a chunk in its recording.
+
+    Attributes
+    ----------
+    index
+        Number of the chunk.
+    start, valid
+        First sample of the chunk, and number of its real samples; the rest is padding or
+        repetition.
+    filled
+        Number of samples that are not padding.
+    around
+        Numbers of samples of the recording before and after the chunk that its features need.
+    """
+
+    index: int
+    start: int
+    valid: int
+    filled: int
+    around: Surroundings = Surroundings()
+
+
+def place_chunk(index: int, samples: int, spec: ChunkSpec, origin: int = 0) -> Place:
+    """Return the place of a chunk in a recording, or in a segment that begins at `origin`.
+
+    >>> place_chunk(2, 25, ChunkSpec(10, 10, tail="pad"))
+    Place(index=2, start=20, valid=5, filled=5, around=Surroundings(before=0, after=0))
+    """
+    valid = valid_samples(index, samples, spec)
+    start = origin + chunk_start(index, samples, spec)
+    return Place(index, start, valid, filled_samples(index, valid, spec))
+
+
 def cut_chunks(
-    blocks: Iterator[Samples], first: int, stop: int, samples: int, spec: ChunkSpec
-) -> Iterator[tuple[int, Samples]]:
-    """Yield chunks ``first`` to ``stop`` of a stream; keep little more than one in memory.
+    blocks: Iterator[Samples], places: Iterable[Place], spec: ChunkSpec
+) -> Iterator[tuple[Place, Samples]]:
+    """Yield the chunks of a stream; keep little more than one in memory.
 
     Parameters
     ----------
     blocks : float32 [any, channels]
-        Consecutive samples. They begin with the first sample of chunk ``first`` and reach
-        at least to the last real sample of chunk ``stop - 1``.
-    first, stop
-        Chunk indices, ``stop`` excluded.
-    samples
-        Length of the whole recording (or segment). The last chunk depends on it.
+        Consecutive samples. They begin with the first sample before the first chunk that is
+        needed, and reach at least to the last one needed of the last chunk.
+    places
+        Places of the chunks, in order.
     spec
         How the recording is cut.
 
     Yields
     ------
-    (int, float32 [length, channels])
-        The chunk's index and its samples.
+    (Place, float32 [before + length + after, channels])
+        The chunk's place, and its samples between those around it.
 
     Examples
     --------
     >>> stream = iter([np.arange(7, dtype=np.float32)[:, None]])
-    >>> [(i, c.ravel().tolist()) for i, c in cut_chunks(stream, 0, 2, 7, ChunkSpec(4, 4, "pad"))]
-    [(0, [0.0, 1.0, 2.0, 3.0]), (1, [4.0, 5.0, 6.0, 0.0])]
+    >>> spec = ChunkSpec(4, 4, "pad")
+    >>> places = [place_chunk(index, 7, spec) for index in range(2)]
+    >>> [chunk.ravel().tolist() for _, chunk in cut_chunks(stream, places, spec)]
+    [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 0.0]]
     """
-    buffer = next(blocks)
-    buffer_start = chunk_start(first, samples, spec)
-    for index in range(first, stop):
-        start = chunk_start(index, samples, spec)
-        end = start + valid_samples(index, samples, spec)
-        while buffer_start + len(buffer) < end:
-            buffer, buffer_start = _append_block(buffer, buffer_start, next(blocks), start)
-        chunk = buffer[start - buffer_start : end - buffer_start]
-        if len(chunk) < spec.length:
-            chunk = (fill_short if samples < spec.length else pad_chunk)(chunk, spec)
-        yield index, chunk
-
-
-def cut_with_neighbours(
-    blocks: Iterator[Samples],
-    first: int,
-    stop: int,
-    samples: int,
-    spec: ChunkSpec,
-    surroundings: Callable[[int], Surroundings],
-) -> Iterator[tuple[int, Samples]]:
-    """Yield chunks as :func:`cut_chunks` does, with the samples around them.
-
-    Parameters
-    ----------
-    blocks : float32 [any, channels]
-        Consecutive samples. They begin with the first sample before chunk ``first``.
-    first, stop, samples, spec
-        See :func:`cut_chunks`.
-    surroundings
-        Function that returns how many samples to yield around a chunk, by its index.
-
-    Yields
-    ------
-    (int, float32 [before + length + after, channels])
-        The chunk's index, and its samples between those around it.
-    """
-    buffer = next(blocks)
-    buffer_start = chunk_start(first, samples, spec) - surroundings(first).before
-    for index in range(first, stop):
-        start, valid = chunk_start(index, samples, spec), valid_samples(index, samples, spec)
-        around = surroundings(index)
-        needed_start, end = start - around.before, start + valid + around.after
+    buffer, buffer_start = None, 0
+    for place in places:
+        needed_start = place.start - place.around.before
+        end = place.start + place.valid + place.around.after
+        if buffer is None:
+            buffer, buffer_start = next(blocks), needed_start
         while buffer_start + len(buffer) < end:
             buffer, buffer_start = _append_block(buffer, buffer_start, next(blocks), needed_start)
         window = buffer[needed_start - buffer_start : end - buffer_start]
-        if valid < spec.length:
-            chunk = pad_chunk(window[around.before :], spec)
-            window = np.concatenate([window[: around.before], chunk])
-        yield index, window
+        if place.valid < spec.length:
+            fill = fill_short if place.filled > place.valid else pad_chunk
+            chunk = fill(window[place.around.before :], spec)
+            window = np.concatenate([window[: place.around.before], chunk])
+        yield place, window
 
 
 def _append_block(

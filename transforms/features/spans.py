@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from io import FileIO
-from itertools import chain, islice
+from itertools import chain, islice, tee
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +25,22 @@ from melmill.transforms.core.records import AudioInfo, ProbedRecording
 from melmill.transforms.decode.decoders import open_audio
 from melmill.transforms.features.channels import count_channels, select_channels
 from melmill.transforms.features.chunks import (
-    Surroundings,
+    Place,
     chunk_start,
     cut_chunks,
-    cut_with_neighbours,
-    filled_samples,
+    place_chunk,
     resampled_length,
     valid_samples,
 )
-from melmill.transforms.features.extractors import Window, extract_features, load_models
+from melmill.transforms.features.extractors import extract_features, load_models
 from melmill.transforms.features.resample import Conversion, resample_stream
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
+
+#: A chunk's place, and its samples with those around it, float32 [samples, channels].
+PlacedChunk = tuple[Place, Samples]
 
 _BLOCK_SAMPLES = 1 << 17
 _MIN_BLOCK_FRAMES = 1024
@@ -148,40 +150,67 @@ def extract_span(
 
 def read_chunks(
     span: Span, features: FeatureSpec, source: StoredObject
-) -> Iterator[tuple[int, Samples]]:
-    """Yield the chunks of a span: decoded, mixed, resampled and cut.
+) -> Iterator[tuple[PlacedChunk, ...]]:
+    """Yield the chunks of a span at each sample rate: decoded, mixed, resampled and cut.
 
     Yields
     ------
-    (int, float32 [before + length + after, selected channels])
-        The chunk's index and its samples at the target rate, with the samples around it
-        (:func:`surroundings_of`).
+    tuple of (Place, float32 [before + length + after, selected channels])
+        For each of :attr:`FeatureSpec.by_rate`: the chunk's place, and its samples with those
+        around it.
     """
-    spec = features.chunk
-    last = span.stop_chunk - 1
-    start = span.origin_sample + chunk_start(span.first_chunk, span.samples, spec)
-    stop = span.origin_sample + chunk_start(last, span.samples, spec)
-    stop += valid_samples(last, span.samples, spec)
-    start -= surroundings_of(span.first_chunk, span, features).before
-    stop += surroundings_of(last, span, features).after
-    blocks = read_samples(span.probed.audio, features, source, start, stop)
-    chunks = span.first_chunk, span.stop_chunk, span.samples, spec
-    if spec.edges == "pad":
-        yield from cut_chunks(blocks, *chunks)
-    else:
-        around = partial(surroundings_of, span=span, features=features)
-        yield from cut_with_neighbours(blocks, *chunks, around)
-    # Read to the end: only then the reader can check where the recording ends.
-    deque(blocks, maxlen=0)
+    at_rates = features.by_rate
+    ranges = [_range(span, features, at_rate) for at_rate in at_rates]
+    with _open_streams(span.probed.audio, at_rates, source, ranges) as streams:
+        cut = [
+            cut_chunks(stream, _places(span, features, at_rate), at_rate.chunk)
+            for stream, at_rate in zip(streams, at_rates, strict=True)
+        ]
+        yield from zip(*cut, strict=True)
+        # Read to the end: only then the reader can check where the recording ends.
+        for stream in streams:
+            deque(stream, maxlen=0)
 
 
-def surroundings_of(index: int, span: Span, features: FeatureSpec) -> Surroundings:
-    """Return how many samples of the recording belong to a chunk's features around it."""
-    audio, spec = span.probed.audio, features.chunk
-    start = span.origin_sample + chunk_start(index, span.samples, spec)
-    total = resampled_length(audio.frames, audio.sample_rate_hz, features.sample_rate_hz)
-    valid = valid_samples(index, span.samples, spec)
-    return features.surroundings.around(start, valid, total, spec.length)
+def _range(span: Span, features: FeatureSpec, at_rate: FeatureSpec) -> tuple[int, int]:
+    """Return the samples that the chunks of a span need at a sample rate."""
+    (first,) = _places(replace(span, stop_chunk=span.first_chunk + 1), features, at_rate)
+    (last,) = _places(replace(span, first_chunk=span.stop_chunk - 1), features, at_rate)
+    return first.start - first.around.before, last.start + last.valid + last.around.after
+
+
+def _places(span: Span, features: FeatureSpec, at_rate: FeatureSpec) -> Iterator[Place]:
+    audio = span.probed.audio
+    total = resampled_length(audio.frames, audio.sample_rate_hz, at_rate.sample_rate_hz)
+    for index in range(span.first_chunk, span.stop_chunk):
+        place = place_chunk(index, span.samples, features.chunk, span.origin_sample)
+        yield place_at_rate(place, features, at_rate, total)
+
+
+def place_at_rate(place: Place, features: FeatureSpec, at_rate: FeatureSpec, total: int) -> Place:
+    """Return the place of a chunk at a sample rate: the samples of the same time.
+
+    Parameters
+    ----------
+    place
+        Place of the chunk at the rate of all rows.
+    features, at_rate
+        All settings, and those for the sample rate.
+    total
+        Length of the recording at the sample rate.
+
+    Examples
+    --------
+    >>> fast = FeatureSpec(8_000, chunk=ChunkSpec(10, 10))
+    >>> place_at_rate(place_chunk(1, 20, fast.chunk), fast, fast.at_rate(4_000), 10)
+    Place(index=1, start=5, valid=5, filled=5, around=Surroundings(before=0, after=0))
+    """
+    rate, base, length = at_rate.sample_rate_hz, features.sample_rate_hz, at_rate.chunk.length
+    start, stop = place.start * rate // base, -(-(place.start + place.valid) * rate // base)
+    valid = min(length, min(stop, total) - start)
+    filled = length if place.filled > place.valid else valid
+    around = at_rate.surroundings.around(start, valid, total, length)
+    return Place(place.index, start, valid, filled, around)
 
 
 def read_samples(
@@ -205,18 +234,49 @@ def read_samples(
     float32 [any, selected channels]
         Blocks of ``stop - start`` samples in total.
     """
-    conversion = Conversion(audio.sample_rate_hz, features.sample_rate_hz, features.resampler)
-    first, last = conversion.source_range(start, stop, audio.frames)
+    with _open_streams(audio, [features], source, [(start, stop)]) as (stream,):
+        yield from stream
+
+
+@contextmanager
+def _open_streams(
+    audio: AudioInfo,
+    at_rates: Sequence[FeatureSpec],
+    source: StoredObject,
+    ranges: Sequence[tuple[int, int]],
+) -> Iterator[list[Iterator[Samples]]]:
+    """Open a stream of samples for each sample rate; all come from one decode.
+
+    Read from the streams in turn: what one of them has read is kept for the others.
+    """
+    conversions = [
+        Conversion(audio.sample_rate_hz, at_rate.sample_rate_hz, at_rate.resampler)
+        for at_rate in at_rates
+    ]
+    rates = list(zip(conversions, ranges, strict=True))
+    sources = [conversion.source_range(*span, audio.frames) for conversion, span in rates]
+    first, last = min(start for start, _ in sources), max(stop for _, stop in sources)
     with open_audio(source, audio, first, last) as reader:
         decoded = chain(
             reader.blocks(first, last, _block_frames(audio)),
             reader.blocks(last, audio.frames, _MIN_BLOCK_FRAMES),  # hardly ever needed
         )
-        mixed = (select_channels(block, features.channels) for block in decoded)
-        yield from resample_stream(mixed, start, stop, conversion)
-        rates = audio.sample_rate_hz, features.sample_rate_hz
-        if resampled_length(audio.frames, *rates) - stop < features.chunk.hop:
+        mixed = (select_channels(block, at_rates[0].channels) for block in decoded)
+        copies = tee(mixed, len(rates)) if len(rates) > 1 else (mixed,)
+        yield [
+            resample_stream(_skip(copy, start - first), *span, conversion)
+            for copy, (start, _), (conversion, span) in zip(copies, sources, rates, strict=True)
+        ]
+        total = resampled_length(audio.frames, audio.sample_rate_hz, at_rates[0].sample_rate_hz)
+        if total - ranges[0][1] < at_rates[0].chunk.hop:
             reader.finish()  # no other span reads the recording's end
+
+
+def _skip(blocks: Iterator[Samples], skipped: int) -> Iterator[Samples]:
+    for block in blocks:
+        if skipped < len(block):
+            yield block[skipped:]
+        skipped = max(0, skipped - len(block))
 
 
 def _block_frames(audio: AudioInfo) -> int:
@@ -246,28 +306,25 @@ def _write_spool(file: FileIO, spool: Path, rows: npt.NDArray[np.void]) -> None:
 def _write_rows(
     span: Span,
     features: FeatureSpec,
-    chunks: Iterator[tuple[int, Samples]],
+    chunks: Iterator[tuple[PlacedChunk, ...]],
     write: Callable[[npt.NDArray[np.void]], None],
 ) -> SpanRows:
-    record_type = row_type(features)
-    per_batch = max(1, _BATCH_SAMPLES // features.chunk.length)
+    record_type, at_rates = row_type(features), features.by_rate
+    per_batch = max(1, _BATCH_SAMPLES // max(at_rate.chunk.length for at_rate in at_rates))
     levels = []
     channels = count_channels(span.probed.audio.channels, features.channels)
     started, features_seconds = time.perf_counter(), 0.0
     while batch := list(islice(chunks, per_batch)):
         decoded = time.perf_counter()
-        windows = [_window(index, chunk, span, features) for index, chunk in batch]
-        samples = np.concatenate(
-            [chunk[before : before + features.chunk.length].T for chunk, before in windows]
-        )
-        filled = [_filled(index, span, features) for index, _ in batch]
-        with np.errstate(over="ignore", invalid="ignore"):
-            row_windows = [(row, before) for chunk, before in windows for row in chunk.T]
-            repeated = np.repeat(filled, channels).tolist()
-            arrays = extract_features(samples, repeated, features, row_windows)
-        # An integer is finite, whatever it was made from.
-        _require_finite((samples, *arrays.values()), samples, batch[0][0], channels)
-        write(_as_records(arrays, record_type))
+        rates = zip(at_rates, zip(*batch, strict=True), strict=True)
+        extracted = [extract_chunks(placed, at_rate) for at_rate, placed in rates]
+        for samples, arrays in extracted:
+            # An integer is finite, whatever it was made from.
+            checked = samples, *arrays.values()
+            _require_finite(checked, samples, batch[0][0][0].index, channels)
+        features_by_name = {n: values for _, arrays in extracted for n, values in arrays.items()}
+        write(_as_records(features_by_name, record_type))
+        samples, _ = extracted[0]
         levels.append(measure_levels(samples))
         features_seconds += time.perf_counter() - decoded
     decode_seconds = time.perf_counter() - started - features_seconds
@@ -276,13 +333,32 @@ def _write_rows(
     return replace(rows, decode_seconds=decode_seconds, features_seconds=features_seconds)
 
 
-def _window(index: int, chunk: Samples, span: Span, features: FeatureSpec) -> Window:
-    return chunk, surroundings_of(index, span, features).before
+def extract_chunks(
+    placed: Sequence[PlacedChunk], at_rate: FeatureSpec
+) -> tuple[Samples, dict[str, Array]]:
+    """Return chunks as rows, a row for each channel of each chunk, and their features.
 
+    Parameters
+    ----------
+    placed
+        Chunks at a sample rate.
+    at_rate
+        Settings for the sample rate; see :attr:`FeatureSpec.by_rate`.
 
-def _filled(index: int, span: Span, features: FeatureSpec) -> int:
-    valid = valid_samples(index, span.samples, features.chunk)
-    return filled_samples(index, valid, features.chunk)
+    Returns
+    -------
+    float32 [rows, samples]
+        Samples of the rows.
+    dict
+        Array [rows, ...] of each feature, by name.
+    """
+    length = at_rate.chunk.length
+    windows = [(row, place.around.before) for place, chunk in placed for row in chunk.T]
+    filled = [place.filled for place, chunk in placed for _ in chunk.T]
+    # The order in memory is that of the chunks: sums of levels depend on it in their last bits.
+    samples = np.concatenate([chunk[place.around.before :][:length].T for place, chunk in placed])
+    with np.errstate(over="ignore", invalid="ignore"):
+        return samples, extract_features(samples, filled, at_rate, windows)
 
 
 def _as_records(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from fractions import Fraction
 from typing import Any, TypeAlias
 
 from melmill.transforms.core.feature_columns import FeatureColumn
@@ -49,10 +50,13 @@ class Feature:
         Name of its column.
     spec
         Settings; their type is the kind of the feature.
+    sample_rate_hz
+        Sample rate that the feature is computed at; ``None`` for the rate of all rows.
     """
 
     name: str
     spec: KindSpec
+    sample_rate_hz: int | None = None
 
     @property
     def has_logarithm(self) -> bool:
@@ -77,7 +81,7 @@ class FeatureSpec:
     Attributes
     ----------
     sample_rate_hz
-        Target rate: recordings are converted to it.
+        Target rate: recordings are converted to it. Places of chunks are counted in it.
     channels
         Policy that decides which channels become rows.
     resampler
@@ -99,8 +103,34 @@ class FeatureSpec:
     resolution: float | None = None
 
     @property
+    def by_rate(self) -> tuple[FeatureSpec, ...]:
+        """The settings for each sample rate with its features; the rate of all rows comes first."""
+        rates = [feature.sample_rate_hz or self.sample_rate_hz for feature in self.features]
+        return tuple(self.at_rate(rate) for rate in dict.fromkeys([self.sample_rate_hz, *rates]))
+
+    def at_rate(self, rate_hz: int) -> FeatureSpec:
+        """Return the settings for a sample rate, with the features that are computed at it.
+
+        A chunk has the same time at each rate, rounded to samples.
+        """
+        own = [f for f in self.features if (f.sample_rate_hz or self.sample_rate_hz) == rate_hz]
+        length, hop = (
+            max(1, round(Fraction(samples * rate_hz, self.sample_rate_hz)))
+            for samples in (self.chunk.length, self.chunk.hop)
+        )
+        return replace(
+            self,
+            sample_rate_hz=rate_hz,
+            chunk=replace(self.chunk, length=length, hop=hop),
+            features=tuple(replace(feature, sample_rate_hz=None) for feature in own),
+        )
+
+    @property
     def surroundings(self) -> Surroundings:
-        """Numbers of samples around a chunk that its features need from its neighbours."""
+        """Numbers of samples around a chunk that its features need from its neighbours.
+
+        The settings are those for a single rate.
+        """
         if self.chunk.edges == "pad":
             return Surroundings()
         specs = [f.spec for f in self.features if isinstance(f.spec, StftSpec)]
@@ -111,7 +141,11 @@ class FeatureSpec:
     @property
     def columns(self) -> tuple[FeatureColumn, ...]:
         """Columns of the features."""
-        return tuple(_column(feature, self.chunk) for feature in self.features)
+        at_rates = {spec.sample_rate_hz: spec.chunk for spec in self.by_rate}
+        return tuple(
+            _column(feature, at_rates[feature.sample_rate_hz or self.sample_rate_hz])
+            for feature in self.features
+        )
 
     def canonical(self) -> str:
         """Return the canonical JSON, which the digest is computed from and the shards contain."""
@@ -122,7 +156,12 @@ class FeatureSpec:
             body["mel"] = _settings(self.features[0].spec)
         else:
             body["features"] = [
-                {"name": feature.name, "kind": feature.kind, **_settings(feature.spec)}
+                {
+                    "name": feature.name,
+                    "kind": feature.kind,
+                    **_settings(feature.spec),
+                    **({"sample_rate_hz": rate} if (rate := feature.sample_rate_hz) else {}),
+                }
                 for feature in self.features
             ]
         return json.dumps(body, sort_keys=True, separators=(",", ":"))
@@ -130,7 +169,8 @@ class FeatureSpec:
     @property
     def has_only_mel(self) -> bool:
         """Whether the only feature is a log-mel spectrogram with the name ``mel``."""
-        return [(feature.name, feature.kind) for feature in self.features] == [("mel", "mel")]
+        features = [(f.name, f.kind, f.sample_rate_hz) for f in self.features]
+        return features == [("mel", "mel", None)]
 
     def digest(self) -> str:
         """Return 128 bits of BLAKE2b over the canonical JSON, in hexadecimal."""

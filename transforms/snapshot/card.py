@@ -285,22 +285,23 @@ def _about(snapshot: Snapshot, totals: Totals, schema: RowSchema, *, twins: bool
 
 def title(snapshot: Snapshot) -> str:
     """Return a line that says what the rows are."""
-    only_mel = set(_kinds(snapshot).values()) == {"mel"}
+    only_mel = all(entry["kind"] == "mel" for entry in _entries(snapshot).values())
     return f"{'Log-mel spectrograms' if only_mel else 'Features'} of {snapshot.catalogue}"
 
 
-def _kinds(snapshot: Snapshot) -> dict[str, str]:
-    """Return the kind of each feature, by name; see :meth:`FeatureSpec.canonical`."""
+def _entries(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
+    """Return the settings of each feature, by name; see :meth:`FeatureSpec.canonical`."""
     features = json.loads(snapshot.features).get("features", [{"name": "mel", "kind": "mel"}])
-    return {feature["name"]: feature["kind"] for feature in features}
+    return {feature["name"]: feature for feature in features}
 
 
 def _feature_line(snapshot: Snapshot, column: FeatureColumn) -> str:
-    meanings = {
-        "waveform": "samples of one chunk at the sample rate of the row",
-        "model": "output of the model for one chunk",
-    }
-    meaning = meanings.get(_kinds(snapshot)[column.name], "bands × frames of one chunk")
+    entry = _entries(snapshot)[column.name]
+    rate = f"{entry['sample_rate_hz']:,} Hz" if "sample_rate_hz" in entry else ""
+    meaning = {
+        "waveform": f"samples of one chunk at {rate or 'the sample rate of the row'}",
+        "model": "output of the model for one chunk" + (f" at {rate}" if rate else ""),
+    }.get(entry["kind"], "bands × frames of one chunk" + (f" at {rate}" if rate else ""))
     return f"- `{column.name}` is {column.dtype} [{', '.join(map(str, column.shape))}]: {meaning}."
 
 
