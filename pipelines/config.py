@@ -771,7 +771,7 @@ def _feature_contradictions(section: str, spec: KindSpec, at_rate: FeatureSpec) 
     elif isinstance(spec, ModelSpec):
         found += model_contradictions(spec)
     else:
-        found += waveform_contradictions(spec)
+        found += waveform_contradictions(spec, at_rate.sample_rate_hz)
     if chunk.edges == "neighbours" and not found:
         found += _neighbour_contradictions(spec, chunk)
     for key, value, allowed in found:

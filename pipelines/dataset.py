@@ -26,6 +26,7 @@ from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.core.naming import join_uri
 from melmill.transforms.index.tables import SCHEMAS, read_batches
 from melmill.transforms.rows.columns import is_label
+from melmill.transforms.rows.flac_bytes import decode_flac
 from melmill.transforms.snapshot.card import FileLists, list_files, statistics
 from melmill.transforms.store.folders import Store, absolute_uri
 
@@ -216,12 +217,13 @@ class Dataset:
         # Count before parsing: tf.data fuses parsing and batching only if nothing is in between.
         records = tf.data.TFRecordDataset(files)
         counted = records.apply(tf.data.experimental.assert_cardinality(self.rows[split]))
-        encoded = {n: c for n, c in self.features.items() if n in features and c.dtype != "float32"}
+        chosen = {name: column for name, column in self.features.items() if name in features}
+        encoded = {name: column for name, column in chosen.items() if column.dtype != "float32"}
 
         def parse(record: Any) -> Any:
             row = tf.io.parse_single_example(record, features)
             for name, column in encoded.items():
-                row[name] = tf.reshape(tf.io.decode_raw(row[name], column.dtype), column.shape)
+                row[name] = tf.reshape(_decoded(row[name], column, tf), column.shape)
             return row
 
         return counted.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
@@ -306,7 +308,7 @@ class Dataset:
 
     def _example_feature(self, name: str, tf: Any) -> Any:
         if (column := self.features.get(name)) is not None:
-            is_float = column.dtype == "float32"  # an array of integers is one bytes value
+            is_float = column.dtype == "float32"  # integers and FLAC are one bytes value
             shape, dtype = (column.shape, tf.float32) if is_float else ([], tf.string)
             return tf.io.FixedLenFeature(shape, dtype)
         kind = self.columns[name]
@@ -316,3 +318,10 @@ class Dataset:
         if kind.startswith("list<"):
             return tf.io.RaggedFeature(tensor)
         return tf.io.FixedLenFeature([], tensor)
+
+
+def _decoded(value: Any, column: FeatureColumn, tf: Any) -> Any:
+    if column.flac_rate_hz:
+        # TensorFlow has no decoder of FLAC of its own.
+        return tf.numpy_function(lambda data: decode_flac(data, *column.shape), [value], tf.int16)
+    return tf.io.decode_raw(value, column.dtype)

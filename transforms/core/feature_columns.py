@@ -6,7 +6,7 @@ Decoder processes import this module, and need no Arrow.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -31,11 +31,15 @@ class FeatureColumn:
         output.
     dtype
         NumPy's name of the values' type.
+    flac_rate_hz
+        Sample rate of a waveform that files hold as FLAC; 0 for an array that they hold as such.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: FeatureType = "float32"
+    # Not part of the repr, from which names of runs are made.
+    flac_rate_hz: int = field(default=0, repr=False)
 
     @property
     def bands(self) -> int:
@@ -62,10 +66,12 @@ class FeatureColumn:
         >>> FeatureColumn("mel", (128, 130)).type
         'list<list<float>>'
         """
+        if self.flac_rate_hz:
+            return "binary"
         scalar = "float" if self.dtype == "float32" else self.dtype
         return len(self.shape) * "list<" + scalar + len(self.shape) * ">"
 
     @property
     def leaf(self) -> str:
         """Name of the column of values in a Parquet file."""
-        return self.name + len(self.shape) * ".list.element"
+        return self.name + (not self.flac_rate_hz) * len(self.shape) * ".list.element"

@@ -126,6 +126,12 @@ class FeatureSpec:
         )
 
     @property
+    def batch_rows(self) -> int:
+        """Largest number of rows in a call of a model; 1 without models."""
+        models = [f.spec for f in self.features if isinstance(f.spec, ModelSpec)]
+        return max((model.batch_rows for model in models), default=1)
+
+    @property
     def surroundings(self) -> Surroundings:
         """Numbers of samples around a chunk that its features need from its neighbours.
 
@@ -141,7 +147,7 @@ class FeatureSpec:
     @property
     def columns(self) -> tuple[FeatureColumn, ...]:
         """Columns of the features."""
-        at_rates = {spec.sample_rate_hz: spec.chunk for spec in self.by_rate}
+        at_rates = {spec.sample_rate_hz: spec for spec in self.by_rate}
         return tuple(
             _column(feature, at_rates[feature.sample_rate_hz or self.sample_rate_hz])
             for feature in self.features
@@ -177,10 +183,11 @@ class FeatureSpec:
         return hashlib.blake2b(self.canonical().encode(), digest_size=16).hexdigest()
 
 
-def _column(feature: Feature, chunk: ChunkSpec) -> FeatureColumn:
-    spec = feature.spec
+def _column(feature: Feature, at_rate: FeatureSpec) -> FeatureColumn:
+    spec, chunk = feature.spec, at_rate.chunk
     if isinstance(spec, WaveformSpec):
-        return FeatureColumn(feature.name, (chunk.length,), spec.dtype)
+        flac_rate_hz = at_rate.sample_rate_hz if spec.encoding == "flac" else 0
+        return FeatureColumn(feature.name, (chunk.length,), spec.dtype, flac_rate_hz)
     if isinstance(spec, ModelSpec):
         return FeatureColumn(feature.name, spec.shape, spec.dtype)
     if isinstance(spec, MelSpec):

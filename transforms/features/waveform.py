@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
 from numpy.typing import NDArray
 
-from melmill.transforms.core.feature_columns import Array, FeatureType
-from melmill.transforms.features.logarithm import Contradiction
+from melmill.transforms.core.feature_columns import Array
+from melmill.transforms.features.logarithm import ADDED, Contradiction
 from melmill.transforms.features.loudness import integrated_loudness
 
 #: Rule for the level of a chunk: as it is; the largest sample gets a fixed magnitude; mean 0 and
@@ -43,17 +43,26 @@ class WaveformSpec:
         Number added to the variance for the level ``standardized``.
     loudness_lufs
         Integrated loudness of the chunk for the level ``loudness``.
+    encoding
+        How files hold the samples: ``none``, as numbers; ``flac``, as a FLAC file for each row,
+        which is lossless and needs int16.
     """
 
-    dtype: FeatureType = "float32"
+    dtype: Literal["float32", "int16"] = "float32"
     level: Level = "none"
     peak: Annotated[float, Gt(0), Le(1)] = 0.95
     variance_epsilon: Annotated[float, Gt(0), Le(1)] = 1e-7
     loudness_lufs: Annotated[float, Ge(-70), Le(0)] = -23.0
+    encoding: Literal["none", "flac"] = field(default="none", metadata=ADDED)
 
 
-def waveform_contradictions(spec: WaveformSpec) -> Iterator[Contradiction]:
+def waveform_contradictions(spec: WaveformSpec, rate_hz: int) -> Iterator[Contradiction]:
     """Yield each setting that another setting makes impossible, as (key, value, allowed)."""
+    if spec.encoding == "flac" and spec.dtype != "int16":
+        yield "encoding", "flac", "none where dtype is float32: FLAC holds integers"
+    if spec.encoding == "flac" and (rate_hz > 655_350 or (rate_hz > 65_535 and rate_hz % 10)):
+        allowed = "none: FLAC's sample rates above 65,535 Hz are multiples of 10 up to 655,350 Hz"
+        yield "encoding", "flac", allowed
     if spec.level == "standardized" and spec.dtype == "int16":
         yield "dtype", "int16", "float32 where level is standardized: its samples exceed full scale"
 

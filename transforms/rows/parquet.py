@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from melmill.transforms.core.feature_columns import FeatureColumn
+from melmill.transforms.rows.flac_bytes import decode_flac
 from melmill.transforms.rows.schema import Array, RowBatch, RowSchema, to_table
 from melmill.transforms.rows.shard_file import ShardFile
 
@@ -87,13 +88,12 @@ def _schema_metadata(schema: RowSchema) -> dict[str, str]:
 
 def _encodings(schema: RowSchema) -> dict[str, Any]:
     others = [_leaf(name, kind) for name, kind in schema.columns().items()]
+    arrays = [column for column in schema.features if not column.flac_rate_hz]
     return {
         # A split of floats by byte stores the exponents, which repeat, next to each other.
-        "use_byte_stream_split": [c.leaf for c in schema.features if c.dtype == "float32"],
+        "use_byte_stream_split": [c.leaf for c in arrays if c.dtype == "float32"],
         # Neighbouring samples differ little.
-        "column_encoding": {
-            c.leaf: "DELTA_BINARY_PACKED" for c in schema.features if c.dtype != "float32"
-        },
+        "column_encoding": {c.leaf: "DELTA_BINARY_PACKED" for c in arrays if c.dtype != "float32"},
         "use_dictionary": others,
         "write_statistics": others,
         "write_page_checksum": True,
@@ -148,7 +148,7 @@ def read_rows(
     Yields
     ------
     RowBatch
-        Rows of a row group; a feature is a read-only view of pyarrow's memory.
+        Rows of a row group; an array is a read-only view of pyarrow's memory. FLAC is decoded.
 
     Raises
     ------
@@ -189,6 +189,8 @@ def _values(array: Any, kind: str) -> Any:
 def _feature_array(stored: Any, column: FeatureColumn, where: str) -> Array:
     values = _one_array(stored)
     rows = len(values)
+    if column.flac_rate_hz:
+        return _decoded(values, column, where)
     for length in column.shape:
         lengths = np.diff(values.offsets.to_numpy())
         if values.null_count or np.any(lengths != length):
@@ -198,3 +200,13 @@ def _feature_array(stored: Any, column: FeatureColumn, where: str) -> Array:
         raise ValueError(f"{where}: {column.name} has {values.null_count} nulls")
     array: Array = values.to_numpy(zero_copy_only=True)
     return array.reshape(rows, *column.shape)
+
+
+def _decoded(values: Any, column: FeatureColumn, where: str) -> Array:
+    samples = np.empty((len(values), *column.shape), column.dtype)
+    for row, data in enumerate(values):
+        try:
+            samples[row] = decode_flac(data.as_py() or b"", *column.shape)
+        except ValueError as error:
+            raise ValueError(f"{where}: row {row} of {column.name} is {error}") from error
+    return samples

@@ -30,6 +30,7 @@ from melmill.transforms.rows.columns import (
     list_of,
     type_name,
 )
+from melmill.transforms.rows.flac_bytes import encode_flac
 
 __all__ = [
     "LABEL_TYPES",
@@ -113,7 +114,7 @@ class RowSchema:
         if self.has_only_mel:
             n_mels, n_frames = self.features[0].shape
             return {_N_MELS: str(n_mels).encode(), _N_FRAMES: str(n_frames).encode()}
-        return {_FEATURES: json.dumps([asdict(column) for column in self.features]).encode()}
+        return {_FEATURES: json.dumps([_described(column) for column in self.features]).encode()}
 
     def table(self) -> Any:
         """Return the ``pyarrow.Schema`` of a Delta table of the rows, with its partition column."""
@@ -135,10 +136,17 @@ class RowSchema:
         return row_schema
 
 
+def _described(column: FeatureColumn) -> dict[str, Any]:
+    described = asdict(column)
+    if not column.flac_rate_hz:
+        del described["flac_rate_hz"]  # as in shards from before there was FLAC
+    return described
+
+
 def _stored_features(metadata: Mapping[bytes, bytes]) -> tuple[FeatureColumn, ...]:
     if _FEATURES in metadata:
         columns = json.loads(metadata[_FEATURES])
-        return tuple(FeatureColumn(c["name"], tuple(c["shape"]), c["dtype"]) for c in columns)
+        return tuple(FeatureColumn(**{**c, "shape": tuple(c["shape"])}) for c in columns)
     if _N_MELS not in metadata or _N_FRAMES not in metadata:
         raise ValueError("not a shard of melmill: its metadata lacks the shapes of the features")
     return (FeatureColumn("mel", (int(metadata[_N_MELS]), int(metadata[_N_FRAMES]))),)
@@ -225,7 +233,7 @@ def _convert(values: Sequence[Any] | Array, kind: Any) -> Any:
 
 
 def to_table(batch: RowBatch, schema: RowSchema) -> Any:
-    """Return the batch as a ``pyarrow.Table`` that shares the memory of the features.
+    """Return the batch as a ``pyarrow.Table`` that shares the memory of the arrays.
 
     Parameters
     ----------
@@ -274,6 +282,8 @@ def check_features(batch: RowBatch, schema: RowSchema) -> Mapping[str, Array]:
 def _feature_array(values: Array, column: FeatureColumn) -> Any:
     if values.size > np.iinfo(np.int32).max:
         raise ValueError(f"{len(values)} rows of {column.name} are more than a row group can index")
+    if column.flac_rate_hz:
+        return pa.array([encode_flac(row, column.flac_rate_hz) for row in values], pa.binary())
     array = pa.array(values.reshape(-1))
     for axis in reversed(range(len(column.shape))):
         array = _lists(array, math.prod(values.shape[: axis + 1]), column.shape[axis])

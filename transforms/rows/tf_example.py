@@ -9,7 +9,8 @@ How a row maps to an Example
 ----------------------------
 - Every column is a feature of the same name. An array of float32 is a list of its floats, row by
   row; an array of integers is one bytes value: the little-endian numbers, row by row, as
-  ``tf.io.decode_raw`` and TFDS's encoding ``bytes`` read them.
+  ``tf.io.decode_raw`` and TFDS's encoding ``bytes`` read them. A waveform in FLAC is one bytes
+  value: the FLAC file.
 - Booleans are int64 0 and 1. A double becomes the nearest float32: Example has no double.
 - For a null label the feature is left out: ``VarLenFeature`` then gives no value, and
   ``FixedLenFeature`` gives its default or, without a default, an error; neither invents a 0.
@@ -29,7 +30,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, te
 from google.protobuf.message import DecodeError
 
 from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.rows.columns import arrow_type
+from melmill.transforms.rows.flac_bytes import encode_flac
 from melmill.transforms.rows.schema import Array, RowBatch, RowSchema, check_features, to_columns
 
 #: Values of a feature in an Example.
@@ -116,8 +119,12 @@ def _column_features(name: str, kind: str, array: Any) -> list[Any]:
     return [None if row is None else encode(tuple(row) if is_list else (row,)) for row in rows]
 
 
-def _array_features(values: Array) -> Iterator[Any]:
+def _array_features(values: Array, column: FeatureColumn) -> Iterator[Any]:
     """Yield each row's feature of an array, float32, int16 or int32 [rows, ...]."""
+    if column.flac_rate_hz:
+        for row in values:
+            yield _Feature(bytes_list={"value": [encode_flac(row, column.flac_rate_hz)]})
+        return
     for row in values.astype(values.dtype.newbyteorder("<"), copy=False):
         if values.dtype == np.float32:
             yield _Feature(float_list={"value": row.tobytes()})
@@ -152,7 +159,7 @@ def encode_examples(batch: RowBatch, schema: RowSchema) -> Iterator[bytes]:
     columns: dict[str, Any] = {
         name: _column_features(name, kind, arrays[name]) for name, kind in schema.columns().items()
     }
-    columns |= {name: _array_features(values) for name, values in checked.items()}
+    columns |= {c.name: _array_features(checked[c.name], c) for c in schema.features}
     for features in zip(*(columns[name] for name in sorted(columns)), strict=True):
         example = _Example()
         for name, feature in zip(sorted(columns), features, strict=True):

@@ -68,7 +68,9 @@ def features(schema: RowSchema, file_format: FileFormat = "tfrecord") -> Json:
         for name, kind in schema.columns().items()
     }
     arrays = {
-        c.name: _tensor(
+        c.name: _feature("string", optional=False)
+        if c.flac_rate_hz
+        else _tensor(
             "tensor_feature.Tensor",
             c.dtype,
             shape=c.shape,

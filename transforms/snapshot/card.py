@@ -253,6 +253,8 @@ def features_json(schema: RowSchema) -> dict[str, Any]:
 
 
 def _hf_array(column: FeatureColumn) -> dict[str, Any]:
+    if column.flac_rate_hz:
+        return {"name": column.name, "dtype": "binary"}
     if len(column.shape) == 1:
         return {"name": column.name, "list": column.dtype}
     array = {"shape": list(column.shape), "dtype": column.dtype}
@@ -302,6 +304,7 @@ def _feature_line(snapshot: Snapshot, column: FeatureColumn) -> str:
         "waveform": f"samples of one chunk at {rate or 'the sample rate of the row'}",
         "model": "output of the model for one chunk" + (f" at {rate}" if rate else ""),
     }.get(entry["kind"], "bands × frames of one chunk" + (f" at {rate}" if rate else ""))
+    meaning += ", as FLAC" * bool(column.flac_rate_hz)
     return f"- `{column.name}` is {column.dtype} [{', '.join(map(str, column.shape))}]: {meaning}."
 
 

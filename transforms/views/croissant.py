@@ -23,6 +23,7 @@ _TYPES = {
     "bool": "sc:Boolean",
     "float32": "sc:Float",
     "int16": "sc:Integer",
+    "flac": "sc:AudioObject",
 }
 
 
@@ -85,6 +86,9 @@ def _fields(split: str, schema: RowSchema) -> Iterator[Json]:
     for column, kind in schema.columns().items():
         yield _field(split, column, kind, "-1" if kind.startswith("list<") else None)
     for feature in schema.features:
+        if feature.flac_rate_hz:
+            yield _field(split, feature.name, "flac", None)
+            continue
         shape = ",".join(map(str, feature.shape))
         yield _field(split, feature.name, feature.dtype, shape)
 

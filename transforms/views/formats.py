@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from melmill.transforms.core.errors import ConfigError
+from melmill.transforms.rows.flac_bytes import encode_flac
 from melmill.transforms.rows.parquet import ParquetShard
 from melmill.transforms.rows.schema import RowBatch, RowSchema
 from melmill.transforms.rows.tf_example import encode_examples
@@ -80,16 +81,21 @@ def write_numpy(schema: RowSchema, rows: int, batches: Iterator[RowBatch], *path
 
 
 def write_tar(schema: RowSchema, rows: int, batches: Iterator[RowBatch], path: Path) -> None:
-    """Write a WebDataset shard: ``KEY.NAME.npy`` per feature and ``KEY.json`` for each row."""
+    """Write a WebDataset shard: ``KEY.NAME.npy`` or ``.flac`` per feature, ``KEY.json`` per row."""
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for batch in batches:
             for number, row in enumerate(_plain_rows(batch)):
                 key = f"{row['recording_id']}-{row['chunk_index']:06}"
                 key += f"-{row['channel']}" if schema.per_channel else ""
-                for name, values in batch.features.items():
+                for column in schema.features:
+                    values = batch.features[column.name][number]
+                    if column.flac_rate_hz:
+                        flac = encode_flac(values, column.flac_rate_hz)
+                        _add(tar, f"{key}.{column.name}.flac", flac)
+                        continue
                     array = io.BytesIO()
-                    np.lib.format.write_array(array, values[number], allow_pickle=False)
-                    _add(tar, f"{key}.{name}.npy", array.getvalue())
+                    np.lib.format.write_array(array, values, allow_pickle=False)
+                    _add(tar, f"{key}.{column.name}.npy", array.getvalue())
                 _add(tar, f"{key}.json", _json(row).encode())
 
 
