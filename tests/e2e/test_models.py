@@ -37,8 +37,18 @@ import numpy as np
 def encode(samples):  # two codebooks of three tokens
     return np.rint(np.abs(samples[:, :6]) * 1000).astype(np.int64).reshape(-1, 2, 3)
 
-def crash_on_silence(samples):
-    if not samples.any():
+def count(samples):  # a line for each call
+    with open(__file__ + ".calls", "a") as calls:
+        calls.write(f"{len(samples)}\\n")
+    return np.stack([np.sort(row)[-3:] for row in samples]).astype(np.float32)
+
+def fail_when_loud(samples):
+    if (np.abs(samples).max(1) > 0.95).any():
+        raise ValueError("too loud")
+    return samples[:, :2]
+
+def crash_when_loud(samples):
+    if (np.abs(samples).max(1) > 0.95).any():
         os.abort()
     return samples[:, :4].reshape(-1, 2, 2, 1)
 """
@@ -59,6 +69,7 @@ def functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "functions").mkdir()
     (tmp_path / "functions/my_models.py").write_text(FUNCTIONS)
     monkeypatch.syspath_prepend(tmp_path / "functions")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "functions"))  # for workers
     return "my_models"
 
 
@@ -160,15 +171,55 @@ def test_a_model_that_kills_its_process_fails_only_that_recording(
     (tmp_path / "songs").mkdir()
     for number in range(3):
         write_song(tmp_path / f"songs/{number}.wav", number, 0.5)
-    soundfile.write(tmp_path / "songs/silent.wav", np.zeros(2000), RATE)
+    soundfile.write(tmp_path / "songs/loud.wav", np.ones(2000) * 0.99, RATE)
     result = extract(
-        tmp_path / "songs", tmp_path / "set", entry(f"{functions}:crash_on_silence", "[2, 2, 1]")
+        tmp_path / "songs", tmp_path / "set", entry(f"{functions}:crash_when_loud", "[2, 2, 1]")
     )
     assert result.extraction.totals.failures == {"decoder_crash": 1}
     assert len(rows(tmp_path / "set")) == 6
     datasets = pytest.importorskip("datasets")
     loaded = datasets.load_dataset(str(tmp_path / "set"), cache_dir=str(tmp_path / "cache"))
     assert loaded["train"].features["embedding"] == datasets.Array3D((2, 2, 1), "float32")
+
+
+def catalogue_of_short_songs(folder: Path) -> Path:
+    for number in range(15):  # so few that the launcher is the only worker
+        write_song(folder / f"{number}.wav", number, 0.6)
+    return folder
+
+
+def test_a_batch_holds_chunks_of_several_recordings(functions: str, tmp_path: Path) -> None:
+    songs = catalogue_of_short_songs(tmp_path / "songs")
+    model = f"{functions}:count"
+    calls = tmp_path / "functions/my_models.py.calls"
+    extract(songs, tmp_path / "one", entry(model, "[3]"))
+    assert len(calls.read_text().splitlines()) > 30
+    calls.unlink()
+    extract(songs, tmp_path / "eight", entry(model, "[3]", batch_rows=8))
+    sizes = calls.read_text().splitlines()
+    assert set(sizes) == {"8"}
+    # Each load of the model is tried three times: in the check, and in the decoder. 30 chunks in 8
+    # shards are hardly 4 in each.
+    assert len(sizes) <= 6 + 8
+    assert rows(tmp_path / "eight") == rows(tmp_path / "one")
+
+
+def test_a_failure_in_a_batch_is_that_of_its_recording(functions: str, tmp_path: Path) -> None:
+    songs = catalogue_of_short_songs(tmp_path / "songs")
+    soundfile.write(songs / "loud.wav", np.ones(1200) * 0.99, RATE)
+    (songs / "cut.wav").write_bytes((songs / "3.wav").read_bytes()[:1000])
+    for batch in (1, 8):
+        model = entry(f"{functions}:fail_when_loud", "[2]", batch_rows=batch)
+        result = extract(songs, tmp_path / f"set{batch}", model)
+        assert result.extraction.totals.failures == {"model_failed": 1, "truncated": 1}
+    assert rows(tmp_path / "set8") == rows(tmp_path / "set1")
+    (loud,) = (row for row in result.failures().to_pylist() if row["cause"] == "model_failed")
+    assert Path(loud["uri"]).name == "loud.wav"
+    assert loud["message"] == "the model of embedding failed: ValueError: too loud"
+    model = entry(f"{functions}:crash_when_loud", "[2, 2, 1]", batch_rows=4)
+    result = extract(songs, tmp_path / "crash", model)
+    assert len(rows(tmp_path / "crash")) == len(rows(tmp_path / "set1"))
+    assert result.extraction.totals.failures == {"decoder_crash": 1, "truncated": 1}
 
 
 def test_all_models_that_cannot_be_used_are_named_before_anything_is_written(
@@ -182,7 +233,7 @@ def test_all_models_that_cannot_be_used_are_named_before_anything_is_written(
             entry(tmp_path / "gone.onnx"),
             entry(tmp_path / "text.onnx").replace("embedding", "second"),
             entry(f"{functions}:encode", "[3]").replace("embedding", "third"),
-            entry(f"{functions}:crash_on_silence", "[2, 2, 1]").replace("embedding", "fourth"),
+            entry(f"{functions}:crash_when_loud", "[2, 2, 1]").replace("embedding", "fourth"),
         )
     first, *lines = str(raised.value).splitlines()
     assert first == "the models of the recipe:"

@@ -425,4 +425,4 @@ def test_unreadable_working_files_are_not_reported_as_files_of_the_dataset(
     )
     (tmp_path / "spool").unlink()
     with pytest.raises(DatasetError, match="cannot read working files"), job.store.scratch():
-        next(_spooled(spans[0], rows, job, tmp_path / "spool"))
+        next(_spooled(spans[:1], [rows], job, tmp_path / "spool", lambda _: None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,9 @@ from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.stft import StftExtractor
 from melmill.transforms.features.stft_spec import StftSpec, framing_with_neighbours
 from melmill.transforms.features.waveform import WaveformExtractor, WaveformSpec
-from melmill.transforms.store.filesystems import StorageOptions
+
+if TYPE_CHECKING:
+    from melmill.transforms.store.filesystems import StorageOptions
 
 Samples = npt.NDArray[np.float32]
 

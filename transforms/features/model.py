@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Le, Len
@@ -19,7 +19,9 @@ from melmill.transforms.core.errors import Cause, ConfigError, RecordingError, S
 from melmill.transforms.core.feature_columns import Array, FeatureType
 from melmill.transforms.features.logarithm import Contradiction
 from melmill.transforms.features.waveform import Level, WaveformExtractor, WaveformSpec
-from melmill.transforms.store.filesystems import StorageOptions, open_filesystem, reading
+
+if TYPE_CHECKING:
+    from melmill.transforms.store.filesystems import StorageOptions
 
 #: Function of samples [batch_rows, samples], float32, that returns an array [batch_rows, ...].
 Model = Callable[[NDArray[np.float32]], Any]
@@ -245,6 +247,9 @@ def read_model(spec: ModelSpec, options: StorageOptions = ()) -> bytes:
         The store cannot be read.
     """
     if (function := _PYTHON_FUNCTION.fullmatch(spec.model)) is None:
+        # Imported here, because it imports Arrow, which most decoder processes do without.
+        from melmill.transforms.store.filesystems import open_filesystem, reading
+
         filesystem, path = open_filesystem(spec.model, options, ConfigError)
         with reading(spec.model), filesystem.open(path, "rb") as file:
             content: bytes = file.read()

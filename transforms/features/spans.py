@@ -136,15 +136,34 @@ def extract_span(
     ConfigError
         A model of the features cannot be used.
     """
-    for next_source in upcoming:
+    (rows,) = extract_spans([span], features, [source], spool, upcoming)
+    return rows
+
+
+def extract_spans(
+    spans: Sequence[Span],
+    features: FeatureSpec,
+    sources: Sequence[StoredObject],
+    spool: Path,
+    upcoming: Sequence[StoredObject] = (),
+) -> list[SpanRows]:
+    """Return the rows of several spans, and write their features to the spool, span by span.
+
+    A model's batch may hold chunks of several spans. For parameters and errors, see
+    :func:`extract_span`: all spans fail together. The recordings have the same number of channels.
+    """
+    for next_source in (*sources[1:], *upcoming):
         next_source.prefetch()
-    load_models(features, source.storage_options)
+    load_models(features, sources[0].storage_options)
     with _spool_errors(spool):
         file = spool.open("wb", buffering=0)  # unbuffered: an error is raised by its own write
+    pairs = list(zip(spans, sources, strict=True))
+    chunks = chain.from_iterable(read_chunks(span, features, source) for span, source in pairs)
     with file:
         write = partial(_write_spool, file, spool)
-        rows = _write_rows(span, features, read_chunks(span, features, source), write)
-    _check_unchanged(span, source)
+        rows = _write_rows(spans, features, chunks, write)
+    for span, source in pairs:
+        _check_unchanged(span, source)
     return rows
 
 
@@ -304,15 +323,17 @@ def _write_spool(file: FileIO, spool: Path, rows: npt.NDArray[np.void]) -> None:
 
 
 def _write_rows(
-    span: Span,
+    spans: Sequence[Span],
     features: FeatureSpec,
     chunks: Iterator[tuple[PlacedChunk, ...]],
     write: Callable[[npt.NDArray[np.void]], None],
-) -> SpanRows:
+) -> list[SpanRows]:
     record_type, at_rates = row_type(features), features.by_rate
+    channels = count_channels(spans[0].probed.audio.channels, features.channels)
     per_batch = max(1, _BATCH_SAMPLES // max(at_rate.chunk.length for at_rate in at_rates))
+    # Whole batches of the models.
+    per_batch = -(-per_batch // (per_model := features.batch_rows)) * per_model
     levels = []
-    channels = count_channels(span.probed.audio.channels, features.channels)
     started, features_seconds = time.perf_counter(), 0.0
     while batch := list(islice(chunks, per_batch)):
         decoded = time.perf_counter()
@@ -328,9 +349,13 @@ def _write_rows(
         levels.append(measure_levels(samples))
         features_seconds += time.perf_counter() - decoded
     decode_seconds = time.perf_counter() - started - features_seconds
-    peak_dbfs, rms_dbfs = np.concatenate(levels, axis=1)
-    rows = _rows(span, features, channels, peak_dbfs, rms_dbfs)
-    return replace(rows, decode_seconds=decode_seconds, features_seconds=features_seconds)
+    seconds = np.array([decode_seconds, features_seconds]) / sum(span.chunks for span in spans)
+    ends = np.cumsum([span.chunks * channels for span in spans])[:-1]
+    parts = np.split(np.concatenate(levels, axis=1), ends, axis=1)
+    return [
+        _rows(span, features, channels, *part, *(seconds * span.chunks).tolist())
+        for span, part in zip(spans, parts, strict=True)
+    ]
 
 
 def extract_chunks(
@@ -389,7 +414,13 @@ def _require_finite(
 
 
 def _rows(
-    span: Span, features: FeatureSpec, channels: int, peak_dbfs: Samples, rms_dbfs: Samples
+    span: Span,
+    features: FeatureSpec,
+    channels: int,
+    peak_dbfs: Samples,
+    rms_dbfs: Samples,
+    decode_seconds: float,
+    features_seconds: float,
 ) -> SpanRows:
     indices = range(span.first_chunk, span.stop_chunk)
     starts = [span.origin_sample + chunk_start(i, span.samples, features.chunk) for i in indices]
@@ -401,6 +432,8 @@ def _rows(
         valid_samples=np.repeat(np.array(valid, np.int32), channels),
         peak_dbfs=peak_dbfs,
         rms_dbfs=rms_dbfs,
+        decode_seconds=decode_seconds,
+        features_seconds=features_seconds,
     )
 
 

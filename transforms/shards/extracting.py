@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,14 @@ from melmill.transforms.core.errors import DatasetError, RecordingError
 from melmill.transforms.core.records import Failure, Recording
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.channels import count_channels
-from melmill.transforms.features.spans import Span, SpanRows, extract_span, row_type
+from melmill.transforms.features.spans import (
+    Span,
+    SpanRows,
+    extract_span,
+    extract_spans,
+    row_type,
+)
+from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan
 from melmill.transforms.rows.schema import RowBatch
@@ -27,6 +34,8 @@ from melmill.transforms.shards.writing import write_rows
 _READ_BYTES = 2**20
 #: Number of recordings that are fetched while the current recording is decoded.
 _UPCOMING = 3
+#: Number of a model's batches that spans are collected for: the last of them may be half empty.
+_BATCHES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,23 +108,48 @@ def _extract_rows(
     failures: list[Failure],
     report: Report,
 ) -> Iterator[RowBatch]:
-    for number, span in enumerate(plan.spans):
-        following = plan.spans[number + 1 : number + 1 + _UPCOMING]
+    for first, stop in _groups(plan.spans, job.features):
+        group, following = plan.spans[first:stop], plan.spans[stop : stop + _UPCOMING]
+        sources = [job.source(span.probed.recording) for span in group]
         upcoming = [job.source(recording) for recording in _read_from_start(following)]
-        source = job.source(span.probed.recording)
-        started = time.perf_counter()
-        try:
-            rows = decoder.call(
-                job.limits.timeout_s, extract_span, span, job.features, source, spool, upcoming
-            )
-        except RecordingError as error:
-            failures.append(Failure.of(span.probed.recording, error))
-            decode_seconds = time.perf_counter() - started
-            report(SpanOutcome(span, 0, failures[-1], decode_seconds=decode_seconds))
+        features, limit_s = job.features, job.limits.timeout_s
+        rows: list[SpanRows] = []
+        if len(group) > 1:
+            # A failure says nothing of whose it is: then each span is extracted alone.
+            with suppress(RecordingError):
+                rows = decoder.call(
+                    limit_s, extract_spans, group, features, sources, spool, upcoming
+                )
+        if rows:
+            yield from _spooled(group, rows, job, spool, report)
             continue
-        yield from _spooled(span, rows, job, spool)
-        durations = rows.decode_seconds, rows.features_seconds
-        report(SpanOutcome(span, len(rows.chunk_index), None, False, *durations))
+        for number, (span, source) in enumerate(zip(group, sources, strict=True)):
+            started = time.perf_counter()
+            try:
+                ahead = [*sources[number + 1 :], *upcoming][:_UPCOMING]
+                alone = decoder.call(limit_s, extract_span, span, features, source, spool, ahead)
+            except RecordingError as error:
+                failures.append(Failure.of(span.probed.recording, error))
+                decode_seconds = time.perf_counter() - started
+                report(SpanOutcome(span, 0, failures[-1], decode_seconds=decode_seconds))
+                continue
+            yield from _spooled([span], [alone], job, spool, report)
+
+
+def _groups(spans: Sequence[Span], features: FeatureSpec) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last number, excluded, of spans that are extracted together.
+
+    Spans are extracted together only to fill the batches of models.
+    """
+    wanted = _BATCHES * features.batch_rows if features.batch_rows > 1 else 0
+    first, rows = 0, 0
+    for number, span in enumerate(spans):
+        channels = span.probed.audio.channels
+        if number > first and (rows >= wanted or channels != spans[first].probed.audio.channels):
+            yield first, number
+            first, rows = number, 0
+        rows += span.chunks * count_channels(channels, features.channels)
+    yield first, len(spans)
 
 
 def _read_from_start(spans: Sequence[Span]) -> Iterator[Recording]:
@@ -137,18 +171,23 @@ def _spool_errors(spool: Path) -> Iterator[None]:
         raise DatasetError(f"cannot read working files in {spool.parent}: {error}") from error
 
 
-def _spooled(span: Span, rows: SpanRows, job: ExtractJob, spool: Path) -> Iterator[RowBatch]:
-    """Yield a span's rows, with the features that the decoder process wrote to a file."""
+def _spooled(
+    spans: Sequence[Span], rows: Sequence[SpanRows], job: ExtractJob, spool: Path, report: Report
+) -> Iterator[RowBatch]:
+    """Yield the rows of spans, with the features that the decoder process wrote to a file."""
     record_type = row_type(job.features)
     size = max(1, _READ_BYTES // record_type.itemsize)
     with _spool_errors(spool), spool.open("rb") as file:
-        for start in range(0, len(rows.chunk_index), size):
-            part = slice(start, min(start + size, len(rows.chunk_index)))
-            records = np.empty(part.stop - part.start, record_type)
-            if file.readinto(records.view(np.uint8).data) < records.nbytes:
-                raise RuntimeError(f"{spool} holds fewer rows than the span")
-            features = {name: records[name] for name in record_type.names or ()}
-            yield RowBatch(_columns(span, rows, part, job), features)
+        for span, own in zip(spans, rows, strict=True):
+            for start in range(0, len(own.chunk_index), size):
+                part = slice(start, min(start + size, len(own.chunk_index)))
+                records = np.empty(part.stop - part.start, record_type)
+                if file.readinto(records.view(np.uint8).data) < records.nbytes:
+                    raise RuntimeError(f"{spool} holds fewer rows than the span")
+                features = {name: records[name] for name in record_type.names or ()}
+                yield RowBatch(_columns(span, own, part, job), features)
+            durations = own.decode_seconds, own.features_seconds
+            report(SpanOutcome(span, len(own.chunk_index), None, False, *durations))
 
 
 def _columns(span: Span, rows: SpanRows, part: slice, job: ExtractJob) -> dict[str, Any]:
