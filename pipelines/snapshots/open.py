@@ -213,6 +213,7 @@ def start_from(job: ExtractJob, current: OpenSnapshot, configuration: dict[str, 
     base = replace(
         current.base(),
         same_features=snapshot.features == job.features.canonical(),
+        unchanged_features=job.features.unchanged_since(snapshot.features),
         same_files=_same_files(job, before, configuration),
         same_split=before.get("split") == configuration["split"],
         max_seconds=3600 * before.get("limits", {}).get("max_duration_hours", 0.0),

@@ -24,7 +24,7 @@ from melmill.transforms.probe_recordings import probe_recording
 from melmill.transforms.rows.parquet import read_rows
 from melmill.transforms.rows.schema import RowBatch
 from melmill.transforms.rows.summaries import ShardSummary
-from melmill.transforms.shards.extracting import SpanOutcome, _spooled, write_shard
+from melmill.transforms.shards.extracting import SpanOutcome, _Part, _spooled, write_shard
 from melmill.transforms.shards.receipts import read_receipt
 from melmill.transforms.shards.rewriting import withdraw_recordings
 from melmill.transforms.shards.writing import regroup
@@ -424,5 +424,6 @@ def test_unreadable_working_files_are_not_reported_as_files_of_the_dataset(
         tmp_path / "spool",
     )
     (tmp_path / "spool").unlink()
+    part = _Part.of(spans[0], job)
     with pytest.raises(DatasetError, match="cannot read working files"), job.store.scratch():
-        next(_spooled(spans[:1], [rows], job, tmp_path / "spool", lambda _: None))
+        next(_spooled([part], [rows], job, tmp_path / "spool", lambda _: None))

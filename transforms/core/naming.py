@@ -214,3 +214,13 @@ def number_of(number: float, noun: str) -> str:
     ('1 row', '12,345 rows')
     """
     return f"{number:,.0f} {noun}" + "s" * (round(number) != 1)
+
+
+def shard_file(form: str, split: str, name: str) -> str:
+    """Return the name of a shard's file in a format, relative to the dataset.
+
+    >>> shard_file("parquet", "train", "5f"), shard_file("tfrecord", "train", "5f")
+    ('split=train/part-5f.parquet', 'tfrecord/train/part-5f.tfrecord')
+    """
+    folder = f"split={split}" if form == "parquet" else f"tfrecord/{split}"
+    return f"{folder}/part-{name}.{form}"

@@ -48,6 +48,8 @@ class Recording:
     content_hash
         SHA-256 of the object's bytes, if the job asks for it; see
         :func:`~melmill.transforms.store.objects.hash_content`.
+    carried_from
+        Files of the snapshot that hold its rows, if their unchanged features are carried over.
     fault
         Cause and message if the catalogue's entry itself is wrong; its audio is not read.
     """
@@ -64,6 +66,7 @@ class Recording:
     origin: str = ""
     # Not part of the repr, from which a shard's name is made: the rows do not hold the hash.
     content_hash: str = field(default="", repr=False)
+    carried_from: tuple[str, ...] = field(default=(), repr=False, compare=False)
     fault: tuple[Cause, str] | None = field(default=None, repr=False)
     change: str = field(default="", repr=False, compare=False)
 

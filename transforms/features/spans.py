@@ -353,7 +353,7 @@ def _write_rows(
     ends = np.cumsum([span.chunks * channels for span in spans])[:-1]
     parts = np.split(np.concatenate(levels, axis=1), ends, axis=1)
     return [
-        _rows(span, features, channels, *part, *(seconds * span.chunks).tolist())
+        span_rows(span, features, channels, *part, *(seconds * span.chunks).tolist())
         for span, part in zip(spans, parts, strict=True)
     ]
 
@@ -413,15 +413,16 @@ def _require_finite(
         raise RecordingError(Stage.DECODE, Cause.NON_FINITE, message)
 
 
-def _rows(
+def span_rows(
     span: Span,
     features: FeatureSpec,
     channels: int,
     peak_dbfs: Samples,
     rms_dbfs: Samples,
-    decode_seconds: float,
-    features_seconds: float,
+    decode_seconds: float = 0.0,
+    features_seconds: float = 0.0,
 ) -> SpanRows:
+    """Return the rows of a span, from their levels and from the times that they took."""
     indices = range(span.first_chunk, span.stop_chunk)
     starts = [span.origin_sample + chunk_start(i, span.samples, features.chunk) for i in indices]
     valid = [valid_samples(i, span.samples, features.chunk) for i in indices]

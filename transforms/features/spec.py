@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
@@ -108,6 +109,10 @@ class FeatureSpec:
         rates = [feature.sample_rate_hz or self.sample_rate_hz for feature in self.features]
         return tuple(self.at_rate(rate) for rate in dict.fromkeys([self.sample_rate_hz, *rates]))
 
+    def without(self, names: Collection[str]) -> FeatureSpec:
+        """Return the settings without some features."""
+        return replace(self, features=tuple(f for f in self.features if f.name not in names))
+
     def at_rate(self, rate_hz: int) -> FeatureSpec:
         """Return the settings for a sample rate, with the features that are computed at it.
 
@@ -178,9 +183,27 @@ class FeatureSpec:
         features = [(f.name, f.kind, f.sample_rate_hz) for f in self.features]
         return features == [("mel", "mel", None)]
 
+    def unchanged_since(self, canonical: str) -> tuple[str, ...]:
+        """Return the names of the features that rows of other settings hold, too.
+
+        `canonical` are the other settings; see :meth:`canonical`.
+        """
+        before, after = json.loads(canonical), json.loads(self.canonical())
+        known, wanted = _pop_features(before), _pop_features(after)
+        if before != after:
+            return ()
+        return tuple(name for name, entry in wanted.items() if known.get(name) == entry)
+
     def digest(self) -> str:
         """Return 128 bits of BLAKE2b over the canonical JSON, in hexadecimal."""
         return hashlib.blake2b(self.canonical().encode(), digest_size=16).hexdigest()
+
+
+def _pop_features(settings: dict[str, Any]) -> dict[str, Any]:
+    """Remove the features from parsed canonical settings, and return them by name."""
+    if "mel" in settings:
+        return {"mel": {"name": "mel", "kind": "mel", **settings.pop("mel")}}
+    return {feature["name"]: feature for feature in settings.pop("features")}
 
 
 def _column(feature: Feature, at_rate: FeatureSpec) -> FeatureColumn:

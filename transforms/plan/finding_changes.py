@@ -23,7 +23,7 @@ from melmill.transforms.core.errors import (
     Cause,
     DatasetError,
 )
-from melmill.transforms.core.naming import digest
+from melmill.transforms.core.naming import digest, shard_file
 from melmill.transforms.core.records import AudioInfo, Recording
 from melmill.transforms.plan.change_records import (
     Attempts,
@@ -202,7 +202,10 @@ def _diff_used(
         yield _candidate(recording, "recomputed", row["uri"], difference)
     elif not base.same_features or row["seconds"] > job.limits.max_seconds < base.max_seconds:
         yield from leave(row, base)
-        known = replace(recording, content_hash=row["content_hash"] or "")
+        files = [shard_file("parquet", row["split"], shard) for shard in row["shards"]]
+        carried_from = tuple(files) if base.unchanged_features else ()
+        content_hash = row["content_hash"] or ""
+        known = replace(recording, content_hash=content_hash, carried_from=carried_from)
         yield _candidate(known, "recomputed", row["uri"], difference, _audio(row))
     else:
         yield from _diff_labels(recording, row, job, difference)

@@ -104,6 +104,8 @@ class Base:
         carries nothing over: an extraction into a new dataset, or over an existing dataset.
     same_features
         Whether the feature configuration is the same; if not, all rows are computed again.
+    unchanged_features
+        Names of the features that are the same although others are not; they are carried over.
     same_files
         Whether the shards' layout is the same; if not, all shards are rewritten.
     same_split
@@ -126,6 +128,7 @@ class Base:
     max_seconds: float = 0.0
     configured: bool = True
     damaged: Damaged = "fail"
+    unchanged_features: tuple[str, ...] = ()
 
     @property
     def is_nothing(self) -> bool:

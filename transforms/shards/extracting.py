@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from melmill.transforms.core.errors import DatasetError, RecordingError
+from melmill.transforms.core.feature_columns import Array
 from melmill.transforms.core.records import Failure, Recording
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.channels import count_channels
@@ -27,8 +28,10 @@ from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan
 from melmill.transforms.rows.schema import RowBatch
 from melmill.transforms.rows.summaries import ShardSummary
+from melmill.transforms.shards.carrying import CarriedRows, find_carried
 from melmill.transforms.shards.receipts import read_receipt, write_receipt
-from melmill.transforms.shards.writing import write_rows
+from melmill.transforms.shards.writing import regroup, write_rows
+from melmill.transforms.store.objects import StoredObject
 
 #: Size of the parts in which the decoder process's features are read.
 _READ_BYTES = 2**20
@@ -109,31 +112,65 @@ def _extract_rows(
     report: Report,
 ) -> Iterator[RowBatch]:
     for first, stop in _groups(plan.spans, job.features):
-        group, following = plan.spans[first:stop], plan.spans[stop : stop + _UPCOMING]
-        sources = [job.source(span.probed.recording) for span in group]
+        following = plan.spans[stop : stop + _UPCOMING]
         upcoming = [job.source(recording) for recording in _read_from_start(following)]
-        features, limit_s = job.features, job.limits.timeout_s
+        group = [_Part.of(span, job) for span in plan.spans[first:stop]]
         rows: list[SpanRows] = []
         if len(group) > 1:
             # A failure says nothing of whose it is: then each span is extracted alone.
             with suppress(RecordingError):
-                rows = decoder.call(
-                    limit_s, extract_spans, group, features, sources, spool, upcoming
-                )
+                rows = _extract(group, job, decoder, spool, upcoming)
         if rows:
             yield from _spooled(group, rows, job, spool, report)
             continue
-        for number, (span, source) in enumerate(zip(group, sources, strict=True)):
+        for number, part in enumerate(group):
             started = time.perf_counter()
             try:
-                ahead = [*sources[number + 1 :], *upcoming][:_UPCOMING]
-                alone = decoder.call(limit_s, extract_span, span, features, source, spool, ahead)
+                ahead = [*(other.source for other in group[number + 1 :]), *upcoming][:_UPCOMING]
+                rows = _extract([part], job, decoder, spool, ahead)
             except RecordingError as error:
-                failures.append(Failure.of(span.probed.recording, error))
+                failures.append(Failure.of(part.span.probed.recording, error))
                 decode_seconds = time.perf_counter() - started
-                report(SpanOutcome(span, 0, failures[-1], decode_seconds=decode_seconds))
+                report(SpanOutcome(part.span, 0, failures[-1], decode_seconds=decode_seconds))
                 continue
-            yield from _spooled([span], [alone], job, spool, report)
+            yield from _spooled([part], rows, job, spool, report)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """A span, its recording, the features to compute, and the rows with the others, if any."""
+
+    span: Span
+    source: StoredObject
+    features: FeatureSpec
+    carried: CarriedRows | None
+
+    @classmethod
+    def of(cls, span: Span, job: ExtractJob) -> _Part:
+        carried = find_carried(span, job)
+        missing = job.features.without(job.base.unchanged_features)
+        source = job.source(span.probed.recording)
+        return cls(span, source, missing if carried else job.features, carried)
+
+
+def _extract(
+    group: Sequence[_Part],
+    job: ExtractJob,
+    decoder: DecoderProcess,
+    spool: Path,
+    upcoming: Sequence[StoredObject],
+) -> list[SpanRows]:
+    """Return the rows of spans; their features are in the spool, unless they are carried over."""
+    first, limit_s = group[0], job.limits.timeout_s
+    if any(part.features != first.features for part in group):
+        return []
+    if first.carried and not first.features.features:
+        return [part.carried.rows for part in group if part.carried]
+    if len(group) == 1:
+        what = first.span, first.features, first.source
+        return [decoder.call(limit_s, extract_span, *what, spool, upcoming)]
+    spans, sources = [part.span for part in group], [part.source for part in group]
+    return decoder.call(limit_s, extract_spans, spans, first.features, sources, spool, upcoming)
 
 
 def _groups(spans: Sequence[Span], features: FeatureSpec) -> Iterator[tuple[int, int]]:
@@ -172,22 +209,34 @@ def _spool_errors(spool: Path) -> Iterator[None]:
 
 
 def _spooled(
-    spans: Sequence[Span], rows: Sequence[SpanRows], job: ExtractJob, spool: Path, report: Report
+    group: Sequence[_Part], rows: Sequence[SpanRows], job: ExtractJob, spool: Path, report: Report
 ) -> Iterator[RowBatch]:
     """Yield the rows of spans, with the features that the decoder process wrote to a file."""
-    record_type = row_type(job.features)
-    size = max(1, _READ_BYTES // record_type.itemsize)
-    with _spool_errors(spool), spool.open("rb") as file:
-        for span, own in zip(spans, rows, strict=True):
+    record_type = row_type(group[0].features)
+    size = max(1, _READ_BYTES // row_type(job.features).itemsize)
+    names = [column.name for column in job.schema.features]
+    with _spool_errors(spool), _opened(spool, record_type) as file:
+        for part, own in zip(group, rows, strict=True):
+            carried = regroup(part.carried.read(job), size) if part.carried else None
             for start in range(0, len(own.chunk_index), size):
-                part = slice(start, min(start + size, len(own.chunk_index)))
-                records = np.empty(part.stop - part.start, record_type)
-                if file.readinto(records.view(np.uint8).data) < records.nbytes:
-                    raise RuntimeError(f"{spool} holds fewer rows than the span")
-                features = {name: records[name] for name in record_type.names or ()}
-                yield RowBatch(_columns(span, own, part, job), features)
+                cut = slice(start, min(start + size, len(own.chunk_index)))
+                features: dict[str, Array] = {}
+                if file is not None:
+                    records = np.empty(cut.stop - cut.start, record_type)
+                    if file.readinto(records.view(np.uint8).data) < records.nbytes:
+                        raise RuntimeError(f"{spool} holds fewer rows than the span")
+                    features |= {name: records[name] for name in record_type.names or ()}
+                if carried is not None:
+                    features |= next(carried).features
+                ordered = {name: features[name] for name in names}
+                yield RowBatch(_columns(part.span, own, cut, job), ordered)
             durations = own.decode_seconds, own.features_seconds
-            report(SpanOutcome(span, len(own.chunk_index), None, False, *durations))
+            report(SpanOutcome(part.span, len(own.chunk_index), None, False, *durations))
+
+
+def _opened(spool: Path, record_type: np.dtype[Any]) -> Any:
+    """Open the file of the decoder process, unless nothing was computed."""
+    return spool.open("rb") if record_type.names else nullcontext()
 
 
 def _columns(span: Span, rows: SpanRows, part: slice, job: ExtractJob) -> dict[str, Any]:

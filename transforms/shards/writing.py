@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from melmill.transforms.core.errors import DatasetError
-from melmill.transforms.core.naming import digest
+from melmill.transforms.core.naming import digest, shard_file
 from melmill.transforms.core.records import Failure
 from melmill.transforms.index.tables import is_indexed
 from melmill.transforms.plan.job import ExtractJob
@@ -210,16 +210,6 @@ def _publish(
     for form, path in paths.items():
         _publish_once(path, entries[form], name, job.store)
     return name, entries
-
-
-def shard_file(form: str, split: str, name: str) -> str:
-    """Return the name of a shard's file in a format, relative to the dataset.
-
-    >>> shard_file("parquet", "train", "5f"), shard_file("tfrecord", "train", "5f")
-    ('split=train/part-5f.parquet', 'tfrecord/train/part-5f.tfrecord')
-    """
-    folder = f"split={split}" if form == "parquet" else f"tfrecord/{split}"
-    return f"{folder}/part-{name}.{form}"
 
 
 def _checksum(path: Path) -> str:
