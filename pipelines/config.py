@@ -35,7 +35,7 @@ from melmill.transforms.catalogue.parts import DEFAULT_EXTENSIONS
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.core.naming import number_of
 from melmill.transforms.features.channels import ChannelPolicy
-from melmill.transforms.features.chunks import ChunkSpec, Edges, Short, Tail
+from melmill.transforms.features.chunks import ChunkSpec, Edges, Long, Short, Tail
 from melmill.transforms.features.logarithm import Contradiction, LogSpec
 from melmill.transforms.features.mel_spec import (
     MelSpec,
@@ -179,6 +179,7 @@ class ChunkConfig(_Section):
     hop_seconds: Annotated[float, Field(gt=0)] | None = None
     tail: Tail = "drop"
     short: Short = "pad"
+    long: Long = "cut"
     pad_value: Annotated[float, Field(ge=-1, le=1)] = 0.0
     edges: Edges = "pad"
 
@@ -187,7 +188,8 @@ class ChunkConfig(_Section):
         hop_seconds = self.seconds if self.hop_seconds is None else self.hop_seconds
         length = max(1, round(self.seconds * sample_rate_hz))
         hop = max(1, round(hop_seconds * sample_rate_hz))
-        return ChunkSpec(length, hop, self.tail, self.short, self.pad_value, self.edges)
+        policies = self.tail, self.short, self.pad_value, self.edges, self.long
+        return ChunkSpec(length, hop, *policies)
 
 
 class SplitConfig(_Section):

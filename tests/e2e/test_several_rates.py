@@ -201,8 +201,8 @@ def test_a_chunk_has_the_same_time_at_each_rate(
 
 def test_segments_of_a_table_have_the_same_rows_at_each_rate(songs: Path, tmp_path: Path) -> None:
     lines = [
-        {"uri": "b.wav", "start_seconds": 0.5, "end_seconds": 1.13},
-        {"uri": "e.flac", "start_seconds": 0.011, "end_seconds": 1.0},
+        {"uri": "b.wav", "start": 0.5, "end": 1.13},
+        {"uri": "e.flac", "start": 0.011, "end": 1.0},
     ]
     table = write_table(songs / "segments.jsonl", lines)
     for tail in ("pad", "shift_back"):

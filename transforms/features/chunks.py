@@ -19,6 +19,7 @@ from melmill.transforms.features.logarithm import ADDED
 Samples = npt.NDArray[np.float32]
 Tail = Literal["drop", "pad", "shift_back"]
 Short = Literal["drop", "pad", "repeat"]
+Long = Literal["cut", "first", "fail"]
 Edges = Literal["pad", "neighbours"]
 
 
@@ -39,6 +40,9 @@ class ChunkSpec:
         the chunk is full.
     pad_value
         Sample value of the padding.
+    long
+        Policy for a recording longer than one chunk: cut it into chunks, take its first chunk, or
+        let it fail. With the last two, each recording or segment has one row per channel.
     edges
         What frames see beyond the edges of their chunk: padding, or the samples of the recording
         there. With ``neighbours`` a chunk has a frame for each hop, so that the features of
@@ -51,6 +55,7 @@ class ChunkSpec:
     short: Short = "pad"
     pad_value: float = 0.0
     edges: Edges = field(default="pad", metadata=ADDED)
+    long: Long = field(default="cut", metadata=ADDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,8 @@ def count_chunks(samples: int, spec: ChunkSpec) -> int:
     4
     >>> count_chunks(9, ChunkSpec(10, 10, short="drop"))
     0
+    >>> count_chunks(25, ChunkSpec(10, 10, long="first"))
+    1
 
     With a hop longer than a chunk, samples that lie only in the gap make no tail chunk:
 
@@ -114,6 +121,8 @@ def count_chunks(samples: int, spec: ChunkSpec) -> int:
         return 0
     if samples < spec.length:
         return 0 if spec.short == "drop" else 1
+    if spec.long != "cut":
+        return 1
     whole = 1 + (samples - spec.length) // spec.hop
     if spec.tail == "drop":
         return whole

@@ -85,7 +85,12 @@ def plan_recording(
             f"and limits.max_duration_hours allows {max_seconds:.0f} s"
         )
         raise RecordingError(Stage.PROBE, Cause.TOO_LONG, message)
-    chunks = count_chunks(stop - start, features.chunk)
+    chunk = features.chunk
+    if chunk.long == "fail" and stop - start > chunk.length:
+        seconds, most = (n / features.sample_rate_hz for n in (stop - start, chunk.length))
+        message = f"{seconds:g} s, and chunk.seconds allows {most:g} s, because chunk.long is fail"
+        raise RecordingError(Stage.PROBE, Cause.TOO_LONG, message)
+    chunks = count_chunks(stop - start, chunk)
     if probed.damage and not chunks:
         raise _damage(probed.damage)
     return PlannedRecording(
