@@ -129,7 +129,8 @@ def extract(
     NothingSubmittedError
         The Beam options asked for a check or a template only.
     """
-    chosen = pin_models(read_recipe(recipe, settings))  # first, because the rest imports Beam
+    # First, because the rest imports Beam.
+    chosen = pin_models(read_recipe(recipe, settings), str(catalogue))
     from melmill.pipelines.extract import extract as run
 
     options = _beam_options(runner, workers, beam_options, runner_config)
@@ -187,7 +188,7 @@ def refresh(
         More recordings failed than ``limits.max_failure_ratio`` allows; nothing was committed.
     """
     # First, because the rest imports Beam.
-    chosen = pin_models(recipe_of_dataset(dataset, recipe, settings))
+    chosen = pin_models(recipe_of_dataset(dataset, recipe, settings), str(catalogue))
     from melmill.pipelines.prometheus import metrics_writer
     from melmill.pipelines.refresh import refresh as run
     from melmill.pipelines.run_records import recording_run
@@ -234,7 +235,7 @@ def plan_refresh(
     dict
         The values that ``melmill refresh --plan --json`` prints.
     """
-    chosen = pin_models(recipe_of_dataset(dataset, recipe, settings))
+    chosen = pin_models(recipe_of_dataset(dataset, recipe, settings), str(catalogue))
     from melmill.pipelines.refresh import plan_refresh as run
 
     options = _beam_options(runner, workers, beam_options, runner_config)
@@ -275,7 +276,7 @@ def plan(
         ``parquet_bytes``, ``cpu_seconds``, ``costs``, ``failures`` by cause, ``refused`` (why the
         extraction would commit nothing, or ``""``).
     """
-    chosen = pin_models(read_recipe(recipe, settings))
+    chosen = pin_models(read_recipe(recipe, settings), str(catalogue))
     from melmill.pipelines.plan import plan as run
 
     options = _beam_options(runner, workers, beam_options, runner_config)

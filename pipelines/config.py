@@ -43,7 +43,7 @@ from melmill.transforms.features.mel_spec import (
     mel_neighbour_contradictions,
 )
 from melmill.transforms.features.mfcc import MfccSpec, mfcc_contradictions
-from melmill.transforms.features.model import (
+from melmill.transforms.features.model_spec import (
     ModelSpec,
     is_python,
     model_contradictions,

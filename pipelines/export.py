@@ -103,7 +103,7 @@ def export(job: ExportJob, options: Any) -> Export:
         )
     features = tuple(column.name for column in opened.schema.features)
     job = replace(job, index=opened.snapshot.index, features=features)
-    if job.normalize != "none" and all(c.bands == 1 for c in opened.schema.features):
+    if job.normalize != "none" and not any(c.has_bands for c in opened.schema.features):
         raise ConfigError(
             f"--normalize {job.normalize}: {job.dataset.root} has no feature with bands: "
             f"{', '.join(features)}; leave the option out"

@@ -41,7 +41,7 @@ from melmill.transforms.core.errors import CatalogueError, DatasetError
 from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.core.records import Failure
 from melmill.transforms.diff_catalogue import DiffCatalogue, Differences
-from melmill.transforms.features.model import ModelSpec
+from melmill.transforms.features.model_spec import ModelSpec
 from melmill.transforms.index.comparing import Comparison
 from melmill.transforms.leave_out_contents import LeaveOutContents
 from melmill.transforms.plan.change_records import Decision

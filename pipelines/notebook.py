@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melmill.pipelines.config import Config, load_config
+from melmill.pipelines.models import pin_models
 from melmill.transforms.core.errors import ConfigError, RecordingError
 from melmill.transforms.core.feature_columns import Array
 from melmill.transforms.core.records import AudioInfo
@@ -220,6 +221,7 @@ def load(uri: str | Path, recipe: Config | str | Path | None = None) -> Audio:
     """
     if not isinstance(recipe, Config):
         recipe = load_config(recipe)
+    recipe = pin_models(recipe, str(uri), trial=False)
     try:
         return _load(str(uri), recipe.feature_spec())
     except RecordingError as error:

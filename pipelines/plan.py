@@ -16,6 +16,7 @@ from melmill.pipelines.extract import lay_out_plan
 from melmill.pipelines.run.launch import has_few_headers, not_shared, run_job, runs_here
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.core.naming import number_of
+from melmill.transforms.features.extractors import load_models
 from melmill.transforms.plan.job import ExtractJob, Limits
 from melmill.transforms.store.folders import Store
 from melmill.transforms.store.own_files import remove_own
@@ -68,6 +69,7 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
         if not local:
             remove_own(job.store, job.staging)
         summary: dict[str, Any] = json.loads(text)
+        load_models(job.features, job.catalogue.uri, job.catalogue.storage_options)
         costs = seconds_per_audio_second(summary["codec_seconds"], job.features, Path(folder))
     cpu = sum(costs[codec] * seconds for codec, seconds in summary["codec_seconds"].items())
     planned = summary["recordings"].get("planned", 0)

@@ -151,7 +151,10 @@ def inspection_text(root: str, opened: OpenSnapshot) -> str:
     lines = [
         f"{root}, version {snapshot.version}, made from {snapshot.catalogue}",
         *totals_lines(opened.totals),
-        *(f"  {c.name}: {c.dtype} {list(c.shape)}" for c in schema.features),
+        *(
+            f"  {c.name}: {c.dtype} {list(c.shape)}" + ", as FLAC" * bool(c.flac_rate_hz)
+            for c in schema.features
+        ),
         f"  {columns}",
         f"  {_statistics_line(band_statistics(opened.totals))}",
         "  configuration:",

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError
 from melmill.transforms.core.records import AudioInfo
-from melmill.transforms.features.chunks import Place
+from melmill.transforms.features.chunks import Place, filled_samples
 from melmill.transforms.features.mel_spec import unit_of
-from melmill.transforms.features.model import ModelSpec
+from melmill.transforms.features.model_spec import ModelSpec
 from melmill.transforms.features.resample import drifts
 from melmill.transforms.features.spans import place_at_rate
 from melmill.transforms.features.spec import Feature, FeatureSpec
@@ -222,15 +222,20 @@ def _verify_recording(
     if reason := _reason_to_skip(audio, entry["fingerprint"], source, features):
         result.skipped[reason][source.uri] = len(rows)
         return
-    compared = [f.name for f in features.features if not isinstance(f.spec, ModelSpec)]
-    for feature in features.features:
-        if feature.name not in compared:
-            reason = f"{feature.name} is the output of a model, which has no other reference"
-            result.skipped[reason][source.uri] = len(rows)
+    compared = False
     for at_rate in features.by_rate:
-        kinds = [feature for feature in at_rate.features if feature.name in compared]
+        kinds = [f for f in at_rate.features if not isinstance(f.spec, ModelSpec)]
+        for feature in at_rate.features:
+            if feature not in kinds:
+                reason = f"{feature.name} is the output of a model, which has no other reference"
+                result.skipped[reason][source.uri] = len(rows)
         if not kinds:
             continue
+        if drifts(rate := audio.sample_rate_hz, target := at_rate.sample_rate_hz):
+            reason = f"from {rate} to {target} Hz soxr's position drifts: librosa's result differs"
+            result.skipped[reason][source.uri] = len(rows)
+            continue
+        compared = True
         try:
             samples = reference_samples(source, audio, at_rate)
         except RecordingError as error:
@@ -240,13 +245,13 @@ def _verify_recording(
             outcome[f"the source cannot be read: {error.message}"][source.uri] = len(rows)
             return
         for row, feature in product(rows, kinds):
-            place = Place(row.chunk_index, row.start_sample, row.valid_samples, row.valid_samples)
+            filled = filled_samples(row.chunk_index, row.valid_samples, features.chunk)
+            place = Place(row.chunk_index, row.start_sample, row.valid_samples, filled)
             place = place_at_rate(place, features, at_rate, samples.shape[1])
-            where = place.start, place.valid, place.index
-            what = at_rate, audio.sample_rate_hz, feature
-            _compare(
-                row, reference_row(samples[row.channel], *where, *what), feature, audio, result
-            )
+            where, what = (place.start, place.valid, place.index), (at_rate, audio.sample_rate_hz)
+            channel = samples[row.channel]
+            expected = reference_row(channel, *where, *what, feature, place.filled)
+            _compare(row, expected, feature, audio, result)
     result.rows += len(rows) if compared else 0
 
 
@@ -277,10 +282,6 @@ def _unit_of(feature: Feature) -> str:
 def _reason_to_skip(
     audio: AudioInfo, fingerprint: str, source: StoredObject, features: FeatureSpec
 ) -> str:
-    for rate in (at_rate.sample_rate_hz for at_rate in features.by_rate):
-        if drifts(audio.sample_rate_hz, rate):
-            rates = f"from {audio.sample_rate_hz} to {rate} Hz"
-            return f"{rates} soxr's position drifts: librosa's result differs"
     if audio.frames * (audio.channels if features.channels == "each" else 1) > MAX_SAMPLES:
         return f"longer than {MAX_SAMPLES:,} samples, too large for the reference's memory"
     try:

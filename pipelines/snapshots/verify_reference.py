@@ -113,6 +113,7 @@ def reference_row(
     features: FeatureSpec,
     rate_hz: int,
     feature: Feature | None = None,
+    filled: int | None = None,
 ) -> Expected:
     """Return the reference values of a row, from a channel of :func:`reference_samples`.
 
@@ -128,15 +129,17 @@ def reference_row(
         The recording's own sample rate.
     feature
         The feature of the recipe; ``None`` for the first.
+    filled
+        The number of samples that are not padding; ``None`` for what follows from `valid`.
     """
     feature = feature or features.features[0]
     total, length = len(samples), features.chunk.length
     around = features.surroundings.around(start, valid, total, length)
     chunk = samples[start : start + valid, None]
+    filled = filled_samples(chunk_index, valid, features.chunk) if filled is None else filled
     if len(chunk) < features.chunk.length:
         # Only a recording or segment that is shorter than a chunk may be filled by repetition.
-        chunk = (fill_short if chunk_index == 0 else pad_chunk)(chunk, features.chunk)
-    filled = filled_samples(chunk_index, valid, features.chunk)
+        chunk = (fill_short if filled > valid else pad_chunk)(chunk, features.chunk)
     resampled = rate_hz != features.sample_rate_hz
     spec = feature.spec
     if isinstance(spec, WaveformSpec):

@@ -13,6 +13,7 @@ import pytest
 import soundfile
 
 import melmill
+from melmill.pipelines.api import read_recipe
 from melmill.pipelines.snapshots.validate import validate
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.store.folders import Store
@@ -182,6 +183,35 @@ def test_a_model_that_kills_its_process_fails_only_that_recording(
     assert loaded["train"].features["embedding"] == datasets.Array3D((2, 2, 1), "float32")
 
 
+def test_a_model_has_a_sample_rate_of_its_own(songs: Path, tmp_path: Path) -> None:
+    weights = write_encoder(tmp_path / "e.onnx", 2000)
+    wave = "{name: samples, kind: waveform, sample_rate_hz: 8000}"
+    model = entry(tmp_path / "e.onnx", sample_rate_hz=8000)
+    extract(songs, tmp_path / "set", "{name: low, kind: waveform}", model, wave)
+    for row in rows(tmp_path / "set"):
+        expected = np.tanh(np.array(row["samples"], np.float64) @ weights)
+        np.testing.assert_allclose(row["embedding"], expected, atol=5e-5)  # float32's rounding
+    song = melmill.load(songs / "a.wav", read_recipe(None, [*BASE, f"features=[{model}]"]))
+    stored = [row["embedding"] for row in rows(tmp_path / "set") if row["uri"].endswith("a.wav")]
+    assert song.features().tolist() == stored
+    write_encoder(tmp_path / "e.onnx", 2000, seed=1)
+    song = melmill.load(songs / "a.wav", read_recipe(None, [*BASE, f"features=[{model}]"]))
+    assert song.features().tolist() != stored
+
+
+def test_an_unchanged_model_is_not_computed_again(functions: str, tmp_path: Path) -> None:
+    songs = catalogue_of_short_songs(tmp_path / "songs")
+    calls = tmp_path / "functions/my_models.py.calls"
+    extract(songs, tmp_path / "set", entry(f"{functions}:count", "[3]"))
+    before = rows(tmp_path / "set")
+    calls.unlink()
+    both = f"features=[{entry(f'{functions}:count', '[3]')}, {WAVE}]"
+    melmill.refresh(songs, tmp_path / "set", settings=[both])
+    assert len(calls.read_text().splitlines()) == 4  # the trial before the run
+    after = rows(tmp_path / "set")
+    assert [row["embedding"] for row in after] == [row["embedding"] for row in before]
+
+
 def catalogue_of_short_songs(folder: Path) -> Path:
     for number in range(15):  # so few that the launcher is the only worker
         write_song(folder / f"{number}.wav", number, 0.6)
@@ -198,9 +228,9 @@ def test_a_batch_holds_chunks_of_several_recordings(functions: str, tmp_path: Pa
     extract(songs, tmp_path / "eight", entry(model, "[3]", batch_rows=8))
     sizes = calls.read_text().splitlines()
     assert set(sizes) == {"8"}
-    # Each load of the model is tried three times: in the check, and in the decoder. 30 chunks in 8
-    # shards are hardly 4 in each.
-    assert len(sizes) <= 6 + 8
+    # Each load tries the model four times: in the check, and in the decoder. 30 chunks are in eight
+    # shards.
+    assert len(sizes) <= 2 * 4 + 8
     assert rows(tmp_path / "eight") == rows(tmp_path / "one")
 
 

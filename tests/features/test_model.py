@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melmill.transforms.core.errors import Cause, ConfigError, RecordingError
-from melmill.transforms.features.model import ModelExtractor, ModelSpec, digest_of, read_model
+from melmill.transforms.features.model import ModelExtractor
+from melmill.transforms.features.model_files import digest_of, read_model
+from melmill.transforms.features.model_spec import ModelSpec
 from tests.onnx_models import write_encoder, write_model
 
 onnx = pytest.importorskip("onnx")
@@ -133,6 +135,8 @@ def test_what_a_model_does_with_a_chunk_is_the_recordings_failure(
         ("return x[:, :6] * np.random.rand()", {}, "with batch_rows 1, .* depends on chance"),
         ("return x[::-1, :6]", {"batch_rows": 4}, "depends on chance, or on its place in the"),
         ("return x[:, :6] - x[-1:, :6]", {"batch_rows": 3}, "with batch_rows 3, .*: try 1"),
+        ("return x[:, :6] / np.abs(x).max()", {"batch_rows": 2}, "with batch_rows 2, .*: try 1"),
+        ("raise ValueError('no')", {}, "tried with noise: the model of embedding failed: ValueE"),
     ],
 )
 def test_a_model_that_cannot_be_used_is_refused(
@@ -144,10 +148,12 @@ def test_a_model_that_cannot_be_used_is_refused(
 
 
 def test_functions_that_are_not_there(functions) -> None:
-    module = functions("f = 3")
+    module, broken = functions("f = 3"), functions("import no_such_library")
     for model, message in (
         (f"{module}:g", f"the module {module} has no function g"),
         (f"{module}:f", f"the module {module} has no function f"),
+        (f"{broken}:f", "ModuleNotFoundError: No module named 'no_such_library'; install its"),
+        ("__main__:f", "__main__:f: "),
         ("no_such_module:f", "there is no module no_such_module; install its package where melm"),
         ("no_such_package.module:f", "No module named 'no_such_package'; install"),
     ):
@@ -198,6 +204,20 @@ def test_files_that_are_not_models(tmp_path: Path) -> None:
         extractor(spec_of(tmp_path / "half.onnx"))
     with pytest.raises(Exception, match=r"gone\.onnx does not exist"):
         extractor(spec_of(tmp_path / "gone.onnx"))
+
+
+def test_a_model_may_use_its_array_again(functions) -> None:
+    body = "_out[:] = x[:, :6]\n    return _out"
+    module = functions(f"_out = np.zeros((1, 6), 'f4')\ndef f(x):\n    {body}")
+    model = extractor(ModelSpec(f"{module}:f", (6,)))
+    np.testing.assert_array_equal(model(chunks(4)), chunks(4)[:, :6])
+
+
+def test_a_shape_that_depends_on_the_sound_is_the_recordings_failure(functions) -> None:
+    module = functions("def f(x): return x[:, :5 if x.max() > 3 else 6]")
+    model = extractor(ModelSpec(f"{module}:f", (6,)))
+    with pytest.raises(RecordingError, match=r"the model of embedding returns an array of shape"):
+        model(np.full((1, SAMPLES), 5, np.float32))
 
 
 def test_another_file_than_the_recipe_names_is_refused(tmp_path: Path) -> None:

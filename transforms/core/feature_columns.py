@@ -42,13 +42,18 @@ class FeatureColumn:
     flac_rate_hz: int = field(default=0, repr=False)
 
     @property
-    def bands(self) -> int:
-        """Number of bands: the first of two axes of floats; any other array has one.
+    def has_bands(self) -> bool:
+        """Whether the first of two axes of floats is the axis of bands.
 
-        >>> FeatureColumn("mel", (128, 130)).bands, FeatureColumn("codes", (8, 75), "int16").bands
-        (128, 1)
+        >>> [FeatureColumn("f", shape).has_bands for shape in ((128, 130), (16_000,))]
+        [True, False]
         """
-        return self.shape[0] if len(self.shape) == 2 and self.dtype == "float32" else 1
+        return len(self.shape) == 2 and self.dtype == "float32"
+
+    @property
+    def bands(self) -> int:
+        """Number of bands; an array without an axis of bands counts as one band."""
+        return self.shape[0] if self.has_bands else 1
 
     @property
     def row_bytes(self) -> int:

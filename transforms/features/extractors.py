@@ -13,7 +13,9 @@ from melmill.transforms.core.feature_columns import Array
 from melmill.transforms.features.mel import MelExtractor
 from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.mfcc import MfccExtractor, MfccSpec
-from melmill.transforms.features.model import ModelExtractor, ModelSpec
+from melmill.transforms.features.model import ModelExtractor
+from melmill.transforms.features.model_files import options_for
+from melmill.transforms.features.model_spec import ModelSpec
 from melmill.transforms.features.pcen import PcenExtractor, PcenSpec
 from melmill.transforms.features.rounding import round_to_resolution
 from melmill.transforms.features.spec import Feature, FeatureSpec
@@ -70,30 +72,32 @@ def extract_features(
 _models: dict[tuple[Feature, int, int], ModelExtractor] = {}
 
 
-def load_models(features: FeatureSpec, options: StorageOptions = ()) -> None:
+def load_models(features: FeatureSpec, uri: str = "", options: StorageOptions = ()) -> None:
     """Load the models of features, unless this process has loaded them.
 
     Parameters
     ----------
     features
         Features whose models are needed.
-    options
-        Options of fsspec for the store of the models.
+    uri, options
+        URI of a recording, and options of fsspec for its store. Models in such a store are read
+        with the same options.
 
     Raises
     ------
     ConfigError
         A model cannot be used; see :class:`ModelExtractor`.
     """
-    rate_hz, length = features.sample_rate_hz, features.chunk.length
-    for feature in features.features:
-        key = feature, rate_hz, length
-        if isinstance(feature.spec, ModelSpec) and key not in _models:
-            name, spec = feature.name, feature.spec
-            _models[key] = ModelExtractor(name, spec, rate_hz, length, options)
+    for at_rate in features.by_rate:
+        rate_hz, length = at_rate.sample_rate_hz, at_rate.chunk.length
+        for feature in at_rate.features:
+            name, spec, key = feature.name, feature.spec, (feature, rate_hz, length)
+            if isinstance(spec, ModelSpec) and key not in _models:
+                own = options_for(spec.model, uri, options)
+                _models[key] = ModelExtractor(name, spec, rate_hz, length, own)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)
 def _extractors(features: FeatureSpec) -> list[Extractor]:
     """Return the features' extractors; they are made once per process and configuration."""
     return [_extractor(feature, features) for feature in features.features]

@@ -45,6 +45,8 @@ PlacedChunk = tuple[Place, Samples]
 _BLOCK_SAMPLES = 1 << 17
 _MIN_BLOCK_FRAMES = 1024
 _BATCH_SAMPLES = 1 << 18
+#: Number of recordings that are fetched while the current one is decoded.
+_FETCHED_AHEAD = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,11 @@ class Span:
     def chunks(self) -> int:
         """Number of chunks in the span."""
         return self.stop_chunk - self.first_chunk
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the recording is read from its start."""
+        return self.first_chunk == 0 and self.origin_sample == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,19 +159,32 @@ def extract_spans(
     A model's batch may hold chunks of several spans. For parameters and errors, see
     :func:`extract_span`: all spans fail together. The recordings have the same number of channels.
     """
-    for next_source in (*sources[1:], *upcoming):
-        next_source.prefetch()
-    load_models(features, sources[0].storage_options)
+    load_models(features, sources[0].uri, sources[0].storage_options)
     with _spool_errors(spool):
         file = spool.open("wb", buffering=0)  # unbuffered: an error is raised by its own write
     pairs = list(zip(spans, sources, strict=True))
-    chunks = chain.from_iterable(read_chunks(span, features, source) for span, source in pairs)
+    chunks = _read_spans(pairs, features, upcoming)
     with file:
         write = partial(_write_spool, file, spool)
         rows = _write_rows(spans, features, chunks, write)
     for span, source in pairs:
         _check_unchanged(span, source)
     return rows
+
+
+def _read_spans(
+    pairs: Sequence[tuple[Span, StoredObject]],
+    features: FeatureSpec,
+    upcoming: Sequence[StoredObject],
+) -> Iterator[tuple[PlacedChunk, ...]]:
+    for number, (span, source) in enumerate(pairs):
+        following = pairs[number + 1 : number + 1 + _FETCHED_AHEAD]
+        for next_source in [next_ for later, next_ in following if later.is_first]:
+            next_source.prefetch()
+        if number == len(pairs) - 1:
+            for next_source in upcoming:
+                next_source.prefetch()
+        yield from read_chunks(span, features, source)
 
 
 def read_chunks(

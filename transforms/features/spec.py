@@ -14,7 +14,7 @@ from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import ChunkSpec, Surroundings
 from melmill.transforms.features.mel_spec import MelSpec, mel_shape
 from melmill.transforms.features.mfcc import MfccSpec
-from melmill.transforms.features.model import ModelSpec
+from melmill.transforms.features.model_spec import ModelSpec
 from melmill.transforms.features.pcen import PcenSpec
 from melmill.transforms.features.resample import Quality
 from melmill.transforms.features.stft_spec import (

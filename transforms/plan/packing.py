@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -123,7 +124,8 @@ def pack_shards(
     largest first, each to the shard with the fewest rows. The order within a shard is a seeded
     shuffle. If a decoder cannot seek in a recording exactly, it decodes every piece from the
     recording's start. Such a recording is cut only if it is larger than a full shard, and not
-    to get more shards.
+    to get more shards. Recordings whose features are carried over stay together as they are in
+    the snapshot's shards.
 
     Parameters
     ----------
@@ -141,13 +143,16 @@ def pack_shards(
     ordered = sorted(recordings, key=lambda planned: planned.probed.recording.recording_id)
     _check_unique(ordered)
     whole = [planned for planned in ordered if planned.rows]
-    capacity = -(-sum(planned.rows for planned in whole) // max(1, shards))
+    rest = [planned for planned in whole if len(planned.probed.recording.carried_from) != 1]
+    all_rows, rows = (sum(planned.rows for planned in group) for group in (whole, rest))
+    shards = -(-shards * rows // max(1, all_rows))
+    capacity = -(-rows // max(1, shards))
     pieces = [
         piece
-        for planned in whole
+        for planned in rest
         for piece in _cut(planned, _capacity(planned, capacity, full_rows), seed)
     ]
-    for members in _deal(pieces, shards):
+    for members in (*_keep_together(whole, seed, full_rows), *_deal(pieces, shards)):
         if members:
             split, spans = members[0].split, tuple(piece.span for piece in members)
             yield ShardPlan(name_plan(split, spans, features, run_id), split, spans)
@@ -183,6 +188,30 @@ def _cut(planned: PlannedRecording, capacity: int, seed: int) -> Iterator[_Piece
 def order_of(seed: int, recording_id: str, first_chunk: int) -> float:
     """Return the number in [0, 1) by which the pieces in a shard are sorted."""
     return fraction("order", str(seed), recording_id, str(first_chunk))
+
+
+def _keep_together(
+    recordings: Iterable[PlannedRecording], seed: int, full_rows: int
+) -> Iterator[list[_Piece]]:
+    """Yield the pieces of each shard from which features are carried over, in the shard's order.
+
+    So each row group of the shard is read once. If the rows are more than a full shard has, they
+    are divided.
+    """
+    by_file: defaultdict[str, list[_Piece]] = defaultdict(list)
+    for planned in recordings:
+        if len(planned.probed.recording.carried_from) == 1:
+            (file_name,) = planned.probed.recording.carried_from
+            by_file[file_name] += _cut(planned, planned.rows, seed)
+    for _, pieces in sorted(by_file.items()):
+        members, rows = list[_Piece](), 0
+        for piece in sorted(pieces, key=lambda piece: piece.order):
+            if members and rows + piece.rows > full_rows:
+                yield members
+                members, rows = [], 0
+            members.append(piece)
+            rows += piece.rows
+        yield members
 
 
 def _deal(pieces: list[_Piece], shards: int) -> list[list[_Piece]]:

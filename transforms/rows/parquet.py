@@ -125,21 +125,6 @@ def count_row_groups(source: str | Path | IO[bytes]) -> int:
     return number
 
 
-def find_row_groups(source: str | Path | IO[bytes], column: str, value: str) -> list[int]:
-    """Return the numbers of the row groups that may hold a value in a column of text."""
-    metadata = pq.read_metadata(source)
-    index = metadata.schema.names.index(column)
-    statistics = [
-        metadata.row_group(group).column(index).statistics
-        for group in range(metadata.num_row_groups)
-    ]
-    return [
-        group
-        for group, bounds in enumerate(statistics)
-        if bounds is None or not bounds.has_min_max or bounds.min <= value <= bounds.max
-    ]
-
-
 def read_rows(
     source: str | Path | IO[bytes],
     groups: Iterable[int] | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from melmill.transforms.core.errors import DatasetError, RecordingError
 from melmill.transforms.core.feature_columns import Array
-from melmill.transforms.core.records import Failure, Recording
+from melmill.transforms.core.records import Failure
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.channels import count_channels
 from melmill.transforms.features.spans import (
@@ -111,29 +111,28 @@ def _extract_rows(
     failures: list[Failure],
     report: Report,
 ) -> Iterator[RowBatch]:
-    for first, stop in _groups(plan.spans, job.features):
+    groups = [*_groups(plan.spans, job.features)][::-1]
+    while groups:
+        first, stop = groups.pop()
         following = plan.spans[stop : stop + _UPCOMING]
-        upcoming = [job.source(recording) for recording in _read_from_start(following)]
+        upcoming = [job.source(span.probed.recording) for span in following if span.is_first]
         group = [_Part.of(span, job) for span in plan.spans[first:stop]]
-        rows: list[SpanRows] = []
-        if len(group) > 1:
-            # A failure says nothing of whose it is: then each span is extracted alone.
-            with suppress(RecordingError):
+        started, rows, failure = time.perf_counter(), list[SpanRows](), None
+        if all(part.features == group[0].features for part in group):
+            try:
                 rows = _extract(group, job, decoder, spool, upcoming)
+            except RecordingError as error:
+                failure = Failure.of(group[0].span.probed.recording, error)
         if rows:
             yield from _spooled(group, rows, job, spool, report)
-            continue
-        for number, part in enumerate(group):
-            started = time.perf_counter()
-            try:
-                ahead = [*(other.source for other in group[number + 1 :]), *upcoming][:_UPCOMING]
-                rows = _extract([part], job, decoder, spool, ahead)
-            except RecordingError as error:
-                failures.append(Failure.of(part.span.probed.recording, error))
-                decode_seconds = time.perf_counter() - started
-                report(SpanOutcome(part.span, 0, failures[-1], decode_seconds=decode_seconds))
-                continue
-            yield from _spooled([part], rows, job, spool, report)
+        elif len(group) > 1:
+            # A failure may be that of any recording of the group: look for it in each half.
+            middle = (first + stop) // 2
+            groups += [(middle, stop), (first, middle)]
+        elif failure is not None:
+            failures.append(failure)
+            decode_seconds = time.perf_counter() - started
+            report(SpanOutcome(group[0].span, 0, failure, decode_seconds=decode_seconds))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,15 +161,13 @@ def _extract(
 ) -> list[SpanRows]:
     """Return the rows of spans; their features are in the spool, unless they are carried over."""
     first, limit_s = group[0], job.limits.timeout_s
-    if any(part.features != first.features for part in group):
-        return []
     if first.carried and not first.features.features:
         return [part.carried.rows for part in group if part.carried]
     if len(group) == 1:
         what = first.span, first.features, first.source
         return [decoder.call(limit_s, extract_span, *what, spool, upcoming)]
-    spans, sources = [part.span for part in group], [part.source for part in group]
-    return decoder.call(limit_s, extract_spans, spans, first.features, sources, spool, upcoming)
+    what_all = [part.span for part in group], first.features, [part.source for part in group]
+    return decoder.call(limit_s * len(group), extract_spans, *what_all, spool, upcoming)
 
 
 def _groups(spans: Sequence[Span], features: FeatureSpec) -> Iterator[tuple[int, int]]:
@@ -187,13 +184,6 @@ def _groups(spans: Sequence[Span], features: FeatureSpec) -> Iterator[tuple[int,
             first, rows = number, 0
         rows += span.chunks * count_channels(channels, features.channels)
     yield first, len(spans)
-
-
-def _read_from_start(spans: Sequence[Span]) -> Iterator[Recording]:
-    """Yield the recordings that are read from their start."""
-    for span in spans:
-        if span.first_chunk == 0 and span.origin_sample == 0:
-            yield span.probed.recording
 
 
 @contextmanager
@@ -215,9 +205,10 @@ def _spooled(
     record_type = row_type(group[0].features)
     size = max(1, _READ_BYTES // row_type(job.features).itemsize)
     names = [column.name for column in job.schema.features]
+    names_carried = job.base.unchanged_features
     with _spool_errors(spool), _opened(spool, record_type) as file:
         for part, own in zip(group, rows, strict=True):
-            carried = regroup(part.carried.read(job), size) if part.carried else None
+            carried = regroup(part.carried.read(names_carried), size) if part.carried else None
             for start in range(0, len(own.chunk_index), size):
                 cut = slice(start, min(start + size, len(own.chunk_index)))
                 features: dict[str, Array] = {}

@@ -200,7 +200,7 @@ def view_card(
     """Return the card of a view in Hugging Face's layout, with its Parquet files."""
     about = _about(snapshot, totals, schema, twins=False)
     if normalize != "none":
-        names = [f"`{c.name}`" for c in schema.features if c.bands > 1]
+        names = [f"`{c.name}`" for c in schema.features if c.has_bands]
         how = f"normalised: {normalize}, each band to mean 0 and deviation 1"
         about += f"\n{', '.join(names)} {'is' if len(names) == 1 else 'are'} {how}.\n"
     return (_head(files, schema) + about + _features(snapshot)).encode()
