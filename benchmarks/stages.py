@@ -36,7 +36,8 @@ from melmill.transforms.features.extractors import extract_features
 from melmill.transforms.features.mel import MelExtractor
 from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.resample import Conversion, resample_stream
-from melmill.transforms.features.spans import Span, extract_span, read_chunks
+from melmill.transforms.features.span_chunks import Span, read_chunks
+from melmill.transforms.features.spans import extract_span
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.rows.parquet import ParquetShard
 from melmill.transforms.rows.schema import RowBatch, RowSchema

@@ -36,12 +36,8 @@ from melmill.transforms.features.chunks import (
     resampled_length,
 )
 from melmill.transforms.features.mel_spec import MelSpec, unit_of
-from melmill.transforms.features.spans import (
-    PlacedChunk,
-    extract_chunks,
-    place_at_rate,
-    read_samples,
-)
+from melmill.transforms.features.span_chunks import PlacedChunk, place_at_rate, read_samples
+from melmill.transforms.features.spans import extract_chunks
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.stft_spec import StftSpec
 from melmill.transforms.store.objects import StoredObject

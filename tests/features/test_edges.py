@@ -27,7 +27,8 @@ from melmill.transforms.features.chunks import (
     valid_samples,
 )
 from melmill.transforms.features.extractors import extract_features
-from melmill.transforms.features.spans import extract_span, read_chunks
+from melmill.transforms.features.span_chunks import read_chunks
+from melmill.transforms.features.spans import extract_span
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.store.folders import Store
 from tests.features.test_spans import rows_of, short_blocks, span_of

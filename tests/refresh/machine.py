@@ -38,7 +38,8 @@ from melmill.transforms.catalogue.taken_down import TakenDown, read_taken_down
 from melmill.transforms.core.errors import Cause, ConflictError, DatasetError, RecordingError, Stage
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.chunks import count_chunks
-from melmill.transforms.features.spans import Span, extract_span
+from melmill.transforms.features.span_chunks import Span
+from melmill.transforms.features.spans import extract_span
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.index.tables import read_index
 from melmill.transforms.snapshot.card import list_files

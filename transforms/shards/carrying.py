@@ -13,7 +13,8 @@ import numpy as np
 
 from melmill.transforms.core.errors import DatasetError, UnavailableError
 from melmill.transforms.features.channels import count_channels
-from melmill.transforms.features.spans import Span, SpanRows, span_rows
+from melmill.transforms.features.span_chunks import Span
+from melmill.transforms.features.spans import SpanRows, span_rows
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.rows.parquet import read_rows
 from melmill.transforms.rows.schema import RowBatch

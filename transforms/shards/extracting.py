@@ -16,13 +16,8 @@ from melmill.transforms.core.feature_columns import Array
 from melmill.transforms.core.records import Failure
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.channels import count_channels
-from melmill.transforms.features.spans import (
-    Span,
-    SpanRows,
-    extract_span,
-    extract_spans,
-    row_type,
-)
+from melmill.transforms.features.span_chunks import Span
+from melmill.transforms.features.spans import SpanRows, extract_span, extract_spans, row_type
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan
