@@ -1,4 +1,4 @@
-"""Measures presets: audio-seconds per CPU-second, each beside its reference, and five in one pass.
+"""Measures presets: audio-seconds per CPU-second, beside their references, and several in one pass.
 
     python benchmarks/presets.py FOLDER [--rounds 3] [--seconds 60]
 
@@ -36,6 +36,10 @@ from tests.features.references import REFERENCES, chunks_for, features_of
 FIVE = ("whisper-80", "kaldi-fbank-80", "speech2text", "parakeet", "speecht5")
 
 
+#: Presets of three sample rates.
+THREE_RATES = ("whisper-80", "hifigan", "waveform-encodec-24k")
+
+
 def preset_stages(seconds: float) -> Iterator[Stage]:
     """Yield each preset that has a reference, computed by melmill and by its reference."""
     for name in sorted(REFERENCES):
@@ -66,12 +70,15 @@ def pass_stages(songs: list[Song]) -> Iterator[Stage]:
     for suffix in sorted({song.path.suffix for song in songs}):
         of_format = [song for song in songs if song.path.suffix == suffix]
         seconds = sum(song.seconds for song in of_format)
-        for names in (FIVE[:1], FIVE):
+        for names in (FIVE[:1], FIVE, *((name,) for name in THREE_RATES[1:]), THREE_RATES):
             entries = ", ".join(f"{{preset: {name}}}" for name in names)
-            settings = ["audio.sample_rate_hz=16000", f"features=[{entries}]"]
+            rate = load_config(names[0]).audio.sample_rate_hz
+            settings = [f"audio.sample_rate_hz={rate}", f"features=[{entries}]"]
             spec = load_config(None, settings).feature_spec()
             run = partial(cpu_only, partial(_pass, of_format, spec, spool))
-            yield Stage(f"{suffix[1:].upper()}, presets in one pass: {len(names)}", seconds, run)
+            what = names[0] if len(names) == 1 else f"{len(names)} presets"
+            what += " of three rates" * (names == THREE_RATES)
+            yield Stage(f"{suffix[1:].upper()}, one pass: {what}", seconds, run)
 
 
 def _pass(songs: list[Song], spec: FeatureSpec, spool: Path) -> None:

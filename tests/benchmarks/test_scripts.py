@@ -28,7 +28,7 @@ LONG = {
     "loaders.py": (("SONGS", "--rounds", "1"), "| TFRecord, Dataset.as_tf |"),
     "memory.py": (("--hours", "0.02", "--tiny", "3"), "| 3 tiny files |"),
     "planning.py": (("--sizes", "5", "--workers", "1"), "| 5 recordings |"),
-    "presets.py": (("SONGS", "--rounds", "1", "--seconds", "3"), "| MP3, presets in one pass: 5 |"),
+    "presets.py": (("SONGS", "--rounds", "1", "--seconds", "3"), "| MP3, one pass: 5 presets |"),
     "refresh.py": (("--recordings", "30", "--real", "30", "--workers", "1"), "| refresh, 10.0% |"),
     "scaling.py": (("SONGS", "--rounds", "1", "--copies", "4"), "| work alone |"),
     "stragglers.py": (("--hours", "1", "--tiny", "3"), "| 3 tiny files |"),

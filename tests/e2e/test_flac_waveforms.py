@@ -1,4 +1,4 @@
-"""Waveforms in FLAC: the same samples for every reader, in half the space."""
+"""Waveforms in FLAC: the same samples for every reader, in less space."""
 
 from __future__ import annotations
 

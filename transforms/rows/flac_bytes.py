@@ -1,4 +1,4 @@
-"""Waveforms of 16 bits as FLAC: lossless, half the size, and audio for every reader."""
+"""Waveforms of 16 bits as FLAC files: the same samples in less space."""
 
 from __future__ import annotations
 
