@@ -400,3 +400,40 @@ def test_frames_are_found_after_much_other_data(size: int) -> None:
 def test_a_walk_crosses_the_borders_of_blocks() -> None:
     data = frame() * 400 + frame(head=SMALL) * 999 + frame() * 10
     assert walked(data) == Walk([(0, len(data))], len(data), 1409 * 1152)
+
+
+def id3(size: int) -> bytes:
+    digits = bytes(size >> shift & 127 for shift in (21, 14, 7, 0))
+    return b"ID3\4\0\0" + digits + bytes(size)
+
+
+def ape_footer(size: int) -> bytes:
+    return b"APETAGEX" + struct.pack("<IIII8x", 2000, size, 1, 0)
+
+
+def test_a_large_tag_before_the_audio_does_not_count() -> None:
+    assert read(id3(2000) + cbr(9)) == Header("mp3", 44_100, 2)
+
+
+def test_a_tag_of_several_blocks_is_no_hole() -> None:
+    whole = 5 * 417 + 200_010 + 5 * 417
+    assert walked(frame() * 5, id3(200_000), frame(9) * 5) == Walk([(0, whole)], whole, 10 * 1152)
+
+
+def test_the_end_of_the_file_is_read_once() -> None:
+    file = stored(bytes(20_000) + frame() * 5 + HEAD[:3])
+    assert walk(file, 20_000) == Walk([(20_000, 20_000 + FIVE)], 20_003 + FIVE, 5 * 1152)
+
+
+def test_a_tag_that_begins_like_a_frame_is_no_frame() -> None:
+    tag = HEAD + bytes(60) + ape_footer(96)
+    assert walked(frame() * 5, tag) == Walk([(0, FIVE)], FIVE, 5 * 1152)
+
+
+@pytest.mark.parametrize("junk", [b"", b"\2" * 99])
+def test_frames_in_a_tag_after_the_audio_are_not_searched(junk: bytes) -> None:
+    """The search once went on for as many bytes as lie before the tag."""
+    inside = b"item" * 9 + frame(9) * 3
+    walked_through = walked(frame() * 5, junk, inside + ape_footer(len(inside) + 32))
+    assert walked_through.hole is None
+    assert walked_through.samples == 5 * 1152

@@ -297,6 +297,34 @@ def test_a_correct_size_may_equal_a_placeholder(size: int, tmp_path: Path) -> No
         assert examine_header(file) == Header("au", 44_100, 2, 30 + size)
 
 
+def test_a_file_that_is_one_byte_short_of_a_placeholder_has_no_length(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    path.write_bytes(au(b"", ONES))
+    os.truncate(path, 30 + ONES - 1)
+    with StoredObject(str(path)).open() as file:
+        header = examine_header(file)
+    assert header.missing == ""
+    assert header.mended == f"a au header that declares the placeholder {ONES} as its size"
+
+
+def test_the_largest_size_of_a_w64_chunk_ends_nothing() -> None:
+    data = w64(NOISE[:2000] + guid(b"LIST") + b"\xff" * 8 + NOISE[:100], 0)
+    assert read(data).data_end == len(data)
+
+
+def test_sizes_of_w64_chunks_after_the_audio_have_no_sign() -> None:
+    data, end = padded("w64", 300)
+    rest = guid(b"LIST") + struct.pack("<Q", 2**63) + NOISE[:9000]
+    assert read(data + rest) == Header("w64", 44_100, 2, end)
+
+
+def test_a_nist_header_may_be_longer_than_usual() -> None:
+    """A number across byte 1024 was once cut in two."""
+    data = nist(AUDIO, 2048, sample_rate="44100\ncomment -s900 " + "c" * 916)
+    assert data[1023:1025] == b"50"
+    assert read(data) == Header("nist", 44_100, 2, 2048 + 300)
+
+
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_header_without_audio_is_not_changed(name: str) -> None:
     make, container, _, _, _, at = FIELDS[name]

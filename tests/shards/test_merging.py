@@ -49,6 +49,10 @@ def merges(sizes: dict[str, int], target: int, open_rows: int = 10**9, rows: int
         ({"a": 30, "b": 21, "c": 40, "d": 10}, [("d", "b", "a")]),
         ({"a": 40, "b": 41, "c": 42, "d": 43}, [("a", "b"), ("c", "d")]),
         ({"a": 40, "b": 41, "c": 42}, [("a", "b")]),
+        (
+            {"a": 30, "b": 31, "c": 32, "d": 33, "e": 33, "f": 34},
+            [("a", "b", "c"), ("d", "e", "f")],
+        ),
     ],
 )
 def test_small_shards_are_merged_up_to_the_target(

@@ -583,6 +583,10 @@ def test_a_list_in_an_older_commit_is_kept_as_text(store: Store) -> None:
     [
         ("a\n  ↳ the reason", "the reason"),
         ("\n alone \n", "alone"),
+        ("a\n\x1b[31m  ↳ the reason", "the reason"),
+        ("a\n  ↳ missing credentials", "missing credentials"),
+        ("a\n  ↳ 404 not found", "404 not found"),
+        ("metadata x", "metadata x"),
         ("x <Error><Code>Denied</Code>\n<Message>No\nmore</Message> y", "Denied: No"),
         ("<Code>Denied</Code><Message>None</Message></Error>\nlast", "Denied: None"),
     ],

@@ -273,7 +273,7 @@ def walk(file: StoredFile, at: int) -> Walk:
         else:
             stream.add(begin, at)
         if next_at == at < stream.end:
-            next_at = _find_frame(file, at, stream.end)
+            next_at = _find_frame(file, at, stream.end - at)
             if stream.samples and not stream.hole and _continues_stream(file, at, next_at):
                 stream.hole = stream.samples, at
         at = next_at

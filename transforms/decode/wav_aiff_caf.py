@@ -148,9 +148,20 @@ def read_caf(file: StoredFile, start: int, magic: bytes) -> Header:
     return Header("caf", rate, channels)
 
 
+#: Largest header of a NIST file that is read: the usual size is 1,024 bytes.
+_MAX_NIST_BYTES = 1 << 16
+
+
+def _nist_lines(file: StoredFile, start: int, size: int) -> list[str]:
+    return file.read_at(start, size).decode("ascii", "replace").splitlines()
+
+
 def read_nist(file: StoredFile, start: int, magic: bytes) -> Header:
     """Return the header of a NIST SPHERE file."""
-    lines = file.read_at(start, 1024).decode("ascii", "replace").splitlines()
+    lines = _nist_lines(file, start, 1024)
+    size = lines[1].strip() if len(lines) > 1 else ""
+    if size.isdecimal() and 1024 < int(size) <= _MAX_NIST_BYTES:
+        lines = _nist_lines(file, start, int(size))
     words = [line.split() for line in lines[2:]]
     fields = {word[0]: word[2] for word in words if len(word) == 3}
     names = ("channel_count", "sample_n_bytes", "sample_rate")

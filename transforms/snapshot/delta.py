@@ -309,7 +309,7 @@ def innermost_message(error: OSError) -> str:
     text = str(error)
     if xml := re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)(\n|</Message>)", text, re.DOTALL):
         return f"{xml[1]}: {xml[2]}"
-    return text.strip().splitlines()[-1].lstrip("\x1b[0123456789m ↳")
+    return re.sub(r"^(\x1b\[\d*m|[ ↳])+", "", text.strip().splitlines()[-1])
 
 
 def has_columns(table: DeltaTable, columns: Schema) -> bool:
