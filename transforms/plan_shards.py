@@ -23,6 +23,7 @@ from melmill.transforms.plan.packing import (
     count_buckets,
     count_shards,
     pack_shards,
+    packed_with,
     row_bytes,
 )
 from melmill.transforms.plan.recordings import PlannedRecording, plan_recording
@@ -143,7 +144,7 @@ def _key_by_bucket(
     planned: PlannedRecording, totals: Totals
 ) -> tuple[tuple[str, int], PlannedRecording]:
     buckets = count_buckets(totals[planned.split])
-    number = bucket(planned.probed.recording.recording_id, buckets)
+    number = bucket(packed_with(planned), buckets)
     return (planned.split, number), planned
 
 

@@ -13,7 +13,7 @@ from melmill.transforms.core.naming import bucket
 from melmill.transforms.core.records import Failure, ProbedRecording
 from melmill.transforms.index.results import Again
 from melmill.transforms.plan.job import ExtractJob
-from melmill.transforms.plan.packing import ShardPlan, pack_shards, row_bytes
+from melmill.transforms.plan.packing import ShardPlan, pack_shards, packed_with, row_bytes
 from melmill.transforms.plan.recordings import PlannedRecording, plan_recording
 from melmill.transforms.write_shards import WriteShards
 
@@ -75,8 +75,7 @@ def _key_by_split(
     planned: PlannedRecording | Failure,
 ) -> Iterator[tuple[tuple[str, int], PlannedRecording]]:
     if isinstance(planned, PlannedRecording):
-        recording_id = planned.probed.recording.recording_id
-        yield (planned.split, bucket(recording_id, _BUCKETS)), planned
+        yield (planned.split, bucket(packed_with(planned), _BUCKETS)), planned
 
 
 def _pack(

@@ -164,7 +164,7 @@ def verify(
             report(done)
     for unmatched in rows.values():
         uri = unmatched[0].uri
-        result.failed["the index does not hold the recording"][uri] = len(unmatched)
+        _add(result.failed, "the index does not hold the recording", uri, len(unmatched))
     return result
 
 
@@ -220,7 +220,7 @@ def _verify_recording(
         *(entry[name] for name in ("sample_rate_hz", "channels", "frames")),
     )
     if reason := _reason_to_skip(audio, entry["fingerprint"], source, features):
-        result.skipped[reason][source.uri] = len(rows)
+        _add(result.skipped, reason, source.uri, len(rows))
         return
     compared = False
     for at_rate in features.by_rate:
@@ -228,22 +228,23 @@ def _verify_recording(
         for feature in at_rate.features:
             if feature not in kinds:
                 reason = f"{feature.name} is the output of a model, which has no other reference"
-                result.skipped[reason][source.uri] = len(rows)
+                _add(result.skipped, reason, source.uri, len(rows))
         if not kinds:
             continue
         if drifts(rate := audio.sample_rate_hz, target := at_rate.sample_rate_hz):
             reason = f"from {rate} to {target} Hz soxr's position drifts: librosa's result differs"
-            result.skipped[reason][source.uri] = len(rows)
+            _add(result.skipped, reason, source.uri, len(rows))
             continue
-        compared = True
         try:
             samples = reference_samples(source, audio, at_rate)
         except RecordingError as error:
             # The fingerprint matches, so the rows were made from this file: an error that is not
             # temporary means that the dataset or this version of melmill is wrong.
             outcome = result.skipped if error.cause in TRANSIENT_CAUSES else result.failed
-            outcome[f"the source cannot be read: {error.message}"][source.uri] = len(rows)
-            return
+            reason = f"the source cannot be read: {error.message}"
+            _add(outcome, reason, source.uri, len(rows))
+            break
+        compared = True
         for row, feature in product(rows, kinds):
             filled = filled_samples(row.chunk_index, row.valid_samples, features.chunk)
             place = Place(row.chunk_index, row.start_sample, row.valid_samples, filled)
@@ -253,6 +254,11 @@ def _verify_recording(
             expected = reference_row(channel, *where, *what, feature, place.filled)
             _compare(row, expected, feature, audio, result)
     result.rows += len(rows) if compared else 0
+
+
+def _add(outcome: dict[str, dict[str, int]], reason: str, uri: str, rows: int) -> None:
+    """Count rows by reason and URI; several segments have the same URI."""
+    outcome[reason][uri] = outcome[reason].get(uri, 0) + rows
 
 
 def _compare(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import melmill
@@ -179,6 +180,26 @@ def test_sources_that_are_gone_are_needed_only_for_what_is_new(
     refresh_here(songs, tmp_path / "set", *recipe(MEL))
     assert not computed
     assert rows(tmp_path / "set") == before
+
+
+def test_a_damaged_shard_is_computed_again(
+    songs: Path, tmp_path: Path, computed: list[tuple[str, ...]]
+) -> None:
+    extract_here(songs, tmp_path / "set", *recipe(MEL))
+    computed.clear()
+    (shard, *_) = sorted((tmp_path / "set").glob("split=*/*.parquet"))
+    content = bytearray(shard.read_bytes())
+    metadata = pq.read_metadata(shard).row_group(0)
+    (mel,) = (
+        metadata.column(i)
+        for i in range(metadata.num_columns)
+        if metadata.column(i).path_in_schema.startswith("mel.")
+    )
+    content[mel.data_page_offset + 60] ^= 255
+    shard.write_bytes(content)
+    refresh_here(songs, tmp_path / "set", *recipe(MEL, SAMPLES))
+    assert set(computed) == {("samples",), ("mel", "samples")}
+    assert_as_fresh(songs, tmp_path / "set", tmp_path / "fresh", recipe(MEL, SAMPLES))
 
 
 def test_features_have_the_same_names_only_if_they_are_the_same() -> None:

@@ -79,3 +79,12 @@ def test_the_failure_ends_when_the_recipe_allows_it(catalogue: Path, tmp_path: P
         assert len(rows(tmp_path / "set")) == number
     refresh_here(catalogue, tmp_path / "set", "chunk.long=fail", "chunk.seconds=1.5")
     assert [row["valid_samples"] for row in rows(tmp_path / "set")] == [2000, 4000, 6000]
+
+
+def test_a_segment_that_is_rounded_to_a_sample_more_is_no_longer(tmp_path: Path) -> None:
+    """A chunk of 0.25 s has 5,512 samples at 22,050 Hz, and a file of 0.25 s 5,513."""
+    write_song(tmp_path / "songs/a.wav", 1, 0.25, 44_100)
+    settings = ("chunk.seconds=0.25", "chunk.long=fail", SETTINGS[2])
+    extraction = extract_here(tmp_path / "songs", tmp_path / "set", *settings)
+    assert not extraction.totals.failures
+    assert len(rows(tmp_path / "set")) == 1

@@ -22,6 +22,7 @@ from melmill.transforms.plan.packing import (
     count_shards,
     order_of,
     pack_shards,
+    packed_with,
     row_bytes,
 )
 from melmill.transforms.plan.recordings import PlannedRecording, plan_recording, read_again
@@ -552,3 +553,48 @@ def test_the_estimate_of_a_rows_size_is_near_the_measured_size() -> None:
     # In a small row, the columns other than mel count, too.
     small = with_mel(FEATURES, n_mels=1)
     assert row_bytes(small) > 3 * small.columns[0].shape[1] + 50
+
+
+# Recordings whose features are carried over
+
+
+def carried(name: str, chunks: int, shard: str) -> PlannedRecording:
+    song = planned(name, chunks)
+    return replace(song, probed=probed(name, seconds=chunks, carried_from=(shard,)))
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(5, 200))
+def test_what_is_carried_over_stays_together_in_even_shards(
+    chunks: list[int], full_rows: int
+) -> None:
+    songs = [carried(f"{n}.wav", number, f"part-{n % 3}") for n, number in enumerate(chunks)]
+    plans = list(pack_shards(songs, 8, FEATURES, 0, "run", full_rows))
+    held: Counter[tuple[str, int]] = Counter()
+    for shard in plans:
+        recordings = {span.probed.recording for span in shard.spans}
+        assert len({song.carried_from for song in recordings}) == 1
+        orders = [
+            order_of(0, span.probed.recording.recording_id, span.first_chunk)
+            for span in shard.spans
+        ]
+        assert orders == sorted(orders)
+        assert sum(span.chunks for span in shard.spans) <= full_rows
+        for span in shard.spans:
+            names = (span.probed.recording.uri,)
+            held.update((*names, chunk) for chunk in range(span.first_chunk, span.stop_chunk))
+    assert held == Counter(
+        (song.probed.recording.uri, chunk) for song in songs for chunk in range(song.chunks)
+    )
+
+
+def test_a_shard_that_becomes_too_large_is_divided_evenly() -> None:
+    songs = [carried(f"{n}.wav", 10, "part-0") for n in range(50)]
+    plans = pack_shards(songs, 8, FEATURES, 0, "run", full_rows=490)
+    assert [sum(span.chunks for span in shard.spans) for shard in plans] == [250, 250]
+
+
+def test_what_is_carried_over_from_one_shard_is_packed_together() -> None:
+    assert {packed_with(carried(f"{n}.wav", 1, "part-0")) for n in range(9)} == {"part-0"}
+    assert packed_with(planned("a.wav")) == recording("a.wav").recording_id
+    two = replace(planned("a.wav"), probed=probed("a.wav", carried_from=("x", "y")))
+    assert packed_with(two) == recording("a.wav").recording_id

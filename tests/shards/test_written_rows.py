@@ -63,7 +63,7 @@ class InThisProcess(DecoderProcess):
         self.calls: list[tuple[float, Span, list[str]]] = []
 
     def call(self, timeout_s: float, function: Any, /, *arguments: Any, **_: Any) -> Any:
-        span, _features, _source, _spool, upcoming = arguments
+        span, _features, _source, _spool, upcoming, _catalogue = arguments
         self.calls.append((timeout_s, span, [source.uri for source in upcoming]))
         return function(*arguments)
 

@@ -72,16 +72,15 @@ def extract_features(
 _models: dict[tuple[Feature, int, int], ModelExtractor] = {}
 
 
-def load_models(features: FeatureSpec, uri: str = "", options: StorageOptions = ()) -> None:
+def load_models(features: FeatureSpec, catalogue: str = "", options: StorageOptions = ()) -> None:
     """Load the models of features, unless this process has loaded them.
 
     Parameters
     ----------
     features
         Features whose models are needed.
-    uri, options
-        URI of a recording, and options of fsspec for its store. Models in such a store are read
-        with the same options.
+    catalogue, options
+        URI of the catalogue, and options of fsspec for its recordings; see :func:`options_for`.
 
     Raises
     ------
@@ -93,7 +92,7 @@ def load_models(features: FeatureSpec, uri: str = "", options: StorageOptions = 
         for feature in at_rate.features:
             name, spec, key = feature.name, feature.spec, (feature, rate_hz, length)
             if isinstance(spec, ModelSpec) and key not in _models:
-                own = options_for(spec.model, uri, options)
+                own = options_for(spec.model, catalogue, options)
                 _models[key] = ModelExtractor(name, spec, rate_hz, length, own)
 
 

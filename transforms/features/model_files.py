@@ -54,16 +54,21 @@ def read_model(spec: ModelSpec, options: StorageOptions = ()) -> bytes:
     return Path(module.origin).read_bytes()
 
 
-def options_for(model: str, uri: str, options: StorageOptions) -> StorageOptions:
-    """Return the options of the store of `uri` if a model is in a store of this kind, else none.
+def options_for(model: str, catalogue: str, options: StorageOptions) -> StorageOptions:
+    """Return the options with which a model is read: those of the catalogue's recordings, or none.
 
-    >>> options_for("s3://models/a.onnx", "s3://songs/1.wav", (("key", "k"),))
+    They are for a model in a store, if the catalogue is in a store of this kind, or is a local
+    table, which may name recordings in the store.
+
+    >>> options_for("s3://models/a.onnx", "s3://songs/", (("key", "k"),))
     (('key', 'k'),)
-    >>> options_for("https://models.org/a.onnx", "s3://songs/1.wav", (("key", "k"),))
+    >>> options_for("https://models.org/a.onnx", "s3://songs/", (("key", "k"),))
     ()
     """
-    schemes = {name.partition("://")[0] if "://" in name else "" for name in (model, uri)}
-    return options if len(schemes) == 1 else ()
+    of_model, of_catalogue = (
+        name.partition("://")[0] if "://" in name else "" for name in (model, catalogue)
+    )
+    return options if of_model and of_catalogue in ("", of_model) else ()
 
 
 def digest_of(spec: ModelSpec, content: bytes) -> str:

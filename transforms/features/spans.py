@@ -69,6 +69,7 @@ def extract_span(
     source: StoredObject,
     spool: Path,
     upcoming: Sequence[StoredObject] = (),
+    catalogue: str = "",
 ) -> SpanRows:
     """Return a span's rows, and write their features to the spool as raw numbers.
 
@@ -84,6 +85,8 @@ def extract_span(
         File that is overwritten with the features, row by row; see :func:`row_type`.
     upcoming
         Recordings that will be read next from their start. Remote ones are fetched meanwhile.
+    catalogue
+        URI of the catalogue; see :func:`load_models`.
 
     Returns
     -------
@@ -99,7 +102,7 @@ def extract_span(
     ConfigError
         A model of the features cannot be used.
     """
-    (rows,) = extract_spans([span], features, [source], spool, upcoming)
+    (rows,) = extract_spans([span], features, [source], spool, upcoming, catalogue)
     return rows
 
 
@@ -109,13 +112,14 @@ def extract_spans(
     sources: Sequence[StoredObject],
     spool: Path,
     upcoming: Sequence[StoredObject] = (),
+    catalogue: str = "",
 ) -> list[SpanRows]:
     """Return the rows of several spans, and write their features to the spool, span by span.
 
     A model's batch may hold chunks of several spans. For parameters and errors, see
     :func:`extract_span`: all spans fail together. The recordings have the same number of channels.
     """
-    load_models(features, sources[0].uri, sources[0].storage_options)
+    load_models(features, catalogue, sources[0].storage_options)
     with _spool_errors(spool):
         file = spool.open("wb", buffering=0)  # unbuffered: an error is raised by its own write
     pairs = list(zip(spans, sources, strict=True))

@@ -82,6 +82,15 @@ class ShardPlan:
     spans: tuple[Span, ...] = field(repr=False)
 
 
+def packed_with(planned: PlannedRecording) -> str:
+    """Return the name of the shard that a recording is carried over from, or else its id.
+
+    Recordings of one bucket are packed together; a bucket is drawn from this name.
+    """
+    recording = planned.probed.recording
+    return recording.carried_from[0] if len(recording.carried_from) == 1 else recording.recording_id
+
+
 def count_buckets(totals: SplitTotals) -> int:
     """Return the number of buckets in which a split is planned.
 
@@ -196,17 +205,19 @@ def _keep_together(
     """Yield the pieces of each shard from which features are carried over, in the shard's order.
 
     So each row group of the shard is read once. If the rows are more than a full shard has, they
-    are divided.
+    are divided evenly.
     """
     by_file: defaultdict[str, list[_Piece]] = defaultdict(list)
     for planned in recordings:
         if len(planned.probed.recording.carried_from) == 1:
             (file_name,) = planned.probed.recording.carried_from
-            by_file[file_name] += _cut(planned, planned.rows, seed)
+            by_file[file_name] += _cut(planned, max(1, full_rows), seed)
     for _, pieces in sorted(by_file.items()):
+        all_rows = sum(piece.rows for piece in pieces)
+        most = -(-all_rows // -(-all_rows // max(1, full_rows)))
         members, rows = list[_Piece](), 0
         for piece in sorted(pieces, key=lambda piece: piece.order):
-            if members and rows + piece.rows > full_rows:
+            if members and rows + piece.rows > most:
                 yield members
                 members, rows = [], 0
             members.append(piece)

@@ -86,7 +86,8 @@ def plan_recording(
         )
         raise RecordingError(Stage.PROBE, Cause.TOO_LONG, message)
     chunk = features.chunk
-    if chunk.long == "fail" and stop - start > chunk.length:
+    # Both lengths are rounded to samples.
+    if chunk.long == "fail" and stop - start > chunk.length + 1:
         seconds, most = (n / features.sample_rate_hz for n in (stop - start, chunk.length))
         message = f"{seconds:g} s, and chunk.seconds allows {most:g} s, because chunk.long is fail"
         raise RecordingError(Stage.PROBE, Cause.TOO_LONG, message)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from melmill.transforms.core.errors import DatasetError, UnavailableError
 from melmill.transforms.features.channels import count_channels
@@ -34,6 +33,10 @@ class _Shard:
     store: Store = field(compare=False)
 
 
+class CarriedError(DatasetError):
+    """A feature cannot be read from a shard of the snapshot."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class CarriedRows:
     """The rows of a span in the shards of a snapshot.
@@ -50,9 +53,23 @@ class CarriedRows:
     places: list[tuple[_Shard, int, int]]
 
     def read(self, names: tuple[str, ...]) -> Iterator[RowBatch]:
-        """Yield features of the rows, by their names; a batch comes from one row group."""
+        """Yield features of the rows, by their names; a batch comes from one row group.
+
+        Raises
+        ------
+        CarriedError
+            A shard is missing or damaged.
+        UnavailableError
+            The store does not answer at the moment.
+        """
         for (shard, group), places in groupby(self.places, key=lambda place: place[:2]):
-            yield _row_group(shard, group, names).take([number for _, _, number in places])
+            try:
+                batch = _row_group(shard, group, names)
+            except UnavailableError:
+                raise
+            except DatasetError as error:
+                raise CarriedError(str(error)) from error
+            yield batch.take([number for _, _, number in places])
 
 
 def find_carried(span: Span, job: ExtractJob) -> CarriedRows | None:
@@ -69,42 +86,72 @@ def find_carried(span: Span, job: ExtractJob) -> CarriedRows | None:
     recording = span.probed.recording
     if not job.base.unchanged_features or not recording.carried_from:
         return None
-    stored: list[tuple[tuple[Any, ...], tuple[_Shard, int, int]]] = []
+    parts, places = [], list[tuple[_Shard, int, int]]()
     try:
         for file_name in recording.carried_from:
             shard = _Shard(job.store.root, file_name, job.store)
-            own = _rows_by_recording(shard).get(recording.recording_id, ())
-            stored += [(values, (shard, group, row)) for group, row, values in own]
+            own = _stored_rows(shard).of(recording.recording_id)
+            index = own["chunk_index"]
+            own = own[(index >= span.first_chunk) & (index < span.stop_chunk)]
+            parts.append(own)
+            places += [(shard, *place) for place in zip(own["group"], own["row"], strict=True)]
     except UnavailableError:
         raise
     except DatasetError:
         return None
-    within = [row for row in stored if span.first_chunk <= row[0][0] < span.stop_chunk]
-    within.sort(key=lambda row: row[0][:2])
-    names = (*_PLACE, *_LEVELS)
-    columns = {name: [values[i] for values, _ in within] for i, name in enumerate(names)}
+    stored = np.concatenate(parts)
+    order = np.lexsort((stored["channel"], stored["chunk_index"]))
+    stored = stored[order]
     channels = count_channels(span.probed.audio.channels, job.features.channels)
-    peak_dbfs, rms_dbfs = (np.array(columns[name], np.float32) for name in _LEVELS)
-    rows = span_rows(span, job.features, channels, peak_dbfs, rms_dbfs)
-    if any(not np.array_equal(columns[name], getattr(rows, name)) for name in _PLACE):
+    rows = span_rows(span, job.features, channels, stored["peak_dbfs"], stored["rms_dbfs"])
+    if any(not np.array_equal(stored[name], getattr(rows, name)) for name in _PLACE):
         return None
-    return CarriedRows(rows, [place for _, place in within])
+    return CarriedRows(rows, [places[number] for number in order])
+
+
+#: A row of a shard: its place in the shard, and its columns; 36 bytes.
+_ROW = np.dtype(
+    [
+        *((name, np.int32) for name in ("group", "row", "chunk_index", "channel")),
+        ("start_sample", np.int64),
+        ("valid_samples", np.int32),
+        *((name, np.float32) for name in _LEVELS),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _StoredRows:
+    """The rows of a shard, sorted by recording, and the slice of each recording."""
+
+    rows: npt.NDArray[np.void]
+    slices: dict[str, slice]
+
+    def of(self, recording_id: str) -> npt.NDArray[np.void]:
+        return self.rows[self.slices.get(recording_id, slice(0))]
 
 
 # The spans of a plan come from few shards, in their order; see ``pack_shards``.
 @lru_cache(maxsize=2)
-def _rows_by_recording(shard: _Shard) -> dict[str, list[tuple[int, int, tuple[Any, ...]]]]:
-    """Return row group, number and columns of each row of a shard, by its recording."""
-    rows = defaultdict(list)
+def _stored_rows(shard: _Shard) -> _StoredRows:
+    numbers: dict[str, int] = {}
+    parts, codes = [np.empty(0, _ROW)], [np.empty(0, np.int64)]
     with shard.store.reading_shard(shard.file_name) as file:
-        batches = read_rows(file, columns=("recording_id", *_PLACE, *_LEVELS))
-        for group, batch in enumerate(batches):
-            columns = {"channel": [0] * len(batch.columns["recording_id"]), **batch.columns}
-            values = zip(*(columns[name] for name in (*_PLACE, *_LEVELS)), strict=True)
-            named = zip(columns["recording_id"], values, strict=True)
-            for number, (name, row) in enumerate(named):
-                rows[name].append((group, number, row))
-    return dict(rows)
+        columns = ("recording_id", *_PLACE, *_LEVELS)
+        for group, batch in enumerate(read_rows(file, columns=columns)):
+            names = batch.columns["recording_id"]
+            rows = np.zeros(len(names), _ROW)
+            rows["group"], rows["row"] = group, np.arange(len(names))
+            for name in (*_PLACE, *_LEVELS):
+                if name in batch.columns or name != "channel":
+                    rows[name] = batch.columns[name]
+            parts.append(rows)
+            codes.append(np.array([numbers.setdefault(name, len(numbers)) for name in names]))
+    code = np.concatenate(codes).astype(np.int64)
+    order = np.argsort(code, kind="stable")
+    borders = np.searchsorted(code[order], np.arange(len(numbers) + 1)).tolist()
+    slices = {name: slice(borders[n], borders[n + 1]) for name, n in numbers.items()}
+    return _StoredRows(np.concatenate(parts)[order], slices)
 
 
 @lru_cache(maxsize=2)

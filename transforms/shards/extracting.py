@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan
 from melmill.transforms.rows.schema import RowBatch
 from melmill.transforms.rows.summaries import ShardSummary
-from melmill.transforms.shards.carrying import CarriedRows, find_carried
+from melmill.transforms.shards.carrying import CarriedError, CarriedRows, find_carried
 from melmill.transforms.shards.receipts import read_receipt, write_receipt
 from melmill.transforms.shards.writing import regroup, write_rows
 from melmill.transforms.store.objects import StoredObject
@@ -89,13 +89,24 @@ def write_shard(
             rows = 0 if failure else span.chunks * channels
             report(SpanOutcome(span, rows, failure, reused=True))
         return finished
+    try:
+        summary = _make(plan, job, decoder, report)
+    except CarriedError:
+        # A shard of the snapshot is damaged, so all features of this shard are computed.
+        base = replace(job.base, unchanged_features=())
+        summary = _make(plan, replace(job, base=base), decoder, report)
+    write_receipt(job, summary)
+    return summary
+
+
+def _make(
+    plan: ShardPlan, job: ExtractJob, decoder: DecoderProcess, report: Report
+) -> ShardSummary:
     failures: list[Failure] = []
     # A later run clears the store's scratch folder, even if this run is killed.
     with job.store.scratch() as spool:
         batches = _extract_rows(plan, job, decoder, spool, failures, report)
-        summary = write_rows(plan.name, plan.split, batches, failures, job)
-    write_receipt(job, summary)
-    return summary
+        return write_rows(plan.name, plan.split, batches, failures, job)
 
 
 def _extract_rows(
@@ -160,9 +171,9 @@ def _extract(
         return [part.carried.rows for part in group if part.carried]
     if len(group) == 1:
         what = first.span, first.features, first.source
-        return [decoder.call(limit_s, extract_span, *what, spool, upcoming)]
+        return [decoder.call(limit_s, extract_span, *what, spool, upcoming, job.catalogue.uri)]
     what_all = [part.span for part in group], first.features, [part.source for part in group]
-    return decoder.call(limit_s * len(group), extract_spans, *what_all, spool, upcoming)
+    return decoder.call(limit_s, extract_spans, *what_all, spool, upcoming, job.catalogue.uri)
 
 
 def _groups(spans: Sequence[Span], features: FeatureSpec) -> Iterator[tuple[int, int]]:
