@@ -86,9 +86,9 @@ def assert_as_fresh(catalogue: Path, dataset: Path, fresh: Path, settings: list[
     [
         ([MEL], [SAMPLES, FINE, MEL], ("samples", "fine")),
         ([MEL, SAMPLES], [MEL], None),
-        ([MEL, SAMPLES, FINE], [FINE, MEL], None),
+        pytest.param([MEL, SAMPLES, FINE], [FINE, MEL], None, marks=pytest.mark.slow),
         ([MEL, SAMPLES], [MEL.replace("8}", "9}"), SAMPLES], ("mel",)),
-        ([MEL], [MEL, HIGH], ("high",)),
+        pytest.param([MEL], [MEL, HIGH], ("high",), marks=pytest.mark.slow),
         ([MEL, HIGH], [HIGH, FINE], ("fine",)),
         ([SAMPLES], [SAMPLES.replace("int16", "int16, encoding: flac")], ("samples",)),
     ],

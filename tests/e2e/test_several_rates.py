@@ -212,6 +212,7 @@ def test_segments_of_a_table_have_the_same_rows_at_each_rate(songs: Path, tmp_pa
         assert melmill.verify(tmp_path / tail).passed, tail
 
 
+@pytest.mark.slow
 def test_presets_of_several_rates_share_a_decode(songs: Path, tmp_path: Path) -> None:
     entries = "features=[{preset: whisper-80}, {preset: waveform-encodec-24k}, {preset: hifigan}]"
     extract_here(songs, tmp_path / "set", "chunk.seconds=1", "chunk.tail=pad", entries)
