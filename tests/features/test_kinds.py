@@ -175,7 +175,7 @@ def test_all_faults_of_all_entries_are_named_at_once() -> None:
         "features.3.dtpye",
         "features.4.n_fft",
     ]
-    allowed = "dtype, kind, level, loudness_lufs, name, peak, sample_rate_hz"
+    allowed = "dtype, encoding, kind, level, loudness_lufs, name, peak, sample"
     assert f"did you mean dtype? allowed: {allowed}" in str(raised.value)
 
 

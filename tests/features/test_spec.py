@@ -28,6 +28,7 @@ OTHER_VALUES: dict[str, Any] = {
     "chunk.short": "drop",
     "chunk.pad_value": 0.5,
     "chunk.edges": "neighbours",
+    "chunk.long": "first",
     "mel.n_fft": 1024,
     "mel.win_length": 512,
     "mel.hop_length": 256,
