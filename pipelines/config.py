@@ -449,7 +449,7 @@ def _contradicting(section: str, name: str, raw: Raw, entry: Raw) -> Iterator[Fa
     """Yield each setting of a recipe that contradicts a preset which an entry names."""
     own, expected = raw.get("audio"), load_config(shipped_recipe(name)).audio.channels
     value = own.get("channels", "mono") if isinstance(own, dict) else "mono"
-    if expected == "each" != value:
+    if expected == "each" and value != "each":
         yield "audio.channels", value, f"each, as in the preset {name} of {section}"
     for key in sorted(entry.keys() - {"name"}):
         allowed = f"not allowed beside preset; melmill presets {name} prints the preset's settings"
@@ -736,15 +736,15 @@ def _contradictions(config: Config) -> Iterator[Fault]:
         for key, wrong in (("tail", "shift_back"), ("short", "repeat")):
             if getattr(chunk, key) == wrong:
                 yield f"chunk.{key}", wrong, f"drop or pad {where}"
+    spec = config.feature_spec()
     if config.features is None:
-        yield from _feature_contradictions("mel", config.mel, config.feature_spec())
+        yield from _feature_contradictions("mel", config.mel, spec)
     for number, entry in enumerate(config.features or ()):
         section = f"features.{number}"
         yield from _name_contradictions(section, entry.name, config)
         rate = entry.sample_rate_hz or config.audio.sample_rate_hz
         yield from _rate_contradictions(section, rate, config, chunk)
-        at_rate = config.feature_spec().at_rate(rate)
-        yield from _feature_contradictions(section, _spec_of(entry), at_rate)
+        yield from _feature_contradictions(section, _spec_of(entry), spec.at_rate(rate))
     yield from _split_contradictions(config.split)
     yield from _output_contradictions(config)
 

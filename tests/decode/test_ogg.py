@@ -284,10 +284,10 @@ def test_a_cut_page_header_counts_as_a_page(size: int) -> None:
 
 def test_a_page_inside_the_last_page_is_not_the_last() -> None:
     inside = page(77, b"inside")
-    last = page(9600, b"x" * 20_000 + inside, flags=ENDS)
-    found = last_page(stored(WHOLE[0] + WHOLE[1] + last))
-    assert found is not None
-    assert found.granule == 9600
+    outside = page(9600, b"x" * 20_000 + inside, flags=ENDS)
+    last = last_page(stored(WHOLE[0] + WHOLE[1] + outside))
+    assert last is not None
+    assert last.granule == 9600
 
 
 def test_other_bytes_at_the_end_are_not_a_page() -> None:

@@ -94,9 +94,9 @@ def extract(songs: Path, dataset: Path, *entries: str, **options: Any) -> Any:
 def test_embeddings_are_the_models_of_the_same_samples(songs: Path, tmp_path: Path) -> None:
     weights = write_encoder(tmp_path / "e.onnx", SAMPLES)
     extract(songs, tmp_path / "set", WAVE, entry(tmp_path / "e.onnx"))
-    found = rows(tmp_path / "set")
-    assert len(found) == 4 + 8 + 1
-    for row in found:
+    stored = rows(tmp_path / "set")
+    assert len(stored) == 4 + 8 + 1
+    for row in stored:
         expected = np.tanh(np.array(row["samples"], np.float64) @ weights)
         np.testing.assert_allclose(row["embedding"], expected, atol=2e-5)  # float32's rounding
     assert validate(Store(str(tmp_path / "set")), 1, lambda number: None) == []
@@ -124,12 +124,12 @@ def test_tokens_reach_every_reader(songs: Path, functions: str, tmp_path: Path) 
     tokens = entry(f"{functions}:encode", "[2, 3]", dtype="int32")
     extract(songs, tmp_path / "set", WAVE, tokens)
     opened = melmill.open(tmp_path / "set")
-    found = rows(tmp_path / "set")
-    for row in found:
+    stored = rows(tmp_path / "set")
+    for row in stored:
         samples = np.array(row["samples"], np.float32)
         expected = np.rint(np.abs(samples[:6]) * 1000).astype(int).reshape(2, 3)
         assert row["embedding"] == expected.tolist()
-    in_order = sorted(str(row["embedding"]) for row in found)
+    in_order = sorted(str(row["embedding"]) for row in stored)
     tf = pytest.importorskip("tensorflow")
     data = opened.as_tf("train", ["embedding"])
     assert data.element_spec["embedding"] == tf.TensorSpec((2, 3), tf.int32)
@@ -140,7 +140,7 @@ def test_tokens_reach_every_reader(songs: Path, functions: str, tmp_path: Path) 
     assert loaded["train"].features["embedding"] == datasets.Array2D((2, 3), "int32")
     assert sorted(str(row["embedding"]) for row in loaded["train"]) == in_order
     assert opened.statistics["features"]["embedding"]["mean"] == pytest.approx(
-        [np.mean([row["embedding"] for row in found])]
+        [np.mean([row["embedding"] for row in stored])]
     )
 
 
@@ -348,4 +348,4 @@ def test_a_published_model_is_what_its_own_package_computes(tmp_path: Path) -> N
         (notes,) = session.run(["StatefulPartitionedCall:1"], feed)
         # Threads divide the sums in another way than one thread does.
         np.testing.assert_allclose(row["notes"], notes[0], atol=1e-5)
-    assert np.array(table["notes"].to_pylist()).max() > 0.5  # it found notes
+    assert np.array(table["notes"].to_pylist()).max() > 0.5  # it stored notes

@@ -49,12 +49,12 @@ def expected_row(catalogue: Path, start: float, end: float) -> list[int]:
 def test_each_segment_is_a_row_or_a_failure(catalogue: Path, tmp_path: Path) -> None:
     extraction = extract_here(catalogue, tmp_path / "set", *SETTINGS, "chunk.long=fail")
     assert extraction.totals.failures == {"too_long": 1}
-    found = rows(tmp_path / "set")
-    assert [(row["start_sample"], row["valid_samples"]) for row in found] == [
+    stored = rows(tmp_path / "set")
+    assert [(row["start_sample"], row["valid_samples"]) for row in stored] == [
         (1000, 2000),
         (4000, 4000),
     ]
-    for row, segment in zip(found, SEGMENTS, strict=False):
+    for row, segment in zip(stored, SEGMENTS, strict=False):
         assert row["samples"] == expected_row(catalogue, *segment)
     (failure,) = melmill.open(tmp_path / "set").failures().to_pylist()
     assert failure["message"] == "1.5 s, and chunk.seconds allows 1 s, because chunk.long is fail"
@@ -63,9 +63,9 @@ def test_each_segment_is_a_row_or_a_failure(catalogue: Path, tmp_path: Path) -> 
 
 def test_the_first_chunk_of_a_longer_segment(catalogue: Path, tmp_path: Path) -> None:
     extract_here(catalogue, tmp_path / "set", *SETTINGS, "chunk.long=first", "chunk.tail=pad")
-    found = rows(tmp_path / "set")
-    assert [row["valid_samples"] for row in found] == [2000, 4000, 4000]
-    for row, segment in zip(found, SEGMENTS, strict=True):
+    stored = rows(tmp_path / "set")
+    assert [row["valid_samples"] for row in stored] == [2000, 4000, 4000]
+    for row, segment in zip(stored, SEGMENTS, strict=True):
         assert row["samples"] == expected_row(catalogue, *segment)
     assert melmill.verify(tmp_path / "set").passed
 

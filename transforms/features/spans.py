@@ -34,7 +34,7 @@ Samples = npt.NDArray[np.float32]
 
 _BATCH_SAMPLES = 1 << 18
 #: Number of recordings that are fetched while the current one is decoded.
-_FETCHED_AHEAD = 3
+FETCHED_AHEAD = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def _read_spans(
     upcoming: Sequence[StoredObject],
 ) -> Iterator[tuple[PlacedChunk, ...]]:
     for number, (span, source) in enumerate(pairs):
-        following = pairs[number + 1 : number + 1 + _FETCHED_AHEAD]
+        following = pairs[number + 1 : number + 1 + FETCHED_AHEAD]
         for next_source in [next_ for later, next_ in following if later.is_first]:
             next_source.prefetch()
         if number == len(pairs) - 1:

@@ -106,8 +106,11 @@ class FeatureSpec:
     @property
     def by_rate(self) -> tuple[FeatureSpec, ...]:
         """The settings for each sample rate with its features; the rate of all rows comes first."""
-        rates = [feature.sample_rate_hz or self.sample_rate_hz for feature in self.features]
+        rates = map(self._rate_of, self.features)
         return tuple(self.at_rate(rate) for rate in dict.fromkeys([self.sample_rate_hz, *rates]))
+
+    def _rate_of(self, feature: Feature) -> int:
+        return feature.sample_rate_hz or self.sample_rate_hz
 
     def without(self, names: Collection[str]) -> FeatureSpec:
         """Return the settings without some features."""
@@ -118,7 +121,7 @@ class FeatureSpec:
 
         A chunk has the same time at each rate, rounded to samples.
         """
-        own = [f for f in self.features if (f.sample_rate_hz or self.sample_rate_hz) == rate_hz]
+        own = [feature for feature in self.features if self._rate_of(feature) == rate_hz]
         length, hop = (
             max(1, round(Fraction(samples * rate_hz, self.sample_rate_hz)))
             for samples in (self.chunk.length, self.chunk.hop)
@@ -153,10 +156,7 @@ class FeatureSpec:
     def columns(self) -> tuple[FeatureColumn, ...]:
         """Columns of the features."""
         at_rates = {spec.sample_rate_hz: spec for spec in self.by_rate}
-        return tuple(
-            _column(feature, at_rates[feature.sample_rate_hz or self.sample_rate_hz])
-            for feature in self.features
-        )
+        return tuple(_column(f, at_rates[self._rate_of(f)]) for f in self.features)
 
     def canonical(self) -> str:
         """Return the canonical JSON, which the digest is computed from and the shards contain."""

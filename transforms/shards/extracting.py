@@ -17,7 +17,13 @@ from melmill.transforms.core.records import Failure
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.channels import count_channels
 from melmill.transforms.features.span_chunks import Span
-from melmill.transforms.features.spans import SpanRows, extract_span, extract_spans, row_type
+from melmill.transforms.features.spans import (
+    FETCHED_AHEAD,
+    SpanRows,
+    extract_span,
+    extract_spans,
+    row_type,
+)
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan
@@ -30,8 +36,6 @@ from melmill.transforms.store.objects import StoredObject
 
 #: Size of the parts in which the decoder process's features are read.
 _READ_BYTES = 2**20
-#: Number of recordings that are fetched while the current recording is decoded.
-_UPCOMING = 3
 #: Number of a model's batches that spans are collected for: the last of them may be half empty.
 _BATCHES = 4
 
@@ -120,7 +124,7 @@ def _extract_rows(
     groups = [*_groups(plan.spans, job.features)][::-1]
     while groups:
         first, stop = groups.pop()
-        following = plan.spans[stop : stop + _UPCOMING]
+        following = plan.spans[stop : stop + FETCHED_AHEAD]
         upcoming = [job.source(span.probed.recording) for span in following if span.is_first]
         group = [_Part.of(span, job) for span in plan.spans[first:stop]]
         started, rows, failure = time.perf_counter(), list[SpanRows](), None
