@@ -118,6 +118,7 @@ def place_at_rate(place: Place, features: FeatureSpec, at_rate: FeatureSpec, tot
 
     Examples
     --------
+    >>> from melmill.transforms.features.chunks import ChunkSpec
     >>> fast = FeatureSpec(8_000, chunk=ChunkSpec(10, 10))
     >>> place_at_rate(place_chunk(1, 20, fast.chunk), fast, fast.at_rate(4_000), 10)
     Place(index=1, start=5, valid=5, filled=5, around=Surroundings(before=0, after=0))
