@@ -14,7 +14,7 @@ STEPS = "steps"
 #: Files and folders of each top folder, the lowest floor first.
 FLOORS = {
     "transforms": (
-        *("core", "store", "rows", "catalogue", "decode", "features"),
+        *("core", "store", "rows", "catalogue", "decode", "features", "measures"),
         *("plan", "index", "shards", "snapshot", "views", "beam", STEPS),
     ),
     "pipelines": (
@@ -22,6 +22,8 @@ FLOORS = {
             "config",
             "models",
             "presets",
+            "profiles",
+            "check",
             "run",
             "estimate",
             "demo",

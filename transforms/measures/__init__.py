@@ -1,0 +1,1 @@
+"""Measures of whole recordings: level, damage, noise, origin and channels."""

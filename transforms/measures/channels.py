@@ -1,0 +1,131 @@
+"""Channels: how alike the channels are, and what is left of them in a mix to mono."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from melmill.transforms.measures.blocks import Block, Shape
+from melmill.transforms.measures.level import hop_energies
+from melmill.transforms.measures.meters import Measure, Reading, exact, inexact
+
+MEASURES = (
+    Measure("channels.correlation", "float", "", "Correlation of the first two channels, −1 to 1."),
+    Measure("channels.imbalance", "float", "dB", "RMS of the left channel minus the right's."),
+    Measure(
+        "channels.mono_loss",
+        "float",
+        "dB",
+        "Level that a mix to mono loses: 0 for equal channels, 3 for independent ones, at most 120 "
+        "if they cancel each other.",
+    ),
+    Measure(
+        "channels.dead",
+        "bool",
+        "",
+        "A channel is at least 60 dB below the loudest. The low-frequency channel of six is not "
+        "considered.",
+    ),
+    Measure("channels.dual_mono", "bool", "", "Both channels are the same within −50 dB."),
+    Measure("channels.inverted", "bool", "", "The correlation is below −0.9."),
+)
+
+_DEAD_RATIO = 1e-6
+_DUAL_MONO_RATIO = 1e-5
+_INVERTED = -0.9
+_MAX_LOSS_DB = 120.0
+_LOW_FREQUENCY = 3
+_SURROUND_CHANNELS = 6
+
+
+@dataclass(slots=True)
+class ChannelsMeter:
+    """A meter of the channels' likeness; see :data:`MEASURES`.
+
+    Attributes
+    ----------
+    shape
+        Sample rate and number of channels.
+    energies
+        Exact sums of squares by channel.
+    mix
+        Exact sum of squares of the sum of all channels.
+    side
+        Exact sum of squares of the difference of the first two channels.
+    """
+
+    shape: Shape
+    energies: list[int] = field(default_factory=list)
+    mix: int = 0
+    side: int = 0
+
+    def __post_init__(self) -> None:
+        """Set the number of channels."""
+        self.energies = self.energies or [0] * self.shape.channels
+
+    def add(self, block: Block) -> None:
+        """Add the next block."""
+        samples = block.samples
+        if len(samples) < 2:
+            return
+        with np.errstate(over="ignore", invalid="ignore"):
+            mix, side = _total(samples), samples[0] - samples[1]
+        energies = hop_energies(samples, self.shape.hop_frames).sum(axis=1)
+        self.energies = [
+            a + exact(b) for a, b in zip(self.energies, energies.tolist(), strict=True)
+        ]
+        self.mix += exact(_energy(mix, self.shape.hop_frames))
+        self.side += exact(_energy(side, self.shape.hop_frames))
+
+    def merge(self, later: ChannelsMeter) -> None:
+        """Add what another meter read from the blocks after these."""
+        self.energies = [a + b for a, b in zip(self.energies, later.energies, strict=True)]
+        self.mix += later.mix
+        self.side += later.side
+
+    def readings(self) -> dict[str, Reading]:
+        """Return the readings by the measure's name; ``None`` for one channel, or for silence."""
+        energies = [inexact(energy) for energy in self.energies]
+        if self.shape.channels < 2 or not any(energies):
+            return {measure.name: None for measure in MEASURES}
+        left, right = energies[:2]
+        correlation = None
+        if left and right:
+            product = (left + right - inexact(self.side)) / 2
+            correlation = max(-1.0, min(1.0, product / math.sqrt(left * right)))
+        return {
+            "channels.correlation": correlation,
+            "channels.imbalance": _imbalance(left, right, self.shape.channels),
+            "channels.mono_loss": self._mono_loss(sum(energies)),
+            "channels.dead": self._is_dead(energies),
+            "channels.dual_mono": inexact(self.side) < _DUAL_MONO_RATIO * (left + right),
+            "channels.inverted": correlation is not None and correlation < _INVERTED,
+        }
+
+    def _mono_loss(self, energy: float) -> float:
+        mixed = inexact(self.mix) / self.shape.channels
+        return min(_MAX_LOSS_DB, 10 * math.log10(energy / mixed)) if mixed else _MAX_LOSS_DB
+
+    def _is_dead(self, energies: list[float]) -> bool:
+        if len(energies) == _SURROUND_CHANNELS:
+            energies = [energy for i, energy in enumerate(energies) if i != _LOW_FREQUENCY]
+        return min(energies) < _DEAD_RATIO * max(energies)
+
+
+def _imbalance(left: float, right: float, channels: int) -> float | None:
+    return 10 * math.log10(left / right) if channels == 2 and left and right else None
+
+
+def _total(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    total: npt.NDArray[np.float32] = samples[0] + samples[1]
+    for plane in samples[2:]:
+        total += plane
+    return total
+
+
+def _energy(plane: npt.NDArray[np.float32], hop: int) -> float:
+    with np.errstate(invalid="ignore"):
+        return float(np.nan_to_num(hop_energies(plane[None], hop)).sum())

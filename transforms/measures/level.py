@@ -1,0 +1,197 @@
+"""Level: peak, RMS, offset, noise floor, silence, and sound at the very start and end."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from melmill.transforms.measures.blocks import Block, Shape
+from melmill.transforms.measures.histograms import quantile
+from melmill.transforms.measures.meters import Measure, Reading, decibels, exact, inexact
+from melmill.transforms.measures.runs import Runs
+
+MEASURES = (
+    Measure("level.peak", "float", "dBFS", "Largest sample of any channel."),
+    Measure("level.peak_second", "float", "s", "Place of the largest sample."),
+    Measure("level.rms", "float", "dBFS", "Root mean square over all channels."),
+    Measure("level.crest", "float", "dB", "Peak minus RMS."),
+    Measure("noise.offset", "float", "", "Largest mean of a channel (DC); full scale is 1."),
+    Measure("noise.floor", "float", "dBFS", "RMS that 5 % of all 100 ms stay below, if not zero."),
+    Measure("silence.share", "float", "", "Share of 10 ms windows whose peak is below −60 dBFS."),
+    Measure("silence.head", "float", "s", "Silence before the first sound."),
+    Measure("silence.tail", "float", "s", "Silence after the last sound."),
+    Measure("silence.inside", "float", "s", "Longest silence between sounds."),
+    Measure("silence.events", "events", "s", "Silences of two seconds or more between sounds."),
+    Measure("cut.start", "float", "dBFS", "Peak of the first 10 ms: high if the start is cut off."),
+    Measure("cut.end", "float", "dBFS", "Peak of the last 10 ms: high if the end is cut off."),
+)
+
+_SILENCE = 1e-3
+_SILENT_SECONDS = 2
+_FLOOR_QUANTILE = 0.05
+#: Steps of the histogram of hops in a dB.
+_STEPS_PER_DB = 10
+
+
+@dataclass(slots=True)
+class LevelMeter:
+    """A meter of levels; see :data:`MEASURES`.
+
+    Attributes
+    ----------
+    shape
+        Sample rate and number of channels.
+    frames
+        Number of frames.
+    peak, peak_frame
+        Largest absolute sample, and its first frame.
+    sums, energies
+        Exact sums of the samples and of their squares, by channel.
+    hops
+        Number of hops of 100 ms by their level, in tenths of a dB.
+    silence
+        Runs of silent windows.
+    first_peak, last_peak
+        Peaks of the first and of the last 10 ms; ``None`` if they were not in these blocks.
+    """
+
+    shape: Shape
+    frames: int = 0
+    peak: float = 0.0
+    peak_frame: int = 0
+    sums: list[int] = field(default_factory=list)
+    energies: list[int] = field(default_factory=list)
+    hops: dict[int, int] = field(default_factory=dict)
+    silence: Runs = field(default_factory=lambda: Runs(0))
+    first_peak: float | None = None
+    last_peak: float | None = None
+
+    def __post_init__(self) -> None:
+        """Set the number of channels and the length of a silence."""
+        self.sums = self.sums or [0] * self.shape.channels
+        self.energies = self.energies or [0] * self.shape.channels
+        self.silence.least_frames = _SILENT_SECONDS * self.shape.rate_hz
+
+    @property
+    def _window_frames(self) -> int:
+        return max(1, self.shape.rate_hz // 100)
+
+    def add(self, block: Block) -> None:
+        """Add the next block."""
+        samples, window = block.samples, self._window_frames
+        peaks = window_peaks(samples, window)
+        self._add_peak(block, peaks)
+        self.silence.add(block.start, peaks.max(axis=0) < _SILENCE, window, block.frames)
+        if block.is_first:
+            self.first_peak = float(np.abs(samples[:, :window]).max())
+        if block.is_last:
+            stop = block.before + block.frames
+            last = block.around[:, max(0, stop - window) : stop]
+            self.last_peak = float(np.abs(last).max())
+        self._add_energies(block)
+        self.frames += block.frames
+
+    def _add_peak(self, block: Block, peaks: npt.NDArray[np.float32]) -> None:
+        peak = float(peaks.max())
+        if peak > self.peak:
+            window = int(peaks.max(axis=0).argmax()) * self._window_frames
+            near = np.abs(block.samples[:, window : window + self._window_frames])
+            self.peak = peak
+            self.peak_frame = block.start + window + int(near.max(axis=0).argmax())
+
+    def _add_energies(self, block: Block) -> None:
+        samples, hop = block.samples, self.shape.hop_frames
+        energies = hop_energies(samples, hop)
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = np.nan_to_num(samples.sum(axis=1))
+        for channel in range(self.shape.channels):
+            self.sums[channel] += exact(float(sums[channel]))
+            self.energies[channel] += exact(float(energies[channel].sum()))
+        whole = energies[:, : block.frames // hop].mean(axis=0) / hop
+        whole = whole[whole > 0]
+        steps = np.floor(10 * _STEPS_PER_DB * np.log10(whole)).astype(int)
+        self.hops = dict(Counter(self.hops) + Counter(steps.tolist()))
+
+    def merge(self, later: LevelMeter) -> None:
+        """Add what another meter read from the blocks after these."""
+        self.frames += later.frames
+        if later.peak > self.peak:
+            self.peak, self.peak_frame = later.peak, later.peak_frame
+        self.sums = [a + b for a, b in zip(self.sums, later.sums, strict=True)]
+        self.energies = [a + b for a, b in zip(self.energies, later.energies, strict=True)]
+        self.hops = dict(Counter(self.hops) + Counter(later.hops))
+        self.silence.merge(later.silence)
+        self.first_peak = later.first_peak if self.first_peak is None else self.first_peak
+        self.last_peak = self.last_peak if later.last_peak is None else later.last_peak
+
+    def readings(self) -> dict[str, Reading]:
+        """Return the readings by the measure's name."""
+        rate_hz, samples = self.shape.rate_hz, self.frames * self.shape.channels
+        peak = decibels(self.peak)
+        rms = decibels(inexact(sum(self.energies)) / samples, 10)
+        floor = quantile(self.hops, _FLOOR_QUANTILE)
+        silence = self.silence
+        is_silent = silence.total_frames == self.frames
+        return {
+            "level.peak": peak,
+            "level.peak_second": None if peak is None else self.peak_frame / rate_hz,
+            "level.rms": rms,
+            "level.crest": None if peak is None or rms is None else peak - rms,
+            "noise.offset": max(abs(inexact(total)) for total in self.sums) / self.frames,
+            "noise.floor": None if floor is None else floor / _STEPS_PER_DB,
+            "silence.share": silence.total_frames / self.frames,
+            "silence.head": silence.lead_frames / rate_hz,
+            "silence.tail": 0.0 if is_silent else silence.trail_frames / rate_hz,
+            "silence.inside": silence.longest_frames / rate_hz,
+            "silence.events": silence.worst.readings(rate_hz, 1 / rate_hz),
+            "cut.start": decibels(self.first_peak or 0.0),
+            "cut.end": decibels(self.last_peak or 0.0),
+        }
+
+
+def window_peaks(samples: npt.NDArray[np.float32], frames: int) -> npt.NDArray[np.float32]:
+    """Return the largest absolute sample of each window; the last window may be shorter.
+
+    Parameters
+    ----------
+    samples : float32 [channels, frames]
+    frames
+        Length of a window.
+
+    Returns
+    -------
+    float32 [channels, windows]
+
+    Examples
+    --------
+    >>> window_peaks(np.array([[1, -3, 2, 0, -1]], np.float32), 2).tolist()
+    [[3.0, 2.0, 1.0]]
+    """
+    whole = samples.shape[1] // frames * frames
+    windows = samples[:, :whole].reshape(len(samples), -1, frames)
+    rest = samples[:, None, whole:]
+    parts = [part for part in (windows, rest) if part.size]
+    return np.concatenate(
+        [np.maximum(part.max(axis=2), -part.min(axis=2)) for part in parts], axis=1
+    )
+
+
+def hop_energies(samples: npt.NDArray[np.float32], hop: int) -> npt.NDArray[np.float64]:
+    """Return the sum of squares of each hop, float64 [channels, hops]; the last may be shorter.
+
+    A sum is limited to the largest number of float32.
+
+    >>> hop_energies(np.array([[1, 2, 3]], np.float32), 2).tolist()
+    [[5.0, 9.0]]
+    """
+    energies = np.empty((len(samples), math.ceil(samples.shape[1] / hop)))
+    with np.errstate(over="ignore"):
+        for channel, plane in enumerate(samples):
+            for number in range(energies.shape[1]):
+                part = plane[number * hop : (number + 1) * hop]
+                energies[channel, number] = np.dot(part, part)
+    return np.minimum(energies, np.finfo(np.float32).max)

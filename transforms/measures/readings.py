@@ -1,0 +1,46 @@
+"""Readings in a table: a column of structs, a field for each group of measures."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from melmill.transforms.measures.meters import Reading
+from melmill.transforms.measures.registry import MEASURES
+
+_EVENT = pa.struct({"second": pa.float64(), "channel": pa.int32(), "value": pa.float64()})
+_TYPES = {
+    "float": pa.float64(),
+    "int": pa.int64(),
+    "bool": pa.bool_(),
+    "events": pa.list_(pa.field("element", _EVENT)),
+}
+
+
+def measures_type() -> Any:
+    """Return the Arrow type of all measures: a struct of groups, each a struct of readings.
+
+    >>> measures_type().field("clipping").type.field("share")
+    pyarrow.Field<share: double>
+    """
+    groups: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+    for measure in MEASURES.values():
+        group, name = measure.name.split(".")
+        groups[group][name] = _TYPES[measure.type]
+    return pa.struct({group: pa.struct(fields) for group, fields in groups.items()})
+
+
+def by_group(readings: Mapping[str, Reading]) -> dict[str, dict[str, Reading]]:
+    """Return readings by group and name.
+
+    >>> by_group({"clipping.share": 0.5, "clipping.runs": 3, "level.peak": None})
+    {'clipping': {'share': 0.5, 'runs': 3}, 'level': {'peak': None}}
+    """
+    groups: defaultdict[str, dict[str, Reading]] = defaultdict(dict)
+    for measure, value in readings.items():
+        group, name = measure.split(".")
+        groups[group][name] = value
+    return dict(groups)
