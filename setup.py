@@ -103,7 +103,10 @@ setup(
         *(f"melmill.{name}" for name in find_packages(include=FOLDERS)),
     ],
     package_dir={f"melmill.{name}": name for name in ("configs", "pipelines", "transforms")},
-    package_data={"melmill": ["py.typed"], "melmill.configs": ["*.yaml", "runners/*.yaml"]},
+    package_data={
+        "melmill": ["py.typed"],
+        "melmill.configs": ["*.yaml", "runners/*.yaml", "profiles/*.yaml"],
+    },
     install_requires=CORE,
     extras_require={
         "s3": [S3],

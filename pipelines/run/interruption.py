@@ -31,12 +31,18 @@ class _State:
     number: signal.Signals | None = None
     terminal: int = 2
     nudged = False
+    advice = "finished work is kept, run the same command again to continue"
     leaving = threading.Lock()
 
 
 def happened() -> bool:
     """Return whether a signal has asked this process to end."""
     return _State.number is not None
+
+
+def advise(advice: str) -> None:
+    """Set what the line says after a signal, for a command that keeps nothing."""
+    _State.advice = advice
 
 
 def ending_children(end_children: Callable[[], None]) -> None:
@@ -98,10 +104,7 @@ def _leave() -> None:
     if number is None or not _State.leaving.acquire(blocking=False):
         return
     _end_children()
-    message = (
-        f"melmill: {_WORDS[number]}; finished work is kept, run the same command again to "
-        "continue\n"
-    )
+    message = f"melmill: {_WORDS[number]}; {_State.advice}\n"
     try:
         os.write(_State.terminal, _SHOW_CURSOR * os.isatty(_State.terminal) + message.encode())
     finally:

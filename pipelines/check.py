@@ -1,0 +1,272 @@
+"""Checks: recordings are measured and compared with the limits of a profile.
+
+Recordings are measured in decoder processes, several at a time. The results come in the order of
+the catalogues, and only a few recordings are ahead of the next result.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from typing import TypeVar
+
+from melmill.pipelines.config import LimitsConfig
+from melmill.pipelines.profiles import Finding, Profile, judge
+from melmill.transforms.catalogue.parts import (
+    Catalogue,
+    catalogue_parts,
+    list_part,
+    nothing_found_message,
+    open_catalogue,
+)
+from melmill.transforms.core.errors import CatalogueError, RecordingError, Stage, UnavailableError
+from melmill.transforms.core.naming import join_uri
+from melmill.transforms.core.records import AudioInfo, Recording
+from melmill.transforms.decode.lending import borrow_decoder, close_idle_decoders, return_decoder
+from melmill.transforms.measures.measuring import measure_recording
+from melmill.transforms.measures.meters import Reading
+from melmill.transforms.measures.registry import (
+    MEASURES,
+    METERS,
+    QUALITIES,
+    Quality,
+    meters_of,
+)
+from melmill.transforms.store.filesystems import StorageOptions
+from melmill.transforms.store.objects import StoredObject
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+#: Number of recordings that are ahead of the next result, for each worker: results come in order,
+#: so all workers would wait for a long recording if there were few.
+_AHEAD = 16
+#: Number of a table's first entries that are checked before anything is measured.
+_CHECKED_ENTRIES = 2_048
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedRecording:
+    """A recording with its verdict.
+
+    Attributes
+    ----------
+    name
+        URI as the user wrote it: relative for a relative catalogue.
+    uri
+        Absolute URI.
+    audio
+        Header; ``None`` if the recording cannot be read.
+    findings
+        Reasons why the recording fails; none if it passes.
+    readings
+        Readings by the measure's name.
+    """
+
+    name: str
+    uri: str
+    audio: AudioInfo | None = None
+    findings: tuple[Finding, ...] = ()
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+
+    @property
+    def passes(self) -> bool:
+        """Whether the recording keeps all rules."""
+        return not self.findings
+
+    @property
+    def seconds(self) -> float | None:
+        """Duration; ``None`` if the recording cannot be read."""
+        return self.audio.frames / self.audio.sample_rate_hz if self.audio else None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedCatalogue:
+    """An opened catalogue, and its name as the user wrote it."""
+
+    name: str
+    catalogue: Catalogue
+
+
+def open_catalogues(
+    names: Sequence[str], storage_options: StorageOptions = ()
+) -> list[NamedCatalogue]:
+    """Open catalogues, and check their first entries.
+
+    Parameters
+    ----------
+    names
+        Paths or URLs of audio files, directories, globs or tables.
+    storage_options
+        Options of their stores.
+
+    Raises
+    ------
+    CatalogueError
+        A catalogue cannot be opened, is empty, or has segments; the message names all of them.
+    """
+    if not names:
+        raise CatalogueError("no audio: give audio files, directories, globs or tables")
+    opened, faults = [], []
+    for name in names:
+        try:
+            catalogue = open_catalogue(name, storage_options=storage_options)
+            entries = _CHECKED_ENTRIES if catalogue.kind == "table" else 1
+            if not list(islice(_list_whole(catalogue), entries)):
+                raise CatalogueError(nothing_found_message(catalogue))
+            opened.append(NamedCatalogue(name, catalogue))
+        except UnavailableError:
+            raise
+        except CatalogueError as error:
+            faults.append(str(error))
+    if faults:
+        raise CatalogueError("\n".join(faults))
+    return opened
+
+
+def check_recordings(
+    catalogues: Sequence[NamedCatalogue],
+    profile: Profile,
+    *,
+    quality: Quality = "off",
+    workers: int = 0,
+    passed_over: Counter[str] | None = None,
+) -> Generator[CheckedRecording, None, None]:
+    """Check all recordings of catalogues, and yield the results in their order.
+
+    Parameters
+    ----------
+    catalogues
+        Result of :func:`open_catalogues`.
+    profile
+        Limits.
+    quality
+        Measures to read in addition to those of the profile.
+    workers
+        Number of processes; 0 for one per core.
+    passed_over
+        Counter of skipped files; see :func:`~melmill.transforms.catalogue.listing.list_files`.
+
+    Raises
+    ------
+    CatalogueError
+        A catalogue has segments, or cannot be listed to its end.
+    """
+    listed = (
+        (named, recording)
+        for named in catalogues
+        for recording in _list_whole(named.catalogue, passed_over)
+    )
+    check = partial(
+        _check, profile, meters=_meters(profile, quality), measures=measured(profile, quality)
+    )
+    return in_order(check, listed, workers or os.cpu_count() or 1)
+
+
+def measured(profile: Profile, quality: Quality) -> tuple[str, ...]:
+    """Return the names of the measures whose readings a result has.
+
+    Parameters
+    ----------
+    profile
+        Limits.
+    quality
+        Measures to read in addition; ``off`` for those of the profile only.
+    """
+    if quality == "off":
+        return profile.measures
+    meters = {*_meters(profile, quality)}
+    return tuple(name for name in MEASURES if not meters.isdisjoint(meters_of([name])))
+
+
+def _list_whole(
+    catalogue: Catalogue, passed_over: Counter[str] | None = None
+) -> Iterator[Recording]:
+    """Yield the recordings of a catalogue; raise ``CatalogueError`` at a segment."""
+    for part in catalogue_parts(catalogue):
+        for recording in list_part(catalogue, part, passed_over):
+            if recording.start_seconds is not None or recording.end_seconds is not None:
+                raise CatalogueError(
+                    f"{recording.origin}: it is a segment, but melmill check measures whole "
+                    "recordings; give it a table with a row for each file, without the columns "
+                    "start and end"
+                )
+            yield recording
+
+
+def in_order(
+    function: Callable[[T], U], items: Iterable[T], workers: int
+) -> Generator[U, None, None]:
+    """Yield the result of each item in the order of the items; call the function in threads."""
+    pending: deque[Future[U]] = deque()
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            while pending and (len(pending) >= _AHEAD * workers or pending[0].done()):
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        # Do not wait: after Control-C, the process ends, and the decoder processes with it.
+        pool.shutdown(wait=False, cancel_futures=True)
+        close_idle_decoders()
+
+
+def _check(
+    profile: Profile,
+    listed: tuple[NamedCatalogue, Recording],
+    *,
+    meters: Sequence[str],
+    measures: Sequence[str],
+) -> CheckedRecording:
+    named, recording = listed
+    name = _name_of(named, recording)
+    try:
+        audio, readings = _measure(named.catalogue, recording, meters)
+    except RecordingError as error:
+        finding = Finding(error.message, cause=error.cause)
+        return CheckedRecording(name, recording.uri, findings=(finding,))
+    shown = {measure: readings[measure] for measure in measures}
+    return CheckedRecording(name, recording.uri, audio, judge(readings, profile), shown)
+
+
+def _meters(profile: Profile, quality: Quality) -> tuple[str, ...]:
+    wanted = {*meters_of(profile.measures), *QUALITIES[quality]}
+    return tuple(meter for meter in METERS if meter in wanted)
+
+
+def _measure(
+    catalogue: Catalogue, recording: Recording, meters: Sequence[str]
+) -> tuple[AudioInfo, dict[str, Reading]]:
+    if recording.fault is not None:
+        raise RecordingError(Stage.LIST, *recording.fault)
+    options = catalogue.storage_options
+    source = StoredObject(recording.uri, recording.size_bytes, options, recording.fingerprint)
+    if source.local_path is None and not source.fingerprint:
+        # Remote objects are read in ranges, for which their sizes must be known.
+        size_bytes, fingerprint = source.stat()
+        source = replace(source, size_bytes=size_bytes, fingerprint=fingerprint)
+    limits = LimitsConfig().spec()
+    decoder = borrow_decoder(limits.memory_bytes)
+    try:
+        return decoder.call(limits.timeout_s, measure_recording, source, meters)
+    except RuntimeError as error:  # an error in the program
+        error.add_note(f"the recording was {recording.uri}")
+        raise
+    finally:
+        return_decoder(limits.memory_bytes, decoder)
+
+
+def _name_of(named: NamedCatalogue, recording: Recording) -> str:
+    """Return a recording's URI: relative to the current folder if its catalogue's name is."""
+    root = named.catalogue.root
+    is_below = recording.uri == join_uri(root, recording.relative_uri)
+    if not is_below or "://" in named.name or os.path.isabs(named.name):  # noqa: PTH117
+        return recording.uri
+    return os.path.normpath(join_uri(os.path.relpath(root), recording.relative_uri))
