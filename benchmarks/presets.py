@@ -28,7 +28,7 @@ from melmill.pipelines.config import load_config
 from melmill.transforms.features.chunks import count_chunks, resampled_length
 from melmill.transforms.features.extractors import extract_features
 from melmill.transforms.features.span_chunks import Span
-from melmill.transforms.features.spans import extract_span
+from melmill.transforms.features.spans import extract_spans
 from melmill.transforms.features.spec import FeatureSpec
 from tests.features.references import REFERENCES, chunks_for, features_of
 
@@ -86,7 +86,7 @@ def _pass(songs: list[Song], spec: FeatureSpec, spool: Path) -> None:
         audio = song.probed.audio
         samples = resampled_length(audio.frames, audio.sample_rate_hz, spec.sample_rate_hz)
         span = Span(song.probed, 0, samples, 0, count_chunks(samples, spec.chunk))
-        extract_span(span, spec, song.source, spool)
+        extract_spans([span], spec, [song.source], spool)
 
 
 def main() -> None:

@@ -4,7 +4,8 @@
 
 The stages are: decoding each format with soundfile and with melmill; resampling; mel features
 of three-second chunks with melmill and with librosa; encoding rows as Parquet and as TFRecord;
-and a complete span, in this process and in a decoder process.
+a complete span, in this process and in a decoder process; and measures: a span with each quality,
+and each meter alone on samples.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 
 import numpy as np
 import psutil
+import soundfile
 import soxr
 from baseline_decode import BLOCK_FRAMES, decode
 from measure import audio_files, cpu_of, describe_machine, interleave, median, print_table, spread
@@ -37,8 +39,11 @@ from melmill.transforms.features.mel import MelExtractor
 from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.resample import Conversion, resample_stream
 from melmill.transforms.features.span_chunks import Span, read_chunks
-from melmill.transforms.features.spans import extract_span
+from melmill.transforms.features.spans import extract_spans
 from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.measures.measuring import measure_samples
+from melmill.transforms.measures.registry import QUALITIES
+from melmill.transforms.measures.spans import extract_and_measure
 from melmill.transforms.rows.parquet import ParquetShard
 from melmill.transforms.rows.schema import RowBatch, RowSchema
 from melmill.transforms.rows.tfrecord import TFRecordShard
@@ -215,7 +220,7 @@ def span_stages(songs: list[Song]) -> Iterator[Stage]:
     seconds = sum(song.seconds for song in songs)
     spool = Path(tempfile.mkdtemp()) / "spool"
     decoder = DecoderProcess(MEMORY_BYTES)
-    decoder.call(600.0, extract_span, songs[0].span, FEATURES, songs[0].source, spool)
+    decoder.call(600.0, extract_spans, [songs[0].span], FEATURES, [songs[0].source], spool)
     decode_all = partial(_run_each, _decode_file, songs)
     yield Stage("span: decoding alone", seconds, partial(cpu_only, decode_all))
     yield Stage("span: this process", seconds, partial(_extract_here, songs, spool))
@@ -224,7 +229,7 @@ def span_stages(songs: list[Song]) -> Iterator[Stage]:
 
 def _extract_here(songs: list[Song], spool: Path) -> float:
     return cpu_only(
-        lambda: [extract_span(song.span, FEATURES, song.source, spool) for song in songs]
+        lambda: [extract_spans([song.span], FEATURES, [song.source], spool) for song in songs]
     )
 
 
@@ -233,11 +238,31 @@ def _extract_in_child(songs: list[Song], spool: Path, decoder: DecoderProcess) -
     child_start_s = sum(child.cpu_times()[:2])
     parent_s = cpu_only(
         lambda: [
-            decoder.call(600.0, extract_span, song.span, FEATURES, song.source, spool)
+            decoder.call(600.0, extract_spans, [song.span], FEATURES, [song.source], spool)
             for song in songs
         ]
     )
     return parent_s + sum(child.cpu_times()[:2]) - child_start_s
+
+
+def measure_stages(songs: list[Song]) -> Iterator[Stage]:
+    """Yield a pass over the songs with each quality, and then each meter over samples."""
+    seconds = sum(song.seconds for song in songs)
+    spool = Path(tempfile.mkdtemp()) / "spool"
+    for quality, meters in QUALITIES.items():
+        run = partial(cpu_only, partial(_measure_songs, songs, meters, spool))
+        yield Stage(f"quality: {quality}", seconds, run)
+    samples = np.concatenate(
+        [soundfile.read(s.path, dtype="float32", always_2d=True)[0] for s in songs]
+    )
+    for name in QUALITIES["full"]:
+        run = partial(cpu_only, partial(measure_samples, samples, 44_100, (name,)))
+        yield Stage(f"meter {name}", len(samples) / 44_100, run)
+
+
+def _measure_songs(songs: list[Song], meters: tuple[str, ...], spool: Path) -> None:
+    for song in songs:
+        extract_and_measure([song.span], FEATURES, [song.source], spool, (), "", meters)
 
 
 STAGES = {
@@ -246,6 +271,7 @@ STAGES = {
     "mel": mel_stages,
     "encode": encode_stages,
     "span": span_stages,
+    "measure": measure_stages,
 }
 
 

@@ -54,7 +54,7 @@ from melmill.transforms.features.pcen import (
     pcen_contradictions,
     pcen_neighbour_contradictions,
 )
-from melmill.transforms.features.resample import Quality
+from melmill.transforms.features.resample import Quality as Resampler
 from melmill.transforms.features.spec import KINDS, Feature, FeatureSpec, KindSpec
 from melmill.transforms.features.standardization import StandardizationSpec
 from melmill.transforms.features.stft_spec import (
@@ -67,6 +67,7 @@ from melmill.transforms.features.waveform import (
     waveform_contradictions,
     waveform_neighbour_contradictions,
 )
+from melmill.transforms.measures.registry import Quality
 from melmill.transforms.plan.job import Format, Limits, RefreshSpec, WriterSpec
 from melmill.transforms.plan.packing import ShardSpec
 from melmill.transforms.plan.recordings import Damaged
@@ -169,7 +170,7 @@ class AudioConfig(_Section):
 
     sample_rate_hz: Annotated[int, Field(ge=1000, le=768_000)] = 22_050
     channels: ChannelPolicy = "mono"
-    resampler: Quality = "soxr_hq"
+    resampler: Resampler = "soxr_hq"
 
 
 class ChunkConfig(_Section):
@@ -221,6 +222,11 @@ def _resolution(value: object) -> object:
         except (ValueError, ZeroDivisionError, OverflowError):
             return value
     return value
+
+
+def _quality(value: object) -> object:
+    """Return a quality; YAML reads ``off`` as false."""
+    return "off" if value is False else value
 
 
 class OutputConfig(_Section):
@@ -307,6 +313,7 @@ class Config(_Section):
     limits: LimitsConfig = LimitsConfig()
     refresh: RefreshConfig = RefreshConfig()
     retention: RetentionConfig = RetentionConfig()
+    quality: Annotated[Quality, BeforeValidator(_quality)] = "basic"
 
     def feature_spec(self) -> FeatureSpec:
         """Return the settings that a row's values depend on."""
@@ -726,7 +733,8 @@ def _children(model: Any) -> Mapping[str, Any]:
     if is_dataclass(model):
         types = {"log": LogSpec, "standardization": StandardizationSpec}
         return {field.name: types.get(field.name) for field in fields(model)}
-    return {name: field.annotation for name, field in model.model_fields.items()}
+    fields_of = getattr(model, "model_fields", {})  # a key without a section has none
+    return {name: field.annotation for name, field in fields_of.items()}
 
 
 def _contradictions(config: Config) -> Iterator[Fault]:

@@ -70,7 +70,8 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
             remove_own(job.store, job.staging)
         summary: dict[str, Any] = json.loads(text)
         load_models(job.features, job.catalogue.uri, job.catalogue.storage_options)
-        costs = seconds_per_audio_second(summary["codec_seconds"], job.features, Path(folder))
+        what = summary["codec_seconds"], job.features, job.meters
+        costs = seconds_per_audio_second(*what, Path(folder))
     cpu = sum(costs[codec] * seconds for codec, seconds in summary["codec_seconds"].items())
     planned = summary["recordings"].get("planned", 0)
     costs_usd = estimate_costs(cpu, summary["seconds"], planned)

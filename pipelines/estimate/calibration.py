@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from melmill.transforms.core.records import ProbedRecording, Recording
 from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.features.chunks import count_chunks, resampled_length
 from melmill.transforms.features.span_chunks import Span
-from melmill.transforms.features.spans import extract_span
 from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.measures.spans import extract_and_measure
 from melmill.transforms.store.objects import StoredObject
 
 _RATE_HZ = 48_000
@@ -37,7 +37,7 @@ _WRITING_SHARE = 0.1
 
 
 def seconds_per_audio_second(
-    codecs: Iterable[str], features: FeatureSpec, folder: Path
+    codecs: Iterable[str], features: FeatureSpec, meters: Sequence[str], folder: Path
 ) -> dict[str, float]:
     """Return the CPU seconds per second of audio for each codec, timed on seconds of noise.
 
@@ -45,8 +45,8 @@ def seconds_per_audio_second(
     ----------
     codecs
         The names of the codecs, as the probe returns them.
-    features
-        The features to compute.
+    features, meters
+        The features to compute, and the meters to use.
     folder
         A folder for working files.
 
@@ -55,7 +55,7 @@ def seconds_per_audio_second(
     dict
         The CPU seconds per second of audio, by codec; a rough estimate for a plan.
     """
-    return {codec: _time(_kind(codec), features, folder) for codec in codecs}
+    return {codec: _time(_kind(codec), features, meters, folder) for codec in codecs}
 
 
 def _kind(codec: str) -> str:
@@ -63,11 +63,12 @@ def _kind(codec: str) -> str:
     return kinds[0] if kinds else "opus"
 
 
-def _time(kind: str, features: FeatureSpec, folder: Path) -> float:
+def _time(kind: str, features: FeatureSpec, meters: Sequence[str], folder: Path) -> float:
     span, source = _sample(kind, features, folder)
-    extract_span(replace(span, stop_chunk=1), features, source, folder / "spool")
+    how = features, [source], folder / "spool", (), "", meters
+    extract_and_measure([replace(span, stop_chunk=1)], *how)
     started = time.process_time()
-    extract_span(span, features, source, folder / "spool")
+    extract_and_measure([span], *how)
     return (time.process_time() - started) * (1 + _WRITING_SHARE) / _SECONDS
 
 

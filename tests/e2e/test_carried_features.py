@@ -51,13 +51,13 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """Return a list that gets the names of the features of each decoded span."""
     monkeypatch.setattr("melmill.transforms.beam.do_fns.borrow_decoder", lambda _: InThisProcess())
     monkeypatch.setattr("melmill.transforms.beam.do_fns.return_decoder", lambda *_: None)
-    real, seen = extracting.extract_span, list[tuple[str, ...]]()
+    real, seen = extracting.extract_and_measure, list[tuple[str, ...]]()
 
-    def extract_span(span: Any, features: FeatureSpec, *others: Any) -> Any:
-        seen.append(tuple(feature.name for feature in features.features))
-        return real(span, features, *others)
+    def extract_and_measure(spans: Any, features: FeatureSpec, *others: Any) -> Any:
+        seen.extend([tuple(feature.name for feature in features.features)] * len(spans))
+        return real(spans, features, *others)
 
-    monkeypatch.setattr(extracting, "extract_span", extract_span)
+    monkeypatch.setattr(extracting, "extract_and_measure", extract_and_measure)
     return seen
 
 

@@ -20,7 +20,7 @@ from melmill.transforms.decode import decoders
 from melmill.transforms.features import resample
 from melmill.transforms.features.chunks import ChunkSpec, count_chunks, place_chunk
 from melmill.transforms.features.span_chunks import Span, place_at_rate
-from melmill.transforms.features.spans import extract_span
+from melmill.transforms.features.spans import extract_spans
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.store.folders import Store
 from tests.features.test_spans import span_of
@@ -122,7 +122,7 @@ def test_a_recording_is_decoded_once(
         "melmill.transforms.features.span_chunks.open_audio",
         lambda *arguments: opened.append(1) or real(*arguments),  # type: ignore[func-returns-value]
     )
-    extract_span(span, spec, source, tmp_path / "spool")
+    extract_spans([span], spec, [source], tmp_path / "spool")
     assert len(opened) == 1
 
 
@@ -158,7 +158,7 @@ def test_rows_do_not_depend_on_how_the_work_was_divided(
         return
 
     def spooled(part: Span) -> bytes:
-        extract_span(part, spec, source, folder / "spool")
+        extract_spans([part], spec, [source], folder / "spool")
         return (folder / "spool").read_bytes()
 
     with pytest.MonkeyPatch.context() as patch:

@@ -28,7 +28,7 @@ from melmill.transforms.features.chunks import (
 )
 from melmill.transforms.features.extractors import extract_features
 from melmill.transforms.features.span_chunks import read_chunks
-from melmill.transforms.features.spans import extract_span
+from melmill.transforms.features.spans import extract_spans
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.store.folders import Store
 from tests.features.test_spans import rows_of, short_blocks, span_of
@@ -176,7 +176,7 @@ def test_segments_see_the_recording_around_them(tmp_path: Path) -> None:
     path = sound(tmp_path / "a.wav", 3.0)
     span, source = span_of(path, spec)
     segment = replace(span, origin_sample=8_000, samples=16_000, first_chunk=0, stop_chunk=2)
-    extract_span(segment, spec, source, tmp_path / "spool")
+    extract_spans([segment], spec, [source], tmp_path / "spool")
     values = np.fromfile(tmp_path / "spool", np.float32).reshape(2, *spec.columns[0].shape)
     whole, _ = rows_of(path, spec, tmp_path, per_span=9)
     np.testing.assert_array_equal(values, whole[1:3])
@@ -187,7 +187,7 @@ def test_levels_are_those_of_the_chunk_alone(tmp_path: Path) -> None:
     samples[8_000:16_000] = 0.5
     path = write_audio(tmp_path / "a.wav", samples, RATE, "wav_float")
     span, source = span_of(path, recipe(ENTRIES["long"]))
-    rows = extract_span(span, recipe(ENTRIES["long"]), source, tmp_path / "spool")
+    (rows,) = extract_spans([span], recipe(ENTRIES["long"]), [source], tmp_path / "spool")
     assert np.isneginf(rows.peak_dbfs).tolist() == [True, False, True]
     # Frames of 9,000 samples for every 4,000: 4,500 before a chunk, and 500 after it.
     chunks = read_chunks(span, recipe(ENTRIES["long"]), source)

@@ -32,7 +32,7 @@ from melmill.transforms.features.logarithm import LogSpec
 from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.resample import drifts
 from melmill.transforms.features.span_chunks import Span, read_chunks, read_samples
-from melmill.transforms.features.spans import extract_span, measure_levels
+from melmill.transforms.features.spans import extract_spans, measure_levels
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.store.objects import StoredObject
 from tests import signals
@@ -209,7 +209,7 @@ def rows_of(path: Path, features: FeatureSpec, folder: Path, per_span: int):
     spool, mels, rows = folder / "spool", [], []
     for first in range(0, span.stop_chunk, per_span):
         part = replace(span, first_chunk=first, stop_chunk=min(span.stop_chunk, first + per_span))
-        rows.append(extract_span(part, features, source, spool))
+        rows += extract_spans([part], features, [source], spool)
         mels.append(np.fromfile(spool, np.float32).reshape(-1, *features.columns[0].shape))
     return np.concatenate(mels), rows
 
@@ -232,7 +232,7 @@ def test_a_segment_starts_where_it_is_asked_to(tmp_path):
     [(_, chunk)] = chunks_of(segment, SPEC, source)
     # FLAC stores 16 bits per sample.
     np.testing.assert_allclose(chunk[:, 0], samples[12_345 : 12_345 + 8_000], atol=2**-15)
-    rows = extract_span(segment, SPEC, source, tmp_path / "spool")
+    (rows,) = extract_spans([segment], SPEC, [source], tmp_path / "spool")
     assert rows.start_sample.tolist() == [12_345]
 
 
@@ -265,7 +265,7 @@ def test_a_file_that_changed_since_the_probe_is_refused(tmp_path):
     recording = replace(span.probed.recording, fingerprint="mtime:1:2")
     stale = replace(span, probed=replace(span.probed, recording=recording))
     with pytest.raises(RecordingError) as raised:
-        extract_span(stale, SPEC, source, tmp_path / "spool")
+        extract_spans([stale], SPEC, [source], tmp_path / "spool")
     assert raised.value.cause is Cause.CHANGED
 
 
@@ -274,9 +274,9 @@ def test_working_files_that_cannot_be_written_are_named(tmp_path):
         signals.write_audio(tmp_path / "a.wav", signals.noise(9, 16_000), 16_000)
     )
     with pytest.raises(DatasetError, match=r"cannot write working files in /dev: .*No space left"):
-        extract_span(span, SPEC, source, Path("/dev/full"))
+        extract_spans([span], SPEC, [source], Path("/dev/full"))
     with pytest.raises(DatasetError, match=r"cannot write working files in .*none"):
-        extract_span(span, SPEC, source, tmp_path / "none" / "spool")
+        extract_spans([span], SPEC, [source], tmp_path / "none" / "spool")
 
 
 def test_an_error_of_a_decoder_is_not_reported_as_one_of_working_files(tmp_path, monkeypatch):
@@ -290,7 +290,7 @@ def test_an_error_of_a_decoder_is_not_reported_as_one_of_working_files(tmp_path,
 
     monkeypatch.setattr("melmill.transforms.features.spans.read_chunks", broken)
     with pytest.raises(OSError, match="of the decoder"):
-        extract_span(span, SPEC, source, tmp_path / "spool")
+        extract_spans([span], SPEC, [source], tmp_path / "spool")
 
 
 @pytest.mark.parametrize("tail", ["drop", "pad"])
@@ -301,9 +301,10 @@ def test_a_length_that_only_the_end_disproves_is_noticed_by_the_last_span(tmp_pa
     features = replace(SPEC, chunk=replace(SPEC.chunk, tail=tail))
     span, source = span_of(path, features)
     first = replace(span, stop_chunk=2)
-    assert len(extract_span(first, features, source, tmp_path / "spool").chunk_index) == 2
+    (rows,) = extract_spans([first], features, [source], tmp_path / "spool")
+    assert len(rows.chunk_index) == 2
     with pytest.raises(RecordingError) as raised:
-        extract_span(replace(span, first_chunk=2), features, source, tmp_path / "spool")
+        extract_spans([replace(span, first_chunk=2)], features, [source], tmp_path / "spool")
     assert (raised.value.cause, raised.value.frames) == (Cause.LENGTH_MISMATCH, 7 * 44_100)
 
 

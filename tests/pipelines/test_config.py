@@ -243,7 +243,7 @@ def test_an_unknown_key_like_no_other_is_named_with_what_is_allowed() -> None:
     (fault,) = faults("xyzzy=3")
     assert fault == (
         "xyzzy: 3: no such key; allowed: audio, catalogue, chunk, features, limits, mel, output, "
-        "refresh, retention, split"
+        "quality, refresh, retention, split"
     )
 
 

@@ -39,9 +39,9 @@ from melmill.transforms.core.errors import Cause, ConflictError, DatasetError, R
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.chunks import count_chunks
 from melmill.transforms.features.span_chunks import Span
-from melmill.transforms.features.spans import extract_span
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.index.tables import read_index
+from melmill.transforms.measures.spans import extract_and_measure
 from melmill.transforms.snapshot.card import list_files
 from melmill.transforms.snapshot.delta import read_history, require_snapshot
 from melmill.transforms.snapshot.needed_files import needed
@@ -137,7 +137,8 @@ def _failing(decoder: Any, name: str, stage: Stage) -> Any:
     real, failed = decoder.call, []
 
     def call(self: Any, timeout_s: float, function: Any, *arguments: Any) -> Any:
-        target, decodes = arguments[0], function is extract_span
+        decodes = function is extract_and_measure
+        target = arguments[0][0] if decodes else arguments[0]
         uri = target.probed.recording.uri if decodes else target.uri
         matches = uri.endswith(f"/{name}") and decodes == (stage is Stage.DECODE)
         # If a recording is divided among shards, only its last part fails.

@@ -62,21 +62,21 @@ def test_a_recording_that_failed_for_a_while_comes_back_whole(
     from melmill.transforms.shards import extracting as shards
 
     write_song(songs / "long.wav", 9, 6.0)
-    dataset, real = tmp_path / "set", shards.extract_span
+    dataset, real = tmp_path / "set", shards.extract_and_measure
 
     class Decoder:
         """A decoder process that times out over one span of one recording."""
 
-        def call(self, _: float, function: Any, span: Any, *arguments: Any) -> Any:
-            if function is real and span.first_chunk:
+        def call(self, _: float, function: Any, target: Any, *arguments: Any) -> Any:
+            if function is real and (span := target[0]).first_chunk:
                 assert span.probed.recording.uri.endswith("long.wav")
                 raise shards.RecordingError("decode", "timeout", "not read within 1 s")
-            return function(span, *arguments)
+            return function(target, *arguments)
 
     monkeypatch.setattr("melmill.transforms.beam.do_fns.borrow_decoder", lambda _: Decoder())
     monkeypatch.setattr("melmill.transforms.beam.do_fns.return_decoder", lambda *_: None)
     extract_here(songs, dataset, *SMALL, TWINS)
-    assert real is shards.extract_span
+    assert real is shards.extract_and_measure
     assert statuses_of(dataset)[str(songs / "long.wav")] == ("failed", 0)
     before = {name: (dataset / name).read_bytes() for name in files_of(dataset) if "part-" in name}
     monkeypatch.undo()

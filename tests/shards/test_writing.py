@@ -15,7 +15,7 @@ from melmill.pipelines.snapshots.validate import check_shard, validate
 from melmill.transforms.catalogue.parts import catalogue_parts, list_part
 from melmill.transforms.core.errors import Cause, DatasetError
 from melmill.transforms.decode.isolation import DecoderProcess
-from melmill.transforms.features.spans import extract_span
+from melmill.transforms.features.spans import extract_spans
 from melmill.transforms.index.tables import read_index
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan, pack_shards
@@ -343,7 +343,7 @@ def test_a_shard_from_which_all_is_withdrawn_has_no_file(
     summary = write_shard(plan, job, decoder, ignore)
     empty = withdraw_recordings(summary, {entry.recording_id for entry in summary.recordings}, job)
     assert (empty.rows, empty.parquet, empty.tfrecord) == (0, None, None)
-    assert read_receipt(job, empty.plan) == empty
+    assert read_receipt(job, empty.plan) == replace(empty, meters=())
 
 
 def test_a_recording_is_in_a_dataset_whole_or_not_at_all(songs: Path, tmp_path: Path) -> None:
@@ -382,7 +382,7 @@ def test_a_second_run_over_a_withdrawn_recording_changes_nothing(
     write_long_song_with_a_broken_end(songs / "long.flac")
     first = extract_here(songs, tmp_path / "out", *settings)
     # The function that decodes is removed, so decoding would fail.
-    monkeypatch.delattr("melmill.transforms.shards.extracting.extract_span")
+    monkeypatch.delattr("melmill.transforms.shards.extracting.extract_and_measure")
     second = extract_here(songs, tmp_path / "out", *settings)
     assert not second.committed
     assert second.snapshot == first.snapshot
@@ -415,12 +415,12 @@ def test_unreadable_working_files_are_not_reported_as_files_of_the_dataset(
     """The decoder writes a working file, and the worker cannot read it from a broken disk."""
     job = make_test_job(songs, tmp_path / "dataset", *OVERRIDES)
     spans = plan_shards(job, decoder, 1)[0].spans
-    rows = decoder.call(
+    rows, *_ = decoder.call(
         60,
-        extract_span,
-        spans[0],
+        extract_spans,
+        spans[:1],
         job.features,
-        job.source(spans[0].probed.recording),
+        [job.source(spans[0].probed.recording)],
         tmp_path / "spool",
     )
     (tmp_path / "spool").unlink()

@@ -63,7 +63,7 @@ class InThisProcess(DecoderProcess):
         self.calls: list[tuple[float, Span, list[str]]] = []
 
     def call(self, timeout_s: float, function: Any, /, *arguments: Any, **_: Any) -> Any:
-        span, _features, _source, _spool, upcoming, _catalogue = arguments
+        (span,), _features, _sources, _spool, upcoming, _catalogue, _meters = arguments
         self.calls.append((timeout_s, span, [source.uri for source in upcoming]))
         return function(*arguments)
 
@@ -247,7 +247,7 @@ def test_a_finished_shard_reports_its_rows_and_failures(tmp_path: Path) -> None:
 
     class Failing(InThisProcess):
         def call(self, timeout_s: float, function: Any, /, *arguments: Any, **_: Any) -> Any:
-            if arguments[0] == plan.spans[1]:
+            if arguments[0] == [plan.spans[1]]:
                 raise RecordingError(Stage.DECODE, Cause.CORRUPT, "broken")
             return super().call(timeout_s, function, *arguments)
 

@@ -52,6 +52,8 @@ class Recording:
         Files of the snapshot that hold its rows, if their unchanged features are carried over.
     fault
         Cause and message if the catalogue's entry itself is wrong; its audio is not read.
+    measures
+        Readings that the snapshot has of the same version, as JSON; ``""`` if it has none.
     """
 
     recording_id: str
@@ -69,6 +71,7 @@ class Recording:
     carried_from: tuple[str, ...] = field(default=(), repr=False, compare=False)
     fault: tuple[Cause, str] | None = field(default=None, repr=False)
     change: str = field(default="", repr=False, compare=False)
+    measures: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,3 +159,20 @@ class Failure:
             error.message,
             error.audio,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredPart:
+    """What the meters read from a part of a recording.
+
+    Attributes
+    ----------
+    recording_id, first_chunk
+        Recording, and the first chunk of the span that the part belongs to.
+    meters
+        States of the meters, as JSON.
+    """
+
+    recording_id: str
+    first_chunk: int
+    meters: str

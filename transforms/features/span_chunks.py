@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain, tee
@@ -65,10 +65,29 @@ class Span:
         return self.first_chunk == 0 and self.origin_sample == 0
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A reader of the decoded frames of a recording, beside its chunks.
+
+    Attributes
+    ----------
+    start, stop
+        Frames that are read, at the recording's own rate.
+    add
+        Function that is called with each piece of them, float32 [frames, channels].
+    """
+
+    start: int
+    stop: int
+    add: Callable[[Samples], None]
+
+
 def read_chunks(
-    span: Span, features: FeatureSpec, source: StoredObject
+    span: Span, features: FeatureSpec, source: StoredObject, listener: Listener | None = None
 ) -> Iterator[tuple[PlacedChunk, ...]]:
     """Yield the chunks of a span at each sample rate: decoded, mixed, resampled and cut.
+
+    The frames that the listener reads come from the same decode.
 
     Yields
     ------
@@ -78,7 +97,7 @@ def read_chunks(
     """
     at_rates = features.by_rate
     ranges = [_range(span, features, at_rate) for at_rate in at_rates]
-    with _open_streams(span.probed.audio, at_rates, source, ranges) as streams:
+    with _open_streams(span.probed.audio, at_rates, source, ranges, listener) as streams:
         cut = [
             cut_chunks(stream, _places(span, features, at_rate), at_rate.chunk)
             for stream, at_rate in zip(streams, at_rates, strict=True)
@@ -162,6 +181,7 @@ def _open_streams(
     at_rates: Sequence[FeatureSpec],
     source: StoredObject,
     ranges: Sequence[tuple[int, int]],
+    listener: Listener | None = None,
 ) -> Iterator[list[Iterator[Samples]]]:
     """Open a stream of samples for each sample rate; all come from one decode.
 
@@ -174,20 +194,34 @@ def _open_streams(
     rates = list(zip(conversions, ranges, strict=True))
     sources = [conversion.source_range(*span, audio.frames) for conversion, span in rates]
     first, last = min(start for start, _ in sources), max(stop for _, stop in sources)
+    if listener is not None:
+        first, last = min(first, listener.start), max(last, listener.stop)
     with open_audio(source, audio, first, last) as reader:
-        decoded = chain(
-            reader.blocks(first, last, _block_frames(audio)),
-            reader.blocks(last, audio.frames, _MIN_BLOCK_FRAMES),  # hardly ever needed
-        )
-        mixed = (select_channels(block, at_rates[0].channels) for block in decoded)
+        decoded = _heard(reader.blocks(first, last, _block_frames(audio)), first, listener)
+        more = reader.blocks(last, audio.frames, _MIN_BLOCK_FRAMES)  # hardly ever needed
+        mixed = (select_channels(block, at_rates[0].channels) for block in chain(decoded, more))
         copies = tee(mixed, len(rates)) if len(rates) > 1 else (mixed,)
         yield [
             resample_stream(_skip(copy, start - first), *span, conversion)
             for copy, (start, _), (conversion, span) in zip(copies, sources, rates, strict=True)
         ]
+        if listener is not None:
+            deque(decoded, maxlen=0)
         total = resampled_length(audio.frames, audio.sample_rate_hz, at_rates[0].sample_rate_hz)
         if total - ranges[0][1] < at_rates[0].chunk.hop:
             reader.finish()  # no other span reads the recording's end
+
+
+def _heard(
+    blocks: Iterator[Samples], position: int, listener: Listener | None
+) -> Iterator[Samples]:
+    """Yield blocks of decoded frames, after the listener has read them."""
+    for block in blocks:
+        if listener is not None:
+            start, stop = listener.start - position, listener.stop - position
+            listener.add(block[max(0, start) : max(0, stop)])
+        position += len(block)
+        yield block
 
 
 def _skip(blocks: Iterator[Samples], skipped: int) -> Iterator[Samples]:

@@ -26,7 +26,7 @@ from melmill.transforms.features.chunks import (
     valid_samples,
 )
 from melmill.transforms.features.extractors import extract_features, load_models
-from melmill.transforms.features.span_chunks import PlacedChunk, Span, read_chunks
+from melmill.transforms.features.span_chunks import Listener, PlacedChunk, Span, read_chunks
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.store.objects import StoredObject
 
@@ -63,49 +63,6 @@ class SpanRows:
     features_seconds: float = 0.0
 
 
-def extract_span(
-    span: Span,
-    features: FeatureSpec,
-    source: StoredObject,
-    spool: Path,
-    upcoming: Sequence[StoredObject] = (),
-    catalogue: str = "",
-) -> SpanRows:
-    """Return a span's rows, and write their features to the spool as raw numbers.
-
-    Parameters
-    ----------
-    span
-        Chunks of one recording.
-    features
-        Features to compute.
-    source
-        Location of the recording.
-    spool
-        File that is overwritten with the features, row by row; see :func:`row_type`.
-    upcoming
-        Recordings that will be read next from their start. Remote ones are fetched meanwhile.
-    catalogue
-        URI of the catalogue; see :func:`load_models`.
-
-    Returns
-    -------
-    SpanRows
-        All columns except the features. Rows of one chunk are adjacent, channel by channel.
-
-    Raises
-    ------
-    RecordingError
-        The recording does not match its header, or changed since it was probed.
-    DatasetError
-        The spool cannot be written.
-    ConfigError
-        A model of the features cannot be used.
-    """
-    (rows,) = extract_spans([span], features, [source], spool, upcoming, catalogue)
-    return rows
-
-
 def extract_spans(
     spans: Sequence[Span],
     features: FeatureSpec,
@@ -113,17 +70,48 @@ def extract_spans(
     spool: Path,
     upcoming: Sequence[StoredObject] = (),
     catalogue: str = "",
+    listeners: Sequence[Listener | None] = (),
 ) -> list[SpanRows]:
-    """Return the rows of several spans, and write their features to the spool, span by span.
+    """Return the rows of spans, and write their features to the spool as raw numbers.
 
-    A model's batch may hold chunks of several spans. For parameters and errors, see
-    :func:`extract_span`: all spans fail together. The recordings have the same number of channels.
+    A model's batch may hold chunks of several spans. All spans fail together.
+
+    Parameters
+    ----------
+    spans
+        Chunks of recordings with the same number of channels.
+    features
+        Features to compute.
+    sources
+        Locations of the recordings.
+    spool
+        File that is overwritten with the features, row by row; see :func:`row_type`.
+    upcoming
+        Recordings that will be read next from their start. Remote ones are fetched meanwhile.
+    catalogue
+        URI of the catalogue; see :func:`load_models`.
+    listeners
+        Reader of the decoded frames, or ``None``, for each span; none at all by default.
+
+    Returns
+    -------
+    list of SpanRows
+        All columns except the features. Rows of one chunk are adjacent, channel by channel.
+
+    Raises
+    ------
+    RecordingError
+        A recording does not match its header, or changed since it was probed.
+    DatasetError
+        The spool cannot be written.
+    ConfigError
+        A model of the features cannot be used.
     """
     load_models(features, catalogue, sources[0].storage_options)
     with _spool_errors(spool):
         file = spool.open("wb", buffering=0)  # unbuffered: an error is raised by its own write
     pairs = list(zip(spans, sources, strict=True))
-    chunks = _read_spans(pairs, features, upcoming)
+    chunks = _read_spans(pairs, features, upcoming, listeners or [None] * len(spans))
     with file:
         write = partial(_write_spool, file, spool)
         rows = _write_rows(spans, features, chunks, write)
@@ -136,6 +124,7 @@ def _read_spans(
     pairs: Sequence[tuple[Span, StoredObject]],
     features: FeatureSpec,
     upcoming: Sequence[StoredObject],
+    listeners: Sequence[Listener | None],
 ) -> Iterator[tuple[PlacedChunk, ...]]:
     for number, (span, source) in enumerate(pairs):
         following = pairs[number + 1 : number + 1 + FETCHED_AHEAD]
@@ -144,7 +133,7 @@ def _read_spans(
         if number == len(pairs) - 1:
             for next_source in upcoming:
                 next_source.prefetch()
-        yield from read_chunks(span, features, source)
+        yield from read_chunks(span, features, source, listeners[number])
 
 
 @contextmanager

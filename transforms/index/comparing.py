@@ -21,9 +21,9 @@ from melmill.transforms.plan.change_records import (
     Touched,
 )
 from melmill.transforms.plan.finding_changes import (
-    COLUMNS,
     FAILURE_COLUMNS,
     by_identity,
+    columns_of,
     decide,
     diff_part,
 )
@@ -147,7 +147,7 @@ def read_known(
     base = job.base
     if base.is_nothing:
         return iter(()), {}
-    rows = read_part(job.store, base.index, "recordings", part % base.parts, COLUMNS)
+    rows = read_part(job.store, base.index, "recordings", part % base.parts, columns_of(job))
     failed = read_part(job.store, base.index, "failures", part % base.parts, FAILURE_COLUMNS)
     failures = {
         row["recording_id"]: (row["cause"], row["attempts"] or 1) for row in failed.to_pylist()

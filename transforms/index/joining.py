@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from melmill.transforms.core.naming import bucket
-from melmill.transforms.core.records import Failure
+from melmill.transforms.core.records import Failure, MeasuredPart
 from melmill.transforms.index.completeness import require_whole
 from melmill.transforms.index.results import Carried, Fact, Held, Kind, Moved, by_kind
 from melmill.transforms.index.tables import (
@@ -147,8 +147,11 @@ def join_recordings(facts: Groups, features_digest: str) -> tuple[list[Row], lis
     parts: defaultdict[str, list[Held]] = defaultdict(list)
     for fact in facts[Kind.HELD]:
         parts[fact.name].append(fact.value)
+    measured: defaultdict[str, list[MeasuredPart]] = defaultdict(list)
+    for fact in facts[Kind.MEASURED]:
+        measured[fact.name].append(fact.value)
     recordings = [
-        recording_row(plan, parts[name], features_digest)
+        recording_row(plan, parts[name], features_digest, measured[name])
         for name, plan in planned.items()
         if name not in failed
     ]

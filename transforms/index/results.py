@@ -22,8 +22,9 @@ class Kind(StrEnum):
     """The kind of a fact, which determines the type of its value.
 
     About a recording: ``PLANNED`` (:class:`PlannedRecording`), ``FAILED`` (:class:`Failure`),
-    ``TRIED`` (number of attempts before), ``HELD`` (:class:`Held`), ``DROPPED`` (``None``: its row
-    is not carried over), ``RELABELLED`` (:class:`Relabelled`), ``ADOPTED`` (its row of the index),
+    ``TRIED`` (number of attempts before), ``HELD`` (:class:`Held`), ``MEASURED``
+    (:class:`~melmill.transforms.core.records.MeasuredPart`), ``DROPPED`` (``None``: its row is
+    not carried over), ``RELABELLED`` (:class:`Relabelled`), ``ADOPTED`` (its row of the index),
     ``MOVED`` (:class:`Moved`). About a shard: ``WRITTEN`` (:class:`ShardSummary`), ``REPLACED``
     (``None``: it is not in the new snapshot). About a part of either table: ``CARRIED``
     (:class:`Carried`).
@@ -33,6 +34,7 @@ class Kind(StrEnum):
     FAILED = "failed"
     TRIED = "tried"
     HELD = "held"
+    MEASURED = "measured"
     DROPPED = "dropped"
     RELABELLED = "relabelled"
     ADOPTED = "adopted"
@@ -151,6 +153,8 @@ def facts_of(result: Result, again: bool = False) -> Iterator[Fact]:
             yield Fact("shards", result.name, Kind.WRITTEN, result)
             for rows in result.recordings:
                 yield Fact("recordings", rows.recording_id, Kind.HELD, Held(result.name, rows))
+            for part in result.measured:
+                yield Fact("recordings", part.recording_id, Kind.MEASURED, part)
             for failure in result.failures:
                 yield from facts_of(failure, again)
         case Again():

@@ -6,6 +6,7 @@ content. An index never changes, and a snapshot names its index.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -15,8 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from melmill.transforms.core.naming import digest
-from melmill.transforms.core.records import Failure
+from melmill.transforms.core.records import Failure, MeasuredPart, Recording
 from melmill.transforms.index.results import Held
+from melmill.transforms.measures.readings import by_group, measures_type
+from melmill.transforms.measures.states import read_all
 from melmill.transforms.plan.finding_changes import labels_digest
 from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.rows.rows_digest import combine_digests, digest_text
@@ -51,6 +54,7 @@ RECORDINGS = pa.schema(
         "rows_digest": pa.string(),
         "peak_dbfs": pa.float32(),
         "tags": pa.map_(pa.string(), pa.string()),
+        "measures": measures_type(),
     }
 )
 
@@ -79,7 +83,10 @@ SCHEMAS = {"recordings": RECORDINGS, "failures": FAILURES, "shards": SHARDS}
 
 
 def recording_row(
-    planned: PlannedRecording, held: Iterable[Held], features_digest: str
+    planned: PlannedRecording,
+    held: Iterable[Held],
+    features_digest: str,
+    measured: Iterable[MeasuredPart] = (),
 ) -> dict[str, Any]:
     """Return the row of a recording that was planned.
 
@@ -95,6 +102,8 @@ def recording_row(
         Rows of the recording in each shard that holds any.
     features_digest
         Digest of the feature configuration.
+    measured
+        Parts of the recording that were measured.
     """
     recording, audio = planned.probed.recording, planned.probed.audio
     shards = sorted(held, key=lambda part: part.shard)
@@ -124,7 +133,17 @@ def recording_row(
         "rows_digest": sum_digests(part.digest for part in parts),
         "peak_dbfs": max((part.peak_dbfs for part in parts), default=None),
         "tags": list(audio.tags),
+        "measures": _measures(recording, measured),
     }
+
+
+def _measures(recording: Recording, measured: Iterable[MeasuredPart]) -> dict[str, Any] | None:
+    """Return the readings of a recording: new ones, or those of the previous snapshot."""
+    parts = [part.meters for part in sorted(measured, key=lambda part: part.first_chunk)]
+    if parts:
+        return by_group(read_all(parts))
+    known: dict[str, Any] | None = json.loads(recording.measures or "null")
+    return known
 
 
 def sum_digests(digests: Iterable[str]) -> str | None:
@@ -163,9 +182,10 @@ def failure_row(failure: Failure, attempts: int = 1) -> dict[str, Any]:
 
 
 def shard_row(summary: ShardSummary) -> dict[str, Any]:
-    """Return the row of a shard; the column ``summary`` holds the summary without the failures.
+    """Return the row of a shard; its ``summary`` lacks the failures and what was measured.
 
-    The failures are rows of their own table, where a takedown finds them.
+    The failures are rows of their own table, where a takedown finds them. The readings are in the
+    rows of the recordings.
     """
     return {
         "name": summary.name,
@@ -173,7 +193,7 @@ def shard_row(summary: ShardSummary) -> dict[str, Any]:
         "rows": summary.rows,
         "parquet_bytes": summary.parquet.size_bytes if summary.parquet else 0,
         "tfrecord_bytes": summary.tfrecord.size_bytes if summary.tfrecord else 0,
-        "summary": replace(summary, failures=()).to_json(),
+        "summary": replace(summary, failures=(), meters=(), measured=()).to_json(),
     }
 
 

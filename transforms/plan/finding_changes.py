@@ -7,6 +7,7 @@ configuration, so a repeated run finds the same difference.
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -40,13 +41,23 @@ from melmill.transforms.plan.fingerprints import is_settled
 from melmill.transforms.plan.job import Base, ExtractJob
 from melmill.transforms.plan.splits import assign_split
 
-#: Columns of the index's recordings table that the comparison reads.
-COLUMNS = [
+_COLUMNS = [
     *("recording_id", "uri", "fingerprint", "status", "split", "labels_digest", "rows", "shards"),
     "rows_digest",
     *("container", "codec", "decoder", "size_bytes", "sample_rate_hz", "channels", "frames"),
     *("seconds", "tags", "content_hash", "peak_dbfs"),
 ]
+
+
+def columns_of(job: ExtractJob) -> list[str]:
+    """Return the columns of the index's recordings table that the comparison reads.
+
+    The readings are many. They are needed only where a recording gets a new row of the index.
+    """
+    is_kept = job.base.same_features and not job.content_hashes
+    return _COLUMNS if is_kept else [*_COLUMNS, "measures"]
+
+
 FAILURE_COLUMNS = ["recording_id", "cause", "attempts"]
 
 
@@ -94,7 +105,7 @@ def diff_part(
         Listed recordings by ``recording_id``. The function removes recordings from it. The
         ``change`` of a recording that is left out is the reason.
     known
-        Rows of the index's recordings table (:data:`COLUMNS`).
+        Rows of the index's recordings table (:func:`columns_of`).
     failures
         Cause and number of attempts of each failed recording, by ``recording_id``.
     job
@@ -205,7 +216,10 @@ def _diff_used(
         files = [shard_file("parquet", row["split"], shard) for shard in row["shards"]]
         carried_from = tuple(files) if base.unchanged_features else ()
         content_hash = row["content_hash"] or ""
-        known = replace(recording, content_hash=content_hash, carried_from=carried_from)
+        measures = json.dumps(row["measures"]) if row["measures"] else ""
+        known = replace(
+            recording, content_hash=content_hash, carried_from=carried_from, measures=measures
+        )
         yield _candidate(known, "recomputed", row["uri"], difference, _audio(row))
     else:
         yield from _diff_labels(recording, row, job, difference)

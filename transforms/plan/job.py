@@ -161,6 +161,8 @@ class ExtractJob:
         recordings to exclude; ``""`` for none.
     content_hashes
         Whether files are also compared by their content.
+    meters
+        Meters that measure the recordings; see :mod:`~melmill.transforms.measures.measuring`.
     """
 
     catalogue: Catalogue
@@ -179,6 +181,7 @@ class ExtractJob:
     taken_down: str = ""
     exclude: str = ""
     content_hashes: bool = False
+    meters: tuple[str, ...] = ()
 
     @property
     def stores(self) -> tuple[tuple[str, StorageOptions], ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from melmill.transforms.core.errors import TRANSIENT_CAUSES
-from melmill.transforms.core.records import Failure
+from melmill.transforms.core.records import Failure, MeasuredPart
 from melmill.transforms.rows.distribution import Distribution
 from melmill.transforms.rows.moments import Moments
 
@@ -102,6 +102,9 @@ class ShardSummary:
         Distribution of the rows.
     others
         Moments of the rows' other features.
+    meters, measured
+        Meters that were used while the rows were made, and the parts of recordings that they read.
+        They are needed until the index is written.
     """
 
     name: str
@@ -120,6 +123,8 @@ class ShardSummary:
     high: float
     distribution: Distribution = _NOTHING
     others: tuple[FeatureMoments, ...] = ()
+    meters: tuple[str, ...] = ()
+    measured: tuple[MeasuredPart, ...] = ()
 
     @property
     def moments(self) -> Moments:
@@ -133,8 +138,9 @@ class ShardSummary:
 
     def to_json(self) -> bytes:
         """Return the summary as JSON; equal summaries give equal bytes."""
-        # A summary of one feature is what it was before there were several.
-        text: bytes = _adapter().dump_json(self, exclude=None if self.others else {"others"})
+        # A summary without these is what it was before there were several features, or measures.
+        empty = {name for name in ("others", "meters", "measured") if not getattr(self, name)}
+        text: bytes = _adapter().dump_json(self, exclude=empty or None)
         return text
 
     @classmethod

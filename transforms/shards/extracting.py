@@ -13,18 +13,13 @@ import numpy as np
 
 from melmill.transforms.core.errors import DatasetError, RecordingError
 from melmill.transforms.core.feature_columns import Array
-from melmill.transforms.core.records import Failure
+from melmill.transforms.core.records import Failure, MeasuredPart
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.channels import count_channels
 from melmill.transforms.features.span_chunks import Span
-from melmill.transforms.features.spans import (
-    FETCHED_AHEAD,
-    SpanRows,
-    extract_span,
-    extract_spans,
-    row_type,
-)
+from melmill.transforms.features.spans import FETCHED_AHEAD, SpanRows, row_type
 from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.measures.spans import extract_and_measure
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan
 from melmill.transforms.rows.schema import RowBatch
@@ -85,7 +80,9 @@ def write_shard(
     DatasetError
         If the dataset's folder cannot be written.
     """
-    if (finished := read_receipt(job, plan.name)) is not None:
+    finished = read_receipt(job, plan.name)
+    # An earlier attempt of the run may have measured something else.
+    if finished is not None and finished.meters == job.meters:
         failed = {failure.recording_id: failure for failure in finished.failures}
         for span in plan.spans:
             failure = failed.get(span.probed.recording.recording_id)
@@ -107,10 +104,12 @@ def _make(
     plan: ShardPlan, job: ExtractJob, decoder: DecoderProcess, report: Report
 ) -> ShardSummary:
     failures: list[Failure] = []
+    measured: list[MeasuredPart] = []
     # A later run clears the store's scratch folder, even if this run is killed.
     with job.store.scratch() as spool:
-        batches = _extract_rows(plan, job, decoder, spool, failures, report)
-        return write_rows(plan.name, plan.split, batches, failures, job)
+        batches = _extract_rows(plan, job, decoder, spool, failures, measured, report)
+        summary = write_rows(plan.name, plan.split, batches, failures, job)
+    return replace(summary, meters=job.meters, measured=tuple(measured))
 
 
 def _extract_rows(
@@ -119,6 +118,7 @@ def _extract_rows(
     decoder: DecoderProcess,
     spool: Path,
     failures: list[Failure],
+    measured: list[MeasuredPart],
     report: Report,
 ) -> Iterator[RowBatch]:
     groups = [*_groups(plan.spans, job.features)][::-1]
@@ -130,7 +130,8 @@ def _extract_rows(
         started, rows, failure = time.perf_counter(), list[SpanRows](), None
         if all(part.features == group[0].features for part in group):
             try:
-                rows = _extract(group, job, decoder, spool, upcoming)
+                rows, parts = _extract(group, job, decoder, spool, upcoming)
+                measured += parts
             except RecordingError as error:
                 failure = Failure.of(group[0].span.probed.recording, error)
         if rows:
@@ -168,16 +169,17 @@ def _extract(
     decoder: DecoderProcess,
     spool: Path,
     upcoming: Sequence[StoredObject],
-) -> list[SpanRows]:
-    """Return the rows of spans; their features are in the spool, unless they are carried over."""
+) -> tuple[list[SpanRows], list[MeasuredPart]]:
+    """Return the rows of spans, and what was measured.
+
+    Their features are in the spool, unless they are carried over.
+    """
     first, limit_s = group[0], job.limits.timeout_s
     if first.carried and not first.features.features:
-        return [part.carried.rows for part in group if part.carried]
-    if len(group) == 1:
-        what = first.span, first.features, first.source
-        return [decoder.call(limit_s, extract_span, *what, spool, upcoming, job.catalogue.uri)]
-    what_all = [part.span for part in group], first.features, [part.source for part in group]
-    return decoder.call(limit_s, extract_spans, *what_all, spool, upcoming, job.catalogue.uri)
+        return [part.carried.rows for part in group if part.carried], []
+    what = [part.span for part in group], first.features, [part.source for part in group]
+    where = spool, upcoming, job.catalogue.uri
+    return decoder.call(limit_s, extract_and_measure, *what, *where, job.meters)
 
 
 def _groups(spans: Sequence[Span], features: FeatureSpec) -> Iterator[tuple[int, int]]:

@@ -29,7 +29,9 @@ def withdraw_recordings(
     plan = digest("withdrawn", summary.name, *sorted(removed))
     kept = (without(batch, removed) for batch in read_shard(job.store, summary))
     expected = [entry for entry in summary.recordings if entry.recording_id not in removed]
-    return write_again(plan, summary.split, kept, expected, job, summary.failures)
+    measured = tuple(part for part in summary.measured if part.recording_id not in removed)
+    rewritten = write_again(plan, summary.split, kept, expected, job, summary.failures)
+    return replace(rewritten, meters=summary.meters, measured=measured)
 
 
 def rewrite_shard(

@@ -1,0 +1,107 @@
+"""Extracts spans and measures them, in one decode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from melmill.transforms.core.records import MeasuredPart
+from melmill.transforms.features.chunks import chunk_start, count_chunks, resampled_length
+from melmill.transforms.features.span_chunks import Listener, Span
+from melmill.transforms.features.spans import SpanRows, extract_spans
+from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.measures.blocks import Shape, first_frame, last_frame
+from melmill.transforms.measures.measuring import RecordingMeter
+from melmill.transforms.measures.states import to_json
+from melmill.transforms.store.objects import StoredObject
+
+
+def extract_and_measure(
+    spans: Sequence[Span],
+    features: FeatureSpec,
+    sources: Sequence[StoredObject],
+    spool: Path,
+    upcoming: Sequence[StoredObject],
+    catalogue: str,
+    meters: Sequence[str],
+) -> tuple[list[SpanRows], list[MeasuredPart]]:
+    """Return the rows of spans, and what was measured of each span's part of its recording.
+
+    For parameters and errors, see :func:`~melmill.transforms.features.spans.extract_spans`.
+
+    Parameters
+    ----------
+    meters
+        Meters to use.
+
+    Returns
+    -------
+    list of SpanRows
+        All columns except the features, which are in the spool.
+    list of MeasuredPart
+        What was measured, of the spans where anything is to be measured.
+    """
+    # A recording whose readings the snapshot has is not measured again.
+    wanted = [() if span.probed.recording.measures else meters for span in spans]
+    heard = [listen(span, features, names) for span, names in zip(spans, wanted, strict=True)]
+    listeners = [pair and pair[1] for pair in heard]
+    rows = extract_spans(spans, features, sources, spool, upcoming, catalogue, listeners)
+    parts = [
+        MeasuredPart(span.probed.recording.recording_id, span.first_chunk, to_json(pair[0].meters))
+        for span, pair in zip(spans, heard, strict=True)
+        if pair is not None
+    ]
+    return rows, parts
+
+
+def listen(
+    span: Span, features: FeatureSpec, meters: Sequence[str]
+) -> tuple[RecordingMeter, Listener] | None:
+    """Return the meter of a span's part of its recording, and what it must hear.
+
+    The spans of a recording divide all of it: the first span has the samples before its chunks, and
+    the last has those after. A segment is measured like a recording of its own. The result is
+    ``None`` if the part is empty, or if no meter is wanted.
+
+    Parameters
+    ----------
+    span
+        Chunks of one recording.
+    features
+        Sample rate and chunks.
+    meters
+        Meters to use.
+    """
+    audio = span.probed.audio
+    shape = Shape(audio.sample_rate_hz, audio.channels)
+    offset, total = _measured_frames(span, features)
+    start, stop = (
+        _border(chunk, span, features, shape, total)
+        for chunk in (span.first_chunk, span.stop_chunk)
+    )
+    if start >= stop or not meters:
+        return None
+    meter = RecordingMeter(meters, shape, start, stop, total)
+    heard = first_frame(start, shape), last_frame(stop, shape, total)
+    return meter, Listener(offset + heard[0], offset + heard[1], meter.add)
+
+
+def _measured_frames(span: Span, features: FeatureSpec) -> tuple[int, int]:
+    """Return the first frame of the recording or segment, and its number of frames."""
+    audio, rate_hz = span.probed.audio, features.sample_rate_hz
+    stop_sample = span.origin_sample + span.samples
+    start = span.origin_sample * audio.sample_rate_hz // rate_hz
+    if stop_sample >= resampled_length(audio.frames, audio.sample_rate_hz, rate_hz):
+        return start, audio.frames - start
+    return start, stop_sample * audio.sample_rate_hz // rate_hz - start
+
+
+def _border(chunk: int, span: Span, features: FeatureSpec, shape: Shape, total: int) -> int:
+    """Return the frame at which the measured part before a chunk ends, counted from the segment."""
+    if chunk == 0:
+        return 0
+    if chunk == count_chunks(span.samples, features.chunk):
+        return total
+    sample = chunk_start(chunk, span.samples, features.chunk)
+    frame = sample * shape.rate_hz // features.sample_rate_hz
+    return min(total, frame // shape.block_frames * shape.block_frames)
