@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from melmill.pipelines.config import LimitsConfig
@@ -29,16 +30,17 @@ from melmill.transforms.core.naming import join_uri
 from melmill.transforms.core.records import AudioInfo, Recording
 from melmill.transforms.decode.lending import borrow_decoder, close_idle_decoders, return_decoder
 from melmill.transforms.measures.measuring import measure_recording
-from melmill.transforms.measures.meters import Reading
+from melmill.transforms.measures.meters import Quality, Reading
 from melmill.transforms.measures.registry import (
     MEASURES,
     METERS,
     QUALITIES,
-    Quality,
     meters_of,
 )
 from melmill.transforms.store.filesystems import StorageOptions
+from melmill.transforms.store.folders import Store, absolute_uri
 from melmill.transforms.store.objects import StoredObject
+from melmill.transforms.store.ownership import MARKER
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -127,6 +129,16 @@ def open_catalogues(
     if faults:
         raise CatalogueError("\n".join(faults))
     return opened
+
+
+def find_dataset(name: str, storage_options: StorageOptions = ()) -> Store | None:
+    """Return the store of a dataset of melmill; ``None`` if the name is not that of a dataset."""
+    has_extension = bool(PurePosixPath(name).suffix)
+    if "://" not in name:
+        is_dataset = Path(name, MARKER).is_file()
+    else:
+        is_dataset = not has_extension and Store(name, storage_options).size(MARKER) is not None
+    return Store(absolute_uri(name), storage_options) if is_dataset else None
 
 
 def check_recordings(

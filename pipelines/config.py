@@ -67,7 +67,7 @@ from melmill.transforms.features.waveform import (
     waveform_contradictions,
     waveform_neighbour_contradictions,
 )
-from melmill.transforms.measures.registry import Quality
+from melmill.transforms.measures.meters import Quality
 from melmill.transforms.plan.job import Format, Limits, RefreshSpec, WriterSpec
 from melmill.transforms.plan.packing import ShardSpec
 from melmill.transforms.plan.recordings import Damaged

@@ -124,8 +124,8 @@ class Dataset:
         ----------
         columns
             The columns to read, of :data:`~melmill.transforms.index.tables.RECORDINGS`; ``None``
-            for all. The table is in memory: about 200 bytes per recording without ``shards``
-            and ``tags``.
+            for all. The table is in memory: about 200 bytes per recording without ``shards``,
+            ``tags`` and ``measures``, which has as much again or more.
         """
         return self._index_table("recordings", columns)
 

@@ -28,6 +28,7 @@ FLOORS = {
             "estimate",
             "demo",
             "snapshots",
+            "check_dataset",
             "commit",
             "extract",
             "refresh",

@@ -19,7 +19,8 @@ from melmill.pipelines.cli.exit_status import Exit, reporting_errors
 if TYPE_CHECKING:
     from melmill.pipelines.check import CheckedRecording
     from melmill.pipelines.profiles import Profile
-    from melmill.transforms.measures.registry import Quality
+    from melmill.transforms.measures.meters import Quality
+    from melmill.transforms.store.folders import Store
 
     #: A function that shows a recording's result.
     Show = Callable[[CheckedRecording], None]
@@ -38,8 +39,9 @@ def check(
         list[str],
         typer.Argument(
             metavar="AUDIO...",
-            help="Audio files, directories (searched with their subdirectories), globs, or tables "
-            "(.csv, .jsonl, .parquet) with a column 'uri'. Local paths or any fsspec URLs.",
+            help="Audio files, directories (searched with their subdirectories), globs, tables "
+            "(.csv, .jsonl, .parquet) with a column 'uri', or a dataset of melmill. Local paths or "
+            "any fsspec URLs.",
         ),
     ] = [],  # noqa: B006 - typer reads the default, nobody changes it
     profile: Annotated[
@@ -90,15 +92,17 @@ def check(
     """Measure recordings, and compare them with the limits of a profile.
 
     Prints a line for each recording, as soon as it is measured: pass, or FAIL with each broken
-    limit, its place and its reason. The exit status is 1 if any recording fails.
+    limit, its place and its reason. The exit status is 1 if any recording fails. The recordings of
+    a dataset were measured when they were extracted: nothing is decoded again.
 
     \b
     melmill check songs/
     melmill check mix.wav --profile ebu_r128
+    melmill check dataset/ --csv defects.csv
     melmill check songs/ --profile limits.yaml --csv songs.csv --junit songs.xml
     melmill check songs/ --json | jq -r 'select(.verdict == "fail").uri'
     """
-    from melmill.pipelines.check import check_recordings, measured, open_catalogues
+    from melmill.pipelines.check import check_recordings, find_dataset, measured, open_catalogues
     from melmill.pipelines.cli.check_texts import summary_text
     from melmill.pipelines.config import read_storage_options
     from melmill.pipelines.profiles import load_profile
@@ -112,13 +116,18 @@ def check(
             _print_list(as_json)
             return
         options = read_storage_options("--storage-option", storage_option)
-        limits, catalogues = load_profile(profile), open_catalogues(audio, options)
+        limits, stores = load_profile(profile), [find_dataset(name, options) for name in audio]
+        names = [name for name, store in zip(audio, stores, strict=True) if store is None]
+        datasets = [store for store in stores if store is not None]
+        catalogues = open_catalogues(names, options) if names or not datasets else []
         reports = _open_reports(stack, csv_file, junit_file, limits, measured(limits, quality))
         show = stack.enter_context(_showing(as_json, quiet))
         results = check_recordings(
             catalogues, limits, quality=quality, workers=workers, passed_over=passed_over
         )
-        for checked in stack.enter_context(closing(results)):
+        stack.enter_context(closing(results))
+        known = (_check_dataset(store, limits, quality) for store in datasets)
+        for checked in itertools.chain(*known, results):
             counts[checked.passes] += 1
             for add in (*reports, show):
                 add(checked)
@@ -126,6 +135,12 @@ def check(
         print(summary_text(limits, counts, passed_over))
     if counts[False]:
         raise typer.Exit(Exit.FAILED)
+
+
+def _check_dataset(store: Store, limits: Profile, quality: Quality) -> Iterator[CheckedRecording]:
+    from melmill.pipelines.check_dataset import check_dataset  # imports Arrow and Delta
+
+    return check_dataset(store, limits, quality)
 
 
 def _print_list(as_json: bool) -> None:

@@ -54,7 +54,12 @@ def csv_report(path: Path, measures: Sequence[str]) -> Iterator[Add]:
     with whole_file("--csv", path) as file:
         writer = csv.writer(file)
         writer.writerow(csv_header(columns))
-        yield lambda checked: writer.writerow(csv_row(checked, columns))
+
+        def add(checked: CheckedRecording) -> None:
+            with _reporting("--csv", path):
+                writer.writerow(csv_row(checked, columns))
+
+        yield add
 
 
 @contextmanager
@@ -85,7 +90,8 @@ def junit_report(path: Path, profile: str) -> Iterator[Add]:
         counts["tests"] += 1
         counts["failures"] += not checked.passes and not is_error
         counts["errors"] += is_error
-        file.write(case_element(checked, profile))
+        with _reporting("--junit", path):
+            file.write(case_element(checked, profile))
 
     with whole_file("--junit", path) as file:
         file.write(_first_lines(profile, counts))

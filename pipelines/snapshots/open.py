@@ -15,6 +15,7 @@ from melmill.transforms.catalogue.parts import Catalogue
 from melmill.transforms.catalogue.tables import Table
 from melmill.transforms.core.errors import DatasetError, UnavailableError
 from melmill.transforms.index.tables import count_parts
+from melmill.transforms.measures.registry import QUALITIES
 from melmill.transforms.plan.job import Base, ExtractJob
 from melmill.transforms.rows.parquet import read_schema
 from melmill.transforms.rows.schema import RowSchema
@@ -210,15 +211,18 @@ def start_from(job: ExtractJob, current: OpenSnapshot, configuration: dict[str, 
     """Return the job of an extraction as a refresh that starts from a snapshot."""
     current.require_agreement()
     snapshot, before = current.snapshot, current.snapshot.configuration
+    meters = QUALITIES[before["quality"]]
+    is_measured = set(job.meters) <= set(meters)
     base = replace(
         current.base(),
-        same_features=snapshot.features == job.features.canonical(),
+        same_features=snapshot.features == job.features.canonical() and is_measured,
         unchanged_features=job.features.unchanged_since(snapshot.features),
         same_files=_same_files(job, before, configuration),
         same_split=before.get("split") == configuration["split"],
         max_seconds=3600 * before.get("limits", {}).get("max_duration_hours", 0.0),
         configured=_row_sections(before) == _row_sections(configuration),
         damaged=before.get("limits", {}).get("damaged", "fail"),
+        meters=meters,
     )
     return in_its_staging(replace(job, base=base, taken_down=snapshot.taken_down))
 

@@ -23,7 +23,7 @@ from melmill.transforms.features.span_chunks import place_at_rate
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.stft_spec import StftSpec
 from melmill.transforms.features.waveform import WaveformSpec
-from melmill.transforms.index.tables import read_index
+from melmill.transforms.index.tables import RECORDINGS, read_index
 from melmill.transforms.rows.parquet import read_rows
 from melmill.transforms.snapshot.delta import Snapshot
 from melmill.transforms.snapshot.totals import ordered_shards
@@ -156,7 +156,8 @@ def verify(
     for row in sample_rows(store, snapshot, sample, seed):
         rows[row.recording_id].append(row)
     done = 0
-    for entry in read_index(store, snapshot.index, "recordings"):
+    columns = [name for name in RECORDINGS.names if name != "measures"]  # they are large
+    for entry in read_index(store, snapshot.index, "recordings", columns):
         if sampled := rows.pop(entry["recording_id"], None):
             source = StoredObject(entry["uri"], storage_options=catalogue_options)
             _verify_recording(sampled, entry, source, features, result)

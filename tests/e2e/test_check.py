@@ -23,7 +23,7 @@ import pytest
 
 from melmill.pipelines.check import in_order
 from tests import signals
-from tests.pipeline_runs import melmill
+from tests.pipeline_runs import extract_here, melmill, refresh_here
 from tests.sharing import made_once
 
 RATE = 44_100
@@ -514,3 +514,49 @@ def test_a_check_imports_no_beam(defects: Path) -> None:
     )
     completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert completed.stderr == "0\n"
+
+
+def test_a_dataset_is_checked_by_its_readings(tmp_path: Path) -> None:
+    songs, dataset = tmp_path / "songs", tmp_path / "set"
+    write(songs / "good.wav", music(4.0))
+    write(songs / "bad.wav", np.clip(12 * music(4.0), -1, 1))
+    (songs / "broken.wav").write_bytes(b"RIFF1234WAVE")
+    extract_here(songs, dataset, "limits.max_failure_ratio=1")
+    of_files = check_json(songs, status=1)
+    (songs / "good.wav").unlink()  # nothing is decoded
+    of_dataset = check_json(dataset, status=1)
+    assert of_dataset.keys() == of_files.keys() == {"good.wav", "bad.wav", "broken.wav"}
+    for name, result in of_dataset.items():
+        assert {**result, "uri": ""} == {**of_files[name], "uri": ""}, name
+    lines = check(dataset).stdout
+    assert "clipped: clipping.share" in lines
+    assert "3 recordings, profile training: 1 pass, 2 fail" in lines
+
+
+def test_a_dataset_is_checked_after_the_advice_was_taken(tmp_path: Path) -> None:
+    songs, dataset = tmp_path / "songs", tmp_path / "set"
+    write(songs / "mix.wav", stereo_tone(-23), 48_000)
+    extract_here(songs, dataset)
+    refused = check(dataset, "--profile", "ebu_r128")
+    assert refused.returncode == 2
+    assert "quality: basic, which does not measure loudness.integrated" in refused.stderr
+    assert "run melmill refresh with --set quality=full" in refused.stderr
+    refresh_here(songs, dataset, "quality=full")
+    passed = check(dataset, "--profile", "ebu_r128")
+    assert (passed.returncode, passed.stdout[:4]) == (0, "pass")
+
+
+def test_recordings_without_readings_are_named(tmp_path: Path) -> None:
+    songs, dataset = tmp_path / "songs", tmp_path / "set"
+    write(songs / "mix.wav", music(4.0))
+    write(songs / "short.wav", music(0.5))
+    extract_here(songs, dataset, "quality=off", "chunk.short=drop")
+    refused = check(dataset)
+    assert refused.returncode == 2
+    assert "run melmill refresh with --set quality=basic" in refused.stderr
+    refresh_here(songs, dataset, "quality=basic")
+    results = check_json(dataset, status=1)
+    (finding,) = results["short.wav"]["findings"]
+    assert finding["cause"] == "not_measured"
+    assert "no chunk" in finding["reason"]
+    assert results["mix.wav"]["findings"] == []

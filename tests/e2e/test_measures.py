@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ import pytest
 import melmill
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.measures.measuring import measure_recording
-from melmill.transforms.measures.readings import by_group
-from melmill.transforms.measures.registry import QUALITIES
+from melmill.transforms.measures.registry import QUALITIES, by_group
 from melmill.transforms.store.objects import StoredObject
 from tests import signals
 from tests.pipeline_runs import extract_here, refresh_here
@@ -148,18 +147,65 @@ def test_an_attempt_that_measured_less_is_measured_again(songs, tmp_path, monkey
     assert measures_of(tmp_path / "set")["song.flac"] is not None
 
 
+def test_a_higher_quality_measures_what_is_there_and_computes_no_feature(
+    songs, tmp_path, monkeypatch
+):
+    catalogue, dataset = tmp_path / "songs", tmp_path / "set"
+    catalogue.mkdir()
+    for name in ("song.flac", "clipped.wav"):
+        (catalogue / name).write_bytes((songs / name).read_bytes())
+    extract_here(catalogue, dataset, "quality=off", "output.min_shards=4")
+    digests = melmill.open(dataset).recordings(["uri", "rows_digest"]).to_pylist()
+    with monkeypatch.context() as patch:
+        # Nothing may be extracted.
+        patch.setattr("melmill.transforms.shards.extracting.extract_and_measure", None)
+        for quality in ("basic", "full"):
+            refresh_here(catalogue, dataset, f"quality={quality}")
+            for name, measures in measures_of(dataset).items():
+                assert without_nulls(measures) == without_nulls(
+                    expected(catalogue / name, quality)
+                ), name
+    assert melmill.open(dataset).recordings(["uri", "rows_digest"]).to_pylist() == digests
+    full = measures_of(dataset)
+    # A lower quality changes nothing of what is known.
+    refresh_here(catalogue, dataset, "quality=basic")
+    assert measures_of(dataset) == full
+    assert not refresh_here(catalogue, dataset).committed
+
+
+def test_a_dataset_from_before_there_were_measures_has_nothing_to_do(songs, tmp_path):
+    dataset = tmp_path / "set"
+    extract_here(songs, dataset, "quality=off", "limits.max_failure_ratio=1")
+    commit = dataset / "_delta_log" / f"{0:020}.json"
+    text = commit.read_text()
+    assert '\\"quality\\":\\"off\\"' in text.replace(" ", "")
+    commit.write_text(re.sub(r',\s*\\+"quality\\+":\s*\\+"off\\+"', "", text))
+    assert "quality" not in commit.read_text()
+    assert not refresh_here(songs, dataset).committed
+    assert melmill.open(dataset).statistics
+
+
+def test_shorter_recordings_are_allowed_and_longer_ones_fail(songs, tmp_path):
+    extract_here(songs, tmp_path / "set", "limits.max_failure_ratio=1")
+    hours = 5 / 3600
+    refresh_here(songs, tmp_path / "set", f"limits.max_duration_hours={hours}")
+    measures = measures_of(tmp_path / "set")
+    assert measures["song.flac"] is None
+    assert measures["silent.wav"]["silence"]["share"] == 1.0
+
+
 def test_public_readers_query_the_readings(songs, tmp_path):
     extract_here(songs, tmp_path / "set", "limits.max_failure_ratio=1")
-    files = str(tmp_path / "set" / "index" / "*" / "recordings-*.parquet")
-    query = f"select uri from '{files}' where measures.clipping.share > 0.01"
-    (row,) = duckdb.sql(query).fetchall()
+    recordings = melmill.open(tmp_path / "set").recordings()
+    (row,) = duckdb.sql(
+        "select uri from recordings where measures.clipping.share > 0.01"
+    ).fetchall()
     assert row[0].endswith("clipped.wav")
     measures = polars.col("measures").struct
-    table = polars.read_parquet(files).filter(
+    table = polars.from_arrow(recordings.drop_columns("tags")).filter(
         measures.field("clipping").struct.field("share") > 0.01
     )
     assert table["uri"].to_list() == [row[0]]
-    assert not math.isnan(table["seconds"][0])
 
 
 def test_a_wrong_quality_is_named(songs, tmp_path):

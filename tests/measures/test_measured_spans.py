@@ -12,16 +12,21 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from melmill.transforms.core.records import ProbedRecording, Recording
+from melmill.transforms.core.records import MeasuredPart, ProbedRecording, Recording
 from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.features.chunks import ChunkSpec, count_chunks, resampled_length
 from melmill.transforms.features.span_chunks import Span
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.waveform import WaveformSpec
-from melmill.transforms.measures.measuring import measure_recording, measure_samples
-from melmill.transforms.measures.registry import QUALITIES
-from melmill.transforms.measures.spans import extract_and_measure
-from melmill.transforms.measures.states import read_all
+from melmill.transforms.measures.blocks import Shape
+from melmill.transforms.measures.measuring import (
+    RecordingMeter,
+    measure_recording,
+    measure_samples,
+)
+from melmill.transforms.measures.registry import QUALITIES, by_group
+from melmill.transforms.measures.spans import extract_and_measure, measure_spans
+from melmill.transforms.measures.states import read_all, to_json
 from melmill.transforms.store.objects import StoredObject
 from tests import signals
 
@@ -49,7 +54,7 @@ def measured(
         spool = path.with_suffix(".spool")
         _, measured_parts = extract_and_measure([span], features, [source], spool, (), "", FULL)
         parts += measured_parts
-    return read_all(part.meters for part in sorted(parts, key=lambda part: part.first_chunk))
+    return read_all(parts[::-1])
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
@@ -73,7 +78,7 @@ def test_however_the_work_is_divided_readings_are_the_same(
         path = Path(folder) / "noise.wav"
         soundfile.write(path, samples, rate_hz, format)
         _, whole = measure_recording(StoredObject(str(path)), FULL)
-        assert measured(path, features, per_span) == whole
+        assert measured(path, features, per_span) == by_group(whole)
 
 
 @pytest.mark.parametrize("format", ["flac", "ogg", "mp3", "m4a"])
@@ -81,7 +86,7 @@ def test_in_every_format_spans_are_read_as_the_whole(tmp_path, format):
     song = signals.song(9.3, 44_100, channels=2)
     path = signals.write_audio(tmp_path / f"song.{format}", song, 44_100, format)
     _, whole = measure_recording(StoredObject(str(path)), FULL)
-    assert measured(path, SPEC, 2) == whole
+    assert measured(path, SPEC, 2) == by_group(whole)
     assert whole["level.peak"] < 0 < whole["origin.bandwidth"]
 
 
@@ -90,8 +95,8 @@ def test_what_no_chunk_holds_is_measured(tmp_path):
     path = signals.write_audio(tmp_path / "tail.wav", samples, 8000)
     features = replace(SPEC, chunk=ChunkSpec(8000, 20_000))
     readings = measured(path, features, 1)
-    assert readings["level.peak"] == pytest.approx(20 * np.log10(0.99), abs=0.001)
-    assert readings["level.peak_second"] == 7.0
+    assert readings["level"]["peak"] == pytest.approx(20 * np.log10(0.99), abs=0.001)
+    assert readings["level"]["peak_second"] == 7.0
 
 
 def test_a_segment_is_measured_like_a_recording_of_its_own(tmp_path):
@@ -100,7 +105,36 @@ def test_a_segment_is_measured_like_a_recording_of_its_own(tmp_path):
     # At 8 kHz the segment starts at 1.5 s and ends at 7.25 s.
     readings = measured(path, SPEC, 1, (12_000, 58_000))
     own = samples[round(1.5 * 44_100) : round(7.25 * 44_100)]
-    assert readings == measure_samples(own, 44_100)
+    assert readings == by_group(measure_samples(own, 44_100))
+
+
+def test_a_recording_of_which_a_part_is_missing_is_not_measured():
+    samples = signals.noise(9, 8000).reshape(-1, 1)
+    shape, length = Shape(8000, 1), len(samples)
+    border = shape.block_frames
+    parts = []
+    for start, stop in ((0, border), (border, 2 * border), (2 * border, length)):
+        meter = RecordingMeter(("level",), shape, start, stop, length)
+        meter.add(samples[max(0, start - shape.around_frames) : stop + shape.around_frames])
+        parts.append(MeasuredPart("id", start, stop, length, to_json(meter.meters)))
+    assert read_all(parts) == by_group(measure_samples(samples, 8000, ("level",)))
+    for number in range(3):
+        assert read_all(parts[:number] + parts[number + 1 :]) is None
+    assert read_all([]) is None
+    with pytest.raises(RuntimeError, match="was measured twice at frame 0"):
+        read_all([*parts, parts[0]])
+
+
+@pytest.mark.parametrize("quality", ["basic", "full"])
+def test_what_one_span_measures_are_small_readings(tmp_path, quality):
+    path = signals.write_audio(tmp_path / "song.wav", signals.song(20, 44_100, channels=2), 44_100)
+    source, audio = StoredObject(str(path)), probe_audio(StoredObject(str(path)))
+    recording = Recording("id", str(path), path.name, *reversed(source.stat()))
+    span = Span(ProbedRecording(recording, audio), 0, 160_000, 0, 20)
+    (part,) = measure_spans([span], [source], SPEC, QUALITIES[quality])
+    assert part.is_whole
+    assert len(part.text) < 4000
+    assert read_all([part]) == by_group(measure_recording(source, QUALITIES[quality])[1])
 
 
 def test_a_recording_that_is_known_is_not_measured_again(tmp_path):

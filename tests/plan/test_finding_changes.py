@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +46,9 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> ExtractJob:
     return replace(test_job, base=Base(3, "0" * 32, 1, 1_700_000_000_000, max_seconds=1e6))
 
 
+LEVEL = pa.struct({"peak": pa.float64()})
+
+
 def known(listed: Recording, status: str = "ok", **values: Any) -> dict[str, Any]:
     row = {
         "recording_id": listed.recording_id,
@@ -64,6 +68,7 @@ def known(listed: Recording, status: str = "ok", **values: Any) -> dict[str, Any
         "channels": 2,
         "frames": 20_000,
         "tags": {"title": "Song", "artist": "Singer"},
+        "measures": pa.scalar({"level": {"peak": -1.0}}, pa.struct({"level": LEVEL})),
     }
     return row | values
 
@@ -188,7 +193,7 @@ def test_rows_that_may_be_taken_over_are_offered(job: ExtractJob, listed: bool) 
     listed_songs = [replace(song, fingerprint="2-2")] if listed else []
     row = known(song, content_hash="hash")
     changes, _ = compare(listed_songs, [row], hashing_job)
-    assert changes[0] == Offer("hash", row)
+    assert changes[0] == Offer("hash", row | {"measures": {"level": {"peak": -1.0}}})
     assert len(changes) == 1 + listed
     for test_job, values in [
         (job, {}),
@@ -207,6 +212,10 @@ def test_with_other_features_everything_is_computed_and_no_shard_is_kept(job: Ex
     hashed_song = replace(song, content_hash="hash")
     assert changes == [Dropped(song.recording_id), Candidate(hashed_song, HEADER)]
     assert changes[1].recording.change == "recomputed"
+    assert changes[1].recording.measures == ""
+    measured = based(job, same_features=False, meters=(*job.meters, "loudness"))
+    changes, _ = compare([song], [row], measured)
+    assert changes[1].recording.measures == '{"level": {"peak": -1.0}}'
     assert difference == Difference({"known": 1, "recomputed": 1}, {"recomputed": ["/old.wav"]})
     changes, _ = compare([song], [known(song)], based(job, same_features=False))
     assert changes[1].recording.content_hash == ""

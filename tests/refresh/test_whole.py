@@ -428,7 +428,7 @@ def test_the_function_continues_with_an_existing_dataset(songs: Path, tmp_path: 
     from tests.pipeline_runs import make_test_job
 
     job = make_test_job(songs, tmp_path / "set", *SMALL)
-    recipe: dict[str, Any] = {"split": {}, "output": {}, "limits": {}}
+    recipe: dict[str, Any] = {"split": {}, "output": {}, "limits": {}, "quality": "basic"}
     first = extract(job, recipe, here())
     assert first.difference["new"] == 4
     second = extract(job, recipe, here())

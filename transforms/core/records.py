@@ -167,12 +167,22 @@ class MeasuredPart:
 
     Attributes
     ----------
-    recording_id, first_chunk
-        Recording, and the first chunk of the span that the part belongs to.
-    meters
-        States of the meters, as JSON.
+    recording_id
+        Recording.
+    start, stop, total
+        First frame and end of the part, and length of the recording.
+    text
+        Readings by group, as JSON, if the part is the whole recording; otherwise the states of the
+        meters, as JSON, which are merged with those of the other parts.
     """
 
     recording_id: str
-    first_chunk: int
-    meters: str
+    start: int
+    stop: int
+    total: int
+    text: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the part is the whole recording."""
+        return self.start == 0 and self.stop == self.total

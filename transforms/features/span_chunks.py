@@ -197,7 +197,7 @@ def _open_streams(
     if listener is not None:
         first, last = min(first, listener.start), max(last, listener.stop)
     with open_audio(source, audio, first, last) as reader:
-        decoded = _heard(reader.blocks(first, last, _block_frames(audio)), first, listener)
+        decoded = _heard(reader.blocks(first, last, block_frames(audio)), first, listener)
         more = reader.blocks(last, audio.frames, _MIN_BLOCK_FRAMES)  # hardly ever needed
         mixed = (select_channels(block, at_rates[0].channels) for block in chain(decoded, more))
         copies = tee(mixed, len(rates)) if len(rates) > 1 else (mixed,)
@@ -231,5 +231,6 @@ def _skip(blocks: Iterator[Samples], skipped: int) -> Iterator[Samples]:
         skipped = max(0, skipped - len(block))
 
 
-def _block_frames(audio: AudioInfo) -> int:
+def block_frames(audio: AudioInfo) -> int:
+    """Return the number of frames that are decoded in one step."""
     return max(_MIN_BLOCK_FRAMES, _BLOCK_SAMPLES // audio.channels)

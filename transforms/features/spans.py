@@ -116,7 +116,7 @@ def extract_spans(
         write = partial(_write_spool, file, spool)
         rows = _write_rows(spans, features, chunks, write)
     for span, source in pairs:
-        _check_unchanged(span, source)
+        check_unchanged(span, source)
     return rows
 
 
@@ -296,7 +296,8 @@ def measure_levels(samples: Samples) -> Samples:
     return levels
 
 
-def _check_unchanged(span: Span, source: StoredObject) -> None:
+def check_unchanged(span: Span, source: StoredObject) -> None:
+    """Raise RecordingError if a recording changed since it was probed."""
     if source.holds_version:
         return
     _, fingerprint = source.stat()

@@ -155,7 +155,18 @@ def read_known(
     known = (
         row
         for batch in rows.to_batches(BLOCK)
-        for row in batch.to_pylist(maps_as_pydicts="strict")
+        for row in _rows(batch)
         if parts == base.parts or bucket(row["recording_id"], parts) == part
     )
     return known, failures
+
+
+def _rows(batch: Any) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a batch; readings stay in Arrow's form, because few of them are used."""
+    if "measures" not in batch.schema.names:
+        yield from batch.to_pylist(maps_as_pydicts="strict")
+        return
+    measures = batch["measures"]
+    rows = batch.drop_columns("measures").to_pylist(maps_as_pydicts="strict")
+    for number, row in enumerate(rows):
+        yield {**row, "measures": measures[number]}

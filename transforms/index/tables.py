@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import Failure, MeasuredPart, Recording
 from melmill.transforms.index.results import Held
-from melmill.transforms.measures.readings import by_group, measures_type
+from melmill.transforms.measures.readings import measures_type
 from melmill.transforms.measures.states import read_all
 from melmill.transforms.plan.finding_changes import labels_digest
 from melmill.transforms.plan.recordings import PlannedRecording
@@ -139,11 +139,8 @@ def recording_row(
 
 def _measures(recording: Recording, measured: Iterable[MeasuredPart]) -> dict[str, Any] | None:
     """Return the readings of a recording: new ones, or those of the previous snapshot."""
-    parts = [part.meters for part in sorted(measured, key=lambda part: part.first_chunk)]
-    if parts:
-        return by_group(read_all(parts))
-    known: dict[str, Any] | None = json.loads(recording.measures or "null")
-    return known
+    readings: dict[str, Any] | None = read_all(measured) or json.loads(recording.measures or "null")
+    return readings
 
 
 def sum_digests(digests: Iterable[str]) -> str | None:
@@ -172,6 +169,7 @@ def failed_row(
         "rows": 0,
         "shards": [],
         "rows_digest": None,
+        "measures": None,
     }
 
 

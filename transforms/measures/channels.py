@@ -29,8 +29,8 @@ MEASURES = (
         "A channel is at least 60 dB below the loudest. The low-frequency channel of six is not "
         "considered.",
     ),
-    Measure("channels.dual_mono", "bool", "", "Both channels are the same within −50 dB."),
-    Measure("channels.inverted", "bool", "", "The correlation is below −0.9."),
+    Measure("channels.dual_mono", "bool", "", "Two channels are the same within −50 dB."),
+    Measure("channels.inverted", "bool", "", "Two channels have a correlation below −0.9."),
 )
 
 _DEAD_RATIO = 1e-6
@@ -96,13 +96,15 @@ class ChannelsMeter:
         if left and right:
             product = (left + right - inexact(self.side)) / 2
             correlation = max(-1.0, min(1.0, product / math.sqrt(left * right)))
+        is_stereo = self.shape.channels == 2
+        is_dual = inexact(self.side) < _DUAL_MONO_RATIO * (left + right)
         return {
             "channels.correlation": correlation,
             "channels.imbalance": _imbalance(left, right, self.shape.channels),
             "channels.mono_loss": self._mono_loss(sum(energies)),
             "channels.dead": self._is_dead(energies),
-            "channels.dual_mono": inexact(self.side) < _DUAL_MONO_RATIO * (left + right),
-            "channels.inverted": correlation is not None and correlation < _INVERTED,
+            "channels.dual_mono": is_stereo and is_dual,
+            "channels.inverted": is_stereo and (correlation or 0) < _INVERTED,
         }
 
     def _mono_loss(self, energy: float) -> float:
@@ -112,7 +114,7 @@ class ChannelsMeter:
     def _is_dead(self, energies: list[float]) -> bool:
         if len(energies) == _SURROUND_CHANNELS:
             energies = [energy for i, energy in enumerate(energies) if i != _LOW_FREQUENCY]
-        return min(energies) < _DEAD_RATIO * max(energies)
+        return min(energies) <= _DEAD_RATIO * max(energies)
 
 
 def _imbalance(left: float, right: float, channels: int) -> float | None:

@@ -11,37 +11,15 @@ import numpy.typing as npt
 from melmill.transforms.core.errors import Cause, RecordingError
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.decode.decoders import open_audio, probe_audio
+from melmill.transforms.features.span_chunks import block_frames
 from melmill.transforms.measures.blocks import BlockCutter, Shape
 from melmill.transforms.measures.meters import Meter, Reading
-from melmill.transforms.measures.registry import (
-    MEASURES,
-    METERS,
-    QUALITIES,
-    Quality,
-    meters_of,
-    readings_of,
-)
+from melmill.transforms.measures.registry import METERS, QUALITIES, readings_of
 
 if TYPE_CHECKING:
     from melmill.transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
-
-__all__ = [
-    "MEASURES",
-    "METERS",
-    "QUALITIES",
-    "Quality",
-    "RecordingMeter",
-    "measure_recording",
-    "measure_samples",
-    "meters_of",
-    "readings_of",
-]
-
-#: Samples decoded in one step.
-_BLOCK_SAMPLES = 1 << 17
-_MIN_BLOCK_FRAMES = 1024
 
 
 class RecordingMeter:
@@ -59,6 +37,8 @@ class RecordingMeter:
 
     Attributes
     ----------
+    start, stop, total
+        The parameters.
     meters
         Meters by name.
     """
@@ -66,6 +46,7 @@ class RecordingMeter:
     def __init__(
         self, names: Sequence[str], shape: Shape, start: int, stop: int, total: int
     ) -> None:
+        self.start, self.stop, self.total = start, stop, total
         self.meters: dict[str, Meter] = {name: METERS[name](shape) for name in names}
         self._cutter = BlockCutter(shape, start, stop, total)
 
@@ -141,8 +122,7 @@ def measure_recording(
 def _measure(source: StoredObject, audio: AudioInfo, meters: Sequence[str]) -> dict[str, Reading]:
     shape, frames = Shape(audio.sample_rate_hz, audio.channels), audio.frames
     meter = RecordingMeter(meters, shape, 0, frames, frames)
-    block_frames = max(_MIN_BLOCK_FRAMES, _BLOCK_SAMPLES // audio.channels)
     with open_audio(source, audio) as reader:
-        for piece in reader.blocks(0, frames, block_frames):
+        for piece in reader.blocks(0, frames, block_frames(audio)):
             meter.add(piece)
     return meter.readings()

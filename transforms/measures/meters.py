@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 from melmill.transforms.measures.blocks import Block
 
@@ -21,6 +21,9 @@ Reading: TypeAlias = float | int | bool | list[dict[str, float]] | None
 _EXACT_BITS = 96
 #: Number of events that a meter keeps.
 _WORST = 8
+
+#: Extent of the measures: none, those that cost little, or all.
+Quality = Literal["off", "basic", "full"]
 
 _Self = TypeVar("_Self")
 

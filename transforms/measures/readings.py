@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from melmill.transforms.measures.meters import Reading
 from melmill.transforms.measures.registry import MEASURES
 
 _EVENT = pa.struct({"second": pa.float64(), "channel": pa.int32(), "value": pa.float64()})
@@ -31,16 +29,3 @@ def measures_type() -> Any:
         group, name = measure.name.split(".")
         groups[group][name] = _TYPES[measure.type]
     return pa.struct({group: pa.struct(fields) for group, fields in groups.items()})
-
-
-def by_group(readings: Mapping[str, Reading]) -> dict[str, dict[str, Reading]]:
-    """Return readings by group and name.
-
-    >>> by_group({"clipping.share": 0.5, "clipping.runs": 3, "level.peak": None})
-    {'clipping': {'share': 0.5, 'runs': 3}, 'level': {'peak': None}}
-    """
-    groups: defaultdict[str, dict[str, Reading]] = defaultdict(dict)
-    for measure, value in readings.items():
-        group, name = measure.split(".")
-        groups[group][name] = value
-    return dict(groups)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import Any, Literal
+from typing import Any
 
 from melmill.transforms.measures import (
     bits,
@@ -18,30 +19,24 @@ from melmill.transforms.measures import (
     spectrum,
     true_peak,
 )
-from melmill.transforms.measures.meters import Measure, Meter, Reading
+from melmill.transforms.measures.meters import Measure, Meter, Quality, Reading
 
-#: Extent of the measures: none, those that cost little, or all.
-Quality = Literal["off", "basic", "full"]
-
-#: Modules of the meters.
-_MODULES = (
-    *(level, clipping, gaps, channels, spectrum, bits),
-    *(loudness, true_peak, hum, clicks),
-)
-
-#: Meters by name, in the order of the readings.
-METERS: dict[str, type[Any]] = {
-    "level": level.LevelMeter,
-    "clipping": clipping.ClippingMeter,
-    "gaps": gaps.GapsMeter,
-    "channels": channels.ChannelsMeter,
-    "spectrum": spectrum.SpectrumMeter,
-    "bits": bits.BitsMeter,
-    "loudness": loudness.LoudnessMeter,
-    "true_peak": true_peak.TruePeakMeter,
-    "hum": hum.HumMeter,
-    "clicks": clicks.ClicksMeter,
+#: Meters with their measures, in the order of the readings.
+_REGISTRY: dict[str, tuple[type[Any], tuple[Measure, ...]]] = {
+    "level": (level.LevelMeter, level.MEASURES),
+    "clipping": (clipping.ClippingMeter, clipping.MEASURES),
+    "gaps": (gaps.GapsMeter, gaps.MEASURES),
+    "channels": (channels.ChannelsMeter, channels.MEASURES),
+    "spectrum": (spectrum.SpectrumMeter, spectrum.MEASURES),
+    "bits": (bits.BitsMeter, bits.MEASURES),
+    "loudness": (loudness.LoudnessMeter, loudness.MEASURES),
+    "true_peak": (true_peak.TruePeakMeter, true_peak.MEASURES),
+    "hum": (hum.HumMeter, hum.MEASURES),
+    "clicks": (clicks.ClicksMeter, clicks.MEASURES),
 }
+
+#: Meters by name.
+METERS: dict[str, type[Any]] = {name: meter for name, (meter, _) in _REGISTRY.items()}
 
 #: Meters of each quality; ``full`` has all.
 QUALITIES: dict[Quality, tuple[str, ...]] = {
@@ -50,11 +45,9 @@ QUALITIES: dict[Quality, tuple[str, ...]] = {
     "full": tuple(METERS),
 }
 
-_MEASURES = dict(zip(METERS, (module.MEASURES for module in _MODULES), strict=True))
-
 #: All measures by name.
 MEASURES: dict[str, Measure] = {
-    measure.name: measure for measures in _MEASURES.values() for measure in measures
+    measure.name: measure for _, measures in _REGISTRY.values() for measure in measures
 }
 
 
@@ -67,7 +60,7 @@ def meters_of(measures: Sequence[str]) -> tuple[str, ...]:
     wanted = set(measures)
     return tuple(
         name
-        for name, measures_read in _MEASURES.items()
+        for name, (_, measures_read) in _REGISTRY.items()
         if not wanted.isdisjoint(measure.name for measure in measures_read)
     )
 
@@ -75,3 +68,16 @@ def meters_of(measures: Sequence[str]) -> tuple[str, ...]:
 def readings_of(meters: Mapping[str, Meter]) -> dict[str, Reading]:
     """Return the readings of meters by the measure's name."""
     return dict(chain.from_iterable(meter.readings().items() for meter in meters.values()))
+
+
+def by_group(readings: Mapping[str, Reading]) -> dict[str, dict[str, Reading]]:
+    """Return readings by group and name.
+
+    >>> by_group({"clipping.share": 0.5, "clipping.runs": 3, "level.peak": None})
+    {'clipping': {'share': 0.5, 'runs': 3}, 'level': {'peak': None}}
+    """
+    groups: defaultdict[str, dict[str, Reading]] = defaultdict(dict)
+    for measure, value in readings.items():
+        group, name = measure.split(".")
+        groups[group][name] = value
+    return dict(groups)

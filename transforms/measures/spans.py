@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from melmill.transforms.core.records import MeasuredPart
+from melmill.transforms.decode.decoders import open_audio
 from melmill.transforms.features.chunks import chunk_start, count_chunks, resampled_length
-from melmill.transforms.features.span_chunks import Listener, Span
-from melmill.transforms.features.spans import SpanRows, extract_spans
+from melmill.transforms.features.span_chunks import Listener, Span, block_frames
+from melmill.transforms.features.spans import SpanRows, check_unchanged, extract_spans
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.measures.blocks import Shape, first_frame, last_frame
 from melmill.transforms.measures.measuring import RecordingMeter
-from melmill.transforms.measures.states import to_json
+from melmill.transforms.measures.states import readings_json, to_json
 from melmill.transforms.store.objects import StoredObject
 
 
@@ -46,12 +48,44 @@ def extract_and_measure(
     heard = [listen(span, features, names) for span, names in zip(spans, wanted, strict=True)]
     listeners = [pair and pair[1] for pair in heard]
     rows = extract_spans(spans, features, sources, spool, upcoming, catalogue, listeners)
-    parts = [
-        MeasuredPart(span.probed.recording.recording_id, span.first_chunk, to_json(pair[0].meters))
-        for span, pair in zip(spans, heard, strict=True)
-        if pair is not None
-    ]
-    return rows, parts
+    return rows, [_part(span, pair[0]) for span, pair in zip(spans, heard, strict=True) if pair]
+
+
+def _part(span: Span, meter: RecordingMeter) -> MeasuredPart:
+    recording_id = span.probed.recording.recording_id
+    where = meter.start, meter.stop, meter.total
+    part = MeasuredPart(recording_id, *where, "")
+    # States may be a hundred times as large as readings: few recordings need them.
+    text = readings_json(meter.readings()) if part.is_whole else to_json(meter.meters)
+    return replace(part, text=text)
+
+
+def measure_spans(
+    spans: Sequence[Span],
+    sources: Sequence[StoredObject],
+    features: FeatureSpec,
+    meters: Sequence[str],
+    upcoming: Sequence[StoredObject] = (),
+) -> list[MeasuredPart]:
+    """Return what is measured of each span's part of its recording, without features.
+
+    For parameters and errors, see :func:`extract_and_measure`.
+    """
+    for next_source in upcoming:
+        next_source.prefetch()
+    parts = []
+    for span, source in zip(spans, sources, strict=True):
+        if (pair := listen(span, features, meters)) is not None:
+            meter, listener = pair
+            audio = span.probed.audio
+            with open_audio(source, audio, listener.start, listener.stop) as reader:
+                for piece in reader.blocks(listener.start, listener.stop, block_frames(audio)):
+                    listener.add(piece)
+                if listener.stop == audio.frames:
+                    reader.finish()
+            check_unchanged(span, source)
+            parts.append(_part(span, meter))
+    return parts
 
 
 def listen(

@@ -82,8 +82,11 @@ class SpectrumMeter:
 
     def _frames(self, block: Block) -> npt.NDArray[np.float32]:
         length = self.frame_samples
-        starts = range(0, block.frames - length + 1, _FRAME_STEP * length)
-        planes = [block.samples[i % self.shape.channels] for i in range(len(starts))]
+        step, channels = _FRAME_STEP * length, self.shape.channels
+        starts = range(0, block.frames - length + 1, step)
+        # The turns go on in the next block.
+        first = block.start // self.shape.block_frames * -(-self.shape.block_frames // step)
+        planes = [block.samples[(first + i) % channels] for i in range(len(starts))]
         cut = [plane[at : at + length] for plane, at in zip(planes, starts, strict=True)]
         return np.array(cut, np.float32)
 

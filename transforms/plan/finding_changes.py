@@ -54,8 +54,9 @@ def columns_of(job: ExtractJob) -> list[str]:
 
     The readings are many. They are needed only where a recording gets a new row of the index.
     """
-    is_kept = job.base.same_features and not job.content_hashes
-    return _COLUMNS if is_kept else [*_COLUMNS, "measures"]
+    base = job.base
+    is_kept = base.same_features and not job.limits.max_seconds < base.max_seconds
+    return _COLUMNS if is_kept and not job.content_hashes else [*_COLUMNS, "measures"]
 
 
 FAILURE_COLUMNS = ["recording_id", "cause", "attempts"]
@@ -105,7 +106,8 @@ def diff_part(
         Listed recordings by ``recording_id``. The function removes recordings from it. The
         ``change`` of a recording that is left out is the reason.
     known
-        Rows of the index's recordings table (:func:`columns_of`).
+        Rows of the index's recordings table (:func:`columns_of`), with ``measures`` as a
+        ``pyarrow.StructScalar``.
     failures
         Cause and number of attempts of each failed recording, by ``recording_id``.
     job
@@ -150,7 +152,7 @@ def _offer(row: Mapping[str, Any], job: ExtractJob) -> Iterator[Change]:
     """Yield an offer of a recording's rows, or their removal if nothing can take them over."""
     base, content_hash = job.base, row["content_hash"]
     if job.content_hashes and base.same_features and content_hash and row["status"] == "ok":
-        yield Offer(content_hash, dict(row))
+        yield Offer(content_hash, {**row, "measures": _measures(row)})
     else:
         yield from leave(row, base)
 
@@ -216,13 +218,20 @@ def _diff_used(
         files = [shard_file("parquet", row["split"], shard) for shard in row["shards"]]
         carried_from = tuple(files) if base.unchanged_features else ()
         content_hash = row["content_hash"] or ""
-        measures = json.dumps(row["measures"]) if row["measures"] else ""
+        readings = _measures(row) if set(job.meters) <= set(base.meters) else None
+        measures = json.dumps(readings, allow_nan=False) if readings else ""
         known = replace(
             recording, content_hash=content_hash, carried_from=carried_from, measures=measures
         )
         yield _candidate(known, "recomputed", row["uri"], difference, _audio(row))
     else:
         yield from _diff_labels(recording, row, job, difference)
+
+
+def _measures(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the readings in a row of the index, which :func:`read_known` left in Arrow's form."""
+    readings: dict[str, Any] | None = row["measures"].as_py()
+    return readings
 
 
 def _diff_labels(

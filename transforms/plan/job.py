@@ -103,7 +103,8 @@ class Base:
         See :class:`~melmill.transforms.snapshot.delta.Snapshot`. The index is ``""`` if the job
         carries nothing over: an extraction into a new dataset, or over an existing dataset.
     same_features
-        Whether the feature configuration is the same; if not, all rows are computed again.
+        Whether the feature configuration is the same, and all that is to be measured was measured;
+        if not, all rows are computed again.
     unchanged_features
         Names of the features that are the same although others are not; they are carried over.
     same_files
@@ -116,6 +117,8 @@ class Base:
         Whether the whole configuration is the same.
     damaged
         Treatment of damaged recordings, when the snapshot was made; see :class:`Limits`.
+    meters
+        Meters that measured its recordings.
     """
 
     version: int = -1
@@ -129,6 +132,7 @@ class Base:
     configured: bool = True
     damaged: Damaged = "fail"
     unchanged_features: tuple[str, ...] = ()
+    meters: tuple[str, ...] = ()
 
     @property
     def is_nothing(self) -> bool:

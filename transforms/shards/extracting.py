@@ -19,7 +19,7 @@ from melmill.transforms.features.channels import count_channels
 from melmill.transforms.features.span_chunks import Span
 from melmill.transforms.features.spans import FETCHED_AHEAD, SpanRows, row_type
 from melmill.transforms.features.spec import FeatureSpec
-from melmill.transforms.measures.spans import extract_and_measure
+from melmill.transforms.measures.spans import extract_and_measure, measure_spans
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan
 from melmill.transforms.rows.schema import RowBatch
@@ -176,10 +176,26 @@ def _extract(
     """
     first, limit_s = group[0], job.limits.timeout_s
     if first.carried and not first.features.features:
-        return [part.carried.rows for part in group if part.carried], []
+        rows = [part.carried.rows for part in group if part.carried]
+        return rows, _measure(group, job, decoder, upcoming)
     what = [part.span for part in group], first.features, [part.source for part in group]
     where = spool, upcoming, job.catalogue.uri
     return decoder.call(limit_s, extract_and_measure, *what, *where, job.meters)
+
+
+def _measure(
+    group: Sequence[_Part],
+    job: ExtractJob,
+    decoder: DecoderProcess,
+    upcoming: Sequence[StoredObject],
+) -> list[MeasuredPart]:
+    """Return what was measured of spans whose features are all carried over."""
+    unknown = [part for part in group if not part.span.probed.recording.measures]
+    if not unknown or not job.meters:
+        return []
+    what = [part.span for part in unknown], [part.source for part in unknown]
+    limit_s = job.limits.timeout_s
+    return decoder.call(limit_s, measure_spans, *what, job.features, job.meters, upcoming)
 
 
 def _groups(spans: Sequence[Span], features: FeatureSpec) -> Iterator[tuple[int, int]]:

@@ -183,6 +183,8 @@ def _parse(store: Store, metadata: dict[str, Any], version: int) -> Snapshot:
         )
     if not isinstance(taken_down := metadata.pop("taken_down", ""), str):
         taken_down = json.dumps(taken_down) if taken_down else ""
+    # Datasets from before there were measures have none.
+    metadata["configuration"] = {"quality": "off", **metadata["configuration"]}
     return Snapshot(version=version, taken_down=taken_down, **metadata)
 
 
