@@ -17,6 +17,7 @@ MODULES = {"measure.py"}
 #: Name of a script -> its arguments (SONGS and OUTPUT stand for folders), and text that it prints.
 QUICK = {
     "baseline_decode.py": (("SONGS",), "\n"),
+    "defects.py": (("SONGS", "--each", "2"), "| clipping |"),
     "scale.py": (("--alone", "--sizes", "300"), "| 300 |"),
     "stages.py": (("SONGS", "--rounds", "1", "--files", "3"), "| span: decoder process |"),
 }

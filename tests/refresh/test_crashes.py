@@ -162,11 +162,11 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
 
     real, changed = spans.read_chunks, []
 
-    def change(span: object, features: object, source: object) -> object:
+    def change(span: object, features: object, source: object, *more: object) -> object:
         if not changed and str(songs / "new.wav") == source.uri:  # type: ignore[attr-defined]
             changed.append(source)
             write_song(songs / "new.wav", 52)
-        return real(span, features, source)  # type: ignore[arg-type]
+        return real(span, features, source, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(spans, "read_chunks", change)
     monkeypatch.setattr("melmill.transforms.beam.do_fns.borrow_decoder", lambda _: InThisProcess())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +58,7 @@ class Shape:
         return self.hop_frames
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Block:
     """A block of a recording, with the samples around it.
 
@@ -84,6 +85,11 @@ class Block:
     def samples(self) -> Samples:
         """Samples of the block itself, float32 [channels, frames]; a view, one plane a channel."""
         return self.around[:, self.before : self.before + self.frames]
+
+    @cached_property
+    def energies(self) -> npt.NDArray[np.float64]:
+        """Sum of squares of each hop, float64 [channels, hops]; several meters need it."""
+        return hop_energies(self.samples, self.shape.hop_frames)
 
     @property
     def is_first(self) -> bool:
@@ -165,3 +171,35 @@ def first_frame(start: int, shape: Shape) -> int:
 def last_frame(stop: int, shape: Shape, total: int) -> int:
     """Return the end of the frames that are needed to measure up to a frame."""
     return min(total, stop + shape.around_frames)
+
+
+def hop_energies(samples: npt.NDArray[np.float32], hop: int) -> npt.NDArray[np.float64]:
+    """Return the sum of squares of each hop, float64 [channels, hops]; the last may be shorter.
+
+    A sum is limited to the largest number of float32.
+
+    >>> hop_energies(np.array([[1, 2, 3]], np.float32), 2).tolist()
+    [[5.0, 9.0]]
+    """
+    return hop_products(samples, samples, hop)
+
+
+def hop_products(
+    left: npt.NDArray[np.float32], right: npt.NDArray[np.float32], hop: int
+) -> npt.NDArray[np.float64]:
+    """Return the sum of products of each hop; see :func:`hop_energies`."""
+    hops = left.shape[1] // hop
+    whole, channels = hops * hop, len(left)
+    parts = [
+        (
+            left[:, :whole].reshape(channels, hops, hop),
+            right[:, :whole].reshape(channels, hops, hop),
+        ),
+        (left[:, None, whole:], right[:, None, whole:]),
+    ]
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = [np.einsum("chk,chk->ch", *part) for part in parts if part[0].size]
+    largest = float(np.finfo(np.float32).max)
+    products: npt.NDArray[np.float64] = np.concatenate(sums, axis=1).astype(np.float64)
+    limited: npt.NDArray[np.float64] = np.clip(np.nan_to_num(products), -largest, largest)
+    return limited

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from melmill.transforms.measures.blocks import Block, Shape
-from melmill.transforms.measures.level import hop_energies
+from melmill.transforms.measures.blocks import Block, Shape, hop_energies, hop_products
 from melmill.transforms.measures.meters import Measure, Reading, exact, inexact
 
 MEASURES = (
@@ -37,6 +36,9 @@ _DEAD_RATIO = 1e-6
 _DUAL_MONO_RATIO = 1e-5
 _INVERTED = -0.9
 _MAX_LOSS_DB = 120.0
+#: Share of the channels' energy below which a sum or a difference is computed sample by sample.
+_COARSE = 1e-3
+_OPPOSITE = np.array([[1], [-1]], np.float32)
 _LOW_FREQUENCY = 3
 _SURROUND_CHANNELS = 6
 
@@ -71,14 +73,27 @@ class ChannelsMeter:
         samples = block.samples
         if len(samples) < 2:
             return
-        with np.errstate(over="ignore", invalid="ignore"):
-            mix, side = _total(samples), samples[0] - samples[1]
-        energies = hop_energies(samples, self.shape.hop_frames).sum(axis=1)
-        self.energies = [
-            a + exact(b) for a, b in zip(self.energies, energies.tolist(), strict=True)
-        ]
-        self.mix += exact(_energy(mix, self.shape.hop_frames))
-        self.side += exact(_energy(side, self.shape.hop_frames))
+        energies = block.energies.sum(axis=1).tolist()
+        self.energies = [a + exact(b) for a, b in zip(self.energies, energies, strict=True)]
+        mix, side = self._mix_and_side(samples, energies)
+        self.mix += exact(mix)
+        self.side += exact(side)
+
+    def _mix_and_side(
+        self, samples: npt.NDArray[np.float32], energies: list[float]
+    ) -> tuple[float, float]:
+        """Return the energies of the sum of all channels, and of the first two's difference."""
+        hop = self.shape.hop_frames
+        both = energies[0] + energies[1]
+        product = float(hop_products(samples[:1], samples[1:2], hop).sum())
+        # Where nearly nothing is left, the products are too coarse.
+        side = both - 2 * product
+        if side < _COARSE * both:
+            side = _energy_of_sum(samples[:2] * _OPPOSITE, hop)
+        mix = both + 2 * product
+        if len(samples) > 2 or mix < _COARSE * both:
+            mix = _energy_of_sum(samples, hop)
+        return mix, side
 
     def merge(self, later: ChannelsMeter) -> None:
         """Add what another meter read from the blocks after these."""
@@ -121,13 +136,9 @@ def _imbalance(left: float, right: float, channels: int) -> float | None:
     return 10 * math.log10(left / right) if channels == 2 and left and right else None
 
 
-def _total(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    total: npt.NDArray[np.float32] = samples[0] + samples[1]
-    for plane in samples[2:]:
-        total += plane
-    return total
-
-
-def _energy(plane: npt.NDArray[np.float32], hop: int) -> float:
-    with np.errstate(invalid="ignore"):
-        return float(np.nan_to_num(hop_energies(plane[None], hop)).sum())
+def _energy_of_sum(samples: npt.NDArray[np.float32], hop: int) -> float:
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = samples[0] + samples[1]
+        for plane in samples[2:]:
+            total += plane
+    return float(hop_energies(np.nan_to_num(total)[None], hop).sum())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 
 def quantile(histogram: Mapping[int, int], share: float) -> int | None:
@@ -19,3 +19,21 @@ def quantile(histogram: Mapping[int, int], share: float) -> int | None:
         if counted >= wanted:
             return number
     return None
+
+
+def count(histogram: dict[int, int], numbers: Iterable[int]) -> None:
+    """Count numbers in a histogram.
+
+    >>> histogram = {5: 1}
+    >>> count(histogram, [5, 7])
+    >>> histogram
+    {5: 2, 7: 1}
+    """
+    for number in numbers:
+        histogram[number] = histogram.get(number, 0) + 1
+
+
+def merge(histogram: dict[int, int], later: Mapping[int, int]) -> None:
+    """Add the counts of another histogram."""
+    for number, counted in later.items():
+        histogram[number] = histogram.get(number, 0) + counted

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from melmill.transforms.measures.blocks import Block, Shape
-from melmill.transforms.measures.histograms import quantile
+from melmill.transforms.measures.histograms import count, merge, quantile
 from melmill.transforms.measures.meters import Measure, Reading, decibels, exact, inexact
 from melmill.transforms.measures.runs import Runs
 
@@ -104,8 +102,7 @@ class LevelMeter:
             self.peak_frame = block.start + window + int(near.max(axis=0).argmax())
 
     def _add_energies(self, block: Block) -> None:
-        samples, hop = block.samples, self.shape.hop_frames
-        energies = hop_energies(samples, hop)
+        samples, hop, energies = block.samples, self.shape.hop_frames, block.energies
         with np.errstate(over="ignore", invalid="ignore"):
             sums = np.nan_to_num(samples.sum(axis=1))
         for channel in range(self.shape.channels):
@@ -114,7 +111,7 @@ class LevelMeter:
         whole = energies[:, : block.frames // hop].mean(axis=0) / hop
         whole = whole[whole > 0]
         steps = np.floor(10 * _STEPS_PER_DB * np.log10(whole)).astype(int)
-        self.hops = dict(Counter(self.hops) + Counter(steps.tolist()))
+        count(self.hops, steps.tolist())
 
     def merge(self, later: LevelMeter) -> None:
         """Add what another meter read from the blocks after these."""
@@ -123,7 +120,7 @@ class LevelMeter:
             self.peak, self.peak_frame = later.peak, later.peak_frame
         self.sums = [a + b for a, b in zip(self.sums, later.sums, strict=True)]
         self.energies = [a + b for a, b in zip(self.energies, later.energies, strict=True)]
-        self.hops = dict(Counter(self.hops) + Counter(later.hops))
+        merge(self.hops, later.hops)
         self.silence.merge(later.silence)
         self.first_peak = later.first_peak if self.first_peak is None else self.first_peak
         self.last_peak = self.last_peak if later.last_peak is None else later.last_peak
@@ -171,27 +168,9 @@ def window_peaks(samples: npt.NDArray[np.float32], frames: int) -> npt.NDArray[n
     >>> window_peaks(np.array([[1, -3, 2, 0, -1]], np.float32), 2).tolist()
     [[3.0, 2.0, 1.0]]
     """
-    whole = samples.shape[1] // frames * frames
-    windows = samples[:, :whole].reshape(len(samples), -1, frames)
-    rest = samples[:, None, whole:]
-    parts = [part for part in (windows, rest) if part.size]
-    return np.concatenate(
-        [np.maximum(part.max(axis=2), -part.min(axis=2)) for part in parts], axis=1
+    starts = np.arange(0, samples.shape[1], frames)
+    highest = np.maximum.reduceat(samples, starts, axis=1)
+    peaks: npt.NDArray[np.float32] = np.maximum(
+        highest, -np.minimum.reduceat(samples, starts, axis=1)
     )
-
-
-def hop_energies(samples: npt.NDArray[np.float32], hop: int) -> npt.NDArray[np.float64]:
-    """Return the sum of squares of each hop, float64 [channels, hops]; the last may be shorter.
-
-    A sum is limited to the largest number of float32.
-
-    >>> hop_energies(np.array([[1, 2, 3]], np.float32), 2).tolist()
-    [[5.0, 9.0]]
-    """
-    energies = np.empty((len(samples), math.ceil(samples.shape[1] / hop)))
-    with np.errstate(over="ignore"):
-        for channel, plane in enumerate(samples):
-            for number in range(energies.shape[1]):
-                part = plane[number * hop : (number + 1) * hop]
-                energies[channel, number] = np.dot(part, part)
-    return np.minimum(energies, np.finfo(np.float32).max)
+    return peaks

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from melmill.transforms.measures.blocks import Block, Shape
-from melmill.transforms.measures.histograms import quantile
+from melmill.transforms.measures.histograms import count, merge, quantile
 from melmill.transforms.measures.meters import Measure, Reading
 
 MEASURES = (
@@ -43,7 +43,8 @@ _SILENT_POWER = 1e-9
 #: A frame starts every four lengths.
 _FRAME_STEP = 4
 _FLATNESS_STEPS = 1000
-_LARGEST = float(np.finfo(np.float32).max)
+#: Power of samples that are absurdly large; sums of all bins stay finite.
+_LARGEST = 1e30
 
 
 @dataclass(slots=True)
@@ -90,7 +91,7 @@ class SpectrumMeter:
         cut = [plane[at : at + length] for plane, at in zip(planes, starts, strict=True)]
         return np.array(cut, np.float32)
 
-    def _count(self, powers: npt.NDArray[np.float64]) -> None:
+    def _count(self, powers: npt.NDArray[np.float32]) -> None:
         """Count frames by their power in each bin from the second on: an offset is no sound."""
         bands = powers.reshape(len(powers), -1, _BINS_PER_BAND).sum(axis=2)
         loudest = bands.max(axis=1, keepdims=True)
@@ -98,18 +99,19 @@ class SpectrumMeter:
         numbers = np.arange(1, bands.shape[1] + 1)
         reaches = (numbers * (bands > least)).max(axis=1)
         bins = np.arange(1, powers.shape[1] + 1)
-        centroids = np.rint(np.einsum("fb,b->f", powers, bins) / powers.sum(axis=1))
+        total = powers.sum(axis=1, dtype=np.float64)
+        centroids = np.rint(np.einsum("fb,b->f", powers, bins, dtype=np.float64) / total)
         powers = np.maximum(powers, np.finfo(np.float32).tiny)
         flatness = np.exp(np.log(powers).mean(axis=1)) / powers.mean(axis=1)
-        self.reaches = _counted(self.reaches, reaches)
-        self.centroids = _counted(self.centroids, centroids)
-        self.flatness = _counted(self.flatness, np.rint(_FLATNESS_STEPS * flatness))
+        count(self.reaches, reaches.tolist())
+        count(self.centroids, centroids.astype(int).tolist())
+        count(self.flatness, np.rint(_FLATNESS_STEPS * flatness).astype(int).tolist())
 
     def merge(self, later: SpectrumMeter) -> None:
         """Add what another meter read from the blocks after these."""
-        self.reaches = dict(Counter(self.reaches) + Counter(later.reaches))
-        self.centroids = dict(Counter(self.centroids) + Counter(later.centroids))
-        self.flatness = dict(Counter(self.flatness) + Counter(later.flatness))
+        merge(self.reaches, later.reaches)
+        merge(self.centroids, later.centroids)
+        merge(self.flatness, later.flatness)
 
     def readings(self) -> dict[str, Reading]:
         """Return the readings by the measure's name; ``None`` for silence."""
@@ -127,11 +129,7 @@ class SpectrumMeter:
         }
 
 
-def _counted(histogram: dict[int, int], values: npt.NDArray[np.floating]) -> dict[int, int]:
-    return dict(Counter(histogram) + Counter(values.astype(int).tolist()))
-
-
-def power_spectra(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+def power_spectra(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return the power of each frequency, so that all of a frame add up to its mean square.
 
     Parameters
@@ -140,7 +138,7 @@ def power_spectra(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
 
     Returns
     -------
-    float64 [frames, samples / 2 + 1]
+    float32 [frames, samples / 2 + 1]
 
     Examples
     --------
@@ -150,11 +148,17 @@ def power_spectra(frames: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """
     from scipy.fft import rfft  # imported here, because few processes need it
 
-    samples = frames.shape[1]
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(samples) / samples)
-    scale = 2 / (samples * np.square(window).sum())
     with np.errstate(over="ignore", invalid="ignore"):
-        spectra = rfft(frames * window.astype(np.float32), axis=1)
-        powers = np.square(spectra.real.astype(np.float64)) + np.square(spectra.imag)
-    finite: npt.NDArray[np.float64] = np.nan_to_num(powers * scale, posinf=_LARGEST)
+        spectra = rfft(frames * _window(frames.shape[1]), axis=1)
+        powers = np.square(spectra.real) + np.square(spectra.imag)
+    finite: npt.NDArray[np.float32] = np.nan_to_num(powers, copy=False, posinf=_LARGEST)
     return finite
+
+
+@cache
+def _window(samples: int) -> npt.NDArray[np.float32]:
+    """Return the window of Hann, scaled so that powers add up to the mean square."""
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(samples) / samples)
+    scale = np.sqrt(2 / (samples * np.square(window).sum()))
+    scaled: npt.NDArray[np.float32] = (window * scale).astype(np.float32)
+    return scaled
