@@ -6,6 +6,7 @@
     song.play()
     song.plot()
     song.features()                # float32 [rows, n_mels, frames], as in the dataset
+    song.measures()                # level, clipping, loudness and more, by name
 
 The module runs the same code as the workers, so samples and features are bit-identical to those
 in a dataset.
@@ -40,6 +41,9 @@ from melmill.transforms.features.span_chunks import PlacedChunk, place_at_rate, 
 from melmill.transforms.features.spans import extract_chunks
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.stft_spec import StftSpec
+from melmill.transforms.measures.measuring import measure_recording
+from melmill.transforms.measures.meters import Quality, Reading
+from melmill.transforms.measures.registry import QUALITIES
 from melmill.transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
@@ -121,6 +125,22 @@ class Audio:
                 placed = [chunk.placed[number] for chunk in chunks]
                 _, arrays = extract_chunks(placed, at_rate)
         return arrays[column.name]
+
+    def measures(self, quality: Quality = "full") -> dict[str, Reading]:
+        """Return the readings of the whole recording, at its own sample rate, by measure.
+
+        Parameters
+        ----------
+        quality
+            ``basic``, or ``full`` for all measures; see :mod:`melmill.transforms.measures`.
+
+        Raises
+        ------
+        RecordingError
+            The recording cannot be read.
+        """
+        _, readings = measure_recording(StoredObject(self.uri), QUALITIES[quality])
+        return readings
 
     def play(self) -> Any:
         """Return a player for a notebook cell (``IPython.display.Audio``).

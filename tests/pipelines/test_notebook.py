@@ -11,6 +11,7 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 
+import melmill
 from melmill.pipelines.config import load_config
 from melmill.pipelines.notebook import Audio, load
 from melmill.transforms.core.errors import ConfigError, RecordingError
@@ -106,6 +107,19 @@ def test_a_player_holds_every_channel(folder):
     assert sound[:4] == b"RIFF"
     assert int.from_bytes(sound[22:24], "little") == 2
     assert int.from_bytes(sound[24:28], "little") == 22_050
+
+
+@pytest.mark.parametrize("quality", ["basic", "full"])
+def test_the_readings_are_those_of_a_dataset(folder, tmp_path, quality):
+    extract_here(folder, tmp_path / "dataset", f"quality={quality}")
+    table = melmill.open(tmp_path / "dataset").recordings(["uri", "measures"]).to_pylist()
+    stored = {row["uri"]: row["measures"] for row in table}
+    for name, *_ in RECORDINGS:
+        for measure, value in load(folder / name).measures(quality).items():
+            group, own = measure.split(".")
+            readings = stored[str(folder / name)]
+            if readings is not None:  # a recording without a chunk is not measured
+                assert readings[group][own] == value
 
 
 def test_a_plot_shows_waveform_and_spectrogram(folder, tmp_path):
