@@ -2,12 +2,12 @@
 
     python benchmarks/defects.py FOLDER [--each 100] [--seed 0]
 
-FOLDER holds clean recordings. Excerpts of them get one defect each, of a stated severity; the same
-number of other excerpts, and synthetic sounds that are often taken for defects, get none. Each
-detector is a measure with a limit. Its recall is the share of its defects that it finds; its
-precision is the share of its flags that are such defects, where a quarter of all excerpts has the
-defect and the rest are clean or synthetic. Clicks have no limit: their figure is the probability
-that an excerpt with clicks has more of them per minute than one without (area under the curve).
+FOLDER holds clean recordings. Excerpts of them get one defect each, of a stated severity; twice as
+many other excerpts, and synthetic sounds that are often taken for defects, get none. Each detector
+is a measure with a limit. Its recall is the share of its defects that it finds. Its precision is
+the share of its flags that are such defects, where a quarter of all excerpts has the defect and the
+rest are clean or synthetic. Clicks have no limit: their figure is the probability that an excerpt
+with clicks has more of them per minute than an excerpt without (area under the curve).
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Detector:
         Name of the defect, and severity of those that are injected.
     measure
         Measure that shows the defect.
-    flags
-        Function that returns whether a reading is a flag.
+    limit
+        Sign and number that a reading is compared with; true counts as 1.
     inject
         Function that returns a stereo excerpt with the defect.
     """
@@ -59,8 +59,14 @@ class Detector:
     name: str
     severity: str
     measure: str
-    flags: Callable[[Any], bool]
+    limit: str
     inject: Callable[[Samples, int, Random], Samples]
+
+    def flags(self, reading: float | None) -> bool:
+        sign, number = self.limit.split()
+        if reading is None:
+            return False
+        return reading > float(number) if sign == ">" else reading < float(number)
 
 
 def clip(samples: Samples, rate_hz: int, random: Random) -> Samples:
@@ -77,12 +83,13 @@ def drop_out(samples: Samples, rate_hz: int, random: Random) -> Samples:
         start = random.integers(rate_hz, len(samples) - rate_hz - length)
         beside = samples[start - around : start], samples[start + length :][:around]
         loud = min(np.sqrt(np.square(part).mean()) for part in beside) > 10 ** (-30 / 20)
-        held = random.integers(0, 2) * samples[start]
-        jump = max(np.abs(samples[start - 1] - held).min(), np.abs(beside[1][0] - held).min())
+        level = random.integers(0, 2) * samples[start]
+        edges = samples[start - 1], beside[1][0]
+        jump = max(np.abs(edge - level).min() for edge in edges)
         if loud and jump > 0.01:
             break
     damaged = samples.copy()
-    damaged[start : start + length] = held
+    damaged[start : start + length] = level
     return damaged
 
 
@@ -155,20 +162,16 @@ def click(samples: Samples, rate_hz: int, random: Random) -> Samples:
 
 
 DETECTORS = (
-    Detector("clipping", "0.2 to 2 % of samples", "clipping.share", lambda x: x > 1e-4, clip),
-    Detector(
-        "dropout", "10 to 500 ms in sound, a step of 0.01", "gaps.count", lambda x: x > 0, drop_out
-    ),
-    Detector("hum", "−12 to −6 dB of the level", "hum.frequency", bool, hum),
-    Detector("DC offset", "0.01 to 0.1", "noise.offset", lambda x: x > 0.004, offset),
-    Detector("dead channel", "70 dB below the other", "channels.dead", bool, silence_a_channel),
-    Detector("inversion", "of near copies", "channels.inverted", bool, invert),
-    Detector("dual mono", "noise of the last bit", "channels.dual_mono", bool, copy_a_channel),
-    Detector("cut end", "10 ms above −20 dBFS", "cut.end", lambda x: (x or -99) > -25, cut_the_end),
-    Detector("bits", "16 of 24", "origin.bits", lambda x: (x or 24) <= 16, pad_bits),
-    Detector(
-        "bandwidth", "half of it or less", "origin.bandwidth_share", lambda x: x < 0.55, upsample
-    ),
+    Detector("clipping", "0.2 to 2 % of samples", "clipping.share", "> 0.0001", clip),
+    Detector("dropout", "10 to 500 ms in loud sound", "gaps.count", "> 0", drop_out),
+    Detector("hum", "−12 to −6 dB of the level", "hum.harmonics", "> 0", hum),
+    Detector("DC offset", "0.01 to 0.1", "noise.offset", "> 0.004", offset),
+    Detector("dead channel", "silence, or −70 dB", "channels.dead", "> 0", silence_a_channel),
+    Detector("inversion", "of near copies", "channels.inverted", "> 0", invert),
+    Detector("dual mono", "noise of the last bit", "channels.dual_mono", "> 0", copy_a_channel),
+    Detector("cut end", "10 ms above −20 dBFS", "cut.end", "> -25", cut_the_end),
+    Detector("bits", "16 of 24", "origin.bits", "< 17", pad_bits),
+    Detector("bandwidth", "half of it or less", "origin.bandwidth_share", "< 0.55", upsample),
 )
 
 
@@ -254,19 +257,22 @@ def run(files: list[Path], each: int, seed: int) -> list[tuple[str, ...]]:
         precision = found / max(1, sum(flagged))
         figures = f"{found / each:.3f}", f"{precision:.3f}"
         wrong = f"{false / clean_hours:.1f}", f"{taken_for} of {len(synthesised)}"
-        rows.append((detector.name, detector.severity, *figures, *wrong))
+        limit = f"`{detector.measure}` {detector.limit}" if detector.limit != "> 0" else ""
+        limit = limit or f"`{detector.measure}`"
+        rows.append((detector.name, detector.severity, limit, *figures, *wrong))
     clicked = []
     for _ in range(each):
         samples, rate_hz = next(source)
         clicked.append(readings(click(samples, rate_hz, random), rate_hz)["clicks.per_minute"])
     area = _area(clicked, [reading["clicks.per_minute"] for reading in clean])
-    rows.append(("clicks", "24 to 40 dB above steps", f"area {area:.3f}", "", "", ""))
+    clicks = "three, 24 to 40 dB above the steps beside"
+    rows.append(("clicks", clicks, "`clicks.per_minute`", f"area {area:.3f}", "", "", ""))
     return rows
 
 
 def _count(detector: Detector, group: list[dict[str, Any]]) -> int:
     values = [reading[detector.measure] for reading in group]
-    return sum(value is not None and detector.flags(value) for value in values)
+    return sum(map(detector.flags, values))
 
 
 def _area(positive: list[float], negative: list[float]) -> float:
@@ -284,7 +290,8 @@ def main() -> None:
     if not files:
         sys.exit(f"{arguments.folder} holds no audio files")
     print(f"{describe_machine()}\n{len(files)} files, seed {arguments.seed}\n")
-    header = "defect", "severity", "recall", "precision", "false, per clean hour", "synthetic"
+    false = "false alarms an hour", "false alarms, synthetic"
+    header = "defect", "severity", "limit", "recall", "precision", *false
     print_table(header, run(files, arguments.each, arguments.seed))
 
 

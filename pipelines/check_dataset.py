@@ -1,4 +1,4 @@
-"""Checks of a dataset: the readings in its index are held against the limits of a profile."""
+"""Checks of a dataset: the readings in its index are compared with the limits of a profile."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ def _require_measured(opened: OpenSnapshot, profile: Profile) -> None:
         name for name in profile.measures if not {*meters_of([name])} <= {*QUALITIES[quality]}
     ]
     if missing:
-        needed: Quality = "full" if quality == "basic" else "basic"
+        meters = {*meters_of(missing)}
+        needed = next(name for name, has in QUALITIES.items() if meters <= {*has})
         raise DatasetError(
             f"{opened.store.root}: its recipe has quality: {quality}, which does not measure "
             f"{', '.join(missing)}; check the recordings themselves (melmill check "

@@ -189,7 +189,7 @@ def _contradictions(raw: Raw) -> Iterator[Fault]:
         if isinstance(name, str):
             yield from _measure_faults(section, name, entry)
             if counts[name] > 1:
-                yield f"{section}.measure", name, "used once: put min and max into one rule"
+                yield f"{section}.measure", name, "has several rules: put min and max into one rule"
         yield from _limit_faults(section, entry)
 
 

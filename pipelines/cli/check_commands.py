@@ -57,7 +57,8 @@ def check(
         Measures | None,
         typer.Option(
             "--measures",
-            help="Also measure what the profile does not limit, for --json and --csv.",
+            help="Also give the measures that the profile does not limit, in --json and --csv; "
+            "of a dataset, only those that it has.",
         ),
     ] = None,
     csv_file: Annotated[

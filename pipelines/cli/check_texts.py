@@ -71,7 +71,7 @@ def _comparison(finding: Finding) -> str:
 def _digits(value: float, limit: float, unit: str) -> str:
     """Return a number: levels with a decimal, others with three digits.
 
-    It has more of them if it would look like the limit.
+    A number that would look equal to the limit gets more digits.
 
     >>> _digits(-14.02, -15, "LUFS"), _digits(-22.4999, -22.5, "LUFS"), _digits(0.0123456, 0.01, "")
     ('-14.0', '-22.4999', '0.0123')

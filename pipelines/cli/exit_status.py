@@ -31,7 +31,8 @@ class Exit(IntEnum):
 EPILOG = """\b
 Exit status:
   0  success
-  1  failed; nothing was committed: run the same command again (check: a recording fails)
+  1  failed; nothing was committed: run the same command again
+     (of check: a recording fails)
   2  wrong usage, recipe, catalogue or output: change something first
   3  committed, but some recordings failed (see the message)
   4  another run committed first: run the same command again

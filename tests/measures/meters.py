@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from melmill.transforms.measures.blocks import Shape, cut_blocks
+from melmill.transforms.measures.blocks import Block, BlockCutter, Shape
 from tests.signals import encode
 
 #: Real recordings, where they exist.
@@ -20,6 +20,15 @@ RECORDINGS = sorted(
     for path in (Path(__file__).parents[3] / "shared" / "data").glob("*/*")
     if path.suffix in {".wav", ".flac", ".ogg", ".mp3"}
 )
+
+
+def cut_blocks(
+    pieces: Iterable[np.ndarray], shape: Shape, start: int, stop: int, total: int
+) -> Iterator[Block]:
+    """Yield the blocks of a part of a recording; see ``BlockCutter``."""
+    cutter = BlockCutter(shape, start, stop, total)
+    for piece in pieces:
+        yield from cutter.cut(piece)
 
 
 def read_part(meter_type: Any, samples: np.ndarray, rate_hz: int, start: int, stop: int) -> Any:

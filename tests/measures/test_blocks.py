@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melmill.transforms.measures.blocks import Shape, cut_blocks, first_frame
+from melmill.transforms.measures.blocks import Shape, first_frame
+from tests.measures.meters import cut_blocks
 
 
 @given(

@@ -58,7 +58,10 @@ def test_the_low_frequency_channel_may_be_silent():
     surround = [LEFT] * 6
     assert readings(*surround[:3], 0 * LEFT, *surround[4:])["dead"] is False
     assert readings(*surround[:2], 0 * LEFT, *surround[3:])["dead"] is True
-    assert readings(*surround)["imbalance"] is None
+    assert (readings(*surround)["imbalance"], readings(*surround)["mono_loss"]) == (None, None)
+    # All is silent but the low frequencies: the channels that are considered are dead.
+    silent = [0 * LEFT] * 3
+    assert readings(*silent, LEFT, 0 * LEFT, 0 * LEFT)["dead"] is True
 
 
 @pytest.mark.parametrize("channels", [[LEFT], [0 * LEFT, 0 * LEFT], [0 * LEFT] * 64])

@@ -149,7 +149,7 @@ def test_high_tones_do_not_become_hum(hz: float) -> None:
 def test_real_recordings_have_no_hum(path: Path) -> None:
     samples, rate = read_real(path)
     assert measure(HumMeter, samples, rate) == NO_HUM
-    # A phrase may be steady, but hum needs six levels.
+    # A phrase may be steady, but hum needs four levels.
     for start in range(0, len(samples) - 4 * rate, 4 * rate):
         assert measure(HumMeter, samples[start : start + 4 * rate], rate) == NO_HUM
 

@@ -46,7 +46,7 @@ def test_the_noise_floor_is_what_is_left_in_the_pauses():
     noise = np.random.default_rng(0).normal(0, 1e-3, 10 * RATE)
     signal = noise + np.concatenate([np.zeros(RATE), tone(9)])
     floor = measure(LevelMeter, signal, RATE)["noise.floor"]
-    # 1e-3 is −60 dB; the RMS of 800 samples scatters by 0.2 dB, and the lowest tenth is read.
+    # 1e-3 is −60 dB; the RMS of 800 samples scatters by 0.2 dB, and the lowest twentieth is read.
     assert floor == pytest.approx(-60, abs=0.5)
 
 

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from melmill.transforms.features.loudness import integrated_loudness, k_weighting
 from melmill.transforms.measures import blocks
-from melmill.transforms.measures.blocks import Shape, cut_blocks
+from melmill.transforms.measures.blocks import Shape
 from melmill.transforms.measures.loudness import MEASURES, LoudnessMeter, hop_energies
-from tests.measures.meters import RECORDINGS, measure, read_part
+from tests.measures.meters import RECORDINGS, cut_blocks, measure, read_part
 from tests.signals import click, constant, noise, silence, tone
 
 Samples = NDArray[np.float32]

@@ -14,7 +14,8 @@ MEASURES = (
         "origin.bits",
         "int",
         "bits",
-        "Bits that the samples use, up to 24; none if they are no integers, as from lossy codecs.",
+        "Bits that the samples use, up to 24, in the first 100 ms of each block of two seconds; "
+        "null if the samples are not integers, as from lossy codecs.",
     ),
 )
 

@@ -7,7 +7,7 @@ do not depend on the way in which the recording was divided among workers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -152,15 +152,6 @@ class BlockCutter:
         kept = self._buffer[:, first - self._buffer_start : self._position - self._buffer_start]
         self._buffer[:, : kept.shape[1]] = kept.copy()
         self._block_start, self._buffer_start = block_start, first
-
-
-def cut_blocks(
-    pieces: Iterable[Samples], shape: Shape, start: int, stop: int, total: int
-) -> Iterator[Block]:
-    """Yield the blocks of a part of a recording; see :class:`BlockCutter`."""
-    cutter = BlockCutter(shape, start, stop, total)
-    for piece in pieces:
-        yield from cutter.cut(piece)
 
 
 def first_frame(start: int, shape: Shape) -> int:

@@ -18,8 +18,8 @@ MEASURES = (
         "channels.mono_loss",
         "float",
         "dB",
-        "Level that a mix to mono loses: 0 for equal channels, 3 for independent ones, at most 120 "
-        "if they cancel each other.",
+        "Level that a mix of two channels to mono loses: 0 for equal channels, 3 for independent "
+        "ones, at most 120 if they cancel each other.",
     ),
     Measure(
         "channels.dead",
@@ -53,10 +53,8 @@ class ChannelsMeter:
         Sample rate and number of channels.
     energies
         Exact sums of squares by channel.
-    mix
-        Exact sum of squares of the sum of all channels.
-    side
-        Exact sum of squares of the difference of the first two channels.
+    mix, side
+        Exact sums of squares of the sum and of the difference of the first two channels.
     """
 
     shape: Shape
@@ -82,7 +80,7 @@ class ChannelsMeter:
     def _mix_and_side(
         self, samples: npt.NDArray[np.float32], energies: list[float]
     ) -> tuple[float, float]:
-        """Return the energies of the sum of all channels, and of the first two's difference."""
+        """Return the energies of the sum and of the difference of the first two channels."""
         hop = self.shape.hop_frames
         both = energies[0] + energies[1]
         product = float(hop_products(samples[:1], samples[1:2], hop).sum())
@@ -91,8 +89,8 @@ class ChannelsMeter:
         if side < _COARSE * both:
             side = _energy_of_sum(samples[:2] * _OPPOSITE, hop)
         mix = both + 2 * product
-        if len(samples) > 2 or mix < _COARSE * both:
-            mix = _energy_of_sum(samples, hop)
+        if mix < _COARSE * both:
+            mix = _energy_of_sum(samples[:2], hop)
         return mix, side
 
     def merge(self, later: ChannelsMeter) -> None:
@@ -116,14 +114,14 @@ class ChannelsMeter:
         return {
             "channels.correlation": correlation,
             "channels.imbalance": _imbalance(left, right, self.shape.channels),
-            "channels.mono_loss": self._mono_loss(sum(energies)),
+            "channels.mono_loss": self._mono_loss(left + right) if is_stereo else None,
             "channels.dead": self._is_dead(energies),
             "channels.dual_mono": is_stereo and is_dual,
             "channels.inverted": is_stereo and (correlation or 0) < _INVERTED,
         }
 
     def _mono_loss(self, energy: float) -> float:
-        mixed = inexact(self.mix) / self.shape.channels
+        mixed = inexact(self.mix) / 2
         return min(_MAX_LOSS_DB, 10 * math.log10(energy / mixed)) if mixed else _MAX_LOSS_DB
 
     def _is_dead(self, energies: list[float]) -> bool:
@@ -139,6 +137,4 @@ def _imbalance(left: float, right: float, channels: int) -> float | None:
 def _energy_of_sum(samples: npt.NDArray[np.float32], hop: int) -> float:
     with np.errstate(over="ignore", invalid="ignore"):
         total = samples[0] + samples[1]
-        for plane in samples[2:]:
-            total += plane
     return float(hop_energies(np.nan_to_num(total)[None], hop).sum())

@@ -15,13 +15,13 @@ MEASURES = (
         "clipping.runs",
         "int",
         "",
-        "Runs of three samples or more at the largest value of their sign, within 2⁻¹⁵. A tenth of "
-        "them must have a slope beside them that points beyond that value; if fewer have, only "
-        "those count.",
+        "Runs of three samples or more at the largest positive or negative value, within 2⁻¹⁵. A "
+        "run beside a steep slope is clipped. If fewer than a tenth of the runs are beside such a "
+        "slope, only these count.",
     ),
     Measure("clipping.share", "float", "", "Share of all samples that are in such runs."),
     Measure("clipping.longest", "float", "ms", "Length of the longest run."),
-    Measure("clipping.level", "float", "dBFS", "Level of the runs; none if there are none."),
+    Measure("clipping.level", "float", "dBFS", "Level of the runs; null without clipping."),
     Measure("clipping.positive", "int", "", "Runs at the largest positive value."),
     Measure("clipping.negative", "int", "", "Runs at the largest negative value."),
     Measure("clipping.events", "events", "ms", "Longest runs."),
@@ -38,7 +38,7 @@ _STEP = 0.5
 
 
 @dataclass(slots=True)
-class Runs:
+class ClippedRuns:
     """Runs of samples.
 
     Attributes
@@ -55,7 +55,9 @@ class Runs:
     worst: Worst = field(default_factory=Worst)
 
     @classmethod
-    def of(cls, lengths: npt.NDArray[np.intp], frames: npt.NDArray[np.intp], channel: int) -> Runs:
+    def of(
+        cls, lengths: npt.NDArray[np.intp], frames: npt.NDArray[np.intp], channel: int
+    ) -> ClippedRuns:
         """Return runs of a channel, from their lengths and first frames."""
         if not len(lengths):
             return cls()
@@ -63,7 +65,7 @@ class Runs:
         worst.add(zip(lengths.tolist(), frames.tolist(), [channel] * len(frames), strict=True))
         return cls(len(lengths), int(lengths.sum()), int(lengths.max()), worst)
 
-    def merge(self, later: Runs) -> None:
+    def merge(self, later: ClippedRuns) -> None:
         """Add the runs of another part of the recording."""
         self.runs += later.runs
         self.samples += later.samples
@@ -81,8 +83,8 @@ class Plateau:
         All runs, and those beside a slope that points beyond the level.
     """
 
-    all: Runs = field(default_factory=Runs)
-    steep: Runs = field(default_factory=Runs)
+    all: ClippedRuns = field(default_factory=ClippedRuns)
+    steep: ClippedRuns = field(default_factory=ClippedRuns)
 
     def merge(self, later: Plateau) -> None:
         """Add the runs of another part of the recording."""
@@ -95,7 +97,8 @@ class Extreme:
     """The runs at the largest value of one sign.
 
     The largest value is known only at the end. Until then, runs are kept for the largest level so
-    far and for the level below: one of them is the level that counts, or neither.
+    far and for the level below: the level that counts is either of these, or a higher level that
+    follows.
 
     Attributes
     ----------
@@ -118,7 +121,7 @@ class Extreme:
         self.plateaus = dict(sorted(plateaus.items()))
 
     @property
-    def runs(self) -> Runs:
+    def runs(self) -> ClippedRuns:
         """Runs at the largest level, within one step, that count as clipping."""
         plateau = self.plateaus.get(self.level - 1, Plateau())
         are_slopes = plateau.steep.runs >= _SLOPES_SHARE * plateau.all.runs
@@ -168,7 +171,7 @@ class ClippingMeter:
 
     def readings(self) -> dict[str, Reading]:
         """Return the readings by the measure's name."""
-        total = Runs()
+        total = ClippedRuns()
         total.merge(self.positive.runs)
         total.merge(self.negative.runs)
         clipped = [e.level for e in (self.positive, self.negative) if e.runs.runs]
@@ -207,8 +210,8 @@ def find_plateau(block: Block, sign: int, level: int) -> Plateau:
         starts, lengths = starts[is_counted], lengths[is_counted]
         is_steep = _points_beyond(plane, starts, lengths, sign, (level + 2) / _LEVELS)
         frames = starts - block.before + block.start
-        every = Runs.of(lengths, frames, channel)
-        plateau.merge(Plateau(every, Runs.of(lengths[is_steep], frames[is_steep], channel)))
+        every = ClippedRuns.of(lengths, frames, channel)
+        plateau.merge(Plateau(every, ClippedRuns.of(lengths[is_steep], frames[is_steep], channel)))
     return plateau
 
 

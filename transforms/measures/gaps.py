@@ -72,7 +72,7 @@ class GapsMeter:
         Edges inside sound: of runs that start in the part and end after it, and of runs that start
         before the part and end in it. At most one run of a channel crosses a border.
     broken
-        Channels that are more than one run over the whole part.
+        Channels whose samples in the part are not all equal.
     """
 
     shape: Shape

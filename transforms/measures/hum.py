@@ -29,18 +29,18 @@ MEASURES = (
         "hum.frequency",
         "float",
         "Hz",
-        "Frequency of the mains, 50 or 60; none without hum. Hum has at least two steady "
+        "Frequency of the mains, 50 or 60; null without hum. Hum has at least two steady "
         "harmonics, and the first or the second is one of them.",
     ),
     Measure(
-        "hum.level", "float", "dBFS", "RMS of the counted harmonics together; none without hum."
+        "hum.level", "float", "dBFS", "RMS of the counted harmonics together; null without hum."
     ),
     Measure(
         "hum.harmonics",
         "int",
         "",
-        "Number of harmonics, of the first eight, that are steady tones of about the same level in "
-        "30 % of the blocks of 2 s or more; 0 without hum.",
+        "Number of harmonics, of the first eight, that have the same level within 4 dB in 30 % or "
+        "more of the blocks of two seconds; 0 without hum.",
     ),
 )
 

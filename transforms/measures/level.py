@@ -18,7 +18,12 @@ MEASURES = (
     Measure("level.rms", "float", "dBFS", "Root mean square over all channels."),
     Measure("level.crest", "float", "dB", "Peak minus RMS."),
     Measure("noise.offset", "float", "", "Largest mean of a channel (DC); full scale is 1."),
-    Measure("noise.floor", "float", "dBFS", "RMS that 5 % of all 100 ms stay below, if not zero."),
+    Measure(
+        "noise.floor",
+        "float",
+        "dBFS",
+        "RMS below which 5 % of the hops of 100 ms are; digital silence is not counted.",
+    ),
     Measure("silence.share", "float", "", "Share of 10 ms windows whose peak is below −60 dBFS."),
     Measure("silence.head", "float", "s", "Silence before the first sound."),
     Measure("silence.tail", "float", "s", "Silence after the last sound."),

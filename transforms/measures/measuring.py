@@ -89,7 +89,7 @@ def measure_samples(
 
 
 def measure_recording(
-    source: StoredObject, meters: Sequence[str], upcoming: Sequence[StoredObject] = ()
+    source: StoredObject, meters: Sequence[str]
 ) -> tuple[AudioInfo, dict[str, Reading]]:
     """Return a recording's header, and the readings of the whole recording.
 
@@ -99,16 +99,12 @@ def measure_recording(
         Recording to measure.
     meters
         Meters to use.
-    upcoming
-        Recordings that will be measured next; remote ones are fetched meanwhile.
 
     Raises
     ------
     RecordingError
         The recording cannot be read, probed or decoded.
     """
-    for next_source in upcoming:
-        next_source.prefetch()
     audio = probe_audio(source)
     try:
         return audio, _measure(source, audio, meters)

@@ -104,8 +104,8 @@ class Worst:
     Attributes
     ----------
     events
-        Pairs of the negative severity, the frame, and the channel: the worst first, and of equally
-        bad ones the first.
+        Negative severity, frame and channel of each event: the worst event first, and equal events
+        in the order of time.
     """
 
     events: list[tuple[float, int, int]] = field(default_factory=list)

@@ -18,8 +18,9 @@ MEASURES = (
         "origin.bandwidth",
         "float",
         "Hz",
-        "Frequency above which a tenth of all frames with sound have a band louder than −105 dBFS. "
-        "Far below half the sample rate: a lossy codec or a lower sample rate came before.",
+        "Highest frequency that a tenth of the frames with sound reach: a band of 172 Hz above "
+        "−105 dBFS, and at most 95 dB below the loudest. It is low after a lossy codec or a lower "
+        "sample rate, and in quiet recordings.",
     ),
     Measure("origin.bandwidth_share", "float", "", "The bandwidth over half the sample rate."),
     Measure("spectrum.centroid", "float", "Hz", "Median of the frames' centres of power."),
