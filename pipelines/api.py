@@ -423,7 +423,7 @@ def recipe_of_dataset(dataset: str | Path, recipe: Recipe, settings: Settings) -
     access = [setting for setting in _as_list(settings) if setting.startswith(_ACCESS)]
     store = open_store(dataset, dict(read_recipe(None, access).output.storage_options))
     current = read_snapshot(store) if "_delta_log" in store.top_names() else None
-    return read_recipe(None, settings, current.configuration if current else None)
+    return read_recipe(None, settings, current.recipe if current else None)
 
 
 def open_store(root: str | Path, storage_options: StorageOptions = None) -> Store:

@@ -132,7 +132,7 @@ class Audio:
         Parameters
         ----------
         quality
-            ``basic``, or ``full`` for all measures; see :mod:`melmill.transforms.measures`.
+            ``basic``, or ``full`` for all measures.
 
         Raises
         ------

@@ -88,7 +88,7 @@ class OpenSnapshot:
     @cached_property
     def recipe(self) -> Config:
         """Return the snapshot's recipe; raise ``ConfigError`` if it is no longer valid."""
-        return load_config(None, (), self.snapshot.configuration)
+        return load_config(None, (), self.snapshot.recipe)
 
     @cached_property
     def totals(self) -> Totals:
@@ -210,7 +210,7 @@ class OpenSnapshot:
 def start_from(job: ExtractJob, current: OpenSnapshot, configuration: dict[str, Any]) -> ExtractJob:
     """Return the job of an extraction as a refresh that starts from a snapshot."""
     current.require_agreement()
-    snapshot, before = current.snapshot, current.snapshot.configuration
+    snapshot, before = current.snapshot, current.snapshot.recipe
     meters = QUALITIES[before["quality"]]
     is_measured = set(job.meters) <= set(meters)
     base = replace(

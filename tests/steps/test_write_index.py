@@ -13,7 +13,7 @@ import pytest
 
 from melmill.transforms.core.errors import Cause
 from melmill.transforms.core.naming import bucket, digest
-from melmill.transforms.core.records import Failure
+from melmill.transforms.core.records import Failure, MeasuredPart
 from melmill.transforms.index.joining import join_recordings
 from melmill.transforms.index.results import (
     Fact,
@@ -129,11 +129,14 @@ def test_another_feature_configuration_gives_another_key() -> None:
 
 
 def test_a_shard_gives_facts_to_the_parts_of_its_recordings() -> None:
-    shard = summary(failures=(failure("b.wav"),))
+    part = MeasuredPart(digest("a.wav"), 0, 9, 9, "{}")
+    shard = summary(failures=(failure("b.wav"),), meters=("level",), measured=(part,))
     rows = RecordingRows(digest("a.wav"), 2, -3.0)
     assert [fact for _, fact in key_by_part(shard, 1000)] == [
-        Fact("shards", shard.name, Kind.WRITTEN, shard),
+        # What the rows of the recordings hold does not travel twice.
+        Fact("shards", shard.name, Kind.WRITTEN, summary()),
         Fact("recordings", digest("a.wav"), Kind.HELD, Held(shard.name, rows)),
+        Fact("recordings", digest("a.wav"), Kind.MEASURED, part),
         Fact("recordings", digest("b.wav"), Kind.FAILED, failure("b.wav")),
     ]
     assert all(

@@ -89,6 +89,11 @@ class Snapshot:
     rows: int = -1
     run: str = ""
 
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """Configuration with all keys whose default is not what older datasets were made with."""
+        return {"quality": "off", **self.configuration}
+
 
 @dataclass(frozen=True, slots=True)
 class Past:
@@ -183,8 +188,6 @@ def _parse(store: Store, metadata: dict[str, Any], version: int) -> Snapshot:
         )
     if not isinstance(taken_down := metadata.pop("taken_down", ""), str):
         taken_down = json.dumps(taken_down) if taken_down else ""
-    # Datasets from before there were measures have none.
-    metadata["configuration"] = {"quality": "off", **metadata["configuration"]}
     return Snapshot(version=version, taken_down=taken_down, **metadata)
 
 
