@@ -125,7 +125,7 @@ def invert(samples: Samples, rate_hz: int, random: Random) -> Samples:
 
 
 def copy_a_channel(samples: Samples, rate_hz: int, random: Random) -> Samples:
-    """Give both channels the same sound, with noise of the last bit."""
+    """Give both channels the same sound, and add noise of the last bit to each."""
     return mono(samples) + random.normal(0, 2**-16, samples.shape)
 
 

@@ -102,11 +102,11 @@ def defects(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_defect_is_found_and_nothing_else(defects: Path) -> None:
     results = check_json(defects, status=1)
     assert results["sound.flac"]["verdict"] == "pass"
-    found = {name: set(broken(results[f"{name}.wav"])) for name in damaged()}
+    broken_limits = {name: set(broken(results[f"{name}.wav"])) for name in damaged()}
     expected = {name: {measure} for name, (_, measure) in damaged().items()}
     # A recording at -80 dBFS is silent by the other measures, too.
     expected["quiet"] |= {"silence.share", "origin.bandwidth_share"}
-    assert found == expected
+    assert broken_limits == expected
 
 
 def test_a_finding_says_value_limit_place_and_reason(defects: Path) -> None:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
-import av
-import av.filter
 import numpy as np
 import pytest
 import soundfile
@@ -15,6 +12,7 @@ from numpy.typing import NDArray
 from melmill.transforms.features.loudness import integrated_loudness, k_weighting
 from melmill.transforms.features.waveform import WaveformExtractor, WaveformSpec, loudness_gain
 from tests.features.references import RECORDINGS
+from tests.ffmpeg_meter import read_with_ffmpeg
 from tests.signals import noise
 
 Samples = NDArray[np.float32]
@@ -24,28 +22,8 @@ FFMPEG_LU = 0.011
 
 
 def measured_by_ffmpeg(samples: Samples, rate_hz: int) -> float:
-    if not hasattr(av.AudioFrame, "metadata"):
-        pytest.skip("PyAV 18.0 does not pass on what FFmpeg's meter reads")
-    graph = av.filter.Graph()
-    time_base = Fraction(1, rate_hz)
-    source = graph.add_abuffer(
-        sample_rate=rate_hz, format="flt", layout="mono", time_base=time_base
-    )
-    meter, sink = graph.add("ebur128", "metadata=1"), graph.add("abuffersink")
-    source.link_to(meter)
-    meter.link_to(sink)
-    graph.configure()
-    frame = av.AudioFrame.from_ndarray(samples[np.newaxis], format="flt", layout="mono")
-    frame.sample_rate, frame.pts = rate_hz, 0
-    graph.push(frame)
-    graph.push(None)
-    loudness = float("nan")
-    while True:
-        try:
-            # FFmpeg passes a long frame on in parts, of which some have no reading.
-            loudness = float(graph.pull().metadata.get("lavfi.r128.I", loudness))
-        except av.error.EOFError:
-            return loudness
+    readings = read_with_ffmpeg(samples, rate_hz, "mono")
+    return [float(reading["lavfi.r128.I"]) for reading in readings if "lavfi.r128.I" in reading][-1]
 
 
 def sine(level_dbfs: float, seconds: float, rate_hz: int) -> Samples:

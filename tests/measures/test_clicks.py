@@ -155,11 +155,11 @@ def test_clicks_of_real_recordings_are_found(path: Path) -> None:
         if level.max() > 2**-12:
             samples[frame] += 10 * level  # 20 dB
             clicks += 1
-    found = count_of(samples, rate) - before
+    counted = count_of(samples, rate) - before
     # Clicks are lost at the start of notes, beside louder sound, and among other impulses. 93 % or
     # more are found in the music of strings, guitars and bells, 73 % or more in the others.
     assert clicks > 10
-    assert 0.7 * clicks <= found <= clicks
+    assert 0.7 * clicks <= counted <= clicks
 
 
 @pytest.mark.filterwarnings("error")

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
 from unittest.mock import patch
 
-import av
-import av.filter
 import numpy as np
 import pytest
 import soundfile
@@ -24,7 +21,8 @@ from numpy.typing import NDArray
 from melmill.transforms.features.loudness import integrated_loudness, k_weighting
 from melmill.transforms.measures import blocks
 from melmill.transforms.measures.blocks import Shape
-from melmill.transforms.measures.loudness import MEASURES, LoudnessMeter, hop_energies
+from melmill.transforms.measures.loudness import MEASURES, LoudnessMeter, weighted_energies
+from tests.ffmpeg_meter import read_with_ffmpeg
 from tests.measures.meters import RECORDINGS, cut_blocks, measure, read_part
 from tests.signals import click, constant, noise, silence, tone
 
@@ -151,7 +149,7 @@ def test_hops_have_the_energies_of_a_filter_over_the_whole_recording(rate_hz: in
     samples = samples.astype(np.float32)
     shape = Shape(rate_hz, 2)
     cut = cut_blocks([samples], shape, 0, len(samples), len(samples))
-    energies = np.concatenate([hop_energies(block) for block in cut])
+    energies = np.concatenate([weighted_energies(block) for block in cut])
     expected = filtered_energies(samples, rate_hz)
     # The spectrum of float32 is exact to 1e-6 of the loudest frequency, before the filters.
     np.testing.assert_allclose(energies, expected, rtol=1e-4, atol=1e-10)
@@ -175,30 +173,11 @@ def test_real_recordings_measure_as_windows_of_a_filtered_recording(path: Path) 
 
 def measured_by_ffmpeg(samples: Samples, rate_hz: int, layout: str) -> list[dict[str, float]]:
     """Return what FFmpeg's meter reads after every 100 ms."""
-    if not hasattr(av.AudioFrame, "metadata"):
-        pytest.skip("PyAV 18.0 does not pass on what FFmpeg's meter reads")
-    graph = av.filter.Graph()
-    time_base = Fraction(1, rate_hz)
-    source = graph.add_abuffer(
-        sample_rate=rate_hz, format="flt", layout=layout, time_base=time_base
-    )
-    meter, sink = graph.add("ebur128", "metadata=1"), graph.add("abuffersink")
-    source.link_to(meter)
-    meter.link_to(sink)
-    graph.configure()
-    frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="flt", layout=layout)
-    frame.sample_rate, frame.pts = rate_hz, 0
-    graph.push(frame)
-    graph.push(None)
-    measures = []
-    while True:
-        try:
-            metadata = graph.pull().metadata
-        except av.error.EOFError:
-            return measures
-        if "lavfi.r128.I" in metadata:
-            names = ("I", "M", "S")
-            measures.append({name: float(metadata[f"lavfi.r128.{name}"]) for name in names})
+    return [
+        {name: float(reading[f"lavfi.r128.{name}"]) for name in ("I", "M", "S")}
+        for reading in read_with_ffmpeg(samples, rate_hz, layout)
+        if "lavfi.r128.I" in reading
+    ]
 
 
 def assert_as_ffmpeg_says(samples: Samples, rate_hz: int, layout: str) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import av
-import av.filter
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,6 +18,7 @@ from scipy.signal import firwin
 
 from melmill.transforms.measures.blocks import Shape
 from melmill.transforms.measures.true_peak import MEASURES, TruePeakMeter, _interpolator
+from tests.ffmpeg_meter import read_with_ffmpeg
 from tests.measures.meters import RECORDINGS, measure, read_part, read_real
 from tests.signals import click, clipped, noise, silence
 
@@ -198,28 +196,9 @@ def test_peaks_before_the_first_sample_are_found() -> None:
 
 
 def measured_by_ffmpeg(samples: Samples, rate_hz: int) -> float:
-    if not hasattr(av.AudioFrame, "metadata"):
-        pytest.skip("PyAV 18.0 does not pass on what FFmpeg's meter reads")
-    graph = av.filter.Graph()
-    layout = "mono" if samples.shape[1] == 1 else "stereo"
-    time_base = Fraction(1, rate_hz)
-    source = graph.add_abuffer(
-        sample_rate=rate_hz, format="flt", layout=layout, time_base=time_base
-    )
-    meter, sink = graph.add("ebur128", "metadata=1:peak=true"), graph.add("abuffersink")
-    source.link_to(meter)
-    meter.link_to(sink)
-    graph.configure()
-    frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="flt", layout=layout)
-    frame.sample_rate, frame.pts = rate_hz, 0
-    graph.push(frame)
-    graph.push(None)
-    peak = float("nan")
-    while True:
-        try:
-            peak = float(graph.pull().metadata.get("lavfi.r128.true_peak", peak))
-        except av.error.EOFError:
-            return 20 * math.log10(peak)
+    layout, name = "mono" if samples.shape[1] == 1 else "stereo", "lavfi.r128.true_peak"
+    readings = read_with_ffmpeg(samples, rate_hz, layout, "metadata=1:peak=true")
+    return 20 * math.log10([float(reading[name]) for reading in readings if name in reading][-1])
 
 
 @pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -150,8 +150,7 @@ def facts_of(result: Result, again: bool = False) -> Iterator[Fact]:
         case Failure():
             yield Fact("recordings", result.recording_id, Kind.FAILED, result, again)
         case ShardSummary():
-            written = replace(result, failures=(), meters=(), measured=())
-            yield Fact("shards", result.name, Kind.WRITTEN, written)
+            yield Fact("shards", result.name, Kind.WRITTEN, result.of_rows)
             for rows in result.recordings:
                 yield Fact("recordings", rows.recording_id, Kind.HELD, Held(result.name, rows))
             for part in result.measured:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -191,7 +190,7 @@ def shard_row(summary: ShardSummary) -> dict[str, Any]:
         "rows": summary.rows,
         "parquet_bytes": summary.parquet.size_bytes if summary.parquet else 0,
         "tfrecord_bytes": summary.tfrecord.size_bytes if summary.tfrecord else 0,
-        "summary": replace(summary, failures=(), meters=(), measured=()).to_json(),
+        "summary": summary.of_rows.to_json(),
     }
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melmill.transforms.measures.blocks import Block, Samples, Shape
+from melmill.transforms.measures.histograms import count, merge
 from melmill.transforms.measures.meters import Measure, Reading, decibels
 
 #: Number of blocks by level in dBFS, rounded.
@@ -117,15 +118,14 @@ class HumMeter:
             self.blocks += 1
             powers = harmonics(samples, rate_hz)
             for i in np.flatnonzero(powers > max(_LEAST_POWER, _LEAST_SHARE * power)):
-                _count(self.levels[i], round(10 * math.log10(powers[i])))
+                count(self.levels[i], [round(10 * math.log10(powers[i]))])
 
     def merge(self, later: HumMeter) -> None:
         """Add what another meter read from the blocks after these."""
         self.frames += later.frames
         self.blocks += later.blocks
         for levels, later_levels in zip(self.levels, later.levels, strict=True):
-            for level, blocks in later_levels.items():
-                _count(levels, level, blocks)
+            merge(levels, later_levels)
 
     def readings(self) -> dict[str, Reading]:
         """Return the readings by the measure's name."""
@@ -137,11 +137,11 @@ class HumMeter:
             for mains_hz, steady in zip(_MAINS_HZ, hums, strict=True)
             if _is_hum(steady, len(controls))
         ]
-        count, power, frequency_hz = max(heard, default=(0, 0.0, None))
+        number, power, frequency_hz = max(heard, default=(0, 0.0, None))
         return {
             "hum.frequency": frequency_hz,
             "hum.level": decibels(power, 10),
-            "hum.harmonics": count,
+            "hum.harmonics": number,
         }
 
     def _steady(self, part: int) -> Steady:
@@ -263,10 +263,6 @@ def _filter(factor: int) -> Samples:
 @lru_cache(maxsize=32)
 def _window(length: int) -> Samples:
     return np.hanning(length).astype(np.float32)
-
-
-def _count(histogram: Histogram, level: int, blocks: int = 1) -> None:
-    histogram[level] = histogram.get(level, 0) + blocks
 
 
 def _is_hum(steady: Steady, controls: int) -> bool:

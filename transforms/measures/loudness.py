@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from melmill.transforms.features.loudness import k_weighting
 from melmill.transforms.measures.blocks import Block, Shape
+from melmill.transforms.measures.histograms import count, merge
 from melmill.transforms.measures.meters import Measure, Reading, exact, inexact
 
 MEASURES = (
@@ -75,21 +76,18 @@ class Windows:
             lufs = _lufs(energy)
             if lufs is not None and lufs > _ABSOLUTE_GATE_LUFS:
                 step = math.floor(lufs * _STEPS_PER_LU)
-                self._add_counted(step, 1, exact(energy))
+                count(self.counts, [step])
+                merge(self.energies, {step: exact(energy)})
 
     def merge(self, later: Windows, hops: int) -> None:
         """Add the windows of a part that starts some hops later."""
         self._add_loudest(later.loudest, later.loudest_hop + hops)
-        for step, count in later.counts.items():
-            self._add_counted(step, count, later.energies[step])
+        merge(self.counts, later.counts)
+        merge(self.energies, later.energies)
 
     def _add_loudest(self, energy: float, hop: int) -> None:
         if energy > self.loudest:
             self.loudest, self.loudest_hop = energy, hop
-
-    def _add_counted(self, step: int, count: int, energy: int) -> None:
-        self.counts[step] = self.counts.get(step, 0) + count
-        self.energies[step] = self.energies.get(step, 0) + energy
 
     def gated(self, gate_lu: float) -> dict[int, int]:
         """Return the counts of the windows above the relative gate, by the loudness in steps."""
@@ -97,7 +95,7 @@ class Windows:
         if lufs is None:
             return {}
         gate = math.floor((lufs + gate_lu) * _STEPS_PER_LU)
-        return {step: count for step, count in self.counts.items() if step >= gate}
+        return {step: windows for step, windows in self.counts.items() if step >= gate}
 
     def mean_lufs(self, counts: dict[int, int]) -> float | None:
         """Return the loudness of the counted windows together; ``None`` if there are none."""
@@ -154,7 +152,7 @@ class LoudnessMeter:
         """Add the next block."""
         if self.shape.rate_hz < _MIN_RATE_HZ:
             return
-        energies = hop_energies(block)
+        energies = weighted_energies(block)
         part = LoudnessMeter(self.shape, block.frames, _rest_energy(block))
         part.first, part.last = energies[:_KEPT_HOPS], energies[-_KEPT_HOPS:]
         part.momentary.add(energies, 0)
@@ -198,7 +196,7 @@ class LoudnessMeter:
         return frame / self.shape.rate_hz if windows.loudest else None
 
 
-def hop_energies(block: Block) -> list[float]:
+def weighted_energies(block: Block) -> list[float]:
     """Return the mean square of each complete hop after the filters, summed over the channels.
 
     The filters run over the whole recording; see :class:`_Weighting`.

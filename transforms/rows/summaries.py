@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -130,6 +130,11 @@ class ShardSummary:
     def moments(self) -> Moments:
         """Moments of the first feature, which can be merged with those of other shards."""
         return Moments(self.count, np.array(self.mean), np.array(self.m2), self.low, self.high)
+
+    @property
+    def of_rows(self) -> ShardSummary:
+        """The summary without what rows of recordings and failures hold in an index."""
+        return replace(self, failures=(), meters=(), measured=())
 
     @property
     def is_final(self) -> bool:
