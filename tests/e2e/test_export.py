@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from melmill.pipelines.api import export
 from melmill.pipelines.export import default_name
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.export_shards import list_export_shards
@@ -38,13 +39,23 @@ FORMATS = ("tfds", "hf", "webdataset", "arrayrecord", "numpy")
 
 @pytest.fixture(scope="module")
 def views(dataset, tmp_path_factory) -> Path:
-    """Export every view with the real command, and return the folder of views."""
+    """Export every view, one with the real command, and return the folder of views."""
     folder = tmp_path_factory.mktemp("views")
+    by_command, *others = FORMATS
+    summary = melmill_json("export", dataset, folder / by_command, "--format", by_command)
+    assert summary["rows"] == SPLITS
+    for format_name in others:
+        assert export(dataset, folder / format_name, format_name).rows == SPLITS
     for format_name in FORMATS:
-        summary = melmill_json("export", dataset, folder / format_name, "--format", format_name)
-        assert summary["rows"] == SPLITS
         assert not (folder / format_name / "staging").exists()
     return folder
+
+
+def refusal(dataset: Path, view: Path, format_name: str) -> str:
+    """Export in this process, where nothing has to start; return the message of the error."""
+    with pytest.raises(DatasetError) as raised:
+        export(dataset, view, format_name)
+    return str(raised.value)
 
 
 def split_of(name: str) -> str:
@@ -192,10 +203,7 @@ def test_croissant_is_valid_and_reads_every_row(rows, views):
 
 def test_exporting_twice_gives_the_same_bytes(dataset, views, tmp_path):
     for format_name in ("webdataset", "arrayrecord", "numpy"):
-        result = melmill(
-            "export", dataset, tmp_path / format_name, "--format", format_name, "--name", "dataset"
-        )
-        assert result.returncode == 0, result.stderr
+        export(dataset, tmp_path / format_name, format_name, name="dataset")
         first, second = (
             {path.name: path.read_bytes() for path in (folder / format_name).iterdir()}
             for folder in (views, tmp_path)
@@ -212,7 +220,7 @@ def test_without_tfrecord_files_the_records_are_encoded_again(songs, views, tmp_
     settings = [value for value in SETTINGS if "=" in value and "formats" not in value]
     extract_here(songs.table, tmp_path / "dataset", *settings)
     assert not (tmp_path / "dataset" / "tfrecord").exists()
-    melmill_json("export", tmp_path / "dataset", tmp_path / "view", "--format", "tfds")
+    export(tmp_path / "dataset", tmp_path / "view", "tfds")
     # A shard's name depends on the dataset's formats, and the shards' order on their names.
     expected, actual = views / "tfds", tmp_path / "view"
     assert _shards(actual) == _shards(expected)
@@ -239,18 +247,16 @@ def test_a_missing_shard_is_named_and_the_view_is_not_described(copy, tmp_path, 
     missing = sorted(copy.glob(pattern))[0]
     content = missing.read_bytes()
     missing.unlink()
-    result = melmill("export", copy, tmp_path / "view", "--format", format_name)
-    assert result.returncode == 2, result.stderr
-    assert f"shard {missing.relative_to(copy)} is missing" in result.stderr
+    message = refusal(copy, tmp_path / "view", format_name)
+    assert f"shard {missing.relative_to(copy)} is missing" in message
     descriptions = ("README.md", "croissant.json", "dataset_info.json", "dataset.json")
     assert not any((tmp_path / "view" / name).exists() for name in descriptions)
     # An empty shard is refused, too.
     missing.write_bytes(b"")
-    assert melmill("export", copy, tmp_path / "view", "--format", format_name).returncode == 2
-    # When the shard is back, the same command finishes the view.
+    assert refusal(copy, tmp_path / "view", format_name)
+    # When the shard is back, the same export finishes the view.
     missing.write_bytes(content)
-    result = melmill("export", copy, tmp_path / "view", "--format", format_name)
-    assert result.returncode == 0, result.stderr
+    export(copy, tmp_path / "view", format_name)
     assert any((tmp_path / "view" / name).exists() for name in descriptions)
 
 
@@ -259,9 +265,8 @@ def test_a_damaged_shard_is_named(copy, tmp_path):
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    result = melmill("export", copy, tmp_path / "view", "--format", "numpy")
-    assert result.returncode == 2, result.stderr
-    assert f"shard {shard.relative_to(copy)} is damaged" in result.stderr
+    message = refusal(copy, tmp_path / "view", "numpy")
+    assert f"shard {shard.relative_to(copy)} is damaged" in message
 
 
 def test_wrong_options_are_refused_before_anything_starts(dataset, tmp_path):
@@ -280,16 +285,13 @@ def test_wrong_options_are_refused_before_anything_starts(dataset, tmp_path):
     assert not view.exists()
     view.mkdir()
     (view / "thesis.doc").write_text("mine")
-    result = melmill("export", dataset, view, "--format", "hf")
-    assert result.returncode == 2
-    assert "holds something else (thesis.doc)" in result.stderr
+    assert "holds something else (thesis.doc)" in refusal(dataset, view, "hf")
     assert [path.name for path in view.iterdir()] == ["thesis.doc"]
 
 
 def test_an_interrupted_export_is_resumed(dataset, views, tmp_path):
     view = tmp_path / "view"
-    result = melmill("export", dataset, view, "--format", "numpy", "--name", "dataset")
-    assert result.returncode == 0, result.stderr
+    export(dataset, view, "numpy", name="dataset")
     # A killed run leaves its mark and some of its files.
     (view / "dataset.json").unlink()
     sorted(view.glob("*.npy"))[0].unlink()
@@ -297,8 +299,7 @@ def test_an_interrupted_export_is_resumed(dataset, views, tmp_path):
     mark = {"index": index, "format": "numpy", "name": "dataset", "normalize": "none"}
     (view / "staging").mkdir()
     (view / "staging" / "export.json").write_text(json.dumps(mark))
-    result = melmill("export", dataset, view, "--format", "numpy", "--name", "dataset")
-    assert result.returncode == 0, result.stderr
+    export(dataset, view, "numpy", name="dataset")
     assert sorted(path.name for path in view.iterdir()) == sorted(
         path.name for path in (views / "numpy").iterdir()
     )
@@ -318,8 +319,7 @@ def test_shards_that_are_symbolic_links_are_followed(copy, tmp_path):
     for shard in copy.glob("split=*/*.parquet"):
         shard.rename(away / shard.name)
         shard.symlink_to(f"../../away/{shard.name}")
-    result = melmill("export", copy, tmp_path / "view", "--format", "hf")
-    assert result.returncode == 0, result.stderr
+    export(copy, tmp_path / "view", "hf")
     files = list((tmp_path / "view" / "data").iterdir())
     assert len(files) == len(list(away.iterdir()))
     assert not any(path.is_symlink() for path in files)
@@ -349,24 +349,19 @@ def test_an_unfinished_export_of_another_snapshot_is_refused(dataset, tmp_path):
     view = tmp_path / "view"
     (view / "staging" / "scratch").mkdir(parents=True)
     (view / "staging" / "scratch" / ("01" * 16)).write_bytes(b"left by a killed run")
-    assert melmill("export", dataset, view, "--format", "hf").returncode == 0
+    export(dataset, view, "hf")
     (view / "README.md").unlink()
     (view / "staging").mkdir()
     (view / "staging" / "export.json").write_text("{}")
-    result = melmill("export", dataset, view, "--format", "hf")
-    assert result.returncode == 2
-    assert "holds an unfinished export of another snapshot" in result.stderr
+    assert "holds an unfinished export of another snapshot" in refusal(dataset, view, "hf")
 
 
 def test_other_files_in_a_folder_staging_are_refused(dataset, tmp_path):
     user_file = tmp_path / "view" / "staging" / "mine.txt"
     user_file.parent.mkdir(parents=True)
     user_file.write_text("somebody's own")
-    result = melmill("export", dataset, tmp_path / "view", "--format", "hf")
-    assert (result.returncode, "holds something else (staging/mine.txt)" in result.stderr) == (
-        2,
-        True,
-    )
+    message = refusal(dataset, tmp_path / "view", "hf")
+    assert "holds something else (staging/mine.txt)" in message
     assert user_file.exists()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from melmill.pipelines.api import export
 from melmill.pipelines.dataset import Dataset
 from tests.e2e.rows import Rows, by_chunk, from_arrow, read_hugging_face
 from tests.e2e.songs import Songs, make_songs
@@ -82,8 +83,7 @@ def test_per_recording_uses_the_bands_of_the_recording_in_all_its_shards(
 
 def test_the_description_of_a_view_says_how_it_was_normalised(dataset, tmp_path):
     for format_name, file_name in (("tfds", "dataset_info.json"), ("numpy", "dataset.json")):
-        command = ("--format", format_name, "--normalize", "per_chunk")
-        melmill_json("export", dataset, tmp_path / format_name, *command)
+        export(dataset, tmp_path / format_name, format_name, normalize="per_chunk")
         assert "per_chunk" in (tmp_path / format_name / file_name).read_text()
     mel = np.load(next((tmp_path / "numpy").glob("*.mel.npy")))
     np.testing.assert_allclose(mel.mean(axis=2), 0, atol=TOLERANCE)

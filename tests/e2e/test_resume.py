@@ -162,8 +162,12 @@ KILL = "os.kill(os.getpid(), 9)"
 @pytest.mark.parametrize(
     ("patch", "committed"),
     [
+        # The quick test above kills a run before its commit, too.
         pytest.param(
-            f"extract.require_outcome = lambda job: {KILL}", False, id="shards, no commit"
+            f"extract.require_outcome = lambda job: {KILL}",
+            False,
+            id="shards, no commit",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             f"snapshot_module.write_card = lambda *of: {KILL}", True, id="commit, no card"

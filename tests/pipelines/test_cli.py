@@ -9,11 +9,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from melmill.pipelines.api import recipe_of_dataset
 from melmill.pipelines.cli.pipeline_texts import plan_text
+from melmill.pipelines.cli.snapshot_texts import refresh_text
 from melmill.pipelines.plan import plan
+from melmill.pipelines.refresh import plan_refresh
 from melmill.pipelines.run.errors import TooManyFailuresError
 from tests.pipeline_runs import (
     drop_privileges,
@@ -22,6 +26,7 @@ from tests.pipeline_runs import (
     make_test_job,
     melmill,
     melmill_json,
+    refresh_here,
 )
 from tests.refresh.catalogues import SMALL, statuses_of, write_song, write_songs
 
@@ -95,16 +100,21 @@ def test_files_that_are_passed_over_are_counted_by_their_extension(folder: Path)
     expected = {".xyz": 3, "": 1, ".doc": 1}
     text = "5 files with other extensions: .xyz 3, none 1, .doc 1"
     songs, dataset = folder / "songs", folder / "set"
-    settings = [f"--set={setting}" for setting in SMALL]
-    assert melmill_json("plan", songs, *settings)["passed_over"] == expected
-    refresh_plan = melmill_json("refresh", songs, dataset, "--plan")
+
+    def planned(*settings: str) -> Any:
+        return plan(make_test_job(songs, folder / "unused", *SMALL, *settings), here())
+
+    assert planned()["passed_over"] == expected
+    recipe = recipe_of_dataset(str(dataset), None, [])
+    refresh_plan = plan_refresh(make_test_job(songs, dataset, *SMALL), recipe.as_dict(), here())
     assert refresh_plan["passed_over"] == expected
+    # A real command prints what its workers count.
+    settings = [f"--set={setting}" for setting in SMALL]
     extraction = melmill_json("extract", songs, folder / "new", *settings, "--workers=2")
     assert extraction["passed_over"] == expected
-    assert text in melmill("refresh", songs, dataset).stdout
+    assert text in refresh_text(str(dataset), refresh_here(songs, dataset))
     # As the message advises, add an extension to the catalogue's extensions.
-    plan = melmill_json("plan", songs, *settings, "--set=catalogue.extensions=[wav,xyz]")
-    assert plan["passed_over"] == {"": 1, ".doc": 1}
+    assert planned("catalogue.extensions=[wav,xyz]")["passed_over"] == {"": 1, ".doc": 1}
 
 
 @pytest.mark.parametrize(

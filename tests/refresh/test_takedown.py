@@ -371,7 +371,9 @@ def test_gc_removes_what_a_takedown_wrote_for_an_earlier_version(
     assert_only_what_is_needed(rewritten, dataset)
 
 
-@pytest.mark.parametrize("removal", range(0, 12, 3))
+@pytest.mark.parametrize(
+    "removal", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 6, 9))]
+)
 def test_gc_that_was_killed_removes_those_shards_when_it_is_run_again(
     rewritten: Store, dataset: Path, removal: int
 ) -> None:

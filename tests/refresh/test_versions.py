@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -563,20 +565,55 @@ def test_gc_says_what_it_cannot_remove(store: Store, monkeypatch: pytest.MonkeyP
 # Commands
 
 
+#: A program that runs commands one after another, because its start takes longer than they do.
+RUN_EACH = """
+import contextlib, io, json, sys
+from melmill.__main__ import main
+outputs = []
+for command in json.loads(sys.argv[1]):
+    sys.argv[1:], output = command, io.StringIO()
+    with contextlib.redirect_stdout(output):
+        try:
+            main()
+        except SystemExit as end:
+            assert not end.code, command
+    outputs.append(output.getvalue())
+print(json.dumps(outputs))
+"""
+
+
+def run_each(*commands: tuple[str | Path, ...]) -> list[str]:
+    """Run commands that succeed, in one new process; return what each prints."""
+    arguments = json.dumps([[str(word) for word in command] for command in commands])
+    program = [sys.executable, "-c", RUN_EACH, arguments]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    outputs: list[str] = json.loads(done.stdout)
+    return outputs
+
+
 def test_the_commands_print_results(folder: Path) -> None:
     dataset = folder / "set"
-    snapshots = melmill_json("history", dataset)["snapshots"]
-    assert [snapshot["version"] for snapshot in snapshots] == [2, 1, 0]
-    assert "refresh" in melmill("history", dataset).stdout
-    assert melmill_json("diff", dataset, "0", "1")["recordings"]["added"] == 1
-    listed = melmill("diff", dataset, "0", "1", "--list").stdout.splitlines()
-    assert sorted(line[0] for line in listed) == ["+", "-", "~"]
-    assert "holds what version 0 held" in melmill("rollback", dataset, "0").stdout
-    assert melmill_json("compact", dataset)["committed"]
-    assert "load_dataset" in melmill("checkout", dataset, "0", folder / "old").stdout
-    dry_run = melmill_json("gc", dataset, "--keep", "1", "--grace-hours", "0", "--dry-run")
-    assert dry_run["expired"] == [0, 1, 2, 3]
-    assert "kept: versions 4" in melmill("gc", dataset, "--keep=1", "--grace-hours=0").stdout
+    in_json, told, difference, listed, rolled_back, compacted, copied, dry_run, gc = run_each(
+        ("history", dataset, "--json"),
+        ("history", dataset),
+        ("diff", dataset, "0", "1", "--json"),
+        ("diff", dataset, "0", "1", "--list"),
+        ("rollback", dataset, "0"),
+        ("compact", dataset, "--json"),
+        ("checkout", dataset, "0", folder / "old"),
+        ("gc", dataset, "--keep", "1", "--grace-hours", "0", "--dry-run", "--json"),
+        ("gc", dataset, "--keep=1", "--grace-hours=0"),
+    )
+    assert [snapshot["version"] for snapshot in json.loads(in_json)["snapshots"]] == [2, 1, 0]
+    assert "refresh" in told
+    assert json.loads(difference)["recordings"]["added"] == 1
+    assert sorted(line[0] for line in listed.splitlines()) == ["+", "-", "~"]
+    assert "holds what version 0 held" in rolled_back
+    assert json.loads(compacted)["committed"]
+    assert "load_dataset" in copied
+    assert json.loads(dry_run)["expired"] == [0, 1, 2, 3]
+    assert "kept: versions 4" in gc
     uri = min(statuses_of(dataset))
     assert melmill_json("takedown", dataset, uri, "--yes")["erased"][0]["uri"] == uri
     refused = melmill("rollback", dataset, "0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from dataclasses import replace
@@ -263,8 +264,18 @@ def twins(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 SIDE_FILES = ("README.md", "statistics.json", "tfrecord/files.json", "tfrecord/features.json")
 
 
-@pytest.mark.parametrize("name", SIDE_FILES)
-@pytest.mark.parametrize("fault", ["missing", "of another version", "half"])
+FAULTS = ("missing", "of another version", "half")
+#: Each file and each fault is in a quick test.
+QUICK_FAULTS = (*zip(SIDE_FILES, FAULTS, strict=False), (SIDE_FILES[3], FAULTS[1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        pytest.param(*case, marks=[] if case in QUICK_FAULTS else pytest.mark.slow)
+        for case in itertools.product(SIDE_FILES, FAULTS)
+    ],
+)
 def test_a_stale_side_file_is_found_and_repaired(
     twins: tuple[Path, Path], tmp_path: Path, name: str, fault: str
 ) -> None:

@@ -31,7 +31,7 @@ def run(*arguments: str | Path, places: tuple[Place, ...], status: int = 0) -> A
     return result
 
 
-# The tests of faults cover S3 to S3, and Google's store to itself, as the Dataflow test does. The
+# The tests of refreshes cover S3 to S3, and the Dataflow test covers Google's store to itself. The
 # tests of reading cover recordings on Azure.
 MORE = [
     pytest.param(source, target, marks=pytest.mark.slow)

@@ -123,12 +123,18 @@ def test_a_dry_run_checks_the_options_and_submits_nothing(
 def test_a_templates_job_commits_by_itself(
     service: Service, gcs: Place, songs: Songs, dataset: Path, setup_file: Path, tmp_path: Path
 ) -> None:
-    output, table = f"{gcs.root}/dataset", upload(songs, gcs)
-    arguments = [f"--catalogue={table}", f"--output={output}", f"--setup_file={setup_file}"]
-    settings = f"--settings={';'.join(SETTINGS[1:6:2])}"
-    run_template(service, gcs, *arguments, settings)
+    extract_by_template(service, gcs, songs, setup_file)
     assert_same_rows(gcs, dataset, tmp_path / "fetched")
-    # Then refresh with a catalogue that lacks a song, and in which a song has another genre.
+
+
+# An extraction by a template and a refresh on an object store (test_refresh.py) have quick tests.
+@pytest.mark.slow
+def test_a_templates_job_refreshes_by_itself(
+    service: Service, gcs: Place, songs: Songs, setup_file: Path
+) -> None:
+    arguments = extract_by_template(service, gcs, songs, setup_file)
+    output, table = f"{gcs.root}/dataset", f"{gcs.root}/catalogue/{songs.table.name}"
+    # The catalogue now lacks a song, and a song has another genre.
     lines = songs.table.read_text(encoding="utf-8").splitlines()
     lines[0] = lines[0].replace("rock", "pop")
     name = table.removeprefix(f"{gcs.root}/")
@@ -139,6 +145,16 @@ def test_a_templates_job_commits_by_itself(
     rows = Dataset(output, gcs.options).as_arrow().to_table(columns=["uri", "genre"])
     assert len(set(rows["uri"].to_pylist())) == 11
     assert "pop" in rows["genre"].to_pylist()
+
+
+def extract_by_template(
+    service: Service, gcs: Place, songs: Songs, setup_file: Path
+) -> tuple[str, ...]:
+    """Extract the songs into ``dataset``; return the arguments that a refresh has, too."""
+    output, table = f"{gcs.root}/dataset", upload(songs, gcs)
+    arguments = (f"--catalogue={table}", f"--output={output}", f"--setup_file={setup_file}")
+    run_template(service, gcs, *arguments, f"--settings={';'.join(SETTINGS[1:6:2])}")
+    return arguments
 
 
 def run_template(service: Service, gcs: Place, *arguments: str) -> None:

@@ -37,6 +37,8 @@ def bare_options(tmp_path_factory: pytest.TempPathFactory, beam_programs: Path) 
     )
 
 
+# The Dataflow test of the same message is quick.
+@pytest.mark.slow
 def test_workers_without_our_package_are_named_as_the_cause(
     flink: Flink, songs: Songs, tmp_path: Path, bare_options: tuple[str, ...]
 ) -> None:
