@@ -26,6 +26,8 @@ CORE = [
     "annotated-types>=0.7",
     "pydantic>=2.12",
     "tenacity>=9",
+    # Digests of samples; xxHash costs a thousandth of what decoding does.
+    "xxhash>=3.5",
     # Of the launcher; small enough to be everywhere.
     "deltalake>=1.6.6,<2",
     "prometheus-client>=0.20",

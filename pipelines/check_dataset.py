@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,7 +13,13 @@ from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.index.tables import read_part
 from melmill.transforms.measures.meters import Quality, Reading
-from melmill.transforms.measures.registry import MEASURES, QUALITIES, meters_of
+from melmill.transforms.measures.registry import (
+    MEASURES,
+    meters_in,
+    meters_of,
+    quality_text,
+    quality_with,
+)
 from melmill.transforms.store.folders import Store
 
 _COLUMNS = [
@@ -66,16 +73,15 @@ def check_dataset(
 
 def _require_measured(opened: OpenSnapshot, profile: Profile) -> None:
     quality = opened.recipe.quality
-    missing = [
-        name for name in profile.measures if not {*meters_of([name])} <= {*QUALITIES[quality]}
-    ]
+    meters = {*meters_in(quality)}
+    missing = [name for name in profile.measures if not {*meters_of([name])} <= meters]
     if missing:
-        meters = {*meters_of(missing)}
-        needed = next(name for name, has in QUALITIES.items() if meters <= {*has})
+        needed = quality_with(quality, meters_of(missing))
         raise DatasetError(
-            f"{opened.store.root}: its recipe has quality: {quality}, which does not measure "
-            f"{', '.join(missing)}; check the recordings themselves (melmill check "
-            f"{opened.snapshot.catalogue}), or run melmill refresh with --set quality={needed}"
+            f"{opened.store.root}: its recipe has quality: {quality_text(quality)}, which does not "
+            f"measure {', '.join(missing)}; check the recordings themselves (melmill check "
+            f"{opened.snapshot.catalogue}), or run melmill refresh with --set "
+            f"{shlex.quote(f'quality={quality_text(needed)}')}"
         )
 
 

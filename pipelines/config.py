@@ -67,7 +67,7 @@ from melmill.transforms.features.waveform import (
     waveform_contradictions,
     waveform_neighbour_contradictions,
 )
-from melmill.transforms.measures.meters import Quality
+from melmill.transforms.measures.registry import METERS, QUALITIES
 from melmill.transforms.plan.job import Format, Limits, RefreshSpec, WriterSpec
 from melmill.transforms.plan.packing import ShardSpec
 from melmill.transforms.plan.recordings import Damaged
@@ -225,8 +225,24 @@ def _resolution(value: object) -> object:
 
 
 def _quality(value: object) -> object:
-    """Return a quality; YAML reads ``off`` as false."""
-    return "off" if value is False else value
+    """Return a quality: a tier, or several tiers and meters; YAML reads ``off`` as false.
+
+    >>> _quality(False), _quality(["basic", "acoustic"])
+    ('off', ('basic', 'acoustic'))
+    """
+    if value is False:
+        return "off"
+    if isinstance(value, str) and value in QUALITIES:
+        return value
+    known = [*QUALITIES, *METERS]
+    if isinstance(value, list | tuple) and value and all(name in known for name in value):
+        if len(set(value)) < len(value) or "off" in value:
+            raise ValueError("lists a name twice, or off beside others")
+        return tuple(value)
+    raise ValueError(
+        f"should be one of {', '.join(QUALITIES)}, or a list of these and of single meters: "
+        f"{', '.join(METERS)}"
+    )
 
 
 class OutputConfig(_Section):
@@ -313,7 +329,7 @@ class Config(_Section):
     limits: LimitsConfig = LimitsConfig()
     refresh: RefreshConfig = RefreshConfig()
     retention: RetentionConfig = RetentionConfig()
-    quality: Annotated[Quality, BeforeValidator(_quality)] = "basic"
+    quality: Annotated[str | tuple[str, ...], BeforeValidator(_quality)] = "basic"
 
     def feature_spec(self) -> FeatureSpec:
         """Return the settings that a row's values depend on."""

@@ -44,7 +44,7 @@ from melmill.transforms.diff_catalogue import DiffCatalogue, Differences
 from melmill.transforms.features.model_spec import ModelSpec
 from melmill.transforms.index.comparing import Comparison
 from melmill.transforms.leave_out_contents import LeaveOutContents
-from melmill.transforms.measures.registry import QUALITIES
+from melmill.transforms.measures.registry import meters_in
 from melmill.transforms.plan.change_records import Decision
 from melmill.transforms.plan.job import Base, ExtractJob
 from melmill.transforms.plan.packing import ShardPlan
@@ -180,7 +180,7 @@ def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
         refresh=config.refresh.spec(),
         exclude=config.catalogue.exclude or "",
         content_hashes=config.catalogue.content_hashes,
-        meters=QUALITIES[config.quality],
+        meters=meters_in(config.quality),
     )
     return in_its_staging(job)
 

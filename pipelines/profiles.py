@@ -202,6 +202,8 @@ def _measure_faults(section: str, name: str, entry: Raw) -> Iterator[Fault]:
         same_group = [n for n in numbers if n.startswith(f"{name.partition('.')[0]}.")]
         allowed = f"a list of places has no limit; use one of: {', '.join(same_group)}"
         yield f"{section}.measure", name, allowed
+    elif measure.type == "text":
+        yield f"{section}.measure", name, f"a text has no limit; {_LIST}"
     else:
         wrong = ("min", "max") if measure.type == "bool" else ("is",)
         right = "is: true or is: false" if measure.type == "bool" else "min or max"

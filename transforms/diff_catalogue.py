@@ -16,7 +16,7 @@ from melmill.transforms.catalogue.parts import catalogue_parts
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.core.records import ProbedRecording, Recording
 from melmill.transforms.index.comparing import read_known
-from melmill.transforms.index.tables import RECORDINGS_PER_PART
+from melmill.transforms.index.tables import recordings_per_part
 from melmill.transforms.plan.change_records import (
     Attempts,
     Candidate,
@@ -157,8 +157,8 @@ class _List(ReportingDoFn):
 
 def _count_parts(listed: int, job: ExtractJob) -> int:
     """Return a suitable number of parts for a catalogue: a multiple of the snapshot's number."""
-    base = job.base.parts
-    return base * max(1, -(-listed // (2 * RECORDINGS_PER_PART * base)))
+    base, most = job.base.parts, 2 * recordings_per_part(job.meters)
+    return base * max(1, -(-listed // (most * base)))
 
 
 def _deal(block: tuple[int, bytes], parts: int) -> Iterator[tuple[int, bytes]]:

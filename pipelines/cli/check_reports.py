@@ -50,7 +50,7 @@ def csv_report(path: Path, measures: Sequence[str]) -> Iterator[Add]:
     ConfigError
         The file cannot be written.
     """
-    columns = [name for name in measures if MEASURES[name].type != "events"]
+    columns = [name for name in measures if MEASURES[name].type not in ("events", "text")]
     with whole_file("--csv", path) as file:
         writer = csv.writer(file)
         writer.writerow(csv_header(columns))

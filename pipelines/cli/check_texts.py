@@ -167,7 +167,7 @@ def _rule_text(rule: Rule) -> str:
 
 
 def _measure_text(measure: Measure) -> str:
-    kind = {"bool": "true or false", "events": "places"}.get(measure.type, "")
+    kind = {"bool": "true or false", "events": "places", "text": "text"}.get(measure.type, "")
     notes = ", ".join(note for note in (kind, measure.unit) if note)
     return f"  {measure.name}{notes and f' ({notes})'}: {measure.meaning}"
 

@@ -15,7 +15,7 @@ from melmill.transforms.catalogue.parts import Catalogue
 from melmill.transforms.catalogue.tables import Table
 from melmill.transforms.core.errors import DatasetError, UnavailableError
 from melmill.transforms.index.tables import count_parts
-from melmill.transforms.measures.registry import QUALITIES
+from melmill.transforms.measures.registry import meters_in
 from melmill.transforms.plan.job import Base, ExtractJob
 from melmill.transforms.rows.parquet import read_schema
 from melmill.transforms.rows.schema import RowSchema
@@ -211,7 +211,7 @@ def start_from(job: ExtractJob, current: OpenSnapshot, configuration: dict[str, 
     """Return the job of an extraction as a refresh that starts from a snapshot."""
     current.require_agreement()
     snapshot, before = current.snapshot, current.snapshot.recipe
-    meters = QUALITIES[before["quality"]]
+    meters = meters_in(before["quality"])
     is_measured = set(job.meters) <= set(meters)
     base = replace(
         current.base(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from melmill.transforms.measures.registry import MEASURES, QUALITIES, meters_of
+from melmill.transforms.measures.registry import MEASURES, meters_of, quality_text, quality_with
 
 PAGE = Path(__file__).parents[2] / "docs" / "measures.md"
 
@@ -14,9 +14,10 @@ def table() -> str:
     """Return the table of all measures in Markdown."""
     lines = ["| measure | unit | quality | meaning |", "|---|---|---|---|"]
     for measure in MEASURES.values():
-        is_basic = set(meters_of([measure.name])) <= set(QUALITIES["basic"])
-        quality = "basic" if is_basic else "full"
-        unit = measure.unit or {"bool": "true or false", "int": "number"}.get(measure.type, "")
+        meters = meters_of([measure.name])
+        quality = quality_text(quality_with("off", meters))
+        kinds = {"bool": "true or false", "int": "number", "text": "text"}
+        unit = measure.unit or kinds.get(measure.type, "")
         lines.append(f"| `{measure.name}` | {unit} | {quality} | {measure.meaning} |")
     return "\n".join(lines)
 

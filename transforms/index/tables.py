@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from melmill.transforms.core.naming import digest
@@ -25,8 +26,9 @@ from melmill.transforms.rows.rows_digest import combine_digests, digest_text
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.store.folders import Store
 
-#: Number of recordings whose index rows one worker holds in memory.
-RECORDINGS_PER_PART = 50_000
+#: Number of recordings whose index rows one worker holds in memory; fewer with fingerprints, which
+#: have up to 96 kB.
+RECORDINGS_PER_PART, _FINGERPRINTS_PER_PART = 50_000, 5_000
 
 _ROWS_PER_READ = 4096
 
@@ -79,6 +81,15 @@ SHARDS = pa.schema(
 
 #: Columns of an index's tables.
 SCHEMAS = {"recordings": RECORDINGS, "failures": FAILURES, "shards": SHARDS}
+
+
+def recordings_per_part(meters: Collection[str]) -> int:
+    """Return the number of recordings whose index rows one worker holds in memory.
+
+    >>> recordings_per_part(["level"]), recordings_per_part(["level", "acoustic"])
+    (50000, 5000)
+    """
+    return _FINGERPRINTS_PER_PART if "acoustic" in meters else RECORDINGS_PER_PART
 
 
 def recording_row(
@@ -259,6 +270,24 @@ def read_part(
         if field.name not in stored_names:
             rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
     return rows.select(schema.names).cast(schema)
+
+
+def read_fields(store: Store, index: str, kind: str, part: int, fields: list[str]) -> pa.Table:
+    """Return columns and fields of structs (``measures.acoustic.digest``) of a part of a table.
+
+    Only these are read. Each is a column of the result, in this order.
+    """
+    try:
+        with _open_part(store, part_name(index, kind, part)) as table:
+            rows = table.read(columns=fields)
+    except FileNotFoundError:
+        rows = SCHEMAS[kind].empty_table()
+    columns = []
+    for field in fields:
+        name, *inner = field.split(".")
+        column = rows[name].combine_chunks()
+        columns.append(pc.struct_field(column, inner) if inner else column)
+    return pa.table(columns, names=fields)
 
 
 def count_parts(store: Store, index: str) -> int:

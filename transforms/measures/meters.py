@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 from melmill.transforms.measures.blocks import Block
 
 #: Value of a measure. ``None`` where it is not defined: silence has no level in decibels.
-Reading: TypeAlias = float | int | bool | list[dict[str, float]] | None
+Reading: TypeAlias = float | int | bool | str | list[dict[str, float]] | None
 
 #: Bits after the binary point in exact sums.
 _EXACT_BITS = 96
@@ -37,8 +37,8 @@ class Measure:
     name
         Group and name: ``clipping.share``.
     type
-        ``float``, ``int``, ``bool``, or ``events``: a list of places, each with its ``second``, its
-        ``channel`` (0 is the first) and a ``value``.
+        ``float``, ``int``, ``bool``, ``text``, or ``events``: a list of places, each with its
+        ``second``, its ``channel`` (0 is the first) and a ``value``.
     unit
         Unit of the value; ``""`` for a ratio, a number or a truth value. For events, the unit of
         each ``value``.

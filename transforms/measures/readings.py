@@ -14,6 +14,7 @@ _TYPES = {
     "float": pa.float64(),
     "int": pa.int64(),
     "bool": pa.bool_(),
+    "text": pa.string(),
     "events": pa.list_(pa.field("element", _EVENT)),
 }
 

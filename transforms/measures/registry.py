@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 from melmill.transforms.measures import (
+    acoustic,
     bits,
     channels,
     clicks,
@@ -33,22 +34,50 @@ _REGISTRY: dict[str, tuple[type[Any], tuple[Measure, ...]]] = {
     "true_peak": (true_peak.TruePeakMeter, true_peak.MEASURES),
     "hum": (hum.HumMeter, hum.MEASURES),
     "clicks": (clicks.ClicksMeter, clicks.MEASURES),
+    "acoustic": (acoustic.AcousticMeter, acoustic.MEASURES),
 }
 
 #: Meters by name.
 METERS: dict[str, type[Any]] = {name: meter for name, (meter, _) in _REGISTRY.items()}
 
-#: Meters of each quality; ``full`` has all.
+#: Meters of each quality; ``full`` has all but the fingerprint, which is not about quality.
 QUALITIES: dict[Quality, tuple[str, ...]] = {
     "off": (),
     "basic": ("level", "clipping", "gaps", "channels", "spectrum", "bits"),
-    "full": tuple(METERS),
+    "full": tuple(name for name in METERS if name != "acoustic"),
 }
 
 #: All measures by name.
 MEASURES: dict[str, Measure] = {
     measure.name: measure for _, measures in _REGISTRY.values() for measure in measures
 }
+
+
+def meters_in(quality: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the meters of a recipe's quality: of one tier, or of tiers and single meters.
+
+    >>> meters_in("off"), meters_in(["clipping", "acoustic"])
+    ((), ('clipping', 'acoustic'))
+    """
+    names = [quality] if isinstance(quality, str) else quality
+    tiers: Mapping[Any, tuple[str, ...]] = QUALITIES
+    wanted = set(chain.from_iterable(tiers.get(name, (name,)) for name in names))
+    return tuple(name for name in METERS if name in wanted)
+
+
+def quality_with(quality: str | Sequence[str], meters: Sequence[str]) -> str | tuple[str, ...]:
+    """Return a recipe's quality with some meters more: of the smallest tier that has them.
+
+    >>> quality_with("basic", ("hum",)), quality_with("basic", ("acoustic",))
+    ('full', ('basic', 'acoustic'))
+    >>> quality_with("off", ("acoustic",)), quality_with(["basic", "acoustic"], ("hum",))
+    (('acoustic',), ('full', 'acoustic'))
+    """
+    wanted = {*meters_in(quality), *meters}
+    tiers = [name for name, has in QUALITIES.items() if wanted & {*QUALITIES["full"]} <= {*has}]
+    singles = [name for name in METERS if name in wanted and name not in QUALITIES["full"]]
+    names = [name for name in tiers[:1] if name != "off" or not singles]
+    return (*names, *singles) if singles else names[0]
 
 
 def meters_of(measures: Sequence[str]) -> tuple[str, ...]:
@@ -63,6 +92,15 @@ def meters_of(measures: Sequence[str]) -> tuple[str, ...]:
         for name, (_, measures_read) in _REGISTRY.items()
         if not wanted.isdisjoint(measure.name for measure in measures_read)
     )
+
+
+def quality_text(quality: str | Sequence[str]) -> str:
+    """Return a recipe's quality as YAML.
+
+    >>> quality_text("full"), quality_text(("basic", "acoustic"))
+    ('full', '[basic, acoustic]')
+    """
+    return quality if isinstance(quality, str) else f"[{', '.join(quality)}]"
 
 
 def readings_of(meters: Mapping[str, Meter]) -> dict[str, Reading]:
