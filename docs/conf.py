@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import melmill
-from melmill.pipelines import api, export, extract
+from melmill.pipelines import api, duplicates, export, extract
 from melmill.pipelines.snapshots import verify
 
 ROOT = Path(__file__).parents[1]
 
 # What api.py imports for type checkers alone: without it, autodoc cannot resolve signatures.
 api.Extraction = extract.Extraction
+api.Duplicates = duplicates.Duplicates
 api.Export = export.Export
 api.Verification = verify.Verification
 

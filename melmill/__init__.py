@@ -2,7 +2,7 @@
 
     import melmill
 
-    songs = melmill.extract("songs/", "dataset/")    # also plan, refresh, export, verify
+    songs = melmill.extract("songs/", "dataset/")    # also plan, refresh, export, …
     songs = melmill.open("dataset/")                 # as_arrow, as_tf, as_torch, statistics, …
     song = melmill.load("songs/song.mp3")            # play, plot, features, chunks
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from melmill.pipelines.api import (
         ExtractedDataset,
+        duplicates,
         export,
         extract,
         plan,
@@ -49,6 +50,7 @@ __all__ = [
     "RecordingError",
     "TooManyFailuresError",
     "UserError",
+    "duplicates",
     "export",
     "extract",
     "load",
@@ -64,7 +66,8 @@ __all__ = [
 #: opening a dataset needs no Beam.
 _HOMES = {
     "pipelines.api": (
-        *("ExtractedDataset", "export", "extract", "plan", "plan_refresh", "refresh", "verify"),
+        *("ExtractedDataset", "duplicates", "export", "extract", "plan", "plan_refresh"),
+        *("refresh", "verify"),
     ),
     "pipelines.config": ("load_config",),
     "pipelines.dataset": ("Dataset",),

@@ -22,6 +22,7 @@ from melmill.transforms.snapshot.delta import read_snapshot
 from melmill.transforms.store.folders import Store, absolute_uri
 
 if TYPE_CHECKING:
+    from melmill.pipelines.duplicates import Duplicates
     from melmill.pipelines.export import Export
     from melmill.pipelines.extract import Extraction
     from melmill.pipelines.snapshots.verify import Verification
@@ -340,6 +341,46 @@ def export(
     job = ExportJob(source, "", target, checked_format, view_name, normalization)
     with _showing_progress("export", job, progress) as job_with_progress:
         return run(job_with_progress, options)
+
+
+def duplicates(
+    dataset: str | Path,
+    against: str | Path | None = None,
+    *,
+    storage_options: StorageOptions = None,
+    runner: str | None = None,
+    runner_config: str | Path | None = None,
+    beam_options: Sequence[str] = (),
+    workers: int = 0,
+    progress: bool = False,
+) -> Duplicates:
+    """Find the recordings of a dataset that sound the same; nothing is decoded.
+
+    Parameters
+    ----------
+    dataset
+        A dataset's folder. Its recipe's ``quality`` names ``acoustic``, so that its recordings have
+        fingerprints.
+    against
+        Another dataset: find what the two datasets share instead.
+    storage_options
+        Options of fsspec for the store of the datasets.
+    runner, runner_config, beam_options, workers, progress
+        See :func:`extract`.
+
+    Returns
+    -------
+    Duplicates
+        The groups of recordings that sound the same, and all matches.
+    """
+    from melmill.pipelines.duplicates import find_duplicates
+    from melmill.pipelines.run.progress import showing_progress
+
+    options = _beam_options(runner, workers, beam_options, runner_config)
+    folders = [dataset] if against is None else [dataset, against]
+    stores = [open_store(folder, storage_options) for folder in folders]
+    with showing_progress("duplicates", quiet=not progress) as address:
+        return find_duplicates(stores, options, address)
 
 
 def verify(

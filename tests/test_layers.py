@@ -15,7 +15,7 @@ STEPS = "steps"
 FLOORS = {
     "transforms": (
         *("core", "store", "rows", "catalogue", "decode", "features", "measures"),
-        *("plan", "index", "shards", "snapshot", "views", "beam", STEPS),
+        *("plan", "index", "shards", "snapshot", "duplicates", "views", "beam", STEPS),
     ),
     "pipelines": (
         *(
@@ -38,6 +38,7 @@ FLOORS = {
             "compact",
             "takedown",
             "export",
+            "duplicates",
             "torch_rows",
             "arrow_rows",
             "dataset",

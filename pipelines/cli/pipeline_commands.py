@@ -422,6 +422,7 @@ def demo(
 def main() -> None:
     """Run the command line."""
     import melmill.pipelines.cli.check_commands
+    import melmill.pipelines.cli.duplicate_commands
     import melmill.pipelines.cli.snapshot_commands  # noqa: F401 - adds its commands
 
     # On import, Beam logs that packages are missing which only Dataflow needs.

@@ -54,6 +54,9 @@ class Board:
             return "starting"
         if exported := self.total("exported"):
             return f"{number_of(exported, 'shard')}, {number_of(self.total('rows'), 'row')}"
+        if read := self.total("fingerprints"):
+            compared = number_of(self.total("compared"), "pair")
+            return f"{number_of(read, 'fingerprint')} read, {compared} compared"
         counted = list(self.sources.values())
         if not self.total("listed") and any("shards" in totals for totals in counted):
             return f"{number_of(self.total('shards'), 'shard')} finished"

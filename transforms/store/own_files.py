@@ -25,10 +25,11 @@ _TAKEN_DOWN = re.compile(rf"taken_down/{_DIGEST}\.jsonl")
 _STAGING = re.compile(
     r"staging/(?:(?P<run>[0-9a-f]{16})/)?(?:started|(?:plan|decision)\.json"
     rf"|(?:made|shards)/{_DIGEST}\.json|scratch/{_DIGEST}|exclusive-{_DIGEST}"
+    r"|matches/(?:exact|near)-[0-9a-f]+\.json"
     rf"|attempts/[0-9a-f]{{16}}-{_DIGEST}|outcomes/[0-9a-f]{{16}}(?:-{_DIGEST})?\.json)"
 )
 
-_RUN_FOLDERS = ("attempts", "made", "outcomes", "scratch", "shards")
+_RUN_FOLDERS = ("attempts", "made", "matches", "outcomes", "scratch", "shards")
 
 
 def is_own(name: str) -> bool:

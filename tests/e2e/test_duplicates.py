@@ -1,0 +1,219 @@
+"""Test `melmill duplicates`: the real command, on real encoded audio."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+import melmill
+from melmill.pipelines.duplicates import Duplicates, MatchedRecording, best_first, find_duplicates
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.store.folders import Store
+from tests import signals
+from tests.pipeline_runs import extract_here, here, melmill_json, refresh_here
+from tests.pipeline_runs import melmill as command
+
+RATE = 22_050
+QUALITY = "quality=[basic, acoustic]"
+#: Copies of each song by the file's name, and how they are written.
+COPIES = {
+    "copy.mp3": lambda song: (song, RATE),
+    "copy.ogg": lambda song: (song, RATE),
+    "copy.opus": lambda song: (soxr.resample(song, RATE, 48_000), 48_000),
+    "quiet.flac": lambda song: (0.25 * song, RATE),
+    "low.wav": lambda song: (soxr.resample(song, RATE, 16_000), 16_000),
+    "trimmed.flac": lambda song: (song[round(1.45 * RATE) :], RATE),
+    "mono.mp3": lambda song: (song.mean(axis=1), RATE),
+}
+
+
+def write_songs(folder: Path, seeds: range, copies: Any = COPIES) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        song = signals.song(20, RATE, seed=seed, channels=2)
+        signals.write_audio(folder / f"song{seed}.flac", song, RATE)
+        for name, change in copies.items():
+            signals.write_audio(folder / f"song{seed}-{name}", *change(song))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_songs(tmp_path_factory.mktemp("songs"), range(3))
+    # The same samples in another container.
+    song = signals.song(20, RATE, seed=0, channels=2)
+    samples, _ = soundfile.read(folder / "song0.flac", dtype="int16")
+    soundfile.write(folder / "song0-exact.wav", samples, RATE)
+    shutil.copy(folder / "song1-copy.mp3", folder / "song1-copied.mp3")
+    # Too short for a fingerprint, but exact; silent; a part of a song; broken.
+    for name in ("short1.wav", "short2.flac"):
+        soundfile.write(folder / name, samples[:RATE], RATE)
+    for name in ("silent1.wav", "silent2.wav"):
+        signals.write_audio(folder / name, np.zeros(round((8 + len(name)) * RATE)), RATE)
+    signals.write_audio(folder / "silent3.wav", np.zeros(5 * RATE), RATE)
+    signals.write_audio(folder / "part.ogg", song[5 * RATE : 13 * RATE], RATE)
+    (folder / "broken.flac").write_bytes(b"fLaC" + bytes(100))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(songs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sets") / "set"
+    extract_here(songs, folder, QUALITY, "limits.max_failure_ratio=1", "chunk.short=pad")
+    return folder
+
+
+def found_in(*datasets: Path) -> Duplicates:
+    return find_duplicates([Store(str(dataset)) for dataset in datasets], here())
+
+
+def names_of(found: Duplicates) -> list[set[str]]:
+    return [{Path(member.uri).name for member in members} for members in found.groups]
+
+
+def test_copies_are_in_the_group_of_their_song_and_nothing_else(songs, dataset):
+    groups = names_of(found_in(dataset))
+    for seed in range(3):
+        copies = {path.name for path in songs.glob(f"song{seed}*")}
+        assert copies in groups
+    assert {"short1.wav", "short2.flac"} in groups
+    assert {"silent1.wav", "silent2.wav"} in groups  # all samples are equal
+    assert len(groups) == 5
+
+
+def test_matches_say_what_kind_they_are_and_where(dataset):
+    matches = {
+        (Path(match.first.uri).name, Path(match.second.uri).name): match
+        for match in found_in(dataset).matches
+    }
+    exact = matches["song0-exact.wav", "song0.flac"]
+    assert (exact.kind, exact.error, exact.overlap_seconds) == ("exact", 0.0, 20.0)
+    assert matches["song1-copied.mp3", "song1-copy.mp3"].kind == "exact"
+    quiet = matches["song2-quiet.flac", "song2.flac"]
+    assert (quiet.kind, quiet.offset_seconds) == ("same", 0.0)
+    trimmed = matches["song2-trimmed.flac", "song2.flac"]
+    assert trimmed.kind == "same"
+    # Words are a tenth of a second apart.
+    assert trimmed.offset_seconds == pytest.approx(1.45, abs=0.11)
+    part = matches["part.ogg", "song0.flac"]
+    assert (part.kind, part.offset_seconds) == ("contained", 5.0)
+    assert 5 < part.overlap_seconds < 8
+
+
+def recording(**changes: Any) -> MatchedRecording:
+    values = {"dataset": 0, "recording_id": "", "uri": "/m", "split": "train", "status": "ok"}
+    numbers = {"size_bytes": 1000, "seconds": 60.0, "sample_rate_hz": 44_100, "channels": 2}
+    measured = {"digest": "", "bandwidth_hz": 20_000.0}
+    return MatchedRecording(**{**values, **numbers, **measured, **changes})
+
+
+@pytest.mark.parametrize(
+    "better",
+    [
+        {"size_bytes": 2000},
+        {"seconds": 70.0, "size_bytes": 1},
+        {"bandwidth_hz": 23_000.0, "size_bytes": 1},
+        {"channels": 6, "size_bytes": 1},
+        {"uri": "/a"},
+        {"seconds": 55.0, "size_bytes": 1001},
+        {"bandwidth_hz": 18_500.0, "size_bytes": 1001},
+    ],
+)
+def test_the_best_of_a_group_comes_first(better):
+    best, other = recording(**better), recording()
+    assert best_first([other, best]) == best_first([best, other]) == [best, other]
+
+
+@pytest.mark.parametrize(
+    "worse", [{"status": "partial"}, {"seconds": 50.0}, {"bandwidth_hz": None}, {"channels": 1}]
+)
+def test_a_larger_file_is_not_the_best_if_it_lacks_something(worse):
+    best, other = recording(), recording(**worse, size_bytes=9000)
+    assert best_first([other, best]) == [best, other]
+
+
+def test_the_command_lists_groups_and_writes_tables_that_extract_takes(songs, dataset, tmp_path):
+    printed = command(
+        *("duplicates", dataset, "--csv", tmp_path / "matches.csv"),
+        *("--exclude-list", tmp_path / "copies.csv", "--workers", "2"),
+    )
+    assert printed.returncode == 0, printed.stderr
+    assert f"{dataset} (version 0): 33 recordings, 5 groups of duplicates" in printed.stdout
+    assert "Parts of longer recordings:\n" in printed.stdout
+    assert "part.ogg is in " in printed.stdout
+    assert ", from 5.0 s on" in printed.stdout
+    with (tmp_path / "matches.csv").open() as file:
+        assert {row["kind"] for row in csv.DictReader(file)} == {"exact", "same", "contained"}
+    copied = tmp_path / "set"
+    shutil.copytree(dataset, copied)
+    excluding = f"catalogue.exclude={tmp_path / 'copies.csv'}"
+    refreshed = command("refresh", songs, copied, "--set", excluding, "--allow-removals")
+    assert refreshed.returncode == 0, refreshed.stderr
+    found = found_in(copied)
+    assert (found.groups, found.recordings) == ((), 8)
+
+
+def test_json_has_all_groups_and_matches(dataset):
+    printed = melmill_json("duplicates", dataset)
+    found = found_in(dataset)
+    assert len(printed["groups"]) == len(found.groups)
+    assert len(printed["matches"]) == len(found.matches)
+    assert printed["in_several_splits"] == len(found.leaking)
+    assert json.dumps(printed["groups"][0][0]["uri"]) == json.dumps(found.groups[0][0].uri)
+
+
+def test_what_two_datasets_share_is_found(songs, dataset, tmp_path):
+    copies = {name: COPIES[name] for name in ("copy.ogg", "quiet.flac")}
+    others = write_songs(tmp_path / "others", range(2, 4), copies)
+    extract_here(others, tmp_path / "set", QUALITY)
+    found = found_in(dataset, tmp_path / "set")
+    (members,) = found.groups
+    assert {Path(member.uri).name for member in members} >= {"song2.flac", "song2-copy.mp3"}
+    assert {member.dataset for member in members} == {0, 1}
+    for match in found.matches:
+        assert {match.first.dataset, match.second.dataset} == {0, 1}
+    printed = command("duplicates", dataset, "--against", tmp_path / "set")
+    assert "1 group of duplicates" in printed.stdout
+    assert f" in {tmp_path / 'set'}" in printed.stdout
+
+
+def test_copies_after_a_refresh_are_found(songs, tmp_path):
+    folder = write_songs(tmp_path / "songs", range(1), {})
+    extract_here(folder, tmp_path / "set", QUALITY)
+    assert found_in(tmp_path / "set").groups == ()
+    write_songs(folder, range(1), {"copy.mp3": COPIES["copy.mp3"]})
+    refresh_here(folder, tmp_path / "set")
+    assert names_of(found_in(tmp_path / "set")) == [{"song0.flac", "song0-copy.mp3"}]
+
+
+def test_without_fingerprints_the_message_says_how_to_make_them(tmp_path):
+    folder, dataset = write_songs(tmp_path / "my songs", range(1)), tmp_path / "a set"
+    extract_here(folder, dataset)
+    refused = command("duplicates", dataset)
+    assert refused.returncode == 2
+    advice = refused.stderr.partition("melmill refresh ")[2].strip()
+    assert advice == f"'{folder}' '{dataset}' --set 'quality=[basic, acoustic]'"
+    refresh_here(folder, dataset, QUALITY)
+    assert names_of(found_in(dataset)) == [{path.name for path in folder.iterdir()}]
+
+
+def test_recordings_without_fingerprints_have_no_near_duplicates(dataset, tmp_path):
+    (tmp_path / "one").mkdir()
+    signals.write_audio(tmp_path / "one/a.wav", np.zeros(1), RATE)
+    extract_here(tmp_path / "one", tmp_path / "set", QUALITY)
+    assert found_in(tmp_path / "set").matches == ()
+    assert found_in(dataset, tmp_path / "set").matches == ()
+
+
+def test_no_dataset_is_refused(tmp_path):
+    with pytest.raises(DatasetError):
+        melmill.duplicates(tmp_path)
+    assert command("duplicates", tmp_path / "nothing").returncode == 2

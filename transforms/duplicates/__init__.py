@@ -1,0 +1,1 @@
+"""Near duplicates: recordings with the same sound, found by their fingerprints."""

@@ -1,0 +1,133 @@
+"""The fingerprints and digests in the index of one or two datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from melmill.transforms.core.naming import digest
+from melmill.transforms.index.tables import read_fields
+from melmill.transforms.measures.acoustic import read_fingerprint
+from melmill.transforms.store.folders import Store
+
+_Words = npt.NDArray[np.uint32]
+
+#: Bits of a recording's number for its row in a part of the index, and for the dataset.
+_ROW_BITS, _DATASET_BITS = 26, 1
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedDataset:
+    """A dataset whose recordings are matched.
+
+    Attributes
+    ----------
+    store, index, parts
+        Store of the dataset, index of the snapshot, and its number of parts.
+    """
+
+    store: Store
+    index: str
+    parts: int
+
+
+@dataclass(frozen=True, slots=True)
+class MatchJob:
+    """The description of a search for duplicates.
+
+    Attributes
+    ----------
+    datasets
+        One dataset, whose recordings are matched with each other; or two datasets, where each match
+        has a recording of both.
+    output
+        Store for the matches.
+    words
+        Number of all fingerprints' words, about.
+    progress
+        Address at which the launcher listens; ``""`` if it does not listen.
+    """
+
+    datasets: tuple[IndexedDataset, ...]
+    output: Store
+    words: int
+    progress: str = ""
+
+    @property
+    def stores(self) -> tuple[tuple[str, Any], ...]:
+        """URLs of the stores, with their storage options."""
+        stores = [dataset.store for dataset in self.datasets]
+        return tuple((store.root, store.storage_options) for store in [*stores, self.output])
+
+    @property
+    def staging(self) -> str:
+        """Folder of the search's working files, which depends on the indexes alone."""
+        return f"staging/{digest('matches', *(dataset.index for dataset in self.datasets))[:16]}"
+
+    @property
+    def matches(self) -> str:
+        """Folder of the files with matches."""
+        return f"{self.staging}/matches"
+
+    def places(self) -> Iterator[int]:
+        """Yield the places of all parts of the index, of all datasets."""
+        for number, dataset in enumerate(self.datasets):
+            yield from (part << _DATASET_BITS | number for part in range(dataset.parts))
+
+    def read(self, place: int, columns: list[str]) -> Any:
+        """Return columns of a part of the index, also fields of structs, as an Arrow table."""
+        dataset = self.datasets[dataset_at(place)]
+        part = place >> _DATASET_BITS
+        return read_fields(dataset.store, dataset.index, "recordings", part, columns)
+
+    def fingerprints(self, place: int) -> Iterator[tuple[int, _Words]]:
+        """Yield the number and the words, uint32 [words], of each recording that has any."""
+        texts = self.read(place, ["measures.acoustic.fingerprint"])[0]
+        for row, text in enumerate(texts):
+            if text.is_valid:
+                yield recording_number(place, row), read_fingerprint(text.as_py())
+
+    def digests(self, place: int) -> Iterator[tuple[str, int]]:
+        """Yield the digest of the samples and the number of each recording."""
+        for row, text in enumerate(self.read(place, ["measures.acoustic.digest"])[0]):
+            if text.is_valid:
+                yield text.as_py(), recording_number(place, row)
+
+    def wants(self, first: Any, second: Any) -> Any:
+        """Return whether pairs of recordings, given by numbers or arrays of them, are matched."""
+        return (first != second) & ((len(self.datasets) == 1) | ((first ^ second) & 1 == 1))
+
+
+def recording_number(place: int, row: int) -> int:
+    """Return the number of a recording: its place, and its row there.
+
+    The dataset is the lowest bit, so recordings of two datasets take turns when sorted.
+
+    >>> recording_number(0, 5), recording_number(1, 5), place_of(recording_number(7, 5))
+    (10, 11, 7)
+    """
+    part = place >> _DATASET_BITS
+    return part << _ROW_BITS | row << _DATASET_BITS | dataset_at(place)
+
+
+def place_of(number: int) -> int:
+    """Return the place of a recording: the part of the index and the dataset."""
+    return number >> _ROW_BITS << _DATASET_BITS | number & 1
+
+
+def row_of(number: int) -> int:
+    """Return the row of a recording in its part of the index.
+
+    >>> row_of(recording_number(7, 5))
+    5
+    """
+    return (number & ((1 << _ROW_BITS) - 1)) >> _DATASET_BITS
+
+
+def dataset_at(place: int) -> int:
+    """Return the number of the dataset at a place: 0 or 1."""
+    return place & 1
