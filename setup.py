@@ -25,6 +25,8 @@ CORE = [
     "protobuf>=4.25",
     "annotated-types>=0.7",
     "pydantic>=2.12",
+    # Evaluates the expression of a recipe's select.
+    "simpleeval>=1.0.3",
     "tenacity>=9",
     # Digests of samples; xxHash costs a thousandth of what decoding does.
     "xxhash>=3.5",

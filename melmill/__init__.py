@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         duplicates,
         export,
         extract,
+        measure,
         plan,
         plan_refresh,
         refresh,
@@ -55,6 +56,7 @@ __all__ = [
     "extract",
     "load",
     "load_config",
+    "measure",
     "open",
     "plan",
     "plan_refresh",
@@ -66,8 +68,8 @@ __all__ = [
 #: opening a dataset needs no Beam.
 _HOMES = {
     "pipelines.api": (
-        *("ExtractedDataset", "duplicates", "export", "extract", "plan", "plan_refresh"),
-        *("refresh", "verify"),
+        *("ExtractedDataset", "duplicates", "export", "extract", "measure", "plan"),
+        *("plan_refresh", "refresh", "verify"),
     ),
     "pipelines.config": ("load_config",),
     "pipelines.dataset": ("Dataset",),

@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from melmill.pipelines.config import Config, load_config
+from melmill.pipelines.config import NOTHING, Config, load_config
 from melmill.pipelines.dataset import Dataset
 from melmill.pipelines.models import pin_models
-from melmill.transforms.core.errors import ConfigError
+from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.snapshot.delta import read_snapshot
 from melmill.transforms.store.folders import Store, absolute_uri
 
@@ -139,6 +139,65 @@ def extract(
     with _showing_progress("extract", job, progress) as job_with_progress:
         how = {"overwrite": overwrite, "single_writer": single_writer}
         return ExtractedDataset(run(job_with_progress, chosen.as_dict(), options, **how))
+
+
+def measure(
+    catalogue: str | Path,
+    output: str | Path,
+    *,
+    recipe: Recipe = None,
+    settings: Settings = (),
+    runner: str | None = None,
+    runner_config: str | Path | None = None,
+    beam_options: Sequence[str] = (),
+    workers: int = 0,
+    single_writer: bool = False,
+    progress: bool = False,
+) -> ExtractedDataset:
+    """Measure a catalogue: make a dataset without rows, whose index has the readings.
+
+    :func:`refresh` with another ``select`` then extracts recordings without measuring them again.
+
+    Parameters
+    ----------
+    catalogue
+        See :func:`extract`.
+    output
+        A new folder, or a dataset that was measured before.
+    recipe, settings, runner, runner_config, beam_options, workers, single_writer, progress
+        See :func:`extract`.
+
+    Returns
+    -------
+    ExtractedDataset
+        The dataset, opened, and the run's result.
+
+    Raises
+    ------
+    UserError
+        An argument or an input is wrong; the message says what to change.
+    TooManyFailuresError
+        More recordings failed than ``limits.max_failure_ratio`` allows; nothing was committed.
+    """
+    chosen = read_recipe(recipe, settings)
+    store = open_store(output, dict(chosen.output.storage_options))
+    snapshot = read_snapshot(store)
+    if snapshot is not None and snapshot.recipe["select"] != NOTHING:
+        raise DatasetError(
+            f"output {store.root}: holds a dataset with rows, and measuring alone would remove "
+            "them; choose another output, or let melmill refresh measure it (--set quality=full)"
+        )
+    return extract(
+        catalogue,
+        output,
+        recipe=chosen.model_copy(update={"select": NOTHING}),
+        runner=runner,
+        runner_config=runner_config,
+        beam_options=beam_options,
+        workers=workers,
+        single_writer=single_writer,
+        progress=progress,
+    )
 
 
 def refresh(

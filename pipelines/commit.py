@@ -334,7 +334,7 @@ def _check_failures(totals: Totals, job: ExtractJob, outcome: Outcome) -> None:
             f"nothing was committed. All failures are listed in {job.store.root}/index/{index}/\n"
             + "\n".join(failure_lines(totals))
         )
-    if not totals.rows:
+    if not totals.rows and not totals.recordings["deselected"]:
         raise TooManyFailuresError(
             f"no recording has any rows: {totals.recordings['failed']:,} failed, "
             f"{totals.recordings['skipped']:,} were shorter than a chunk (chunk.short is drop), "

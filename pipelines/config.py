@@ -67,7 +67,14 @@ from melmill.transforms.features.waveform import (
     waveform_contradictions,
     waveform_neighbour_contradictions,
 )
-from melmill.transforms.measures.registry import METERS, QUALITIES
+from melmill.transforms.measures.registry import (
+    METERS,
+    QUALITIES,
+    meters_in,
+    quality_text,
+    quality_with,
+)
+from melmill.transforms.measures.selecting import Selection
 from melmill.transforms.plan.job import Format, Limits, RefreshSpec, WriterSpec
 from melmill.transforms.plan.packing import ShardSpec
 from melmill.transforms.plan.recordings import Damaged
@@ -245,6 +252,23 @@ def _quality(value: object) -> object:
     )
 
 
+#: Value of ``select`` that selects no recording: all are measured only.
+NOTHING = "false"
+
+
+def _select(value: object) -> object:
+    """Return an expression that selects recordings; YAML reads ``false`` as no text.
+
+    >>> _select(False), _select(" level.peak  < 0 ")
+    ('false', 'level.peak < 0')
+    """
+    text = str(value).lower() if isinstance(value, bool) else value
+    if not isinstance(text, str):
+        return text
+    Selection(text)
+    return " ".join(text.split())
+
+
 class OutputConfig(_Section):
     """The formats, sizes and storage options of the dataset's files."""
 
@@ -330,6 +354,7 @@ class Config(_Section):
     refresh: RefreshConfig = RefreshConfig()
     retention: RetentionConfig = RetentionConfig()
     quality: Annotated[str | tuple[str, ...], BeforeValidator(_quality)] = "basic"
+    select: Annotated[str | None, BeforeValidator(_select)] = None
 
     def feature_spec(self) -> FeatureSpec:
         """Return the settings that a row's values depend on."""
@@ -771,6 +796,16 @@ def _contradictions(config: Config) -> Iterator[Fault]:
         yield from _feature_contradictions(section, _spec_of(entry), spec.at_rate(rate))
     yield from _split_contradictions(config.split)
     yield from _output_contradictions(config)
+    yield from _select_contradictions(config)
+
+
+def _select_contradictions(config: Config) -> Iterator[Fault]:
+    if config.select is None:
+        return
+    needed, measured = Selection(config.select).meters, meters_in(config.quality)
+    if missing := [meter for meter in needed if meter not in measured]:
+        quality = quality_text(quality_with(config.quality, missing))
+        yield "select", config.select, f"only measures that are made; set quality: {quality}"
 
 
 def _rate_contradictions(

@@ -52,6 +52,7 @@ from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.plan_shards import PlanRecordings, PlanShards
 from melmill.transforms.probe_recordings import ProbeRecordings
 from melmill.transforms.rewrite_shards import RewriteShards
+from melmill.transforms.select_recordings import SelectRecordings
 from melmill.transforms.shards.receipts import count_finished
 from melmill.transforms.snapshot.delta import Snapshot, read_snapshot
 from melmill.transforms.snapshot.totals import Totals
@@ -115,8 +116,11 @@ class Planned:
     plans: beam.PCollection[ShardPlan]
 
 
-def lay_out_plan(pipeline: beam.Pipeline, job: ExtractJob) -> Planned:
-    """Apply the transforms up to the plan, before anything is decoded; return their outputs."""
+def lay_out_plan(pipeline: beam.Pipeline, job: ExtractJob, *, selecting: bool = True) -> Planned:
+    """Apply the transforms up to the plan, and return their outputs.
+
+    Nothing is decoded, except recordings that must be measured to select them, if this is wanted.
+    """
     start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores)
     diff = start | "DiffCatalogue" >> DiffCatalogue(job)
     probed = diff.recordings | "ProbeRecordings" >> ProbeRecordings(job)
@@ -125,10 +129,14 @@ def lay_out_plan(pipeline: beam.Pipeline, job: ExtractJob) -> Planned:
     adopted = (diff.offers, recordings) | "AdoptRecordings" >> AdoptRecordings(job)
     known = (adopted.recordings, diff.probed) | "JoinProbed" >> beam.Flatten()
     planned = known | "PlanRecordings" >> PlanRecordings(job)
-    failures = (probed.failures, planned.failures) | "JoinFailures" >> beam.Flatten()
+    recordings, all_failures = planned.recordings, [probed.failures, planned.failures]
+    if job.select and selecting:
+        selected = recordings | "SelectRecordings" >> SelectRecordings(job)
+        recordings, all_failures = selected.recordings, [*all_failures, selected.failures]
+    failures = all_failures | "JoinFailures" >> beam.Flatten()
     plan_shards = PlanShards(job, diff.decision, adopted.number)
-    plans = (planned.recordings, failures) | "PlanShards" >> plan_shards
-    return Planned(diff, decision, adopted, planned.recordings, failures, plans)
+    plans = (recordings, failures) | "PlanShards" >> plan_shards
+    return Planned(diff, decision, adopted, recordings, failures, plans)
 
 
 def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection[str]:
@@ -181,6 +189,7 @@ def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
         exclude=config.catalogue.exclude or "",
         content_hashes=config.catalogue.content_hashes,
         meters=meters_in(config.quality),
+        select=config.select or "",
     )
     return in_its_staging(job)
 

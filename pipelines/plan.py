@@ -25,7 +25,7 @@ from melmill.transforms.summarize_plan import SummarizePlan
 
 def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> None:
     """Apply the transforms up to the plan, and write the plan to the job's store."""
-    planned = lay_out_plan(pipeline, job)
+    planned = lay_out_plan(pipeline, job, selecting=False)
     facts = planned.recordings, planned.failures, planned.plans, planned.decision
     _ = facts | "SummarizePlan" >> SummarizePlan(job)
 
@@ -52,7 +52,7 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
         ``cpu_seconds``, from a short calibration on this machine; ``costs`` on rented machines
         (:func:`~melmill.pipelines.estimate.costs.estimate_costs`); ``passed_over``, the numbers of
         files that are not listed, by extension; ``refused``, why the extraction would be refused,
-        or ``""``.
+        or ``""``; ``select``, the expression that is not applied yet, or ``""``.
     """
     local = runs_here(options)
     if not local and not job.store.root:
@@ -81,6 +81,7 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
         "cpu_seconds": cpu,
         "costs": costs_usd,
         "refused": _refusal(summary, job.limits),
+        "select": job.select,
     }
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,11 +85,65 @@ def extract(
         _print_extraction(output, extraction, as_json)
 
 
-def _print_extraction(output: str, extraction: Extraction, as_json: bool) -> None:
+@app.command(context_settings=PASS_THROUGH)
+def measure(
+    context: typer.Context,
+    catalogue: CatalogueArgument,
+    output: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUTPUT", help="The dataset's folder: a new folder, or one that was measured."
+        ),
+    ],
+    config: ConfigOption = None,
+    set_: SetOption = [],  # noqa: B006 - typer reads the default, nobody changes it
+    runner: RunnerOption = None,
+    runner_config: RunnerConfigOption = None,
+    workers: WorkersOption = 0,
+    single_writer: SingleWriterOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Measure a catalogue, without features: a dataset with an index and no rows.
+
+    Then look at the readings, choose what to use by them, and extract it: nothing is measured
+    again.
+
+    \b
+    melmill measure songs/ dataset/ --set 'quality=[full, acoustic]'
+    melmill check dataset/ --csv defects.csv
+    melmill duplicates dataset/
+    melmill refresh songs/ dataset/ --set 'select=clipping.share < 0.001 and not channels.dead'
+    """
+    from melmill.pipelines import api
+
+    with reporting_errors(context):
+        extraction = api.measure(
+            catalogue,
+            output,
+            recipe=config,
+            settings=set_,
+            runner=runner,
+            runner_config=runner_config,
+            beam_options=context.args,
+            workers=workers,
+            single_writer=single_writer,
+            progress=not quiet,
+        ).extraction
+        text = partial(pipeline_texts.measuring_text, catalogue)
+        _print_extraction(output, extraction, as_json, text)
+
+
+def _print_extraction(
+    output: str,
+    extraction: Extraction,
+    as_json: bool,
+    text: Callable[[str, Extraction], str] = pipeline_texts.extraction_text,
+) -> None:
     if as_json:
         print_json(pipeline_texts.extraction_json(output, extraction))
     else:
-        print(pipeline_texts.extraction_text(output, extraction))
+        print(text(output, extraction))
     if extraction.totals.recordings["failed"]:
         raise typer.Exit(Exit.PARTIAL)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from melmill.pipelines.snapshots.summary import totals_json, totals_lines
+from melmill.pipelines.snapshots.summary import failure_lines, totals_json, totals_lines
 from melmill.transforms.core.naming import number_of
 
 if TYPE_CHECKING:
@@ -41,6 +42,30 @@ def extraction_text(output: str, extraction: Extraction) -> str:
     if extraction.totals.rows:
         lines += ["", how_to_read(output, extraction)]
     return "\n".join([head, *lines])
+
+
+def measuring_text(catalogue: str, output: str, extraction: Extraction) -> str:
+    """Return text about what was measured, and what can be done with it."""
+    version, number = extraction.snapshot.version, extraction.totals.recordings
+    done = "Committed" if extraction.committed else "Nothing to do:"
+    lines = [
+        f"{done} version {version} of {output}: {number_of(number['deselected'], 'recording')} "
+        f"measured, in {output}/index/",
+        *failure_lines(extraction.totals),
+        *left_out_lines(extraction.difference),
+        *passed_over_lines(extraction.metrics.passed_over),
+    ]
+    if number["skipped"]:
+        lines.append(
+            f"  {number['skipped']:,} not measured: shorter than a chunk; chunk.short=pad uses them"
+        )
+    command = shlex.join(["melmill", "refresh", catalogue, output, "--set", "select=null"])
+    lines += [
+        "",
+        f"  {shlex.join(['melmill', 'check', output])}",
+        f"  {command}   # extracts all, or those that another select selects",
+    ]
+    return "\n".join(lines)
 
 
 def passed_over_lines(passed_over: dict[str, int]) -> list[str]:
@@ -109,6 +134,8 @@ def plan_text(catalogue: str, plan: dict[str, Any]) -> str:
         f"and {_duration(plan['cpu_seconds'])} of CPU time",
         f"  {_costs(plan['costs'])}",
     ]
+    if plan.get("select"):
+        lines.append(f"  before select, which measures each recording first: {plan['select']}")
     if reason := plan.get("refused"):
         lines.append(f"  melmill extract would commit nothing: {reason}")
     for split, split_rows in sorted(plan["rows"].items()):

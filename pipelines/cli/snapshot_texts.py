@@ -34,6 +34,8 @@ _DESCRIPTIONS = {
     "retried": "retried, because their failure may be temporary",
     "recomputed": "recomputed, because the configuration changed",
     "relabelled": "with new labels, a new URI or a new split; their rows are carried over",
+    "selected": "selected by another select",
+    "deselected": "deselected by another select; their rows are removed",
     "removed": "removed",
 }
 

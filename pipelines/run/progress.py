@@ -60,6 +60,10 @@ class Board:
         counted = list(self.sources.values())
         if not self.total("listed") and any("shards" in totals for totals in counted):
             return f"{number_of(self.total('shards'), 'shard')} finished"
+        if measured := self.total("measured"):
+            share = f"{measured:,.0f}/{number_of(self.total('planned'), 'recording')}"
+            if not self.total("recordings"):
+                return f"{share} measured"
         if not self.total("recordings"):
             hours = self.total("seconds_listed") / 3600
             return f"{number_of(self.total('listed'), 'recording')} listed, {hours:,.2f} h"

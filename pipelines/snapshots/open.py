@@ -223,6 +223,7 @@ def start_from(job: ExtractJob, current: OpenSnapshot, configuration: dict[str, 
         configured=_row_sections(before) == _row_sections(configuration),
         damaged=before.get("limits", {}).get("damaged", "fail"),
         meters=meters,
+        select=before["select"] or "",
     )
     return in_its_staging(replace(job, base=base, taken_down=snapshot.taken_down))
 

@@ -40,6 +40,7 @@ def totals_lines(totals: Totals) -> list[str]:
         f"{totals.seconds / 3600:,.2f} h, {number_of(totals.rows, 'row')}"
         + (f"; {number['partial']:,} of them in part" if number["partial"] else "")
         + (f"; {number['skipped']:,} too short for a chunk" if number["skipped"] else "")
+        + (f"; {number['deselected']:,} deselected by select" if number["deselected"] else "")
     ]
     for name, content in sorted(totals.splits.items()):
         megabytes = (content.parquet_bytes + content.tfrecord_bytes) / 1e6

@@ -96,6 +96,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "limits.max_duration_hours": ("24", str(0.7 / 3600)),
     "limits.damaged": ("fail", "keep"),
     "catalogue.content_hashes": ("false", "true"),
+    # Half of the recordings have such a peak.
+    "select": ("null", "level.peak > -8.5", "level.peak > -8"),
 }
 
 
@@ -380,12 +382,13 @@ class DatasetMachine(RuleBasedStateMachine):
 
     def statuses_are_right(self) -> None:
         """Assert that sound recordings are ``ok`` and that no other recording is."""
+        deselected = () if self.settings["select"] == "null" else ("deselected",)
         for uri, (status, _) in statuses_of(self.dataset).items():
             name = Path(uri).name
             if self.segments.get(name, 0) < 0 or name not in self.sound:
-                assert status in ("failed", "partial"), name
+                assert status in ("failed", "partial", *deselected), name
             elif not self.segments.get(name) and self.settings[LIMIT] == SETTINGS[LIMIT][0]:
-                assert status in ("ok", "skipped"), name
+                assert status in ("ok", "skipped", *deselected), name
 
     @rule()
     def extract_again(self) -> None:

@@ -54,6 +54,7 @@ RECORDINGS = pa.schema(
         "shards": pa.list_(pa.string()),
         "rows_digest": pa.string(),
         "peak_dbfs": pa.float32(),
+        "deselected_by": pa.string(),
         "tags": pa.map_(pa.string(), pa.string()),
         "measures": measures_type(),
     }
@@ -100,8 +101,9 @@ def recording_row(
 ) -> dict[str, Any]:
     """Return the row of a recording that was planned.
 
-    Its status is ``ok``; ``partial`` if only the audio before a damage was planned; ``skipped``
-    if no rows were planned; ``unwritten`` if no shard was written, because too many recordings
+    Its status is ``ok``; ``partial`` if only the audio before a damage was planned;
+    ``deselected`` if the recipe's selection refuses it; ``skipped`` if no rows were planned;
+    ``unwritten`` if no shard was written, because too many recordings
     had failed before. An index with unwritten recordings is never committed.
 
     Parameters
@@ -119,7 +121,9 @@ def recording_row(
     shards = sorted(held, key=lambda part: part.shard)
     parts = [part.rows for part in shards]
     status = "partial" if planned.probed.damage else "ok"
-    if not shards:
+    if planned.deselected_by:
+        status = "deselected"
+    elif not shards:
         status = "unwritten" if planned.rows else "skipped"
     return {
         "recording_id": recording.recording_id,
@@ -142,6 +146,7 @@ def recording_row(
         "shards": [part.shard for part in shards],
         "rows_digest": sum_digests(part.digest for part in parts),
         "peak_dbfs": max((part.peak_dbfs for part in parts), default=None),
+        "deselected_by": planned.deselected_by or None,
         "tags": list(audio.tags),
         "measures": _measures(recording, measured),
     }

@@ -119,8 +119,9 @@ class Difference:
     counts
         Number of recordings by kind: ``new``, ``changed``, ``removed``, ``retried``,
         ``relabelled`` (rows are carried over), ``recomputed`` (the configuration changed),
-        ``unchanged``; ``waiting``: unchanged recordings that failed and are not retried;
-        ``taken_down`` and ``excluded``: listed but left out; ``known``: in the snapshot.
+        ``selected`` and ``deselected`` (by another selection), ``unchanged``; ``waiting``:
+        unchanged recordings that failed and are not retried; ``taken_down`` and ``excluded``:
+        listed but left out; ``known``: in the snapshot.
     examples
         Some URIs of each kind.
     carried_rows, carried_recordings, carried_failures
@@ -184,7 +185,7 @@ class Difference:
     def to_json(self) -> dict[str, Any]:
         """Return the counts and examples as values that JSON can hold."""
         kinds = ("new", "changed", "removed", "retried", "relabelled", "recomputed", "unchanged")
-        more_kinds = ("waiting", "taken_down", "excluded")
+        more_kinds = ("selected", "deselected", "waiting", "taken_down", "excluded")
         counts = {kind: self.counts[kind] for kind in (*kinds, *more_kinds)}
         hidden = ("unchanged", "known")
         examples = {k: uris for k, uris in sorted(self.examples.items()) if k not in hidden}
@@ -210,4 +211,4 @@ class Decision:
     todo: bool
 
 
-Change = Dropped | Relabelled | Attempts | Touched | Candidate | Offer
+Change = Dropped | Relabelled | Attempts | Touched | Candidate | Offer | Adopted

@@ -11,6 +11,7 @@ import json
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -26,7 +27,9 @@ from melmill.transforms.core.errors import (
 )
 from melmill.transforms.core.naming import digest, shard_file
 from melmill.transforms.core.records import AudioInfo, Recording
+from melmill.transforms.measures.selecting import Selection
 from melmill.transforms.plan.change_records import (
+    Adopted,
     Attempts,
     Candidate,
     Change,
@@ -45,7 +48,7 @@ _COLUMNS = [
     *("recording_id", "uri", "fingerprint", "status", "split", "labels_digest", "rows", "shards"),
     "rows_digest",
     *("container", "codec", "decoder", "size_bytes", "sample_rate_hz", "channels", "frames"),
-    *("seconds", "tags", "content_hash", "peak_dbfs"),
+    *("seconds", "tags", "content_hash", "peak_dbfs", "deselected_by"),
 ]
 
 
@@ -56,7 +59,8 @@ def columns_of(job: ExtractJob) -> list[str]:
     """
     base = job.base
     is_kept = base.same_features and not job.limits.max_seconds < base.max_seconds
-    return _COLUMNS if is_kept and not job.content_hashes else [*_COLUMNS, "measures"]
+    is_kept = is_kept and job.select == base.select and not job.content_hashes
+    return _COLUMNS if is_kept else [*_COLUMNS, "measures"]
 
 
 FAILURE_COLUMNS = ["recording_id", "cause", "attempts"]
@@ -151,7 +155,8 @@ def _candidate(
 def _offer(row: Mapping[str, Any], job: ExtractJob) -> Iterator[Change]:
     """Yield an offer of a recording's rows, or their removal if nothing can take them over."""
     base, content_hash = job.base, row["content_hash"]
-    if job.content_hashes and base.same_features and content_hash and row["status"] == "ok":
+    is_kept = base.same_features and job.select == base.select
+    if job.content_hashes and is_kept and content_hash and row["status"] == "ok":
         yield Offer(content_hash, {**row, "measures": _measures(row)})
     else:
         yield from leave(row, base)
@@ -215,17 +220,70 @@ def _diff_used(
         yield _candidate(recording, "recomputed", row["uri"], difference)
     elif not base.same_features or row["seconds"] > job.limits.max_seconds < base.max_seconds:
         yield from leave(row, base)
-        files = [shard_file("parquet", row["split"], shard) for shard in row["shards"]]
-        carried_from = tuple(files) if base.unchanged_features else ()
-        content_hash = row["content_hash"] or ""
-        readings = _measures(row) if set(job.meters) <= set(base.meters) else None
-        measures = json.dumps(readings, allow_nan=False) if readings else ""
-        known = replace(
-            recording, content_hash=content_hash, carried_from=carried_from, measures=measures
-        )
-        yield _candidate(known, "recomputed", row["uri"], difference, _audio(row))
+        yield _known_candidate(recording, "recomputed", row, job, difference)
+    elif job.select != base.select and row["status"] in ("ok", "partial", "deselected"):
+        yield from _diff_selection(recording, row, job, difference)
     else:
         yield from _diff_labels(recording, row, job, difference)
+
+
+def _known_candidate(
+    recording: Recording,
+    change: str,
+    row: Mapping[str, Any],
+    job: ExtractJob,
+    difference: Difference,
+) -> Candidate:
+    """Return a recording whose file did not change, with what the index knows of it."""
+    base = job.base
+    files = [shard_file("parquet", row["split"], shard) for shard in row["shards"]]
+    carried_from = tuple(files) if base.unchanged_features else ()
+    content_hash = row["content_hash"] or ""
+    readings = _measures(row) if set(job.meters) <= set(base.meters) else None
+    measures = json.dumps(readings, allow_nan=False) if readings else ""
+    known = replace(
+        recording, content_hash=content_hash, carried_from=carried_from, measures=measures
+    )
+    return _candidate(known, change, row["uri"], difference, _audio(row))
+
+
+def _diff_selection(
+    recording: Recording, row: Mapping[str, Any], job: ExtractJob, difference: Difference
+) -> Iterator[Change]:
+    """Yield the changes of a recording that another selection selected or refused."""
+    selection = Selection(job.select) if job.select else None
+    refused_by = selection.refused_by(partial(_reading, row)) if selection else ""
+    if not refused_by and row["status"] == "deselected":
+        yield Dropped(row["recording_id"])
+        yield _known_candidate(recording, "selected", row, job, difference)
+    elif refused_by and refused_by != row["deselected_by"]:
+        yield from leave(row, job.base)
+        keeps_split, labels = job.base.same_split, labels_digest(recording)
+        split = row["split"] if keeps_split else assign_split(recording, job.split)
+        refused = {"status": "deselected", "deselected_by": refused_by, "rows": 0, "shards": []}
+        named = {"uri": recording.uri, "split": split, "labels_digest": labels}
+        measured = {"rows_digest": None, "peak_dbfs": None, "measures": _measures(row)}
+        name = row["recording_id"]
+        unchanged = {
+            "feature_key": digest(row["fingerprint"], job.features.digest()),
+            "tags": sorted(row["tags"].items()),
+        }
+        yield Adopted(name, {**row, **unchanged, **refused, **named, **measured})
+        difference.carry("deselected", 0)
+        is_new = row["status"] != "deselected"
+        difference.count("deselected" if is_new else "unchanged", row["uri"])
+    else:
+        yield from _diff_labels(recording, row, job, difference)
+
+
+def _reading(row: Mapping[str, Any], measure: str) -> Any:
+    """Return a reading in a row of the index, which is in Arrow's form."""
+    value = row["measures"]
+    for name in measure.split("."):
+        if not value.is_valid:
+            return None
+        value = value[name]
+    return value.as_py()
 
 
 def _measures(row: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -119,6 +119,8 @@ class Base:
         Treatment of damaged recordings, when the snapshot was made; see :class:`Limits`.
     meters
         Meters that measured its recordings.
+    select
+        Expression that selected its recordings; see :class:`ExtractJob`.
     """
 
     version: int = -1
@@ -133,6 +135,7 @@ class Base:
     damaged: Damaged = "fail"
     unchanged_features: tuple[str, ...] = ()
     meters: tuple[str, ...] = ()
+    select: str = ""
 
     @property
     def is_nothing(self) -> bool:
@@ -167,6 +170,9 @@ class ExtractJob:
         Whether files are also compared by their content.
     meters
         Meters that measure the recordings; see :mod:`~melmill.transforms.measures.measuring`.
+    select
+        Expression that selects recordings by their measures; see
+        :class:`~melmill.transforms.measures.selecting.Selection`. ``""`` selects all.
     """
 
     catalogue: Catalogue
@@ -186,6 +192,7 @@ class ExtractJob:
     exclude: str = ""
     content_hashes: bool = False
     meters: tuple[str, ...] = ()
+    select: str = ""
 
     @property
     def stores(self) -> tuple[tuple[str, StorageOptions], ...]:

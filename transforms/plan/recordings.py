@@ -27,7 +27,11 @@ Damaged = Literal["fail", "keep"]
 
 @dataclass(frozen=True, slots=True)
 class PlannedRecording:
-    """A recording that can be used, with its split and its number of chunks (possibly zero)."""
+    """A recording that can be used, with its split and its number of chunks (possibly zero).
+
+    If the recipe's selection refuses the recording, ``deselected_by`` says what refused it
+    (:meth:`~melmill.transforms.measures.selecting.Selection.refused_by`), and it has no chunk.
+    """
 
     probed: ProbedRecording
     split: str
@@ -35,6 +39,7 @@ class PlannedRecording:
     samples: int
     chunks: int
     rows_per_chunk: int
+    deselected_by: str = ""
 
     @property
     def rows(self) -> int:

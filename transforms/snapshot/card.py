@@ -281,8 +281,14 @@ def _about(snapshot: Snapshot, totals: Totals, schema: RowSchema, *, twins: bool
         splits=splits,
         failed=totals.recordings["failed"],
         skipped=totals.recordings["skipped"],
+        deselected=_deselected(snapshot, totals),
         labels=_labels(totals),
     )
+
+
+def _deselected(snapshot: Snapshot, totals: Totals) -> str:
+    number = totals.recordings["deselected"]
+    return f"\n{number:,} are refused by `select: {snapshot.recipe['select']}`." if number else ""
 
 
 def title(snapshot: Snapshot) -> str:
@@ -355,7 +361,7 @@ _ABOUT = """# {title}
 |---|---|---|---|---|
 {splits}
 
-{failed:,} recordings failed and {skipped:,} were too short.
+{failed:,} recordings failed and {skipped:,} were too short.{deselected}
 {labels}"""
 
 _AFTERWARDS = """

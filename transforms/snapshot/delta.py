@@ -92,7 +92,7 @@ class Snapshot:
     @property
     def recipe(self) -> dict[str, Any]:
         """Configuration with all keys whose default is not what older datasets were made with."""
-        return {"quality": "off", **self.configuration}
+        return {"quality": "off", "select": None, **self.configuration}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,224 @@
+"""Test `select` and `melmill measure`: recordings are selected by their measures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import melmill
+from melmill.pipelines.extract import Extraction
+from melmill.transforms.core.errors import ConfigError
+from tests import signals
+from tests.pipeline_runs import extract_here, melmill_json, refresh_here
+from tests.pipeline_runs import melmill as command
+
+RATE = 22_050
+LOUD = "select=level.peak > -10"
+SETTINGS = "limits.max_failure_ratio=1"
+
+
+@pytest.fixture
+def songs(tmp_path: Path) -> Path:
+    """Return songs of six levels, a silent one, a short one and a broken one."""
+    folder = tmp_path / "songs"
+    folder.mkdir()
+    song = signals.song(7, RATE)
+    song /= np.abs(song).max()
+    for number, level_db in enumerate((-1, -5, -9, -15, -25, -35)):
+        name = f"song{number}.{('wav', 'flac', 'mp3')[number % 3]}"
+        signals.write_audio(folder / name, song * 10 ** (level_db / 20), RATE)
+    signals.write_audio(folder / "silent.wav", np.zeros(4 * RATE), RATE)
+    signals.write_audio(folder / "short.ogg", song[: RATE // 2], RATE)
+    (folder / "broken.flac").write_bytes(b"fLaC" + bytes(100))
+    return folder
+
+
+def statuses(dataset: Path) -> dict[str, tuple[str, str | None]]:
+    table = melmill.open(dataset).recordings(["uri", "status", "deselected_by"])
+    rows = table.to_pylist()
+    return {Path(row["uri"]).name: (row["status"], row["deselected_by"]) for row in rows}
+
+
+def rows_of(dataset: Path) -> dict[tuple[str, int], Any]:
+    opened, rows = melmill.open(dataset), {}
+    for split in opened.rows:
+        table = opened.as_arrow(split).to_table(["uri", "chunk_index", "mel", "peak_dbfs"])
+        rows |= {(row["uri"], row["chunk_index"]): row for row in table.to_pylist()}
+    return rows
+
+
+def measures_of(dataset: Path) -> dict[str, Any]:
+    table = melmill.open(dataset).recordings(["uri", "measures"])
+    return {row["uri"]: row["measures"] for row in table.to_pylist()}
+
+
+def changes(extraction: Extraction) -> dict[str, int]:
+    return {k: n for k, n in extraction.difference.items() if k != "examples" and n}
+
+
+def decoded_ms(extraction: Extraction) -> int:
+    return extraction.metrics.counters.get("audio_ms_extracted", 0)
+
+
+def test_only_what_is_selected_has_rows_and_all_is_measured(songs, tmp_path):
+    extract_here(songs, tmp_path / "all", SETTINGS)
+    extract_here(songs, tmp_path / "set", SETTINGS, LOUD, "chunk.short=drop")
+    expected = {f"song{n}.{('wav', 'flac', 'mp3')[n % 3]}" for n in range(3)}
+    found = statuses(tmp_path / "set")
+    assert {name for name, (status, _) in found.items() if status == "ok"} == expected
+    refused = {name for name, status in found.items() if status == ("deselected", "level.peak")}
+    assert refused == {"song3.wav", "song4.flac", "song5.mp3", "silent.wav"}
+    assert (found["short.ogg"], found["broken.flac"]) == (("skipped", None), ("failed", None))
+    every = rows_of(tmp_path / "all")
+    selected = {key: row for key, row in every.items() if Path(key[0]).name in expected}
+    assert rows_of(tmp_path / "set") == selected
+    measured = measures_of(tmp_path / "set")
+    for uri, measures in measures_of(tmp_path / "all").items():
+        if Path(uri).name != "short.ogg":
+            assert measured[uri] == measures
+
+
+@pytest.mark.parametrize("features", ["mel", "features=[{name: mfcc, kind: mfcc}]"])
+def test_another_selection_extracts_only_what_is_newly_selected(songs, tmp_path, features):
+    more = [] if features == "mel" else [features]
+    extract_here(songs, tmp_path / "set", SETTINGS, LOUD, *more)
+    before = rows_of(tmp_path / "set") if not more else {}
+    wider = refresh_here(songs, tmp_path / "set", "select=level.peak > -20")
+    assert changes(wider) == {"selected": 1, "unchanged": 8, "waiting": 1}
+    assert decoded_ms(wider) == pytest.approx(7000, abs=1100)  # chunks of one song
+    if not more:
+        assert before.items() <= rows_of(tmp_path / "set").items()
+    narrower = refresh_here(songs, tmp_path / "set", "select=level.peak > -3 and level.peak < 0")
+    assert changes(narrower) == {"deselected": 3, "unchanged": 6, "waiting": 1}
+    assert decoded_ms(narrower) == 0
+    extract_here(
+        songs, tmp_path / "fresh", SETTINGS, "select=level.peak > -3 and level.peak < 0", *more
+    )
+    assert statuses(tmp_path / "set") == statuses(tmp_path / "fresh")
+    assert measures_of(tmp_path / "set") == measures_of(tmp_path / "fresh")
+    if not more:
+        assert rows_of(tmp_path / "set") == rows_of(tmp_path / "fresh")
+    everything = refresh_here(songs, tmp_path / "set", "select=null")
+    assert changes(everything) == {"selected": 6, "unchanged": 3, "waiting": 1}
+    assert command("validate", tmp_path / "set").returncode == 0
+
+
+def test_the_same_selection_has_nothing_to_do_and_new_recordings_are_selected(songs, tmp_path):
+    extract_here(songs, tmp_path / "set", SETTINGS, LOUD)
+    assert not refresh_here(songs, tmp_path / "set").committed
+    loud, quiet = 0.9 * signals.noise(4, RATE, 1), 0.001 * signals.noise(4, RATE, 2)
+    signals.write_audio(songs / "loud.wav", 5 * loud, RATE)
+    signals.write_audio(songs / "quiet.wav", quiet, RATE)
+    # A deselected song changes, and is loud now; a loud one is quiet.
+    song = signals.song(5, RATE, seed=3)
+    signals.write_audio(songs / "song5.mp3", song / np.abs(song).max(), RATE)
+    signals.write_audio(songs / "song0.wav", 0.01 * song, RATE)
+    refresh_here(songs, tmp_path / "set")
+    found = statuses(tmp_path / "set")
+    assert [found[name][0] for name in ("loud.wav", "song5.mp3")] == ["ok", "ok"]
+    assert [found[name][0] for name in ("quiet.wav", "song0.wav")] == ["deselected"] * 2
+    extract_here(songs, tmp_path / "fresh", SETTINGS, LOUD)
+    assert rows_of(tmp_path / "set") == rows_of(tmp_path / "fresh")
+
+
+def test_other_features_and_a_higher_quality_keep_what_is_deselected(songs, tmp_path):
+    extract_here(songs, tmp_path / "set", SETTINGS, LOUD)
+    refresh_here(songs, tmp_path / "set", "mel.n_mels=64")
+    assert statuses(tmp_path / "set")["song5.mp3"] == ("deselected", "level.peak")
+    loud = "select=level.peak > -10 and loudness.integrated > -100"
+    refresh_here(songs, tmp_path / "set", "quality=full", loud)
+    found = statuses(tmp_path / "set")
+    assert found["silent.wav"] == ("deselected", "level.peak")
+    extract_here(songs, tmp_path / "fresh", SETTINGS, "mel.n_mels=64", "quality=full", loud)
+    assert found == statuses(tmp_path / "fresh")
+    assert rows_of(tmp_path / "set") == rows_of(tmp_path / "fresh")
+    assert measures_of(tmp_path / "set") == measures_of(tmp_path / "fresh")
+
+
+def test_labels_of_deselected_recordings_follow_the_catalogue(songs, tmp_path):
+    names = [f"song{n}.{('wav', 'flac', 'mp3')[n % 3]}" for n in range(6)]
+    table = tmp_path / "songs.csv"
+    for genre, selection in (("rock", LOUD), ("pop", "select=level.peak > -3")):
+        lines = [f"{songs}/{name},{genre}" for name in names]
+        table.write_text("\n".join(["uri,genre", *lines]))
+        made = refresh_here if (tmp_path / "set").exists() else extract_here
+        made(table, tmp_path / "set", selection)
+    extract_here(table, tmp_path / "fresh", "select=level.peak > -3")
+    columns = ["uri", "labels_digest", "split", "status"]
+    tables = [melmill.open(tmp_path / n).recordings(columns) for n in ("set", "fresh")]
+    assert tables[0].to_pylist() == tables[1].to_pylist()
+
+
+@pytest.mark.parametrize("damaged", ["fail", "keep"])
+def test_damage_is_found_when_a_recording_is_measured(songs, tmp_path, damaged):
+    whole = (songs / "song1.flac").read_bytes()
+    (songs / "cut.flac").write_bytes(whole[: len(whole) * 3 // 4])
+    extract_here(songs, tmp_path / "set", SETTINGS, LOUD, f"limits.damaged={damaged}")
+    assert (
+        statuses(tmp_path / "set")["cut.flac"][0] == {"fail": "failed", "keep": "partial"}[damaged]
+    )
+    extract_here(songs, tmp_path / "all", SETTINGS, f"limits.damaged={damaged}")
+    every = rows_of(tmp_path / "all")
+    assert rows_of(tmp_path / "set").items() <= every.items()
+
+
+def test_a_selection_needs_what_is_measured(songs, tmp_path):
+    with pytest.raises(ConfigError, match=r"set quality: full"):
+        extract_here(songs, tmp_path / "set", "select=hum.level < 3")
+    with pytest.raises(ConfigError, match=r"set quality: basic"):
+        extract_here(songs, tmp_path / "set", "quality=off", LOUD)
+    with pytest.raises(ConfigError, match=r"did you mean level\.peak\?"):
+        extract_here(songs, tmp_path / "set", "select=level.peek < 3")
+
+
+def test_a_selection_that_refuses_all_makes_a_dataset_without_rows(songs, tmp_path):
+    made = extract_here(songs, tmp_path / "set", SETTINGS, "select=level.peak > 50")
+    assert (made.totals.rows, made.totals.recordings["deselected"]) == (0, 8)
+    assert refresh_here(songs, tmp_path / "set", LOUD).totals.recordings["ok"] == 4
+
+
+def test_measure_first_then_extract_what_the_readings_select(songs, tmp_path):
+    dataset = tmp_path / "my set"
+    measured = command(
+        "measure", songs, dataset, "--set", SETTINGS, "--set", "quality=[full, acoustic]"
+    )
+    assert measured.returncode == 3, measured.stderr  # one is broken
+    assert f"Committed version 0 of {dataset}: 8 recordings measured" in measured.stdout
+    assert {status for status, _ in statuses(dataset).values()} == {"deselected", "failed"}
+    assert not list(dataset.glob("split=*"))
+    again = command(
+        "measure", songs, dataset, "--set", SETTINGS, "--set", "quality=[full, acoustic]"
+    )
+    assert "Nothing to do: version 0" in again.stdout
+    assert command("check", dataset).returncode == 1
+    assert melmill_json("duplicates", dataset)["recordings"] == 9
+    (advice,) = [line for line in measured.stdout.splitlines() if "select=null" in line]
+    melmill_json("refresh", songs, dataset, "--set", LOUD)
+    assert statuses(dataset)["song0.wav"][0] == "ok"
+    assert advice.split("   #")[0].strip() == (
+        f"melmill refresh {songs} '{dataset}' --set select=null"
+    )
+    refused = command("measure", songs, dataset)
+    assert refused.returncode == 2
+    assert "holds a dataset with rows" in refused.stderr
+    all_of_it = command("refresh", songs, dataset, "--set", "select=null")
+    assert all_of_it.returncode == 0, all_of_it.stderr
+    assert "selected by another select" in all_of_it.stdout
+    assert statuses(dataset)["song5.mp3"][0] == "ok"
+
+
+def test_the_plan_says_that_the_selection_comes_later(songs):
+    planned = melmill_json("plan", songs, "--set", LOUD, "--set", SETTINGS)
+    assert planned["select"] == "level.peak > -10"
+    text = command("plan", songs, "--set", LOUD, "--set", SETTINGS).stdout
+    assert "before select, which measures each recording first: level.peak > -10" in text
+
+
+def test_the_json_of_an_extraction_counts_what_is_deselected(songs, tmp_path):
+    made = melmill_json(
+        "extract", songs, tmp_path / "set", "--set", LOUD, "--set", SETTINGS, status=3
+    )
+    assert made["recordings"]["deselected"] == 4
