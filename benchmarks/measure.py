@@ -33,7 +33,10 @@ MIB = 2**20
 _PR_SET_CHILD_SUBREAPER = 36
 _ORPHANS_MAY_TAKE_S = 30.0
 #: Role of a process, by a word in its command line.
-_ROLES = {"sdk_worker": "worker", "isolation": "decoder", "resource_tracker": "tracker"}
+_ROLES = {
+    **{"local_beam": "worker", "sdk_worker": "worker"},
+    **{"isolation": "decoder", "resource_tracker": "tracker"},
+}
 
 
 @dataclass(frozen=True, slots=True)

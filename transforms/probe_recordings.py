@@ -73,13 +73,13 @@ class _Probe(DecodingDoFn):
             if isinstance(result, Failure):
                 count_recordings("probe", 1, 0)
                 count_failure(result.cause)
-                self.progress.add(listed=1, failed=1)
+                self.progress.add(failed=1)
                 return result
             probed = result
         observe_ms("probe_ms", time.perf_counter() - started)
         count_recordings("probe")
         count("audio_ms_probed", round(1000 * probed.seconds))
-        self.progress.add(listed=1, seconds_listed=probed.seconds)
+        self.progress.add(seconds_listed=probed.seconds)
         return probed
 
     def _read_again(self, seen: Recording, error: RecordingError) -> ProbedRecording | Failure:
