@@ -9,10 +9,14 @@ import numpy as np
 import pytest
 
 import melmill
+from melmill.pipelines.cli.pipeline_texts import extraction_json, extraction_text, plan_text
+from melmill.pipelines.cli.snapshot_texts import refresh_text
 from melmill.pipelines.extract import Extraction
-from melmill.transforms.core.errors import ConfigError
+from melmill.pipelines.snapshots.validate import validate
+from melmill.transforms.core.errors import ConfigError, DatasetError
+from melmill.transforms.store.folders import Store
 from tests import signals
-from tests.pipeline_runs import extract_here, melmill_json, refresh_here
+from tests.pipeline_runs import extract_here, refresh_here
 from tests.pipeline_runs import melmill as command
 
 RATE = 22_050
@@ -103,7 +107,7 @@ def test_another_selection_extracts_only_what_is_newly_selected(songs, tmp_path,
         assert rows_of(tmp_path / "set") == rows_of(tmp_path / "fresh")
     everything = refresh_here(songs, tmp_path / "set", "select=null")
     assert changes(everything) == {"selected": 6, "unchanged": 3, "waiting": 1}
-    assert command("validate", tmp_path / "set").returncode == 0
+    assert validate(Store(str(tmp_path / "set")), 1, lambda number: None) == []
 
 
 def test_the_same_selection_has_nothing_to_do_and_new_recordings_are_selected(songs, tmp_path):
@@ -181,44 +185,38 @@ def test_a_selection_that_refuses_all_makes_a_dataset_without_rows(songs, tmp_pa
 
 
 def test_measure_first_then_extract_what_the_readings_select(songs, tmp_path):
-    dataset = tmp_path / "my set"
-    measured = command(
-        "measure", songs, dataset, "--set", SETTINGS, "--set", "quality=[full, acoustic]"
-    )
+    dataset, measure = tmp_path / "my set", ["--set", SETTINGS, "--set", "quality=[full, acoustic]"]
+    measured = command("measure", songs, dataset, *measure)
     assert measured.returncode == 3, measured.stderr  # one is broken
     assert f"Committed version 0 of {dataset}: 8 recordings measured" in measured.stdout
     assert {status for status, _ in statuses(dataset).values()} == {"deselected", "failed"}
     assert not list(dataset.glob("split=*"))
-    again = command(
-        "measure", songs, dataset, "--set", SETTINGS, "--set", "quality=[full, acoustic]"
-    )
-    assert "Nothing to do: version 0" in again.stdout
-    assert command("check", dataset).returncode == 1
-    assert melmill_json("duplicates", dataset)["recordings"] == 9
+    again = melmill.measure(songs, dataset, settings=measure[1::2]).extraction
+    assert not again.committed
     (advice,) = [line for line in measured.stdout.splitlines() if "select=null" in line]
-    melmill_json("refresh", songs, dataset, "--set", LOUD)
-    assert statuses(dataset)["song0.wav"][0] == "ok"
     assert advice.split("   #")[0].strip() == (
         f"melmill refresh {songs} '{dataset}' --set select=null"
     )
-    refused = command("measure", songs, dataset)
-    assert refused.returncode == 2
-    assert "holds a dataset with rows" in refused.stderr
-    all_of_it = command("refresh", songs, dataset, "--set", "select=null")
-    assert all_of_it.returncode == 0, all_of_it.stderr
-    assert "selected by another select" in all_of_it.stdout
+    refresh_here(songs, dataset, LOUD)
+    assert statuses(dataset)["song0.wav"][0] == "ok"
+    with pytest.raises(DatasetError, match="holds a dataset with rows"):
+        melmill.measure(songs, dataset)
+    assert changes(refresh_here(songs, dataset, "select=null"))["selected"] == 4
     assert statuses(dataset)["song5.mp3"][0] == "ok"
 
 
 def test_the_plan_says_that_the_selection_comes_later(songs):
-    planned = melmill_json("plan", songs, "--set", LOUD, "--set", SETTINGS)
+    planned = melmill.plan(songs, settings=[LOUD, SETTINGS], workers=1)
     assert planned["select"] == "level.peak > -10"
-    text = command("plan", songs, "--set", LOUD, "--set", SETTINGS).stdout
+    text = plan_text("songs", planned)
     assert "before select, which measures each recording first: level.peak > -10" in text
 
 
-def test_the_json_of_an_extraction_counts_what_is_deselected(songs, tmp_path):
-    made = melmill_json(
-        "extract", songs, tmp_path / "set", "--set", LOUD, "--set", SETTINGS, status=3
-    )
-    assert made["recordings"]["deselected"] == 4
+def test_the_texts_about_an_extraction_count_what_is_deselected(songs, tmp_path):
+    made = extract_here(songs, tmp_path / "set", LOUD, SETTINGS)
+    assert extraction_json("set", made)["recordings"]["deselected"] == 4
+    assert "; 4 deselected by select" in extraction_text("set", made)
+    card = (tmp_path / "set" / "README.md").read_text()
+    assert "4 are refused by `select: level.peak > -10`." in card
+    changed = refresh_here(songs, tmp_path / "set", "select=level.peak > -3")
+    assert "deselected by another select; their rows are removed" in refresh_text("set", changed)
