@@ -241,11 +241,12 @@ def _quality(value: object) -> object:
         return "off"
     if isinstance(value, str) and value in QUALITIES:
         return value
-    known = [*QUALITIES, *METERS]
-    if isinstance(value, list | tuple) and value and all(name in known for name in value):
-        if len(set(value)) < len(value) or "off" in value:
-            raise ValueError("lists a name twice, or off beside others")
-        return tuple(value)
+    if isinstance(value, list | tuple) and value:
+        names = tuple("off" if name is False else name for name in value)
+        if all(name in (*QUALITIES, *METERS) for name in names):
+            if len(set(names)) < len(names) or "off" in names:
+                raise ValueError("lists a name twice, or off")
+            return names
     raise ValueError(
         f"should be one of {', '.join(QUALITIES)}, or a list of these and of single meters: "
         f"{', '.join(METERS)}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import secrets
 import shlex
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +16,7 @@ import apache_beam as beam
 from melmill.pipelines.run.launch import run_job, runs_here
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.check_workers import CheckWorkers
-from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.duplicates.groups import group
 from melmill.transforms.duplicates.prints import (
     IndexedDataset,
@@ -24,6 +25,7 @@ from melmill.transforms.duplicates.prints import (
     place_of,
     row_of,
 )
+from melmill.transforms.index.tables import read_batches
 from melmill.transforms.match_recordings import MatchRecordings
 from melmill.transforms.measures.acoustic import WORDS_PER_SECOND
 from melmill.transforms.measures.registry import meters_in, quality_text, quality_with
@@ -33,6 +35,8 @@ from melmill.transforms.store.own_files import remove_own
 #: Fewest words for whose comparison worker processes are started: some 50 hours.
 _MANY_WORDS = 2_000_000
 
+#: Share of the longer recording's length that the same recording has at least.
+_SAME_LENGTH = 0.75
 #: Share of the greatest length and bandwidth of a group that its best recording has at least.
 _NEARLY = 0.9
 
@@ -86,7 +90,7 @@ class RecordingMatch:
         ``exact``: all samples are equal. ``same``: the same recording in another form.
         ``contained``: most of the shorter recording is in the longer one.
     first, second
-        The recordings.
+        The recordings. Of ``contained``, the first is in the second.
     offset_seconds
         Time in the second recording at which the first one starts; below zero if it starts earlier.
     overlap_seconds
@@ -112,12 +116,16 @@ class Duplicates:
     datasets, versions
         Folders of the datasets, and the versions that were searched.
     recordings
-        Number of recordings in them.
+        Number of recordings that have a digest and, unless they are short, silent or steady, a
+        fingerprint.
     groups
         Recordings that sound the same, the best first. The groups are in the order of their best
-        recordings' URIs.
+        recordings' URIs. Of two datasets, each group has recordings of both.
     matches
-        All matches, in the order of the URIs.
+        All matches, in the order of the URIs; of two datasets, those between them. A group of many
+        copies has no match for each pair.
+    together
+        URIs whose file also has recordings that are no copies: other segments.
     """
 
     datasets: tuple[str, ...]
@@ -125,18 +133,26 @@ class Duplicates:
     recordings: int
     groups: tuple[tuple[MatchedRecording, ...], ...]
     matches: tuple[RecordingMatch, ...]
+    together: frozenset[str]
 
     @property
     def extra(self) -> tuple[MatchedRecording, ...]:
-        """Recordings of all groups except the best of each."""
-        return tuple(recording for members in self.groups for recording in members[1:])
+        """All recordings of the groups but the best; of two datasets, those of the first one."""
+        if len(self.datasets) == 1:
+            return tuple(member for members in self.groups for member in members[1:])
+        return tuple(member for members in self.groups for member in members if member.dataset == 0)
 
     @property
     def leaking(self) -> tuple[tuple[MatchedRecording, ...], ...]:
-        """Groups whose recordings are in several splits."""
-        return tuple(
-            members for members in self.groups if len({member.split for member in members}) > 1
-        )
+        """Groups of one dataset that have rows in several splits."""
+        if len(self.datasets) > 1:
+            return ()
+        return tuple(members for members in self.groups if len(splits_of(members)) > 1)
+
+
+def splits_of(members: Iterable[MatchedRecording]) -> set[str]:
+    """Return the splits in which recordings have rows."""
+    return {member.split for member in members if member.status in ("ok", "partial")}
 
 
 def best_first(members: Iterable[MatchedRecording]) -> list[MatchedRecording]:
@@ -188,21 +204,39 @@ def find_duplicates(stores: Sequence[Store], options: Any, progress: str = "") -
     DatasetError
         There is no dataset, or its recipe makes no fingerprints.
     """
+    if len({store.root for store in stores}) < len(stores):
+        raise ConfigError(f"--against {stores[0].root}: it is the same dataset; leave it out")
     opened = [OpenSnapshot.current(store) for store in stores]
     for snapshot in opened:
         _require_fingerprints(snapshot)
     datasets = tuple(IndexedDataset(o.store, o.snapshot.index, o.parts) for o in opened)
-    seconds = sum(snapshot.totals.seconds for snapshot in opened)
+    recordings, seconds = _count(opened)
     words = round(seconds * WORDS_PER_SECOND)
     local = runs_here(options)
     with tempfile.TemporaryDirectory(prefix="melmill-duplicates-") as folder:
         output = Store(folder) if local else stores[0]
-        job = MatchJob(datasets, output, words, progress)
-        run_job(build_pipeline, job, options, brief=words < _MANY_WORDS)
-        found = _read_matches(job)
-        if not local:
-            remove_own(job.output, job.staging)
-    return _describe(opened, job, found)
+        # Each search has its own folder: another one may read the same dataset at the same time.
+        job = MatchJob(datasets, output, f"staging/{secrets.token_hex(8)}", words, progress)
+        try:
+            run_job(build_pipeline, job, options, brief=words < _MANY_WORDS)
+            found = _read_matches(job)
+        finally:
+            if not local:
+                remove_own(job.output, job.staging)
+    return _describe(opened, job, found, recordings)
+
+
+def _count(opened: Iterable[OpenSnapshot]) -> tuple[int, float]:
+    """Return the number of measured recordings, and their length in seconds."""
+    recordings, seconds = 0, 0.0
+    for snapshot in opened:
+        columns = ["status", "seconds"]
+        for batch in read_batches(snapshot.store, snapshot.snapshot.index, "recordings", columns):
+            values = (batch[name].to_pylist() for name in columns)
+            for status, length in zip(*values, strict=True):
+                if status in ("ok", "partial", "deselected"):
+                    recordings, seconds = recordings + 1, seconds + length
+    return recordings, seconds
 
 
 def _require_fingerprints(opened: OpenSnapshot) -> None:
@@ -212,9 +246,9 @@ def _require_fingerprints(opened: OpenSnapshot) -> None:
         folders = opened.snapshot.catalogue, opened.store.root
         command = ["melmill", "refresh", *folders, "--set", f"quality={wanted}"]
         raise DatasetError(
-            f"{opened.store.root}: its recipe has quality: {quality_text(quality)}, so its "
-            f"recordings have no fingerprints; make them, without computing any feature again: "
-            f"{shlex.join(command)}"
+            f"{opened.store.root}: its recipe has quality: {quality_text(quality)}, so not "
+            "all of its recordings have fingerprints; make them, without computing any feature "
+            f"again: {shlex.join(command)}"
         )
 
 
@@ -234,22 +268,52 @@ def _read_matches(job: MatchJob) -> list[_Found]:
     ]
 
 
-def _describe(opened: Sequence[OpenSnapshot], job: MatchJob, found: Sequence[_Found]) -> Duplicates:
+def _describe(
+    opened: Sequence[OpenSnapshot], job: MatchJob, found: Sequence[_Found], number: int
+) -> Duplicates:
     numbers = {number for first, second, *_ in found for number in (first, second)}
     recordings = dict(_read_recordings(job, numbers))
-    matches = [_match(row, recordings) for row in found]
-    pairs = [(first, second) for first, second, kind, *_ in found if kind != "contained"]
+    rows = [_with_lengths(row, recordings) for row in found]
+    matches = [_match(row, recordings) for row in rows]
+    pairs = [(first, second) for first, second, kind, *_ in rows if kind != "contained"]
     members: defaultdict[int, list[MatchedRecording]] = defaultdict(list)
-    for number, smallest in group(pairs).items():
-        members[smallest].append(recordings[number])
+    for member, smallest in group(pairs).items():
+        members[smallest].append(recordings[member])
     groups = [tuple(best_first(same)) for same in members.values()]
+    if len(opened) > 1:
+        groups = [same for same in groups if len({member.dataset for member in same}) > 1]
+        matches = [match for match in matches if match.first.dataset != match.second.dataset]
     return Duplicates(
         datasets=tuple(snapshot.store.root for snapshot in opened),
         versions=tuple(snapshot.snapshot.version for snapshot in opened),
-        recordings=sum(snapshot.totals.recordings.total() for snapshot in opened),
+        recordings=number,
         groups=tuple(sorted(groups, key=lambda same: same[0].uri)),
         matches=tuple(sorted(matches, key=lambda match: (match.first.uri, match.second.uri))),
+        together=_together(job, groups),
     )
+
+
+def _together(job: MatchJob, groups: Iterable[Sequence[MatchedRecording]]) -> frozenset[str]:
+    """Return the URIs in groups whose file has other recordings that are to be kept."""
+    copies = Counter(m.uri for members in groups for m in members[len(job.datasets) == 1 :])
+    uris: Counter[str] = Counter()
+    for place in job.places():
+        uris.update(uri for uri in job.read(place, ["uri"])[0].to_pylist() if uri in copies)
+    return frozenset(uri for uri, number in copies.items() if uris[uri] > number)
+
+
+def _with_lengths(row: _Found, recordings: Mapping[int, MatchedRecording]) -> _Found:
+    """Return a match; recordings of other lengths are not the same, whatever was compared.
+
+    The silence of a recording, and its sound after half an hour, have no words.
+    """
+    first, second, kind, offset, overlap, error = row
+    lengths = recordings[first].seconds, recordings[second].seconds
+    if kind != "same" or min(lengths) >= _SAME_LENGTH * max(lengths):
+        return row
+    if lengths[0] > lengths[1]:
+        first, second, offset = second, first, -offset
+    return first, second, "contained", offset, overlap, error
 
 
 def _read_recordings(
@@ -267,8 +331,9 @@ def _read_recordings(
 
 def _match(row: _Found, recordings: Mapping[int, MatchedRecording]) -> RecordingMatch:
     first, second, kind, offset, overlap, error = row
-    pair, seconds = (recordings[first], recordings[second]), offset / WORDS_PER_SECOND
+    pair = recordings[first], recordings[second]
     compared = pair[0].seconds if kind == "exact" else overlap / WORDS_PER_SECOND
-    if (pair[1].dataset, pair[1].uri) < (pair[0].dataset, pair[0].uri):
-        pair, seconds = (pair[1], pair[0]), -seconds
-    return RecordingMatch(kind, *pair, seconds, compared, error)
+    by_uri = [(recording.dataset, recording.uri) for recording in pair]
+    if kind != "contained" and by_uri[1] < by_uri[0]:
+        pair, offset = (pair[1], pair[0]), -offset
+    return RecordingMatch(kind, *pair, offset / WORDS_PER_SECOND, compared, error)

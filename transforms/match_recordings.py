@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import astuple, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import apache_beam as beam
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melmill.transforms.beam.do_fns import ReportingDoFn
+from melmill.transforms.duplicates.blocks import pack, unpack
 from melmill.transforms.duplicates.candidates import (
     POSTING,
     VOTE,
@@ -22,13 +24,18 @@ from melmill.transforms.duplicates.candidates import (
     postings,
     vote,
 )
-from melmill.transforms.duplicates.prints import MatchJob, dataset_at, place_of
+from melmill.transforms.duplicates.prints import MatchJob, place_of
 from melmill.transforms.duplicates.verification import Match, compare
 
 _Array = npt.NDArray[Any]
+_WordsOf = Mapping[int, npt.NDArray[np.uint32]]
 
 #: Number of words whose postings one worker votes with at a time: up to 0.4 GB.
 _WORDS_PER_RANGE = 500_000
+#: Number of ranges of keys for each range of pairs.
+_KEY_RANGES_PER_PAIR_RANGE = 4
+#: Number of candidates whose first fingerprints travel together.
+_CANDIDATES_PER_BLOCK = 1_000
 #: Number of postings that one worker collects before it sends them.
 _POSTINGS_PER_BLOCK = 1_000_000
 
@@ -63,14 +70,14 @@ class MatchRecordings(beam.PTransform):
             places
             | "ReadDigests" >> beam.FlatMap(job.digests)
             | "GroupByDigest" >> beam.GroupByKey()
-            | "ConnectEqual" >> beam.FlatMap(_connect, job)
+            | "ConnectEqual" >> beam.FlatMap(_connect)
             | "GroupEqual" >> beam.GroupByKey()
         )
         near = (
             places
             | "CutPostings" >> beam.ParDo(_CutPostings(job, ranges))
             | "GroupByKeys" >> beam.GroupByKey()
-            | "Vote" >> beam.FlatMap(_vote, job, ranges)
+            | "Vote" >> beam.FlatMap(_vote, 1 + ranges // _KEY_RANGES_PER_PAIR_RANGE)
             | "GroupByPairs" >> beam.GroupByKey()
             | "PickCandidates" >> beam.FlatMap(_pick)
             | "GroupByFirst" >> beam.GroupByKey()
@@ -86,14 +93,11 @@ def _list_places(_: Any, job: MatchJob) -> list[int]:
     return list(job.places())
 
 
-def _connect(group: tuple[str, Iterable[int]], job: MatchJob) -> Iterator[tuple[str, Any]]:
+def _connect(group: tuple[str, Iterable[int]]) -> Iterator[tuple[str, Any]]:
     """Yield exact matches that connect all recordings with one digest."""
-    numbers = sorted(group[1])
-    # The smallest number; of two datasets, the smallest number of each.
-    hubs = {dataset_at(place_of(number)): number for number in reversed(numbers)}.values()
-    pairs = {(hub, number) for hub in hubs for number in numbers if job.wants(hub, number)}
-    for first, second in sorted({(min(pair), max(pair)) for pair in pairs}):
-        yield f"exact-{group[0][-2:]}", (first, second, "exact", 0, 0, 0.0)
+    first, *others = sorted(group[1])
+    for other in others:
+        yield f"exact-{group[0][-2:]}", (first, other, "exact", 0, 0, 0.0)
 
 
 class _CutPostings(ReportingDoFn):
@@ -120,40 +124,44 @@ def _deal(rows: _Array, field: str, ranges: int) -> Iterator[tuple[int, bytes]]:
     """Yield rows by the range of the field's hash, as bytes."""
     # Fibonacci hashing: the upper bits of a product spread keys that are alike.
     hashes = (rows[field].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
-    numbers = hashes % np.uint64(ranges)
-    for number in np.unique(numbers):
-        yield int(number), rows[numbers == number].tobytes()
+    yield from _divide(rows, (hashes % np.uint64(ranges)).astype(np.int64))
 
 
-def _vote(
-    group: tuple[int, Iterable[bytes]], job: MatchJob, ranges: int
-) -> Iterator[tuple[int, bytes]]:
-    votes = vote(np.concatenate([np.frombuffer(block, POSTING) for block in group[1]]))
-    wanted = votes[job.wants(votes["first"], votes["second"])]
-    if len(wanted):
-        yield from _deal(wanted, "first", ranges)
+def _divide(rows: _Array, numbers: npt.NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
+    """Yield rows by their numbers, as bytes."""
+    order = np.argsort(numbers, kind="stable")
+    rows, numbers = rows[order], numbers[order]
+    starts = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1])[: len(numbers)])
+    for start, stop in pairwise([*starts.tolist(), len(rows)]):
+        yield int(numbers[start]), pack(rows[start:stop])
+
+
+def _vote(group: tuple[int, Iterable[bytes]], ranges: int) -> Iterator[tuple[int, bytes]]:
+    votes = vote(np.concatenate([unpack(block, POSTING) for block in group[1]]))
+    yield from _deal(votes, "first", ranges)
 
 
 def _pick(group: tuple[int, Iterable[bytes]]) -> Iterator[tuple[int, bytes]]:
-    candidates = pick(merge_votes([np.frombuffer(block, VOTE) for block in group[1]]))
+    candidates = pick(merge_votes([unpack(block, VOTE) for block in group[1]]))
     yield from _by_place(candidates, "first")
 
 
 def _by_place(candidates: _Array, field: str) -> Iterator[tuple[int, bytes]]:
-    places = np.array([place_of(int(number)) for number in candidates[field]], np.int64)
-    for place in np.unique(places):
-        yield int(place), candidates[places == place].tobytes()
+    yield from _divide(candidates, place_of(candidates[field].astype(np.int64)))
 
 
 def _take_first(
     group: tuple[int, Iterable[bytes]], job: MatchJob
 ) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
     """Yield candidates by the place of the second recording, with the words of the first ones."""
-    candidates = np.concatenate([np.frombuffer(block, VOTE) for block in group[1]])
+    candidates = np.concatenate([unpack(block, VOTE) for block in group[1]])
     words = _words_of(job, group[0], candidates["first"])
     for place, block in _by_place(candidates, "second"):
-        firsts = np.unique(np.frombuffer(block, VOTE)["first"]).tolist()
-        yield place, (block, pickle.dumps({number: words[number] for number in firsts}))
+        rows = unpack(block, VOTE)
+        for start in range(0, len(rows), _CANDIDATES_PER_BLOCK):
+            some = rows[start : start + _CANDIDATES_PER_BLOCK]
+            firsts = {number: words[number] for number in np.unique(some["first"]).tolist()}
+            yield place, (pack(some), pickle.dumps(firsts))
 
 
 def _words_of(job: MatchJob, place: int, numbers: _Array) -> dict[int, npt.NDArray[np.uint32]]:
@@ -171,21 +179,31 @@ class _Compare(ReportingDoFn):
     def process(
         self, group: tuple[int, Iterable[tuple[bytes, bytes]]]
     ) -> Iterator[tuple[str, list[Any]]]:
-        place, blocks = group[0], list(group[1])
-        seconds = [np.frombuffer(block, VOTE)["second"] for block, _ in blocks]
+        place, blocks = group
+        seconds = [np.unique(unpack(block, VOTE)["second"]) for block, _ in blocks]
         words = _words_of(self.job, place, np.concatenate(seconds))
         found: dict[tuple[int, int], Match] = {}
         for block, firsts in blocks:
             first_words = pickle.loads(firsts)
-            for first, second, offset, _ in np.frombuffer(block, VOTE).tolist():
+            for first, second, offset, _ in unpack(block, VOTE).tolist():
                 self.progress.add(compared=1)
                 match = compare(first_words[first], words[second], offset)
                 if match is not None:
-                    known = found.get((first, second), match)
-                    found[first, second] = min(match, known, key=_quality)
+                    pair, match = _inner_first(first, second, match, first_words, words)
+                    found[pair] = min(match, found.get(pair, match), key=_quality)
         if found:
             rows = [(*pair, *astuple(match)) for pair, match in sorted(found.items())]
             yield f"near-{place:06d}", rows
+
+
+def _inner_first(
+    first: int, second: int, match: Match, first_words: _WordsOf, second_words: _WordsOf
+) -> tuple[tuple[int, int], Match]:
+    """Return a match whose first recording is in the second one, if it is contained."""
+    lengths = np.count_nonzero(first_words[first]), np.count_nonzero(second_words[second])
+    if match.kind == "contained" and lengths[0] > lengths[1]:
+        return (second, first), replace(match, offset=-match.offset)
+    return (first, second), match
 
 
 def _quality(match: Match) -> tuple[bool, float, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,7 @@ from melmill.pipelines.cli.app import (
     print_json,
 )
 from melmill.pipelines.cli.exit_status import reporting_errors
+from melmill.transforms.core.errors import ConfigError
 
 
 @app.command(context_settings=PASS_THROUGH)
@@ -45,7 +47,7 @@ def duplicates(
             "--exclude-list",
             metavar="FILE",
             help="Write a table (.csv) of all recordings but the best of each group, for "
-            "catalogue.exclude.",
+            "catalogue.exclude; with --against, of what OTHER has, too.",
         ),
     ] = None,
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
@@ -73,6 +75,11 @@ def duplicates(
     from melmill.pipelines.config import read_storage_options
 
     with reporting_errors(context), ExitStack() as stack:
+        if exclude_list and (exclude_list.suffix != ".csv" or exclude_list == csv_file):
+            raise ConfigError(
+                f"--exclude-list {exclude_list}: must end with .csv, and must not be the file of "
+                "--csv; catalogue.exclude reads other files as plain lists"
+            )
         table = stack.enter_context(whole_file("--csv", csv_file)) if csv_file else None
         excluded = (
             stack.enter_context(whole_file("--exclude-list", exclude_list))
@@ -92,7 +99,9 @@ def duplicates(
         if table:
             texts.write_matches_csv(found, table)
         if excluded:
-            texts.write_exclude_list(found, excluded)
+            for uri in texts.write_exclude_list(found, excluded):
+                message = "melmill: not excluded, because its file has other recordings: "
+                print(message + uri, file=sys.stderr)
     if as_json:
         print_json(texts.duplicates_json(found))
     else:

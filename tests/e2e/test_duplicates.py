@@ -14,14 +14,15 @@ import soundfile
 import soxr
 
 import melmill
+from melmill.pipelines.cli.duplicate_texts import duplicates_text, write_exclude_list
 from melmill.pipelines.duplicates import Duplicates, MatchedRecording, best_first, find_duplicates
-from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.store.folders import Store
 from tests import signals
 from tests.pipeline_runs import extract_here, here, melmill_json, refresh_here
 from tests.pipeline_runs import melmill as command
 
-RATE = 22_050
+RATE, SECONDS = 22_050, 16
 QUALITY = "quality=[basic, acoustic]"
 #: Copies of each song by the file's name, and how they are written.
 COPIES = {
@@ -38,7 +39,7 @@ COPIES = {
 def write_songs(folder: Path, seeds: range, copies: Any = COPIES) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
-        song = signals.song(20, RATE, seed=seed, channels=2)
+        song = signals.song(SECONDS, RATE, seed=seed, channels=2)
         signals.write_audio(folder / f"song{seed}.flac", song, RATE)
         for name, change in copies.items():
             signals.write_audio(folder / f"song{seed}-{name}", *change(song))
@@ -49,7 +50,7 @@ def write_songs(folder: Path, seeds: range, copies: Any = COPIES) -> Path:
 def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_songs(tmp_path_factory.mktemp("songs"), range(3))
     # The same samples in another container.
-    song = signals.song(20, RATE, seed=0, channels=2)
+    song = signals.song(SECONDS, RATE, seed=0, channels=2)
     samples, _ = soundfile.read(folder / "song0.flac", dtype="int16")
     soundfile.write(folder / "song0-exact.wav", samples, RATE)
     shutil.copy(folder / "song1-copy.mp3", folder / "song1-copied.mp3")
@@ -95,7 +96,7 @@ def test_matches_say_what_kind_they_are_and_where(dataset):
         for match in found_in(dataset).matches
     }
     exact = matches["song0-exact.wav", "song0.flac"]
-    assert (exact.kind, exact.error, exact.overlap_seconds) == ("exact", 0.0, 20.0)
+    assert (exact.kind, exact.error, exact.overlap_seconds) == ("exact", 0.0, SECONDS)
     assert matches["song1-copied.mp3", "song1-copy.mp3"].kind == "exact"
     quiet = matches["song2-quiet.flac", "song2.flac"]
     assert (quiet.kind, quiet.offset_seconds) == ("same", 0.0)
@@ -146,7 +147,7 @@ def test_the_command_lists_groups_and_writes_tables_that_extract_takes(songs, da
         *("--exclude-list", tmp_path / "copies.csv", "--workers", "2"),
     )
     assert printed.returncode == 0, printed.stderr
-    assert f"{dataset} (version 0): 33 recordings, 5 groups of duplicates" in printed.stdout
+    assert f"{dataset} (version 0): 32 recordings, 5 groups of duplicates" in printed.stdout
     assert "Parts of longer recordings:\n" in printed.stdout
     assert "part.ogg is in " in printed.stdout
     assert ", from 5.0 s on" in printed.stdout
@@ -155,10 +156,10 @@ def test_the_command_lists_groups_and_writes_tables_that_extract_takes(songs, da
     copied = tmp_path / "set"
     shutil.copytree(dataset, copied)
     excluding = f"catalogue.exclude={tmp_path / 'copies.csv'}"
-    refreshed = command("refresh", songs, copied, "--set", excluding, "--allow-removals")
+    refreshed = command("refresh", songs, copied, "--set", excluding)
     assert refreshed.returncode == 0, refreshed.stderr
     found = found_in(copied)
-    assert (found.groups, found.recordings) == ((), 8)
+    assert (found.groups, found.recordings) == ((), 7)
 
 
 def test_json_has_all_groups_and_matches(dataset):
@@ -181,8 +182,77 @@ def test_what_two_datasets_share_is_found(songs, dataset, tmp_path):
     for match in found.matches:
         assert {match.first.dataset, match.second.dataset} == {0, 1}
     printed = command("duplicates", dataset, "--against", tmp_path / "set")
-    assert "1 group of duplicates" in printed.stdout
+    assert "1 group of shared recordings" in printed.stdout
     assert f" in {tmp_path / 'set'}" in printed.stdout
+
+
+def test_what_another_dataset_has_is_excluded_from_this_one(songs, dataset, tmp_path):
+    others = write_songs(tmp_path / "others", range(2, 4), {"quiet.flac": COPIES["quiet.flac"]})
+    extract_here(others, tmp_path / "train", QUALITY)
+    found = found_in(tmp_path / "train", dataset)
+    with (tmp_path / "leaks.csv").open("w") as file:
+        assert write_exclude_list(found, file) == []
+    refresh_here(others, tmp_path / "train", f"catalogue.exclude={tmp_path / 'leaks.csv'}")
+    assert found_in(tmp_path / "train", dataset).matches == ()
+    names = melmill.open(tmp_path / "train").recordings(["uri"]).column("uri").to_pylist()
+    assert {Path(name).name for name in names} == {"song3.flac", "song3-quiet.flac"}
+    with pytest.raises(ConfigError, match="it is the same dataset"):
+        found_in(dataset, dataset)
+
+
+def test_a_file_with_other_segments_is_not_excluded(tmp_path):
+    song = signals.song(30, RATE, seed=1)
+    signals.write_audio(tmp_path / "both.flac", song, RATE)
+    signals.write_audio(tmp_path / "half.flac", song[: 15 * RATE], RATE)
+    rows = ["uri,start,end", "both.flac,0,15", "both.flac,15,30", "half.flac,,"]
+    (tmp_path / "songs.csv").write_text("\n".join(rows))
+    extract_here(tmp_path / "songs.csv", tmp_path / "set", QUALITY)
+    found = found_in(tmp_path / "set")
+    assert names_of(found) == [{"both.flac", "half.flac"}]
+    with (tmp_path / "copies.csv").open("w") as file:
+        left = write_exclude_list(found, file)
+    excluded = (tmp_path / "copies.csv").read_text().splitlines()[1:]
+    assert {Path(row.split(",")[0]).name for row in excluded} | {Path(u).name for u in left} <= {
+        "both.flac",
+        "half.flac",
+    }
+    assert not any("both.flac" in row.split(",")[0] for row in excluded)
+
+
+def test_a_list_that_would_not_work_is_refused(dataset, tmp_path):
+    refused = command("duplicates", dataset, "--exclude-list", tmp_path / "copies.txt")
+    assert refused.returncode == 2
+    assert "must end with .csv" in refused.stderr
+
+
+def test_a_measured_catalogue_has_fingerprints(songs, tmp_path, dataset):
+    few = write_songs(tmp_path / "few", range(1), {"quiet.flac": COPIES["quiet.flac"]})
+    melmill.measure(few, tmp_path / "measured", settings=[QUALITY])
+    found = melmill.duplicates(tmp_path / "measured")
+    assert (found.recordings, len(found.groups), found.leaking) == (2, 1, ())
+
+
+def test_an_index_that_is_missing_is_an_error(dataset, tmp_path):
+    shutil.copytree(dataset, tmp_path / "set")
+    for part in (tmp_path / "set").glob("index/*/recordings-*"):
+        part.unlink()
+    with pytest.raises(DatasetError):
+        found_in(tmp_path / "set")
+
+
+def test_a_song_before_silence_is_a_part_of_it(tmp_path):
+    song = signals.song(12, RATE, seed=4)
+    (tmp_path / "songs").mkdir()
+    signals.write_audio(tmp_path / "songs/song.flac", song, RATE)
+    longer = np.concatenate([np.zeros(20 * RATE, np.float32), song])
+    signals.write_audio(tmp_path / "songs/later.flac", longer, RATE)
+    extract_here(tmp_path / "songs", tmp_path / "set", QUALITY)
+    found = found_in(tmp_path / "set")
+    (match,) = found.matches
+    assert (found.groups, match.kind) == ((), "contained")
+    assert Path(match.first.uri).name == "song.flac"
+    assert match.offset_seconds == pytest.approx(20, abs=0.11)
+    assert "song.flac is in " in duplicates_text(found)
 
 
 def test_copies_after_a_refresh_are_found(songs, tmp_path):
@@ -195,7 +265,8 @@ def test_copies_after_a_refresh_are_found(songs, tmp_path):
 
 
 def test_without_fingerprints_the_message_says_how_to_make_them(tmp_path):
-    folder, dataset = write_songs(tmp_path / "my songs", range(1)), tmp_path / "a set"
+    copies, dataset = {"quiet.flac": COPIES["quiet.flac"]}, tmp_path / "a set"
+    folder = write_songs(tmp_path / "my songs", range(1), copies)
     extract_here(folder, dataset)
     refused = command("duplicates", dataset)
     assert refused.returncode == 2
@@ -216,4 +287,3 @@ def test_recordings_without_fingerprints_have_no_near_duplicates(dataset, tmp_pa
 def test_no_dataset_is_refused(tmp_path):
     with pytest.raises(DatasetError):
         melmill.duplicates(tmp_path)
-    assert command("duplicates", tmp_path / "nothing").returncode == 2

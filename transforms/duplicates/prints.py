@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from melmill.transforms.core.naming import digest
 from melmill.transforms.index.tables import read_fields
 from melmill.transforms.measures.acoustic import read_fingerprint
 from melmill.transforms.store.folders import Store
 
 _Words = npt.NDArray[np.uint32]
+_Number = TypeVar("_Number", int, npt.NDArray[np.int64])
 
 #: Bits of a recording's number for its row in a part of the index, and for the dataset.
 _ROW_BITS, _DATASET_BITS = 26, 1
@@ -42,10 +42,9 @@ class MatchJob:
     Attributes
     ----------
     datasets
-        One dataset, whose recordings are matched with each other; or two datasets, where each match
-        has a recording of both.
-    output
-        Store for the matches.
+        One dataset or two, whose recordings are matched with each other.
+    output, staging
+        Store for the matches, and the search's own folder in it.
     words
         Number of all fingerprints' words, about.
     progress
@@ -54,6 +53,7 @@ class MatchJob:
 
     datasets: tuple[IndexedDataset, ...]
     output: Store
+    staging: str
     words: int
     progress: str = ""
 
@@ -62,11 +62,6 @@ class MatchJob:
         """URLs of the stores, with their storage options."""
         stores = [dataset.store for dataset in self.datasets]
         return tuple((store.root, store.storage_options) for store in [*stores, self.output])
-
-    @property
-    def staging(self) -> str:
-        """Folder of the search's working files, which depends on the indexes alone."""
-        return f"staging/{digest('matches', *(dataset.index for dataset in self.datasets))[:16]}"
 
     @property
     def matches(self) -> str:
@@ -97,10 +92,6 @@ class MatchJob:
             if text.is_valid:
                 yield text.as_py(), recording_number(place, row)
 
-    def wants(self, first: Any, second: Any) -> Any:
-        """Return whether pairs of recordings, given by numbers or arrays of them, are matched."""
-        return (first != second) & ((len(self.datasets) == 1) | ((first ^ second) & 1 == 1))
-
 
 def recording_number(place: int, row: int) -> int:
     """Return the number of a recording: its place, and its row there.
@@ -114,8 +105,8 @@ def recording_number(place: int, row: int) -> int:
     return part << _ROW_BITS | row << _DATASET_BITS | dataset_at(place)
 
 
-def place_of(number: int) -> int:
-    """Return the place of a recording: the part of the index and the dataset."""
+def place_of(number: _Number) -> _Number:
+    """Return the place of each recording: the part of the index and the dataset."""
     return number >> _ROW_BITS << _DATASET_BITS | number & 1
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import Failure, MeasuredPart, Recording
 from melmill.transforms.index.results import Held
@@ -26,9 +27,9 @@ from melmill.transforms.rows.rows_digest import combine_digests, digest_text
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.store.folders import Store
 
-#: Number of recordings whose index rows one worker holds in memory; fewer with fingerprints, which
-#: have up to 96 kB.
-RECORDINGS_PER_PART, _FINGERPRINTS_PER_PART = 50_000, 5_000
+#: Number of recordings in a part of an index, or up to twice as many: one worker holds a part in
+#: memory. With fingerprints, which have up to 96 kB, they are fewer.
+RECORDINGS_PER_PART, _FINGERPRINTS_PER_PART = 50_000, 2_500
 
 _ROWS_PER_READ = 4096
 
@@ -85,10 +86,10 @@ SCHEMAS = {"recordings": RECORDINGS, "failures": FAILURES, "shards": SHARDS}
 
 
 def recordings_per_part(meters: Collection[str]) -> int:
-    """Return the number of recordings whose index rows one worker holds in memory.
+    """Return the number of recordings in a part of an index, or up to twice as many.
 
     >>> recordings_per_part(["level"]), recordings_per_part(["level", "acoustic"])
-    (50000, 5000)
+    (50000, 2500)
     """
     return _FINGERPRINTS_PER_PART if "acoustic" in meters else RECORDINGS_PER_PART
 
@@ -280,12 +281,20 @@ def read_part(
 def read_fields(store: Store, index: str, kind: str, part: int, fields: list[str]) -> pa.Table:
     """Return columns and fields of structs (``measures.acoustic.digest``) of a part of a table.
 
-    Only these are read. Each is a column of the result, in this order.
+    Only these are decoded. Each is a column of the result, in this order.
+
+    Raises
+    ------
+    DatasetError
+        The index is missing: its first part is always there.
     """
+    name = part_name(index, kind, part)
     try:
-        with _open_part(store, part_name(index, kind, part)) as table:
+        with _open_part(store, name) as table:
             rows = table.read(columns=fields)
     except FileNotFoundError:
+        if part == 0:
+            raise DatasetError(f"{store.root}/{name} is missing: another run removed it") from None
         rows = SCHEMAS[kind].empty_table()
     columns = []
     for field in fields:

@@ -2,8 +2,8 @@
 
 The idea is that of J. Haitsma and T. Kalker, "A highly robust audio fingerprinting system" (ISMIR
 2002): each bit tells whether the difference between two neighbouring bands grows. Here, the words
-are 100 ms apart, and the bands of a word are compared over 600 ms, which withstands codecs better
-than the paper's 11.6 ms.
+are 100 ms apart, and a word compares bands of 500 ms over 600 ms, which withstands codecs and cuts
+better than the paper's 370 ms over 11.6 ms.
 """
 
 from __future__ import annotations
@@ -46,10 +46,13 @@ _RATE_HZ, _HOP = 8000, 800
 _FRAME_HOPS = 3
 #: Borders of the bands.
 _LOWEST_HZ, _HIGHEST_HZ, _BANDS = 300.0, 3000.0, 33
-#: A word compares frames that are this many hops apart.
-_SPAN = 6
-#: Sound below this mean square is silence: −70 dBFS.
-_SILENT_POWER = 1e-7
+#: A word compares sums of neighbouring hops that are some hops apart. The sums keep the words of a
+#: copy alike that is cut between two hops.
+_SUM, _SPAN = 3, 6
+#: Hops before the first that has a word, and so many are kept for a word across a border.
+_CONTEXT = _SPAN + _SUM - 1
+#: Sum of powers below which a word's hops are silent: −70 dBFS in three hops.
+_SILENT_POWER = 3e-7
 #: Least change of the bands' powers, as a share of their sum: less is a steady tone.
 _LEAST_CHANGE = 0.05
 #: Least number of neighbouring bits of a word that differ. Tones have up to 5, and would be alike;
@@ -104,8 +107,8 @@ class AcousticMeter:
         self._keep(powers.tolist(), powers.tolist())
 
     def _keep(self, first: list[list[float]], last: list[list[float]]) -> None:
-        self.first = [*self.first, *first][:_SPAN]
-        self.last = [*self.last, *last][-_SPAN:]
+        self.first = [*self.first, *first][:_CONTEXT]
+        self.last = [*self.last, *last][-_CONTEXT:]
         self.words = self.words[:_MOST_WORDS]
 
     def merge(self, later: AcousticMeter) -> None:
@@ -182,7 +185,7 @@ def _tables() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.intp]]:
 
 
 def words_of(powers: _Powers) -> npt.NDArray[np.uint32]:
-    """Return the words of a fingerprint, uint32 [hops - 6], from the bands' powers.
+    """Return the words of a fingerprint, uint32 [hops - 8], from the bands' powers.
 
     Parameters
     ----------
@@ -190,12 +193,15 @@ def words_of(powers: _Powers) -> npt.NDArray[np.uint32]:
 
     Examples
     --------
-    >>> powers = np.zeros((7, 33), np.float32)
-    >>> powers[6, ::2] = 0.1
+    >>> powers = np.zeros((9, 33), np.float32)
+    >>> powers[8, ::2] = 0.1
     >>> [f"{word:b}" for word in words_of(powers)]
     ['1010101010101010101010101010101']
     """
-    before, after = powers[:-_SPAN], powers[_SPAN:]
+    if len(powers) <= _CONTEXT:
+        return np.zeros(0, np.uint32)
+    sums = powers[: 1 - _SUM] + powers[1 : 2 - _SUM] + powers[2:]
+    before, after = sums[:-_SPAN], sums[_SPAN:]
     change = after - before
     total = (after + before).sum(axis=1)
     informs = total > _SILENT_POWER
