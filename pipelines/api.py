@@ -151,6 +151,7 @@ def measure(
     runner_config: str | Path | None = None,
     beam_options: Sequence[str] = (),
     workers: int = 0,
+    overwrite: bool = False,
     single_writer: bool = False,
     progress: bool = False,
 ) -> ExtractedDataset:
@@ -164,7 +165,9 @@ def measure(
         See :func:`extract`.
     output
         A new folder, or a dataset that was measured before.
-    recipe, settings, runner, runner_config, beam_options, workers, single_writer, progress
+    recipe, settings, runner, runner_config, beam_options, workers, overwrite, single_writer
+        See :func:`extract`.
+    progress
         See :func:`extract`.
 
     Returns
@@ -180,9 +183,16 @@ def measure(
         More recordings failed than ``limits.max_failure_ratio`` allows; nothing was committed.
     """
     chosen = read_recipe(recipe, settings)
+    if chosen.select not in (None, NOTHING):
+        raise ConfigError(
+            f"select: {chosen.select!r}: melmill measure selects nothing; leave it out, and give "
+            "it to melmill refresh"
+        )
+    if chosen.quality == "off":
+        raise ConfigError("quality: off: melmill measure needs basic, full or a list of meters")
     store = open_store(output, dict(chosen.output.storage_options))
     snapshot = read_snapshot(store)
-    if snapshot is not None and snapshot.recipe["select"] != NOTHING:
+    if snapshot is not None and snapshot.recipe["select"] != NOTHING and not overwrite:
         raise DatasetError(
             f"output {store.root}: holds a dataset with rows, and measuring alone would remove "
             "them; choose another output, or let melmill refresh measure it (--set quality=full)"
@@ -195,6 +205,7 @@ def measure(
         runner_config=runner_config,
         beam_options=beam_options,
         workers=workers,
+        overwrite=overwrite,
         single_writer=single_writer,
         progress=progress,
     )

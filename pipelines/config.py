@@ -74,7 +74,7 @@ from melmill.transforms.measures.registry import (
     quality_text,
     quality_with,
 )
-from melmill.transforms.measures.selecting import Selection
+from melmill.transforms.measures.selecting import selection_of
 from melmill.transforms.plan.job import Format, Limits, RefreshSpec, WriterSpec
 from melmill.transforms.plan.packing import ShardSpec
 from melmill.transforms.plan.recordings import Damaged
@@ -263,11 +263,12 @@ def _select(value: object) -> object:
     >>> _select(False), _select(" level.peak  < 0 ")
     ('false', 'level.peak < 0')
     """
-    text = str(value).lower() if isinstance(value, bool) else value
-    if not isinstance(text, str):
-        return text
-    Selection(text)
-    return " ".join(text.split())
+    if value is None:
+        return None
+    if not isinstance(value, str | bool):
+        raise ValueError("should be an expression, such as: clipping.share < 0.001")
+    text = str(value).lower() if isinstance(value, bool) else " ".join(value.split())
+    return selection_of(text).expression
 
 
 class OutputConfig(_Section):
@@ -803,7 +804,10 @@ def _contradictions(config: Config) -> Iterator[Fault]:
 def _select_contradictions(config: Config) -> Iterator[Fault]:
     if config.select is None:
         return
-    needed, measured = Selection(config.select).meters, meters_in(config.quality)
+    needed, measured = selection_of(config.select).meters, meters_in(config.quality)
+    if not measured:
+        yield "quality", config.quality, "basic, full or a list of meters where select is set"
+        return
     if missing := [meter for meter in needed if meter not in measured]:
         quality = quality_text(quality_with(config.quality, missing))
         yield "select", config.select, f"only measures that are made; set quality: {quality}"

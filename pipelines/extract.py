@@ -383,6 +383,8 @@ def _differences(
         yield "catalogue"
     if current.features != job.features.canonical():
         yield "feature configuration"
+    if current.recipe["select"] != configuration.get("select"):
+        yield "select (melmill refresh --set select=... changes it)"
     for section in ("split", "output"):
         if current.configuration.get(section) != configuration.get(section):
             yield f"configuration of {section}"

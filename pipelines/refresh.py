@@ -37,7 +37,7 @@ _PASSES = 3
 
 def build_plan_pipeline(pipeline: beam.Pipeline, job: ExtractJob, told: ExtractJob) -> None:
     """Apply the transforms up to the plan; the plan is written to the store of `told`."""
-    planned = lay_out_plan(pipeline, job)
+    planned = lay_out_plan(pipeline, job, selecting=False)
     diff, adopted = planned.diff, planned.adopted
     facts = planned.recordings, planned.failures, planned.plans, planned.decision
     _ = facts | "SummarizePlan" >> SummarizePlan(told)
@@ -117,6 +117,7 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
     dict
         ``version``: the current version. ``todo``: whether there is anything to do.
         ``difference``: the numbers of recordings by what would be done with them, with examples.
+        ``select``: the expression that is not applied yet to what would be extracted, or ``""``.
         ``new_schema``: whether a new dataset version would start. ``shards_rewritten``: the
         number of shards that would be rewritten, or ``"all"``. ``moved``: the number of new and
         changed recordings whose rows are carried over, because their contents are known.
@@ -153,6 +154,7 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
     return {
         "version": current.snapshot.version,
         "todo": decision["todo"],
+        "select": job.select,
         "difference": decision["difference"],
         "new_schema": changes_schema(job, current),
         "moved": decision["moved"],

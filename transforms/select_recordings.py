@@ -12,7 +12,7 @@ from melmill.transforms.beam.metrics import count_failure, count_recordings
 from melmill.transforms.beam.outputs import FAILURES
 from melmill.transforms.core.records import Failure
 from melmill.transforms.features.spans import FETCHED_AHEAD
-from melmill.transforms.measures.selecting import Selection
+from melmill.transforms.measures.selecting import selection_of
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.shards.selecting import select_recording
@@ -59,7 +59,7 @@ def _tag(
 class _Select(DecodingDoFn):
     def setup(self) -> None:
         super().setup()
-        self.selection = Selection(self.job.select)
+        self.selection = selection_of(self.job.select)
 
     def process(self, batch: list[PlannedRecording]) -> Iterator[PlannedRecording | Failure]:
         recordings = [planned.probed.recording for planned in batch]

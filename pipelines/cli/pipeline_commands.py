@@ -100,6 +100,9 @@ def measure(
     runner: RunnerOption = None,
     runner_config: RunnerConfigOption = None,
     workers: WorkersOption = 0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a dataset, also one with rows.")
+    ] = False,
     single_writer: SingleWriterOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -127,6 +130,7 @@ def measure(
             runner_config=runner_config,
             beam_options=context.args,
             workers=workers,
+            overwrite=overwrite,
             single_writer=single_writer,
             progress=not quiet,
         ).extraction

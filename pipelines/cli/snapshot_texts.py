@@ -106,6 +106,8 @@ def refresh_plan_text(dataset: str, planned: dict[str, Any]) -> str:
         f"{extracted['parquet_bytes'] / 1e6:,.1f} MB of Parquet",
         f"  {rewritten} would be rewritten from stored rows",
     ]
+    if planned["select"]:
+        lines.append(f"  before select, which measures each recording first: {planned['select']}")
     if moved := planned["moved"]:
         lines.append(
             f"  {moved:,} of the new and changed recordings have known contents: their rows would "

@@ -10,10 +10,11 @@ import pytest
 
 import melmill
 from melmill.pipelines.cli.pipeline_texts import extraction_json, extraction_text, plan_text
-from melmill.pipelines.cli.snapshot_texts import refresh_text
+from melmill.pipelines.cli.snapshot_texts import refresh_plan_text, refresh_text
 from melmill.pipelines.extract import Extraction
 from melmill.pipelines.snapshots.validate import validate
 from melmill.transforms.core.errors import ConfigError, DatasetError
+from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.store.folders import Store
 from tests import signals
 from tests.pipeline_runs import extract_here, refresh_here
@@ -172,8 +173,12 @@ def test_damage_is_found_when_a_recording_is_measured(songs, tmp_path, damaged):
 def test_a_selection_needs_what_is_measured(songs, tmp_path):
     with pytest.raises(ConfigError, match=r"set quality: full"):
         extract_here(songs, tmp_path / "set", "select=hum.level < 3")
-    with pytest.raises(ConfigError, match=r"set quality: basic"):
-        extract_here(songs, tmp_path / "set", "quality=off", LOUD)
+    with pytest.raises(ConfigError, match=r"quality: 'off': basic, full or a list"):
+        extract_here(songs, tmp_path / "set", "quality=off", "select=true")
+    with pytest.raises(ConfigError, match=r"needs basic, full or a list"):
+        melmill.measure(songs, tmp_path / "set", settings=["quality=off"])
+    with pytest.raises(ConfigError, match=r"melmill measure selects nothing"):
+        melmill.measure(songs, tmp_path / "set", settings=[LOUD])
     with pytest.raises(ConfigError, match=r"did you mean level\.peak\?"):
         extract_here(songs, tmp_path / "set", "select=level.peek < 3")
 
@@ -220,3 +225,92 @@ def test_the_texts_about_an_extraction_count_what_is_deselected(songs, tmp_path)
     assert "4 are refused by `select: level.peak > -10`." in card
     changed = refresh_here(songs, tmp_path / "set", "select=level.peak > -3")
     assert "deselected by another select; their rows are removed" in refresh_text("set", changed)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["select=false", "limits.damaged=keep"], ["select=true"]),
+        (["select=false", "limits.damaged=keep"], ["select=true", "limits.damaged=fail"]),
+        (["select=null", "limits.damaged=keep"], ["select=level.peak > 50"]),
+        *(
+            pytest.param(before, after, marks=pytest.mark.slow)
+            for before, after in [
+                (["select=false", "limits.damaged=keep"], ["limits.damaged=fail"]),
+                ([LOUD, "limits.damaged=keep"], ["select=level.peak > 50 and level.rms > 50"]),
+                (["select=false", "limits.damaged=keep"], ["mel.n_mels=64"]),
+            ]
+        ),
+    ],
+)
+def test_damage_stays_known_whatever_is_selected(tmp_path, before, after):
+    songs = tmp_path / "songs"
+    songs.mkdir()
+    song = signals.song(7, RATE)
+    for name in ("whole.flac", "cut.flac"):
+        signals.write_audio(songs / name, song, RATE)
+    (songs / "cut.flac").write_bytes((songs / "cut.flac").read_bytes()[:-60_000])
+    extract_here(songs, tmp_path / "set", SETTINGS, *before)
+    refresh_here(songs, tmp_path / "set", *after)
+    settings = {setting.partition("=")[0]: setting for setting in (*before, *after)}
+    extract_here(songs, tmp_path / "fresh", SETTINGS, *settings.values())
+    assert statuses(tmp_path / "set") == statuses(tmp_path / "fresh")
+    assert rows_of(tmp_path / "set") == rows_of(tmp_path / "fresh")
+    opened = [melmill.open(tmp_path / name) for name in ("set", "fresh")]
+    uris = [dataset.failures().column("uri").to_pylist() for dataset in opened]
+    assert uris[0] == uris[1]
+    assert validate(Store(str(tmp_path / "set")), 1, lambda number: None) == []
+
+
+@pytest.mark.parametrize("before", ["select=true", "select=false"])
+def test_a_new_split_and_a_new_selection_come_together(songs, tmp_path, before):
+    table = tmp_path / "songs.csv"
+    names = ["song0.wav", "song3.wav", "song5.mp3"]
+    for split in ("train", "test"):
+        rows = [f"{songs}/{name},{split}" for name in names]
+        table.write_text("\n".join(["uri,split", *rows]))
+        if split == "train":
+            extract_here(table, tmp_path / "set", before)
+        else:
+            refresh_here(table, tmp_path / "set", "select=level.peak > -20")
+    splits = melmill.open(tmp_path / "set").recordings(["split"]).column("split").to_pylist()
+    assert splits == ["test"] * 3
+
+
+def test_other_readings_make_another_index(songs, tmp_path):
+    melmill.measure(songs, tmp_path / "set", settings=[SETTINGS])
+    first = set(tmp_path.glob("set/index/*"))
+    more = ["quality=full", SETTINGS, "output.formats=[parquet,tfrecord]"]
+    melmill.measure(songs, tmp_path / "set", settings=more, overwrite=True)
+    assert set(tmp_path.glob("set/index/*")) > first
+
+
+def test_extract_refuses_another_selection_and_says_what_changes_it(songs, tmp_path):
+    extract_here(songs, tmp_path / "set", SETTINGS, LOUD)
+    with pytest.raises(DatasetError, match=r"another select \(melmill refresh --set select="):
+        extract_here(songs, tmp_path / "set", SETTINGS)
+    assert not extract_here(songs, tmp_path / "set", SETTINGS, LOUD).committed
+
+
+def test_a_plan_of_a_refresh_decodes_nothing(songs, tmp_path):
+    extract_here(songs, tmp_path / "set", SETTINGS, LOUD)
+    signals.write_audio(songs / "quiet.wav", 1e-3 * signals.noise(4, RATE), RATE)
+    planned = melmill.plan_refresh(songs, tmp_path / "set", workers=1)
+    assert sum(planned["made"]["rows"].values()) == 1  # nothing says yet that it is quiet
+    assert "before select, which measures each recording first" in refresh_plan_text("x", planned)
+
+
+def test_a_long_recording_has_the_time_of_its_spans(tmp_path, monkeypatch):
+    (tmp_path / "songs").mkdir()
+    signals.write_audio(tmp_path / "songs/long.wav", signals.song(60, RATE), RATE)
+    seen = []
+    call = DecoderProcess.call
+
+    def noting(self, limit_s, function, *arguments):
+        seen.append((function.__name__, limit_s))
+        return call(self, limit_s, function, *arguments)
+
+    monkeypatch.setattr(DecoderProcess, "call", noting)
+    extract_here(tmp_path / "songs", tmp_path / "set", "select=true", "output.shard_megabytes=0.25")
+    # 20 rows of 50 kB are four times a shard.
+    assert dict(seen)["measure_spans"] == 4 * 600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melmill.transforms.measures.registry import MEASURES
-from melmill.transforms.measures.selecting import Selection
+from melmill.transforms.measures.selecting import Selection, selection_of
 
 NUMBERS = [m.name for m in MEASURES.values() if m.type in ("float", "int")]
 
@@ -82,8 +83,12 @@ def test_an_expression_selects_by_readings(expression, readings, refused):
         ("clipping.events > 1", "clipping.events has no single value"),
         ("acoustic.digest == 1", "acoustic.digest has no single value"),
         ("level.peak < 'a'", "'a' is no number"),
-        ("level.peak ** 9 < 1", "is not allowed"),
-        ("level.peak in (1, 2)", "is not allowed"),
+        ("level.peak ** 9 < 1", "** is not allowed"),
+        ("level.peak & 9 < 1", "& is not allowed"),
+        ("level.peak in (1, 2)", "in is not allowed"),
+        (f"level.rms < -20 and level.peak * {10**400} < 1", "is no number below"),
+        ("level.peak" + " - 1" * 400, "has more than 1000 characters"),
+        ("level.peak\0 < 1", "is no expression"),
         ("__import__('os').system('true')", "is not allowed"),
         ("level.peak.__class__", "is no measure"),
         ("level.__class__", "is no measure"),
@@ -112,3 +117,11 @@ def test_the_first_part_that_is_false_refuses(names, limits, values):
     selection = Selection(expression)
     assert selection.refused_by(readings.get) == (false[0] if false else "")
     assert selection.measures == tuple(sorted(names))
+
+
+def test_threads_select_at_the_same_time():
+    selection = selection_of("level.peak < 0 and level.rms < 0")
+    readings = [{"level.peak": value, "level.rms": -value} for value in (-1.0, 1.0)] * 2000
+    with ThreadPoolExecutor(4) as threads:
+        refused = list(threads.map(lambda reading: selection.refused_by(reading.get), readings))
+    assert refused == ["level.rms", "level.peak"] * 2000

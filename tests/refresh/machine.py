@@ -396,7 +396,7 @@ class DatasetMachine(RuleBasedStateMachine):
         current = require_snapshot(Store(str(self.dataset)))
         stored, requested = current.configuration, recipe.as_dict()
         same = current.features == recipe.feature_spec().canonical() and all(
-            stored[section] == requested[section] for section in ("split", "output")
+            stored[section] == requested[section] for section in ("split", "output", "select")
         )
         if same and current.catalogue == str(self.table()):
             extract_here(self.table(), self.dataset, *self.recipe())

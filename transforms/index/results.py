@@ -200,7 +200,10 @@ def result_digest(result: Result) -> int:
         return int(digest("again", f"{result_digest(result.result):x}"), 16)
     if isinstance(result, ShardSummary):
         return int(digest(type(result).__name__, result.to_json()), 16)
-    more = result.probed.recording.content_hash if isinstance(result, PlannedRecording) else ""
+    more = ""
+    if isinstance(result, PlannedRecording):
+        recording = result.probed.recording
+        more = recording.content_hash + recording.measures
     return int(digest(type(result).__name__, repr(result) + more), 16)
 
 

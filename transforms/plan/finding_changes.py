@@ -27,7 +27,7 @@ from melmill.transforms.core.errors import (
 )
 from melmill.transforms.core.naming import digest, shard_file
 from melmill.transforms.core.records import AudioInfo, Recording
-from melmill.transforms.measures.selecting import Selection
+from melmill.transforms.measures.selecting import selection_of
 from melmill.transforms.plan.change_records import (
     Adopted,
     Attempts,
@@ -132,7 +132,8 @@ def diff_part(
         elif row["status"] == "failed":
             yield from _diff_failed(recording, row, failures.get(name), job, difference)
         else:
-            yield from _diff_used(recording, row, job, difference)
+            is_damaged = row["status"] == "partial" or name in failures
+            yield from _diff_used(recording, row, is_damaged, job, difference)
     for recording in listed.values():
         if recording.change:
             difference.count(recording.change, recording.uri)
@@ -206,14 +207,18 @@ def _diff_failed(
 
 
 def _diff_used(
-    recording: Recording, row: Mapping[str, Any], job: ExtractJob, difference: Difference
+    recording: Recording,
+    row: Mapping[str, Any],
+    is_damaged: bool,
+    job: ExtractJob,
+    difference: Difference,
 ) -> Iterator[Change]:
     base = job.base
     if not _is_the_same_file(recording, row, base):
         yield from _offer(row, job)
         yield _candidate(recording, "changed", row["uri"], difference)
-    elif row["status"] == "partial" and (
-        base.damaged != job.limits.damaged or not base.same_features
+    elif is_damaged and (
+        base.damaged != job.limits.damaged or base.select != job.select or not base.same_features
     ):
         # Only a decode shows where the damage is, and whether there still is damage.
         yield from leave(row, base)
@@ -221,7 +226,7 @@ def _diff_used(
     elif not base.same_features or row["seconds"] > job.limits.max_seconds < base.max_seconds:
         yield from leave(row, base)
         yield _known_candidate(recording, "recomputed", row, job, difference)
-    elif job.select != base.select and row["status"] in ("ok", "partial", "deselected"):
+    elif job.select != base.select and row["status"] in ("ok", "deselected"):
         yield from _diff_selection(recording, row, job, difference)
     else:
         yield from _diff_labels(recording, row, job, difference)
@@ -251,16 +256,21 @@ def _diff_selection(
     recording: Recording, row: Mapping[str, Any], job: ExtractJob, difference: Difference
 ) -> Iterator[Change]:
     """Yield the changes of a recording that another selection selected or refused."""
-    selection = Selection(job.select) if job.select else None
+    selection = selection_of(job.select) if job.select else None
     refused_by = selection.refused_by(partial(_reading, row)) if selection else ""
     if not refused_by and row["status"] == "deselected":
         yield Dropped(row["recording_id"])
         yield _known_candidate(recording, "selected", row, job, difference)
     elif refused_by and refused_by != row["deselected_by"]:
         yield from leave(row, job.base)
-        keeps_split, labels = job.base.same_split, labels_digest(recording)
-        split = row["split"] if keeps_split else assign_split(recording, job.split)
-        refused = {"status": "deselected", "deselected_by": refused_by, "rows": 0, "shards": []}
+        labels = labels_digest(recording)
+        split = _split(recording, row, labels, job)
+        refused: dict[str, Any] = {
+            "status": "deselected",
+            "deselected_by": refused_by,
+            "rows": 0,
+            "shards": [],
+        }
         named = {"uri": recording.uri, "split": split, "labels_digest": labels}
         measured = {"rows_digest": None, "peak_dbfs": None, "measures": _measures(row)}
         name = row["recording_id"]
@@ -270,8 +280,11 @@ def _diff_selection(
         }
         yield Adopted(name, {**row, **unchanged, **refused, **named, **measured})
         difference.carry("deselected", 0)
-        is_new = row["status"] != "deselected"
-        difference.count("deselected" if is_new else "unchanged", row["uri"])
+        changed = "deselected"
+        if row["status"] == "deselected":
+            before = row["uri"], row["split"], row["labels_digest"]
+            changed = "unchanged" if (recording.uri, split, labels) == before else "relabelled"
+        difference.count(changed, row["uri"])
     else:
         yield from _diff_labels(recording, row, job, difference)
 
@@ -296,9 +309,7 @@ def _diff_labels(
     recording: Recording, row: Mapping[str, Any], job: ExtractJob, difference: Difference
 ) -> Iterator[Change]:
     labels = labels_digest(recording)
-    # The split depends on the name or on the labels, so with the same labels it is the same.
-    keeps_split = job.base.same_split and labels == row["labels_digest"]
-    split = row["split"] if keeps_split else assign_split(recording, job.split)
+    split = _split(recording, row, labels, job)
     before = row["uri"], row["split"], row["labels_digest"]
     difference.carry(row["status"], row["rows"])
     if (recording.uri, split, labels) == before:
@@ -308,6 +319,12 @@ def _diff_labels(
     yield Relabelled(row["recording_id"], recording.uri, split, labels)
     for shard in row["shards"]:
         yield Touched(shard, row["recording_id"], recording, split)
+
+
+def _split(recording: Recording, row: Mapping[str, Any], labels: str, job: ExtractJob) -> str:
+    # The split depends on the name or on the labels, so with the same labels it is the same.
+    keeps_split = job.base.same_split and labels == row["labels_digest"]
+    return row["split"] if keeps_split else assign_split(recording, job.split)
 
 
 def _audio(row: Mapping[str, Any]) -> AudioInfo:

@@ -13,6 +13,7 @@ from melmill.transforms.features.span_chunks import Span
 from melmill.transforms.measures.selecting import Selection
 from melmill.transforms.measures.spans import measure_spans
 from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.packing import row_bytes
 from melmill.transforms.plan.recordings import PlannedRecording, plan_recording, read_again
 
 
@@ -75,7 +76,9 @@ def _measured(
     remote = [stored for stored in sources if stored.local_path is None]
     span = Span(probed, planned.origin_sample, planned.samples, 0, planned.chunks)
     what = [span], [source], job.features, job.meters, remote
-    (part,) = decoder.call(job.limits.timeout_s, measure_spans, *what)
+    # A whole recording may take the time of all spans that it is extracted in.
+    spans = -(-planned.rows * row_bytes(job.features) // job.shards.target_bytes)
+    (part,) = decoder.call(spans * job.limits.timeout_s, measure_spans, *what)
     recording = replace(probed.recording, measures=part.text)
     return replace(planned, probed=replace(probed, recording=recording))
 
