@@ -24,6 +24,10 @@ QUICK = {
 LONG = {
     "baseline_beam.py": (("SONGS", "OUTPUT", "--workers", "1"), ""),
     "baseline_pool.py": (("SONGS", "OUTPUT", "--workers", "1"), "\n"),
+    "duplicates.py": (
+        ("SONGS", "--seconds", "10", "--pairs", "1", "--fingerprints", "200"),
+        "| 200 |",
+    ),
     "end_to_end.py": (("SONGS", "--rounds", "1", "--workers", "1"), "| melmill |"),
     "latency.py": (("SONGS", "--rounds", "1"), "| 20 ms |"),
     "loaders.py": (("SONGS", "--rounds", "1"), "| TFRecord, Dataset.as_tf |"),
