@@ -59,7 +59,7 @@ _LEAST_CHANGE = 0.05
 #: of 25,000 words of music, speech and noise, only some of speech had fewer than 8.
 _LEAST_BIT_CHANGES = 6
 #: Largest sample that the fingerprint hears; full scale is 1.
-_LARGEST = 100.0
+_LARGEST = 1000.0
 #: Maximum number of words of a recording: half an hour. It bounds the memory for the index.
 _MOST_WORDS = 18_000
 _DIGEST_MODULUS = 1 << 128
@@ -152,7 +152,10 @@ def band_powers(block: Block) -> _Powers:
     if not hops or shape.rate_hz < 2 * _LOWEST_HZ:
         return np.zeros((hops, _BANDS), np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        mono = np.nan_to_num(block.around.mean(axis=0)).clip(-_LARGEST, _LARGEST)
+        mono = block.around.mean(axis=0)
+        # A small energy proves that no sample is larger, and that none is NaN.
+        if not np.dot(mono, mono) <= _LARGEST**2:
+            mono = np.nan_to_num(mono).clip(-_LARGEST, _LARGEST)
     low = soxr.resample(mono, shape.rate_hz, _RATE_HZ, "LQ")
     # Without samples before the block, zeros take their place; so they do after it.
     padded = np.zeros((hops + _FRAME_HOPS - 1) * _HOP, np.float32)
