@@ -195,6 +195,10 @@ def test_rewritten_rows_keep_their_samples(songs: Path, expected: Rows, tmp_path
     left = {key: row for key, row in expected.items() if key[0] != "b.wav"}
     assert_same(by_chunk(melmill.open(dataset).as_arrow().to_table().to_pylist()), left)
     assert validate(Store(str(dataset)), 1, lambda number: None) == []
+
+
+@pytest.mark.slow  # librosa compiles its functions; test_several_rates.py verifies waveforms
+def test_flac_is_verified(dataset: Path) -> None:
     assert melmill.verify(dataset).passed
 
 

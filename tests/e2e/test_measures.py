@@ -212,4 +212,4 @@ def test_a_wrong_quality_is_named(songs, tmp_path):
     with pytest.raises(ConfigError) as raised:
         extract_here(songs, tmp_path / "set", "quality=best")
     assert "quality: 'best'" in str(raised.value)
-    assert "'off', 'basic' or 'full'" in str(raised.value)
+    assert "'best': should be one of off, basic, full, or a list" in str(raised.value)

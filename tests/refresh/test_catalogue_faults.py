@@ -36,9 +36,9 @@ def test_names_in_latin_1_fail_alone_on_real_workers(tmp_path: Path) -> None:
     extracted = melmill_json(*command, status=3)
     assert extracted["failures"] == {"bad_name": 3}
     assert extracted["recordings"] == {"ok": 3, "failed": 3}
-    refreshed = melmill_json("refresh", songs, tmp_path / "set")
-    assert not refreshed["committed"]
-    assert refreshed["difference"]["waiting"] == 3
+    refreshed = refresh_here(songs, tmp_path / "set")
+    assert not refreshed.committed
+    assert refreshed.difference["waiting"] == 3
     # Follow the advice in the message.
     path_of(songs, b"Bj\xf6rk.wav").rename(songs / "Björk.wav")
     assert melmill_json("refresh", songs, tmp_path / "set", "--workers=2")["recordings"] == {
