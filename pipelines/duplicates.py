@@ -296,6 +296,8 @@ def _describe(
 def _together(job: MatchJob, groups: Iterable[Sequence[MatchedRecording]]) -> frozenset[str]:
     """Return the URIs in groups whose file has other recordings that are to be kept."""
     copies = Counter(m.uri for members in groups for m in members[len(job.datasets) == 1 :])
+    if not copies:
+        return frozenset()
     uris: Counter[str] = Counter()
     for place in job.places():
         uris.update(uri for uri in job.read(place, ["uri"])[0].to_pylist() if uri in copies)

@@ -20,6 +20,7 @@ from melmill.transforms.duplicates.candidates import (
     VOTE,
     key_bits,
     merge_votes,
+    mixed,
     pick,
     postings,
     vote,
@@ -122,18 +123,18 @@ class _CutPostings(ReportingDoFn):
 
 def _deal(rows: _Array, field: str, ranges: int) -> Iterator[tuple[int, bytes]]:
     """Yield rows by the range of the field's hash, as bytes."""
-    # Fibonacci hashing: the upper bits of a product spread keys that are alike.
-    hashes = (rows[field].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(40)
-    yield from _divide(rows, (hashes % np.uint64(ranges)).astype(np.int64))
+    numbers = (mixed(rows[field]) >> np.uint64(40)) % np.uint64(ranges)
+    for number, some in _divide(rows, numbers.astype(np.int64)):
+        yield number, pack(some)
 
 
-def _divide(rows: _Array, numbers: npt.NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
-    """Yield rows by their numbers, as bytes."""
+def _divide(rows: _Array, numbers: npt.NDArray[np.int64]) -> Iterator[tuple[int, _Array]]:
+    """Yield rows by their numbers."""
     order = np.argsort(numbers, kind="stable")
     rows, numbers = rows[order], numbers[order]
     starts = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1])[: len(numbers)])
     for start, stop in pairwise([*starts.tolist(), len(rows)]):
-        yield int(numbers[start]), pack(rows[start:stop])
+        yield int(numbers[start]), rows[start:stop]
 
 
 def _vote(group: tuple[int, Iterable[bytes]], ranges: int) -> Iterator[tuple[int, bytes]]:
@@ -143,10 +144,11 @@ def _vote(group: tuple[int, Iterable[bytes]], ranges: int) -> Iterator[tuple[int
 
 def _pick(group: tuple[int, Iterable[bytes]]) -> Iterator[tuple[int, bytes]]:
     candidates = pick(merge_votes([unpack(block, VOTE) for block in group[1]]))
-    yield from _by_place(candidates, "first")
+    for place, some in _by_place(candidates, "first"):
+        yield place, pack(some)
 
 
-def _by_place(candidates: _Array, field: str) -> Iterator[tuple[int, bytes]]:
+def _by_place(candidates: _Array, field: str) -> Iterator[tuple[int, _Array]]:
     yield from _divide(candidates, place_of(candidates[field].astype(np.int64)))
 
 
@@ -156,8 +158,7 @@ def _take_first(
     """Yield candidates by the place of the second recording, with the words of the first ones."""
     candidates = np.concatenate([unpack(block, VOTE) for block in group[1]])
     words = _words_of(job, group[0], candidates["first"])
-    for place, block in _by_place(candidates, "second"):
-        rows = unpack(block, VOTE)
+    for place, rows in _by_place(candidates, "second"):
         for start in range(0, len(rows), _CANDIDATES_PER_BLOCK):
             some = rows[start : start + _CANDIDATES_PER_BLOCK]
             firsts = {number: words[number] for number in np.unique(some["first"]).tolist()}

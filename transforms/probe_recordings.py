@@ -10,7 +10,7 @@ import apache_beam as beam
 
 from melmill.transforms.beam.do_fns import DecodingDoFn
 from melmill.transforms.beam.metrics import count, count_failure, count_recordings, observe_ms
-from melmill.transforms.beam.outputs import FAILURES
+from melmill.transforms.beam.outputs import FAILURES, tag_failures
 from melmill.transforms.core.errors import RecordingError, Stage
 from melmill.transforms.core.records import Failure, ProbedRecording, Recording
 from melmill.transforms.decode.decoders import probe_object
@@ -50,12 +50,8 @@ class ProbeRecordings(beam.PTransform):
             | "ReadHeaders" >> beam.ParDo(_Probe(self.job))
             # A second read may give another result: all uses must see the same attempt.
             | "KeepHeaders" >> beam.Reshuffle()
-            | "PartFailures" >> beam.ParDo(_tag).with_outputs(FAILURES, main="recordings")
+            | "PartFailures" >> beam.ParDo(tag_failures).with_outputs(FAILURES, main="recordings")
         )
-
-
-def _tag(result: ProbedRecording | Failure) -> Iterator[ProbedRecording | beam.pvalue.TaggedOutput]:
-    yield beam.pvalue.TaggedOutput(FAILURES, result) if isinstance(result, Failure) else result
 
 
 class _Probe(DecodingDoFn):

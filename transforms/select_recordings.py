@@ -9,7 +9,7 @@ import apache_beam as beam
 
 from melmill.transforms.beam.do_fns import DecodingDoFn
 from melmill.transforms.beam.metrics import count_failure, count_recordings
-from melmill.transforms.beam.outputs import FAILURES
+from melmill.transforms.beam.outputs import FAILURES, tag_failures
 from melmill.transforms.core.records import Failure
 from melmill.transforms.features.spans import FETCHED_AHEAD
 from melmill.transforms.measures.selecting import selection_of
@@ -46,14 +46,8 @@ class SelectRecordings(beam.PTransform):
             | "Select" >> beam.ParDo(_Select(self.job))
             # A second decode may fail differently: all uses must see the same attempt.
             | "KeepSelected" >> beam.Reshuffle()
-            | "PartFailures" >> beam.ParDo(_tag).with_outputs(FAILURES, main="recordings")
+            | "PartFailures" >> beam.ParDo(tag_failures).with_outputs(FAILURES, main="recordings")
         )
-
-
-def _tag(
-    result: PlannedRecording | Failure,
-) -> Iterator[PlannedRecording | beam.pvalue.TaggedOutput]:
-    yield beam.pvalue.TaggedOutput(FAILURES, result) if isinstance(result, Failure) else result
 
 
 class _Select(DecodingDoFn):

@@ -68,6 +68,12 @@ def measuring_text(catalogue: str, output: str, extraction: Extraction) -> str:
     return "\n".join(lines)
 
 
+def select_lines(plan: dict[str, Any]) -> list[str]:
+    """Return a line about the selection that a plan does not apply yet."""
+    select = plan.get("select")
+    return [f"  before select, which measures each recording first: {select}"] * bool(select)
+
+
 def passed_over_lines(passed_over: dict[str, int]) -> list[str]:
     """Return a line that counts the files that are not recordings, by extension.
 
@@ -134,8 +140,7 @@ def plan_text(catalogue: str, plan: dict[str, Any]) -> str:
         f"and {_duration(plan['cpu_seconds'])} of CPU time",
         f"  {_costs(plan['costs'])}",
     ]
-    if plan.get("select"):
-        lines.append(f"  before select, which measures each recording first: {plan['select']}")
+    lines += select_lines(plan)
     if reason := plan.get("refused"):
         lines.append(f"  melmill extract would commit nothing: {reason}")
     for split, split_rows in sorted(plan["rows"].items()):

@@ -12,6 +12,7 @@ from melmill.pipelines.cli.pipeline_texts import (
     left_out_lines,
     metrics_lines,
     passed_over_lines,
+    select_lines,
 )
 from melmill.pipelines.snapshots.summary import totals_json, totals_lines
 from melmill.transforms.core.naming import number_of
@@ -106,8 +107,7 @@ def refresh_plan_text(dataset: str, planned: dict[str, Any]) -> str:
         f"{extracted['parquet_bytes'] / 1e6:,.1f} MB of Parquet",
         f"  {rewritten} would be rewritten from stored rows",
     ]
-    if planned["select"]:
-        lines.append(f"  before select, which measures each recording first: {planned['select']}")
+    lines += select_lines(planned)
     if moved := planned["moved"]:
         lines.append(
             f"  {moved:,} of the new and changed recordings have known contents: their rows would "

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-_SIZE_BYTES = 8
+from melmill.transforms.core.compression import compress, decompress
 
 
 def pack(rows: npt.NDArray[Any]) -> bytes:
@@ -21,8 +20,7 @@ def pack(rows: npt.NDArray[Any]) -> bytes:
         np.ascontiguousarray(rows[name]).view(np.uint8).reshape(len(rows), -1).T.tobytes()
         for name in names
     )
-    packed: bytes = pa.compress(columns, codec="zstd", asbytes=True)
-    return len(columns).to_bytes(_SIZE_BYTES, "big") + packed
+    return compress(columns)
 
 
 def unpack(block: bytes, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -32,9 +30,8 @@ def unpack(block: bytes, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     >>> unpack(pack(rows), rows.dtype).tolist()
     [(1, 2.5), (3, 4.5)]
     """
-    size = int.from_bytes(block[:_SIZE_BYTES], "big")
-    columns = np.frombuffer(pa.decompress(block[_SIZE_BYTES:], size, "zstd"), np.uint8)
-    rows = np.empty(size // dtype.itemsize, dtype)
+    columns = np.frombuffer(decompress(block), np.uint8)
+    rows = np.empty(len(columns) // dtype.itemsize, dtype)
     start = 0
     for name in dtype.names or ():
         width = dtype[name].itemsize

@@ -99,7 +99,7 @@ def postings(recording: int, words: Words, extra_bits: int) -> Postings:
     rows["key"], rows["recording"], rows["position"] = keys, recording, positions[firsts]
     if len(words) <= _MAX_WORDS_OF_ALL_KEYS:
         return rows
-    chosen: Postings = rows[_mixed(keys) >> np.uint64(64 - _CHOSEN_LOG2) == 0]
+    chosen: Postings = rows[mixed(keys) >> np.uint64(64 - _CHOSEN_LOG2) == 0]
     return chosen
 
 
@@ -123,11 +123,11 @@ def _keys(words: Words, extra_bits: int) -> tuple[Keys, Indices]:
     return keys.ravel(), np.tile(positions, 2)
 
 
-def _mixed(keys: Keys) -> Keys:
-    """Return a hash of each key; its high bits depend on all bits of the key."""
-    mixed: Keys = keys * _MULTIPLIER
-    mixed = (mixed ^ (mixed >> np.uint64(32))) * _MULTIPLIER
-    return mixed
+def mixed(numbers: Keys) -> Keys:
+    """Return a hash of each number; its high bits depend on all bits of the number."""
+    hashes: Keys = numbers * _MULTIPLIER
+    hashes = (hashes ^ (hashes >> np.uint64(32))) * _MULTIPLIER
+    return hashes
 
 
 def vote(postings: Postings) -> Votes:

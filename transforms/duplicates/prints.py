@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from melmill.transforms.duplicates.candidates import Words
 from melmill.transforms.index.tables import read_fields
 from melmill.transforms.measures.acoustic import read_fingerprint
 from melmill.transforms.store.folders import Store
 
-_Words = npt.NDArray[np.uint32]
 _Number = TypeVar("_Number", int, npt.NDArray[np.int64])
 
 #: Bits of a recording's number for its row in a part of the index, and for the dataset.
@@ -79,7 +79,7 @@ class MatchJob:
         part = place >> _DATASET_BITS
         return read_fields(dataset.store, dataset.index, "recordings", part, columns)
 
-    def fingerprints(self, place: int) -> Iterator[tuple[int, _Words]]:
+    def fingerprints(self, place: int) -> Iterator[tuple[int, Words]]:
         """Yield the number and the words, uint32 [words], of each recording that has any."""
         texts = self.read(place, ["measures.acoustic.fingerprint"])[0]
         for row, text in enumerate(texts):

@@ -15,9 +15,8 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-import pyarrow as pa
-
 from melmill.transforms.catalogue.tables import duplicate_message
+from melmill.transforms.core.compression import compress, decompress
 from melmill.transforms.core.errors import (
     DAMAGE_CAUSES,
     TRANSIENT_CAUSES,
@@ -69,9 +68,7 @@ FAILURE_COLUMNS = ["recording_id", "cause", "attempts"]
 def pack_recordings(recordings: list[Recording]) -> bytes:
     """Return recordings as compressed bytes, so that a shuffle moves less data."""
     fields = [tuple(getattr(r, name) for name in Recording.__slots__) for r in recordings]
-    pickled = pickle.dumps(fields, pickle.HIGHEST_PROTOCOL)
-    packed: bytes = pa.compress(pickled, codec="zstd", asbytes=True)
-    return len(pickled).to_bytes(8, "big") + packed
+    return compress(pickle.dumps(fields, pickle.HIGHEST_PROTOCOL))
 
 
 def unpack_recordings(packed: bytes) -> list[Recording]:
@@ -81,9 +78,7 @@ def unpack_recordings(packed: bytes) -> list[Recording]:
     >>> unpack_recordings(pack_recordings([song])) == [song]
     True
     """
-    size = int.from_bytes(packed[:8], "big")
-    fields = pickle.loads(pa.decompress(packed[8:], size, codec="zstd", asbytes=True))
-    return [Recording(*values) for values in fields]
+    return [Recording(*values) for values in pickle.loads(decompress(packed))]
 
 
 def by_identity(recordings: Iterable[Recording]) -> dict[str, Recording]:
