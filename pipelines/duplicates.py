@@ -9,7 +9,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import apache_beam as beam
 
@@ -17,14 +17,18 @@ from melmill.pipelines.run.launch import run_job, runs_here
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.check_workers import CheckWorkers
 from melmill.transforms.core.errors import ConfigError, DatasetError
-from melmill.transforms.duplicates.groups import group
-from melmill.transforms.duplicates.prints import (
-    IndexedDataset,
-    MatchJob,
-    dataset_at,
-    place_of,
-    row_of,
+from melmill.transforms.core.naming import digest
+from melmill.transforms.duplicates.grouping import (
+    FoundMatch,
+    Kind,
+    MatchedRecording,
+    best_first,
+    groups_of,
+    read_matched,
+    with_lengths,
+    without_doubles,
 )
+from melmill.transforms.duplicates.prints import IndexedDataset, MatchJob, place_of
 from melmill.transforms.index.tables import read_batches
 from melmill.transforms.match_recordings import MatchRecordings
 from melmill.transforms.measures.acoustic import WORDS_PER_SECOND
@@ -34,50 +38,6 @@ from melmill.transforms.store.own_files import remove_own
 
 #: Fewest words for whose comparison worker processes are started: some 50 hours.
 _MANY_WORDS = 2_000_000
-
-#: Share of the longer recording's length that the same recording has at least.
-_SAME_LENGTH = 0.75
-#: Share of the greatest length and bandwidth of a group that its best recording has at least.
-_NEARLY = 0.9
-
-_COLUMNS = [
-    *("recording_id", "uri", "split", "status", "size_bytes", "seconds", "sample_rate_hz"),
-    "channels",
-    *("measures.acoustic.digest", "measures.origin.bandwidth"),
-]
-
-Kind = Literal["exact", "same", "contained"]
-
-
-@dataclass(frozen=True, slots=True)
-class MatchedRecording:
-    """A recording that has a duplicate.
-
-    Attributes
-    ----------
-    dataset
-        Number of its dataset: 0, or 1 for the other dataset.
-    recording_id, uri, split, status
-        Columns of the index.
-    size_bytes, seconds, sample_rate_hz, channels
-        Size of the file, length, sample rate and number of channels.
-    digest
-        Digest of all samples.
-    bandwidth_hz
-        Highest frequency with sound; ``None`` if it was not measured.
-    """
-
-    dataset: int
-    recording_id: str
-    uri: str
-    split: str
-    status: str
-    size_bytes: int
-    seconds: float
-    sample_rate_hz: int
-    channels: int
-    digest: str
-    bandwidth_hz: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,33 +115,48 @@ def splits_of(members: Iterable[MatchedRecording]) -> set[str]:
     return {member.split for member in members if member.status in ("ok", "partial")}
 
 
-def best_first(members: Iterable[MatchedRecording]) -> list[MatchedRecording]:
-    """Return the recordings of a group, the best first.
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search for duplicates, and where its workers write what they find.
 
-    The best is whole, not much shorter than the longest, and reaches nearly the highest
-    frequencies. Then it has the most channels and the largest file, and its URI is the first.
+    Attributes
+    ----------
+    job
+        The datasets.
+    output, staging
+        The store for the matches, and the search's own folder in it.
+    progress
+        The address at which the launcher listens; ``""`` if it does not listen.
     """
-    recordings = list(members)
-    long = _NEARLY * max(member.seconds for member in recordings)
-    high = _NEARLY * max(member.bandwidth_hz or 0.0 for member in recordings)
-    return sorted(
-        recordings,
-        key=lambda member: (
-            member.status != "ok",
-            member.seconds < long,
-            (member.bandwidth_hz or 0.0) < high,
-            -member.channels,
-            -member.size_bytes,
-            member.uri,
-            member.dataset,
-        ),
-    )
+
+    job: MatchJob
+    output: Store
+    staging: str
+    progress: str = ""
+
+    @property
+    def stores(self) -> tuple[tuple[str, Any], ...]:
+        """Return the URLs of the stores, with their storage options."""
+        stores = [dataset.store for dataset in self.job.datasets]
+        return tuple((store.root, store.storage_options) for store in [*stores, self.output])
+
+    @property
+    def matches(self) -> str:
+        """Return the folder of the files with matches."""
+        return f"{self.staging}/matches"
 
 
-def build_pipeline(pipeline: beam.Pipeline, job: MatchJob) -> None:
+def build_pipeline(pipeline: beam.Pipeline, search: Search) -> None:
     """Apply the transforms of a search."""
-    start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores)
-    _ = start | "MatchRecordings" >> MatchRecordings(job)
+    start = pipeline | "CheckWorkers" >> CheckWorkers(search.stores)
+    described = start | "DescribeSearch" >> beam.Map(lambda _, job: job, search.job)
+    matches = described | "MatchRecordings" >> MatchRecordings(search.progress)
+    _ = matches | "WriteMatches" >> beam.Map(_write, search)
+
+
+def _write(matches: list[FoundMatch], search: Search) -> None:
+    data = json.dumps(matches).encode()
+    search.output.put(f"{search.matches}/{digest(data)}.json", data)
 
 
 def find_duplicates(stores: Sequence[Store], options: Any, progress: str = "") -> Duplicates:
@@ -209,20 +184,23 @@ def find_duplicates(stores: Sequence[Store], options: Any, progress: str = "") -
     opened = [OpenSnapshot.current(store) for store in stores]
     for snapshot in opened:
         _require_fingerprints(snapshot)
-    datasets = tuple(IndexedDataset(o.store, o.snapshot.index, o.parts) for o in opened)
+    datasets = tuple(
+        IndexedDataset(o.store, o.snapshot.index, tuple(range(o.parts))) for o in opened
+    )
     recordings, seconds = _count(opened)
     words = round(seconds * WORDS_PER_SECOND)
+    job = MatchJob(datasets, words)
     local = runs_here(options)
     with tempfile.TemporaryDirectory(prefix="melmill-duplicates-") as folder:
         output = Store(folder) if local else stores[0]
         # Each search has its own folder: another one may read the same dataset at the same time.
-        job = MatchJob(datasets, output, f"staging/{secrets.token_hex(8)}", words, progress)
+        search = Search(job, output, f"staging/{secrets.token_hex(8)}", progress)
         try:
-            run_job(build_pipeline, job, options, brief=words < _MANY_WORDS)
-            found = _read_matches(job)
+            run_job(build_pipeline, search, options, brief=words < _MANY_WORDS)
+            found = _read_matches(search)
         finally:
             if not local:
-                remove_own(job.output, job.staging)
+                remove_own(search.output, search.staging)
     return _describe(opened, job, found, recordings)
 
 
@@ -252,34 +230,20 @@ def _require_fingerprints(opened: OpenSnapshot) -> None:
         )
 
 
-#: A match as the workers write it: two numbers, kind, offset and overlap in words, and error.
-_Found = tuple[int, int, Kind, int, int, float]
-
-
-def _read_matches(job: MatchJob) -> list[_Found]:
-    """Return the matches; of two exact copies, the exact match alone."""
-    names = sorted(job.output.names(job.matches))
-    found: list[_Found] = [
-        tuple(row) for name in names for row in json.loads(job.output.read(name))
-    ]
-    exact = group((first, second) for first, second, kind, *_ in found if kind == "exact")
-    return [
-        row for row in found if row[2] == "exact" or exact.get(row[0], -1) != exact.get(row[1], -2)
-    ]
+def _read_matches(search: Search) -> list[FoundMatch]:
+    names, read = sorted(search.output.names(search.matches)), search.output.read
+    return without_doubles(tuple(row) for name in names for row in json.loads(read(name)))
 
 
 def _describe(
-    opened: Sequence[OpenSnapshot], job: MatchJob, found: Sequence[_Found], number: int
+    opened: Sequence[OpenSnapshot], job: MatchJob, found: Sequence[FoundMatch], number: int
 ) -> Duplicates:
     numbers = {number for first, second, *_ in found for number in (first, second)}
     recordings = dict(_read_recordings(job, numbers))
-    rows = [_with_lengths(row, recordings) for row in found]
+    rows = [with_lengths(row, recordings) for row in found]
     matches = [_match(row, recordings) for row in rows]
-    pairs = [(first, second) for first, second, kind, *_ in rows if kind != "contained"]
-    members: defaultdict[int, list[MatchedRecording]] = defaultdict(list)
-    for member, smallest in group(pairs).items():
-        members[smallest].append(recordings[member])
-    groups = [tuple(best_first(same)) for same in members.values()]
+    pairs = ((first, second) for first, second, kind, *_ in rows if kind != "contained")
+    groups = [tuple(best_first(map(recordings.__getitem__, same))) for same in groups_of(pairs)]
     if len(opened) > 1:
         groups = [same for same in groups if len({member.dataset for member in same}) > 1]
         matches = [match for match in matches if match.first.dataset != match.second.dataset]
@@ -304,20 +268,6 @@ def _together(job: MatchJob, groups: Iterable[Sequence[MatchedRecording]]) -> fr
     return frozenset(uri for uri, number in copies.items() if uris[uri] > number)
 
 
-def _with_lengths(row: _Found, recordings: Mapping[int, MatchedRecording]) -> _Found:
-    """Return a match; recordings of other lengths are not the same, whatever was compared.
-
-    The silence of a recording, and its sound after half an hour, have no words.
-    """
-    first, second, kind, offset, overlap, error = row
-    lengths = recordings[first].seconds, recordings[second].seconds
-    if kind != "same" or min(lengths) >= _SAME_LENGTH * max(lengths):
-        return row
-    if lengths[0] > lengths[1]:
-        first, second, offset = second, first, -offset
-    return first, second, "contained", offset, overlap, error
-
-
 def _read_recordings(
     job: MatchJob, numbers: Iterable[int]
 ) -> Iterator[tuple[int, MatchedRecording]]:
@@ -326,12 +276,10 @@ def _read_recordings(
     for number in numbers:
         by_place[place_of(number)].append(number)
     for place, members in sorted(by_place.items()):
-        table = job.read(place, _COLUMNS).take([row_of(number) for number in members])
-        for number, row in zip(members, table.to_pylist(), strict=True):
-            yield number, MatchedRecording(dataset_at(place), *row.values())
+        yield from read_matched(job, place, members)
 
 
-def _match(row: _Found, recordings: Mapping[int, MatchedRecording]) -> RecordingMatch:
+def _match(row: FoundMatch, recordings: Mapping[int, MatchedRecording]) -> RecordingMatch:
     first, second, kind, offset, overlap, error = row
     pair = recordings[first], recordings[second]
     compared = pair[0].seconds if kind == "exact" else overlap / WORDS_PER_SECOND

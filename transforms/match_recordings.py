@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, replace
@@ -25,6 +24,7 @@ from melmill.transforms.duplicates.candidates import (
     postings,
     vote,
 )
+from melmill.transforms.duplicates.grouping import FoundMatch
 from melmill.transforms.duplicates.prints import MatchJob, place_of
 from melmill.transforms.duplicates.verification import Match, compare
 
@@ -43,82 +43,87 @@ _POSTINGS_PER_BLOCK = 1_000_000
 
 @dataclass(eq=False)
 class MatchRecordings(beam.PTransform):
-    """Find the recordings that sound the same, and write the matches to files.
+    """Find the recordings that sound the same.
 
-    The input is one element with any value (see
-    :class:`~melmill.transforms.check_workers.CheckWorkers`). Blocks of postings, each of a range of
-    keys, are grouped; so no worker compares all pairs. The output is the names of the files, each
-    with matches as JSON: ``first``, ``second`` (numbers of recordings), ``kind``, ``offset`` and
-    ``overlap`` (in words of a tenth of a second), ``error``. A retry writes the same files again.
+    The input is one :class:`~melmill.transforms.duplicates.prints.MatchJob`. Blocks of postings,
+    each of a range of keys, are grouped; so no worker compares all pairs. The output is lists of
+    :data:`~melmill.transforms.duplicates.grouping.FoundMatch`. A retry gives the same matches.
 
     Attributes
     ----------
-    job
-        Description of the search.
+    progress
+        Address at which the launcher listens; ``""`` if it does not listen.
     """
 
-    job: MatchJob
+    progress: str = ""
 
-    def expand(self, start: beam.PCollection[str]) -> beam.PCollection[str]:
+    def expand(self, jobs: beam.PCollection[MatchJob]) -> beam.PCollection[list[FoundMatch]]:
         """Collect pairs with words in common, then compare the fingerprints of each pair."""
-        job, ranges = self.job, 1 + self.job.words // _WORDS_PER_RANGE
+        job = beam.pvalue.AsSingleton(jobs)
         places = (
-            start
-            | "ListParts" >> beam.FlatMap(_list_places, job)
-            | "SpreadParts" >> beam.Reshuffle()
+            jobs | "ListParts" >> beam.FlatMap(_list_places) | "SpreadParts" >> beam.Reshuffle()
         )
         exact = (
             places
-            | "ReadDigests" >> beam.FlatMap(job.digests)
+            | "ReadDigests" >> beam.FlatMap(_read_digests, job)
             | "GroupByDigest" >> beam.GroupByKey()
             | "ConnectEqual" >> beam.FlatMap(_connect)
             | "GroupEqual" >> beam.GroupByKey()
+            | "ListEqual" >> beam.MapTuple(_list_equal)
         )
         near = (
             places
-            | "CutPostings" >> beam.ParDo(_CutPostings(job, ranges))
+            | "CutPostings" >> beam.ParDo(_CutPostings(self.progress), job)
             | "GroupByKeys" >> beam.GroupByKey()
-            | "Vote" >> beam.FlatMap(_vote, 1 + ranges // _KEY_RANGES_PER_PAIR_RANGE)
+            | "Vote" >> beam.FlatMap(_vote, job)
             | "GroupByPairs" >> beam.GroupByKey()
             | "PickCandidates" >> beam.FlatMap(_pick)
             | "GroupByFirst" >> beam.GroupByKey()
             | "TakeFirst" >> beam.FlatMap(_take_first, job)
             | "GroupBySecond" >> beam.GroupByKey()
-            | "Compare" >> beam.ParDo(_Compare(job))
+            | "Compare" >> beam.ParDo(_Compare(self.progress), job)
         )
-        matches = (exact, near) | "JoinMatches" >> beam.Flatten()
-        return matches | "WriteMatches" >> beam.Map(_write, job)
+        return (exact, near) | "JoinMatches" >> beam.Flatten()
 
 
-def _list_places(_: Any, job: MatchJob) -> list[int]:
+def _list_places(job: MatchJob) -> list[int]:
     return list(job.places())
 
 
-def _connect(group: tuple[str, Iterable[int]]) -> Iterator[tuple[str, Any]]:
+def _read_digests(place: int, job: MatchJob) -> Iterator[tuple[str, int]]:
+    yield from job.digests(place)
+
+
+def _ranges(job: MatchJob) -> int:
+    return 1 + job.words // _WORDS_PER_RANGE
+
+
+def _connect(group: tuple[str, Iterable[int]]) -> Iterator[tuple[str, FoundMatch]]:
     """Yield exact matches that connect all recordings with one digest."""
     first, *others = sorted(group[1])
     for other in others:
-        yield f"exact-{group[0][-2:]}", (first, other, "exact", 0, 0, 0.0)
+        yield group[0][-2:], (first, other, "exact", 0, 0, 0.0)
+
+
+def _list_equal(_: str, matches: Iterable[FoundMatch]) -> list[FoundMatch]:
+    return sorted(matches)
 
 
 class _CutPostings(ReportingDoFn):
     """Reads the fingerprints of a part, and yields blocks of postings by the range of keys."""
 
-    def __init__(self, job: MatchJob, ranges: int) -> None:
-        super().__init__(job.progress)
-        self.job, self.ranges, self.extra_bits = job, ranges, key_bits(job.words)
-
-    def process(self, place: int) -> Iterator[tuple[int, bytes]]:
+    def process(self, place: int, job: MatchJob) -> Iterator[tuple[int, bytes]]:
         blocks, size = list[_Array](), 0
-        for number, words in self.job.fingerprints(place):
-            blocks.append(postings(number, words, self.extra_bits))
+        extra_bits, ranges = key_bits(job.words), _ranges(job)
+        for number, words in job.fingerprints(place):
+            blocks.append(postings(number, words, extra_bits))
             size += len(blocks[-1])
             self.progress.add(fingerprints=1)
             if size > _POSTINGS_PER_BLOCK:
-                yield from _deal(np.concatenate(blocks), "key", self.ranges)
+                yield from _deal(np.concatenate(blocks), "key", ranges)
                 blocks, size = [], 0
         if size:
-            yield from _deal(np.concatenate(blocks), "key", self.ranges)
+            yield from _deal(np.concatenate(blocks), "key", ranges)
 
 
 def _deal(rows: _Array, field: str, ranges: int) -> Iterator[tuple[int, bytes]]:
@@ -137,9 +142,10 @@ def _divide(rows: _Array, numbers: npt.NDArray[np.int64]) -> Iterator[tuple[int,
         yield int(numbers[start]), rows[start:stop]
 
 
-def _vote(group: tuple[int, Iterable[bytes]], ranges: int) -> Iterator[tuple[int, bytes]]:
-    votes = vote(np.concatenate([unpack(block, POSTING) for block in group[1]]))
-    yield from _deal(votes, "first", ranges)
+def _vote(group: tuple[int, Iterable[bytes]], job: MatchJob) -> Iterator[tuple[int, bytes]]:
+    rows = np.concatenate([unpack(block, POSTING) for block in group[1]])
+    ranges = 1 + _ranges(job) // _KEY_RANGES_PER_PAIR_RANGE
+    yield from _deal(vote(rows, job.is_known), "first", ranges)
 
 
 def _pick(group: tuple[int, Iterable[bytes]]) -> Iterator[tuple[int, bytes]]:
@@ -171,18 +177,14 @@ def _words_of(job: MatchJob, place: int, numbers: _Array) -> dict[int, npt.NDArr
 
 
 class _Compare(ReportingDoFn):
-    """Compares the fingerprints of candidates, and yields the matches by the file's name."""
-
-    def __init__(self, job: MatchJob) -> None:
-        super().__init__(job.progress)
-        self.job = job
+    """Compares the fingerprints of candidates, and yields the matches."""
 
     def process(
-        self, group: tuple[int, Iterable[tuple[bytes, bytes]]]
-    ) -> Iterator[tuple[str, list[Any]]]:
+        self, group: tuple[int, Iterable[tuple[bytes, bytes]]], job: MatchJob
+    ) -> Iterator[list[FoundMatch]]:
         place, blocks = group
         seconds = [np.unique(unpack(block, VOTE)["second"]) for block, _ in blocks]
-        words = _words_of(self.job, place, np.concatenate(seconds))
+        words = _words_of(job, place, np.concatenate(seconds))
         found: dict[tuple[int, int], Match] = {}
         for block, firsts in blocks:
             first_words = pickle.loads(firsts)
@@ -193,8 +195,7 @@ class _Compare(ReportingDoFn):
                     pair, match = _inner_first(first, second, match, first_words, words)
                     found[pair] = min(match, found.get(pair, match), key=_quality)
         if found:
-            rows = [(*pair, *astuple(match)) for pair, match in sorted(found.items())]
-            yield f"near-{place:06d}", rows
+            yield [(*pair, *astuple(match)) for pair, match in sorted(found.items())]
 
 
 def _inner_first(
@@ -209,10 +210,3 @@ def _inner_first(
 
 def _quality(match: Match) -> tuple[bool, float, int]:
     return match.kind != "same", match.error, match.offset
-
-
-def _write(group: tuple[str, Iterable[Any]], job: MatchJob) -> str:
-    name, matches = group
-    file = f"{job.matches}/{name}.json"
-    job.output.put(file, json.dumps(sorted(matches)).encode())
-    return file

@@ -130,7 +130,7 @@ def mixed(numbers: Keys) -> Keys:
     return hashes
 
 
-def vote(postings: Postings) -> Votes:
+def vote(postings: Postings, is_known: bool = False) -> Votes:
     """Return the votes of postings: of each with the next ones that have the same key.
 
     Parameters
@@ -138,6 +138,9 @@ def vote(postings: Postings) -> Votes:
     postings
         All postings of some keys, in any order. Their votes are at most
         :data:`MAX_VOTES_OF_POSTING` times as many.
+    is_known
+        Whether recordings with even numbers, those of the first dataset, do not vote for each
+        other.
 
     Returns
     -------
@@ -157,6 +160,7 @@ def vote(postings: Postings) -> Votes:
     """
     rows = postings[np.lexsort([postings[name] for name in ("position", "recording", "key")])]
     recordings, numbers = np.unique(rows["recording"], return_inverse=True)
+    is_new = recordings & np.uint64(1) == 1
     codes = _VoteCodes(recordings, int(rows["position"].max(initial=0)))
     keys, positions = rows["key"].copy(), rows["position"].astype(np.int64)
     sizes = np.diff(np.flatnonzero(np.append(True, keys[1:] != keys[:-1])), append=len(keys))
@@ -171,7 +175,10 @@ def vote(postings: Postings) -> Votes:
             break
         first, second = numbers[earlier], numbers[earlier + shift]
         offsets = positions[earlier + shift] - positions[earlier]
-        parts.append(codes.encode(first, second, offsets)[first != second])
+        is_vote = first != second
+        if is_known:
+            is_vote &= is_new[first] | is_new[second]
+        parts.append(codes.encode(first, second, offsets)[is_vote])
     return codes.count(np.concatenate(parts))
 
 

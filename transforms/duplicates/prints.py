@@ -1,4 +1,4 @@
-"""The fingerprints and digests in the index of one or two datasets."""
+"""The fingerprints and digests of one or two datasets, or of a dataset and what a run adds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melmill.transforms.duplicates.candidates import Words
-from melmill.transforms.index.tables import read_fields
+from melmill.transforms.index.tables import read_columns, read_fields
 from melmill.transforms.measures.acoustic import read_fingerprint
 from melmill.transforms.store.folders import Store
 
@@ -22,17 +22,37 @@ _ROW_BITS, _DATASET_BITS = 26, 1
 
 @dataclass(frozen=True, slots=True)
 class IndexedDataset:
-    """A dataset whose recordings are matched.
+    """A table of recordings that are matched: of a dataset's index, or staged by a run.
 
     Attributes
     ----------
-    store, index, parts
-        Store of the dataset, index of the snapshot, and its number of parts.
+    store, index
+        Store of the dataset, and the index of its snapshot; ``""`` if the table is staged.
+    parts
+        Numbers of the table's parts.
+    staging
+        Folder of a staged table, whose parts are written by :func:`staged_name`.
     """
 
     store: Store
     index: str
-    parts: int
+    parts: tuple[int, ...]
+    staging: str = ""
+
+    def read(self, part: int, columns: list[str]) -> Any:
+        """Return columns of a part, also fields of structs, as an Arrow table."""
+        if self.staging:
+            return read_columns(self.store, staged_name(self.staging, part), columns)
+        return read_fields(self.store, self.index, "recordings", part, columns)
+
+
+def staged_name(folder: str, part: int) -> str:
+    """Return the name of a part of a staged table.
+
+    >>> staged_name("staging/ab/readings", 3)
+    'staging/ab/readings/recordings-00003.parquet'
+    """
+    return f"{folder}/recordings-{part:05d}.parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,41 +63,24 @@ class MatchJob:
     ----------
     datasets
         One dataset or two, whose recordings are matched with each other.
-    output, staging
-        Store for the matches, and the search's own folder in it.
     words
         Number of all fingerprints' words, about.
-    progress
-        Address at which the launcher listens; ``""`` if it does not listen.
+    is_known
+        Whether the matches within the first dataset are known, and are not looked for.
     """
 
     datasets: tuple[IndexedDataset, ...]
-    output: Store
-    staging: str
     words: int
-    progress: str = ""
-
-    @property
-    def stores(self) -> tuple[tuple[str, Any], ...]:
-        """URLs of the stores, with their storage options."""
-        stores = [dataset.store for dataset in self.datasets]
-        return tuple((store.root, store.storage_options) for store in [*stores, self.output])
-
-    @property
-    def matches(self) -> str:
-        """Folder of the files with matches."""
-        return f"{self.staging}/matches"
+    is_known: bool = False
 
     def places(self) -> Iterator[int]:
         """Yield the places of all parts of the index, of all datasets."""
         for number, dataset in enumerate(self.datasets):
-            yield from (part << _DATASET_BITS | number for part in range(dataset.parts))
+            yield from (part << _DATASET_BITS | number for part in dataset.parts)
 
     def read(self, place: int, columns: list[str]) -> Any:
-        """Return columns of a part of the index, also fields of structs, as an Arrow table."""
-        dataset = self.datasets[dataset_at(place)]
-        part = place >> _DATASET_BITS
-        return read_fields(dataset.store, dataset.index, "recordings", part, columns)
+        """Return columns of a part of a table, also fields of structs, as an Arrow table."""
+        return self.datasets[dataset_at(place)].read(place >> _DATASET_BITS, columns)
 
     def fingerprints(self, place: int) -> Iterator[tuple[int, Words]]:
         """Yield the number and the words, uint32 [words], of each recording that has any."""

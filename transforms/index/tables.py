@@ -290,12 +290,26 @@ def read_fields(store: Store, index: str, kind: str, part: int, fields: list[str
     """
     name = part_name(index, kind, part)
     try:
-        with _open_part(store, name) as table:
-            rows = table.read(columns=fields)
+        return read_columns(store, name, fields)
     except FileNotFoundError:
         if part == 0:
             raise DatasetError(f"{store.root}/{name} is missing: another run removed it") from None
-        rows = SCHEMAS[kind].empty_table()
+        return _with_fields(SCHEMAS[kind].empty_table(), fields)
+
+
+def read_columns(store: Store, name: str, fields: list[str]) -> pa.Table:
+    """Return columns and fields of structs of a Parquet file; see :func:`read_fields`.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    """
+    with _open_part(store, name) as table:
+        return _with_fields(table.read(columns=fields), fields)
+
+
+def _with_fields(rows: pa.Table, fields: list[str]) -> pa.Table:
     columns = []
     for field in fields:
         name, *inner = field.split(".")

@@ -20,16 +20,19 @@ _SHARD = re.compile(
     rf"(?:split=(?P<split>[^/]+)/part-(?P<shard>{_DIGEST})\.parquet"
     rf"|tfrecord/(?P<twin_split>[^/]+)/part-(?P<twin>{_DIGEST})\.tfrecord)"
 )
-_INDEX = re.compile(rf"index/({_DIGEST})/(?:recordings|failures|shards)-[0-9]{{5,}}\.parquet")
+_INDEX = re.compile(
+    rf"index/({_DIGEST})/(?:recordings|failures|shards|matches|matched_recordings|split_units)"
+    r"-[0-9]{5,}\.parquet"
+)
 _TAKEN_DOWN = re.compile(rf"taken_down/{_DIGEST}\.jsonl")
 _STAGING = re.compile(
     r"staging/(?:(?P<run>[0-9a-f]{16})/)?(?:started|(?:plan|decision)\.json"
     rf"|(?:made|shards)/{_DIGEST}\.json|scratch/{_DIGEST}|exclusive-{_DIGEST}"
-    r"|matches/(?:exact|near)-[0-9a-f]+\.json"
+    rf"|matches/{_DIGEST}\.json|readings/[0-9a-f-]+/recordings-[0-9]{{5,}}\.parquet"
     rf"|attempts/[0-9a-f]{{16}}-{_DIGEST}|outcomes/[0-9a-f]{{16}}(?:-{_DIGEST})?\.json)"
 )
 
-_RUN_FOLDERS = ("attempts", "made", "matches", "outcomes", "scratch", "shards")
+_RUN_FOLDERS = ("attempts", "made", "matches", "outcomes", "readings", "scratch", "shards")
 
 
 def is_own(name: str) -> bool:
