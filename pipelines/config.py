@@ -75,6 +75,7 @@ from melmill.transforms.measures.registry import (
     quality_with,
 )
 from melmill.transforms.measures.selecting import selection_of
+from melmill.transforms.plan.duplicate_groups import Dedupe
 from melmill.transforms.plan.job import Format, Limits, RefreshSpec, WriterSpec
 from melmill.transforms.plan.packing import ShardSpec
 from melmill.transforms.plan.recordings import Damaged
@@ -209,10 +210,12 @@ class SplitConfig(_Section):
     by: Literal["auto", "recording", "group", "catalogue"] = "auto"
     group: str | None = None
     seed: int = 0
+    keep_together: Literal["duplicates"] | None = None
 
     def spec(self) -> SplitSpec:
         """Return the settings in the planner's type."""
-        return SplitSpec(tuple(self.fractions.items()), self.by, self.group, self.seed)
+        by, group, seed = self.by, self.group, self.seed
+        return SplitSpec(tuple(self.fractions.items()), by, group, seed, self.keep_together)
 
 
 def _resolution(value: object) -> object:
@@ -269,6 +272,11 @@ def _select(value: object) -> object:
         raise ValueError("should be an expression, such as: clipping.share < 0.001")
     text = str(value).lower() if isinstance(value, bool) else " ".join(value.split())
     return selection_of(text).expression
+
+
+def _off(value: object) -> object:
+    """Return ``off``, which YAML reads as false, as text."""
+    return "off" if value is False else value
 
 
 class OutputConfig(_Section):
@@ -357,6 +365,7 @@ class Config(_Section):
     retention: RetentionConfig = RetentionConfig()
     quality: Annotated[str | tuple[str, ...], BeforeValidator(_quality)] = "basic"
     select: Annotated[str | None, BeforeValidator(_select)] = None
+    dedupe: Annotated[Dedupe, BeforeValidator(_off)] = "off"
 
     def feature_spec(self) -> FeatureSpec:
         """Return the settings that a row's values depend on."""
@@ -799,6 +808,7 @@ def _contradictions(config: Config) -> Iterator[Fault]:
     yield from _split_contradictions(config.split)
     yield from _output_contradictions(config)
     yield from _select_contradictions(config)
+    yield from _duplicate_contradictions(config)
 
 
 def _select_contradictions(config: Config) -> Iterator[Fault]:
@@ -811,6 +821,17 @@ def _select_contradictions(config: Config) -> Iterator[Fault]:
     if missing := [meter for meter in needed if meter not in measured]:
         quality = quality_text(quality_with(config.quality, missing))
         yield "select", config.select, f"only measures that are made; set quality: {quality}"
+
+
+def _duplicate_contradictions(config: Config) -> Iterator[Fault]:
+    wanted = {"dedupe": config.dedupe, "split.keep_together": config.split.keep_together}
+    for key, value in wanted.items():
+        if value not in ("off", None) and "acoustic" not in meters_in(config.quality):
+            quality = quality_text(quality_with(config.quality, ("acoustic",)))
+            yield key, value, f"only with fingerprints; set quality: {quality}"
+    if config.split.keep_together and config.split.by == "catalogue":
+        allowed = "null where split.by is catalogue: the catalogue decides about each recording"
+        yield "split.keep_together", config.split.keep_together, allowed
 
 
 def _rate_contradictions(

@@ -7,7 +7,7 @@ import secrets
 import shlex
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.check_workers import CheckWorkers
 from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.core.naming import digest
+from melmill.transforms.duplicates.deciding import read_groups
 from melmill.transforms.duplicates.grouping import (
     FoundMatch,
     Kind,
@@ -28,11 +29,13 @@ from melmill.transforms.duplicates.grouping import (
     with_lengths,
     without_doubles,
 )
-from melmill.transforms.duplicates.prints import IndexedDataset, MatchJob, place_of
+from melmill.transforms.duplicates.prints import IndexedDataset, MatchJob, Search, place_of
 from melmill.transforms.index.tables import read_batches
 from melmill.transforms.match_recordings import MatchRecordings
 from melmill.transforms.measures.acoustic import WORDS_PER_SECOND
 from melmill.transforms.measures.registry import meters_in, quality_text, quality_with
+from melmill.transforms.plan.duplicate_groups import leaves_out
+from melmill.transforms.plan.job import is_matching
 from melmill.transforms.store.folders import Store
 from melmill.transforms.store.own_files import remove_own
 
@@ -115,37 +118,6 @@ def splits_of(members: Iterable[MatchedRecording]) -> set[str]:
     return {member.split for member in members if member.status in ("ok", "partial")}
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
-    """A search for duplicates, and where its workers write what they find.
-
-    Attributes
-    ----------
-    job
-        The datasets.
-    output, staging
-        The store for the matches, and the search's own folder in it.
-    progress
-        The address at which the launcher listens; ``""`` if it does not listen.
-    """
-
-    job: MatchJob
-    output: Store
-    staging: str
-    progress: str = ""
-
-    @property
-    def stores(self) -> tuple[tuple[str, Any], ...]:
-        """Return the URLs of the stores, with their storage options."""
-        stores = [dataset.store for dataset in self.job.datasets]
-        return tuple((store.root, store.storage_options) for store in [*stores, self.output])
-
-    @property
-    def matches(self) -> str:
-        """Return the folder of the files with matches."""
-        return f"{self.staging}/matches"
-
-
 def build_pipeline(pipeline: beam.Pipeline, search: Search) -> None:
     """Apply the transforms of a search."""
     start = pipeline | "CheckWorkers" >> CheckWorkers(search.stores)
@@ -162,8 +134,9 @@ def _write(matches: list[FoundMatch], search: Search) -> None:
 def find_duplicates(stores: Sequence[Store], options: Any, progress: str = "") -> Duplicates:
     """Find the duplicates in a dataset's current snapshot, or those that two datasets share.
 
-    Nothing is decoded: the fingerprints are in the index. With workers on other machines, the
-    matches pass through the first dataset's folder, and are removed from it.
+    Nothing is decoded: the fingerprints are in the index. If the dataset's recipe has ``dedupe`` or
+    ``split.keep_together``, the matches are there, too, and nothing is searched. With workers on
+    other machines, the matches pass through the first dataset's folder, and are removed from it.
 
     Parameters
     ----------
@@ -184,12 +157,11 @@ def find_duplicates(stores: Sequence[Store], options: Any, progress: str = "") -
     opened = [OpenSnapshot.current(store) for store in stores]
     for snapshot in opened:
         _require_fingerprints(snapshot)
-    datasets = tuple(
-        IndexedDataset(o.store, o.snapshot.index, tuple(range(o.parts))) for o in opened
-    )
+    if len(opened) == 1 and _has_matches(opened[0]):
+        return _stored(opened[0])
     recordings, seconds = _count(opened)
     words = round(seconds * WORDS_PER_SECOND)
-    job = MatchJob(datasets, words)
+    job = MatchJob(tuple(map(_indexed, opened)), words)
     local = runs_here(options)
     with tempfile.TemporaryDirectory(prefix="melmill-duplicates-") as folder:
         output = Store(folder) if local else stores[0]
@@ -204,6 +176,33 @@ def find_duplicates(stores: Sequence[Store], options: Any, progress: str = "") -
     return _describe(opened, job, found, recordings)
 
 
+def _has_matches(opened: OpenSnapshot) -> bool:
+    """Return whether the index has the matches of all recordings with fingerprints."""
+    recipe = opened.recipe
+    is_searched = is_matching(recipe.dedupe, recipe.split.keep_together)
+    return is_searched and not opened.totals.recordings["deselected"]
+
+
+def _stored(opened: OpenSnapshot) -> Duplicates:
+    """Return the duplicates that are in the index."""
+    tables, recipe = read_groups(opened.store, opened.snapshot.index), opened.recipe
+    members: dict[str, MatchedRecording] = {}
+    for row in tables.matched_recordings.to_pylist():
+        if row.pop("duplicate_of") and leaves_out(recipe.dedupe):
+            row["status"] = "duplicate"
+        members[row["recording_id"]] = MatchedRecording(dataset=0, **row)
+    matches = []
+    for row in tables.matches.to_pylist():
+        first, second, kind, *numbers = row.values()
+        matches.append(_match(kind, (members[first], members[second]), *numbers))
+    number = sum(opened.totals.recordings[status] for status in ("ok", "partial", "duplicate"))
+    return _duplicates([opened], MatchJob((_indexed(opened),), 0), matches, number)
+
+
+def _indexed(opened: OpenSnapshot) -> IndexedDataset:
+    return IndexedDataset(opened.store, opened.snapshot.index, tuple(range(opened.parts)))
+
+
 def _count(opened: Iterable[OpenSnapshot]) -> tuple[int, float]:
     """Return the number of measured recordings, and their length in seconds."""
     recordings, seconds = 0, 0.0
@@ -212,7 +211,7 @@ def _count(opened: Iterable[OpenSnapshot]) -> tuple[int, float]:
         for batch in read_batches(snapshot.store, snapshot.snapshot.index, "recordings", columns):
             values = (batch[name].to_pylist() for name in columns)
             for status, length in zip(*values, strict=True):
-                if status in ("ok", "partial", "deselected"):
+                if status in ("ok", "partial", "deselected", "duplicate"):
                     recordings, seconds = recordings + 1, seconds + length
     return recordings, seconds
 
@@ -240,10 +239,33 @@ def _describe(
 ) -> Duplicates:
     numbers = {number for first, second, *_ in found for number in (first, second)}
     recordings = dict(_read_recordings(job, numbers))
-    rows = [with_lengths(row, recordings) for row in found]
-    matches = [_match(row, recordings) for row in rows]
-    pairs = ((first, second) for first, second, kind, *_ in rows if kind != "contained")
-    groups = [tuple(best_first(map(recordings.__getitem__, same))) for same in groups_of(pairs)]
+    matches = []
+    for row in found:
+        first, second, kind, offset, overlap, error = with_lengths(row, recordings)
+        pair = recordings[first], recordings[second]
+        compared = pair[0].seconds if kind == "exact" else overlap / WORDS_PER_SECOND
+        matches.append(_match(kind, pair, offset / WORDS_PER_SECOND, compared, error))
+    return _duplicates(opened, job, matches, number)
+
+
+def _match(
+    kind: Kind,
+    pair: tuple[MatchedRecording, MatchedRecording],
+    offset_seconds: float,
+    overlap_seconds: float,
+    error: float,
+) -> RecordingMatch:
+    """Return a match in the order of the URIs, unless the first recording is in the second."""
+    by_uri = [(recording.dataset, recording.uri) for recording in pair]
+    if kind != "contained" and by_uri[1] < by_uri[0]:
+        pair, offset_seconds = (pair[1], pair[0]), -offset_seconds
+    return RecordingMatch(kind, *pair, offset_seconds, overlap_seconds, error)
+
+
+def _duplicates(
+    opened: Sequence[OpenSnapshot], job: MatchJob, matches: list[RecordingMatch], number: int
+) -> Duplicates:
+    groups = _groups(matches)
     if len(opened) > 1:
         groups = [same for same in groups if len({member.dataset for member in same}) > 1]
         matches = [match for match in matches if match.first.dataset != match.second.dataset]
@@ -255,6 +277,17 @@ def _describe(
         matches=tuple(sorted(matches, key=lambda match: (match.first.uri, match.second.uri))),
         together=_together(job, groups),
     )
+
+
+def _groups(matches: Iterable[RecordingMatch]) -> list[tuple[MatchedRecording, ...]]:
+    """Return the groups of recordings that are the same, each with the best first."""
+    members, pairs = dict[str, MatchedRecording](), list[tuple[str, str]]()
+    for match in matches:
+        if match.kind != "contained":
+            first, second = (f"{m.dataset} {m.recording_id}" for m in (match.first, match.second))
+            members |= {first: match.first, second: match.second}
+            pairs.append((first, second))
+    return [tuple(best_first(members[key] for key in same)) for same in groups_of(pairs)]
 
 
 def _together(job: MatchJob, groups: Iterable[Sequence[MatchedRecording]]) -> frozenset[str]:
@@ -277,13 +310,3 @@ def _read_recordings(
         by_place[place_of(number)].append(number)
     for place, members in sorted(by_place.items()):
         yield from read_matched(job, place, members)
-
-
-def _match(row: FoundMatch, recordings: Mapping[int, MatchedRecording]) -> RecordingMatch:
-    first, second, kind, offset, overlap, error = row
-    pair = recordings[first], recordings[second]
-    compared = pair[0].seconds if kind == "exact" else overlap / WORDS_PER_SECOND
-    by_uri = [(recording.dataset, recording.uri) for recording in pair]
-    if kind != "contained" and by_uri[1] < by_uri[0]:
-        pair, offset = (pair[1], pair[0]), -offset
-    return RecordingMatch(kind, *pair, offset / WORDS_PER_SECOND, compared, error)

@@ -29,7 +29,7 @@ from melmill.pipelines.run.launch import (
     write_template,
 )
 from melmill.pipelines.snapshots.open import OpenSnapshot, in_its_staging, start_from
-from melmill.transforms.adopt_recordings import Adoptions, AdoptRecordings
+from melmill.transforms.adopt_recordings import Adoptions, AdoptRecordings, no_adoptions
 from melmill.transforms.catalogue.left_out import read_uris
 from melmill.transforms.catalogue.parts import (
     Catalogue,
@@ -42,8 +42,11 @@ from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.core.records import Failure
 from melmill.transforms.diff_catalogue import DiffCatalogue, Differences
 from melmill.transforms.features.model_spec import ModelSpec
+from melmill.transforms.group_duplicates import GroupDuplicates, Groups, apply_groups
 from melmill.transforms.index.comparing import Comparison
-from melmill.transforms.leave_out_contents import LeaveOutContents
+from melmill.transforms.index.results import GroupTables
+from melmill.transforms.leave_out_contents import LeaveOutContents, leave_out
+from melmill.transforms.list_catalogue import ListCatalogue
 from melmill.transforms.measures.registry import meters_in
 from melmill.transforms.plan.change_records import Decision
 from melmill.transforms.plan.job import Base, ExtractJob
@@ -114,29 +117,55 @@ class Planned:
     recordings: beam.PCollection[PlannedRecording]
     failures: beam.PCollection[Failure]
     plans: beam.PCollection[ShardPlan]
+    groups: Groups | None
 
 
 def lay_out_plan(pipeline: beam.Pipeline, job: ExtractJob, *, selecting: bool = True) -> Planned:
     """Apply the transforms up to the plan, and return their outputs.
 
-    Nothing is decoded, except recordings that must be measured to select them, if this is wanted.
+    Nothing is decoded, except recordings that must be measured to select them or to find their
+    duplicates, if this is wanted.
     """
     start = pipeline | "CheckWorkers" >> CheckWorkers(job.stores)
-    diff = start | "DiffCatalogue" >> DiffCatalogue(job)
+    listed = start | "ListCatalogue" >> ListCatalogue(job)
+    diff = listed | "DiffCatalogue" >> DiffCatalogue(job)
     probed = diff.recordings | "ProbeRecordings" >> ProbeRecordings(job)
-    probed_with_decision = probed.recordings, diff.decision
-    recordings, decision = probed_with_decision | "LeaveOutContents" >> LeaveOutContents(job)
-    adopted = (diff.offers, recordings) | "AdoptRecordings" >> AdoptRecordings(job)
-    known = (adopted.recordings, diff.probed) | "JoinProbed" >> beam.Flatten()
+    recordings, erased = probed.recordings | "LeaveOutContents" >> LeaveOutContents(job)
+    if not job.is_matching:
+        adopted = (diff.offers, recordings) | "AdoptRecordings" >> AdoptRecordings(job)
+        recordings = adopted.recordings
+    known = (recordings, diff.probed) | "JoinProbed" >> beam.Flatten()
     planned = known | "PlanRecordings" >> PlanRecordings(job)
     recordings, all_failures = planned.recordings, [probed.failures, planned.failures]
-    if job.select and selecting:
+    if (job.select or job.is_matching) and selecting:
         selected = recordings | "SelectRecordings" >> SelectRecordings(job)
         recordings, all_failures = selected.recordings, [*all_failures, selected.failures]
+    groups = None
+    if job.is_matching and selecting:
+        compared = recordings, diff.facts, diff.decision
+        groups = compared | "GroupDuplicates" >> GroupDuplicates(job)
+        recordings = groups.recordings
+        if job.matches_base:
+            diff = listed | "DiffGroups" >> DiffCatalogue(job, groups.decisions)
+            readmitted = diff.probed | "PlanReadmitted" >> PlanRecordings(job)
+            joined = (
+                recordings,
+                readmitted.recordings
+                | "ApplyGroups"
+                >> beam.Map(apply_groups, beam.pvalue.AsSingleton(groups.decisions)),
+            )
+            recordings = joined | "JoinReadmitted" >> beam.Flatten()
+            all_failures = [*all_failures, readmitted.failures]
+    if job.is_matching:
+        adopted = no_adoptions(diff.offers, recordings)
+    decision = diff.decision
+    if erased is not None:
+        contents = beam.pvalue.AsList(erased)
+        decision = decision | "CountContents" >> beam.Map(leave_out, contents, job)
     failures = all_failures | "JoinFailures" >> beam.Flatten()
     plan_shards = PlanShards(job, diff.decision, adopted.number)
     plans = (recordings, failures) | "PlanShards" >> plan_shards
-    return Planned(diff, decision, adopted, recordings, failures, plans)
+    return Planned(diff, decision, adopted, recordings, failures, plans, groups)
 
 
 def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection[str]:
@@ -147,12 +176,21 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExtractJob) -> beam.PCollection
     planned = lay_out_plan(pipeline, job)
     diff, adopted = planned.diff, planned.adopted
     written = planned.plans | "WriteShards" >> WriteShards(job)
-    recounted = written.again | "WriteRecounted" >> WriteRecounted(job)
+    groups = planned.groups
+    decisions = groups.decisions if groups else None
+    recounted = written.again | "WriteRecounted" >> WriteRecounted(job, decisions)
     touched = diff.touched, adopted.touched
     rewritten = (*touched, diff.decision) | "RewriteShards" >> RewriteShards(job)
     new_facts = planned.recordings, planned.failures, written.summaries, *recounted
     facts = *new_facts, diff.facts, adopted.facts, rewritten
+    if groups is not None:
+        todo = beam.pvalue.AsSingleton(planned.decision)
+        facts = *facts, groups.tables | "KeepTables" >> beam.Filter(_is_todo, todo)
     return facts | "WriteIndex" >> WriteIndex(job, planned.decision)
+
+
+def _is_todo(_: GroupTables, decision: Decision) -> bool:
+    return decision.todo
 
 
 def committing(
@@ -190,6 +228,7 @@ def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
         content_hashes=config.catalogue.content_hashes,
         meters=meters_in(config.quality),
         select=config.select or "",
+        dedupe=config.dedupe,
     )
     return in_its_staging(job)
 
@@ -208,7 +247,12 @@ def resolve_catalogue(uri: str, config: Config) -> Catalogue:
     _check_names(catalogue, config)
     for _ in read_uris(config.catalogue.exclude or "", storage_options):
         pass  # read the whole list, so that its errors are raised before any worker starts
-    require_recordings(catalogue)
+    first = require_recordings(catalogue)
+    if config.split.keep_together and config.split.by == "auto" and first.split is not None:
+        raise CatalogueError(
+            f"split.keep_together: duplicates: {uri} gives each recording a split; leave "
+            "keep_together out, or set split.by to recording or group"
+        )
     return catalogue
 
 
@@ -385,6 +429,8 @@ def _differences(
         yield "feature configuration"
     if current.recipe["select"] != configuration.get("select"):
         yield "select (melmill refresh --set select=... changes it)"
+    if current.recipe["dedupe"] != configuration.get("dedupe"):
+        yield "dedupe (melmill refresh --set dedupe=... changes it)"
     for section in ("split", "output"):
-        if current.configuration.get(section) != configuration.get(section):
+        if current.recipe.get(section) != configuration.get(section):
             yield f"configuration of {section}"

@@ -60,8 +60,7 @@ class AdoptRecordings(beam.PTransform):
         """Join offers and recordings by the hash of their content."""
         offers, probed = found
         if not self.job.content_hashes:
-            none = offers | "NoOffers" >> beam.Filter(lambda _: False)
-            return Adoptions(probed, none, none, _count_adopted(none))
+            return no_adoptions(offers, probed)
         adopted = (
             {
                 OFFERS: offers | "KeyOffers" >> beam.Map(lambda offer: (offer.content_hash, offer)),
@@ -73,6 +72,12 @@ class AdoptRecordings(beam.PTransform):
         )
         number = _count_adopted(adopted[FACTS])
         return Adoptions(adopted["rest"], adopted[FACTS], adopted[TOUCHED], number)
+
+
+def no_adoptions(offers: beam.PCollection[Offer], recordings: beam.PCollection[Any]) -> Adoptions:
+    """Return the outputs if no recording takes over existing rows."""
+    none = offers | "NoOffers" >> beam.Filter(lambda _: False)
+    return Adoptions(recordings, none, none, _count_adopted(none))
 
 
 def _count_adopted(facts: beam.PCollection[Any]) -> beam.PCollection[int]:

@@ -19,8 +19,8 @@ from melmill.transforms.plan.job import ExtractJob
 class LeaveOutContents(beam.PTransform):
     """Leave out recordings whose content was taken down under another name.
 
-    The inputs are the probed recordings and the decision. The outputs are the recordings that
-    stay, and a decision that counts the other recordings as taken down. A retry gives the same
+    The input is the probed recordings. The outputs are the recordings that stay, and those that are
+    left out (``None`` if contents are not known), for :func:`leave_out`. A retry gives the same
     result.
 
     Attributes
@@ -32,18 +32,15 @@ class LeaveOutContents(beam.PTransform):
     job: ExtractJob
 
     def expand(
-        self, found: tuple[beam.PCollection[ProbedRecording], beam.PCollection[Decision]]
-    ) -> tuple[beam.PCollection[ProbedRecording], beam.PCollection[Decision]]:
-        """Separate the recordings to leave out, and count them."""
-        probed, decision = found
+        self, probed: beam.PCollection[ProbedRecording]
+    ) -> tuple[beam.PCollection[ProbedRecording], beam.PCollection[Recording] | None]:
+        """Separate the recordings to leave out."""
         if not (self.job.content_hashes and self.job.taken_down):
-            return probed, decision
+            return probed, None
         parted = probed | "PartContents" >> beam.ParDo(_PartContents(self.job)).with_outputs(
             TAKEN_DOWN, main="recordings"
         )
-        erased = beam.pvalue.AsList(parted[TAKEN_DOWN])
-        counted = decision | "CountContents" >> beam.Map(leave_out, erased, self.job)
-        return parted["recordings"], counted
+        return parted["recordings"], parted[TAKEN_DOWN]
 
 
 class _PartContents(beam.DoFn):

@@ -1,4 +1,4 @@
-"""Selects recordings by their measures."""
+"""Measures recordings before their shards are planned, and selects by the readings."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ _TOGETHER = 8
 class SelectRecordings(beam.PTransform):
     """Measure the recordings whose readings are not known, and select by all readings.
 
+    Without a selection all are selected: what is looked for are duplicates.
+
     The outputs are the planned recordings, without chunks if they are refused, and, tagged
     ``failures``, :class:`~melmill.transforms.core.records.Failure`. A retry measures again.
 
     Attributes
     ----------
     job
-        Job of the run; it has a selection.
+        Job of the run.
     """
 
     job: ExtractJob
@@ -53,7 +55,7 @@ class SelectRecordings(beam.PTransform):
 class _Select(DecodingDoFn):
     def setup(self) -> None:
         super().setup()
-        self.selection = selection_of(self.job.select)
+        self.selection = selection_of(self.job.select) if self.job.select else None
 
     def process(self, batch: list[PlannedRecording]) -> Iterator[PlannedRecording | Failure]:
         recordings = [planned.probed.recording for planned in batch]

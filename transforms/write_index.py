@@ -22,7 +22,7 @@ from melmill.transforms.index.results import (
     key_by_part,
     result_digest,
 )
-from melmill.transforms.plan.change_records import Decision
+from melmill.transforms.plan.change_records import Decision, Dropped
 from melmill.transforms.plan.job import Base, ExtractJob
 from melmill.transforms.shards.receipts import announce_index
 
@@ -122,7 +122,10 @@ def write_index(results: Iterable[Result], job: ExtractJob, base: Base) -> str:
     One part of the index is in memory at a time. The index is announced in the job's staging
     folder.
     """
-    all_results = [*results, *(Carried(base.parts, part) for part in range(base.parts))]
+    changes = list(results)
+    erased = tuple(sorted(c.recording_id for c in changes if isinstance(c, Dropped)))
+    carried = (Carried(base.parts, part, erased) for part in range(base.parts))
+    all_results = [*changes, *carried]
     index = _name_after(add_digests(map(result_digest, all_results)), base)
     groups: defaultdict[tuple[str, int], list[Fact]] = defaultdict(list)
     for result in all_results:

@@ -12,6 +12,7 @@ from melmill.transforms.core.errors import RecordingError
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.core.records import Failure, ProbedRecording
 from melmill.transforms.index.results import Again
+from melmill.transforms.plan.duplicate_groups import GroupDecisions
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan, pack_shards, packed_with, row_bytes
 from melmill.transforms.plan.recordings import PlannedRecording, plan_recording
@@ -33,19 +34,23 @@ class WriteRecounted(beam.PTransform):
     ----------
     job
         Job of the run.
+    groups
+        Decisions about groups of duplicates, if any are looked for.
     """
 
     job: ExtractJob
+    groups: beam.PCollection[GroupDecisions] | None = None
 
     def expand(
         self, again: beam.PCollection[ProbedRecording]
     ) -> tuple[beam.PCollection[Again], beam.PCollection[Again]]:
         """Plan each recording once, pack them by split, and write their shards."""
+        groups = [] if self.groups is None else [beam.pvalue.AsSingleton(self.groups)]
         planned = (
             again
             | "KeyByRecording" >> beam.Map(lambda probed: (probed.recording.recording_id, probed))
             | "GroupByRecording" >> beam.GroupByKey()
-            | "PlanAgain" >> beam.Map(_plan, self.job)
+            | "PlanAgain" >> beam.Map(_plan, self.job, *groups)
         )
         shards = (
             planned
@@ -59,7 +64,9 @@ class WriteRecounted(beam.PTransform):
 
 
 def _plan(
-    group: tuple[str, Iterable[ProbedRecording]], job: ExtractJob
+    group: tuple[str, Iterable[ProbedRecording]],
+    job: ExtractJob,
+    groups: GroupDecisions | None = None,
 ) -> PlannedRecording | Failure:
     probed = min(group[1], key=repr)
     try:
@@ -68,7 +75,7 @@ def _plan(
         count_recordings("recount", 1, 0)
         return Failure.of(probed.recording, error)
     count_recordings("recount")
-    return planned
+    return groups.applied(planned) if groups else planned
 
 
 def _key_by_split(

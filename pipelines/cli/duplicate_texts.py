@@ -10,11 +10,11 @@ from typing import Any, TextIO
 from melmill.pipelines.cli.check_texts import printable
 from melmill.pipelines.duplicates import (
     Duplicates,
-    MatchedRecording,
     RecordingMatch,
     splits_of,
 )
 from melmill.transforms.core.naming import number_of
+from melmill.transforms.duplicates.grouping import MatchedRecording
 
 #: Groups and contained recordings that are printed.
 _SHOWN = 20

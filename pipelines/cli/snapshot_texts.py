@@ -35,8 +35,9 @@ _DESCRIPTIONS = {
     "retried": "retried, because their failure may be temporary",
     "recomputed": "recomputed, because the configuration changed",
     "relabelled": "with new labels, a new URI or a new split; their rows are carried over",
-    "selected": "selected by another select",
+    "selected": "selected by another select or by dedupe",
     "deselected": "deselected by another select; their rows are removed",
+    "duplicate": "duplicates of others from now on; their rows are removed",
     "removed": "removed",
 }
 

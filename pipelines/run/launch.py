@@ -27,7 +27,7 @@ from melmill.transforms.decode.lending import close_idle_decoders
 from melmill.transforms.index.comparing import Comparison, compare_small
 
 if TYPE_CHECKING:
-    from melmill.transforms.duplicates.prints import MatchJob
+    from melmill.transforms.duplicates.prints import Search
     from melmill.transforms.plan.job import ExtractJob
     from melmill.transforms.views.exports import ExportJob
 
@@ -63,7 +63,7 @@ _ADVICE = (
 )
 
 
-Job = TypeVar("Job", "ExtractJob", "ExportJob", "MatchJob")
+Job = TypeVar("Job", "ExtractJob", "ExportJob", "Search")
 
 
 def run_job(

@@ -16,7 +16,7 @@ from melmill.transforms.catalogue.tables import Table
 from melmill.transforms.core.errors import DatasetError, UnavailableError
 from melmill.transforms.index.tables import count_parts
 from melmill.transforms.measures.registry import meters_in
-from melmill.transforms.plan.job import Base, ExtractJob
+from melmill.transforms.plan.job import Base, ExtractJob, is_matching
 from melmill.transforms.rows.parquet import read_schema
 from melmill.transforms.rows.schema import RowSchema
 from melmill.transforms.rows.summaries import ShardSummary
@@ -201,6 +201,7 @@ class OpenSnapshot:
                 shards=self.recipe.output.shard_spec(),
                 writer=self.recipe.output.writer_spec(),
                 limits=self.recipe.limits.spec(),
+                dedupe=self.recipe.dedupe,
                 base=self.base(),
                 operation=operation,
             )
@@ -213,19 +214,33 @@ def start_from(job: ExtractJob, current: OpenSnapshot, configuration: dict[str, 
     snapshot, before = current.snapshot, current.snapshot.recipe
     meters = meters_in(before["quality"])
     is_measured = set(job.meters) <= set(meters)
+    same_split = before.get("split") == configuration["split"]
     base = replace(
         current.base(),
-        same_features=snapshot.features == job.features.canonical() and is_measured,
+        same_features=snapshot.features == job.features.canonical()
+        and is_measured
+        and _has_groups(job, before, same_split),
         unchanged_features=job.features.unchanged_since(snapshot.features),
         same_files=_same_files(job, before, configuration),
-        same_split=before.get("split") == configuration["split"],
+        same_split=same_split,
         max_seconds=3600 * before.get("limits", {}).get("max_duration_hours", 0.0),
         configured=_row_sections(before) == _row_sections(configuration),
         damaged=before.get("limits", {}).get("damaged", "fail"),
         meters=meters,
         select=before["select"] or "",
+        dedupe=before["dedupe"],
     )
     return in_its_staging(replace(job, base=base, taken_down=snapshot.taken_down))
+
+
+def _has_groups(job: ExtractJob, before: dict[str, Any], same_split: bool) -> bool:
+    """Return whether a snapshot's index has what the job must know about duplicates.
+
+    Otherwise all recordings are matched and planned anew, and their features are carried over.
+    """
+    keep_together = before.get("split", {}).get("keep_together")
+    was_matching = is_matching(before["dedupe"], keep_together)
+    return not job.is_matching or (was_matching and (same_split or not job.split.keep_together))
 
 
 def in_its_staging(job: ExtractJob) -> ExtractJob:

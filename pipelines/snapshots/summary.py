@@ -41,6 +41,7 @@ def totals_lines(totals: Totals) -> list[str]:
         + (f"; {number['partial']:,} of them in part" if number["partial"] else "")
         + (f"; {number['skipped']:,} too short for a chunk" if number["skipped"] else "")
         + (f"; {number['deselected']:,} deselected by select" if number["deselected"] else "")
+        + (f"; {number['duplicate']:,} are duplicates of others" if number["duplicate"] else "")
     ]
     for name, content in sorted(totals.splits.items()):
         megabytes = (content.parquet_bytes + content.tfrecord_bytes) / 1e6

@@ -17,6 +17,7 @@ from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.catalogue.taken_down import read_taken_down
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.naming import number_of
+from melmill.transforms.duplicates.deciding import read_groups
 from melmill.transforms.index.tables import read_index
 from melmill.transforms.rows.parquet import read_rows, read_schema
 from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
@@ -48,7 +49,7 @@ def validate(store: Store, workers: int, report: Callable[[int], None]) -> list[
         The faults, each with the name of the file; empty if there are none.
     """
     opened = OpenSnapshot.current(store)
-    checks = (_check_log, _check_recordings, _check_side_files, _check_taken_down)
+    checks = _check_log, _check_recordings, _check_groups, _check_side_files, _check_taken_down
     faults = [fault for check in checks for fault in check(opened)]
     check = partial(check_shard, store=store, features=opened.snapshot.features)
     for number, shard_faults in enumerate(_check_shards(check, workers, opened), 1):
@@ -103,12 +104,30 @@ def _check_recordings(opened: OpenSnapshot) -> Iterator[str]:
     failed = number["failed"] + number["partial"]
     yield from (f"index: {difference}" for difference in row_differences(store, index))
     failures = sum(1 for _ in read_index(store, index, "failures", ["recording_id"]))
-    # A recording that is damaged and deselected has a failure, too.
-    if not failed <= failures <= failed + number["deselected"]:
+    # A recording that is damaged and left out has a failure, too.
+    if not failed <= failures <= failed + number["deselected"] + number["duplicate"]:
         yield (
             f"index: {failed} recordings failed or are partial, but the failures table has "
             f"{failures} rows"
         )
+
+
+def _check_groups(opened: OpenSnapshot) -> Iterator[str]:
+    """Yield faults of recordings that sound the same: what is kept, and their splits."""
+    groups = read_groups(opened.store, opened.snapshot.index)
+    if not groups.matches.num_rows and not groups.split_units.num_rows:
+        return
+    splits = {row["unit"]: row["split"] for row in groups.split_units.to_pylist()}
+    kept = {name for name in groups.matched_recordings["duplicate_of"].to_pylist() if name}
+    columns = ["recording_id", "status", "split", "split_unit", "duplicate_of"]
+    for row in read_index(opened.store, opened.snapshot.index, "recordings", columns):
+        name, split = row["recording_id"], splits.get(row["split_unit"])
+        if name in kept and row["status"] in ("ok", "partial", "failed"):
+            kept.remove(name)
+        if row["status"] in ("ok", "partial") and split not in (None, row["split"]):
+            yield f"index: recording {name} is in {row['split']}, and its duplicates in {split}"
+    for name in sorted(kept):
+        yield f"index: recording {name} has duplicates that are left out, but is not in the dataset"
 
 
 def _check_side_files(opened: OpenSnapshot) -> Iterator[str]:

@@ -247,8 +247,8 @@ def test_an_unknown_key_is_named_with_what_was_meant(override: str, meant: str) 
 def test_an_unknown_key_like_no_other_is_named_with_what_is_allowed() -> None:
     (fault,) = faults("xyzzy=3")
     assert fault == (
-        "xyzzy: 3: no such key; allowed: audio, catalogue, chunk, features, limits, mel, output, "
-        "quality, refresh, retention, select, split"
+        "xyzzy: 3: no such key; allowed: audio, catalogue, chunk, dedupe, features, limits, mel, "
+        "output, quality, refresh, retention, select, split"
     )
 
 

@@ -11,8 +11,8 @@ from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import ProbedRecording, Recording
 from melmill.transforms.plan.adopting import adopt
 from melmill.transforms.plan.change_records import Adopted, Dropped, Offer, Touched
-from melmill.transforms.plan.finding_changes import labels_digest
 from melmill.transforms.plan.job import Base, ExtractJob
+from melmill.transforms.plan.known_rows import labels_digest
 from melmill.transforms.plan.splits import SplitSpec
 from tests.pipeline_runs import make_test_job
 from tests.plans import FEATURES, probed, recording

@@ -108,6 +108,7 @@ def test_the_json_has_every_kind_but_no_examples_of_unchanged_recordings() -> No
         "unchanged": 1,
         "selected": 0,
         "deselected": 0,
+        "duplicate": 0,
         "waiting": 5,
         "taken_down": 0,
         "excluded": 6,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,25 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melmill.transforms.core.errors import CatalogueError, DatasetError
+from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import AudioInfo, Recording
 from melmill.transforms.plan.change_records import (
+    Adopted,
     Attempts,
     Candidate,
+    Decision,
     Difference,
     Dropped,
     Offer,
     Relabelled,
     Touched,
 )
-from melmill.transforms.plan.finding_changes import (
-    by_identity,
-    decide,
-    diff_part,
-    labels_digest,
-    pack_recordings,
-    unpack_recordings,
-)
+from melmill.transforms.plan.finding_changes import decide, diff_part
 from melmill.transforms.plan.job import Base, ExtractJob
+from melmill.transforms.plan.known_rows import columns_of, labels_digest
+from melmill.transforms.plan.listing import by_identity, pack_recordings, unpack_recordings
 from tests.pipeline_runs import make_test_job
 from tests.plans import recording
 from tests.signals import noise, write_audio
@@ -46,7 +45,12 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> ExtractJob:
     return replace(test_job, base=Base(3, "0" * 32, 1, 1_700_000_000_000, max_seconds=1e6))
 
 
-LEVEL = pa.struct({"peak": pa.float64()})
+LEVEL = pa.struct({"peak": pa.float64(), "rms": pa.float64()})
+
+
+def readings(level: dict[str, float] | None) -> pa.StructScalar:
+    """Return the readings in a row of the index; its file lacks those that are not named."""
+    return pa.scalar({"level": level}, pa.struct({"level": LEVEL}))
 
 
 def known(listed: Recording, status: str = "ok", **values: Any) -> dict[str, Any]:
@@ -68,7 +72,10 @@ def known(listed: Recording, status: str = "ok", **values: Any) -> dict[str, Any
         "channels": 2,
         "frames": 20_000,
         "tags": {"title": "Song", "artist": "Singer"},
-        "measures": pa.scalar({"level": {"peak": -1.0}}, pa.struct({"level": LEVEL})),
+        "measures": readings({"peak": -1.0, "rms": -9.0}),
+        "deselected_by": None,
+        "duplicate_of": None,
+        "split_unit": None,
     }
     return row | values
 
@@ -163,6 +170,7 @@ def limited(job: ExtractJob, **values: Any) -> ExtractJob:
     return replace(job, limits=replace(job.limits, **values))
 
 
+READINGS = {"level": {"peak": -1.0, "rms": -9.0}}
 HEADER = AudioInfo(
     *("wav", "pcm_16", "libsndfile", 2000, 2, 20_000),
     tags=(("artist", "Singer"), ("title", "Song")),
@@ -193,7 +201,7 @@ def test_rows_that_may_be_taken_over_are_offered(job: ExtractJob, listed: bool) 
     listed_songs = [replace(song, fingerprint="2-2")] if listed else []
     row = known(song, content_hash="hash")
     changes, _ = compare(listed_songs, [row], hashing_job)
-    assert changes[0] == Offer("hash", row | {"measures": {"level": {"peak": -1.0}}})
+    assert changes[0] == Offer("hash", row | {"measures": READINGS})
     assert len(changes) == 1 + listed
     for test_job, values in [
         (job, {}),
@@ -215,7 +223,7 @@ def test_with_other_features_everything_is_computed_and_no_shard_is_kept(job: Ex
     assert changes[1].recording.measures == ""
     measured = based(job, same_features=False, meters=(*job.meters, "loudness"))
     changes, _ = compare([song], [row], measured)
-    assert changes[1].recording.measures == '{"level": {"peak": -1.0}}'
+    assert json.loads(changes[1].recording.measures) == READINGS
     assert difference == Difference({"known": 1, "recomputed": 1}, {"recomputed": ["/old.wav"]})
     changes, _ = compare([song], [known(song)], based(job, same_features=False))
     assert changes[1].recording.content_hash == ""
@@ -384,19 +392,218 @@ def test_a_recording_listed_twice_is_an_error() -> None:
         by_identity([recording("a.wav"), recording("a.wav")])
 
 
-@pytest.mark.parametrize(("removed", "stops"), [(0, False), (2, False), (3, True)])
+def test_a_run_on_nothing_always_has_something_to_do(job: ExtractJob) -> None:
+    difference = Difference()
+    first_job = based(job, index="")
+    assert decide(difference, 7, first_job) == Decision(7, difference, todo=True)
+    assert decide(difference, 7, job) == Decision(7, difference, todo=False)
+
+
+@pytest.mark.parametrize("removed", [0, 2])
+def test_as_many_removals_as_allowed_do_not_stop_the_run(job: ExtractJob, removed: int) -> None:
+    rows = [known(recording(f"{i}.wav")) for i in range(10)]
+    _, difference = compare([recording(f"{i}.wav") for i in range(removed, 10)], rows, job)
+    assert decide(difference, 1, job) == Decision(1, difference, todo=removed > 0)
+
+
+@pytest.mark.parametrize(
+    ("removed", "examples"),
+    [
+        (3, "30.0%; /songs/0.wav, /songs/1.wav, /songs/2.wav)"),
+        (4, "40.0%; /songs/0.wav, /songs/1.wav, /songs/2.wav, …)"),
+    ],
+)
 def test_more_removals_than_allowed_stop_the_run(
-    job: ExtractJob, removed: int, stops: bool
+    job: ExtractJob, removed: int, examples: str
 ) -> None:
     rows = [known(recording(f"{i}.wav")) for i in range(10)]
     _, difference = compare([recording(f"{i}.wav") for i in range(removed, 10)], rows, job)
-    if stops:
-        with pytest.raises(DatasetError, match=r"lacks 3 of the 10 recordings of version 3 \(30"):
-            decide(difference, 1, job)
-    else:
-        assert decide(difference, 1, job).todo == (removed > 0)
+    with pytest.raises(DatasetError) as raised:
+        decide(difference, 1, job)
+    assert str(raised.value) == (
+        f"{job.catalogue.uri} lacks {removed} of the 10 recordings of version 3 ({examples}, but "
+        "refresh.max_removed_ratio allows 20.0%; nothing was changed. To remove "
+        "these recordings: melmill refresh --allow-removals"
+    )
 
 
 @given(st.lists(st.builds(Recording, st.text(), st.text(), st.text()), max_size=20))
 def test_packed_recordings_are_unpacked(recordings: list[Recording]) -> None:
     assert unpack_recordings(pack_recordings(recordings)) == recordings
+
+
+# Features that are carried over
+
+
+def test_the_files_that_hold_unchanged_features_are_named(job: ExtractJob) -> None:
+    song = recording("a.wav")
+    row = known(song, split="test", shards=["1", "2"])
+    for names, files in [
+        (("mel",), ("split=test/part-1.parquet", "split=test/part-2.parquet")),
+        ((), ()),
+    ]:
+        partly_job = based(job, same_features=False, unchanged_features=names)
+        (_, candidate), _ = compare([song], [row], partly_job)
+        assert candidate.recording.carried_from == files
+
+
+@pytest.mark.parametrize(
+    ("wanted", "measured", "kept"),
+    [
+        (("level",), ("level",), True),
+        (("level",), ("level", "clipping"), True),
+        (("level", "clipping"), ("level",), False),
+    ],
+)
+def test_readings_are_kept_if_all_that_is_wanted_was_measured(
+    job: ExtractJob, wanted: tuple[str, ...], measured: tuple[str, ...], kept: bool
+) -> None:
+    song = recording("a.wav")
+    measuring_job = based(replace(job, meters=wanted), same_features=False, meters=measured)
+    (_, candidate), _ = compare([song], [known(song)], measuring_job)
+    assert candidate.recording.measures == (json.dumps(READINGS) if kept else "")
+
+
+def test_a_reading_that_is_no_number_is_an_error(job: ExtractJob) -> None:
+    song = recording("a.wav")
+    row = known(song, measures=readings({"peak": float("nan"), "rms": -9.0}))
+    with pytest.raises(ValueError, match="JSON"):
+        compare([song], [row], based(replace(job, meters=()), same_features=False))
+
+
+@pytest.mark.parametrize(
+    ("changed", "base", "are_read"),
+    [
+        ({}, {}, False),
+        ({}, {"same_features": False}, True),
+        ({"select": "level.peak < 0"}, {}, True),
+        ({"select": "level.peak < 0"}, {"select": "level.peak < 0"}, False),
+        ({"content_hashes": True}, {}, True),
+        ({"dedupe": "mark"}, {"dedupe": "mark"}, True),
+        ({"dedupe": "off"}, {"dedupe": "mark"}, True),
+        ({}, {"max_seconds": 3601.0}, True),
+        ({}, {"max_seconds": 3600.0}, False),
+        ({}, {"max_seconds": 3599.0}, False),
+    ],
+)
+def test_readings_are_read_only_where_a_recording_may_get_a_new_row(
+    job: ExtractJob, changed: dict[str, Any], base: dict[str, Any], are_read: bool
+) -> None:
+    limited_job = limited(based(job, max_seconds=3600.0), max_seconds=3600.0)
+    columns = columns_of(based(replace(limited_job, **changed), **base))
+    assert ("measures" in columns) == are_read
+    needed = known(recording("a.wav")).keys() | {"rows_digest", "peak_dbfs", "size_bytes"}
+    assert {*columns, "measures"} == needed
+
+
+# Selections. A recording has a peak of -1 dBFS and an RMS level of -9 dBFS.
+
+
+def selecting(job: ExtractJob, select: str, before: str = "", **base: Any) -> ExtractJob:
+    return based(replace(job, select=select), select=before, **base)
+
+
+def test_a_recording_that_is_refused_now_loses_its_rows_but_not_its_readings(
+    job: ExtractJob,
+) -> None:
+    song = recording("a.wav")
+    row = known(song, rows_digest="1f", peak_dbfs=-1.5, size_bytes=100)
+    quiet_job = selecting(job, "level.rms < 0 and level.peak < -6")
+    (*removed, adopted), difference = compare([song], [row], quiet_job)
+    name = song.recording_id
+    assert removed == [Dropped(name), Touched("shard of a.wav", name)]
+    assert adopted == Adopted(
+        name,
+        {
+            **row,
+            **{"status": "deselected", "deselected_by": "level.peak", "rows": 0, "shards": []},
+            **{"rows_digest": None, "peak_dbfs": None, "measures": READINGS},
+            "feature_key": digest(song.fingerprint, job.features.digest()),
+            "tags": [("artist", "Singer"), ("title", "Song")],
+        },
+    )
+    assert difference == Difference(
+        {"known": 1, "deselected": 1}, {"deselected": [song.uri]}, 0, 1, 0
+    )
+
+
+def test_a_recording_that_is_selected_now_is_planned_with_its_readings(job: ExtractJob) -> None:
+    song = recording("a.wav")
+    row = known(song, "deselected", deselected_by="level.peak", rows=0)
+    for select in ("level.peak < 0", ""):
+        loud_job = selecting(job, select, "level.peak < -6", meters=("level",))
+        changes, difference = compare([song], [row], replace(loud_job, meters=("level",)))
+        assert changes == [Dropped(song.recording_id), Candidate(song, HEADER)]
+        assert changes[1].recording.change == "selected"
+        assert json.loads(changes[1].recording.measures) == READINGS
+        assert difference == Difference({"known": 1, "selected": 1}, {"selected": [song.uri]})
+
+
+@pytest.mark.parametrize(
+    ("status", "refused_by", "select"),
+    [
+        ("ok", None, "level.peak < 0"),
+        ("ok", None, ""),
+        ("deselected", "level.peak", "level.peak < -7 and level.rms < -20"),
+        ("skipped", None, "level.peak < -6"),
+    ],
+)
+def test_a_recording_that_another_selection_treats_the_same_keeps_its_row(
+    job: ExtractJob, status: str, refused_by: str | None, select: str
+) -> None:
+    song = recording("a.wav", labels=(("genre", "rock"),))
+    row = known(song, status, deselected_by=refused_by, rows=0)
+    other_job = selecting(job, select, "level.peak < -6")
+    changes, difference = compare([song], [row], other_job)
+    assert changes == []
+    assert difference == Difference({"known": 1, "unchanged": 1}, {"unchanged": [song.uri]}, 0, 1)
+    changes, difference = compare([song], [row | {"labels_digest": "x"}], other_job)
+    assert changes[0] == Relabelled(song.recording_id, song.uri, "train", labels_digest(song))
+    assert difference.counts == {"known": 1, "relabelled": 1}
+
+
+@pytest.mark.parametrize(
+    ("before", "same_split", "split", "kind"),
+    [
+        ({}, True, "train", "unchanged"),
+        ({"split": "other"}, True, "other", "unchanged"),
+        ({"split": "other"}, False, "train", "relabelled"),
+        ({"uri": "/old.wav"}, True, "train", "relabelled"),
+        ({"labels_digest": "x"}, True, "train", "relabelled"),
+    ],
+)
+def test_a_recording_that_another_measure_refuses_now_stays_out(
+    job: ExtractJob, before: dict[str, str], same_split: bool, split: str, kind: str
+) -> None:
+    song = recording("a.wav", labels=(("genre", "rock"),))
+    row = known(song, "deselected", deselected_by="level.peak", rows=0, **before)
+    quiet_job = selecting(job, "level.rms < -20", "level.peak < -6", same_split=same_split)
+    (dropped, adopted), difference = compare([song], [row], quiet_job)
+    assert dropped == Dropped(song.recording_id)
+    assert (adopted.row["deselected_by"], adopted.row["status"]) == ("level.rms", "deselected")
+    named = [adopted.row[name] for name in ("uri", "split", "labels_digest")]
+    assert named == [song.uri, split, labels_digest(song)]
+    assert difference == Difference({"known": 1, kind: 1}, {kind: [row["uri"]]}, 0, 1, 0)
+
+
+@pytest.mark.parametrize("level", [None, {"rms": -9.0}])
+def test_a_recording_without_the_reading_is_refused(
+    job: ExtractJob, level: dict[str, float] | None
+) -> None:
+    song = recording("a.wav")
+    row = known(song, measures=readings(level))
+    (*_, adopted), _ = compare([song], [row], selecting(job, "level.peak < 0"))
+    assert adopted.row["deselected_by"] == "level.peak"
+
+
+def test_a_damaged_recording_is_decoded_again_if_the_selection_changes(job: ExtractJob) -> None:
+    song = recording("a.wav")
+    changes, _ = compare([song], [known(song, "partial")], selecting(job, "level.peak < 0"))
+    assert changes == [Dropped(song.recording_id), Candidate(song)]
+
+
+def test_rows_are_not_offered_if_the_selection_changes(job: ExtractJob) -> None:
+    row = known(recording("a.wav"), content_hash="hash")
+    hashing_job = selecting(replace(job, content_hashes=True), "level.peak < 0")
+    changes, _ = compare([], [row], hashing_job)
+    assert changes[0] == Dropped(row["recording_id"])

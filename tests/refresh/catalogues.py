@@ -97,6 +97,15 @@ def statuses_of(dataset: Path) -> dict[str, tuple[str, int]]:
     return {row["uri"]: (row["status"], row["rows"]) for row in rows}
 
 
+def duplicates_in(dataset: Path) -> dict[str, str]:
+    """Return the recordings that are duplicates, and what they are duplicates of."""
+    store = Store(str(dataset))
+    rows = read_index(
+        store, require_snapshot(store).index, "recordings", ["recording_id", "duplicate_of"]
+    )
+    return {row["recording_id"]: row["duplicate_of"] for row in rows if row["duplicate_of"]}
+
+
 def assert_as_fresh(catalogue: Path, dataset: Path, folder: Path, *overrides: str) -> None:
     """Assert that the dataset equals an extraction of the catalogue into a new folder."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -106,6 +115,7 @@ def assert_as_fresh(catalogue: Path, dataset: Path, folder: Path, *overrides: st
     assert [key for key in rows if rows[key] != fresh_rows[key]] == []
     assert failures_of(dataset) == failures_of(folder)
     assert statuses_of(dataset) == statuses_of(folder)
+    assert duplicates_in(dataset) == duplicates_in(folder)
 
 
 def needed_files(dataset: Path) -> set[str]:

@@ -41,7 +41,7 @@ from melmill.transforms.features.chunks import count_chunks
 from melmill.transforms.features.span_chunks import Span
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.index.tables import read_index
-from melmill.transforms.measures.spans import extract_and_measure
+from melmill.transforms.measures.spans import extract_and_measure, measure_spans
 from melmill.transforms.snapshot.card import list_files
 from melmill.transforms.snapshot.delta import read_history, require_snapshot
 from melmill.transforms.snapshot.needed_files import needed
@@ -98,6 +98,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "catalogue.content_hashes": ("false", "true"),
     # Half of the recordings have such a peak.
     "select": ("null", "level.peak > -8.5", "level.peak > -8"),
+    # Which recording `drop` keeps depends on what was there before.
+    "dedupe": ("off", "keep_best", "mark"),
 }
 
 
@@ -105,6 +107,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 LIMIT = "limits.max_duration_hours"
 #: A missing recording is not retried in every refresh.
 ONCE = "refresh.max_attempts=1"
+#: Recordings so short are duplicates if all their samples are equal.
+ACOUSTIC = "quality=[basic, acoustic]"
 
 
 class InThisProcess:
@@ -124,6 +128,10 @@ SMALL_BLOCKS = {
 }
 
 
+#: Functions of a decoder process that decode spans, which are their first argument.
+_DECODING = (extract_and_measure, measure_spans)
+
+
 class Killed(BaseException):
     """Raised where the process is killed."""
 
@@ -139,12 +147,12 @@ def _failing(decoder: Any, name: str, stage: Stage) -> Any:
     real, failed = decoder.call, []
 
     def call(self: Any, timeout_s: float, function: Any, *arguments: Any) -> Any:
-        decodes = function is extract_and_measure
+        extracts, decodes = function is extract_and_measure, function in _DECODING
         target = arguments[0][0] if decodes else arguments[0]
         uri = target.probed.recording.uri if decodes else target.uri
         matches = uri.endswith(f"/{name}") and decodes == (stage is Stage.DECODE)
         # If a recording is divided among shards, only its last part fails.
-        if matches and not failed and (not decodes or _holds_the_last_chunk(target, arguments[1])):
+        if matches and not failed and (not extracts or _holds_the_last_chunk(target, arguments[1])):
             failed.append(name)
             raise RecordingError(Stage.READ, Cause.STORAGE_ERROR, "the store is busy")
         return real(self, timeout_s, function, *arguments)
@@ -278,7 +286,7 @@ class DatasetMachine(RuleBasedStateMachine):
         exclude.write_text("".join(f"{self.songs / name}\n" for name in sorted(self.excluded)))
         settings = [f"{key}={value}" for key, value in self.settings.items()]
         small = [setting for setting in SMALL if not setting.startswith("mel.")]
-        return [*small, ONCE, f"catalogue.exclude={exclude}", *settings]
+        return [*small, ONCE, ACOUSTIC, f"catalogue.exclude={exclude}", *settings]
 
     @rule(name=NAMES, seed=SEEDS, seconds=SECONDS, rate=RATES)
     def add(self, name: str, seed: int, seconds: float, rate: int = RATE) -> None:
@@ -286,6 +294,17 @@ class DatasetMachine(RuleBasedStateMachine):
         write_song(self.songs / name, seed, seconds, rate)
         self.labels.setdefault(name, {"genre": "rock"})
         self.sound.add(name)
+
+    @rule(name=NAMES, source=NAMES)
+    def copy(self, name: str, source: str) -> None:
+        """Write the sound of another recording, as it is now, to a file."""
+        if name == source or not (self.songs / source).exists():
+            return
+        (self.songs / name).unlink(missing_ok=True)
+        shutil.copyfile(self.songs / source, self.songs / name)
+        self.labels.setdefault(name, {"genre": "rock"})
+        self.sound.discard(name)
+        self.sound |= {name} if source in self.sound else set()
 
     @rule(name=NAMES, share=st.sampled_from([0.3, 0.9]), rate=RATES)
     def truncate(self, name: str, share: float, rate: int) -> None:
@@ -382,13 +401,14 @@ class DatasetMachine(RuleBasedStateMachine):
 
     def statuses_are_right(self) -> None:
         """Assert that sound recordings are ``ok`` and that no other recording is."""
-        deselected = () if self.settings["select"] == "null" else ("deselected",)
+        left_out = [] if self.settings["select"] == "null" else ["deselected"]
+        left_out += ["duplicate"] if self.settings["dedupe"] == "keep_best" else []
         for uri, (status, _) in statuses_of(self.dataset).items():
             name = Path(uri).name
             if self.segments.get(name, 0) < 0 or name not in self.sound:
-                assert status in ("failed", "partial", *deselected), name
+                assert status in ("failed", "partial", *left_out), name
             elif not self.segments.get(name) and self.settings[LIMIT] == SETTINGS[LIMIT][0]:
-                assert status in ("ok", "skipped", *deselected), name
+                assert status in ("ok", "skipped", *left_out), name
 
     @rule()
     def extract_again(self) -> None:
@@ -396,7 +416,8 @@ class DatasetMachine(RuleBasedStateMachine):
         current = require_snapshot(Store(str(self.dataset)))
         stored, requested = current.configuration, recipe.as_dict()
         same = current.features == recipe.feature_spec().canonical() and all(
-            stored[section] == requested[section] for section in ("split", "output", "select")
+            stored[section] == requested[section]
+            for section in ("split", "output", "select", "dedupe")
         )
         if same and current.catalogue == str(self.table()):
             extract_here(self.table(), self.dataset, *self.recipe())

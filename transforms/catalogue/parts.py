@@ -175,8 +175,8 @@ def list_part(
     raise TypeError(f"{part} is not a part of the {catalogue.kind} {catalogue.uri}")
 
 
-def require_recordings(catalogue: Catalogue) -> None:
-    """Raise an error if a catalogue names nothing to read, before any worker starts.
+def require_recordings(catalogue: Catalogue) -> Recording:
+    """Return the first recording of a catalogue; raise an error if it names nothing to read.
 
     Raises
     ------
@@ -188,7 +188,7 @@ def require_recordings(catalogue: Catalogue) -> None:
     faults: list[str] = []
     for recording in islice(listed, _CHECKED_ENTRIES):
         if recording.fault is None:
-            return
+            return recording
         faults.append(recording.fault[1])
     if not faults:
         raise CatalogueError(nothing_found_message(catalogue))

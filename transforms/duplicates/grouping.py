@@ -18,7 +18,7 @@ FoundMatch: TypeAlias = tuple[int, int, Kind, int, int, float]
 COLUMNS = [
     *("recording_id", "uri", "split", "status", "size_bytes", "seconds", "sample_rate_hz"),
     "channels",
-    *("measures.acoustic.digest", "measures.origin.bandwidth"),
+    *("measures.acoustic.digest", "measures.origin.bandwidth", "split_unit"),
 ]
 
 #: Share of the longer recording's length that the same recording has at least.
@@ -43,6 +43,8 @@ class MatchedRecording:
         Digest of all samples.
     bandwidth_hz
         Highest frequency with sound; ``None`` if it was not measured.
+    split_unit
+        Digest of what stays in one split with it, if ``split.keep_together`` is set.
     """
 
     dataset: int
@@ -56,6 +58,7 @@ class MatchedRecording:
     channels: int
     digest: str
     bandwidth_hz: float | None
+    split_unit: str | None = None
 
 
 def best_first(members: Iterable[MatchedRecording]) -> list[MatchedRecording]:

@@ -96,6 +96,37 @@ class MatchJob:
                 yield text.as_py(), recording_number(place, row)
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search for duplicates, and where its workers write what they find.
+
+    Attributes
+    ----------
+    job
+        Datasets.
+    output, staging
+        Store for the matches, and the search's own folder in it.
+    progress
+        Address at which the launcher listens; ``""`` if it does not listen.
+    """
+
+    job: MatchJob
+    output: Store
+    staging: str
+    progress: str = ""
+
+    @property
+    def stores(self) -> tuple[tuple[str, Any], ...]:
+        """URLs of the stores, with their storage options."""
+        stores = [dataset.store for dataset in self.job.datasets]
+        return tuple((store.root, store.storage_options) for store in [*stores, self.output])
+
+    @property
+    def matches(self) -> str:
+        """Folder of the files with matches."""
+        return f"{self.staging}/matches"
+
+
 def recording_number(place: int, row: int) -> int:
     """Return the number of a recording: its place, and its row there.
 

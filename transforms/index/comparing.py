@@ -21,14 +21,18 @@ from melmill.transforms.plan.change_records import (
     Touched,
 )
 from melmill.transforms.plan.finding_changes import (
-    FAILURE_COLUMNS,
-    by_identity,
-    columns_of,
     decide,
     diff_part,
 )
 from melmill.transforms.plan.job import ExtractJob
-from melmill.transforms.plan.listing import BLOCK, list_blocks, look_up_versions, needs_version
+from melmill.transforms.plan.known_rows import FAILURE_COLUMNS, columns_of
+from melmill.transforms.plan.listing import (
+    BLOCK,
+    by_identity,
+    list_blocks,
+    look_up_versions,
+    needs_version,
+)
 from melmill.transforms.plan.packing import row_bytes
 
 #: Maximum number of recordings in a small catalogue, and of those whose versions need a request.

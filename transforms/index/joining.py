@@ -13,7 +13,15 @@ import pyarrow.compute as pc
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.core.records import Failure, MeasuredPart
 from melmill.transforms.index.completeness import require_whole
-from melmill.transforms.index.results import Carried, Fact, Held, Kind, Moved, by_kind
+from melmill.transforms.index.results import (
+    GROUP_TABLES,
+    Carried,
+    Fact,
+    Held,
+    Kind,
+    Moved,
+    by_kind,
+)
 from melmill.transforms.index.tables import (
     failed_row,
     failure_row,
@@ -37,10 +45,25 @@ def write_index_part(
     (table, part), facts = group[0], by_kind(group[1])
     carried = facts[Kind.CARRIED][0].value if facts[Kind.CARRIED] else None
     previous = _PreviousPart(job.store, job.base, carried)
-    rows_of = _shard_rows if table == "shards" else partial(_recording_rows, job=job)
-    for name, (rows, kept) in rows_of(facts, previous).items():
+    if table in GROUP_TABLES:
+        tables = _group_rows(table, facts, previous, job)
+    elif table == "shards":
+        tables = _shard_rows(facts, previous)
+    else:
+        tables = _recording_rows(facts, previous, job)
+    for name, (rows, kept) in tables.items():
         if file := write_part(job.store, index, name, part, rows, kept):
             yield file
+
+
+def _group_rows(
+    table: str, facts: Groups, previous: _PreviousPart, job: ExtractJob
+) -> dict[str, tuple[list[Row], pa.Table | None]]:
+    """Return a table about duplicates: the run's own, or the previous one if nothing is added."""
+    if facts[Kind.GROUPED]:
+        return {table: ([], facts[Kind.GROUPED][0].value)}
+    rows = previous.read_groups(table) if job.is_matching else None
+    return {table: ([], rows)}
 
 
 def _shard_rows(
@@ -80,7 +103,25 @@ class _PreviousPart:
     def read(self, table: str, without: Collection[str]) -> pa.Table | None:
         """Return a table's rows without some names; ``None`` if no row is carried over."""
         rows = self._read(table)
-        return None if rows is None else rows.filter(pc.invert(_is_in(rows, without)))
+        if rows is None:
+            return None
+        rows = rows.filter(pc.invert(_is_in(rows, without)))
+        if table == "recordings" and self.carried and self.carried.without:
+            rows = _without_names(rows, "duplicate_of", self.carried.without)
+        return rows
+
+    def read_groups(self, table: str) -> pa.Table | None:
+        """Return a table about duplicates without the recordings that are erased."""
+        rows = self._read(table)
+        erased = self.carried.without if self.carried else ()
+        if rows is None or not erased:
+            return rows
+        for column in {"first", "second", "recording_id"}.intersection(rows.column_names):
+            names = pa.array(erased, pa.string())
+            rows = rows.filter(pc.invert(pc.is_in(rows[column], value_set=names)))
+        if "duplicate_of" in rows.column_names:
+            rows = _without_names(rows, "duplicate_of", erased)
+        return rows
 
     def find(self, table: str, names: Collection[str]) -> list[Row]:
         """Return the rows with these names."""
@@ -92,10 +133,17 @@ class _PreviousPart:
         if carried is None or base.is_nothing or not base.same_features:
             return None
         rows = read_part(self.store, base.index, table, carried.part % base.parts)
-        if carried.parts == base.parts:
+        if carried.parts == base.parts or table in GROUP_TABLES:
             return rows
         is_in_part = [bucket(name, carried.parts) == carried.part for name in rows[0].to_pylist()]
         return rows.filter(pa.array(is_in_part, pa.bool_()))
+
+
+def _without_names(rows: pa.Table, column: str, names: Collection[str]) -> pa.Table:
+    """Return the rows with nulls instead of some values of a column."""
+    is_named = pc.is_in(rows[column], value_set=pa.array(sorted(names), pa.string()))
+    values = pc.if_else(is_named, pa.scalar(None, pa.string()), rows[column])
+    return rows.set_column(rows.column_names.index(column), column, values)
 
 
 def _is_in(table: pa.Table, names: Collection[str]) -> Any:
@@ -123,6 +171,8 @@ def update_recordings(facts: Groups, find: Callable[[Collection[str]], list[Row]
         name = row["recording_id"]
         if change := relabelled.get(name):
             row.update(uri=change.uri, split=change.split, labels_digest=change.labels_digest)
+            row["split_unit"] = change.split_unit or None
+            row["duplicate_of"] = change.duplicate_of or None
         replaced = {shard for move in moves[name] for shard in move.replaced}
         kept = {shard for shard in row["shards"] if shard not in replaced}
         row["shards"] = sorted(kept | {move.shard for move in moves[name]})

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeAlias
 
+import pyarrow as pa
+
 from melmill.transforms.core.naming import bucket, digest
 from melmill.transforms.core.records import Failure
 from melmill.transforms.plan.change_records import Adopted, Attempts, Dropped, Relabelled
@@ -26,8 +28,8 @@ class Kind(StrEnum):
     (:class:`~melmill.transforms.core.records.MeasuredPart`), ``DROPPED`` (``None``: its row is
     not carried over), ``RELABELLED`` (:class:`Relabelled`), ``ADOPTED`` (its row of the index),
     ``MOVED`` (:class:`Moved`). About a shard: ``WRITTEN`` (:class:`ShardSummary`), ``REPLACED``
-    (``None``: it is not in the new snapshot). About a part of either table: ``CARRIED``
-    (:class:`Carried`).
+    (``None``: it is not in the new snapshot). About a part of a table: ``CARRIED``
+    (:class:`Carried`). About all duplicates: ``GROUPED`` (a ``pyarrow.Table``).
     """
 
     PLANNED = "planned"
@@ -42,6 +44,7 @@ class Kind(StrEnum):
     WRITTEN = "written"
     REPLACED = "replaced"
     CARRIED = "carried"
+    GROUPED = "grouped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,8 @@ class Fact:
     Attributes
     ----------
     table
-        Table of the index that the fact belongs to: ``recordings`` (with ``failures``) or
-        ``shards``.
+        Table of the index that the fact belongs to: ``recordings`` (with ``failures``), ``shards``
+        or a table about duplicates.
     name
         ``recording_id``, or the shard's name; ``""`` if the fact is about a whole part.
     kind
@@ -97,10 +100,30 @@ class Carried:
         Number of parts of the new index.
     part
         Number of this part.
+    without
+        Recordings that are erased, also where they are named as duplicates of others.
     """
 
     parts: int
     part: int
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GroupTables:
+    """The tables of an index about duplicates; see ``SCHEMAS`` in the index's tables."""
+
+    matches: pa.Table
+    matched_recordings: pa.Table
+    split_units: pa.Table
+
+    def by_name(self) -> dict[str, pa.Table]:
+        """Return the tables by their names in an index."""
+        return {name: getattr(self, name) for name in GROUP_TABLES}
+
+
+#: Names of the tables about duplicates.
+GROUP_TABLES = ("matches", "matched_recordings", "split_units")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +161,7 @@ Result: TypeAlias = (
     | Attempts
     | Adopted
     | Carried
+    | GroupTables
 )
 
 
@@ -177,12 +201,20 @@ def facts_of(result: Result, again: bool = False) -> Iterator[Fact]:
         case Carried():
             yield Fact("shards", "", Kind.CARRIED, result)
             yield Fact("recordings", "", Kind.CARRIED, result)
+            if result.part == 0:
+                yield from (Fact(name, "", Kind.CARRIED, result) for name in GROUP_TABLES)
+        case GroupTables():
+            for name, table in result.by_name().items():
+                yield Fact(name, "", Kind.GROUPED, table)
 
 
 def key_by_part(result: Result, parts: int) -> Iterator[tuple[tuple[str, int], Fact]]:
     """Yield a result's facts, each with its table and its part as the key."""
     for fact in facts_of(result):
-        part = fact.value.part if fact.kind is Kind.CARRIED else bucket(fact.name, parts)
+        if fact.kind is Kind.CARRIED:
+            part = fact.value.part
+        else:
+            part = 0 if fact.kind is Kind.GROUPED else bucket(fact.name, parts)
         yield (fact.table, part), fact
 
 
@@ -200,6 +232,9 @@ def result_digest(result: Result) -> int:
         return int(digest("again", f"{result_digest(result.result):x}"), 16)
     if isinstance(result, ShardSummary):
         return int(digest(type(result).__name__, result.to_json()), 16)
+    if isinstance(result, GroupTables):
+        rows = [table.to_pylist() for table in result.by_name().values()]
+        return int(digest(type(result).__name__, repr(rows)), 16)
     more = ""
     if isinstance(result, PlannedRecording):
         recording = result.probed.recording

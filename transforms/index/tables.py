@@ -21,7 +21,7 @@ from melmill.transforms.core.records import Failure, MeasuredPart, Recording
 from melmill.transforms.index.results import Held
 from melmill.transforms.measures.readings import measures_type
 from melmill.transforms.measures.states import read_all
-from melmill.transforms.plan.finding_changes import labels_digest
+from melmill.transforms.plan.known_rows import labels_digest
 from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.rows.rows_digest import combine_digests, digest_text
 from melmill.transforms.rows.summaries import ShardSummary
@@ -56,6 +56,8 @@ RECORDINGS = pa.schema(
         "rows_digest": pa.string(),
         "peak_dbfs": pa.float32(),
         "deselected_by": pa.string(),
+        "duplicate_of": pa.string(),
+        "split_unit": pa.string(),
         "tags": pa.map_(pa.string(), pa.string()),
         "measures": measures_type(),
     }
@@ -81,8 +83,34 @@ SHARDS = pa.schema(
     }
 )
 
-#: Columns of an index's tables.
-SCHEMAS = {"recordings": RECORDINGS, "failures": FAILURES, "shards": SHARDS}
+#: Pairs of recordings that sound the same, or of which the second contains the first.
+MATCHES = pa.schema(
+    {
+        **dict.fromkeys(("first", "second", "kind"), pa.string()),
+        **dict.fromkeys(("offset_seconds", "overlap_seconds", "error"), pa.float64()),
+    }
+)
+
+#: What decides between the recordings of a match; ``status`` is the one without ``dedupe``.
+MATCHED_RECORDINGS = pa.schema(
+    {
+        **{name: RECORDINGS.field(name).type for name in ("recording_id", "uri", "split")},
+        **{name: RECORDINGS.field(name).type for name in ("status", "size_bytes", "seconds")},
+        **{"sample_rate_hz": pa.int32(), "channels": pa.int32()},
+        **{"digest": pa.string(), "bandwidth_hz": pa.float64()},
+        **{"split_unit": pa.string(), "duplicate_of": pa.string()},
+    }
+)
+
+#: Splits of the units that are or were in a group of duplicates, and the version since when.
+SPLIT_UNITS = pa.schema({"unit": pa.string(), "split": pa.string(), "since": pa.int64()})
+
+#: Columns of an index's tables. The last three are there only if duplicates are looked for, in one
+#: part each.
+SCHEMAS = {
+    **{"recordings": RECORDINGS, "failures": FAILURES, "shards": SHARDS, "matches": MATCHES},
+    **{"matched_recordings": MATCHED_RECORDINGS, "split_units": SPLIT_UNITS},
+}
 
 
 def recordings_per_part(meters: Collection[str]) -> int:
@@ -103,7 +131,8 @@ def recording_row(
     """Return the row of a recording that was planned.
 
     Its status is ``ok``; ``partial`` if only the audio before a damage was planned;
-    ``deselected`` if the recipe's selection refuses it; ``skipped`` if no rows were planned;
+    ``deselected`` if the recipe's selection refuses it; ``duplicate`` if another recording of its
+    group is kept; ``skipped`` if no rows were planned;
     ``unwritten`` if no shard was written, because too many recordings
     had failed before. An index with unwritten recordings is never committed.
 
@@ -125,7 +154,8 @@ def recording_row(
     if planned.deselected_by:
         status = "deselected"
     elif not shards:
-        status = "unwritten" if planned.rows else "skipped"
+        without_rows = "duplicate" if planned.duplicate_of else "skipped"
+        status = "unwritten" if planned.rows else without_rows
     return {
         "recording_id": recording.recording_id,
         "uri": recording.uri,
@@ -148,6 +178,8 @@ def recording_row(
         "rows_digest": sum_digests(part.digest for part in parts),
         "peak_dbfs": max((part.peak_dbfs for part in parts), default=None),
         "deselected_by": planned.deselected_by or None,
+        "duplicate_of": planned.duplicate_of or None,
+        "split_unit": planned.split_unit or None,
         "tags": list(audio.tags),
         "measures": _measures(recording, measured),
     }
@@ -313,6 +345,8 @@ def _with_fields(rows: pa.Table, fields: list[str]) -> pa.Table:
     columns = []
     for field in fields:
         name, *inner = field.split(".")
+        if name not in rows.column_names:  # an older index lacks it
+            rows = rows.append_column(name, pa.nulls(rows.num_rows, RECORDINGS.field(name).type))
         column = rows[name].combine_chunks()
         columns.append(pc.struct_field(column, inner) if inner else column)
     return pa.table(columns, names=fields)

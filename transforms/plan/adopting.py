@@ -9,8 +9,8 @@ from melmill.transforms.core.errors import RecordingError
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import ProbedRecording
 from melmill.transforms.plan.change_records import Adopted, Dropped, Offer, Touched
-from melmill.transforms.plan.finding_changes import labels_digest, leave
 from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.known_rows import labels_digest, leave
 from melmill.transforms.plan.recordings import plan_recording
 
 

@@ -21,12 +21,14 @@ class Dropped:
 
 @dataclass(frozen=True, slots=True)
 class Relabelled:
-    """A recording whose rows are carried over with a new URI, new labels or a new split."""
+    """A recording whose rows are carried over with new values of some columns."""
 
     recording_id: str
     uri: str
     split: str
     labels_digest: str
+    split_unit: str = ""
+    duplicate_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +106,13 @@ class Candidate:
         Recording, as the catalogue lists it now.
     audio
         Header from the index, if the file did not change; else ``None``.
+    by_groups
+        Whether its rows must be computed because no duplicate of it is kept any more.
     """
 
     recording: Recording
     audio: AudioInfo | None = None
+    by_groups: bool = False
 
 
 @dataclass(slots=True)
@@ -119,7 +124,8 @@ class Difference:
     counts
         Number of recordings by kind: ``new``, ``changed``, ``removed``, ``retried``,
         ``relabelled`` (rows are carried over), ``recomputed`` (the configuration changed),
-        ``selected`` and ``deselected`` (by another selection), ``unchanged``; ``waiting``:
+        ``selected`` and ``deselected`` (by another selection or by ``dedupe``), ``duplicate``
+        (left out from now on, because a duplicate is kept), ``unchanged``; ``waiting``:
         unchanged recordings that failed and are not retried; ``taken_down`` and ``excluded``:
         listed but left out; ``known``: in the snapshot.
     examples
@@ -178,6 +184,12 @@ class Difference:
         return self.counts["removed"] / max(1, self.counts["known"])
 
     @property
+    def computed(self) -> int:
+        """Number of recordings that must be computed."""
+        kinds = ("new", "changed", "retried", "recomputed", "selected")
+        return sum(self.counts[kind] for kind in kinds)
+
+    @property
     def is_nothing(self) -> bool:
         """Whether no recording changed."""
         return self.counts["unchanged"] == self.counts["known"] and not self.counts["new"]
@@ -185,7 +197,7 @@ class Difference:
     def to_json(self) -> dict[str, Any]:
         """Return the counts and examples as values that JSON can hold."""
         kinds = ("new", "changed", "removed", "retried", "relabelled", "recomputed", "unchanged")
-        more_kinds = ("selected", "deselected", "waiting", "taken_down", "excluded")
+        more_kinds = ("selected", "deselected", "duplicate", "waiting", "taken_down", "excluded")
         counts = {kind: self.counts[kind] for kind in (*kinds, *more_kinds)}
         hidden = ("unchanged", "known")
         examples = {k: uris for k, uris in sorted(self.examples.items()) if k not in hidden}

@@ -8,27 +8,21 @@ configuration, so a repeated run finds the same difference.
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
-from melmill.transforms.catalogue.tables import duplicate_message
-from melmill.transforms.core.compression import compress, decompress
 from melmill.transforms.core.errors import (
     DAMAGE_CAUSES,
     TRANSIENT_CAUSES,
-    CatalogueError,
     Cause,
     DatasetError,
 )
-from melmill.transforms.core.naming import digest, shard_file
+from melmill.transforms.core.naming import shard_file
 from melmill.transforms.core.records import AudioInfo, Recording
 from melmill.transforms.measures.selecting import selection_of
 from melmill.transforms.plan.change_records import (
-    Adopted,
     Attempts,
     Candidate,
     Change,
@@ -39,55 +33,18 @@ from melmill.transforms.plan.change_records import (
     Relabelled,
     Touched,
 )
-from melmill.transforms.plan.fingerprints import is_settled
+from melmill.transforms.plan.duplicate_groups import GroupDecisions
 from melmill.transforms.plan.job import Base, ExtractJob
-from melmill.transforms.plan.splits import assign_split
-
-_COLUMNS = [
-    *("recording_id", "uri", "fingerprint", "status", "split", "labels_digest", "rows", "shards"),
-    "rows_digest",
-    *("container", "codec", "decoder", "size_bytes", "sample_rate_hz", "channels", "frames"),
-    *("seconds", "tags", "content_hash", "peak_dbfs", "deselected_by"),
-]
-
-
-def columns_of(job: ExtractJob) -> list[str]:
-    """Return the columns of the index's recordings table that the comparison reads.
-
-    The readings are many. They are needed only where a recording gets a new row of the index.
-    """
-    base = job.base
-    is_kept = base.same_features and not job.limits.max_seconds < base.max_seconds
-    is_kept = is_kept and job.select == base.select and not job.content_hashes
-    return _COLUMNS if is_kept else [*_COLUMNS, "measures"]
-
-
-FAILURE_COLUMNS = ["recording_id", "cause", "attempts"]
-
-
-def pack_recordings(recordings: list[Recording]) -> bytes:
-    """Return recordings as compressed bytes, so that a shuffle moves less data."""
-    fields = [tuple(getattr(r, name) for name in Recording.__slots__) for r in recordings]
-    return compress(pickle.dumps(fields, pickle.HIGHEST_PROTOCOL))
-
-
-def unpack_recordings(packed: bytes) -> list[Recording]:
-    """Return the recordings that :func:`pack_recordings` packed.
-
-    >>> song = Recording("id", "/songs/a.wav", "a.wav")
-    >>> unpack_recordings(pack_recordings([song])) == [song]
-    True
-    """
-    return [Recording(*values) for values in pickle.loads(decompress(packed))]
-
-
-def by_identity(recordings: Iterable[Recording]) -> dict[str, Recording]:
-    """Return recordings by ``recording_id``; raise ``CatalogueError`` if an id is not unique."""
-    ordered = sorted(recordings, key=lambda recording: recording.recording_id)
-    for previous, recording in pairwise(ordered):
-        if previous.recording_id == recording.recording_id:
-            raise CatalogueError(duplicate_message(previous, recording))
-    return {recording.recording_id: recording for recording in ordered}
+from melmill.transforms.plan.known_rows import (
+    audio_in,
+    is_the_same_file,
+    keeps_columns,
+    leave,
+    leave_out,
+    measures_in,
+    named_columns,
+    reading_in,
+)
 
 
 def diff_part(
@@ -96,8 +53,12 @@ def diff_part(
     failures: Mapping[str, tuple[str, int]],
     job: ExtractJob,
     difference: Difference,
+    groups: GroupDecisions | None = None,
 ) -> Iterator[Change]:
     """Yield the changes between one part of the catalogue and the same part of the snapshot.
+
+    If a job matches new recordings with those of the snapshot, it compares twice: first to find the
+    new recordings, then with the decisions about all groups.
 
     Parameters
     ----------
@@ -105,14 +66,15 @@ def diff_part(
         Listed recordings by ``recording_id``. The function removes recordings from it. The
         ``change`` of a recording that is left out is the reason.
     known
-        Rows of the index's recordings table (:func:`columns_of`), with ``measures`` as a
-        ``pyarrow.StructScalar``.
+        Rows of the index's recordings table; see :mod:`~melmill.transforms.plan.known_rows`.
     failures
         Cause and number of attempts of each failed recording, by ``recording_id``.
     job
         Job of the refresh.
     difference
         Counts, to which the changes are added.
+    groups
+        Decisions about groups of duplicates; ``None`` the first time, or if none are looked for.
     """
     for row in known:
         name = row["recording_id"]
@@ -125,10 +87,10 @@ def diff_part(
             difference.count(recording.change, row["uri"])
             yield from leave(row, job.base)
         elif row["status"] == "failed":
-            yield from _diff_failed(recording, row, failures.get(name), job, difference)
+            yield from _diff_failed(recording, row, failures.get(name), job, difference, groups)
         else:
             is_damaged = row["status"] == "partial" or name in failures
-            yield from _diff_used(recording, row, is_damaged, job, difference)
+            yield from _diff_used(recording, row, is_damaged, job, difference, groups)
     for recording in listed.values():
         if recording.change:
             difference.count(recording.change, recording.uri)
@@ -142,35 +104,21 @@ def _candidate(
     uri: str,
     difference: Difference,
     audio: AudioInfo | None = None,
+    by_groups: bool = False,
 ) -> Candidate:
     """Count a recording whose rows must be computed, and return it with its kind of change."""
     difference.count(change, uri)
-    return Candidate(replace(recording, change=change), audio)
+    return Candidate(replace(recording, change=change), audio, by_groups)
 
 
 def _offer(row: Mapping[str, Any], job: ExtractJob) -> Iterator[Change]:
     """Yield an offer of a recording's rows, or their removal if nothing can take them over."""
     base, content_hash = job.base, row["content_hash"]
-    is_kept = base.same_features and job.select == base.select
+    is_kept = base.same_features and job.select == base.select and not job.is_matching
     if job.content_hashes and is_kept and content_hash and row["status"] == "ok":
-        yield Offer(content_hash, {**row, "measures": _measures(row)})
+        yield Offer(content_hash, {**row, "measures": measures_in(row)})
     else:
         yield from leave(row, base)
-
-
-def leave(row: Mapping[str, Any], base: Base) -> Iterator[Dropped | Touched]:
-    """Yield the changes that remove a recording from the index and from its shards."""
-    yield Dropped(row["recording_id"])
-    # With other features no shard of the snapshot is kept, so no shard must be rewritten.
-    if base.same_features:
-        for shard in row["shards"]:
-            yield Touched(shard, row["recording_id"])
-
-
-def _is_the_same_file(recording: Recording, row: Mapping[str, Any], base: Base) -> bool:
-    return recording.fingerprint == row["fingerprint"] and is_settled(
-        recording.fingerprint, base.listed_ms
-    )
 
 
 def _diff_failed(
@@ -179,11 +127,12 @@ def _diff_failed(
     failure: tuple[str, int] | None,
     job: ExtractJob,
     difference: Difference,
+    groups: GroupDecisions | None,
 ) -> Iterator[Change]:
     base, refresh = job.base, job.refresh
     # A failed recording without a row in the failures table was never tried.
     cause, attempts = failure or (Cause.CHANGED, 0)
-    same = (recording.uri, True) == (row["uri"], _is_the_same_file(recording, row, base))
+    same = (recording.uri, True) == (row["uri"], is_the_same_file(recording, row, base))
     transient = cause in TRANSIENT_CAUSES and attempts < refresh.max_attempts
     limited = cause == Cause.TOO_LONG and base.max_seconds != job.limits.max_seconds
     limited |= cause in DAMAGE_CAUSES and base.damaged != job.limits.damaged
@@ -196,6 +145,8 @@ def _diff_failed(
         yield Attempts(row["recording_id"], attempts)
         yield _candidate(recording, "retried", row["uri"], difference)
     else:
+        if job.matches_base and groups is None:
+            yield Dropped(row["recording_id"])  # it is in no group, although it may have been
         difference.count("unchanged", row["uri"])
         difference.count("waiting", row["uri"])
         difference.carry("failed", 0)
@@ -207,9 +158,10 @@ def _diff_used(
     is_damaged: bool,
     job: ExtractJob,
     difference: Difference,
+    groups: GroupDecisions | None,
 ) -> Iterator[Change]:
     base = job.base
-    if not _is_the_same_file(recording, row, base):
+    if not is_the_same_file(recording, row, base):
         yield from _offer(row, job)
         yield _candidate(recording, "changed", row["uri"], difference)
     elif is_damaged and (
@@ -221,10 +173,10 @@ def _diff_used(
     elif not base.same_features or row["seconds"] > job.limits.max_seconds < base.max_seconds:
         yield from leave(row, base)
         yield _known_candidate(recording, "recomputed", row, job, difference)
-    elif job.select != base.select and row["status"] in ("ok", "deselected"):
-        yield from _diff_selection(recording, row, job, difference)
+    elif job.select != base.select and row["status"] in ("ok", "deselected", "duplicate"):
+        yield from _diff_selection(recording, row, job, difference, groups)
     else:
-        yield from _diff_labels(recording, row, job, difference)
+        yield from _diff_group(recording, row, job, difference, groups)
 
 
 def _known_candidate(
@@ -233,105 +185,86 @@ def _known_candidate(
     row: Mapping[str, Any],
     job: ExtractJob,
     difference: Difference,
+    by_groups: bool = False,
 ) -> Candidate:
     """Return a recording whose file did not change, with what the index knows of it."""
     base = job.base
     files = [shard_file("parquet", row["split"], shard) for shard in row["shards"]]
     carried_from = tuple(files) if base.unchanged_features else ()
     content_hash = row["content_hash"] or ""
-    readings = _measures(row) if set(job.meters) <= set(base.meters) else None
+    readings = measures_in(row) if set(job.meters) <= set(base.meters) else None
     measures = json.dumps(readings, allow_nan=False) if readings else ""
     known = replace(
         recording, content_hash=content_hash, carried_from=carried_from, measures=measures
     )
-    return _candidate(known, change, row["uri"], difference, _audio(row))
+    return _candidate(known, change, row["uri"], difference, audio_in(row), by_groups)
 
 
 def _diff_selection(
-    recording: Recording, row: Mapping[str, Any], job: ExtractJob, difference: Difference
+    recording: Recording,
+    row: Mapping[str, Any],
+    job: ExtractJob,
+    difference: Difference,
+    groups: GroupDecisions | None,
 ) -> Iterator[Change]:
     """Yield the changes of a recording that another selection selected or refused."""
     selection = selection_of(job.select) if job.select else None
-    refused_by = selection.refused_by(partial(_reading, row)) if selection else ""
+    refused_by = selection.refused_by(partial(reading_in, row)) if selection else ""
     if not refused_by and row["status"] == "deselected":
         yield Dropped(row["recording_id"])
         yield _known_candidate(recording, "selected", row, job, difference)
     elif refused_by and refused_by != row["deselected_by"]:
-        yield from leave(row, job.base)
-        labels = labels_digest(recording)
-        split = _split(recording, row, labels, job)
-        refused: dict[str, Any] = {
-            "status": "deselected",
-            "deselected_by": refused_by,
-            "rows": 0,
-            "shards": [],
-        }
-        named = {"uri": recording.uri, "split": split, "labels_digest": labels}
-        measured = {"rows_digest": None, "peak_dbfs": None, "measures": _measures(row)}
-        name = row["recording_id"]
-        unchanged = {
-            "feature_key": digest(row["fingerprint"], job.features.digest()),
-            "tags": sorted(row["tags"].items()),
-        }
-        yield Adopted(name, {**row, **unchanged, **refused, **named, **measured})
-        difference.carry("deselected", 0)
-        changed = "deselected"
-        if row["status"] == "deselected":
-            before = row["uri"], row["split"], row["labels_digest"]
-            changed = "unchanged" if (recording.uri, split, labels) == before else "relabelled"
-        difference.count(changed, row["uri"])
+        why = {"status": "deselected", "deselected_by": refused_by}
+        yield from leave_out(recording, row, why, job, difference, groups)
     else:
-        yield from _diff_labels(recording, row, job, difference)
+        yield from _diff_group(recording, row, job, difference, groups)
 
 
-def _reading(row: Mapping[str, Any], measure: str) -> Any:
-    """Return a reading in a row of the index, which is in Arrow's form."""
-    value = row["measures"]
-    for name in measure.split("."):
-        if not value.is_valid:
-            return None
-        value = value[name]
-    return value.as_py()
-
-
-def _measures(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the readings in a row of the index, which :func:`read_known` left in Arrow's form."""
-    readings: dict[str, Any] | None = row["measures"].as_py()
-    return readings
+def _diff_group(
+    recording: Recording,
+    row: Mapping[str, Any],
+    job: ExtractJob,
+    difference: Difference,
+    groups: GroupDecisions | None,
+) -> Iterator[Change]:
+    """Yield the changes of a recording that has the same duplicates, others, or none any more."""
+    name, status, before = row["recording_id"], row["status"], row["duplicate_of"] or ""
+    if groups is not None:
+        after, is_left_out = groups.duplicate_of.get(name, ""), bool(groups.kept_instead_of(name))
+    else:
+        # The first time, all stay as they are. If no duplicates are looked for, all have rows.
+        after, is_left_out = (before, status == "duplicate") if job.matches_base else ("", False)
+    # What it is a duplicate of may have been taken down: then it is matched again.
+    if status == "duplicate" and not (is_left_out and before):
+        yield Dropped(name)
+        by_groups = groups is not None and before != ""
+        yield _known_candidate(recording, "selected", row, job, difference, by_groups)
+    elif is_left_out and status in ("ok", "partial"):
+        why = {"status": "duplicate", "duplicate_of": after}
+        yield from leave_out(recording, row, why, job, difference, groups)
+    else:
+        yield from _diff_labels(recording, row, after, job, difference, groups)
 
 
 def _diff_labels(
-    recording: Recording, row: Mapping[str, Any], job: ExtractJob, difference: Difference
+    recording: Recording,
+    row: Mapping[str, Any],
+    duplicate_of: str,
+    job: ExtractJob,
+    difference: Difference,
+    groups: GroupDecisions | None,
 ) -> Iterator[Change]:
-    labels = labels_digest(recording)
-    split = _split(recording, row, labels, job)
-    before = row["uri"], row["split"], row["labels_digest"]
+    named = named_columns(recording, row, job, groups)
     difference.carry(row["status"], row["rows"])
-    if (recording.uri, split, labels) == before:
+    is_same = keeps_columns(row, named)
+    if is_same and duplicate_of == (row["duplicate_of"] or ""):
         difference.count("unchanged", row["uri"])
         return
     difference.count("relabelled", row["uri"])
-    yield Relabelled(row["recording_id"], recording.uri, split, labels)
-    for shard in row["shards"]:
-        yield Touched(shard, row["recording_id"], recording, split)
-
-
-def _split(recording: Recording, row: Mapping[str, Any], labels: str, job: ExtractJob) -> str:
-    # The split depends on the name or on the labels, so with the same labels it is the same.
-    keeps_split = job.base.same_split and labels == row["labels_digest"]
-    return row["split"] if keeps_split else assign_split(recording, job.split)
-
-
-def _audio(row: Mapping[str, Any]) -> AudioInfo:
-    return AudioInfo(
-        container=row["container"],
-        codec=row["codec"],
-        decoder=row["decoder"],
-        sample_rate_hz=row["sample_rate_hz"],
-        channels=row["channels"],
-        frames=row["frames"],
-        tags=tuple(sorted(row["tags"].items())),
-    )
+    yield Relabelled(row["recording_id"], **named, duplicate_of=duplicate_of)
+    if not is_same:
+        for shard in row["shards"]:
+            yield Touched(shard, row["recording_id"], recording, named["split"])
 
 
 def decide(difference: Difference, parts: int, job: ExtractJob) -> Decision:
@@ -360,14 +293,3 @@ def decide(difference: Difference, parts: int, job: ExtractJob) -> Decision:
 def is_todo(difference: Difference, base: Base) -> bool:
     """Return whether a run has anything to do."""
     return not (difference.is_nothing and base.same_files and base.configured)
-
-
-def labels_digest(recording: Recording) -> str:
-    """Return a digest of a recording's labels and split in the catalogue; ``""`` without any.
-
-    >>> labels_digest(Recording("id", "/a.wav", "a.wav"))
-    ''
-    """
-    if not recording.labels and recording.split is None:
-        return ""
-    return digest(repr(recording.labels), repr(recording.split))

@@ -11,6 +11,7 @@ from melmill.transforms.core.errors import RecordingError
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import Recording
 from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.plan.duplicate_groups import Dedupe
 from melmill.transforms.plan.packing import ShardSpec
 from melmill.transforms.plan.recordings import Damaged
 from melmill.transforms.plan.splits import SplitSpec
@@ -91,6 +92,15 @@ class RefreshSpec:
     retry_failed: bool = False
 
 
+def is_matching(dedupe: str, keep_together: str | None) -> bool:
+    """Return whether a recipe's runs look for duplicates.
+
+    >>> is_matching("off", None), is_matching("mark", None), is_matching("off", "duplicates")
+    (False, True, True)
+    """
+    return dedupe != "off" or keep_together is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
     """The snapshot that a job starts from, and which parts of it can be carried over.
@@ -119,8 +129,9 @@ class Base:
         Treatment of damaged recordings, when the snapshot was made; see :class:`Limits`.
     meters
         Meters that measured its recordings.
-    select
-        Expression that selected its recordings; see :class:`ExtractJob`.
+    select, dedupe
+        Expression that selected its recordings, and treatment of duplicates; see
+        :class:`ExtractJob`.
     """
 
     version: int = -1
@@ -136,6 +147,7 @@ class Base:
     unchanged_features: tuple[str, ...] = ()
     meters: tuple[str, ...] = ()
     select: str = ""
+    dedupe: Dedupe = "off"
 
     @property
     def is_nothing(self) -> bool:
@@ -173,6 +185,8 @@ class ExtractJob:
     select
         Expression that selects recordings by their measures; see
         :class:`~melmill.transforms.measures.selecting.Selection`. ``""`` selects all.
+    dedupe
+        Treatment of duplicates.
     """
 
     catalogue: Catalogue
@@ -193,6 +207,22 @@ class ExtractJob:
     content_hashes: bool = False
     meters: tuple[str, ...] = ()
     select: str = ""
+    dedupe: Dedupe = "off"
+
+    @property
+    def is_matching(self) -> bool:
+        """Whether the run looks for duplicates."""
+        return is_matching(self.dedupe, self.split.keep_together)
+
+    @property
+    def matches_base(self) -> bool:
+        """Whether new recordings are matched with those that are carried over."""
+        return self.is_matching and self.base.same_features and not self.base.is_nothing
+
+    @property
+    def readings(self) -> str:
+        """Folder in which an attempt's pipeline stages what it measured."""
+        return f"{self.staging}/readings/{self.attempt or self.run_id}"
 
     @property
     def stores(self) -> tuple[tuple[str, StorageOptions], ...]:

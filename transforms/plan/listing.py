@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 
 from melmill.transforms.catalogue.left_out import LeftOut
 from melmill.transforms.catalogue.parts import Part, list_part
+from melmill.transforms.catalogue.tables import duplicate_message
+from melmill.transforms.core.compression import compress, decompress
+from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.core.records import Recording
 from melmill.transforms.plan.job import ExtractJob
 
@@ -66,3 +70,28 @@ def look_up_versions(job: ExtractJob, recordings: Iterable[Recording]) -> list[R
 def needs_version(recording: Recording) -> bool:
     """Return whether a listed recording lacks its fingerprint; one that is left out needs none."""
     return not (recording.fingerprint or recording.fault or recording.change)
+
+
+def pack_recordings(recordings: list[Recording]) -> bytes:
+    """Return recordings as compressed bytes, so that a shuffle moves less data."""
+    fields = [tuple(getattr(r, name) for name in Recording.__slots__) for r in recordings]
+    return compress(pickle.dumps(fields, pickle.HIGHEST_PROTOCOL))
+
+
+def unpack_recordings(packed: bytes) -> list[Recording]:
+    """Return the recordings that :func:`pack_recordings` packed.
+
+    >>> song = Recording("id", "/songs/a.wav", "a.wav")
+    >>> unpack_recordings(pack_recordings([song])) == [song]
+    True
+    """
+    return [Recording(*values) for values in pickle.loads(decompress(packed))]
+
+
+def by_identity(recordings: Iterable[Recording]) -> dict[str, Recording]:
+    """Return recordings by ``recording_id``; raise ``CatalogueError`` if an id is not unique."""
+    ordered = sorted(recordings, key=lambda recording: recording.recording_id)
+    for previous, recording in pairwise(ordered):
+        if previous.recording_id == recording.recording_id:
+            raise CatalogueError(duplicate_message(previous, recording))
+    return {recording.recording_id: recording for recording in ordered}

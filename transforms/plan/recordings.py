@@ -16,7 +16,7 @@ from melmill.transforms.core.records import AudioInfo, Failure, ProbedRecording,
 from melmill.transforms.features.channels import check_channels, count_channels
 from melmill.transforms.features.chunks import count_chunks, resampled_length
 from melmill.transforms.features.spec import FeatureSpec
-from melmill.transforms.plan.splits import SplitSpec, assign_split
+from melmill.transforms.plan.splits import SplitSpec, assign_split, split_unit
 
 #: Maximum time by which a segment may end after its recording: catalogues round times.
 _ROUNDED_SECONDS = 0.5
@@ -31,6 +31,9 @@ class PlannedRecording:
 
     If the recipe's selection refuses the recording, ``deselected_by`` says what refused it
     (:meth:`~melmill.transforms.measures.selecting.Selection.refused_by`), and it has no chunk.
+    ``split_unit`` is what stays in one split (:func:`~melmill.transforms.plan.splits.split_unit`).
+    ``duplicate_of`` is the id of the recording of its group of duplicates that is kept; ``""`` for
+    that recording itself, and for recordings without duplicates.
     """
 
     probed: ProbedRecording
@@ -40,6 +43,8 @@ class PlannedRecording:
     chunks: int
     rows_per_chunk: int
     deselected_by: str = ""
+    split_unit: str = ""
+    duplicate_of: str = ""
 
     @property
     def rows(self) -> int:
@@ -106,6 +111,7 @@ def plan_recording(
         samples=stop - start,
         chunks=chunks,
         rows_per_chunk=count_channels(audio.channels, features.channels),
+        split_unit=split_unit(probed.recording, split),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from melmill.transforms.core.errors import (
     CatalogueError,
 )
-from melmill.transforms.core.naming import fraction
+from melmill.transforms.core.naming import digest, fraction
 from melmill.transforms.core.records import Recording
 
 
@@ -43,12 +43,15 @@ class SplitSpec:
         Label column for ``by: group``.
     seed
         Seed of the random assignment; another seed gives another division.
+    keep_together
+        ``duplicates``: units with recordings that sound the same are in one split.
     """
 
     fractions: tuple[tuple[str, float], ...] = (("train", 0.8), ("validation", 0.1), ("test", 0.1))
     by: Literal["auto", "recording", "group", "catalogue"] = "auto"
     group: str | None = None
     seed: int = 0
+    keep_together: Literal["duplicates"] | None = None
 
 
 def assign_split(recording: Recording, spec: SplitSpec) -> str:
@@ -77,7 +80,7 @@ def assign_split(recording: Recording, spec: SplitSpec) -> str:
                 "split.by: catalogue needs a value in every row"
             )
         return _named_by_catalogue(recording, recording.split)
-    unit = _split_unit(recording, spec)
+    unit = _unit(recording, spec)
 
     def draw(pair: tuple[str, float]) -> float:
         name, share = pair
@@ -93,7 +96,17 @@ def _named_by_catalogue(recording: Recording, name: str) -> str:
         raise CatalogueError(f"{recording.origin}: split: {name!r}: {error}") from None
 
 
-def _split_unit(recording: Recording, spec: SplitSpec) -> str:
+def split_unit(recording: Recording, spec: SplitSpec) -> str:
+    """Return a digest of the unit that stays in one split; ``""`` if no units are kept together.
+
+    It is a digest because it outlives a recording that is taken down.
+    """
+    if spec.keep_together is None or recording.split is not None:
+        return ""
+    return digest("split unit", _unit(recording, spec))
+
+
+def _unit(recording: Recording, spec: SplitSpec) -> str:
     """Return a key that all recordings share which must be in the same split."""
     if spec.by != "group":
         return recording.relative_uri

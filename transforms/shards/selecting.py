@@ -19,7 +19,7 @@ from melmill.transforms.plan.recordings import PlannedRecording, plan_recording,
 
 def select_recording(
     planned: PlannedRecording,
-    selection: Selection,
+    selection: Selection | None,
     job: ExtractJob,
     decoder: DecoderProcess,
     upcoming: Sequence[Recording] = (),
@@ -34,7 +34,7 @@ def select_recording(
     planned
         Recording; one without chunks is returned as it is.
     selection
-        Expression that decides.
+        Expression that decides; ``None`` selects all.
     job, decoder
         Job of the run, and the decoder process.
     upcoming
@@ -58,6 +58,8 @@ def select_recording(
             planned = _measured(replanned, job, decoder, ())
         except RecordingError as later_error:
             return Failure.of(recording, later_error)
+    if selection is None:
+        return planned
     readings = json.loads(planned.probed.recording.measures)
     refused_by = selection.refused_by(lambda name: _reading(readings, name))
     return replace(planned, chunks=0, deselected_by=refused_by) if refused_by else planned

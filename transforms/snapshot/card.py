@@ -195,10 +195,25 @@ def _histogram(edges: Sequence[int], counts: Sequence[int]) -> dict[str, list[in
 
 
 def view_card(
-    files: FileLists, snapshot: Snapshot, totals: Totals, schema: RowSchema, normalize: str
+    files: FileLists,
+    snapshot: Snapshot,
+    totals: Totals,
+    schema: RowSchema,
+    normalize: str,
+    left_out: str = "",
 ) -> bytes:
-    """Return the card of a view in Hugging Face's layout, with its Parquet files."""
-    about = _about(snapshot, totals, schema, twins=False)
+    """Return the card of a view in Hugging Face's layout, with its Parquet files.
+
+    Parameters
+    ----------
+    files, snapshot, totals, schema
+        Files of the view by split, the snapshot, the totals of the view, and the columns.
+    normalize
+        Normalisation of the features that have bands.
+    left_out
+        Sentence about what the view leaves out of the snapshot; ``""`` if it has all.
+    """
+    about = _about(snapshot, totals, schema, twins=False) + f"\n{left_out}\n" * bool(left_out)
     if normalize != "none":
         names = [f"`{c.name}`" for c in schema.features if c.has_bands]
         how = f"normalised: {normalize}, each band to mean 0 and deviation 1"
@@ -287,8 +302,12 @@ def _about(snapshot: Snapshot, totals: Totals, schema: RowSchema, *, twins: bool
 
 
 def _deselected(snapshot: Snapshot, totals: Totals) -> str:
-    number = totals.recordings["deselected"]
-    return f"\n{number:,} are refused by `select: {snapshot.recipe['select']}`." if number else ""
+    reasons = {
+        "deselected": f"refused by `select: {snapshot.recipe['select']}`",
+        "duplicate": f"left out as duplicates by `dedupe: {snapshot.recipe['dedupe']}`",
+    }
+    numbers = ((totals.recordings[status], reason) for status, reason in reasons.items())
+    return "".join(f"\n{number:,} are {reason}." for number, reason in numbers if number)
 
 
 def title(snapshot: Snapshot) -> str:

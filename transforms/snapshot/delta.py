@@ -92,7 +92,9 @@ class Snapshot:
     @property
     def recipe(self) -> dict[str, Any]:
         """Configuration with all keys whose default is not what older datasets were made with."""
-        return {"quality": "off", "select": None, **self.configuration}
+        split = {"keep_together": None, **self.configuration.get("split", {})}
+        later = {"quality": "off", "select": None, "dedupe": "off"}
+        return {**later, **self.configuration, "split": split}
 
 
 @dataclass(frozen=True, slots=True)

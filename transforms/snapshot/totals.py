@@ -74,7 +74,7 @@ class Totals:
     ----------
     recordings
         Number of recordings by status: ``ok``, ``partial``, ``failed``, ``skipped``,
-        ``deselected``, ``unwritten``.
+        ``deselected``, ``duplicate``, ``unwritten``.
     seconds
         Total length of the recordings that were used.
     splits
