@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from melmill.pipelines.export import Export
     from melmill.pipelines.extract import Extraction
     from melmill.pipelines.snapshots.verify import Verification
+    from melmill.transforms.patterns.results import Patterns
     from melmill.transforms.plan.job import ExtractJob
     from melmill.transforms.views.exports import ExportJob
 
@@ -363,6 +364,7 @@ def export(
     *,
     name: str | None = None,
     normalize: str = "none",
+    select: str | None = None,
     storage_options: StorageOptions = None,
     output_storage_options: StorageOptions = None,
     runner: str | None = None,
@@ -386,6 +388,9 @@ def export(
     normalize
         ``none``, ``global``, ``per_chunk`` or ``per_recording``: how to bring each mel band to
         mean 0 and standard deviation 1.
+    select
+        An expression over measures, such as ``"clipping.share < 0.001 and not channels.dead"``:
+        only the recordings for which it is true are exported. ``None`` for all.
     storage_options, output_storage_options
         Options of fsspec for the stores of the dataset and of the output.
     runner, runner_config, beam_options, workers, progress
@@ -394,12 +399,18 @@ def export(
     Returns
     -------
     Export
-        The names of the files and the numbers of rows, by split.
+        The names of the files and the numbers of rows, by split, and what ``select`` leaves out.
+
+    Raises
+    ------
+    UserError
+        An argument is wrong, the dataset lacks a measure, or ``select`` refuses all recordings.
     """
     from melmill.pipelines.export import default_name
     from melmill.pipelines.export import export as run
     from melmill.transforms.rows.normalization import check_normalization
     from melmill.transforms.views.exports import ExportJob, check_format
+    from melmill.transforms.views.selecting import check_select
 
     options = _beam_options(runner, workers, beam_options, runner_config)
     checked_format, normalization = check_format(format), check_normalization(normalize)
@@ -408,7 +419,9 @@ def export(
         open_store(output, output_storage_options),
     )
     view_name = name or default_name(str(dataset))
-    job = ExportJob(source, "", target, checked_format, view_name, normalization)
+    job = ExportJob(
+        source, "", target, checked_format, view_name, normalization, select=check_select(select)
+    )
     with _showing_progress("export", job, progress) as job_with_progress:
         return run(job_with_progress, options)
 
@@ -451,6 +464,62 @@ def duplicates(
     stores = [open_store(folder, storage_options) for folder in folders]
     with showing_progress("duplicates", quiet=not progress) as address:
         return find_duplicates(stores, options, address)
+
+
+def patterns(
+    dataset: str | Path,
+    *,
+    like: str | None = None,
+    clusters: int | None = None,
+    feature: str | None = None,
+    top: int = 20,
+    split: str | None = None,
+    storage_options: StorageOptions = None,
+    progress: bool = False,
+) -> Patterns:
+    """List the most unusual recordings of a dataset, or those most like a recording.
+
+    The features in the rows are compared; nothing is decoded.
+
+    Parameters
+    ----------
+    dataset
+        A dataset's folder.
+    like
+        A recording to compare with: its URI, the end of its URI, or its id. ``None`` lists the
+        most unusual recordings and chunks.
+    clusters
+        The number of groups to divide the recordings into; ``None`` for no groups.
+    feature
+        The feature to compare, a spectrogram or an embedding; ``None`` for the first feature.
+    top
+        The number of recordings and of chunks to list.
+    split
+        The split to read; ``None`` for all splits.
+    storage_options
+        Options of fsspec for the store of the dataset.
+    progress
+        Whether to show the progress on standard error.
+
+    Returns
+    -------
+    Patterns
+        The listed recordings and chunks, and the groups.
+    """
+    from melmill.pipelines.patterns import find_patterns
+    from melmill.pipelines.run.progress import counting
+
+    store = open_store(dataset, storage_options)
+    with counting("patterns", "chunks", quiet=not progress) as report:
+        return find_patterns(
+            store,
+            like=like,
+            clusters=clusters,
+            feature=feature,
+            top=top,
+            split=split,
+            report=report,
+        )
 
 
 def verify(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import re
+import shlex
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import apache_beam as beam
@@ -18,6 +16,8 @@ from melmill.transforms.check_workers import CheckWorkers
 from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.export_shards import ExportShards, list_export_shards
 from melmill.transforms.index.comparing import FEW_BYTES
+from melmill.transforms.measures.registry import meters_in, meters_of, quality_text, quality_with
+from melmill.transforms.measures.selecting import selection_of
 from melmill.transforms.rows.tfds import TfdsShard, TfdsSplit, dataset_info
 from melmill.transforms.rows.tfds import features as tfds_features
 from melmill.transforms.snapshot.card import (
@@ -28,8 +28,8 @@ from melmill.transforms.snapshot.card import (
     to_json,
     view_card,
 )
-from melmill.transforms.store.folders import Store, absolute_uri
-from melmill.transforms.store.own_files import is_own, remove_own
+from melmill.transforms.snapshot.totals import Totals
+from melmill.transforms.views.claiming import claim_output, record_output, release_output
 from melmill.transforms.views.croissant import croissant
 from melmill.transforms.views.exports import (
     TFDS_FORMATS,
@@ -38,9 +38,8 @@ from melmill.transforms.views.exports import (
     file_names,
 )
 from melmill.transforms.views.formats import array_record_module
-from melmill.transforms.views.written_exports import ExportRecord, write_export_record
-
-_MARK = "staging/export.json"
+from melmill.transforms.views.kept_rows import add_kept_rows
+from melmill.transforms.views.selecting import LeftOut, Selected, select_rows, write_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +54,14 @@ class Export:
         The names of the files by split, in order.
     rows
         The numbers of rows by split.
+    left_out
+        The numbers of recordings and rows that ``select`` leaves out.
     """
 
     job: ExportJob
     files: dict[str, list[str]]
     rows: dict[str, int]
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 def default_name(dataset: str) -> str:
@@ -89,7 +91,8 @@ def export(job: ExportJob, options: Any) -> Export:
         There is no snapshot, a shard is missing or damaged, or the output holds other files or
         cannot be written.
     ConfigError
-        TFDS refuses the name, or ArrayRecord's library is not installed.
+        TFDS refuses the name, ArrayRecord's library is not installed, or the selection refuses all
+        recordings or needs measures that the dataset does not have.
     """
     if job.format in TFDS_FORMATS:
         _check_name(job)
@@ -110,16 +113,19 @@ def export(job: ExportJob, options: Any) -> Export:
         )
     if job.normalize == "global":
         job = _with_band_statistics(job, opened)
+    selected = _select(job, opened)
     if not is_dry_run(options):
-        _claim_output(job)
-        _record(job, opened)
+        claim_output(job)
+        record_output(job, opened.snapshot.version)
+        if selected is not None:
+            write_plan(job, selected)
     brief = opened.totals.parquet_bytes <= FEW_BYTES
     run_job(build_pipeline, job, options, brief=brief)
     shards = list(list_export_shards(job))
-    view = _sum_up(job, shards)
-    _describe(view, shards, opened)
-    job.output.remove(_MARK)
-    remove_own(job.output, "staging")
+    view = _sum_up(job, shards, selected)
+    totals = opened.totals if selected is None else _totals(view, selected, opened)
+    _describe(view, shards, opened, totals)
+    release_output(job)
     return view
 
 
@@ -138,6 +144,50 @@ def _with_band_statistics(job: ExportJob, opened: OpenSnapshot) -> ExportJob:
     return replace(job, bands=bands)
 
 
+def _select(job: ExportJob, opened: OpenSnapshot) -> Selected | None:
+    """Return what the selection keeps; ``None`` without a selection."""
+    if not job.select:
+        return None
+    _require_measured(job.select, opened)
+    selected = select_rows(job, opened.parts)
+    if not selected.totals.recordings:
+        raise ConfigError(
+            f"--select {job.select!r}: refuses all {selected.left_out.recordings:,} recordings of "
+            f"{job.dataset.root} that have rows; their measures: "
+            f"melmill.open({job.dataset.root!r}).recordings(['uri', 'measures'])"
+        )
+    return selected
+
+
+def _require_measured(select: str, opened: OpenSnapshot) -> None:
+    quality = opened.recipe.quality
+    measured = {*meters_in(quality)}
+    missing = [
+        name for name in selection_of(select).measures if not {*meters_of([name])} <= measured
+    ]
+    if missing:
+        needed = quality_text(quality_with(quality, meters_of(missing)))
+        folders = opened.snapshot.catalogue, opened.store.root
+        command = shlex.join(["melmill", "refresh", *folders, "--set", f"quality={needed}"])
+        raise ConfigError(
+            f"--select {select!r}: the recipe of {opened.store.root} has quality: "
+            f"{quality_text(quality)}, which does not measure {', '.join(missing)}; measure it, "
+            f"without computing any feature again: {command}"
+        )
+
+
+def _totals(view: Export, selected: Selected, opened: OpenSnapshot) -> Totals:
+    """Return the totals of what is in a view; failures are those of the whole dataset."""
+    totals = selected.totals
+    others = {k: n for k, n in opened.totals.recordings.items() if k not in ("ok", "partial")}
+    totals.recordings.update(others)
+    add_kept_rows(totals, opened.shards(), selected.kept, view.job.output)
+    if view.job.format == "hf":
+        for split, names in view.files.items():
+            totals.split(split).parquet_bytes = sum(_size(view.job, name) for name in names)
+    return totals
+
+
 def _check_name(job: ExportJob) -> None:
     try:
         dataset_info(job.name, "1.0.0", [])
@@ -145,95 +195,75 @@ def _check_name(job: ExportJob) -> None:
         raise ConfigError(f"--name {job.name}: {error}") from None
 
 
-def _claim_output(job: ExportJob) -> None:
-    """Check that the folder is empty or holds an interrupted run of this export; mark it."""
-    store = job.output
-    settings = {"format": job.format, "name": job.name, "normalize": job.normalize}
-    mark = json.dumps({"index": job.index, **settings}).encode()
-    try:
-        if store.size(_MARK) is not None:
-            if store.read(_MARK) == mark:
-                return
-            raise DatasetError(
-                f"output {store.root}: holds an unfinished export of another snapshot, or with "
-                "another name, format or normalisation; remove the folder, or choose another"
-            )
-        if (foreign := next(_foreign(store), None)) is not None:
-            raise DatasetError(
-                f"output {store.root}: holds something else ({foreign}); "
-                "choose an empty or new folder"
-            )
-        store.put(_MARK, mark)
-    except OSError as error:
-        raise DatasetError(f"output {store.root}: cannot be written: {error}") from error
-
-
-def _record(job: ExportJob, opened: OpenSnapshot) -> None:
-    """Record the view's location in the dataset, so that a takedown can list it."""
-    snapshot = opened.snapshot
-    output = absolute_uri(job.output.root)
-    record = ExportRecord(output, job.format, snapshot.version, snapshot.index)
-    try:
-        write_export_record(job.dataset, record)
-    except DatasetError as error:
-        message = "%s: this export cannot be recorded, so no takedown will list it: %s"
-        logging.getLogger("melmill").warning(message, job.dataset.root, error)
-
-
-def _foreign(store: Store) -> Iterator[str]:
-    # A run that was killed before it wrote its mark may have left scratch files: ignore them.
-    return (name for name in store.names() if not is_own(name))
-
-
-def _sum_up(job: ExportJob, shards: list[ExportShard]) -> Export:
+def _sum_up(job: ExportJob, shards: list[ExportShard], selected: Selected | None) -> Export:
     files: defaultdict[str, list[str]] = defaultdict(list)
     rows: defaultdict[str, int] = defaultdict(int)
     for shard in shards:
         files[shard.split] += file_names(shard, job)
         rows[shard.split] += shard.rows
-    return Export(job, dict(sorted(files.items())), dict(sorted(rows.items())))
+    left_out = selected.left_out if selected else LeftOut()
+    return Export(job, dict(sorted(files.items())), dict(sorted(rows.items())), left_out)
 
 
-def _describe(view: Export, shards: list[ExportShard], opened: OpenSnapshot) -> None:
+def _describe(
+    view: Export, shards: list[ExportShard], opened: OpenSnapshot, totals: Totals
+) -> None:
     """Write the files that describe the view; they come last, since they make it readable."""
     job, schema = view.job, opened.schema
     if job.format == "hf":
-        card = view_card(view.files, opened.snapshot, opened.totals, schema, job.normalize)
-        description = _description(job, opened)
+        about = opened.snapshot, totals, schema, job.normalize
+        card = view_card(view.files, *about, _left_out_sentence(view))
+        description = _description(view, opened)
         metadata = croissant(job.name, _version(opened), description, view.files, schema)
         job.output.put("croissant.json", to_json(metadata))
         job.output.put("README.md", card)
     elif job.format in TFDS_FORMATS:
         features = tfds_features(schema, TFDS_FORMATS[job.format])
         job.output.put("features.json", to_json(features))
-        job.output.put("dataset_info.json", to_json(_tfds_info(job, shards, opened)))
+        job.output.put("dataset_info.json", to_json(_tfds_info(view, shards, opened)))
     else:
         metadata = {
             "name": job.name,
             **features_json(schema),
             "normalize": job.normalize,
+            **_selection(view),
             "columns": schema.columns(),
             "splits": {
                 split: {"rows": view.rows[split], "files": names}
                 for split, names in view.files.items()
             },
-            "statistics": statistics(opened.totals),
+            "statistics": statistics(totals),
         }
         job.output.put("dataset.json", to_json(metadata))
 
 
-def _tfds_info(job: ExportJob, shards: list[ExportShard], opened: OpenSnapshot) -> Any:
+def _selection(view: Export) -> dict[str, Any]:
+    job = view.job
+    if not job.select:
+        return {}
+    # The statistics of the view are not those of the whole dataset, which normalised it.
+    bands = {name: {"mean": mean, "std": std} for name, (mean, std) in job.bands.items()}
+    normalized_by = {"normalized_by": bands} if bands else {}
+    return {"select": job.select, "left_out": asdict(view.left_out), **normalized_by}
+
+
+def _size(job: ExportJob, name: str) -> int:
+    size = job.output.size(name)
+    if size is None:
+        raise DatasetError(
+            f"output {job.output.root}: {name} was removed during the export; export again"
+        )
+    return size
+
+
+def _tfds_info(view: Export, shards: list[ExportShard], opened: OpenSnapshot) -> Any:
     splits: defaultdict[str, list[TfdsShard]] = defaultdict(list)
+    job = view.job
     for shard in shards:
         (name,) = file_names(shard, job)
-        size = job.output.size(name)
-        if size is None:
-            raise DatasetError(
-                f"output {job.output.root}: {name} was removed during the export; export again"
-            )
-        splits[shard.split].append(TfdsShard(shard.rows, size))
+        splits[shard.split].append(TfdsShard(shard.rows, _size(job, name)))
     described = [TfdsSplit(split, tuple(splits[split])) for split in sorted(splits)]
-    description, file_format = _description(job, opened), TFDS_FORMATS[job.format]
+    description, file_format = _description(view, opened), TFDS_FORMATS[job.format]
     return dataset_info(
         job.name, _version(opened), described, description=description, file_format=file_format
     )
@@ -244,6 +274,21 @@ def _version(opened: OpenSnapshot) -> str:
     return f"1.0.{opened.snapshot.version}"
 
 
-def _description(job: ExportJob, opened: OpenSnapshot) -> str:
-    text = title(opened.snapshot)
-    return text if job.normalize == "none" else f"{text}; normalised: {job.normalize}"
+def _description(view: Export, opened: OpenSnapshot) -> str:
+    job, parts = view.job, [title(opened.snapshot)]
+    if job.normalize != "none":
+        whole = " (by the whole dataset)" if job.select and job.bands else ""
+        parts.append(f"normalised: {job.normalize}{whole}")
+    if job.select:
+        parts.append(f"select: {job.select} ({view.left_out} left out)")
+    return "; ".join(parts)
+
+
+def _left_out_sentence(view: Export) -> str:
+    job = view.job
+    if not job.select:
+        return ""
+    sentence = f"`select: {job.select}` leaves {view.left_out} of the dataset out."
+    if job.normalize == "global":
+        sentence += " The normalisation goes by the training split of the whole dataset."
+    return sentence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import itemgetter
 from typing import Any
@@ -13,11 +13,12 @@ import apache_beam as beam
 
 from melmill.transforms.beam.do_fns import ReportingDoFn
 from melmill.transforms.beam.metrics import count
-from melmill.transforms.index.tables import read_batches
+from melmill.transforms.index.tables import count_parts, read_batches
 from melmill.transforms.rows.moments import Moments
 from melmill.transforms.rows.normalization import BandsOf
 from melmill.transforms.snapshot.totals import ordered_shards
 from melmill.transforms.views.exports import ExportJob, ExportShard, export_shard, measure_shared
+from melmill.transforms.views.selecting import read_plan, refused_in_part
 
 
 @dataclass(eq=False)
@@ -39,11 +40,10 @@ class ExportShards(beam.PTransform):
     def expand(self, start: beam.PCollection[str]) -> beam.PCollection[str]:
         """Number the shards of each split, then write them on all workers."""
         named = start | "NameView" >> beam.Map(lambda _, job: job, self.job)
-        shards = (
-            named
-            | "ListShards" >> beam.FlatMap(list_export_shards)
-            | "SpreadShards" >> beam.Reshuffle()
-        )
+        listed = named | "ListShards" >> beam.FlatMap(list_export_shards)
+        if self.job.select:
+            listed = _with_refused(listed, named, self.job)
+        shards = listed | "SpreadShards" >> beam.Reshuffle()
         if self.job.normalize != "per_recording":
             return shards | "WriteFiles" >> beam.ParDo(_ExportShard(self.job))
         # Recordings in only one shard are measured when that shard is written.
@@ -64,18 +64,55 @@ class ExportShards(beam.PTransform):
 
 
 def list_export_shards(job: ExportJob) -> Iterator[ExportShard]:
-    """Yield the snapshot's shards, numbered within their splits, in the order of its index."""
+    """Yield the snapshot's shards, numbered within their splits, in the order of its index.
+
+    Shards of which a selection leaves out all rows have no number. The recordings that it refuses
+    are not listed.
+    """
+    kept = read_plan(job)
     counts: Counter[str] = Counter()
     for shard in ordered_shards(job.dataset, job.index):
-        counts[shard.split] += 1
+        counts[shard.split] += kept.get(shard.name, shard.rows) > 0
     numbers: Counter[str] = Counter()
     for shard in ordered_shards(job.dataset, job.index):
-        if shard.parquet is not None:
+        rows = kept.get(shard.name, shard.rows)
+        if shard.parquet is not None and rows:
             number = numbers[shard.split]
             numbers[shard.split] += 1
             shard_count = counts[shard.split]
             entries = shard.parquet, shard.tfrecord
-            yield ExportShard(shard.split, number, shard_count, shard.rows, *entries)
+            yield ExportShard(shard.split, number, shard_count, rows, *entries, shard.name)
+
+
+def _with_refused(
+    listed: beam.PCollection[ExportShard], named: beam.PCollection[ExportJob], job: ExportJob
+) -> beam.PCollection[ExportShard]:
+    """Return the shards with the recordings that the selection refuses."""
+    refused = (
+        named
+        | "ListParts" >> beam.FlatMap(_list_parts)
+        | "SpreadParts" >> beam.Reshuffle()
+        | "RefuseRecordings" >> beam.FlatMap(refused_in_part, job)
+    )
+    shards = listed | "KeyShards" >> beam.Map(_with_key)
+    return (
+        {"shards": shards, "refused": refused}
+        | "GroupRefused" >> beam.CoGroupByKey()
+        | "LeaveOut" >> beam.FlatMapTuple(_leave_out)
+    )
+
+
+def _list_parts(job: ExportJob) -> Iterator[int]:
+    yield from range(count_parts(job.dataset, job.index))
+
+
+def _with_key(shard: ExportShard) -> tuple[str, ExportShard]:
+    return shard.name, shard
+
+
+def _leave_out(name: str, grouped: Mapping[str, Iterable[Any]]) -> Iterator[ExportShard]:
+    for shard in grouped["shards"]:  # none if all rows of the shard are left out
+        yield replace(shard, refused=tuple(sorted(grouped["refused"])))
 
 
 def list_parted_recordings(job: ExportJob) -> Iterator[str]:

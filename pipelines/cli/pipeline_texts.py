@@ -223,6 +223,8 @@ def export_json(made: Export) -> dict[str, Any]:
         "name": made.job.name,
         "files": made.files,
         "rows": made.rows,
+        "select": made.job.select,
+        "left_out": asdict(made.left_out),
     }
 
 
@@ -235,6 +237,8 @@ def export_text(made: Export) -> str:
         lines.append(
             f"  {split}: {number_of(made.rows[split], 'row')}, {number_of(len(names), 'file')}"
         )
+    if made.job.select:
+        lines.append(f"  left out: {made.left_out}; select: {made.job.select}")
     split, names = next(iter(made.files.items()))
     values = {"output": made.job.output.root, "split": split, "file": names[0]}
     code = _LOADING[made.job.format].format(**values, feature=made.job.features[0])

@@ -28,9 +28,10 @@ from melmill.transforms.rows.normalization import (
     standardize_recordings,
 )
 from melmill.transforms.rows.parquet import read_rows, read_schema
-from melmill.transforms.rows.schema import Float32Array, RowBatch
+from melmill.transforms.rows.schema import Float32Array, RowBatch, RowSchema
 from melmill.transforms.rows.summaries import FileEntry
 from melmill.transforms.rows.tfds import FileFormat, shard_file
+from melmill.transforms.shards.tally import Tally
 from melmill.transforms.store.folders import Store
 from melmill.transforms.views.formats import (
     write_array_record,
@@ -39,6 +40,7 @@ from melmill.transforms.views.formats import (
     write_tar,
     write_tfrecord,
 )
+from melmill.transforms.views.kept_rows import counted, kept_rows, write_counts
 
 #: Layouts that TFDS reads, and TFDS's names of their file formats.
 TFDS_FORMATS: Mapping[str, FileFormat] = {"tfds": "tfrecord", "arrayrecord": "array_record"}
@@ -66,9 +68,13 @@ class ExportShard:
     number, count
         Number of the shard in its split, from 0, and number of shards in the split.
     rows
-        Number of rows in the shard.
+        Number of rows in the view.
     parquet, tfrecord
         Files of the shard; ``None`` if there is no TFRecord file.
+    name
+        Name of the shard in the snapshot.
+    refused
+        Identifiers of the recordings whose rows are left out of the view.
     """
 
     split: str
@@ -77,6 +83,8 @@ class ExportShard:
     rows: int
     parquet: FileEntry
     tfrecord: FileEntry | None
+    name: str = ""
+    refused: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,9 @@ class ExportJob:
         Normalisation of the features that have bands.
     bands
         Mean and standard deviation of each band over the training split, by feature.
+    select
+        Expression over measures; only the recordings for which it is true are in the view. ``""``
+        keeps all.
     progress
         Address at which the launcher listens; ``""`` if it does not listen.
     """
@@ -109,6 +120,7 @@ class ExportJob:
     normalize: Normalization = "none"
     features: tuple[str, ...] = ("mel",)
     bands: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
+    select: str = ""
     progress: str = ""
 
 
@@ -155,7 +167,7 @@ def export_shard(
     """
     names = file_names(shard, job)
     same_file = {"hf": shard.parquet, "tfds": shard.tfrecord}.get(job.format)
-    if same_file is not None and job.normalize == "none":
+    if same_file is not None and job.normalize == "none" and not shard.refused:
         _link(same_file, names[0], job)
     else:
         _encode(shard, names, job, shared or {})
@@ -227,25 +239,37 @@ def _encode(shard: ExportShard, names: list[str], job: ExportJob, shared: Shared
         schema, _ = read_schema(file)
     with ExitStack() as stack:
         paths = [stack.enter_context(job.output.scratch()) for _ in names]
-        batches = _normalized(shard, job, shared)
+        tally = Tally()
+        batches = _normalized(_counted(shard, job, tally, schema), shard, job, shared)
         writers[job.format](schema, shard.rows, batches, *paths)
         for path, name in zip(paths, names, strict=True):
             job.output.publish(path, name)
+    if shard.refused:
+        write_counts(job.output, shard.name, shard.split, tally, schema)
+
+
+def _counted(
+    shard: ExportShard, job: ExportJob, tally: Tally, schema: RowSchema
+) -> Iterator[RowBatch]:
+    batches = _batches(shard, job)
+    return counted(batches, tally, schema) if shard.refused else batches
 
 
 def _batches(shard: ExportShard, job: ExportJob) -> Iterator[RowBatch]:
     rows = 0
     with job.dataset.reading_shard(shard.parquet.name) as file:
-        for batch in read_rows(file):
+        for batch in kept_rows(read_rows(file), shard.refused):
             rows += batch.rows
             yield batch
         if rows != shard.rows:
             raise ValueError(f"{rows} rows, but {shard.rows} were written")
 
 
-def _normalized(shard: ExportShard, job: ExportJob, shared: SharedMoments) -> Iterator[RowBatch]:
+def _normalized(
+    batches: Iterable[RowBatch], shard: ExportShard, job: ExportJob, shared: SharedMoments
+) -> Iterator[RowBatch]:
     normalize = _normalizer(shard, job, shared)
-    for batch in _batches(shard, job):
+    for batch in batches:
         normalized = {name: normalize(batch, name) for name in banded(batch)}
         yield replace(batch, features={**batch.features, **normalized})
 
