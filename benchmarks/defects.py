@@ -1,6 +1,6 @@
 """Measures how well defects are found: precision and recall of each detector, on injected defects.
 
-    python benchmarks/defects.py FOLDER [--each 100] [--seed 0]
+    python benchmarks/defects.py FOLDER [--each 100] [--seed 0] [--essentia]
 
 FOLDER holds clean recordings. Excerpts of them get one defect each, of a stated severity; twice as
 many other excerpts, and synthetic sounds that are often taken for defects, get none. Each detector
@@ -8,6 +8,16 @@ is a measure with a limit. Its recall is the share of its defects that it finds.
 the share of its flags that are such defects, where a quarter of all excerpts has the defect and the
 rest are clean or synthetic. Clicks have no limit: their figure is the probability that an excerpt
 with clicks has more of them per minute than an excerpt without (area under the curve).
+
+``--essentia`` runs the detectors of essentia beside melmill's, on the same excerpts, with their own
+default settings. They read the left channel; each defect that is compared is in all channels. An
+excerpt is flagged if a detector finds anything in it (FalseStereoDetector: in half of the frames).
+essentia's licence is AGPL-3.0, so melmill never depends on it. Install it for this benchmark, into
+an environment of its own:
+
+    uv venv --python 3.11 /tmp/essentia
+    uv pip install --python /tmp/essentia/bin/python -e . essentia==2.1b6.dev1389
+    /tmp/essentia/bin/python benchmarks/defects.py FOLDER --each 300 --essentia
 """
 
 from __future__ import annotations
@@ -15,8 +25,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -53,14 +65,15 @@ class Detector:
     limit
         Sign and number that a reading is compared with; true counts as 1.
     inject
-        Function that returns a stereo excerpt with the defect.
+        Function that returns a stereo excerpt with the defect; ``None`` if the excerpt is too quiet
+        for it.
     """
 
     name: str
     severity: str
     measure: str
     limit: str
-    inject: Callable[[Samples, int, Random], Samples]
+    inject: Callable[[Samples, int, Random], Samples | None]
 
     def flags(self, reading: float | None) -> bool:
         sign, number = self.limit.split()
@@ -75,8 +88,11 @@ def clip(samples: Samples, rate_hz: int, random: Random) -> Samples:
     return as_16_bits(np.clip(samples, -limit, limit) * random.uniform(0.3, 1.0) / limit)
 
 
-def drop_out(samples: Samples, rate_hz: int, random: Random) -> Samples:
-    """Replace 10 to 500 ms by silence or by the last sample, where the sound is loud."""
+def drop_out(samples: Samples, rate_hz: int, random: Random) -> Samples | None:
+    """Replace 10 to 500 ms by silence or by the last sample, where the sound is loud.
+
+    Return ``None`` if no loud place is found.
+    """
     length = round(random.uniform(0.01, 0.5) * rate_hz)
     around = round(0.005 * rate_hz)
     for _ in range(1000):
@@ -87,10 +103,10 @@ def drop_out(samples: Samples, rate_hz: int, random: Random) -> Samples:
         edges = samples[start - 1], beside[1][0]
         jump = max(np.abs(edge - level).min() for edge in edges)
         if loud and jump > 0.01:
-            break
-    damaged = samples.copy()
-    damaged[start : start + length] = level
-    return damaged
+            damaged = samples.copy()
+            damaged[start : start + length] = level
+            return damaged
+    return None
 
 
 def hum(samples: Samples, rate_hz: int, random: Random) -> Samples:
@@ -173,6 +189,19 @@ DETECTORS = (
     Detector("bits", "16 of 24", "origin.bits", "< 17", pad_bits),
     Detector("bandwidth", "half of it or less", "origin.bandwidth_share", "< 0.55", upsample),
 )
+CLICKS = Detector(
+    "clicks", "three, 24 to 40 dB above the steps beside", "clicks.per_minute", "> 0", click
+)
+
+#: Detectors of essentia by the defect that they are for.
+ESSENTIA = {
+    "clipping": ("SaturationDetector",),
+    "dropout": ("GapsDetector", "DiscontinuityDetector"),
+    "hum": ("HumDetector",),
+    "dual mono": ("FalseStereoDetector",),
+    "cut end": ("StartStopCut",),
+    "clicks": ("ClickDetector", "DiscontinuityDetector", "NoiseBurstDetector"),
+}
 
 
 def mono(samples: Samples) -> Samples:
@@ -197,6 +226,16 @@ def excerpts(files: list[Path], random: Random) -> Iterator[tuple[Samples, int]]
         if samples.shape[1] == 1:  # two places in the same room
             stereo[:, 1] = 0.8 * np.roll(stereo[:, 1], rate_hz // 200)
         yield finish(stereo, rate_hz), rate_hz
+
+
+def damaged_excerpts(
+    detector: Detector, source: Iterator[tuple[Samples, int]], random: Random
+) -> Iterator[tuple[Samples, int]]:
+    """Yield excerpts with the defect of a detector, without end."""
+    for samples, rate_hz in source:
+        damaged = detector.inject(samples, rate_hz, random)
+        if damaged is not None:
+            yield damaged, rate_hz
 
 
 def finish(samples: Samples, rate_hz: int) -> Samples:
@@ -231,43 +270,73 @@ def synthetic(random: Random) -> tuple[Samples, int]:
     return finish(0.6 * stereo + (noise if kind in (2, 3) else 1e-4 * noise), rate_hz), rate_hz
 
 
-def readings(samples: Samples, rate_hz: int) -> dict[str, Any]:
-    measures = [*(detector.measure for detector in DETECTORS), "clicks.per_minute"]
-    return measure_samples(samples.astype(np.float32), rate_hz, meters_of(measures))
+def readings(samples: Samples, rate_hz: int, others: Sequence[str] = ()) -> dict[str, Any]:
+    """Return melmill's readings, what other detectors (of essentia) find, and the duration."""
+    measures = [detector.measure for detector in (*DETECTORS, CLICKS)]
+    ours = measure_samples(samples.astype(np.float32), rate_hz, meters_of(measures))
+    theirs = {name: ask_essentia(name, samples.astype(np.float32), rate_hz) for name in others}
+    return {**ours, **theirs, "hours": len(samples) / rate_hz / 3600}
 
 
-def run(files: list[Path], each: int, seed: int) -> list[tuple[str, ...]]:
-    """Return the rows of the table."""
+def ask_essentia(name: str, samples: Samples, rate_hz: int) -> int:
+    """Return how often a detector of essentia finds its defect."""
+    import essentia
+    from essentia import standard
+
+    essentia.log.infoActive = essentia.log.warningActive = False
+    detector = getattr(standard, name)()
+    if "sampleRate" in detector.parameterNames():
+        detector.configure(sampleRate=float(rate_hz))
+    left = np.ascontiguousarray(samples[:, 0])
+    if name == "HumDetector":
+        return len(detector(left)[1])
+    if name == "StartStopCut":
+        return int(detector(left)[1])
+    if name == "FalseStereoDetector":
+        frames = samples[: len(samples) // 512 * 512].reshape(-1, 512, 2)
+        flags = [detector(np.ascontiguousarray(frame))[0] for frame in frames]
+        return int(np.mean(flags) >= 0.5)
+    size, hop = (2048, 1024) if name == "GapsDetector" else (512, 256)
+    places = [
+        detector(frame) for frame in standard.FrameGenerator(left, size, hop, startFromZero=True)
+    ]
+    return sum(len(place[0] if isinstance(place, tuple) else place) for place in places)
+
+
+def run(files: list[Path], each: int, seed: int, essentia: bool) -> Iterator[tuple[str, ...]]:
+    """Yield the rows of the table."""
     random = np.random.default_rng(seed)
     source = excerpts(files, random)
-    clean = [readings(*next(source)) for _ in range(2 * each)]
+    others = ESSENTIA if essentia else {}
+    every = sorted({name for names in others.values() for name in names})
+    clean = [readings(*next(source), every) for _ in range(2 * each)]
     # A recording may have little treble by itself.
     narrow = [reading for reading in clean if reading["origin.bandwidth_share"] < 0.6]
-    clean_hours = len(clean) * SECONDS / 3600
-    synthesised = [readings(*synthetic(random)) for _ in range(each)]
-    rows = []
-    for detector in DETECTORS:
-        damaged = []
-        for _ in range(each):
-            samples, rate_hz = next(source)
-            damaged.append(readings(detector.inject(samples, rate_hz, random), rate_hz))
+    synthesised = [readings(*synthetic(random), every) for _ in range(each)]
+    for detector in (*DETECTORS, CLICKS):
+        names = others.get(detector.name, ())
+        injected = islice(damaged_excerpts(detector, source, random), each)
+        damaged = [readings(*excerpt, names) for excerpt in injected]
         counted = [r for r in clean if detector.name != "bandwidth" or r not in narrow]
-        flagged = [_count(detector, group) for group in (damaged, counted, synthesised)]
-        found, false, taken_for = flagged
-        precision = found / max(1, sum(flagged))
-        figures = f"{found / each:.3f}", f"{precision:.3f}"
-        wrong = f"{false / clean_hours:.1f}", f"{taken_for} of {len(synthesised)}"
-        limit = f"`{detector.measure}` {detector.limit}" if detector.limit != "> 0" else ""
-        limit = limit or f"`{detector.measure}`"
-        rows.append((detector.name, detector.severity, limit, *figures, *wrong))
-    clicked = []
-    for _ in range(each):
-        samples, rate_hz = next(source)
-        clicked.append(readings(click(samples, rate_hz, random), rate_hz)["clicks.per_minute"])
-    area = _area(clicked, [reading["clicks.per_minute"] for reading in clean])
-    clicks = "three, 24 to 40 dB above the steps beside"
-    rows.append(("clicks", clicks, "`clicks.per_minute`", f"area {area:.3f}", "", "", ""))
-    return rows
+        compared = (replace(detector, measure=name, limit="> 0") for name in names)
+        for judge in (detector, *compared):
+            yield _row(judge, damaged, counted, synthesised)
+
+
+def _row(detector: Detector, *groups: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the row of a detector, from readings with its defect, without, and of synthesisers."""
+    damaged, clean, synthesised = groups
+    by_essentia = "." not in detector.measure
+    limit = f"`{detector.measure}` {detector.limit}".removesuffix(" > 0")
+    begin = detector.name, detector.severity, f"essentia {limit}" if by_essentia else limit
+    if detector.name == CLICKS.name:
+        with_clicks, without = ([r[detector.measure] for r in group] for group in (damaged, clean))
+        return *begin, f"area {_area(with_clicks, without):.3f}", "", "", ""
+    found, false, taken_for = (_count(detector, group) for group in groups)
+    precision = found / max(1, found + false + taken_for)
+    hours = sum(reading["hours"] for reading in clean)
+    wrong = f"{false / hours:.1f}", f"{taken_for} of {len(synthesised)}"
+    return *begin, f"{found / len(damaged):.3f}", f"{precision:.3f}", *wrong
 
 
 def _count(detector: Detector, group: list[dict[str, Any]]) -> int:
@@ -285,14 +354,17 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="a folder of clean recordings")
     parser.add_argument("--each", type=int, default=100, help="number of defects of each kind")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--essentia", action="store_true", help="compare with essentia's detectors")
     arguments = parser.parse_args()
+    if arguments.essentia and find_spec("essentia") is None:
+        sys.exit("essentia is not installed; the head of this script says how to install it")
     files = audio_files(arguments.folder)
     if not files:
         sys.exit(f"{arguments.folder} holds no audio files")
     print(f"{describe_machine()}\n{len(files)} files, seed {arguments.seed}\n")
     false = "false alarms an hour", "false alarms, synthetic"
     header = "defect", "severity", "limit", "recall", "precision", *false
-    print_table(header, run(files, arguments.each, arguments.seed))
+    print_table(header, run(files, arguments.each, arguments.seed, arguments.essentia))
 
 
 if __name__ == "__main__":

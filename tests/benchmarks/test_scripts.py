@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -40,9 +41,36 @@ LONG = {
 }
 
 
-def run(name: str, *arguments: object) -> str:
+#: Stands for essentia, which is AGPL and is not installed for tests: it finds nothing.
+ESSENTIA = {
+    "__init__.py": "class log: pass\n",
+    "standard.py": """
+class FrameGenerator:
+    def __new__(cls, samples, size, hop, startFromZero):
+        return iter([samples[:size]])
+class Detector:
+    def parameterNames(self):
+        return ["sampleRate"]
+    def configure(self, sampleRate):
+        assert sampleRate > 0
+    def __call__(self, samples):
+        return [], []
+def __getattr__(name):
+    return Detector
+class FalseStereoDetector(Detector):
+    def __call__(self, samples):
+        return 0, 0.5
+class StartStopCut(Detector):
+    def __call__(self, samples):
+        return 0, 1
+""",
+}
+
+
+def run(name: str, *arguments: object, **environment: object) -> str:
     command = [sys.executable, str(BENCHMARKS / name), *map(str, arguments)]
-    completed = subprocess.run(command, capture_output=True, text=True, check=False)
+    variables = {**os.environ, **{key: str(value) for key, value in environment.items()}}
+    completed = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
     assert completed.returncode == 0, completed.stderr[-4000:]
     return completed.stdout
 
@@ -79,3 +107,22 @@ def test_a_script_runs(
 ) -> None:
     folders = {"SONGS": songs, "OUTPUT": tmp_path / "output"}
     assert word in run(name, *(folders.get(argument, argument) for argument in arguments))
+
+
+def test_defects_are_compared_with_essentia_where_it_is(songs: Path, tmp_path: Path) -> None:
+    (tmp_path / "essentia").mkdir()
+    for name, text in ESSENTIA.items():
+        (tmp_path / "essentia" / name).write_text(text)
+    arguments = (songs, "--each", "1", "--essentia")
+    table = run("defects.py", *arguments, PYTHONPATH=f"{tmp_path}:{BENCHMARKS.parent}")
+    assert "| essentia `GapsDetector` | 0.000 | 0.000 | 0.0 | 0 of 1 |" in table
+    assert "| essentia `StartStopCut` | 1.000 | 0.250 | 300.0 | 1 of 1 |" in table
+    assert "| essentia `ClickDetector` | area 0.500 |" in table
+
+
+def test_where_essentia_is_missing_the_head_of_the_script_says_how_to_install_it(
+    songs: Path,
+) -> None:
+    with pytest.raises(AssertionError, match="the head of this script says how to install it"):
+        run("defects.py", songs, "--essentia")
+    assert "essentia==" in (BENCHMARKS / "defects.py").read_text()

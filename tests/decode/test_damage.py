@@ -58,6 +58,19 @@ def test_what_is_before_a_cut_can_be_read(store, name, share):
     assert np.abs(remains[:sound_frames] - whole[:sound_frames]).max() < 1e-4
 
 
+@pytest.mark.parametrize("name", ["wv", "tta", "ac3", "eac3", "mka", "ogx"])
+def test_one_bit_fails_a_stream_with_checksums_and_what_is_before_it_is_the_same(store, name):
+    data = encode(sound(name, 5), rate_of(name), name)
+    whole = decode_all(store(data))
+    for at in np.linspace(0.4, 0.9, 12) * len(data):  # frames have up to a second
+        damaged = bytearray(data)
+        damaged[int(at)] ^= 1 << int(at) % 8
+        source = store(bytes(damaged))
+        error = decode_error(source)
+        assert (error.cause, 0 < error.frames < len(whole)) == (Cause.CORRUPT, True), at
+        assert np.array_equal(decode(source, error.audio), whole[: error.frames])
+
+
 @pytest.mark.parametrize("name", ["flac", "flac24", "mp3_vbr", "ogg", "opus", "m4a_alac", "mka"])
 def test_what_is_before_a_damage_can_be_read_and_is_the_same_from_any_span(store, name):
     data = bytearray(encode(sound(name), rate_of(name), name))

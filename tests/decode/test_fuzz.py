@@ -95,7 +95,10 @@ def test_a_mutated_file_decodes_or_is_our_failure(decoder, tmp_path, name):
     assert sum(outcomes.values()) == number
 
 
-@pytest.mark.parametrize("name", ["mp3", "mp3_vbr", "mp3_untagged", "mp2", "flac", "ogg", "opus"])
+@pytest.mark.parametrize(
+    "name",
+    ["mp3", "mp3_vbr", "mp3_untagged", "mp2", "flac", "ogg", "opus", "wv", "tta", "ac3", "eac3"],
+)
 def test_a_hole_in_the_middle_never_passes_for_sound(decoder, tmp_path, name):
     outcomes = decoder.call(300, survey_holes, name, 24, tmp_path / "recording")
     assert sum(outcomes.values()) == 24

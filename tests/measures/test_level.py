@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melmill.transforms.measures.level import LevelMeter
+from melmill.transforms.measures.level import LevelMeter, count_denormals
 from tests.measures.meters import RECORDINGS, measure, measure_in_parts, read_part, read_real
 
 RATE = 8000
@@ -90,6 +90,25 @@ def test_the_end_of_a_short_last_block_reaches_into_the_block_before():
     )
 
 
+def test_denormal_samples_are_counted_in_all_channels():
+    tiny = np.finfo(np.float32).tiny  # the smallest number that is not denormal
+    samples = np.zeros((3 * RATE, 2), np.float32)
+    samples[:5] = tiny, -tiny
+    samples[100:103, 0] = tiny / 2, -tiny / 2, np.finfo(np.float32).smallest_subnormal
+    samples[2 * RATE :, 1] = np.nextafter(tiny, 0, dtype=np.float32)
+    readings = measure(LevelMeter, samples, RATE)
+    assert readings["level.denormals"] == 3 + RATE
+
+
+@settings(max_examples=100)
+@given(bits=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=50))
+def test_denormal_samples_are_those_that_ieee_754_calls_so(bits):
+    samples = np.array(bits, np.uint32).view(np.float32)
+    wide = samples.astype(np.float64)  # where the same numbers are normal, and compared exactly
+    denormal = (wide != 0) & (np.abs(wide) < 2.0**-126)
+    assert count_denormals(samples.reshape(1, -1)) == denormal.sum()
+
+
 def test_silence_and_a_single_sample_have_defined_readings():
     silent = measure(LevelMeter, np.zeros(3 * RATE), RATE)
     undefined = ("level.peak", "level.rms", "level.crest", "level.peak_second", "noise.floor")
@@ -121,5 +140,6 @@ def test_parts_give_the_same_as_the_whole(seed, frames, channels, borders):
     # Silences of random lengths, also over whole blocks.
     for start in random.integers(0, frames, 4):
         samples[start : start + random.integers(1, 4000)] = 0
+    samples[random.random(samples.shape) < 0.01] = 1e-40
     whole = read_part(LevelMeter, samples, 1000, 0, frames)
     assert measure_in_parts(LevelMeter, samples, 1000, borders) == whole

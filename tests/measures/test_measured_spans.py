@@ -90,6 +90,16 @@ def test_in_every_format_spans_are_read_as_the_whole(tmp_path, format):
     assert whole["level.peak"] < 0 < whole["origin.bandwidth"]
 
 
+@pytest.mark.parametrize(
+    ("format", "denormals"), [("wav_float", 900), ("wav_double", 900), ("wav", 0)]
+)
+def test_only_float_formats_have_denormal_samples(tmp_path, format, denormals):
+    samples = signals.song(9, 8000)
+    samples[3000:3900] = 1e-40
+    path = signals.write_audio(tmp_path / "song.wav", samples, 8000, format)
+    assert measured(path, SPEC, 2)["level"]["denormals"] == denormals
+
+
 def test_what_no_chunk_holds_is_measured(tmp_path):
     samples = np.concatenate([signals.tone(440, 7, 8000), [0.99], np.zeros(100)])
     path = signals.write_audio(tmp_path / "tail.wav", samples, 8000)

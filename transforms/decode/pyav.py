@@ -57,6 +57,9 @@ _SLACK_SECONDS = 0.5
 _VORBIS_SURPLUS = 8192
 #: Formats of frames without a container; other data may lie between the frames.
 _BARE = frozenset({"mp3", "aac", "ac3", "eac3", "dts"})
+#: Codecs whose frames have checksums. FFmpeg compares them only if it is told to; otherwise it
+#: gives other samples for most damaged frames, and reports no error.
+_CHECKED = frozenset({"flac", "wavpack", "tta", "ac3", "eac3"})
 #: Causes of errors after which the start of a recording can still be read.
 _DAMAGE = (Cause.CORRUPT, Cause.TRUNCATED)
 _DEFAULT = av.stream.Disposition.default
@@ -162,7 +165,7 @@ class PyavStream:
             self._codec = str(context.codec.canonical_name)
             # More threads would use the cores of other processes.
             context.thread_count = 1
-            if self._codec == "flac":  # otherwise FFmpeg reports no error for corrupt data
+            if self._codec in _CHECKED:
                 context.options = {"err_detect": "crccheck+explode"}
         self._frames = self._decode_packets()
         self._fill(1)

@@ -34,10 +34,11 @@ _FEWEST_FRAMES = 8
 #: also as a multiple of its smallest step; and its largest share of equal neighbours. Square waves
 #: and music of few bits have large steps, and plateaus of n samples have a share of 1 - 1/n.
 _BESIDE_S, _LOUD, _STEPS, _FLAT_SHARE = 0.005, 0.01, 12.0, 0.5
-#: An edge is abrupt if it jumps by more than 6 times the RMS step beside it, or if the curvature
-#: within 0.5 ms of it is half of the curvature beside it, or more. A linear fade of 1 ms has 0.31,
-#: a linear fade of 2 ms has 0.17, and a cut has about 1.
-_EDGE_S, _JUMP, _ABRUPT, _FADED = 0.0005, 6.0, 0.5, 0.3
+#: An edge is abrupt if it jumps by more than 6 times the RMS step beside it, or by more than a
+#: fifth of the RMS beside it, or if the curvature within 0.5 ms of it is half of the curvature
+#: beside it, or more. A linear fade of 1 ms has 0.31, a linear fade of 2 ms has 0.17, and a cut has
+#: about 1; between the pulses of a trumpet or a voice, a cut has less. A fade ends in a small step.
+_EDGE_S, _JUMP, _CUT, _ABRUPT, _FADED = 0.0005, 6.0, 0.2, 0.5, 0.3
 #: Duration beside the edges in which samples lie above and below the value of the run. Plateaus of
 #: clipped sound and of synthesisers have an extreme value. So has silence in sound with an offset,
 #: but only this silence begins and ends with a jump.
@@ -203,15 +204,15 @@ def _judge(
         beside = _beside(samples, channels, inner, direction, _frames(_BESIDE_S, rate_hz))
         outer = inner + direction * (beside.shape[1] - 1)
         sound = (outer >= 0) & (outer < samples.shape[1]) & _is_sound(beside)
-        jumps, bend = _abruptness(beside[sound], _frames(_EDGE_S, rate_hz))
+        jumps, cuts, bend = _abruptness(beside[sound], _frames(_EDGE_S, rate_hz))
         channels, inner = channels[sound], inner[sound]
         around = _beside(samples, channels, inner, direction, _frames(_AROUND_S, rate_hz))
     value = around[:, :1]
     silent = jumps & (value[:, 0] == 0)
-    edges[sound, _IS_ABRUPT] = jumps | (bend >= _ABRUPT)
+    edges[sound, _IS_ABRUPT] = jumps | cuts | (bend >= _ABRUPT)
     edges[sound, _ABOVE] = silent | (around > value).any(axis=1)
     edges[sound, _BELOW] = silent | (around < value).any(axis=1)
-    sound[sound] = jumps | (bend >= _FADED)
+    sound[sound] = jumps | cuts | (bend >= _FADED)
     return edges, sound
 
 
@@ -234,12 +235,15 @@ def _is_sound(beside: Samples) -> Booleans:
     return sound
 
 
-def _abruptness(beside: Samples, near: int) -> tuple[Booleans, Samples]:
-    """Return whether runs jump at an edge, and the relative curvature of the sound at the edge."""
+def _abruptness(beside: Samples, near: int) -> tuple[Booleans, Booleans, Samples]:
+    """Return whether edges jump beyond the steps beside them, whether they jump by a fifth of the
+    level beside them, and the relative curvature of the sound at the edges.
+    """
     slopes = np.diff(beside, axis=1) ** 2
     jumps = slopes[:, 0] > _JUMP**2 * slopes[:, 1:].mean(axis=1)
+    cuts = slopes[:, 0] > _CUT**2 * ((beside[:, 1:] - beside[:, :1]) ** 2).mean(axis=1)
     bends = np.diff(beside[:, 1:], n=2, axis=1) ** 2
-    return jumps, np.sqrt(bends[:, :near].mean(axis=1) / bends.mean(axis=1))
+    return jumps, cuts, np.sqrt(bends[:, :near].mean(axis=1) / bends.mean(axis=1))
 
 
 def _gaps(starts: Integers, ends: Integers, rate_hz: int) -> list[Gap]:

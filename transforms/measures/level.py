@@ -1,4 +1,4 @@
-"""Level: peak, RMS, offset, noise floor, silence, and sound at the very start and end."""
+"""Level: peak, RMS, denormals, offset, noise floor, silence, sound at the very start and end."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ MEASURES = (
     Measure("level.peak_second", "float", "s", "Place of the largest sample."),
     Measure("level.rms", "float", "dBFS", "Root mean square over all channels."),
     Measure("level.crest", "float", "dB", "Peak minus RMS."),
+    Measure(
+        "level.denormals",
+        "int",
+        "",
+        "Number of samples that are not 0, but closer to 0 than 2⁻¹²⁶: 0 in integer formats.",
+    ),
     Measure("noise.offset", "float", "", "Largest mean of a channel (DC); full scale is 1."),
     Measure(
         "noise.floor",
@@ -52,6 +58,8 @@ class LevelMeter:
         Number of frames.
     peak, peak_frame
         Largest absolute sample, and its first frame.
+    denormals
+        Number of denormal samples.
     sums, energies
         Exact sums of the samples and of their squares, by channel.
     hops
@@ -66,6 +74,7 @@ class LevelMeter:
     frames: int = 0
     peak: float = 0.0
     peak_frame: int = 0
+    denormals: int = 0
     sums: list[int] = field(default_factory=list)
     energies: list[int] = field(default_factory=list)
     hops: dict[int, int] = field(default_factory=dict)
@@ -96,6 +105,7 @@ class LevelMeter:
             last = block.around[:, max(0, stop - window) : stop]
             self.last_peak = float(np.abs(last).max())
         self._add_energies(block)
+        self.denormals += count_denormals(samples)
         self.frames += block.frames
 
     def _add_peak(self, block: Block, peaks: npt.NDArray[np.float32]) -> None:
@@ -123,6 +133,7 @@ class LevelMeter:
         self.frames += later.frames
         if later.peak > self.peak:
             self.peak, self.peak_frame = later.peak, later.peak_frame
+        self.denormals += later.denormals
         self.sums = [a + b for a, b in zip(self.sums, later.sums, strict=True)]
         self.energies = [a + b for a, b in zip(self.energies, later.energies, strict=True)]
         merge(self.hops, later.hops)
@@ -143,6 +154,7 @@ class LevelMeter:
             "level.peak_second": None if peak is None else self.peak_frame / rate_hz,
             "level.rms": rms,
             "level.crest": None if peak is None or rms is None else peak - rms,
+            "level.denormals": self.denormals,
             "noise.offset": max(abs(inexact(total)) for total in self.sums) / self.frames,
             "noise.floor": None if floor is None else floor / _STEPS_PER_DB,
             "silence.share": silence.total_frames / self.frames,
@@ -153,6 +165,18 @@ class LevelMeter:
             "cut.start": decibels(self.first_peak or 0.0),
             "cut.end": decibels(self.last_peak or 0.0),
         }
+
+
+def count_denormals(samples: npt.NDArray[np.float32]) -> int:
+    """Return the number of denormal samples: their exponent is 0, and their fraction is not.
+
+    The bits are compared, because a processor may be set to take denormal numbers for zeros.
+
+    >>> count_denormals(np.float32([1e-40, -1e-45, 1e-37, 0.0, -0.0]))
+    2
+    """
+    magnitudes = samples.view(np.uint32) & np.uint32(0x7FFF_FFFF)
+    return int(np.count_nonzero(magnitudes - np.uint32(1) < np.uint32(0x007F_FFFF)))
 
 
 def window_peaks(samples: npt.NDArray[np.float32], frames: int) -> npt.NDArray[np.float32]:
