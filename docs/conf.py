@@ -7,6 +7,7 @@ from typing import Any
 import melmill
 from melmill.pipelines import api, duplicates, export, extract
 from melmill.pipelines.snapshots import verify
+from melmill.transforms.patterns import results
 
 ROOT = Path(__file__).parents[1]
 
@@ -14,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 api.Extraction = extract.Extraction
 api.Duplicates = duplicates.Duplicates
 api.Export = export.Export
+api.Patterns = results.Patterns
 api.Verification = verify.Verification
 
 project = "melmill"

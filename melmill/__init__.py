@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         export,
         extract,
         measure,
+        patterns,
         plan,
         plan_refresh,
         refresh,
@@ -58,6 +59,7 @@ __all__ = [
     "load_config",
     "measure",
     "open",
+    "patterns",
     "plan",
     "plan_refresh",
     "refresh",
@@ -68,8 +70,8 @@ __all__ = [
 #: opening a dataset needs no Beam.
 _HOMES = {
     "pipelines.api": (
-        *("ExtractedDataset", "duplicates", "export", "extract", "measure", "plan"),
-        *("plan_refresh", "refresh", "verify"),
+        *("ExtractedDataset", "duplicates", "export", "extract", "measure", "patterns"),
+        *("plan", "plan_refresh", "refresh", "verify"),
     ),
     "pipelines.config": ("load_config",),
     "pipelines.dataset": ("Dataset",),

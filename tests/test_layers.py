@@ -15,7 +15,7 @@ STEPS = "steps"
 FLOORS = {
     "transforms": (
         *("core", "store", "rows", "catalogue", "decode", "features", "measures"),
-        *("plan", "index", "shards", "snapshot", "duplicates", "views", "beam", STEPS),
+        *("plan", "index", "shards", "snapshot", "duplicates", "patterns", "views", "beam", STEPS),
     ),
     "pipelines": (
         *(
@@ -39,6 +39,7 @@ FLOORS = {
             "takedown",
             "export",
             "duplicates",
+            "patterns",
             "torch_rows",
             "arrow_rows",
             "dataset",

@@ -374,6 +374,15 @@ def export(
             "(global), the chunk (per_chunk) or the recording (per_recording).",
         ),
     ] = "none",
+    select: Annotated[
+        str | None,
+        typer.Option(
+            "--select",
+            metavar="EXPR",
+            help="Export only the recordings whose measures make this expression true; "
+            "melmill check --list prints all measures.",
+        ),
+    ] = None,
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
     output_storage_option: Annotated[
         list[str],
@@ -399,6 +408,7 @@ def export(
     melmill export dataset/ songs-wds/ --format webdataset  # KEY.mel.npy and KEY.json in tar files
     melmill export dataset/ songs-grain/ --format arrayrecord --normalize global
     melmill export dataset/ songs-npy/ --format numpy       # np.load(..., mmap_mode="r")
+    melmill export dataset/ clean/ --format hf --select 'clipping.share < 0.001'
     """
     from melmill.pipelines import api
     from melmill.pipelines.config import read_storage_options
@@ -411,6 +421,7 @@ def export(
             format_,
             name=name,
             normalize=normalize,
+            select=select,
             storage_options=dict(read_storage_options("--storage-option", storage_option)),
             output_storage_options=dict(read_storage_options(target, output_storage_option)),
             runner=runner,
@@ -483,6 +494,7 @@ def main() -> None:
     """Run the command line."""
     import melmill.pipelines.cli.check_commands
     import melmill.pipelines.cli.duplicate_commands
+    import melmill.pipelines.cli.pattern_commands
     import melmill.pipelines.cli.snapshot_commands  # noqa: F401 - adds its commands
 
     # On import, Beam logs that packages are missing which only Dataflow needs.

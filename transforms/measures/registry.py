@@ -9,6 +9,7 @@ from typing import Any
 
 from melmill.transforms.measures import (
     acoustic,
+    activity,
     bits,
     channels,
     clicks,
@@ -34,6 +35,7 @@ _REGISTRY: dict[str, tuple[type[Any], tuple[Measure, ...]]] = {
     "true_peak": (true_peak.TruePeakMeter, true_peak.MEASURES),
     "hum": (hum.HumMeter, hum.MEASURES),
     "clicks": (clicks.ClicksMeter, clicks.MEASURES),
+    "activity": (activity.ActivityMeter, activity.MEASURES),
     "acoustic": (acoustic.AcousticMeter, acoustic.MEASURES),
 }
 
