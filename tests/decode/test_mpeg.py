@@ -430,10 +430,11 @@ def test_a_tag_that_begins_like_a_frame_is_no_frame() -> None:
     assert walked(frame() * 5, tag) == Walk([(0, FIVE)], FIVE, 5 * 1152)
 
 
+@pytest.mark.parametrize("first_item", [b"item" * 9, b""])
 @pytest.mark.parametrize("junk", [b"", b"\2" * 99])
-def test_frames_in_a_tag_after_the_audio_are_not_searched(junk: bytes) -> None:
+def test_frames_in_a_tag_after_the_audio_are_not_searched(junk: bytes, first_item: bytes) -> None:
     """The search once went on for as many bytes as lie before the tag."""
-    inside = b"item" * 9 + frame(9) * 3
+    inside = first_item + frame(9) * 3
     walked_through = walked(frame() * 5, junk, inside + ape_footer(len(inside) + 32))
     assert walked_through.hole is None
     assert walked_through.samples == 5 * 1152

@@ -237,6 +237,14 @@ def test_a_new_dataset_without_rows_is_not_committed(job: ExtractJob) -> None:
         finish(lenient, RECIPE, None, Outcome(A, 1))
 
 
+def test_a_new_dataset_may_be_empty_if_the_selection_refuses_all(job: ExtractJob) -> None:
+    write_index(job, A)
+    refused = replace(planned("a.wav", 0), deselected_by="level.peak")
+    write_part(job.store, A, "recordings", 0, [recording_row(refused, (), "f")])
+    opened, is_new = finish(job, RECIPE, None, Outcome(A, 1))
+    assert (is_new, opened.snapshot.rows) == (True, 0)
+
+
 def test_a_dataset_may_become_empty(job: ExtractJob) -> None:
     current = commit_run(job)
     next_run = next_job(job, current)

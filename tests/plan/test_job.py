@@ -14,6 +14,7 @@ from melmill.transforms.catalogue.parts import Catalogue
 from melmill.transforms.catalogue.taken_down import TakenDown, write_taken_down
 from melmill.transforms.core.errors import Cause
 from melmill.transforms.core.records import Recording
+from melmill.transforms.plan import job as job_module
 from melmill.transforms.plan.job import Base, ExtractJob
 from tests.pipeline_runs import make_test_job
 from tests.signals import noise, write_audio
@@ -107,6 +108,26 @@ def test_left_out_recordings_are_read_from_both_lists(job: ExtractJob, tmp_path:
     reasons = [left_out.reason(song) for song in (used, excluded, erased)]
     assert reasons == ["", "excluded", "taken_down"]
     assert job.left_out().reason(excluded) == ""
+
+
+def test_the_exclude_list_is_read_with_the_catalogues_options(
+    job: ExtractJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_module, "read_left_out", lambda *arguments: arguments)
+    token_job = replace(with_token(job), exclude="s3://bucket/list.txt", taken_down="list")
+    options = token_job.catalogue.storage_options
+    assert token_job.left_out() == (token_job.store, "list", "s3://bucket/list.txt", options)
+
+
+@pytest.mark.parametrize(
+    ("failed", "recordings", "too_many"),
+    [(0, 0, False), (0, 1, False), (1, 1, True), (1, 2, False), (2, 3, True), (5, 10, False)],
+)
+def test_more_failures_than_the_limit_are_too_many(
+    job: ExtractJob, failed: int, recordings: int, too_many: bool
+) -> None:
+    limits = replace(job.limits, max_failure_ratio=0.5)
+    assert limits.too_many_failed(failed, recordings) == too_many
 
 
 def test_a_setting_that_changes_files_changes_the_name_of_the_run(job: ExtractJob) -> None:

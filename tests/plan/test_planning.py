@@ -110,6 +110,27 @@ def test_the_limit_applies_to_the_segment_not_to_the_file() -> None:
     assert plan(probed(seconds=100, start_seconds=5, end_seconds=9), max_seconds=10).chunks == 4
 
 
+ONE_CHUNK = replace(FEATURES, chunk=replace(FEATURES.chunk, long="fail"))
+
+
+def test_a_recording_longer_than_a_chunk_fails_if_the_recipe_says_so() -> None:
+    # 1.001 s are a sample too many: both lengths are rounded.
+    assert plan_recording(probed(seconds=1.001), ONE_CHUNK, SplitSpec(), DAY).chunks == 1
+    with pytest.raises(RecordingError) as raised:
+        plan_recording(probed(seconds=1.002), ONE_CHUNK, SplitSpec(), DAY)
+    assert (raised.value.stage, raised.value.cause) == (Stage.PROBE, Cause.TOO_LONG)
+    assert raised.value.message == (
+        "1.002 s, and chunk.seconds allows 1 s, because chunk.long is fail"
+    )
+
+
+def test_a_segment_of_a_long_recording_may_be_as_long_as_a_chunk() -> None:
+    segment = probed(start_seconds=5, end_seconds=6)
+    assert plan_recording(segment, ONE_CHUNK, SplitSpec(), DAY).chunks == 1
+    with pytest.raises(RecordingError, match=r"^probe: too_long: 3 s, and "):
+        plan_recording(probed(start_seconds=5, end_seconds=8), ONE_CHUNK, SplitSpec(), DAY)
+
+
 def test_a_missing_channel_is_refused() -> None:
     with pytest.raises(RecordingError, match="no right channel"):
         plan_recording(probed(), replace(FEATURES, channels="right"), SplitSpec(), DAY)
@@ -443,6 +464,11 @@ def test_the_largest_pieces_are_distributed_first() -> None:
     assert sorted(map(rows_of, plans)) == [9, 9, 10]
 
 
+def test_a_piece_is_as_large_as_its_rows_in_all_channels() -> None:
+    songs = [planned("a.wav", 4, rows_per_chunk=4), planned("b.wav", 10), planned("c.wav", 6)]
+    assert [rows_of(shard) for shard in pack(songs, 2)] == [16, 16]
+
+
 def test_a_recording_listed_twice_is_named_with_its_places() -> None:
     first, second = (
         replace(planned(), probed=probed(seconds=10, origin=f"songs.csv line {i}")) for i in (3, 9)
@@ -563,18 +589,20 @@ def carried(name: str, chunks: int, shard: str) -> PlannedRecording:
     return replace(song, probed=probed(name, seconds=chunks, carried_from=(shard,)))
 
 
-@given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(5, 200))
+@given(
+    st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(5, 200), st.integers(0, 9)
+)
 def test_what_is_carried_over_stays_together_in_even_shards(
-    chunks: list[int], full_rows: int
+    chunks: list[int], full_rows: int, seed: int
 ) -> None:
     songs = [carried(f"{n}.wav", number, f"part-{n % 3}") for n, number in enumerate(chunks)]
-    plans = list(pack_shards(songs, 8, FEATURES, 0, "run", full_rows))
+    plans = list(pack_shards(songs, 8, FEATURES, seed, "run", full_rows))
     held: Counter[tuple[str, int]] = Counter()
     for shard in plans:
         recordings = {span.probed.recording for span in shard.spans}
         assert len({song.carried_from for song in recordings}) == 1
         orders = [
-            order_of(0, span.probed.recording.recording_id, span.first_chunk)
+            order_of(seed, span.probed.recording.recording_id, span.first_chunk)
             for span in shard.spans
         ]
         assert orders == sorted(orders)
@@ -587,10 +615,20 @@ def test_what_is_carried_over_stays_together_in_even_shards(
     )
 
 
-def test_a_shard_that_becomes_too_large_is_divided_evenly() -> None:
-    songs = [carried(f"{n}.wav", 10, "part-0") for n in range(50)]
-    plans = pack_shards(songs, 8, FEATURES, 0, "run", full_rows=490)
-    assert [sum(span.chunks for span in shard.spans) for shard in plans] == [250, 250]
+@pytest.mark.parametrize(
+    ("songs", "chunks", "full_rows", "sizes"),
+    [
+        (50, 10, 490, [250, 250]),
+        (7, 1, 4, [4, 3]),
+        (2, 2, 1, [1, 1, 1, 1]),
+    ],
+)
+def test_a_shard_that_becomes_too_large_is_divided_evenly(
+    songs: int, chunks: int, full_rows: int, sizes: list[int]
+) -> None:
+    recordings = [carried(f"{n}.wav", chunks, "part-0") for n in range(songs)]
+    plans = pack_shards(recordings, 8, FEATURES, 0, "run", full_rows)
+    assert [sum(span.chunks for span in shard.spans) for shard in plans] == sizes
 
 
 def test_what_is_carried_over_from_one_shard_is_packed_together() -> None:

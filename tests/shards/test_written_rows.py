@@ -16,7 +16,7 @@ import pytest
 
 from melmill.transforms.core.errors import Cause, DatasetError, RecordingError, Stage
 from melmill.transforms.core.naming import digest
-from melmill.transforms.core.records import ProbedRecording, Recording
+from melmill.transforms.core.records import MeasuredPart, ProbedRecording, Recording
 from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.span_chunks import Span
@@ -427,6 +427,19 @@ def test_only_the_rows_of_a_withdrawn_recording_are_removed(job: ExtractJob) -> 
     assert withdraw_recordings(empty, names, job) is empty
     without_a_file = replace(summary, parquet=None)
     assert withdraw_recordings(without_a_file, names, job) is without_a_file
+
+
+def test_what_was_measured_of_the_other_recordings_is_kept(job: ExtractJob) -> None:
+    """A withdrawn shard is written from its rows, which do not hold the readings."""
+    ids = [recording(name).recording_id for name in ("a.wav", "b.wav", "b.wav")]
+    measured = tuple(
+        MeasuredPart(recording_id, 9 * number, 9 * number + 9, 27, f"{number}")
+        for number, recording_id in enumerate(ids)
+    )
+    written = shard_of(job, "plan", *runs(job))
+    summary = replace(written, meters=("level", "clipping"), measured=measured)
+    remaining = withdraw_recordings(summary, ids[:1], job)
+    assert (remaining.meters, remaining.measured) == (("level", "clipping"), measured[1:])
 
 
 def test_a_shard_without_rows_is_named_after_its_plan(job: ExtractJob) -> None:

@@ -26,6 +26,7 @@ from melmill.transforms.rows.summaries import FileEntry, ShardSummary
 from melmill.transforms.snapshot.card import (
     balance_lines,
     brief_statistics,
+    features_json,
     list_files,
     past_card,
     stale_files,
@@ -145,6 +146,67 @@ def _core() -> dict[str, str]:
         **{"start_sample": "int64", "valid_samples": "int32", "sample_rate_hz": "int32"},
         **{"peak_dbfs": "float32", "rms_dbfs": "float32"},
     }
+
+
+KINDS = {
+    "mel": {"kind": "mel"},
+    "half": {"kind": "stft", "sample_rate_hz": 16_000},
+    "samples": {"kind": "waveform"},
+    "high": {"kind": "waveform", "sample_rate_hz": 48_000},
+    "vector": {"kind": "model"},
+    "heard": {"kind": "model", "sample_rate_hz": 8000},
+}
+COLUMNS = (
+    FeatureColumn("mel", (80, 130)),
+    FeatureColumn("half", (129, 63), "float16"),
+    FeatureColumn("samples", (2000,), "int16"),
+    FeatureColumn("high", (96_000,), "int16", 48_000),
+    FeatureColumn("vector", (512,)),
+    FeatureColumn("heard", (3, 4, 5)),
+)
+
+
+def test_the_card_describes_each_feature(store: Store, totals: Totals) -> None:
+    entries = [{"name": name, **settings} for name, settings in KINDS.items()]
+    snapshot = replace(SNAPSHOT, features=json.dumps({"features": entries}))
+    write_card(store, snapshot, totals, replace(SCHEMA, features=COLUMNS))
+    head, _, text = store.read("README.md").decode().removeprefix("---\n").partition("---\n\n")
+    assert text.startswith("# Features of /music/songs.csv\n")
+    lines = [line for line in text.splitlines() if line.startswith("- `")]
+    assert lines == [
+        "- `mel` is float32 [80, 130]: bands × frames of one chunk.",
+        "- `half` is float16 [129, 63]: bands × frames of one chunk at 16,000 Hz.",
+        "- `samples` is int16 [2000]: samples of one chunk at the sample rate of the row.",
+        "- `high` is int16 [96000]: samples of one chunk at 48,000 Hz, as FLAC.",
+        "- `vector` is float32 [512]: output of the model for one chunk.",
+        "- `heard` is float32 [3, 4, 5]: output of the model for one chunk at 8,000 Hz.",
+    ]
+    described = yaml.safe_load(head)["dataset_info"]["features"][-len(COLUMNS) :]
+    assert described == [
+        {"name": "mel", "dtype": {"array2_d": {"shape": [80, 130], "dtype": "float32"}}},
+        {"name": "half", "dtype": {"array2_d": {"shape": [129, 63], "dtype": "float16"}}},
+        {"name": "samples", "list": "int16"},
+        {"name": "high", "dtype": "binary"},
+        {"name": "vector", "list": "float32"},
+        {"name": "heard", "dtype": {"array3_d": {"shape": [3, 4, 5], "dtype": "float32"}}},
+    ]
+
+
+def test_the_card_says_how_many_recordings_the_selection_refuses(totals: Totals) -> None:
+    totals.recordings["deselected"] = 1200
+    snapshot = replace(SNAPSHOT, configuration={"select": "level.peak < -6"})
+    text = view_card({}, snapshot, totals, SCHEMA, "none").decode()
+    assert "2 were too short.\n1,200 are refused by `select: level.peak < -6`.\n" in text
+
+
+def test_each_feature_has_its_own_statistics(totals: Totals) -> None:
+    assert "features" not in statistics(totals)
+    fine = Moments(2, np.array([3.0]), np.array([8.0]), -9.0, 9.0)
+    both = replace(totals, moments={**totals.moments, "fine": fine})
+    written = statistics(both)
+    assert (written["mean"], written["values_per_band"]) == ([1.0, 2.0], 7)
+    described = {"values_per_band": 2, "mean": [3.0], "std": [2.0], "min": -9.0, "max": 9.0}
+    assert written["features"] == {"fine": described}
 
 
 def test_large_numbers_are_exact_and_each_label_has_a_line(totals: Totals) -> None:
@@ -320,10 +382,35 @@ def test_a_views_card_names_its_own_files(totals: Totals) -> None:
     assert normalised == plain.replace("\n## Feature", sentence + "\n## Feature")
 
 
-def test_an_earlier_snapshots_card_has_absolute_paths(store: Store, totals: Totals) -> None:
+def test_a_views_card_names_all_features_that_are_normalised(totals: Totals) -> None:
+    samples = FeatureColumn("samples", (2000,), "int16")
+    features = (FeatureColumn("mel", (80, 130)), samples, FeatureColumn("fine", (257, 9)))
+    entries = [{"name": column.name, "kind": "mel"} for column in features]
+    snapshot = replace(SNAPSHOT, features=json.dumps({"features": entries}))
+    schema = replace(SCHEMA, features=features)
+    card = view_card({}, snapshot, totals, schema, "dataset").decode()
+    assert "\n`mel`, `fine` are normalised: dataset, each band to mean 0" in card
+
+
+def test_the_shape_and_the_type_of_each_feature_are_named() -> None:
+    samples = FeatureColumn("samples", (2000,), "int16")
+    described = {"samples": {"shape": [2000], "dtype": "int16"}}
+    described["mel"] = {"shape": [80, 130], "dtype": "float32"}
+    both = replace(SCHEMA, features=(samples, *SCHEMA.features))
+    assert features_json(both) == {"shape": [2000], "dtype": "int16", "features": described}
+    del described["samples"]
+    only_mel = {"shape": [80, 130], "dtype": "float32", "features": described}
+    assert features_json(SCHEMA) == only_mel
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_an_earlier_snapshots_card_has_absolute_paths(
+    store: Store, totals: Totals, scheme: str
+) -> None:
+    store = Store(f"{scheme}{store.root}")
     card, lists = past_card(store, SNAPSHOT, totals, SCHEMA)
     parquet, tfrecord = list_files(store, SNAPSHOT)
-    root = str(Path(store.root).resolve())
+    root = str(Path(store.root.removeprefix(scheme)).resolve())
     assert lists == {
         "parquet": {s: [f"{root}/{name}" for name in names] for s, names in parquet.items()},
         "tfrecord": {s: [f"{root}/{name}" for name in names] for s, names in tfrecord.items()},

@@ -429,6 +429,11 @@ def test_labels_are_the_columns_that_melmill_does_not_define(store: Store) -> No
     assert table_labels(store, 0, ["mel"]) == (labels, False)
 
 
+def test_columns_of_a_table_that_is_gone_are_an_error(store: Store) -> None:
+    with pytest.raises(DatasetError, match=rf"{store.root}: the Delta log no longer exists"):
+        table_labels(store, 0, ["mel"])
+
+
 # Refused commits
 
 

@@ -92,6 +92,14 @@ def test_splits_are_added_up_apart(totals: Totals) -> None:
     assert totals.rows == 11
 
 
+def test_the_sizes_of_all_files_of_a_split_are_added_up(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    twins = [replace(TWIN, size_bytes=size) for size in (70, 7)]
+    write(store, [summary(twin.name + str(n), tfrecord=twin) for n, twin in enumerate(twins)], [])
+    content = add_up(store, "x").split("train")
+    assert (content.parquet_bytes, content.tfrecord_bytes) == (2000, 77)
+
+
 def test_failures_are_counted_with_some_examples(totals: Totals) -> None:
     assert totals.failures == {"corrupt": 5, "not_found": 1}
     assert totals.examples["not_found"] == [("/songs/gone.wav", "gone")]
