@@ -57,7 +57,7 @@ from melmill.transforms.probe_recordings import ProbeRecordings
 from melmill.transforms.rewrite_shards import RewriteShards
 from melmill.transforms.select_recordings import SelectRecordings
 from melmill.transforms.shards.receipts import count_finished
-from melmill.transforms.snapshot.delta import Snapshot, read_snapshot
+from melmill.transforms.snapshot.delta import Snapshot, read_snapshot, with_later_keys
 from melmill.transforms.snapshot.totals import Totals
 from melmill.transforms.store.endpoints import require_reachable
 from melmill.transforms.store.exclusive import require_exclusive_commits
@@ -147,7 +147,9 @@ def lay_out_plan(pipeline: beam.Pipeline, job: ExtractJob, *, selecting: bool = 
         recordings = groups.recordings
         if job.matches_base:
             diff = listed | "DiffGroups" >> DiffCatalogue(job, groups.decisions)
-            readmitted = diff.probed | "PlanReadmitted" >> PlanRecordings(job)
+            probed_again = diff.recordings | "ProbeReadmitted" >> ProbeRecordings(job)
+            known = (probed_again.recordings, diff.probed) | "JoinProbedAgain" >> beam.Flatten()
+            readmitted = known | "PlanReadmitted" >> PlanRecordings(job)
             joined = (
                 recordings,
                 readmitted.recordings
@@ -155,7 +157,7 @@ def lay_out_plan(pipeline: beam.Pipeline, job: ExtractJob, *, selecting: bool = 
                 >> beam.Map(apply_groups, beam.pvalue.AsSingleton(groups.decisions)),
             )
             recordings = joined | "JoinReadmitted" >> beam.Flatten()
-            all_failures = [*all_failures, readmitted.failures]
+            all_failures = [*all_failures, probed_again.failures, readmitted.failures]
     if job.is_matching:
         adopted = no_adoptions(diff.offers, recordings)
     decision = diff.decision
@@ -427,10 +429,10 @@ def _differences(
         yield "catalogue"
     if current.features != job.features.canonical():
         yield "feature configuration"
-    if current.recipe["select"] != configuration.get("select"):
-        yield "select (melmill refresh --set select=... changes it)"
-    if current.recipe["dedupe"] != configuration.get("dedupe"):
-        yield "dedupe (melmill refresh --set dedupe=... changes it)"
+    before, now = current.recipe, with_later_keys(configuration)
+    for key in ("select", "dedupe"):
+        if before[key] != now[key]:
+            yield f"{key} (melmill refresh --set {key}=... changes it)"
     for section in ("split", "output"):
-        if current.recipe.get(section) != configuration.get(section):
+        if before.get(section) != now.get(section):
             yield f"configuration of {section}"

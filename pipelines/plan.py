@@ -52,7 +52,8 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
         ``cpu_seconds``, from a short calibration on this machine; ``costs`` on rented machines
         (:func:`~melmill.pipelines.estimate.costs.estimate_costs`); ``passed_over``, the numbers of
         files that are not listed, by extension; ``refused``, why the extraction would be refused,
-        or ``""``; ``select``, the expression that is not applied yet, or ``""``.
+        or ``""``; ``select``, the expression that is not applied yet, or ``""``; ``dedupe``, the
+        treatment of duplicates, which is not applied either.
     """
     local = runs_here(options)
     if not local and not job.store.root:
@@ -82,6 +83,7 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
         "costs": costs_usd,
         "refused": _refusal(summary, job.limits),
         "select": job.select,
+        "dedupe": job.dedupe,
     }
 
 

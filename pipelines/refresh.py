@@ -26,6 +26,7 @@ from melmill.pipelines.run.launch import (
 )
 from melmill.pipelines.snapshots.open import start_from
 from melmill.transforms.core.errors import Cause, ConfigError, DatasetError, UserError
+from melmill.transforms.index.comparing import has_lost_groups
 from melmill.transforms.plan.change_records import Decision
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.store.folders import Store
@@ -63,8 +64,8 @@ def refresh(
 ) -> Extraction:
     """Update a dataset from its catalogue, or create the dataset; return the result.
 
-    If recordings change while they are read, another pass reads them again. Each pass ends in a
-    snapshot.
+    If recordings change while they are read, another pass reads them again. If recordings that are
+    kept instead of their duplicates fail, another pass keeps others. Each pass ends in a snapshot.
 
     Parameters
     ----------
@@ -88,17 +89,25 @@ def refresh(
     """
     extraction = _pass(job, configuration, options, single_writer)
     for _ in range(1, _PASSES):
-        if not (extraction.committed and extraction.totals.failures[Cause.CHANGED]):
+        if not (extraction.committed and _needs_another_pass(job, extraction)):
             break
         try:
             next_pass = _pass(job, configuration, options, single_writer)
         except (UserError, TooManyFailuresError) as error:
-            # The first pass is committed; the next refresh retries the changed recordings.
+            # The first pass is committed; the next refresh tries again.
             logging.getLogger("melmill").warning("reading changed recordings again: %s", error)
             break
         # The difference and the metrics are those of the first pass.
         extraction = replace(extraction, opened=next_pass.opened)
     return extraction
+
+
+def _needs_another_pass(job: ExtractJob, extraction: Extraction) -> bool:
+    totals, index = extraction.totals, extraction.snapshot.index
+    has_failures = job.is_matching and totals.recordings["failed"]
+    return bool(totals.failures[Cause.CHANGED]) or bool(
+        has_failures and has_lost_groups(job.store, index)
+    )
 
 
 def _pass(
@@ -117,7 +126,8 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
     dict
         ``version``: the current version. ``todo``: whether there is anything to do.
         ``difference``: the numbers of recordings by what would be done with them, with examples.
-        ``select``: the expression that is not applied yet to what would be extracted, or ``""``.
+        ``select``: the expression that is not applied yet to what would be extracted, or ``""``;
+        ``dedupe``: the treatment of duplicates, which is not applied either.
         ``new_schema``: whether a new dataset version would start. ``shards_rewritten``: the
         number of shards that would be rewritten, or ``"all"``. ``moved``: the number of new and
         changed recordings whose rows are carried over, because their contents are known.
@@ -155,6 +165,7 @@ def plan_refresh(job: ExtractJob, configuration: dict[str, Any], options: Any) -
         "version": current.snapshot.version,
         "todo": decision["todo"],
         "select": job.select,
+        "dedupe": job.dedupe,
         "difference": decision["difference"],
         "new_schema": changes_schema(job, current),
         "moved": decision["moved"],

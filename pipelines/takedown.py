@@ -19,6 +19,7 @@ from melmill.transforms.catalogue.taken_down import (
     write_taken_down,
 )
 from melmill.transforms.core.errors import ConfigError
+from melmill.transforms.duplicates.deciding import copies_of
 from melmill.transforms.index.tables import read_shards
 from melmill.transforms.plan.change_records import Dropped, Touched
 from melmill.transforms.plan.job import ExtractJob
@@ -50,6 +51,8 @@ class Takedown:
         The names of the files that were removed.
     exports
         The exports that may hold some of the recordings; a takedown does not change exports.
+    copies
+        The URIs of recordings that sound the same and are not taken down, if the index knows them.
     """
 
     snapshot: Snapshot
@@ -58,6 +61,7 @@ class Takedown:
     rows: int
     files: list[str]
     exports: tuple[ExportRecord, ...] = ()
+    copies: tuple[str, ...] = ()
 
 
 def takedown(
@@ -109,6 +113,7 @@ def takedown(
         if (entry.recording_id, entry.uri, entry.content) not in known
     )
     exports = tuple(_exports_holding(store, full_history, matches))
+    copies = tuple(copies_of(store, current.index, {taken.recording_id for taken in erased}))
     affected = [past for past in history if matches.held[past.snapshot.index].entries]
     if erased or affected:
         listed = [*before, *erased]
@@ -121,7 +126,7 @@ def takedown(
     redact_records(store, [taken.uri for taken in (*before, *erased)])
     versions = sorted(past.snapshot.version for past in affected)
     rows = matches.held[current.index].rows
-    return Takedown(committed, erased, versions, rows, files, exports)
+    return Takedown(committed, erased, versions, rows, files, exports, copies)
 
 
 def _commit(

@@ -10,22 +10,20 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from melmill.transforms.core.naming import bucket
-from melmill.transforms.duplicates.deciding import decide_groups, known_groups, without
+from melmill.transforms.core.naming import bucket, digest
+from melmill.transforms.duplicates.deciding import decide_groups, known_groups
 from melmill.transforms.duplicates.grouping import FoundMatch, MatchedRecording, read_matched
-from melmill.transforms.duplicates.prints import IndexedDataset, MatchJob, place_of, staged_name
+from melmill.transforms.duplicates.prints import IndexedDataset, MatchJob, place_of
 from melmill.transforms.index.results import GroupTables
 from melmill.transforms.index.tables import RECORDINGS, recording_row
 from melmill.transforms.match_recordings import MatchRecordings
 from melmill.transforms.measures.acoustic import WORDS_PER_SECOND
-from melmill.transforms.plan.change_records import Decision, Dropped
+from melmill.transforms.plan.change_records import Adopted, Decision, Dropped, Relabelled
 from melmill.transforms.plan.duplicate_groups import GroupDecisions
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.recordings import PlannedRecording
 
 _TABLES = "tables"
-#: Statuses of the snapshot's recordings that take part.
-_WITH_FINGERPRINTS = ("ok", "partial", "duplicate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +86,8 @@ class GroupDuplicates(beam.PTransform):
             | "GroupByPlace" >> beam.GroupByKey()
             | "ReadMatched" >> beam.FlatMap(_read, beam.pvalue.AsSingleton(searches))
         )
-        gone = facts | "NameGone" >> beam.FlatMap(_name_gone)
-        collected = map(beam.pvalue.AsIter, (matches, matched, gone))
+        changes = facts | "TakeChanges" >> beam.FlatMap(_take_change)
+        collected = map(beam.pvalue.AsIter, (matches, matched, changes))
         decided = searches | "DecideGroups" >> beam.FlatMap(_decide, job, *collected).with_outputs(
             _TABLES, main="decisions"
         )
@@ -111,15 +109,21 @@ def _key_by_part(
         yield bucket(planned.probed.recording.recording_id, decision.parts), planned
 
 
-def _stage(group: tuple[int, Iterable[PlannedRecording]], job: ExtractJob) -> tuple[int, float]:
-    """Write the readings of a part; return its number, and the length of its recordings."""
+def _stage(
+    group: tuple[int, Iterable[PlannedRecording]], job: ExtractJob
+) -> tuple[int, str, float]:
+    """Write the readings of a part; return its number, the file, and the recordings' length.
+
+    The name depends on the content: jobs of one template may run at the same time.
+    """
     part, recordings = group
     rows = [_staged_row(planned) for planned in recordings]
     table = pa.Table.from_pylist(rows, RECORDINGS).sort_by("recording_id")
     with job.store.scratch() as path:
         pq.write_table(table, path, compression="zstd")
-        job.store.publish(path, staged_name(job.readings, part))
-    return part, sum(row["seconds"] for row in rows)
+        name = f"{job.staging}/readings/{digest(path.read_bytes())}.parquet"
+        job.store.publish(path, name)
+    return part, name, sum(row["seconds"] for row in rows)
 
 
 def _staged_row(planned: PlannedRecording) -> dict[str, Any]:
@@ -127,12 +131,14 @@ def _staged_row(planned: PlannedRecording) -> dict[str, Any]:
     return recording_row(planned, (), "") | {"status": status}
 
 
-def _describe(staged: list[tuple[int, float]], decision: Decision, job: ExtractJob) -> MatchJob:
+def _describe(
+    staged: list[tuple[int, str, float]], decision: Decision, job: ExtractJob
+) -> MatchJob:
     """Return the search: the snapshot's recordings, if they are carried over, and the new ones."""
-    parts = tuple(sorted(part for part, _ in staged))
-    new = IndexedDataset(job.store, "", parts, job.readings)
-    words = round(sum(seconds for _, seconds in staged) * WORDS_PER_SECOND)
-    if not (job.matches_base and parts):
+    files = {part: name for part, name, _ in sorted(staged)}
+    new = IndexedDataset(job.store, "", tuple(files), tuple(files.values()))
+    words = round(sum(seconds for _, _, seconds in staged) * WORDS_PER_SECOND)
+    if not (job.matches_base and files):
         # The snapshot is the first dataset: its recordings have even numbers.
         return MatchJob((IndexedDataset(job.store, "", ()), new), words)
     difference, base = decision.difference, job.base
@@ -152,9 +158,9 @@ def _read(
     yield from read_matched(search, group[0], set(group[1]))
 
 
-def _name_gone(fact: Any) -> Iterator[str]:
-    if isinstance(fact, Dropped):
-        yield fact.recording_id
+def _take_change(fact: Any) -> Iterator[Dropped | Adopted | Relabelled]:
+    if isinstance(fact, Dropped | Adopted | Relabelled):
+        yield fact
 
 
 def _decide(
@@ -162,21 +168,19 @@ def _decide(
     job: ExtractJob,
     matches: Iterable[list[FoundMatch]],
     matched: Iterable[tuple[int, MatchedRecording]],
-    gone: Iterable[str],
+    changes: Iterable[Dropped | Adopted | Relabelled],
 ) -> Iterator[Any]:
     """Yield the decisions and the tables; leave out what the snapshot has and the run has not."""
     recordings = dict(matched)
     names = {recording.recording_id for recording in recordings.values()}
     known = known_groups(job)
     names |= set(known.matched_recordings["recording_id"].to_pylist())
-    removed = {name for name in gone if name in names}
-    valid = {
-        number: recording
-        for number, recording in recordings.items()
-        if recording.dataset == 1
-        or (recording.recording_id not in removed and recording.status in _WITH_FINGERPRINTS)
+    changed: dict[str, Relabelled | None] = {
+        change.recording_id: change if isinstance(change, Relabelled) else None
+        for change in changes
+        if change.recording_id in names
     }
-    kept = (m for found in matches for m in found if m[0] in valid and m[1] in valid)
-    decisions, tables = decide_groups(kept, valid, without(known, removed), job)
+    found = (match for block in matches for match in block)
+    decisions, tables = decide_groups(found, recordings, known, changed, job)
     yield decisions
     yield beam.pvalue.TaggedOutput(_TABLES, tables)

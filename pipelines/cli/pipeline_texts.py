@@ -69,9 +69,13 @@ def measuring_text(catalogue: str, output: str, extraction: Extraction) -> str:
 
 
 def select_lines(plan: dict[str, Any]) -> list[str]:
-    """Return a line about the selection that a plan does not apply yet."""
-    select = plan.get("select")
-    return [f"  before select, which measures each recording first: {select}"] * bool(select)
+    """Return lines about the selection and the duplicates that a plan does not know yet."""
+    applied = {"select": plan.get("select"), "dedupe": plan.get("dedupe")}
+    return [
+        f"  before {key}, which measures each recording first: {value}"
+        for key, value in applied.items()
+        if value not in (None, "", "off")
+    ]
 
 
 def passed_over_lines(passed_over: dict[str, int]) -> list[str]:

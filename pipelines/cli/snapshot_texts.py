@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from melmill.pipelines.snapshots.open import OpenSnapshot
     from melmill.pipelines.takedown import Takedown
     from melmill.transforms.snapshot.totals import Totals
+
+#: Largest number of copies in a command that erases them, too.
+_COPIES = 10
 
 _DESCRIPTIONS = {
     "new": "new",
@@ -322,6 +326,7 @@ def takedown_json(dataset: str, made: Takedown) -> dict[str, Any]:
         "rows": made.rows,
         "files": made.files,
         "exports": [asdict(record) for record in made.exports],
+        "copies": list(made.copies),
     }
 
 
@@ -346,6 +351,12 @@ def takedown_text(dataset: str, made: Takedown) -> str:
             f"  {record.output} ({record.format}, version {record.version})"
             for record in made.exports
         ]
+    if made.copies:
+        command = shlex.join(["melmill", "takedown", dataset, *made.copies[:_COPIES]])
+        more = f" and {len(made.copies) - _COPIES:,} more" * (len(made.copies) > _COPIES)
+        number = number_of(len(made.copies), "recording")
+        lines.append(f"Not erased: {number} that sound the same. To erase them, too:")
+        lines.append(f"  {command}{more and f'   #{more}; see --json'}")
     return "\n".join(lines)
 
 

@@ -142,13 +142,19 @@ def _index_holds(store: Store, index: str, names: Names) -> bool:
     A ``gc`` that was killed may have left any of its tables.
     """
     tables = {
-        "recordings": ["recording_id", "uri", "content_hash"],
+        "recordings": ["recording_id", "uri", "content_hash", "duplicate_of"],
         "failures": ["recording_id", "uri"],
+        "matches": ["first", "second"],
+        "matched_recordings": ["recording_id", "uri"],
     }
     try:
         return any(
             content_of(row.get("content_hash") or "") in names
-            or _matches(row["recording_id"], row["uri"], names)
+            or any(
+                _matches(row[column], row.get("uri") or "", names)
+                for column in ("recording_id", "duplicate_of", "first", "second")
+                if row.get(column)
+            )
             for table, columns in tables.items()
             for row in read_index(store, index, table, columns)
         )

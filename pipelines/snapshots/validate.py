@@ -119,9 +119,15 @@ def _check_groups(opened: OpenSnapshot) -> Iterator[str]:
         return
     splits = {row["unit"]: row["split"] for row in groups.split_units.to_pylist()}
     kept = {name for name in groups.matched_recordings["duplicate_of"].to_pylist() if name}
-    columns = ["recording_id", "status", "split", "split_unit", "duplicate_of"]
-    for row in read_index(opened.store, opened.snapshot.index, "recordings", columns):
+    columns = ["recording_id", "uri", "split", "split_unit", "duplicate_of"]
+    matched = {
+        row[columns[0]]: row for row in groups.matched_recordings.select(columns).to_pylist()
+    }
+    for row in read_index(opened.store, opened.snapshot.index, "recordings", [*columns, "status"]):
         name, split = row["recording_id"], splits.get(row["split_unit"])
+        if row["status"] != "failed" and name in matched:
+            for column in (column for column in columns if row[column] != matched[name][column]):
+                yield f"index: {name}: matched_recordings has another {column}"
         if name in kept and row["status"] in ("ok", "partial", "failed"):
             kept.remove(name)
         if row["status"] in ("ok", "partial") and split not in (None, row["split"]):

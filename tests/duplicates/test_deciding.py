@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melmill.transforms.duplicates.deciding import decide_groups, known_groups, without
+from melmill.transforms.duplicates.deciding import decide_groups, known_groups
 from melmill.transforms.duplicates.grouping import FoundMatch, MatchedRecording, groups_of
 from melmill.transforms.index.results import GROUP_TABLES, GroupTables
 from melmill.transforms.index.tables import SCHEMAS
+from melmill.transforms.plan.change_records import Relabelled
 from melmill.transforms.plan.duplicate_groups import Dedupe, GroupDecisions
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.splits import SplitSpec
@@ -65,10 +67,12 @@ def decide(
     job: ExtractJob,
     matches: list[FoundMatch],
     known: GroupTables | None = None,
-    **changes: dict[str, Any],
+    changes: Mapping[str, Relabelled | None] | None = None,
+    **values: dict[str, Any],
 ) -> tuple[GroupDecisions, GroupTables]:
-    recordings = {number: song(number, **changes.get(f"r{number}", {})) for number in range(8)}
-    return decide_groups(matches, recordings, known or nothing(), job)
+    named = {number for match in matches for number in match[:2]}
+    recordings = {number: song(number, **values.get(f"r{number}", {})) for number in named}
+    return decide_groups(matches, recordings, known or nothing(), changes or {}, job)
 
 
 @given(PAIRS, st.randoms())
@@ -113,30 +117,30 @@ def test_groups_that_merge_take_the_split_of_the_older_one(job):
 
 
 def test_a_recording_of_the_snapshot_takes_precedence_over_new_ones(job):
-    known = {f"r{number}": {"dataset": 0} for number in (4, 5)}
-    decisions, tables = decide(deciding(job, "off", 6), same((0, 4), (0, 5)), **known)
+    values = {f"r{number}": {"dataset": 0} for number in (4, 5)}
+    decisions, tables = decide(deciding(job, "off", 6), same((0, 4), (0, 5)), **values)
     assert set(decisions.splits.values()) == {song(4).split}
     assert {row["since"] for row in tables.split_units.to_pylist()} == {7}
 
 
 def test_a_unit_stays_in_its_split_without_its_group(job):
     _, tables = decide(deciding(job, "off"), same((0, 2)))
-    decisions, tables = decide(deciding(job, "off", 0), [], without(tables, ["r0"]))
+    decisions, tables = decide(deciding(job, "off", 0), [], tables, {"r0": None})
     assert decisions.splits == {"u0": song(0).split, "u2": song(0).split}
     assert (tables.matches.num_rows, tables.matched_recordings.num_rows) == (0, 0)
 
 
 def test_recordings_of_one_unit_are_in_one_split_whatever_they_match(job):
     unit = {"split_unit": "singer", "split": "test"}
-    changes = {"r1": unit, "r3": unit}
-    decisions, _ = decide(deciding(job, "off"), same((0, 1), (3, 6)), **changes)
+    values = {"r1": unit, "r3": unit}
+    decisions, _ = decide(deciding(job, "off"), same((0, 1), (3, 6)), **values)
     assert len({decisions.splits[name] for name in ("u0", "singer", "u6")}) == 1
 
 
 def test_what_has_rows_stays_if_duplicates_are_dropped(job):
     drop = deciding(job, "drop")
-    known = {"r3": {"dataset": 0}}
-    first, tables = decide(drop, same((0, 3), (3, 5)), **known)
+    values = {"r3": {"dataset": 0}}
+    first, tables = decide(drop, same((0, 3), (3, 5)), **values)
     assert first.duplicate_of == {"r0": "r3", "r5": "r3"}
     assert [first.kept_instead_of(name) for name in ("r0", "r3")] == ["r3", ""]
     # Those that were left out have no rows, and are not kept next time.
@@ -176,3 +180,37 @@ def test_matches_are_in_the_order_of_the_ids(job):
 
 def test_a_new_snapshot_knows_no_groups(job, tmp_path: Path):
     assert known_groups(deciding(job, "mark")) == nothing()
+
+
+def test_exact_copies_stay_a_group_without_the_copy_that_all_matched(job):
+    values = {f"r{number}": {"digest": "5f"} for number in range(4)}
+    matches = [(0, number, "exact", 0, 0, 0.0) for number in (1, 2, 3)]
+    decisions, tables = decide(deciding(job, "mark"), matches, **values)
+    assert decisions.duplicate_of == {"r1": "r0", "r2": "r0", "r3": "r0"}
+    decisions, tables = decide(deciding(job, "mark", 0), [], tables, {"r0": None})
+    assert decisions.duplicate_of == {"r2": "r1", "r3": "r1"}
+    assert set(tables.matches["kind"].to_pylist()) == {"exact"}
+
+
+def test_exact_copies_have_no_other_match(job):
+    values = {f"r{number}": {"digest": "5f"} for number in range(2)}
+    matches = [*same((0, 1), (1, 2)), (0, 1, "exact", 0, 0, 0.0)]
+    _, tables = decide(deciding(job, "mark"), matches, **values)
+    rows = {(row["first"], row["second"]): row["kind"] for row in tables.matches.to_pylist()}
+    assert rows == {("r0", "r1"): "exact", ("r1", "r2"): "same"}
+
+
+def test_the_catalogue_may_change_the_name_and_the_unit_of_a_recording(job):
+    _, tables = decide(deciding(job, "mark"), same((0, 1), (2, 3)))
+    change = Relabelled("r1", "/new/1.wav", "validation", "labels", "another unit")
+    decisions, tables = decide(deciding(job, "mark", 0), [], tables, {"r1": change})
+    row = next(r for r in tables.matched_recordings.to_pylist() if r["recording_id"] == "r1")
+    assert (row["uri"], row["split_unit"]) == ("/new/1.wav", "another unit")
+    # The new unit joins the group, whose split is the older one.
+    assert row["split"] == decisions.splits["another unit"] == song(0).split
+
+
+def test_another_rule_of_splits_does_not_forget_the_groups(job):
+    _, tables = decide(deciding(job, "keep_best"), same((0, 1)))
+    decisions, _ = decide(deciding(job, "keep_best", 0), [], tables)
+    assert decisions.duplicate_of == {"r1": "r0"}

@@ -70,6 +70,8 @@ def test_a_renamed_file_takes_over_its_rows(job: ExtractJob) -> None:
             "shards": ["s1", "s2"],
             "tags": [("artist", "Singer"), ("title", "Song")],
             "peak_dbfs": -3.0,
+            "duplicate_of": None,
+            "split_unit": None,
         },
     )
     assert touched == [

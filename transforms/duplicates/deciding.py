@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from melmill.transforms.duplicates.grouping import (
     FoundMatch,
+    Kind,
     MatchedRecording,
     best_first,
     groups_of,
     with_lengths,
-    without_doubles,
 )
 from melmill.transforms.index.results import GROUP_TABLES, GroupTables
-from melmill.transforms.index.tables import MATCHED_RECORDINGS, SCHEMAS, read_part
+from melmill.transforms.index.tables import MATCHED_RECORDINGS, MATCHES, SCHEMAS, read_part
 from melmill.transforms.measures.acoustic import WORDS_PER_SECOND
+from melmill.transforms.plan.change_records import Relabelled
 from melmill.transforms.plan.duplicate_groups import Dedupe, GroupDecisions, leaves_out
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.store.folders import Store
+
+#: Statuses of the snapshot's recordings that take part.
+_TAKING_PART = ("ok", "partial", "duplicate")
+#: Stands for no change.
+_SAME = Relabelled("", "", "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +46,38 @@ def read_groups(store: Store, index: str) -> GroupTables:
     return GroupTables(*(read_part(store, index, name, 0) for name in GROUP_TABLES))
 
 
+def copies_of(store: Store, index: str, names: Collection[str]) -> list[str]:
+    """Return the URIs of recordings that are in a group with some recordings, but not among them.
+
+    The result is empty if the index has no matches.
+    """
+    tables = read_groups(store, index)
+    pairs = (
+        (row["first"], row["second"])
+        for row in tables.matches.to_pylist()
+        if row["kind"] != "contained"
+    )
+    uris = {row["recording_id"]: row["uri"] for row in tables.matched_recordings.to_pylist()}
+    wanted = set(names)
+    others = (set(group) - wanted for group in groups_of(pairs) if wanted & set(group))
+    return sorted(uris[name] for group in others for name in group)
+
+
 def known_groups(job: ExtractJob) -> GroupTables:
     """Return what is still true of the snapshot's tables about duplicates.
 
-    If all recordings are matched anew, these are the splits of units.
+    Matches are known only if new recordings are matched with those of the snapshot, and splits of
+    units only if the rule of the splits is the same.
     """
     none = GroupTables(*(SCHEMAS[name].empty_table() for name in GROUP_TABLES))
     base = job.base
-    if base.is_nothing or not base.same_split:
+    if base.is_nothing:
         return none
     known = read_groups(job.store, base.index)
-    return known if job.matches_base else replace(none, split_units=known.split_units)
-
-
-def without(tables: GroupTables, erased: Collection[str]) -> GroupTables:
-    """Return the tables without some recordings, and without their matches."""
-    names = pa.array(sorted(erased), pa.string())
-
-    def is_kept(table: pa.Table, column: str) -> Any:
-        return pc.invert(pc.is_in(table[column], value_set=names))
-
-    matches, recordings = tables.matches, tables.matched_recordings
-    matches = matches.filter(is_kept(matches, "first"))
-    return replace(
-        tables,
-        matches=matches.filter(is_kept(matches, "second")),
-        matched_recordings=recordings.filter(is_kept(recordings, "recording_id")),
+    return GroupTables(
+        known.matches if job.matches_base else none.matches,
+        known.matched_recordings if job.matches_base else none.matched_recordings,
+        known.split_units if base.same_split else none.split_units,
     )
 
 
@@ -73,6 +85,7 @@ def decide_groups(
     matches: Iterable[FoundMatch],
     recordings: Mapping[int, MatchedRecording],
     known: GroupTables,
+    changes: Mapping[str, Relabelled | None],
     job: ExtractJob,
 ) -> tuple[GroupDecisions, GroupTables]:
     """Return the decisions about all groups, and the new index's tables about them.
@@ -86,19 +99,37 @@ def decide_groups(
     recordings
         Recordings of these matches, by number. Those of the snapshot have the dataset 0.
     known
-        Tables of the snapshot, without recordings that changed or are removed.
+        Tables of the snapshot.
+    changes
+        Changes of the snapshot's recordings by id; ``None`` for those that are removed or may have
+        another sound now.
     job
         Job of the run.
     """
-    members = {member.recording_id: member for member in recordings.values()}
-    members |= {member.recording_id: member for member in _known_members(known)}
-    rows = {(row["first"], row["second"]): row for row in known.matches.to_pylist()}
-    for row in _rows(matches, recordings):
-        rows[row["first"], row["second"]] = row
+    present = {
+        number: _updated(recording, changes)
+        for number, recording in recordings.items()
+        if _is_present(recording, changes)
+    }
+    known_members = {
+        member.recording_id: _updated(member, changes)
+        for member in _known_members(known)
+        if _is_present(member, changes)
+    }
+    members = {member.recording_id: member for member in present.values()} | known_members
+    rows = {
+        (row["first"], row["second"]): row
+        for row in known.matches.to_pylist()
+        if {row["first"], row["second"]} <= known_members.keys()
+    }
+    for match in sorted(matches):
+        if match[0] in present and match[1] in present:
+            row = _found_row(match, present)
+            rows[row["first"], row["second"]] = row
+    rows = _with_exact(rows, members)
     pairs = [pair for pair, row in rows.items() if row["kind"] != "contained"]
     groups = [[members[name] for name in group] for group in groups_of(pairs)]
-    left_out = set(_left_out(known)) if leaves_out(job.base.dedupe) else set[str]()
-    duplicate_of = dict(_duplicates(groups, left_out, job.dedupe))
+    duplicate_of = dict(_duplicates(groups, _with_rows(known, members, job), job.dedupe))
     assigned = {row["unit"]: row for row in known.split_units.to_pylist()}
     if job.split.keep_together:
         version = job.base.version + 1
@@ -123,33 +154,73 @@ def _known_members(known: GroupTables) -> Iterator[MatchedRecording]:
         yield MatchedRecording(dataset=0, **row)
 
 
-def _left_out(known: GroupTables) -> Iterator[str]:
-    for row in known.matched_recordings.select(["recording_id", "duplicate_of"]).to_pylist():
-        if row["duplicate_of"]:
-            yield row["recording_id"]
+def _with_rows(
+    known: GroupTables, members: Mapping[str, MatchedRecording], job: ExtractJob
+) -> set[str]:
+    """Return the ids of recordings that have rows in the snapshot, also if they changed since."""
+    rows = known.matched_recordings.select(["recording_id", "duplicate_of"]).to_pylist()
+    is_left_out = {row["recording_id"]: bool(row["duplicate_of"]) for row in rows}
+    if not leaves_out(job.base.dedupe):
+        is_left_out = dict.fromkeys(is_left_out, False)
+    of_snapshot = (name for name, member in members.items() if member.dataset == 0)
+    return {name for name in (*is_left_out, *of_snapshot) if not is_left_out.get(name)}
 
 
-def _rows(
-    matches: Iterable[FoundMatch], recordings: Mapping[int, MatchedRecording]
-) -> Iterator[dict[str, Any]]:
-    """Yield matches as rows of the index, in the order of the recordings' ids."""
-    for match in without_doubles(sorted(matches)):
-        first, second, kind, offset, overlap, error = with_lengths(match, recordings)
-        names = recordings[first].recording_id, recordings[second].recording_id
-        compared = overlap / WORDS_PER_SECOND
-        if kind == "exact":
-            compared = recordings[first].seconds
-        if kind != "contained" and names[1] < names[0]:
-            names, offset = (names[1], names[0]), -offset
-        yield {
-            **{"first": names[0], "second": names[1], "kind": kind},
-            **{"offset_seconds": offset / WORDS_PER_SECOND, "overlap_seconds": compared},
-            "error": error,
-        }
+def _with_exact(
+    rows: Mapping[tuple[str, str], dict[str, Any]], members: Mapping[str, MatchedRecording]
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return the matches with those of exact copies, which have no other match.
+
+    All exact copies of a sound match the first one. They are found anew each time, because the
+    first one may be gone.
+    """
+    by_digest: defaultdict[str, list[str]] = defaultdict(list)
+    for name in sorted(members):
+        by_digest[members[name].digest or name].append(name)
+    exact = {
+        (first, name): _row(first, name, "exact", 0.0, members[first].seconds, 0.0)
+        for first, *others in by_digest.values()
+        for name in others
+    }
+    digests = {name: digest for digest, names in by_digest.items() for name in names}
+    other = {pair: row for pair, row in rows.items() if digests[pair[0]] != digests[pair[1]]}
+    return {**other, **exact}
+
+
+def _row(first: str, second: str, kind: Kind, *numbers: float) -> dict[str, Any]:
+    return dict(zip(MATCHES.names, (first, second, kind, *numbers), strict=True))
+
+
+def _is_present(member: MatchedRecording, changes: Mapping[str, Relabelled | None]) -> bool:
+    """Return whether a recording is new, or is in the snapshot and did not change its sound."""
+    if member.dataset == 1:
+        return True
+    return member.status in _TAKING_PART and changes.get(member.recording_id, _SAME) is not None
+
+
+def _updated(
+    member: MatchedRecording, changes: Mapping[str, Relabelled | None]
+) -> MatchedRecording:
+    """Return a recording with the columns that the catalogue changed."""
+    change = changes.get(member.recording_id) if member.dataset == 0 else None
+    if change is None:
+        return member
+    unit = change.split_unit or None
+    return replace(member, uri=change.uri, split=change.split, split_unit=unit)
+
+
+def _found_row(match: FoundMatch, recordings: Mapping[int, MatchedRecording]) -> dict[str, Any]:
+    """Return a match as a row of the index, in the order of the recordings' ids."""
+    first, second, kind, offset, overlap, error = with_lengths(match, recordings)
+    names = recordings[first].recording_id, recordings[second].recording_id
+    if kind != "contained" and names[1] < names[0]:
+        names, offset = (names[1], names[0]), -offset
+    seconds = offset / WORDS_PER_SECOND, overlap / WORDS_PER_SECOND
+    return _row(*names, kind, *seconds, error)
 
 
 def _duplicates(
-    groups: Iterable[Sequence[MatchedRecording]], left_out: Collection[str], dedupe: Dedupe
+    groups: Iterable[Sequence[MatchedRecording]], with_rows: Collection[str], dedupe: Dedupe
 ) -> Iterator[tuple[str, str]]:
     """Yield the id of each recording that is a duplicate, and of the one that is kept."""
     if dedupe == "off":
@@ -157,8 +228,7 @@ def _duplicates(
     for group in groups:
         ordered = best_first(group)
         if dedupe == "drop":
-            has_rows = [m for m in ordered if m.dataset == 0 and m.recording_id not in left_out]
-            ordered = [*has_rows, *ordered]
+            ordered.sort(key=lambda member: member.recording_id not in with_rows)
         kept = ordered[0].recording_id
         yield from ((m.recording_id, kept) for m in group if m.recording_id != kept)
 

@@ -30,29 +30,20 @@ class IndexedDataset:
         Store of the dataset, and the index of its snapshot; ``""`` if the table is staged.
     parts
         Numbers of the table's parts.
-    staging
-        Folder of a staged table, whose parts are written by :func:`staged_name`.
+    staged
+        Names of the files of a staged table, in the order of its parts.
     """
 
     store: Store
     index: str
     parts: tuple[int, ...]
-    staging: str = ""
+    staged: tuple[str, ...] = ()
 
     def read(self, part: int, columns: list[str]) -> Any:
         """Return columns of a part, also fields of structs, as an Arrow table."""
-        if self.staging:
-            return read_columns(self.store, staged_name(self.staging, part), columns)
+        if self.staged:
+            return read_columns(self.store, self.staged[self.parts.index(part)], columns)
         return read_fields(self.store, self.index, "recordings", part, columns)
-
-
-def staged_name(folder: str, part: int) -> str:
-    """Return the name of a part of a staged table.
-
-    >>> staged_name("staging/ab/readings", 3)
-    'staging/ab/readings/recordings-00003.parquet'
-    """
-    return f"{folder}/recordings-{part:05d}.parquet"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from melmill.transforms.catalogue.listing import OutOfTimeError
 from melmill.transforms.catalogue.parts import catalogue_parts
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.core.records import Recording
-from melmill.transforms.index.tables import read_part
+from melmill.transforms.index.tables import read_index, read_part
 from melmill.transforms.plan.change_records import (
     Candidate,
     Decision,
@@ -34,6 +34,7 @@ from melmill.transforms.plan.listing import (
     needs_version,
 )
 from melmill.transforms.plan.packing import row_bytes
+from melmill.transforms.store.folders import Store
 
 #: Maximum number of recordings in a small catalogue, and of those whose versions need a request.
 MOST_RECORDINGS, _MOST_REQUESTS = 50_000, 1_000
@@ -100,6 +101,8 @@ def compare_small(job: ExtractJob, most: int = MOST_RECORDINGS) -> Comparison | 
     changes = list(diff_part(by_identity(recordings), known, failures, job, difference))
     total.merge(difference)  # as the pipeline does, which sorts the examples
     decision = decide(total, 1, job)
+    if job.matches_base and has_lost_groups(job.store, job.base.index):
+        decision = replace(decision, todo=True)
     candidates = [change.recording for change in changes if isinstance(change, Candidate)]
     rewrites = not job.base.same_files or any(isinstance(c, Touched | Offer) for c in changes)
     sizes = [recording.size_bytes for recording in candidates]
@@ -116,6 +119,20 @@ def compare_small(job: ExtractJob, most: int = MOST_RECORDINGS) -> Comparison | 
         # If contents are hashed, whole files are read.
         has_few_headers=len(candidates) <= _FEW_HEADERS
         and (has_few_bytes or not job.content_hashes),
+    )
+
+
+def has_lost_groups(store: Store, index: str) -> bool:
+    """Return whether duplicates are left out although the recording that was kept failed.
+
+    It was measured, but its rows could not be computed. Another run keeps the next best.
+    """
+    matched = read_part(store, index, "matched_recordings", 0, ["duplicate_of"])
+    kept = set(matched["duplicate_of"].to_pylist()) - {None}
+    columns = ["recording_id", "status"]
+    return bool(kept) and any(
+        row["status"] == "failed" and row["recording_id"] in kept
+        for row in read_index(store, index, "recordings", columns)
     )
 
 

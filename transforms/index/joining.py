@@ -82,6 +82,7 @@ def _recording_rows(
     gone = dropped | {row["recording_id"] for row in updated}
     # The failures table lists a recording that is kept in part by its URI.
     uris = {fact.name: fact.value.uri for fact in facts[Kind.RELABELLED]}
+    uris |= {fact.name: fact.value["uri"] for fact in facts[Kind.ADOPTED]}
     renamed = [row | {"uri": uris[row["recording_id"]]} for row in previous.find("failures", uris)]
     kept_failures = previous.read("failures", without=dropped | uris.keys())
     return {

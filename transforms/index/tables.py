@@ -218,6 +218,7 @@ def failed_row(
         "shards": [],
         "rows_digest": None,
         "measures": None,
+        "duplicate_of": None,
     }
 
 

@@ -77,6 +77,8 @@ def _adopt(
         "split": split,
         "labels_digest": labels,
         "tags": sorted(row["tags"].items()),
+        # Only runs that look for no duplicates adopt rows.
+        **{"duplicate_of": None, "split_unit": None},
     }
     yield Adopted(recording.recording_id, {**row, **updates})
     names = ("recording_id", "uri", "split", "labels_digest")

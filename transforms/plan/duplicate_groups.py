@@ -42,11 +42,13 @@ class GroupDecisions:
         return self.duplicate_of.get(recording_id, "") if leaves_out(self.dedupe) else ""
 
     def applied(self, planned: PlannedRecording) -> PlannedRecording:
-        """Return a recording in the split of its group, without chunks if another one is kept."""
+        """Return a recording in the split of its group, without chunks if another one is kept.
+
+        Recordings without chunks are duplicates of nothing.
+        """
         name = planned.probed.recording.recording_id
-        return replace(
-            planned,
-            split=self.splits.get(planned.split_unit, planned.split),
-            duplicate_of=self.duplicate_of.get(name, ""),
-            chunks=0 if self.kept_instead_of(name) else planned.chunks,
-        )
+        planned = replace(planned, split=self.splits.get(planned.split_unit, planned.split))
+        if not planned.chunks or name not in self.duplicate_of:
+            return planned
+        chunks = 0 if leaves_out(self.dedupe) else planned.chunks
+        return replace(planned, duplicate_of=self.duplicate_of[name], chunks=chunks)

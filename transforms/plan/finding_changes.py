@@ -174,9 +174,9 @@ def _diff_used(
         yield from leave(row, base)
         yield _known_candidate(recording, "recomputed", row, job, difference)
     elif job.select != base.select and row["status"] in ("ok", "deselected", "duplicate"):
-        yield from _diff_selection(recording, row, job, difference, groups)
+        yield from _diff_selection(recording, row, is_damaged, job, difference, groups)
     else:
-        yield from _diff_group(recording, row, job, difference, groups)
+        yield from _diff_group(recording, row, is_damaged, job, difference, groups)
 
 
 def _known_candidate(
@@ -203,6 +203,7 @@ def _known_candidate(
 def _diff_selection(
     recording: Recording,
     row: Mapping[str, Any],
+    is_damaged: bool,
     job: ExtractJob,
     difference: Difference,
     groups: GroupDecisions | None,
@@ -217,12 +218,13 @@ def _diff_selection(
         why = {"status": "deselected", "deselected_by": refused_by}
         yield from leave_out(recording, row, why, job, difference, groups)
     else:
-        yield from _diff_group(recording, row, job, difference, groups)
+        yield from _diff_group(recording, row, is_damaged, job, difference, groups)
 
 
 def _diff_group(
     recording: Recording,
     row: Mapping[str, Any],
+    is_damaged: bool,
     job: ExtractJob,
     difference: Difference,
     groups: GroupDecisions | None,
@@ -238,7 +240,11 @@ def _diff_group(
     if status == "duplicate" and not (is_left_out and before):
         yield Dropped(name)
         by_groups = groups is not None and before != ""
-        yield _known_candidate(recording, "selected", row, job, difference, by_groups)
+        if is_damaged:  # the index has the length before the damage
+            uri = row["uri"]
+            yield _candidate(recording, "selected", uri, difference, by_groups=by_groups)
+        else:
+            yield _known_candidate(recording, "selected", row, job, difference, by_groups)
     elif is_left_out and status in ("ok", "partial"):
         why = {"status": "duplicate", "duplicate_of": after}
         yield from leave_out(recording, row, why, job, difference, groups)

@@ -220,11 +220,6 @@ class ExtractJob:
         return self.is_matching and self.base.same_features and not self.base.is_nothing
 
     @property
-    def readings(self) -> str:
-        """Folder in which an attempt's pipeline stages what it measured."""
-        return f"{self.staging}/readings/{self.attempt or self.run_id}"
-
-    @property
     def stores(self) -> tuple[tuple[str, StorageOptions], ...]:
         """URLs of the catalogue, the dataset and the exclude list, with their storage options."""
         catalogue = self.catalogue.uri, self.catalogue.storage_options

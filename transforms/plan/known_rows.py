@@ -94,8 +94,10 @@ def leave_out(
     difference: Difference,
     groups: GroupDecisions | None,
 ) -> Iterator[Change]:
-    """Yield the changes of a recording whose rows are removed, and whose readings are kept."""
-    yield from leave(row, job.base)
+    """Yield the changes of a recording whose rows are removed, and whose readings are kept.
+
+    Its row is replaced, and not dropped: its damage stays in the failures.
+    """
     name, status = row["recording_id"], why["status"]
     named = named_columns(recording, row, job, groups)
     left_out: dict[str, Any] = {
@@ -105,6 +107,7 @@ def leave_out(
         "feature_key": digest(row["fingerprint"], job.features.digest()),
         "tags": sorted(row["tags"].items()),
     }
+    yield from (Touched(shard, name) for shard in row["shards"])
     yield Adopted(name, {**row, **left_out, **named, "split_unit": named["split_unit"] or None})
     difference.carry(status, 0)
     changed = status

@@ -92,9 +92,14 @@ class Snapshot:
     @property
     def recipe(self) -> dict[str, Any]:
         """Configuration with all keys whose default is not what older datasets were made with."""
-        split = {"keep_together": None, **self.configuration.get("split", {})}
-        later = {"quality": "off", "select": None, "dedupe": "off"}
-        return {**later, **self.configuration, "split": split}
+        return with_later_keys(self.configuration)
+
+
+def with_later_keys(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Return a recipe with the keys that older recipes lack, as they were then."""
+    split = {"keep_together": None, **configuration.get("split", {})}
+    later = {"quality": "off", "select": None, "dedupe": "off"}
+    return {**later, **configuration, "split": split}
 
 
 @dataclass(frozen=True, slots=True)

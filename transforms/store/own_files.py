@@ -28,7 +28,7 @@ _TAKEN_DOWN = re.compile(rf"taken_down/{_DIGEST}\.jsonl")
 _STAGING = re.compile(
     r"staging/(?:(?P<run>[0-9a-f]{16})/)?(?:started|(?:plan|decision)\.json"
     rf"|(?:made|shards)/{_DIGEST}\.json|scratch/{_DIGEST}|exclusive-{_DIGEST}"
-    rf"|matches/{_DIGEST}\.json|readings/[0-9a-f-]+/recordings-[0-9]{{5,}}\.parquet"
+    rf"|matches/{_DIGEST}\.json|readings/{_DIGEST}\.parquet"
     rf"|attempts/[0-9a-f]{{16}}-{_DIGEST}|outcomes/[0-9a-f]{{16}}(?:-{_DIGEST})?\.json)"
 )
 
