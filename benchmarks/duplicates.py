@@ -69,7 +69,7 @@ from melmill.transforms.index.tables import (
     recordings_per_part,
     write_part,
 )
-from melmill.transforms.measures.acoustic import WORDS_PER_SECOND, read_fingerprint
+from melmill.transforms.measures.acoustic_fingerprint import WORDS_PER_SECOND, read_fingerprint
 from melmill.transforms.measures.measuring import measure_samples
 from melmill.transforms.snapshot.committing import commit
 from melmill.transforms.snapshot.delta import require_snapshot

@@ -26,8 +26,8 @@ from stages import Song, Stage, cpu_only, report
 
 from melmill.pipelines.config import load_config
 from melmill.transforms.features.chunks import count_chunks, resampled_length
+from melmill.transforms.features.decoded_spans import Span
 from melmill.transforms.features.extractors import extract_features
-from melmill.transforms.features.span_chunks import Span
 from melmill.transforms.features.spans import extract_spans
 from melmill.transforms.features.spec import FeatureSpec
 from tests.features.references import REFERENCES, chunks_for, features_of

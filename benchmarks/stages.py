@@ -34,11 +34,11 @@ from melmill.transforms.decode.decoders import open_audio, probe_object
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features import resample
 from melmill.transforms.features.chunks import count_chunks, resampled_length
+from melmill.transforms.features.decoded_spans import Span, read_chunks
 from melmill.transforms.features.extractors import extract_features
 from melmill.transforms.features.mel import MelExtractor
 from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.resample import Conversion, resample_stream
-from melmill.transforms.features.span_chunks import Span, read_chunks
 from melmill.transforms.features.spans import extract_spans
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.measures.measuring import measure_samples

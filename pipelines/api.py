@@ -410,7 +410,7 @@ def export(
     from melmill.pipelines.export import export as run
     from melmill.transforms.rows.normalization import check_normalization
     from melmill.transforms.views.exports import ExportJob, check_format
-    from melmill.transforms.views.selecting import check_select
+    from melmill.transforms.views.selection_plan import check_select
 
     options = _beam_options(runner, workers, beam_options, runner_config)
     checked_format, normalization = check_format(format), check_normalization(normalize)

@@ -67,6 +67,7 @@ from melmill.transforms.features.waveform import (
     waveform_contradictions,
     waveform_neighbour_contradictions,
 )
+from melmill.transforms.measures.expressions import selection_of
 from melmill.transforms.measures.registry import (
     METERS,
     QUALITIES,
@@ -74,8 +75,7 @@ from melmill.transforms.measures.registry import (
     quality_text,
     quality_with,
 )
-from melmill.transforms.measures.selecting import selection_of
-from melmill.transforms.plan.duplicate_groups import Dedupe
+from melmill.transforms.plan.group_decisions import Dedupe
 from melmill.transforms.plan.job import Format, Limits, RefreshSpec, WriterSpec
 from melmill.transforms.plan.packing import ShardSpec
 from melmill.transforms.plan.recordings import Damaged

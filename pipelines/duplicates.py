@@ -29,12 +29,12 @@ from melmill.transforms.duplicates.grouping import (
     with_lengths,
     without_doubles,
 )
-from melmill.transforms.duplicates.prints import IndexedDataset, MatchJob, Search, place_of
+from melmill.transforms.duplicates.match_job import IndexedDataset, MatchJob, Search, place_of
 from melmill.transforms.index.tables import read_batches
-from melmill.transforms.match_recordings import MatchRecordings
-from melmill.transforms.measures.acoustic import WORDS_PER_SECOND
+from melmill.transforms.match_fingerprints import MatchFingerprints
+from melmill.transforms.measures.acoustic_fingerprint import WORDS_PER_SECOND
 from melmill.transforms.measures.registry import meters_in, quality_text, quality_with
-from melmill.transforms.plan.duplicate_groups import leaves_out
+from melmill.transforms.plan.group_decisions import leaves_out
 from melmill.transforms.plan.job import is_matching
 from melmill.transforms.store.folders import Store
 from melmill.transforms.store.own_files import remove_own
@@ -122,7 +122,7 @@ def build_pipeline(pipeline: beam.Pipeline, search: Search) -> None:
     """Apply the transforms of a search."""
     start = pipeline | "CheckWorkers" >> CheckWorkers(search.stores)
     described = start | "DescribeSearch" >> beam.Map(lambda _, job: job, search.job)
-    matches = described | "MatchRecordings" >> MatchRecordings(search.progress)
+    matches = described | "MatchFingerprints" >> MatchFingerprints(search.progress)
     _ = matches | "WriteMatches" >> beam.Map(_write, search)
 
 

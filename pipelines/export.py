@@ -16,8 +16,8 @@ from melmill.transforms.check_workers import CheckWorkers
 from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.export_shards import ExportShards, list_export_shards
 from melmill.transforms.index.comparing import FEW_BYTES
+from melmill.transforms.measures.expressions import selection_of
 from melmill.transforms.measures.registry import meters_in, meters_of, quality_text, quality_with
-from melmill.transforms.measures.selecting import selection_of
 from melmill.transforms.rows.tfds import TfdsShard, TfdsSplit, dataset_info
 from melmill.transforms.rows.tfds import features as tfds_features
 from melmill.transforms.snapshot.card import (
@@ -39,7 +39,7 @@ from melmill.transforms.views.exports import (
 )
 from melmill.transforms.views.formats import array_record_module
 from melmill.transforms.views.kept_rows import add_kept_rows
-from melmill.transforms.views.selecting import LeftOut, Selected, select_rows, write_plan
+from melmill.transforms.views.selection_plan import LeftOut, Selected, select_rows, write_plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,8 @@ from melmill.transforms.features.chunks import (
     place_chunk,
     resampled_length,
 )
+from melmill.transforms.features.decoded_spans import PlacedChunk, place_at_rate, read_samples
 from melmill.transforms.features.mel_spec import MelSpec, unit_of
-from melmill.transforms.features.span_chunks import PlacedChunk, place_at_rate, read_samples
 from melmill.transforms.features.spans import extract_chunks
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.stft_spec import StftSpec

@@ -12,7 +12,7 @@ from melmill.pipelines.snapshots.finding import Found, Held, find_recordings
 from melmill.pipelines.snapshots.leftovers import erase_leftovers, redact_records
 from melmill.pipelines.snapshots.open import OpenSnapshot, in_its_staging
 from melmill.transforms.catalogue.left_out import read_left_out
-from melmill.transforms.catalogue.taken_down import (
+from melmill.transforms.catalogue.taken_down_list import (
     TakenDown,
     read_taken_down,
     taken_down_name,

@@ -24,8 +24,8 @@ from melmill.transforms.plan.change_records import (
     Relabelled,
     Touched,
 )
-from melmill.transforms.plan.duplicate_groups import GroupDecisions
 from melmill.transforms.plan.finding_changes import decide, diff_part
+from melmill.transforms.plan.group_decisions import GroupDecisions
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.listing import by_identity, unpack_recordings
 

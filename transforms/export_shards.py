@@ -18,7 +18,7 @@ from melmill.transforms.rows.moments import Moments
 from melmill.transforms.rows.normalization import BandsOf
 from melmill.transforms.snapshot.totals import ordered_shards
 from melmill.transforms.views.exports import ExportJob, ExportShard, export_shard, measure_shared
-from melmill.transforms.views.selecting import read_plan, refused_in_part
+from melmill.transforms.views.selection_plan import read_plan, refused_in_part
 
 
 @dataclass(eq=False)

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 from melmill.transforms.core.naming import bucket, digest
 from melmill.transforms.duplicates.deciding import decide_groups, known_groups
 from melmill.transforms.duplicates.grouping import FoundMatch, MatchedRecording, read_matched
-from melmill.transforms.duplicates.prints import IndexedDataset, MatchJob, place_of
+from melmill.transforms.duplicates.match_job import IndexedDataset, MatchJob, place_of
 from melmill.transforms.index.results import GroupTables
 from melmill.transforms.index.tables import RECORDINGS, recording_row
-from melmill.transforms.match_recordings import MatchRecordings
-from melmill.transforms.measures.acoustic import WORDS_PER_SECOND
+from melmill.transforms.match_fingerprints import MatchFingerprints
+from melmill.transforms.measures.acoustic_fingerprint import WORDS_PER_SECOND
 from melmill.transforms.plan.change_records import Adopted, Decision, Dropped, Relabelled
-from melmill.transforms.plan.duplicate_groups import GroupDecisions
+from melmill.transforms.plan.group_decisions import GroupDecisions
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.recordings import PlannedRecording
 
@@ -35,7 +35,7 @@ class Groups:
     recordings
         Recordings in the splits of their groups, without chunks if another one is kept.
     decisions
-        One :class:`~melmill.transforms.plan.duplicate_groups.GroupDecisions`.
+        One :class:`~melmill.transforms.plan.group_decisions.GroupDecisions`.
     tables
         One :class:`~melmill.transforms.index.results.GroupTables`, for the index.
     """
@@ -79,7 +79,7 @@ class GroupDuplicates(beam.PTransform):
             | "ListStaged" >> beam.combiners.ToList()
             | "DescribeSearch" >> beam.Map(_describe, parts, job)
         )
-        matches = searches | "MatchRecordings" >> MatchRecordings(job.progress)
+        matches = searches | "MatchFingerprints" >> MatchFingerprints(job.progress)
         matched = (
             matches
             | "KeyByPlace" >> beam.FlatMap(_key_by_place)

@@ -12,7 +12,7 @@ from melmill.transforms.beam.metrics import count_failure, count_recordings
 from melmill.transforms.beam.outputs import FAILURES, tag_failures
 from melmill.transforms.core.records import Failure
 from melmill.transforms.features.spans import FETCHED_AHEAD
-from melmill.transforms.measures.selecting import selection_of
+from melmill.transforms.measures.expressions import selection_of
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.shards.selecting import select_recording

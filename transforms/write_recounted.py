@@ -12,7 +12,7 @@ from melmill.transforms.core.errors import RecordingError
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.core.records import Failure, ProbedRecording
 from melmill.transforms.index.results import Again
-from melmill.transforms.plan.duplicate_groups import GroupDecisions
+from melmill.transforms.plan.group_decisions import GroupDecisions
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan, pack_shards, packed_with, row_bytes
 from melmill.transforms.plan.recordings import PlannedRecording, plan_recording

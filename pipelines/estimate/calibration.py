@@ -13,7 +13,7 @@ import soundfile
 from melmill.transforms.core.records import ProbedRecording, Recording
 from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.features.chunks import count_chunks, resampled_length
-from melmill.transforms.features.span_chunks import Span
+from melmill.transforms.features.decoded_spans import Span
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.measures.spans import extract_and_measure
 from melmill.transforms.store.objects import StoredObject

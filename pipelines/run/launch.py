@@ -27,7 +27,7 @@ from melmill.transforms.decode.lending import close_idle_decoders
 from melmill.transforms.index.comparing import Comparison, compare_small
 
 if TYPE_CHECKING:
-    from melmill.transforms.duplicates.prints import Search
+    from melmill.transforms.duplicates.match_job import Search
     from melmill.transforms.plan.job import ExtractJob
     from melmill.transforms.views.exports import ExportJob
 

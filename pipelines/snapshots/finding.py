@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from melmill.pipelines.snapshots.leftovers import recordings_in, telling
 from melmill.transforms.catalogue.left_out import canonical_uri, content_of, names_of_uri
 from melmill.transforms.catalogue.parts import split_glob
-from melmill.transforms.catalogue.taken_down import TakenDown
+from melmill.transforms.catalogue.taken_down_list import TakenDown
 from melmill.transforms.core.errors import CatalogueError, DatasetError
 from melmill.transforms.core.naming import recording_id, resolve_uri, split_chain
 from melmill.transforms.index.tables import read_batches, read_index

@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 
 from melmill.pipelines.snapshots.open import OpenSnapshot
-from melmill.transforms.catalogue.taken_down import read_taken_down
+from melmill.transforms.catalogue.taken_down_list import read_taken_down
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.naming import number_of
 from melmill.transforms.duplicates.deciding import read_groups

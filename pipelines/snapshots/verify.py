@@ -16,10 +16,10 @@ from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.features.chunks import Place, filled_samples
+from melmill.transforms.features.decoded_spans import place_at_rate
 from melmill.transforms.features.mel_spec import unit_of
 from melmill.transforms.features.model_spec import ModelSpec
 from melmill.transforms.features.resample import drifts
-from melmill.transforms.features.span_chunks import place_at_rate
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.stft_spec import StftSpec
 from melmill.transforms.features.waveform import WaveformSpec

@@ -16,7 +16,7 @@ from melmill.transforms.duplicates.grouping import FoundMatch, MatchedRecording,
 from melmill.transforms.index.results import GROUP_TABLES, GroupTables
 from melmill.transforms.index.tables import SCHEMAS
 from melmill.transforms.plan.change_records import Relabelled
-from melmill.transforms.plan.duplicate_groups import Dedupe, GroupDecisions
+from melmill.transforms.plan.group_decisions import Dedupe, GroupDecisions
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.splits import SplitSpec
 from tests.pipeline_runs import make_test_job

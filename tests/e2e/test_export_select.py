@@ -26,7 +26,7 @@ from melmill.transforms.rows.tf_example import parse_example
 from melmill.transforms.snapshot.delta import require_snapshot
 from melmill.transforms.store.folders import Store
 from melmill.transforms.views.kept_rows import kept_rows
-from melmill.transforms.views.selecting import LeftOut
+from melmill.transforms.views.selection_plan import LeftOut
 from tests import signals
 from tests.e2e.rows import Rows, as_text, assert_same_rows, by_chunk, read_hugging_face
 from tests.pipeline_runs import extract_here, melmill_json, refresh_here

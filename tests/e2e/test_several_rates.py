@@ -19,7 +19,7 @@ from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.decode import decoders
 from melmill.transforms.features import resample
 from melmill.transforms.features.chunks import ChunkSpec, count_chunks, place_chunk
-from melmill.transforms.features.span_chunks import Span, place_at_rate
+from melmill.transforms.features.decoded_spans import Span, place_at_rate
 from melmill.transforms.features.spans import extract_spans
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.store.folders import Store
@@ -119,7 +119,7 @@ def test_a_recording_is_decoded_once(
     opened = []
     real = decoders.open_audio
     monkeypatch.setattr(
-        "melmill.transforms.features.span_chunks.open_audio",
+        "melmill.transforms.features.decoded_spans.open_audio",
         lambda *arguments: opened.append(1) or real(*arguments),  # type: ignore[func-returns-value]
     )
     extract_spans([span], spec, [source], tmp_path / "spool")

@@ -26,8 +26,8 @@ from melmill.transforms.features.chunks import (
     place_chunk,
     valid_samples,
 )
+from melmill.transforms.features.decoded_spans import read_chunks
 from melmill.transforms.features.extractors import extract_features
-from melmill.transforms.features.span_chunks import read_chunks
 from melmill.transforms.features.spans import extract_spans
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.store.folders import Store

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from melmill.transforms.core.errors import Cause, DatasetError, RecordingError
 from melmill.transforms.core.records import ProbedRecording, Recording
 from melmill.transforms.decode.decoders import open_audio, probe_audio
-from melmill.transforms.features import resample, span_chunks
+from melmill.transforms.features import decoded_spans, resample
 from melmill.transforms.features.channels import select_channels
 from melmill.transforms.features.chunks import (
     ChunkSpec,
@@ -27,11 +27,11 @@ from melmill.transforms.features.chunks import (
     count_chunks,
     resampled_length,
 )
+from melmill.transforms.features.decoded_spans import Span, read_chunks, read_samples
 from melmill.transforms.features.extractors import extract_features
 from melmill.transforms.features.logarithm import LogSpec
 from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.resample import drifts
-from melmill.transforms.features.span_chunks import Span, read_chunks, read_samples
 from melmill.transforms.features.spans import extract_spans, measure_levels
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.store.objects import StoredObject
@@ -315,7 +315,7 @@ def test_whoever_reads_the_last_frame_learns_that_more_follows(
     tmp_path, monkeypatch, name, resampled, block_samples
 ):
     """No more blocks are requested once the last requested sample has been read."""
-    monkeypatch.setattr(span_chunks, "_BLOCK_SAMPLES", block_samples)
+    monkeypatch.setattr(decoded_spans, "_BLOCK_SAMPLES", block_samples)
     rate = 48_000 if name == "opus" else 44_100
     parts = [signals.encode(signals.song(s, rate), rate, name) for s in (4, 2)]
     if name == "mp3_vbr":

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from melmill.transforms.core.records import MeasuredPart, ProbedRecording, Recording
 from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.features.chunks import ChunkSpec, count_chunks, resampled_length
-from melmill.transforms.features.span_chunks import Span
+from melmill.transforms.features.decoded_spans import Span
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.waveform import WaveformSpec
 from melmill.transforms.measures.blocks import Shape

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from melmill.transforms.catalogue.parts import Catalogue
-from melmill.transforms.catalogue.taken_down import TakenDown, write_taken_down
+from melmill.transforms.catalogue.taken_down_list import TakenDown, write_taken_down
 from melmill.transforms.core.errors import Cause
 from melmill.transforms.core.records import Recording
 from melmill.transforms.plan import job as job_module

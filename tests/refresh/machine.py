@@ -34,11 +34,11 @@ from melmill.pipelines.snapshots.gc import collect
 from melmill.pipelines.snapshots.history import checkout, history, rollback
 from melmill.pipelines.snapshots.validate import validate
 from melmill.pipelines.takedown import takedown
-from melmill.transforms.catalogue.taken_down import TakenDown, read_taken_down
+from melmill.transforms.catalogue.taken_down_list import TakenDown, read_taken_down
 from melmill.transforms.core.errors import Cause, ConflictError, DatasetError, RecordingError, Stage
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.chunks import count_chunks
-from melmill.transforms.features.span_chunks import Span
+from melmill.transforms.features.decoded_spans import Span
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.index.tables import read_index
 from melmill.transforms.measures.spans import extract_and_measure, measure_spans

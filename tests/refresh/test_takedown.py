@@ -24,7 +24,11 @@ from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.pipelines.snapshots.validate import validate
 from melmill.pipelines.takedown import Takedown, takedown
 from melmill.transforms.catalogue.left_out import LeftOut, names_of_uri, read_left_out
-from melmill.transforms.catalogue.taken_down import TakenDown, read_taken_down, write_taken_down
+from melmill.transforms.catalogue.taken_down_list import (
+    TakenDown,
+    read_taken_down,
+    write_taken_down,
+)
 from melmill.transforms.core.errors import ConflictError, DatasetError, Stage
 from melmill.transforms.core.naming import recording_id
 from melmill.transforms.snapshot.delta import require_snapshot
@@ -477,7 +481,11 @@ def test_an_export_that_cannot_be_recorded_warns(
 
 def test_a_list_has_one_name_however_it_is_ordered(store: Store) -> None:
     """Once, a list was announced under one name and written under another name."""
-    from melmill.transforms.catalogue.taken_down import TakenDown, taken_down_name, write_taken_down
+    from melmill.transforms.catalogue.taken_down_list import (
+        TakenDown,
+        taken_down_name,
+        write_taken_down,
+    )
 
     records = [TakenDown(f"{i}", f"/songs/{9 - i}.wav", "2026-11-25T00:00:00") for i in range(3)]
     assert taken_down_name(records) == taken_down_name(records[::-1])

@@ -31,7 +31,7 @@ from melmill.pipelines.snapshots.history import (
 )
 from melmill.pipelines.snapshots.validate import validate
 from melmill.pipelines.takedown import takedown
-from melmill.transforms.catalogue.taken_down import read_taken_down
+from melmill.transforms.catalogue.taken_down_list import read_taken_down
 from melmill.transforms.core.errors import ConflictError, DatasetError
 from melmill.transforms.core.naming import bucket, digest
 from melmill.transforms.index.tables import write_part

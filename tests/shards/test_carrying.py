@@ -14,7 +14,7 @@ import pytest
 from melmill.transforms.core.errors import UnavailableError
 from melmill.transforms.core.records import ProbedRecording
 from melmill.transforms.decode.isolation import DecoderProcess
-from melmill.transforms.features.span_chunks import Span
+from melmill.transforms.features.decoded_spans import Span
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.waveform import WaveformSpec
 from melmill.transforms.measures.spans import extract_and_measure, measure_spans

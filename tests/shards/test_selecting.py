@@ -14,10 +14,10 @@ from melmill.transforms.core.errors import Cause, RecordingError, Stage
 from melmill.transforms.core.records import Failure, MeasuredPart, ProbedRecording, Recording
 from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.decode.isolation import DecoderProcess
-from melmill.transforms.features.span_chunks import Span
+from melmill.transforms.features.decoded_spans import Span
+from melmill.transforms.measures.expressions import Selection
 from melmill.transforms.measures.measuring import measure_recording
 from melmill.transforms.measures.registry import by_group
-from melmill.transforms.measures.selecting import Selection
 from melmill.transforms.measures.spans import measure_spans
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import row_bytes

@@ -19,7 +19,7 @@ from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import MeasuredPart, ProbedRecording, Recording
 from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.decode.isolation import DecoderProcess
-from melmill.transforms.features.span_chunks import Span
+from melmill.transforms.features.decoded_spans import Span
 from melmill.transforms.index.tables import shard_row, write_part
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan, name_plan

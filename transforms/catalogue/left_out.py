@@ -22,7 +22,7 @@ from melmill.transforms.catalogue.row_blocks import (
     read_column_types,
     row_ranges,
 )
-from melmill.transforms.catalogue.taken_down import read_taken_down
+from melmill.transforms.catalogue.taken_down_list import read_taken_down
 from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.core.naming import resolve_uri, split_chain
 from melmill.transforms.core.records import Recording

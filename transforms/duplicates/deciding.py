@@ -19,9 +19,9 @@ from melmill.transforms.duplicates.grouping import (
 )
 from melmill.transforms.index.results import GROUP_TABLES, GroupTables
 from melmill.transforms.index.tables import MATCHED_RECORDINGS, MATCHES, SCHEMAS, read_part
-from melmill.transforms.measures.acoustic import WORDS_PER_SECOND
+from melmill.transforms.measures.acoustic_fingerprint import WORDS_PER_SECOND
 from melmill.transforms.plan.change_records import Relabelled
-from melmill.transforms.plan.duplicate_groups import Dedupe, GroupDecisions, leaves_out
+from melmill.transforms.plan.group_decisions import Dedupe, GroupDecisions, leaves_out
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.store.folders import Store
 

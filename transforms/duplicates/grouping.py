@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from melmill.transforms.duplicates.groups import K, group
-from melmill.transforms.duplicates.prints import MatchJob, dataset_at, row_of
+from melmill.transforms.duplicates.components import K, group
+from melmill.transforms.duplicates.match_job import MatchJob, dataset_at, row_of
 
 Kind = Literal["exact", "same", "contained"]
 

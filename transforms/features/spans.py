@@ -25,8 +25,8 @@ from melmill.transforms.features.chunks import (
     chunk_start,
     valid_samples,
 )
+from melmill.transforms.features.decoded_spans import Listener, PlacedChunk, Span, read_chunks
 from melmill.transforms.features.extractors import extract_features, load_models
-from melmill.transforms.features.span_chunks import Listener, PlacedChunk, Span, read_chunks
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.store.objects import StoredObject
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from melmill.transforms.core.errors import Cause, RecordingError
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.decode.decoders import open_audio, probe_audio
-from melmill.transforms.features.span_chunks import block_frames
+from melmill.transforms.features.decoded_spans import block_frames
 from melmill.transforms.measures.blocks import BlockCutter, Shape
 from melmill.transforms.measures.meters import Meter, Reading
 from melmill.transforms.measures.registry import METERS, QUALITIES, readings_of

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from melmill.transforms.measures import (
-    acoustic,
+    acoustic_fingerprint,
     activity,
     bits,
     channels,
@@ -36,7 +36,7 @@ _REGISTRY: dict[str, tuple[type[Any], tuple[Measure, ...]]] = {
     "hum": (hum.HumMeter, hum.MEASURES),
     "clicks": (clicks.ClicksMeter, clicks.MEASURES),
     "activity": (activity.ActivityMeter, activity.MEASURES),
-    "acoustic": (acoustic.AcousticMeter, acoustic.MEASURES),
+    "acoustic": (acoustic_fingerprint.AcousticMeter, acoustic_fingerprint.MEASURES),
 }
 
 #: Meters by name.

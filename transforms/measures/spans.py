@@ -9,7 +9,7 @@ from pathlib import Path
 from melmill.transforms.core.records import MeasuredPart
 from melmill.transforms.decode.decoders import open_audio
 from melmill.transforms.features.chunks import chunk_start, count_chunks, resampled_length
-from melmill.transforms.features.span_chunks import Listener, Span, block_frames
+from melmill.transforms.features.decoded_spans import Listener, Span, block_frames
 from melmill.transforms.features.spans import SpanRows, check_unchanged, extract_spans
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.measures.blocks import Shape, first_frame, last_frame

@@ -21,7 +21,7 @@ from melmill.transforms.core.errors import (
 )
 from melmill.transforms.core.naming import shard_file
 from melmill.transforms.core.records import AudioInfo, Recording
-from melmill.transforms.measures.selecting import selection_of
+from melmill.transforms.measures.expressions import selection_of
 from melmill.transforms.plan.change_records import (
     Attempts,
     Candidate,
@@ -33,7 +33,7 @@ from melmill.transforms.plan.change_records import (
     Relabelled,
     Touched,
 )
-from melmill.transforms.plan.duplicate_groups import GroupDecisions
+from melmill.transforms.plan.group_decisions import GroupDecisions
 from melmill.transforms.plan.job import Base, ExtractJob
 from melmill.transforms.plan.known_rows import (
     audio_in,

@@ -11,7 +11,7 @@ from melmill.transforms.core.errors import RecordingError
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import Recording
 from melmill.transforms.features.spec import FeatureSpec
-from melmill.transforms.plan.duplicate_groups import Dedupe
+from melmill.transforms.plan.group_decisions import Dedupe
 from melmill.transforms.plan.packing import ShardSpec
 from melmill.transforms.plan.recordings import Damaged
 from melmill.transforms.plan.splits import SplitSpec
@@ -184,7 +184,7 @@ class ExtractJob:
         Meters that measure the recordings; see :mod:`~melmill.transforms.measures.measuring`.
     select
         Expression that selects recordings by their measures; see
-        :class:`~melmill.transforms.measures.selecting.Selection`. ``""`` selects all.
+        :class:`~melmill.transforms.measures.expressions.Selection`. ``""`` selects all.
     dedupe
         Treatment of duplicates.
     """

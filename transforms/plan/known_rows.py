@@ -12,8 +12,8 @@ from typing import Any
 from melmill.transforms.core.naming import digest
 from melmill.transforms.core.records import AudioInfo, Recording
 from melmill.transforms.plan.change_records import Adopted, Change, Difference, Dropped, Touched
-from melmill.transforms.plan.duplicate_groups import GroupDecisions
-from melmill.transforms.plan.fingerprints import is_settled
+from melmill.transforms.plan.file_versions import is_settled
+from melmill.transforms.plan.group_decisions import GroupDecisions
 from melmill.transforms.plan.job import Base, ExtractJob
 from melmill.transforms.plan.splits import assign_split, split_unit
 

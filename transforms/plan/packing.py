@@ -17,7 +17,7 @@ from melmill.transforms.core.errors import (
 )
 from melmill.transforms.core.naming import digest, fraction
 from melmill.transforms.decode.decoders import seeks_exactly
-from melmill.transforms.features.span_chunks import Span
+from melmill.transforms.features.decoded_spans import Span
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.plan.recordings import PlannedRecording
 

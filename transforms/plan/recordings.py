@@ -30,7 +30,7 @@ class PlannedRecording:
     """A recording that can be used, with its split and its number of chunks (possibly zero).
 
     If the recipe's selection refuses the recording, ``deselected_by`` says what refused it
-    (:meth:`~melmill.transforms.measures.selecting.Selection.refused_by`), and it has no chunk.
+    (:meth:`~melmill.transforms.measures.expressions.Selection.refused_by`), and it has no chunk.
     ``split_unit`` is what stays in one split (:func:`~melmill.transforms.plan.splits.split_unit`).
     ``duplicate_of`` is the id of the recording of its group of duplicates that is kept; ``""`` for
     that recording itself, and for recordings without duplicates.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from melmill.transforms.core.errors import DatasetError, UnavailableError
 from melmill.transforms.features.channels import count_channels
-from melmill.transforms.features.span_chunks import Span
+from melmill.transforms.features.decoded_spans import Span
 from melmill.transforms.features.spans import SpanRows, span_rows
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.rows.parquet import read_rows

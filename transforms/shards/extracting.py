@@ -16,7 +16,7 @@ from melmill.transforms.core.feature_columns import Array
 from melmill.transforms.core.records import Failure, MeasuredPart
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.channels import count_channels
-from melmill.transforms.features.span_chunks import Span
+from melmill.transforms.features.decoded_spans import Span
 from melmill.transforms.features.spans import FETCHED_AHEAD, SpanRows, row_type
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.measures.spans import extract_and_measure, measure_spans

@@ -9,8 +9,8 @@ from dataclasses import replace
 from melmill.transforms.core.errors import RecordingError
 from melmill.transforms.core.records import Failure, Recording
 from melmill.transforms.decode.isolation import DecoderProcess
-from melmill.transforms.features.span_chunks import Span
-from melmill.transforms.measures.selecting import Selection
+from melmill.transforms.features.decoded_spans import Span
+from melmill.transforms.measures.expressions import Selection
 from melmill.transforms.measures.spans import measure_spans
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import row_bytes

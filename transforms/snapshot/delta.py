@@ -64,7 +64,7 @@ class Snapshot:
         Number of the schema; it grows whenever the columns or the shape of ``mel`` change.
     taken_down
         File that lists the recordings which were erased and stay out of the dataset, even if the
-        catalogue lists them (see :mod:`~melmill.transforms.catalogue.taken_down`); ``""`` if
+        catalogue lists them (see :mod:`~melmill.transforms.catalogue.taken_down_list`); ``""`` if
         there are none.
     replaced
         New index for each index of an earlier snapshot that a takedown replaced.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from melmill.transforms.plan.fingerprints import is_settled
+from melmill.transforms.plan.file_versions import is_settled
 
 SECOND = 1_000_000_000
 

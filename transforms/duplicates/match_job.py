@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from melmill.transforms.duplicates.candidates import Words
 from melmill.transforms.index.tables import read_columns, read_fields
-from melmill.transforms.measures.acoustic import read_fingerprint
+from melmill.transforms.measures.acoustic_fingerprint import read_fingerprint
 from melmill.transforms.store.folders import Store
 
 _Number = TypeVar("_Number", int, npt.NDArray[np.int64])

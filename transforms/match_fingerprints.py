@@ -25,7 +25,7 @@ from melmill.transforms.duplicates.candidates import (
     vote,
 )
 from melmill.transforms.duplicates.grouping import FoundMatch
-from melmill.transforms.duplicates.prints import MatchJob, place_of
+from melmill.transforms.duplicates.match_job import MatchJob, place_of
 from melmill.transforms.duplicates.verification import Match, compare
 
 _Array = npt.NDArray[Any]
@@ -42,10 +42,10 @@ _POSTINGS_PER_BLOCK = 1_000_000
 
 
 @dataclass(eq=False)
-class MatchRecordings(beam.PTransform):
+class MatchFingerprints(beam.PTransform):
     """Find the recordings that sound the same.
 
-    The input is one :class:`~melmill.transforms.duplicates.prints.MatchJob`. Blocks of postings,
+    The input is one :class:`~melmill.transforms.duplicates.match_job.MatchJob`. Blocks of postings,
     each of a range of keys, are grouped; so no worker compares all pairs. The output is lists of
     :data:`~melmill.transforms.duplicates.grouping.FoundMatch`. A retry gives the same matches.
 

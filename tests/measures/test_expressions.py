@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from melmill.transforms.measures.expressions import Selection, selection_of
 from melmill.transforms.measures.registry import MEASURES
-from melmill.transforms.measures.selecting import Selection, selection_of
 
 NUMBERS = [m.name for m in MEASURES.values() if m.type in ("float", "int")]
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from melmill.transforms.catalogue.left_out import names_of_uri, read_left_out
-from melmill.transforms.catalogue.taken_down import (
+from melmill.transforms.catalogue.taken_down_list import (
     TakenDown,
     read_taken_down,
     taken_down_name,

@@ -12,8 +12,8 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melmill.transforms.measures import acoustic
-from melmill.transforms.measures.acoustic import AcousticMeter, read_fingerprint
+from melmill.transforms.measures import acoustic_fingerprint as acoustic
+from melmill.transforms.measures.acoustic_fingerprint import AcousticMeter, read_fingerprint
 from tests.measures.meters import (
     RECORDINGS,
     encoded,

@@ -16,7 +16,7 @@ from typing import Any
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.core.naming import number_of
 from melmill.transforms.index.tables import read_fields
-from melmill.transforms.measures.selecting import Selection, selection_of
+from melmill.transforms.measures.expressions import Selection, selection_of
 from melmill.transforms.rows.distribution import DURATION_EDGES_S, histogram
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.snapshot.totals import Totals, ordered_shards
