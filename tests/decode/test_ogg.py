@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from itertools import chain
 
 import pytest
 
@@ -345,6 +346,13 @@ def test_whole_streams_have_no_damage() -> None:
     assert damage(*WHOLE[:3], b"other data", *WHOLE[3:]) is None
     assert damage(*opus([480_000 + 4800 * i for i in range(4)], skipped_numbers=500)) is None
     assert damage() is None
+    # Page numbers have 32 bits without a sign.
+    assert damage(*opus([4800, 9600, 14_400], skipped_numbers=2**31 - 4)) is None
+
+
+def test_pages_without_the_start_of_their_stream_are_counted() -> None:
+    assert damage(*WHOLE[2:]) is None
+    assert frames(*WHOLE[2:]) == 14_000
 
 
 def test_a_broken_page_is_damage() -> None:
@@ -390,7 +398,7 @@ def test_the_first_page_with_audio_may_have_any_number() -> None:
     )
 
 
-@pytest.mark.parametrize("size", [1, 65_000, 65_307, 65_312, 140_000, 300_000])
+@pytest.mark.parametrize("size", [1, 65_000, 65_300, 65_307, 65_312, 140_000, 300_000])
 @pytest.mark.parametrize("fill", [b"?", b"OggS\0\0"])
 def test_pages_are_found_after_much_other_data(size: int, fill: bytes) -> None:
     junk = b"?" + (fill * size)[: size - 1]
@@ -409,6 +417,13 @@ def test_a_page_of_the_largest_size_is_found() -> None:
     )
 
 
+def test_a_page_inside_a_page_after_much_other_data_is_not_a_page() -> None:
+    large_page = page(20_000, WHOLE[3] + b"\7" * 60_000, number=5)
+    at = sum(map(len, WHOLE[:3])) + 100_000
+    expected = (4488, f"Ogg pages are missing before byte {at}")
+    assert damage(*WHOLE[:3], b"?" * 100_000, large_page) == expected
+
+
 # Frames
 
 
@@ -424,6 +439,7 @@ def frames(*pages: bytes) -> int:
         ([WHOLE, opus([4800, 9000], serial=2, skipped_frames=0)], 13_688 + 9000),
         ([opus([48_000 + 4800, 48_000 + 9600])], 9288),
         ([opus([9 * 10**6, 9 * 10**6 + 4800])], 4800 + 4800 - 312),
+        ([opus([4800 * i for i in range(1, 11)], skipped_frames=40_000)], 8000),
         # Without packets, the number of frames before the first page with audio is unknown.
         ([opus([2**21 + 1, 2**21 + 4801], packets=0)], 4800 - 312),
         ([opus([2**21, 2**21 + 4800], packets=0)], 4800 - 312),
@@ -444,6 +460,11 @@ def test_the_longest_of_parallel_streams_counts() -> None:
     ]
     assert frames(*pairs) == 14_400 - 312
     assert frames(*pairs, *opus([4800], serial=3)) == 14_400 - 312 + 4800 - 312
+
+
+def test_each_of_parallel_streams_has_its_own_start() -> None:
+    streams = opus([52_800, 57_600]), opus([4800, 9600], serial=2)
+    assert frames(*chain.from_iterable(zip(*streams, strict=True))) == 9600 - 312
 
 
 def vorbis(*granules: int) -> list[bytes]:

@@ -117,7 +117,7 @@ def test_only_the_best_of_a_group_has_rows(songs, tmp_path):
     assert (again.committed, changes(again)) == (False, {"unchanged": 6})
 
 
-@pytest.mark.parametrize("in_a_row", [False, True])
+@pytest.mark.parametrize("in_a_row", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_better_copy_replaces_the_one_that_was_kept(songs, tmp_path, in_a_row):
     write_song(songs, 3, "d-quiet.mp3")
     extract_here(songs, tmp_path / "set", *KEEP_BEST)
@@ -137,6 +137,7 @@ def test_a_better_copy_replaces_the_one_that_was_kept(songs, tmp_path, in_a_row)
     assert recordings_of(tmp_path / "set") == recordings_of(tmp_path / "fresh")
 
 
+@pytest.mark.slow
 def test_what_the_dataset_has_stays_if_duplicates_are_dropped(songs, tmp_path):
     drop = ACOUSTIC, "dedupe=drop"
     write_song(songs, 3, "d-quiet.mp3")
@@ -165,6 +166,7 @@ def test_a_duplicate_comes_back_if_what_was_kept_is_gone(songs, tmp_path):
     assert recordings_of(tmp_path / "set") == recordings_of(tmp_path / "fresh")
 
 
+@pytest.mark.slow
 def test_a_file_that_changes_its_sound_leaves_its_group(songs, tmp_path):
     extract_here(songs, tmp_path / "set", *KEEP_BEST)
     write_song(songs, 7, "a.flac")
@@ -191,6 +193,7 @@ def decodes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
+@pytest.mark.slow
 def test_another_treatment_computes_no_stored_row_again(songs, tmp_path, decodes):
     extract_here(songs, tmp_path / "set", ACOUSTIC)
     assert decodes
@@ -319,6 +322,7 @@ def test_units_of_a_group_label_stay_together_with_their_duplicates(tmp_path):
 def test_the_matches_are_in_the_index_and_are_not_looked_for_again(songs, tmp_path, monkeypatch):
     extract_here(songs, tmp_path / "searched", ACOUSTIC)
     searched = melmill.duplicates(tmp_path / "searched", progress=False)
+    monkeypatch.setattr("melmill.pipelines.duplicates.run_job", None)  # an error if it is called
     for dedupe in ("mark", "keep_best"):
         dataset = tmp_path / dedupe
         extract_here(songs, dataset, ACOUSTIC, f"dedupe={dedupe}")
@@ -352,6 +356,7 @@ def test_a_takedown_leaves_no_name_among_the_duplicates(songs, tmp_path):
     require_valid(dataset)
 
 
+@pytest.mark.slow
 def test_a_takedown_names_the_command_that_erases_the_copies(songs, tmp_path):
     dataset = tmp_path / "set"
     extract_here(songs, dataset, *KEEP_BEST)
@@ -366,6 +371,7 @@ def test_a_takedown_names_the_command_that_erases_the_copies(songs, tmp_path):
     require_valid(dataset)
 
 
+@pytest.mark.slow
 def test_a_kept_recording_that_cannot_be_read_any_more_gives_way(songs, tmp_path):
     extract_here(songs, tmp_path / "set", *KEEP_BEST)
     (songs / "a.flac").write_bytes(b"fLaC" + bytes(100))
@@ -435,7 +441,9 @@ def copy_exactly(folder: Path, *names: str) -> None:
         soundfile.write(folder / name, samples, RATE, "PCM_16")
 
 
-@pytest.mark.parametrize("removed", ["1.wav", "2.flac", "3.wav", "4.flac"])
+@pytest.mark.parametrize(
+    "removed", ["1.wav", *(pytest.param(n, marks=pytest.mark.slow) for n in ("2.flac", "3.wav"))]
+)
 def test_exact_copies_stay_together_whichever_is_removed(tmp_path, removed):
     songs, settings = tmp_path / "songs", (*KEEP_BEST, "refresh.max_removed_ratio=1")
     songs.mkdir()
@@ -461,7 +469,9 @@ def test_what_is_measured_first_is_matched_when_it_is_selected(tmp_path):
     require_valid(tmp_path / "set")
 
 
-@pytest.mark.parametrize("other", ["split.seed=3", MANY_SPLITS])
+@pytest.mark.parametrize(
+    "other", ["split.seed=3", pytest.param(MANY_SPLITS, marks=pytest.mark.slow)]
+)
 def test_another_division_keeps_the_groups(songs, tmp_path, other):
     extract_here(songs, tmp_path / "set", *KEEP_BEST)
     refresh_here(songs, tmp_path / "set", *KEEP_BEST, other)
@@ -470,6 +480,7 @@ def test_another_division_keeps_the_groups(songs, tmp_path, other):
     require_valid(tmp_path / "set")
 
 
+@pytest.mark.slow
 def test_a_recording_that_changes_its_unit_takes_its_duplicates_along(tmp_path):
     songs, table = tmp_path / "songs", tmp_path / "songs.csv"
     for seed in range(6):
@@ -500,6 +511,7 @@ def test_duplicates_of_a_catalogue_that_moved_have_their_new_names(songs, tmp_pa
     require_valid(tmp_path / "set")
 
 
+@pytest.mark.slow
 def test_a_damaged_duplicate_is_still_damaged_when_it_comes_back(songs, tmp_path):
     keep = *KEEP_BEST, "limits.damaged=keep"
     content = (songs / "b.flac").read_bytes()
@@ -524,7 +536,7 @@ def test_a_damaged_duplicate_is_still_damaged_when_it_comes_back(songs, tmp_path
     require_valid(tmp_path / "set")
 
 
-@pytest.mark.parametrize("again", [True, False])
+@pytest.mark.parametrize("again", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_next_best_is_kept_if_the_best_fails(songs, tmp_path, monkeypatch, again):
     """The best is measured, but its rows cannot be computed."""
     settings = *KEEP_BEST, "limits.max_failure_ratio=1"

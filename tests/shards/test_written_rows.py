@@ -20,6 +20,7 @@ from melmill.transforms.core.records import MeasuredPart, ProbedRecording, Recor
 from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.decoded_spans import Span
+from melmill.transforms.features.spec import Feature
 from melmill.transforms.index.tables import shard_row, write_part
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan, name_plan
@@ -27,7 +28,7 @@ from melmill.transforms.plan.recordings import plan_recording
 from melmill.transforms.rows.distribution import LEVEL_EDGES_DBFS
 from melmill.transforms.rows.rows_digest import digest_text, rows_digest
 from melmill.transforms.rows.schema import RowBatch
-from melmill.transforms.rows.summaries import RecordingRows
+from melmill.transforms.rows.summaries import FeatureMoments, RecordingRows
 from melmill.transforms.shards import extracting
 from melmill.transforms.shards.extracting import SpanOutcome, write_shard
 from melmill.transforms.shards.receipts import read_made, read_receipt
@@ -184,6 +185,15 @@ def test_a_summary_describes_the_written_rows(job: ExtractJob, tmp_path: Path) -
             *(stop - first, max(row["peak_dbfs"] for row in part)),
             digest_text(digest_of_part),
         )
+
+
+def test_a_summary_names_the_moments_of_each_feature(job: ExtractJob, tmp_path: Path) -> None:
+    (mel,) = job.features.features
+    twin = Feature("twin", mel.spec)
+    both_job = replace(job, features=replace(job.features, features=(mel, twin)))
+    summary, _ = write(both_job, plan_of(both_job, song(tmp_path, "a.wav")))
+    moments = summary.count, summary.mean, summary.m2, summary.low, summary.high
+    assert summary.others == (FeatureMoments("twin", *moments),)
 
 
 def test_a_shard_is_named_after_its_plan_and_its_content(tmp_path: Path) -> None:

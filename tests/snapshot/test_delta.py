@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pyarrow as pa
 import pytest
@@ -213,6 +214,27 @@ def test_one_of_two_appends_at_once_wins(store: Store, monkeypatch: pytest.Monke
     commit(store, UNCOMMITTED, [], SCHEMA)
     race(store, after(store, 0), monkeypatch)
     assert files(store) == entries(SHARD_TWO)
+
+
+def test_a_foreign_append_at_once_wins(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Delta would add our rows to those of the other tool if it tried again."""
+    commit(store, UNCOMMITTED, [], SCHEMA)
+
+    def lose(*_: object) -> None:
+        rows = pa.table({"mel": [1.0], "split": ["train"]}, SCHEMA)
+        write_deltalake(store.root, rows, mode="append")
+
+    monkeypatch.setattr(committing, "_check_version", lose)
+    with pytest.raises(ConflictError, match="another run committed"):
+        commit(store, after(store, 0), [SHARD_THREE], SCHEMA)
+    assert _name(SHARD_THREE) not in {name for name, _, _ in files(store)}
+
+
+def test_a_folders_name_may_hold_characters_that_end_a_url(tmp_path: Path) -> None:
+    store = Store(f"file://{tmp_path}/a#b?c")
+    commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
+    assert files(store) == entries(SHARD_ONE)
+    assert (tmp_path / "a#b?c" / "_delta_log").is_dir()
 
 
 # Other tools, other versions
@@ -453,6 +475,15 @@ def test_a_file_that_differs_from_its_description_is_not_committed(store: Store)
     assert open_table(store) is None
 
 
+def test_a_shard_that_says_more_rows_than_its_recordings_is_not_committed(store: Store) -> None:
+    with pytest.raises(DatasetError) as raised:
+        commit(store, UNCOMMITTED, [replace(SHARD_ONE, rows=1003)], SCHEMA)
+    assert str(raised.value) == (
+        f"{store.root}: the commit would hold 1,003 rows, but its index describes 2; nothing was "
+        "committed"
+    )
+
+
 def test_a_file_that_stays_must_have_its_logged_number_of_rows(store: Store) -> None:
     commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
     more = replace(SHARD_ONE, rows=3, recordings=(replace(SHARD_ONE.recordings[0], rows=3),))
@@ -465,7 +496,10 @@ def test_a_file_that_stays_must_have_its_logged_number_of_rows(store: Store) -> 
 
 def test_the_sizes_of_many_files_are_listed_folder_by_folder(store: Store) -> None:
     many = [summary(f"{i}", split=f"s{i % 3}", rows=i + 1) for i in range(33)]
-    assert commit(store, UNCOMMITTED, many, SCHEMA) == 0
+    with patch.object(Store, "files", autospec=True, side_effect=Store.files) as listing:
+        assert commit(store, UNCOMMITTED, many, SCHEMA) == 0
+    folders = [call.args[1] for call in listing.call_args_list]
+    assert folders == ["split=s0", "split=s1", "split=s2"]
     assert files(store) == entries(*many)
     assert require_snapshot(store).rows == 33 * 34 // 2
     more = [summary(f"more {i}", rows=1) for i in range(33)]

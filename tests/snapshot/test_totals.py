@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from numpy.testing import assert_allclose
@@ -15,6 +16,7 @@ from melmill.transforms.index.results import Held
 from melmill.transforms.index.tables import (
     failed_row,
     failure_row,
+    read_shards,
     recording_row,
     shard_row,
     write_part,
@@ -22,6 +24,7 @@ from melmill.transforms.index.tables import (
 from melmill.transforms.plan.recordings import PlannedRecording
 from melmill.transforms.rows.distribution import DURATION_EDGES_S
 from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSummary
+from melmill.transforms.snapshot import totals as totals_module
 from melmill.transforms.snapshot.totals import (
     Totals,
     add_up,
@@ -272,6 +275,26 @@ def test_many_recordings_are_compared_in_groups(tmp_path: Path) -> None:
         difference.split()[1].rstrip(":") for difference in row_differences(store, "x")
     }
     assert differing_ids == {identity("3"), identity("10")}
+
+
+PARTS = [{"a": (1, digest_of(LARGE)), "b": (1, digest_of(1))}, {"a": (1, digest_of(10))}]
+
+
+def test_in_an_uneven_group_only_the_recordings_that_differ_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(totals_module, "_GROUPS", 1)
+    store = Store(str(tmp_path))
+    index_of(store, {"a": (2, digest_of(5)), "b": (1, digest_of(2))}, PARTS)
+    assert list(row_differences(store, "x")) == [f"recording {identity('b')}: {OTHER}"]
+
+
+def test_an_index_that_agrees_is_read_once(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    index_of(store, {"a": (2, digest_of(5)), "b": (1, digest_of(1))}, PARTS)
+    with patch.object(totals_module, "read_shards", wraps=read_shards) as reading:
+        assert list(row_differences(store, "x")) == []
+    reading.assert_called_once()
 
 
 def test_a_planned_recording_that_was_not_written_is_an_error(tmp_path: Path) -> None:
