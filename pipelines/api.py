@@ -489,7 +489,7 @@ def patterns(
         A recording to compare with: its URI, the end of its URI, or its id. ``None`` lists the
         most unusual recordings and chunks.
     clusters
-        The number of groups to divide the recordings into; ``None`` for no groups.
+        The number of clusters to divide the recordings into; ``None`` for none.
     feature
         The feature to compare, a spectrogram or an embedding; ``None`` for the first feature.
     top
@@ -504,7 +504,7 @@ def patterns(
     Returns
     -------
     Patterns
-        The listed recordings and chunks, and the groups.
+        The listed recordings and chunks, and the clusters.
     """
     from melmill.pipelines.patterns import find_patterns
     from melmill.pipelines.run.progress import counting

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.patterns.clusters import Centres
@@ -69,7 +71,7 @@ def find_patterns(
     target = None if like is None else index.find(like)
     compared, in_several = index.count()
     if clusters is not None and clusters > compared:
-        raise ConfigError(f"clusters: {clusters}: must be at most {compared}, that of recordings")
+        raise ConfigError(f"clusters: {clusters}: must be at most {compared}, the number compared")
     space, centres = _fit(opened, scan, clusters)
     origin: Points | float = 0.0
     if target is not None:
@@ -97,10 +99,9 @@ def _shards(opened: OpenSnapshot, split: str | None) -> list[ShardSummary]:
     shards = [shard for shard in opened.shards() if shard.parquet]
     splits = sorted({shard.split for shard in shards})
     if not shards:
-        raise DatasetError(
-            f"{opened.store.root}: has no rows to compare; melmill extract makes rows, and so does "
-            f"melmill refresh {opened.snapshot.catalogue} {opened.store.root} --set select=null"
-        )
+        folders = opened.snapshot.catalogue, opened.store.root
+        command = shlex.join(["melmill", "refresh", *folders, "--set", "select=null"])
+        raise DatasetError(f"{opened.store.root}: has no rows to compare; make them: {command}")
     if split not in (None, *splits):
         raise ConfigError(
             f"split: {split!r}: {opened.store.root} has no such split with rows; there are: "
@@ -115,7 +116,7 @@ def _source(opened: OpenSnapshot, feature: str | None) -> Source:
     kinds = {known.name: known.kind for known in spec.features}
     columns = {column.name: column for column in opened.schema.features}
     forms = {name: form_of(column, kinds[name]) for name, column in columns.items()}
-    works = ", ".join(name for name, form in forms.items() if form) or "none of its features does"
+    works = ", ".join(name for name, form in forms.items() if form) or "none"
     name = feature or next(iter(columns))
     if name not in columns:
         raise ConfigError(
@@ -143,5 +144,7 @@ def _fit(
         return space, None
     points = mean_points(ids, space.points(sample))
     if clusters > len(points):
-        raise ConfigError(f"clusters: {clusters}: must be at most {len(points)}, those sampled")
+        raise ConfigError(
+            f"clusters: {clusters}: must be at most {len(points)}, the number sampled"
+        )
     return space, Centres.find(space.unscaled(points), clusters)

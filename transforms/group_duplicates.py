@@ -10,6 +10,7 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from melmill.transforms.beam.metrics import count_recordings
 from melmill.transforms.core.naming import bucket, digest
 from melmill.transforms.duplicates.deciding import decide_groups, known_groups
 from melmill.transforms.duplicates.grouping import FoundMatch, MatchedRecording, read_matched
@@ -98,7 +99,8 @@ class GroupDuplicates(beam.PTransform):
 
 
 def apply_groups(planned: PlannedRecording, groups: GroupDecisions) -> PlannedRecording:
-    """Return a recording as the decisions about its group want it."""
+    """Count a recording, and return it as the decisions about its group want it."""
+    count_recordings("group")
     return groups.applied(planned)
 
 

@@ -56,8 +56,9 @@ def _summary(found: Duplicates, contained: int) -> Iterator[str]:
     shared = "shared recordings" if len(found.datasets) > 1 else "duplicates"
     text = f"{searched}: {number_of(found.recordings, 'recording')}, "
     text += f"{number_of(len(found.groups), 'group')} of {shared}"
-    if len(found.datasets) == 1 and found.extra:
-        text += f" ({number_of(len(found.extra), 'recording')} more than needed)"
+    extra = [member for member in found.extra if member.status != "duplicate"]
+    if len(found.datasets) == 1 and extra:
+        text += f" ({number_of(len(extra), 'recording')} more than needed)"
     text += f", {number_of(contained, 'part')} of longer recordings" if contained else ""
     yield text
     if found.leaking:
@@ -74,11 +75,12 @@ def _splits(members: tuple[MatchedRecording, ...]) -> str:
 
 def _recording_text(member: MatchedRecording, best: MatchedRecording, found: Duplicates) -> str:
     relation = "exact" if member.digest == best.digest else "same"
+    left_out = ", left out" if member.status == "duplicate" else ""
     place = f" in {found.datasets[member.dataset]}" if len(found.datasets) > 1 else ""
     return (
         f"{'best' if member is best else relation:5}  {member.uri} ({member.seconds:,.1f} s, "
         f"{member.sample_rate_hz} Hz, {number_of(member.channels, 'channel')}, "
-        f"{member.split}){place}"
+        f"{member.split}{left_out}){place}"
     )
 
 

@@ -32,7 +32,7 @@ def patterns(
     ] = None,
     clusters: Annotated[
         int | None,
-        typer.Option("--clusters", metavar="N", help="Also divide the recordings into N groups."),
+        typer.Option("--clusters", metavar="N", help="Also divide the recordings into N clusters."),
     ] = None,
     feature: Annotated[
         str | None,

@@ -23,6 +23,12 @@ _TABLE = [
 ]
 
 
+_NOT_MEASURED = (
+    "No listed recording was measured, so there are no reasons. To measure: "
+    "melmill refresh CATALOGUE DATASET --set quality=basic"
+)
+
+
 def patterns_text(found: Patterns) -> str:
     """Return the lists and the clusters as text."""
     lines = [
@@ -37,7 +43,7 @@ def patterns_text(found: Patterns) -> str:
     for number, cluster in enumerate(found.clusters, 1):
         lines += ["", *_cluster_lines(number, cluster)]
     if not found.measured:
-        lines += ["", "No recording was measured, so there are no reasons (quality: basic)."]
+        lines += ["", _NOT_MEASURED]
     return "\n".join(map(printable, lines))
 
 
@@ -54,8 +60,9 @@ def _chunk_text(chunk: RankedChunk) -> str:
 
 
 def _cluster_lines(number: int, cluster: Cluster) -> Iterator[str]:
-    size = f"{number_of(cluster.recordings, 'recording')}, {number_of(cluster.chunks, 'chunk')}"
-    yield f"Group {number}: {size}"
+    chunks = number_of(cluster.chunk_count, "chunk")
+    size = f"{number_of(cluster.recording_count, 'recording')}, {chunks}"
+    yield f"Cluster {number}: {size}"
     if cluster.typical:
         yield f"  typical: {reasons_text(cluster.typical)}"
     yield from (f"  {recording.distance:6.2f}  {recording.uri}" for recording in cluster.nearest)

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 
 import melmill
+from melmill.pipelines.cli.duplicate_texts import duplicates_text
 from melmill.pipelines.cli.snapshot_texts import takedown_text
 from melmill.pipelines.extract import Extraction
 from melmill.pipelines.snapshots.validate import validate
@@ -226,6 +227,7 @@ def test_duplicates_are_found_among_what_is_selected(songs, tmp_path):
     require_valid(tmp_path / "set")
 
 
+@pytest.mark.slow
 def test_duplicates_are_in_one_split(songs, tmp_path):
     for seed in range(10, 16):
         write_song(songs, seed, *(f"{seed}-{number}.ogg" for number in range(3)))
@@ -241,6 +243,7 @@ def test_duplicates_are_in_one_split(songs, tmp_path):
     require_valid(tmp_path / "set")
 
 
+@pytest.mark.slow
 def test_a_new_duplicate_joins_the_split_of_its_group_and_nothing_moves(songs, tmp_path):
     for seed in range(10, 16):
         write_song(songs, seed, f"{seed}-old.ogg")
@@ -292,6 +295,7 @@ def test_groups_that_merge_take_the_split_of_the_older_one(tmp_path):
     require_valid(dataset)
 
 
+@pytest.mark.slow
 def test_units_of_a_group_label_stay_together_with_their_duplicates(tmp_path):
     songs = tmp_path / "songs"
     lines = ["uri,singer"]
@@ -563,3 +567,23 @@ def test_the_next_best_is_kept_if_the_best_fails(songs, tmp_path, monkeypatch, a
     assert kept(tmp_path / "set") == {"a.flac", "b.flac", "c.flac"}
     assert column(tmp_path / "set", "status")["a-best.wav"] == "failed"
     require_valid(tmp_path / "set")
+
+
+@pytest.mark.parametrize("dedupe", ["drop", "keep_best"])
+def test_the_list_of_copies_names_what_was_left_out(songs, tmp_path, dedupe):
+    """Whatever was kept comes first, whether it is the best or not."""
+    settings = ACOUSTIC, f"dedupe={dedupe}", "limits.damaged=keep"
+    (songs / "b.flac").unlink()
+    extract_here(songs, tmp_path / "set", *settings)
+    write_song(songs, 1, "b.flac")
+    if dedupe == "keep_best":  # so a damaged one is left out, although its file is the largest
+        content = (songs / "b.flac").read_bytes()
+        (songs / "b.flac").write_bytes(content[: round(0.95 * len(content))])
+    refresh_here(songs, tmp_path / "set", *settings)
+    assert column(tmp_path / "set", "duplicate_of")["b.flac"] == "b-quiet.mp3"
+    found = melmill.duplicates(tmp_path / "set", progress=False)
+    left_out = {n for n, s in column(tmp_path / "set", "status").items() if s == "duplicate"}
+    assert {Path(member.uri).name for member in found.extra} == left_out
+    text = duplicates_text(found)
+    assert "more than needed" not in text
+    assert text.count(", left out)") == len(left_out)

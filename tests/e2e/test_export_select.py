@@ -302,6 +302,7 @@ def test_a_description_gives_the_bands_that_a_global_normalisation_used(catalogu
     assert about["statistics"]["mean"] != whole["mean"]
 
 
+@pytest.mark.slow
 def test_workers_leave_the_same_rows_out_and_the_command_says_so(catalogue, views, tmp_path):
     arguments = ("--format", "numpy", "--select", f"  {LOUD} ", "--workers", "2")
     summary = melmill_json("export", catalogue.dataset, tmp_path / "numpy", *arguments)
@@ -346,6 +347,7 @@ def test_wrong_selections_are_refused_before_anything_starts(catalogue, tmp_path
     assert max(row["level"]["rms"] or -math.inf for row in measures if row) < 50
 
 
+@pytest.mark.slow
 def test_a_measure_that_the_dataset_lacks_can_be_measured_as_the_message_says(tmp_path):
     songs = tmp_path / "my songs"
     songs.mkdir()
@@ -404,6 +406,7 @@ def test_workers_that_do_not_share_the_folder_are_named(catalogue, tmp_path, mon
     assert not (tmp_path / "view" / "dataset.json").exists()
 
 
+@pytest.mark.slow
 def test_all_features_of_the_selected_rows_are_kept_and_measured(catalogue, tmp_path):
     sound = "{name: sound, kind: waveform, dtype: int16, encoding: flac}"
     features = f"features=[{{name: mel, kind: mel}}, {sound}]"

@@ -144,6 +144,7 @@ def test_tokens_reach_every_reader(songs: Path, functions: str, tmp_path: Path) 
     )
 
 
+@pytest.mark.slow
 def test_a_changed_model_is_refused_and_then_computed_anew(songs: Path, tmp_path: Path) -> None:
     model, dataset = tmp_path / "e.onnx", tmp_path / "set"
     write_encoder(model, SAMPLES)

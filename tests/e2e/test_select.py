@@ -86,7 +86,9 @@ def test_only_what_is_selected_has_rows_and_all_is_measured(songs, tmp_path):
             assert measured[uri] == measures
 
 
-@pytest.mark.parametrize("features", ["mel", "features=[{name: mfcc, kind: mfcc}]"])
+@pytest.mark.parametrize(
+    "features", ["mel", pytest.param("features=[{name: mfcc, kind: mfcc}]", marks=pytest.mark.slow)]
+)
 def test_another_selection_extracts_only_what_is_newly_selected(songs, tmp_path, features):
     more = [] if features == "mel" else [features]
     extract_here(songs, tmp_path / "set", SETTINGS, LOUD, *more)

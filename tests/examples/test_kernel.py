@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
 from tests.refresh.catalogues import SMALL, statuses_of, write_songs
@@ -32,6 +33,7 @@ HOW = {
 }
 
 
+@pytest.mark.slow
 def test_extract_runs_in_a_kernel_and_in_a_thread_of_it(tmp_path: Path) -> None:
     songs = write_songs(tmp_path / "songs", 2)
     notebook = nbformat.v4.new_notebook()

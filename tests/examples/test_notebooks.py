@@ -43,6 +43,7 @@ def assert_heard_and_seen(notebook: Any) -> None:
     assert all("image/png" in shown for shown in pictures)
 
 
+@pytest.mark.slow
 def test_a_keras_model_hears_the_instruments_of_songs_it_never_heard(tmp_path: Path) -> None:
     pytest.importorskip("keras")
     names = ("accuracy", "streamed_accuracy")

@@ -25,6 +25,7 @@ def path_of(folder: Path, name: bytes) -> Path:
     return Path(os.fsdecode(os.fsencode(folder) + b"/" + name))
 
 
+@pytest.mark.slow
 def test_names_in_latin_1_fail_alone_on_real_workers(tmp_path: Path) -> None:
     songs = write_songs(tmp_path / "songs", 3)
     song = (songs / "0.wav").read_bytes()

@@ -277,7 +277,7 @@ def _best_of_each_pair(votes: Votes) -> Votes:
         (votes["offset"], -votes["votes"].astype(np.int64), votes["second"], votes["first"])
     )
     votes = votes[order]
-    # A row is among the best of its pair if the row so many rows before has another pair.
+    # Keep the first rows of each pair: they have the most votes.
     is_same = _is_same_pair(votes)
     rank = np.arange(len(votes))
     starts = np.maximum.accumulate(np.where(np.append(True, ~is_same)[: len(votes)], rank, 0))

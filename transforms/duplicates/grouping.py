@@ -21,6 +21,9 @@ COLUMNS = [
     *("measures.acoustic.digest", "measures.origin.bandwidth", "split_unit"),
 ]
 
+#: Statuses of recordings with fingerprints, the best first. What was kept comes before what was
+#: left out, whether that is whole or not.
+_STATUSES = ("ok", "partial", "duplicate", "deselected")
 #: Share of the longer recording's length that the same recording has at least.
 _SAME_LENGTH = 0.75
 #: Share of the greatest length and bandwidth of a group that its best recording has at least.
@@ -64,8 +67,9 @@ class MatchedRecording:
 def best_first(members: Iterable[MatchedRecording]) -> list[MatchedRecording]:
     """Return the recordings of a group, the best first.
 
-    The best is whole, not much shorter than the longest, and reaches nearly the highest
-    frequencies. Then it has the most channels and the largest file, and its URI is the first.
+    If one was kept instead of the others, it is the best. Else the best is whole, not much shorter
+    than the longest, and reaches nearly the highest frequencies. Then it has the most channels and
+    the largest file, and its URI is the first.
     """
     recordings = list(members)
     long = _NEARLY * max(member.seconds for member in recordings)
@@ -73,7 +77,7 @@ def best_first(members: Iterable[MatchedRecording]) -> list[MatchedRecording]:
     return sorted(
         recordings,
         key=lambda member: (
-            member.status not in ("ok", "duplicate"),
+            _STATUSES.index(member.status),
             member.seconds < long,
             (member.bandwidth_hz or 0.0) < high,
             -member.channels,

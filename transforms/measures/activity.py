@@ -24,21 +24,22 @@ MEASURES = (
         "float",
         "1/s",
         "Beginnings of sounds per second: notes, strokes, syllables. It ranks recordings, and is "
-        "no tempo. Half of the sound after 16 seconds is measured.",
+        "no tempo. The first 16 seconds are measured, then every other two seconds.",
     ),
     Measure(
         "activity.speech_like",
         "float",
         "",
-        "Share of the pieces of two seconds, of those with sound, that change in level and timbre "
-        "as speech does: a hint, no verdict. Bare drums may seem like speech; speech in loud noise "
-        "or music does not. Half of the sound after 16 seconds is measured.",
+        "Share of the sound that changes in level and timbre as speech does, in pieces of two "
+        "seconds; silent pieces do not count. It is a hint, not a verdict: bare drums may seem "
+        "like speech, and speech in loud noise or music does not. The first 16 seconds are "
+        "measured, then every other two seconds.",
     ),
 )
 
 #: Lowest rate of recordings with readings, and rate to which others are lowered, or up to twice it.
 _LEAST_RATE_HZ, _LOW_RATE_HZ = 4_000, 4_000
-#: Number of blocks that are all measured. Of the later ones, every other block is.
+#: Number of first blocks that are all measured; after them, every other block is.
 _FIRST_BLOCKS = 8
 #: Frames in a hop of 100 ms, and duration of a frame; its number of samples is a power of two.
 _FRAMES_PER_HOP, _FRAME_S = 10, 0.026

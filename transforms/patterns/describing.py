@@ -79,7 +79,7 @@ class Describer:
             for number, group in enumerate(self.search.groups)
             if group.recordings
         ]
-        return tuple(sorted(clusters, key=lambda cluster: -cluster.recordings))
+        return tuple(sorted(clusters, key=lambda cluster: -cluster.recording_count))
 
     def _recording(
         self, recording: RecordingSum | IndexedRecording, score: float

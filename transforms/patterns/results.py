@@ -59,20 +59,20 @@ class RankedChunk:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A group of recordings.
+    """A cluster of recordings.
 
     Attributes
     ----------
-    recordings, chunks
+    recording_count, chunk_count
         Number of its recordings, and of their chunks.
     nearest
         Recordings that are nearest to its centre.
     typical
-        Measures whose median in the group differs from that of all recordings.
+        Measures whose median in the cluster differs from that of all recordings.
     """
 
-    recordings: int
-    chunks: int
+    recording_count: int
+    chunk_count: int
     nearest: tuple[RankedRecording, ...]
     typical: tuple[Reason, ...]
 

@@ -94,6 +94,7 @@ def test_the_job_asks_for_workers_that_suit_the_work(service: Service) -> None:
     assert job.options["number_of_worker_harness_threads"] == 2
 
 
+@pytest.mark.slow
 def test_without_the_staged_package_the_workers_are_named_as_the_cause(
     service: Service, gcs: Place, songs: Songs
 ) -> None:

@@ -124,10 +124,9 @@ def kill_python_worker(flink: Flink) -> None:
     kill_hard(flink.python_workers()[0].pid)
 
 
-# The default is the harder case: with a TaskManager, its Python workers end, too.
-@pytest.mark.parametrize(
-    "kill", [pytest.param(kill_python_worker, marks=pytest.mark.slow), kill_taskmanager]
-)
+# With a TaskManager, its Python workers end, too.
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", [kill_python_worker, kill_taskmanager])
 def test_the_job_finishes_with_every_row_once(
     flink: Flink,
     kill: Callable[[Flink], Any],

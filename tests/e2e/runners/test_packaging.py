@@ -64,6 +64,7 @@ def test_a_setup_file_brings_our_package_to_workers(
     assert_same_dataset(tmp_path / "dataset", dataset)
 
 
+@pytest.mark.slow
 def test_a_pool_of_workers_beside_a_taskmanager_makes_the_dataset(
     flink: Flink, songs: Songs, dataset: Path, tmp_path: Path, beam_programs: Path
 ) -> None:
