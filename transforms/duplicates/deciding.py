@@ -31,7 +31,7 @@ _TAKING_PART = ("ok", "partial", "duplicate")
 _SAME = Relabelled("", "", "", "")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class _Assignment:
     """The split of a unit, the version since when, and its rank: the smallest takes precedence."""
 
@@ -252,16 +252,12 @@ def _assign(
             rank = 0 if known else 1 + member.dataset
             since, split = (known["since"], known["split"]) if known else (version, member.split)
             assignment = _Assignment(rank, since, unit, split)
-            units[unit] = min(units.get(unit, assignment), assignment, key=_precedence)
+            units[unit] = min(units.get(unit, assignment), assignment)
             pairs.append((group[0].split_unit or "", unit))
     for together in groups_of(pairs):
-        first = min((units[unit] for unit in together), key=_precedence)
+        first = min(units[unit] for unit in together)
         for unit in together:
             yield {"unit": unit, "split": first.split, "since": first.since}
-
-
-def _precedence(assignment: _Assignment) -> tuple[int, int, str]:
-    return assignment.rank, assignment.since, assignment.unit
 
 
 def _member_row(

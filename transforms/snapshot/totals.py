@@ -295,7 +295,12 @@ def _add_moments(totals: Totals, store: Store, index: str) -> None:
     train = training_split(totals.splits)
     for shard in ordered_shards(store, index):
         if shard.split == train:
-            others = {feature.name: feature.moments for feature in shard.others}
-            for name, moments in {"": shard.moments, **others}.items():
-                before = totals.moments.get(name)
-                totals.moments[name] = moments if before is None else before.merge(moments)
+            add_moments(totals, shard)
+
+
+def add_moments(totals: Totals, shard: ShardSummary) -> None:
+    """Add the moments of a shard's features to the totals."""
+    others = {feature.name: feature.moments for feature in shard.others}
+    for name, moments in {"": shard.moments, **others}.items():
+        before = totals.moments.get(name)
+        totals.moments[name] = moments if before is None else before.merge(moments)

@@ -17,7 +17,7 @@ from melmill.transforms.rows.schema import RowBatch, RowSchema
 from melmill.transforms.rows.summaries import FeatureMoments, ShardSummary
 from melmill.transforms.shards.tally import Tally
 from melmill.transforms.shards.writing import regroup, without
-from melmill.transforms.snapshot.totals import Totals, training_split
+from melmill.transforms.snapshot.totals import Totals, add_moments, training_split
 from melmill.transforms.store.folders import Store
 
 
@@ -105,13 +105,7 @@ def add_kept_rows(
         content.counter.add(shard.distribution)
         totals.null_labels |= set(shard.null_labels)
         if shard.split == train:
-            _add_moments(totals.moments, shard)
-
-
-def _add_moments(moments: dict[str, Moments], shard: ShardSummary) -> None:
-    others = {feature.name: feature.moments for feature in shard.others}
-    for name, part in {"": shard.moments, **others}.items():
-        moments[name] = moments[name].merge(part) if name in moments else part
+            add_moments(totals, shard)
 
 
 def read_working_file(output: Store, name: str) -> bytes:
