@@ -45,6 +45,16 @@ NOTEBOOK = ["ipython", "matplotlib>=3.9"]
 #: To write and to read ArrayRecord, the format of grain.
 ARRAY_RECORD = "array_record>=0.8"
 
+#: To see and hear a dataset in a browser (``melmill explore``): a server, tables, plots, pictures.
+EXPLORE = [
+    "starlette>=0.46",
+    "uvicorn>=0.34",
+    "jinja2>=3.1",
+    "plotly>=6",
+    "duckdb>=1.4",
+    "pillow>=11",
+]
+
 #: Computes the features of the kind ``model`` from ONNX files.
 ONNX = "onnxruntime>=1.22"
 
@@ -76,6 +86,8 @@ DEV = [
     # What schedules in deploy/schedule are held against.
     *("cronsim>=2.8", "google-cloud-scheduler>=2.21", "kubernetes-validate>=1.37"),
     "hypothesis",
+    # Requests to the web application in tests, and a real browser.
+    *("httpx", "playwright>=1.50"),
     "jsonschema",
     # Kaldi's own features, for the recipes of models that take them.
     "kaldi-native-fbank>=1.22",
@@ -110,6 +122,7 @@ setup(
     package_data={
         "melmill": ["py.typed"],
         "melmill.configs": ["*.yaml", "runners/*.yaml", "profiles/*.yaml"],
+        "melmill.pipelines.explore": ["pages/*", "assets/*"],
     },
     install_requires=CORE,
     extras_require={
@@ -119,10 +132,11 @@ setup(
         "dataflow": [DATAFLOW],
         "arrayrecord": [ARRAY_RECORD],
         "notebook": NOTEBOOK,
+        "explore": EXPLORE,
         "onnx": [ONNX],
         "loaders": LOADERS,
         "docs": DOCS,
-        "dev": [*DEV, *DOCS, *LOADERS, *NOTEBOOK],
+        "dev": [*DEV, *DOCS, *EXPLORE, *LOADERS, *NOTEBOOK],
     },
     entry_points={"console_scripts": ["melmill = melmill.__main__:main"]},
     classifiers=[

@@ -58,9 +58,25 @@ def check_dataset(
         There is no dataset, or its recipe does not measure what the profile limits.
     """
     opened = OpenSnapshot.current(store)
-    shown = measured(profile, quality)
     _require_measured(opened, profile)
-    index = opened.snapshot.index
+    yield from check_snapshot(opened, profile, measured(profile, quality))
+
+
+def check_snapshot(
+    opened: OpenSnapshot, profile: Profile, shown: tuple[str, ...] = ()
+) -> Iterator[CheckedRecording]:
+    """Check all recordings of an opened snapshot.
+
+    Parameters
+    ----------
+    opened
+        Snapshot, whose recipe measures what the profile limits.
+    profile
+        Limits.
+    shown
+        Measures whose readings a result has.
+    """
+    store, index = opened.store, opened.snapshot.index
     for part in range(opened.parts):
         failures = {
             row["recording_id"]: row
@@ -94,16 +110,18 @@ def _judge(
     uri, findings = row["uri"], list[Finding]()
     if failure is not None:
         findings.append(Finding(failure["message"], cause=failure["cause"]))
-    audio = _audio(row) if row["frames"] is not None else None
+    audio = audio_of(row) if row["frames"] is not None else None
     readings: dict[str, Reading] = {}
     if row["measures"] is not None and all(row["measures"][g] for g in _groups(profile)):
-        readings = _readings(row["measures"])
+        readings = readings_of_row(row["measures"])
         findings += judge(readings, profile)
     elif failure is None:
         reason = _SKIPPED if row["status"] == "skipped" else _NOT_MEASURED
         findings.append(Finding(reason, cause="not_measured"))
     values = {name: readings[name] for name in shown} if readings else {}
-    return CheckedRecording(uri, uri, audio, tuple(findings), values)
+    return CheckedRecording(
+        uri, uri, audio, tuple(findings), values, recording_id=row["recording_id"]
+    )
 
 
 def _groups(profile: Profile) -> set[str]:
@@ -111,12 +129,13 @@ def _groups(profile: Profile) -> set[str]:
     return {name.split(".")[0] for name in profile.measures}
 
 
-def _readings(measures: Mapping[str, Any]) -> dict[str, Reading]:
+def readings_of_row(measures: Mapping[str, Any]) -> dict[str, Reading]:
     """Return the readings by the measure's name; ``None`` for those that are not in the table."""
     parts = {name: name.split(".") for name in MEASURES}
-    return {name: (measures[group] or {}).get(own) for name, (group, own) in parts.items()}
+    return {name: (measures.get(group) or {}).get(own) for name, (group, own) in parts.items()}
 
 
-def _audio(row: Mapping[str, Any]) -> AudioInfo:
+def audio_of(row: Mapping[str, Any]) -> AudioInfo:
+    """Return the header of a recording from its row of the index."""
     names = "container", "codec", "decoder", "sample_rate_hz", "channels", "frames"
     return AudioInfo(*(row[name] for name in names))

@@ -44,6 +44,8 @@ FLOORS = {
             "arrow_rows",
             "dataset",
             "notebook",
+            "sound",
+            "explore",
         ),
         *("run_records", "prometheus", "api", "cli"),
     ),

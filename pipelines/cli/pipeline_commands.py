@@ -494,6 +494,7 @@ def main() -> None:
     """Run the command line."""
     import melmill.pipelines.cli.check_commands
     import melmill.pipelines.cli.duplicate_commands
+    import melmill.pipelines.cli.explore_commands
     import melmill.pipelines.cli.pattern_commands
     import melmill.pipelines.cli.snapshot_commands  # noqa: F401 - adds its commands
 

@@ -24,7 +24,8 @@ from melmill.transforms.snapshot.totals import Totals, ordered_shards, require_c
 from melmill.transforms.store.exclusive import require_exclusive_commits
 from melmill.transforms.store.folders import Store
 
-_COMPARED = ["recording_id", "uri", "feature_key", "status", "split", "labels_digest", "rows"]
+#: Columns of a recording that are compared; the first one is its key.
+COMPARED = ["recording_id", "uri", "feature_key", "status", "split", "labels_digest", "rows"]
 
 ADDED, CHANGED, REMOVED = "added", "changed", "removed"
 
@@ -114,7 +115,7 @@ def _read(store: Store, index: str, own_parts: int, part: int, parts: int) -> pa
 
     `parts` is a multiple of `own_parts`.
     """
-    table = read_part(store, index, "recordings", part % own_parts, _COMPARED)
+    table = read_part(store, index, "recordings", part % own_parts, COMPARED)
     if own_parts == parts:
         return table
     in_part = [bucket(name, parts) == part for name in table["recording_id"].to_pylist()]
@@ -131,7 +132,7 @@ def _compare_parts(before: pa.Table, after: pa.Table) -> Iterator[RecordingChang
 
 
 def _compare_rows(row: dict[str, Any]) -> Iterator[RecordingChange]:
-    before, after = ([row[f"{name}_{side}"] for name in _COMPARED[1:]] for side in "ab")
+    before, after = ([row[f"{name}_{side}"] for name in COMPARED[1:]] for side in "ab")
     rows = row["rows_a"] or 0, row["rows_b"] or 0
     if row["status_a"] is None:
         yield RecordingChange(ADDED, row["uri_b"], *rows)

@@ -16,6 +16,7 @@ import yaml
 
 import melmill.pipelines.cli.check_commands
 import melmill.pipelines.cli.duplicate_commands
+import melmill.pipelines.cli.explore_commands
 import melmill.pipelines.cli.pattern_commands
 import melmill.pipelines.cli.pipeline_commands
 import melmill.pipelines.cli.snapshot_commands  # noqa: F401 - adds its commands

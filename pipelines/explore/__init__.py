@@ -1,0 +1,1 @@
+"""A web application that shows the recordings of a dataset, on this machine only."""

@@ -1,0 +1,227 @@
+// Judging by keyboard: while a recording is heard, the next one is loaded up to its defect, so that
+// it sounds as soon as a key is pressed.
+const parameters = new URLSearchParams(location.search);
+const element = (id) => document.getElementById(id);
+const skipped = [];
+const judged = [];
+let queue = [];
+let current = null;
+
+const clock = (seconds) =>
+  `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(1).padStart(4, "0")}`;
+
+async function json(address, options = {}) {
+  const headers = { Accept: "application/json", ...options.headers };
+  const answer = await fetch(address, { ...options, headers });
+  const body = await answer.json();
+  if (!answer.ok) throw new Error(body.error);
+  return body;
+}
+
+// Seconds at which the defects of a recording are heard: one second before each.
+const places = (recording) =>
+  recording.findings.filter((f) => f.second !== null).map((f) => Math.max(0, f.second - 1));
+
+function prepare(recording) {
+  const audio = new Audio();
+  audio.preload = "auto";
+  const start = places(recording)[0] ?? 0;
+  audio.src = `/recordings/${encodeURIComponent(recording.recording_id)}/sound.wav#t=${start}`;
+  return { recording, audio, start, place: 0 };
+}
+
+async function fill() {
+  const wanted = new URLSearchParams(parameters);
+  const hidden = [...skipped, ...queue.map((item) => item.recording.recording_id)];
+  if (current) hidden.push(current.recording.recording_id);
+  hidden.slice(-500).forEach((id) => wanted.append("skip", id));
+  const answer = await json(`/verdicts/queue?${wanted}`);
+  element("left").textContent = answer.left;
+  for (const recording of answer.recordings) {
+    if (queue.length < 2) queue.push(prepare(recording));
+  }
+}
+
+function show(item) {
+  current?.audio.pause();
+  current = item;
+  const { recording, audio } = item;
+  element("uri").textContent = recording.uri;
+  element("open").href = `/recordings/${encodeURIComponent(recording.recording_id)}`;
+  element("length").textContent = recording.seconds === null ? "?" : clock(recording.seconds);
+  element("note").value = recording.note;
+  element("note-field").hidden = true;
+  const lines = recording.findings.map((finding) => {
+    const line = document.createElement("li");
+    const place = finding.second === null ? "" : ` at ${clock(finding.second)}`;
+    line.textContent = `${finding.reason}: ${finding.measure} is ${finding.value}, limit ${finding.limit}${place}`;
+    return line;
+  });
+  element("findings").replaceChildren(...lines);
+  audio.ontimeupdate = () => {
+    element("time").textContent = clock(audio.currentTime);
+    draw();
+  };
+  audio.onerror = () => {
+    element("message").textContent = `This recording cannot be heard: ${audio.error?.message || "its file cannot be read"}. Open it to see why.`;
+    element("message").hidden = false;
+  };
+  element("message").hidden = true;
+  element("review").hidden = false;
+  element("waveform").dataset.ready = "";
+  audio.play().catch((error) => {
+    if (error.name === "NotAllowedError") {
+      element("message").textContent = "Press space to play: the browser waits for a first key.";
+      element("message").hidden = false;
+    }
+  });
+  drawWaveform(item);
+}
+
+function next() {
+  const item = queue.shift();
+  if (!item) {
+    current?.audio.pause();
+    current = null;
+    element("review").hidden = true;
+    element("message").hidden = false;
+    element("message").textContent = skipped.length
+      ? "Only recordings that you put off are left. Load the page again to judge them."
+      : "Nothing is left to judge here.";
+    return;
+  }
+  show(item);
+  fill().catch(report);
+}
+
+function report(error) {
+  element("message").textContent = error.message;
+  element("message").hidden = false;
+}
+
+async function send(item, verdict, note) {
+  await json(`/verdicts/${encodeURIComponent(item.recording.recording_id)}`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ verdict, note }),
+  });
+}
+
+function judge(verdict) {
+  if (!current) return;
+  const item = current;
+  const note = element("note").value;
+  judged.push(item);
+  skipped.push(item.recording.recording_id); // the queue may be read before the verdict is stored
+  next();
+  send(item, verdict, note).catch((error) => {
+    report(error);
+    element("message").textContent += " The verdict was not stored.";
+  });
+}
+
+async function undo() {
+  const item = judged.pop();
+  if (!item) return;
+  skipped.splice(skipped.indexOf(item.recording.recording_id), 1);
+  await send(item, "", "");
+  if (current) {
+    current.audio.pause();
+    queue.unshift(prepare(current.recording));
+  }
+  show(prepare(item.recording));
+}
+
+const actions = {
+  ok: () => judge("ok"),
+  reject: () => judge("reject"),
+  skip: () => {
+    if (!current) return;
+    skipped.push(current.recording.recording_id);
+    next();
+  },
+  undo: () => undo().catch(report),
+  play: () => {
+    if (!current) return;
+    element("message").hidden = true;
+    if (current.audio.paused) current.audio.play().catch(report);
+    else current.audio.pause();
+  },
+  defect: () => {
+    const starts = current ? places(current.recording) : [];
+    if (!starts.length) return;
+    current.place = (current.place + 1) % starts.length;
+    current.audio.currentTime = starts[current.place];
+    current.audio.play().catch(report);
+  },
+  note: () => {
+    element("note-field").hidden = false;
+    element("note").focus();
+  },
+};
+const keys = { o: "ok", r: "reject", s: "skip", u: "undo", " ": "play", d: "defect", n: "note" };
+
+addEventListener("keydown", (event) => {
+  if (event.target === element("note")) {
+    if (event.key === "Enter" || event.key === "Escape") element("note").blur();
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
+  if (event.key === " " && event.target.closest("button, a, summary")) return;
+  event.preventDefault();
+  if (!event.repeat) actions[keys[event.key]]();
+});
+for (const button of document.querySelectorAll("[data-action]")) {
+  button.addEventListener("click", () => actions[button.dataset.action]());
+}
+
+element("waveform").addEventListener("click", (event) => {
+  if (!current?.recording.seconds) return;
+  const share = event.offsetX / element("waveform").clientWidth;
+  current.audio.currentTime = share * current.recording.seconds;
+  current.audio.play().catch(report);
+});
+
+async function drawWaveform(item) {
+  try {
+    item.picture ??= await loadWaveform(item.recording);
+  } catch (error) {
+    item.picture = null; // the recording is judged by ear then; opening it says what is wrong
+  }
+  if (item === current) draw();
+}
+
+async function loadWaveform(recording) {
+  return null;
+}
+
+function draw() {
+  const canvas = element("waveform");
+  const width = (canvas.width = canvas.clientWidth * devicePixelRatio);
+  const height = (canvas.height = canvas.clientHeight * devicePixelRatio);
+  const style = getComputedStyle(document.documentElement);
+  const color = (name) => style.getPropertyValue(name);
+  const context = canvas.getContext("2d");
+  const seconds = current.recording.seconds;
+  context.fillStyle = color("--accent");
+  const picture = current.picture;
+  if (picture) {
+    const columns = picture.minima.length;
+    for (let column = 0; column < columns; column++) {
+      const top = ((1 - picture.maxima[column]) / 2) * height;
+      const bottom = ((1 - picture.minima[column]) / 2) * height;
+      const x = Math.floor((column / columns) * width);
+      context.fillRect(x, top, Math.max(1, width / columns), Math.max(1, bottom - top));
+    }
+  }
+  if (!seconds) return;
+  context.fillStyle = color("--bad");
+  for (const finding of current.recording.findings) {
+    if (finding.second !== null) context.fillRect((finding.second / seconds) * width, 0, 2, height);
+  }
+  context.fillStyle = color("--text");
+  context.fillRect((current.audio.currentTime / seconds) * width, 0, 2, height);
+}
+
+addEventListener("themechange", () => current && draw());
+fill().then(next).catch(report);

@@ -1,0 +1,98 @@
+"""Values as text for pages: lengths, sizes, numbers with units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+#: Functions that templates may call as filters.
+FILTERS = ("duration", "number", "reading", "short_uri", "hours", "range_text", "size")
+
+
+def duration(seconds: float | None) -> str:
+    """Return a length of time.
+
+    >>> duration(0.25), duration(75.5), duration(3725)
+    ('0.25 s', '1:15.5', '1:02:05')
+    """
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    if seconds < 3600:
+        minutes, rest = divmod(round(seconds, 1), 60)
+        return f"{minutes:.0f}:{rest:04.1f}"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def hours(seconds: float) -> str:
+    """Return a total length.
+
+    >>> hours(90), hours(5400)
+    ('1.5 min', '1.5 h')
+    """
+    return f"{seconds / 60:,.1f} min" if seconds < 3600 else f"{seconds / 3600:,.1f} h"
+
+
+def number(value: float | None) -> str:
+    """Return a number with separators of thousands.
+
+    >>> number(12345), number(0.12345), number(None)
+    ('12,345', '0.1235', '–')
+    """
+    if value is None:
+        return "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def size(size_bytes: int | None) -> str:
+    """Return a size.
+
+    >>> size(999), size(1_234_567)
+    ('999 B', '1.2 MB')
+    """
+    if size_bytes is None:
+        return "–"
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.1f} {unit}"
+    return f"{size_bytes} B"
+
+
+def reading(value: Any, unit: str = "") -> str:
+    """Return a value of the index with its unit.
+
+    >>> reading(-23.456, "LUFS"), reading(True), reading(None), reading(0.00012)
+    ('-23.46 LUFS', 'yes', '–', '0.00012')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        text = f"{value:,.2f}" if abs(value) >= 10 or value == int(value) else f"{value:.4g}"
+        text = text.removesuffix(".00")
+    else:
+        text = f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{text} {unit}".strip()
+
+
+def range_text(value: str, unit: str = "") -> str:
+    """Return a range of a filter for people.
+
+    >>> range_text("10..20", "s"), range_text("..1"), range_text("60..", "s")
+    ('10 to 20 s', 'below 1', 'from 60 s')
+    """
+    low, dots, high = value.partition("..")
+    text = value if not dots else f"{low} to {high}" if low and high else ""
+    text = text or (f"from {low}" if low else f"below {high}")
+    return f"{text} {unit}".strip()
+
+
+def short_uri(uri: str, length: int = 60) -> str:
+    """Return the end of a URI.
+
+    >>> short_uri("s3://bucket/" + "folder/" * 20 + "song.mp3", 20)
+    '…lder/folder/song.mp3'
+    """
+    return uri if len(uri) <= length else f"…{uri[-length:]}"

@@ -1,0 +1,122 @@
+"""The pages: overview, list, export and comparison, as a browser gets them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import polars
+import pytest
+from starlette.testclient import TestClient
+
+from melmill.pipelines.explore.filters import Filter
+from melmill.pipelines.explore.overview_pages import charts
+from melmill.pipelines.explore.server import Explorer
+from tests.explore.conftest import make_recordings, open_explorer
+from tests.pipeline_runs import extract_here, refresh_here
+
+
+def names_in(client: TestClient, query: str) -> set[str]:
+    """Return the names of the files that pass a filter."""
+    answer = client.get(f"/export/recordings.csv?{query}")
+    assert answer.status_code == 200, answer.text
+    return {Path(row["uri"]).name for row in csv.DictReader(io.StringIO(answer.text))}
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("status=failed", {"broken.mp3"}),
+        ("cause=unknown_format", {"broken.mp3"}),
+        ("codec=mp3", {"copy.mp3"}),
+        ("text=GOOD", {"good.flac"}),
+        ("defect=clipping.share", {"clipped.wav"}),
+        ("defect=level.rms", {"silent.wav"}),
+        ("defect=any&codec=pcm_16&seconds=5..", {"clipped.wav", "silent.wav"}),
+        ("label.genre=jazz&codec=mp3&codec=pcm_16", {"copy.mp3", "clipped.wav"}),
+        ("duplicate=copy", {"copy.mp3"}),
+        ("duplicate=kept", {"good.flac"}),
+        ("channels=2&duplicate=any", {"good.flac", "copy.mp3"}),
+    ],
+)
+def test_the_list_is_filtered_by_what_the_index_and_the_labels_say(
+    client: TestClient, query: str, names: set[str]
+) -> None:
+    found = names_in(client, query)
+    assert found - {n for n in found if n.startswith("<")} == names
+
+
+def test_each_bar_leads_to_as_many_recordings_as_it_says(explorer: Explorer) -> None:
+    table = explorer.table
+    bars = [bar for chart in charts(table, table.condition(Filter())) for bar in chart.bars]
+    assert {"status", "defect", "cause", "duplicate", "seconds", "label.genre"} <= {
+        bar.name for bar in bars
+    }
+    for bar in bars:
+        condition = table.condition(Filter(((bar.name, bar.value),)))
+        assert table.count(condition)[0] == bar.recordings, bar
+
+
+def test_the_list_is_sorted_and_paged(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("melmill.pipelines.explore.list_pages.PAGE", 2)
+    pages = [client.get(f"/recordings?sort=-seconds&page={page}").text for page in (1, 2, 3, 4)]
+    assert "good.flac" in pages[0]
+    assert "copy.mp3" in pages[0]
+    assert "other.ogg" in pages[1]
+    assert "broken.mp3" in pages[3]
+    assert "Page 2 of 4" in pages[1]
+
+
+def test_the_exported_catalogue_is_one_that_extract_takes(
+    client: TestClient, tmp_path: Path
+) -> None:
+    catalogue = tmp_path / "jazz.csv"
+    catalogue.write_text(client.get("/export/catalogue.csv?label.genre=jazz&codec=mp3").text)
+    extract_here(catalogue, tmp_path / "jazz", "chunk.seconds=2")
+    rows = polars.read_delta(str(tmp_path / "jazz"))
+    assert rows["genre"].unique().to_list() == ["jazz"]
+    assert {Path(uri).name for uri in rows["uri"]} == {"copy.mp3"}
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "message"),
+    [
+        ("/recordings?codek=mp3", 400, "did you mean codec"),
+        ("/recordings?seconds=long", 400, "must be a number, a range"),
+        ("/recordings?page=0", 400, "must be a whole number"),
+        ("/recordings?sort=nothing", 400, "no such column"),
+        ("/recordings?columns=nothing", 400, "no such column"),
+        ("/?defect=nothing", 400, "must be any or a measure that the profile"),
+        ("/?duplicate=maybe", 400, "must be one of any, copy, kept"),
+        ("/compare?before=7", 400, "must be a version that is kept"),
+        ("/nothing", 404, "Not Found"),
+        ("/verdicts/review?codek=mp3", 400, "did you mean codec"),
+    ],
+)
+def test_a_wrong_address_says_what_is_wrong(
+    client: TestClient, address: str, status: int, message: str
+) -> None:
+    answer = client.get(address)
+    assert answer.status_code == status
+    assert message in answer.text
+
+
+def test_a_page_beyond_the_last_leads_back(client: TestClient) -> None:
+    assert "Go to the first" in client.get("/recordings?page=99").text
+
+
+def test_a_dataset_without_measures_offers_to_compute_them(tmp_path: Path) -> None:
+    catalogue = make_recordings(tmp_path / "songs")
+    settings = ["quality=off", "limits.max_failure_ratio=0.5", "chunk.seconds=2"]
+    extract_here(catalogue, tmp_path / "plain", *settings)
+    explorer = open_explorer(tmp_path / "plain", tmp_path)
+    found = {c.heading: c for c in charts(explorer.table, explorer.table.condition(Filter()))}
+    assert "--set quality=full" in found["Defects (training)"].note
+    # The action that the page suggests:
+    refresh_here(catalogue, tmp_path / "plain", *settings[1:], "quality=full")
+    assert explorer.newest() > explorer.table.version
+    explorer.open_newest()
+    found = {c.heading: c for c in charts(explorer.table, explorer.table.condition(Filter()))}
+    assert {bar.value for bar in found["Defects (training)"].bars} >= {"clipping.share"}
+    explorer.close()
