@@ -4,8 +4,8 @@
 
 The stages are: decoding each format with soundfile and with melmill; resampling; mel features
 of three-second chunks with melmill and with librosa; encoding rows as Parquet and as TFRecord;
-a complete span, in this process and in a decoder process; and measures: a span with each quality,
-and each meter alone on samples.
+a complete span, in this process and in a decoder process; and measures: a span with each quality, a
+span whose chunks are measured, and each meter alone on samples.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from unittest import mock
@@ -36,13 +36,14 @@ from melmill.transforms.features import resample
 from melmill.transforms.features.chunks import count_chunks, resampled_length
 from melmill.transforms.features.decoded_spans import Span, read_chunks
 from melmill.transforms.features.extractors import extract_features
+from melmill.transforms.features.measures_spec import MeasuresSpec
 from melmill.transforms.features.mel import MelExtractor
 from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.resample import Conversion, resample_stream
 from melmill.transforms.features.spans import extract_spans
-from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.measures.measuring import measure_samples
-from melmill.transforms.measures.registry import QUALITIES
+from melmill.transforms.measures.registry import CHUNK_MEASURES, QUALITIES, chunk_measures
 from melmill.transforms.measures.spans import extract_and_measure
 from melmill.transforms.rows.parquet import ParquetShard
 from melmill.transforms.rows.schema import RowBatch, RowSchema
@@ -246,12 +247,17 @@ def _extract_in_child(songs: list[Song], spool: Path, decoder: DecoderProcess) -
 
 
 def measure_stages(songs: list[Song]) -> Iterator[Stage]:
-    """Yield a pass over the songs with each quality, and then each meter over samples."""
+    """Yield a pass over the songs with each quality, with chunks measured, and each meter alone."""
     seconds = sum(song.seconds for song in songs)
     spool = Path(tempfile.mkdtemp()) / "spool"
     for quality, meters in QUALITIES.items():
-        run = partial(cpu_only, partial(_measure_songs, songs, meters, spool))
+        run = partial(cpu_only, partial(_measure_songs, songs, FEATURES, meters, spool))
         yield Stage(f"quality: {quality}", seconds, run)
+    for name, meters in {"basic": QUALITIES["basic"], "all": tuple(CHUNK_MEASURES)}.items():
+        quality = Feature("quality", MeasuresSpec(chunk_measures(meters)))
+        features = replace(FEATURES, features=(*FEATURES.features, quality))
+        run = partial(cpu_only, partial(_measure_songs, songs, features, (), spool))
+        yield Stage(f"chunks: {name}", seconds, run)
     samples = np.concatenate(
         [soundfile.read(s.path, dtype="float32", always_2d=True)[0] for s in songs]
     )
@@ -260,9 +266,11 @@ def measure_stages(songs: list[Song]) -> Iterator[Stage]:
         yield Stage(f"meter {name}", len(samples) / 44_100, run)
 
 
-def _measure_songs(songs: list[Song], meters: tuple[str, ...], spool: Path) -> None:
+def _measure_songs(
+    songs: list[Song], features: FeatureSpec, meters: tuple[str, ...], spool: Path
+) -> None:
     for song in songs:
-        extract_and_measure([song.span], FEATURES, [song.source], spool, (), "", meters)
+        extract_and_measure([song.span], features, [song.source], spool, (), "", meters)
 
 
 STAGES = {

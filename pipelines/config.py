@@ -37,6 +37,7 @@ from melmill.transforms.core.naming import number_of
 from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import ChunkSpec, Edges, Long, Short, Tail
 from melmill.transforms.features.logarithm import Contradiction, LogSpec
+from melmill.transforms.features.measures_spec import MeasuresSpec
 from melmill.transforms.features.mel_spec import (
     MelSpec,
     contradictions,
@@ -67,10 +68,13 @@ from melmill.transforms.features.waveform import (
     waveform_contradictions,
     waveform_neighbour_contradictions,
 )
+from melmill.transforms.measures.chunk_meters import MAX_OVERLAPPING
 from melmill.transforms.measures.expressions import selection_of
 from melmill.transforms.measures.registry import (
+    CHUNK_MEASURES,
     METERS,
     QUALITIES,
+    chunk_measures,
     meters_in,
     quality_text,
     quality_with,
@@ -153,8 +157,52 @@ class WaveformFeature(WaveformSpec):
     kind: Literal["waveform"]
 
 
+def _chunk_meters(value: object) -> object:
+    """Return meters of chunks in the order of all meters.
+
+    >>> _chunk_meters(["level", "gaps"]), _chunk_meters(["gaps", "level"])
+    (('level', 'gaps'), ('level', 'gaps'))
+    """
+    allowed = f"meters of chunks: {', '.join(CHUNK_MEASURES)}"
+    if not isinstance(value, list | tuple) or not value:
+        raise ValueError(f"should be a list of {allowed}")
+    if wrong := [name for name in value if name not in tuple(CHUNK_MEASURES)]:
+        why = "measures whole recordings only" if wrong[0] in tuple(METERS) else "is no meter"
+        raise ValueError(f"should be a list of {allowed}; {wrong[0]} {why}")
+    if len(set(value)) < len(value):
+        raise ValueError("lists a meter twice")
+    return tuple(name for name in CHUNK_MEASURES if name in value)
+
+
+def _no_rate(value: object) -> object:
+    if value is not None:
+        raise ValueError("not allowed: measures are read at each recording's own sample rate")
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuresFeature:
+    """An entry of the kind ``measures`` in the list of features."""
+
+    name: str
+    meters: Annotated[tuple[str, ...], BeforeValidator(_chunk_meters)]
+    kind: Literal["measures"]
+    sample_rate_hz: Annotated[int | None, BeforeValidator(_no_rate)] = None
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of the measures; the features depend on them, and not on their meters."""
+        return chunk_measures(self.meters)
+
+
 _Features: TypeAlias = (
-    MelFeature | MfccFeature | ModelFeature | PcenFeature | StftFeature | WaveformFeature
+    MeasuresFeature
+    | MelFeature
+    | MfccFeature
+    | ModelFeature
+    | PcenFeature
+    | StftFeature
+    | WaveformFeature
 )
 
 for _spec in (MelSpec, LogSpec, StandardizationSpec, *get_args(_Features)):
@@ -656,7 +704,10 @@ def check(raw: Raw) -> tuple[Config | None, list[Fault]]:
             # pydantic reports a fault in a union once for each branch.
             paths = {tuple(_key_path(detail["loc"], body)): None for detail in error.errors()}
             inner = [path for path in paths if not any(_is_below(other, path) for other in paths)]
-            faults += [_fault(path, error, body) for path in inner]
+            wrong = [key for key, _, _ in faults]
+            new = [_fault(path, error, body) for path in inner]
+            # A wrong value that has no default is missing afterwards.
+            faults += [fault for fault in new if fault[0] not in wrong]
             if () in inner:
                 return None, faults
             for path in inner:
@@ -773,6 +824,9 @@ def _keys(model: Any, path: Sequence[str], kind: str = "mel") -> Iterator[str]:
         return  # a list has numbers, and no keys
     if path[:1] == ["features"]:
         # An entry: the second part is its number.
+        if kind == "measures":
+            yield from ("kind", "meters", "name")
+            return
         if len(path) == 2:
             yield from ("kind", "name", "sample_rate_hz")
         model, path = KINDS[kind], path[2:]
@@ -797,6 +851,9 @@ def _contradictions(config: Config) -> Iterator[Fault]:
             if getattr(chunk, key) == wrong:
                 yield f"chunk.{key}", wrong, f"drop or pad {where}"
     spec = config.feature_spec()
+    if spec.measured and chunk.length > MAX_OVERLAPPING * chunk.hop:
+        least = f"at least chunk.seconds / {MAX_OVERLAPPING} where chunks are measured"
+        yield "chunk.hop_seconds", config.chunk.hop_seconds, least
     if config.features is None:
         yield from _feature_contradictions("mel", config.mel, spec)
     for number, entry in enumerate(config.features or ()):
@@ -845,6 +902,8 @@ def _rate_contradictions(
 
 
 def _feature_contradictions(section: str, spec: KindSpec, at_rate: FeatureSpec) -> Iterator[Fault]:
+    if isinstance(spec, MeasuresSpec):
+        return
     found: list[Contradiction] = []
     chunk = at_rate.chunk
     if isinstance(spec, MfccSpec):
@@ -874,7 +933,7 @@ def _neighbour_contradictions(spec: KindSpec, chunk: ChunkSpec) -> Iterator[Cont
         yield from neighbour_contradictions(spec, chunk.length, chunk.hop)
     elif isinstance(spec, ModelSpec):
         yield from model_neighbour_contradictions(spec)
-    else:
+    elif isinstance(spec, WaveformSpec):
         yield from waveform_neighbour_contradictions(spec)
 
 
@@ -887,6 +946,15 @@ def _name_contradictions(section: str, name: str, config: Config) -> Iterator[Fa
         yield f"{section}.name", name, "another name: melmill has a column of this name"
     elif names.count(name) > 1:
         yield f"{section}.name", name, "used once: two features have this name"
+    elif measures := _measures_with_column(name, config):
+        allowed = f"another name: the measures {measures} have a column of this name"
+        yield f"{section}.name", name, allowed
+
+
+def _measures_with_column(name: str, config: Config) -> str:
+    """Return the name of the measures that have a column; ``""`` if none has it."""
+    measured = config.feature_spec().measured.items()
+    return next((other for other, spec in measured if name in spec.columns(other)), "")
 
 
 def _split_contradictions(split: SplitConfig) -> Iterator[Fault]:

@@ -196,8 +196,8 @@ class Dataset:
         columns
             The columns to read; ``None`` for the features and every label that has a value in
             each row. A feature is an array of its shape and type, a list label is a vector, all
-            other columns are scalars. Floats are float32; integers and booleans are int64, as in
-            TFRecord.
+            other columns are scalars; a measure that is null is NaN. Floats are float32; integers
+            and booleans are int64, as in TFRecord.
 
         Raises
         ------
@@ -249,7 +249,8 @@ class Dataset:
         columns
             The columns to read; ``None`` for the features and every label that has a value in
             each row, except lists, which PyTorch's own ``collate`` cannot stack. A feature is a
-            tensor of its shape and type; all other columns are plain Python values. ``collate``
+            tensor of its shape and type; measures, which are NaN for null, and all other columns
+            are plain Python values. ``collate``
             turns these values into tensors (int64, float64, bool), and strings into lists.
         rank, world_size
             The number of this process, and how many processes train together.
@@ -309,6 +310,8 @@ class Dataset:
     def _example_feature(self, name: str, tf: Any) -> Any:
         if (column := self.features.get(name)) is not None:
             is_float = column.dtype == "float32"  # integers and FLAC are one bytes value
+            if column.is_number:
+                return tf.io.FixedLenFeature([], tf.float32, float("nan"))
             shape, dtype = (column.shape, tf.float32) if is_float else ([], tf.string)
             return tf.io.FixedLenFeature(shape, dtype)
         kind = self.columns[name]

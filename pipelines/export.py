@@ -104,12 +104,12 @@ def export(job: ExportJob, options: Any) -> Export:
             f"{job.dataset.root}: version {opened.snapshot.version} holds no rows, so there is "
             "nothing to export; refresh the dataset first"
         )
-    features = tuple(column.name for column in opened.schema.features)
+    features = tuple(column.name for column in opened.schema.features if not column.is_number)
     job = replace(job, index=opened.snapshot.index, features=features)
     if job.normalize != "none" and not any(c.has_bands for c in opened.schema.features):
         raise ConfigError(
             f"--normalize {job.normalize}: {job.dataset.root} has no feature with bands: "
-            f"{', '.join(features)}; leave the option out"
+            f"{', '.join(c.name for c in opened.schema.features)}; leave the option out"
         )
     if job.normalize == "global":
         job = _with_band_statistics(job, opened)
@@ -137,7 +137,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: ExportJob) -> None:
 
 
 def _with_band_statistics(job: ExportJob, opened: OpenSnapshot) -> ExportJob:
-    first, *_ = job.features
+    first = opened.schema.features[0].name
     statistics_of_first = band_statistics(opened.totals)
     by_feature = {first: statistics_of_first, **statistics_of_first.get("features", {})}
     bands = {name: (entry["mean"], entry["std"]) for name, entry in by_feature.items()}

@@ -42,6 +42,7 @@ from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.core.records import Failure
 from melmill.transforms.diff_catalogue import DiffCatalogue, Differences
 from melmill.transforms.features.model_spec import ModelSpec
+from melmill.transforms.features.spec import column_names
 from melmill.transforms.group_duplicates import GroupDuplicates, Groups, apply_groups
 from melmill.transforms.index.comparing import Comparison
 from melmill.transforms.index.results import GroupTables
@@ -270,10 +271,11 @@ def _check_group(catalogue: Catalogue, config: Config) -> None:
 def _check_names(catalogue: Catalogue, config: Config) -> None:
     names = {label.name.casefold() for label in catalogue.label_columns}
     for number, feature in enumerate(config.feature_spec().features):
-        if feature.name in names:
+        if taken := [name for name in column_names(feature) if name in names]:
+            which = "of this name" if taken[0] == feature.name else f"{taken[0]}, as this feature"
             raise CatalogueError(
-                f"features.{number}.name: {feature.name!r}: {catalogue.uri} has a label column of "
-                "this name; give the feature another name, or rename the column"
+                f"features.{number}.name: {feature.name!r}: {catalogue.uri} has a label column "
+                f"{which}; give the feature another name, or rename the column"
             )
 
 

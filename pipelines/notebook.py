@@ -15,7 +15,7 @@ in a dataset.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.features.channels import check_channels, count_channels
 from melmill.transforms.features.chunks import (
+    Place,
     count_chunks,
     cut_chunks,
     place_chunk,
@@ -41,6 +42,7 @@ from melmill.transforms.features.mel_spec import MelSpec, unit_of
 from melmill.transforms.features.spans import extract_chunks
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.stft_spec import StftSpec
+from melmill.transforms.measures.chunk_meters import measure_chunks
 from melmill.transforms.measures.measuring import measure_recording
 from melmill.transforms.measures.meters import Quality, Reading
 from melmill.transforms.measures.registry import QUALITIES
@@ -104,14 +106,22 @@ class Audio:
         Parameters
         ----------
         name
-            The name of the feature; ``None`` for the first of the recipe.
+            The name of the feature's column; ``None`` for the first of the recipe. The columns of
+            ``kind: measures`` are numbers, which are read from the file again.
 
         Returns
         -------
         array [rows, ...]
             A row for each chunk, or for each channel of each chunk: float32 [rows, n_mels, frames]
-            for ``mel``, in the unit of ``mel.log.kind``. A recording that is too short gives no
-            rows.
+            for ``mel``, in the unit of ``mel.log.kind``; float32 [rows] for a measure, with NaN
+            where it is null. A recording that is too short gives no rows.
+
+        Raises
+        ------
+        ConfigError
+            The recipe has no such feature.
+        RecordingError
+            The recording is measured, and cannot be read again.
         """
         columns = {column.name: column for column in self.features_spec.columns}
         if name is not None and name not in columns:
@@ -120,11 +130,23 @@ class Audio:
         chunks = list(self.chunks())
         if not chunks:
             return np.empty((0, *column.shape), column.dtype)
+        if column.is_number:
+            return self._measured(chunks)[column.name]
         for number, at_rate in enumerate(self.features_spec.by_rate):
             if column.name in [feature.name for feature in at_rate.features]:
                 placed = [chunk.placed[number] for chunk in chunks]
                 _, arrays = extract_chunks(placed, at_rate)
         return arrays[column.name]
+
+    def _measured(self, chunks: Sequence[Chunk]) -> dict[str, Samples]:
+        """Return the measures of chunks by column, at the recording's own sample rate."""
+        source = StoredObject(self.uri)
+        places = [
+            Place(chunk.index, chunk.start_sample, chunk.valid_samples, chunk.filled_samples)
+            for chunk in chunks
+        ]
+        rows = len(chunks) * self.samples.shape[1]
+        return measure_chunks(source, probe_audio(source), self.features_spec, places, rows)
 
     def measures(self, quality: Quality = "full") -> dict[str, Reading]:
         """Return the readings of the whole recording, at its own sample rate, by measure.

@@ -30,9 +30,10 @@ def find_patterns(
     feature: str | None = None,
     top: int = 20,
     split: str | None = None,
+    version: int | None = None,
     report: Report = lambda _: None,
 ) -> Patterns:
-    """Find the patterns of a dataset's current snapshot; nothing is decoded.
+    """Find the patterns of a dataset's snapshot; nothing is decoded.
 
     All shards are read once, and a sample of their rows once more. Memory grows with the number of
     shards, not with the number of rows.
@@ -47,11 +48,13 @@ def find_patterns(
     clusters
         Number of groups to make; ``None`` for none.
     feature
-        Feature to compare; ``None`` for the first.
+        Feature to compare; ``None`` for the first that is no measure.
     top
         Number of recordings and of chunks to list.
     split
         Split whose rows are read; ``None`` for all.
+    version
+        Version of the dataset; ``None`` for the current one.
     report
         See :data:`~melmill.transforms.patterns.scanning.Report`.
 
@@ -60,12 +63,12 @@ def find_patterns(
     ConfigError
         An argument is wrong.
     DatasetError
-        There is no dataset, it has no rows, or a shard is damaged.
+        There is no dataset or no such version, it has no rows, or a shard is damaged.
     """
     for name, number in (("top", top), ("clusters", clusters)):
         if number is not None and number < 1:
             raise ConfigError(f"{name}: {number}: must be at least 1")
-    opened = OpenSnapshot.current(store)
+    opened = OpenSnapshot.current(store) if version is None else OpenSnapshot.past(store, version)
     scan = ShardScan(store, _shards(opened, split), _source(opened, feature))
     index = RecordingIndex(store, opened.snapshot.index, opened.parts, split)
     target = None if like is None else index.find(like)
@@ -111,13 +114,14 @@ def _shards(opened: OpenSnapshot, split: str | None) -> list[ShardSummary]:
 
 
 def _source(opened: OpenSnapshot, feature: str | None) -> Source:
-    """Return the feature to compare: that with a name, or the first."""
+    """Return the feature to compare: that with a name, or the first that is no measure."""
     spec = opened.recipe.feature_spec()
-    kinds = {known.name: known.kind for known in spec.features}
+    kinds = {name: known.kind for name, known in spec.by_column.items()}
     columns = {column.name: column for column in opened.schema.features}
     forms = {name: form_of(column, kinds[name]) for name, column in columns.items()}
     works = ", ".join(name for name, form in forms.items() if form) or "none"
-    name = feature or next(iter(columns))
+    arrays = (column.name for column in columns.values() if not column.is_number)
+    name = feature or next(arrays, next(iter(columns)))
     if name not in columns:
         raise ConfigError(
             f"feature: {name!r}: {opened.store.root} has no such feature; these can be compared: "
@@ -125,8 +129,9 @@ def _source(opened: OpenSnapshot, feature: str | None) -> Source:
         )
     form = forms[name]
     if form is None:
+        shape = "" if columns[name].is_number else f" with the shape {columns[name].shape},"
         raise ConfigError(
-            f"feature: {name!r}: its kind, {kinds[name]}, with the shape {columns[name].shape}, "
+            f"feature: {name!r}: its kind, {kinds[name]},{shape} "
             f"cannot be compared; spectrograms and embeddings can; of {opened.store.root}: {works}"
         )
     return Source(name, form, spec.chunk)

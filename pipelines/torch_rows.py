@@ -95,8 +95,13 @@ class SplitRows(IterableDataset[dict[str, Any]]):
     def _rows(self, batch: RowBatch) -> Iterator[dict[str, Any]]:
         for i in range(batch.rows):
             row = {name: _plain(values[i]) for name, values in batch.columns.items()}
-            row |= {n: torch.from_numpy(v[i].copy()) for n, v in batch.features.items()}
+            row |= {name: _tensor(values[i]) for name, values in batch.features.items()}
             yield {name: row[name] for name in self._columns}
+
+
+def _tensor(value: Any) -> Any:
+    """Return an array as a tensor, and a number, which is NaN for null, as a Python value."""
+    return torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else value.item()
 
 
 def _plain(value: Any) -> Any:

@@ -37,7 +37,9 @@ def patterns(
     feature: Annotated[
         str | None,
         typer.Option(
-            "--feature", metavar="NAME", help="The feature to compare. Default: the first."
+            "--feature",
+            metavar="NAME",
+            help="The feature to compare. Default: the first that is no measure.",
         ),
     ] = None,
     top: Annotated[

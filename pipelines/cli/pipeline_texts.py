@@ -193,10 +193,12 @@ def how_to_read(output: str, extraction: Extraction) -> str:
     split = training_split(extraction.totals.splits)
     content = extraction.totals.splits[split or "train"]
     # The TFRecord example uses Python's open and TensorFlow, which cannot read object stores.
-    feature = extraction.features[0]
-    sizes = ", ".join(map(str, feature.shape))
+    arrays = (feature for feature in extraction.features if not feature.is_number)
+    feature = next(arrays, extraction.features[0])
+    sizes = ", ".join(map(str, ("rows", *feature.shape)))
     values = {"output": output, "split": split, "sizes": sizes, **asdict(feature)}
-    if content.tfrecord_bytes and "://" not in output and feature.dtype == "float32":
+    is_example = feature.dtype == "float32" and not feature.is_number  # which may be null
+    if content.tfrecord_bytes and "://" not in output and is_example:
         return _TFRECORD.format(**values)
     return _PARQUET.format(**values)
 
@@ -206,7 +208,7 @@ _PARQUET = """Read it with polars.read_delta, deltalake, DuckDB, pyarrow, datase
   import numpy as np
   import melmill
   rows = melmill.open({output!r}).as_arrow({split!r}).to_table(["{name}"])
-  {name} = np.array(rows["{name}"].to_pylist(), np.{dtype})   # [rows, {sizes}]
+  {name} = np.array(rows["{name}"].to_pylist(), np.{dtype})   # [{sizes}]
   # model.fit({name}, labels)"""
 
 _TFRECORD = """Read it with polars.read_delta, deltalake, DuckDB, pyarrow, datasets; in Keras:
@@ -245,7 +247,9 @@ def export_text(made: Export) -> str:
         lines.append(f"  left out: {made.left_out}; select: {made.job.select}")
     split, names = next(iter(made.files.items()))
     values = {"output": made.job.output.root, "split": split, "file": names[0]}
-    code = _LOADING[made.job.format].format(**values, feature=made.job.features[0])
+    arrays = made.job.features
+    loading = _LOADING if arrays else _LOADING | _LOADING_NUMBERS
+    code = loading[made.job.format].format(**values, feature=arrays[0] if arrays else "")
     return "\n".join(lines) + "\n\n" + code
 
 
@@ -262,4 +266,14 @@ _LOADING = {
   data = tfds.builder_from_directory({output!r}).as_data_source(split={split!r})""",
     "numpy": """  import numpy as np
   values = np.load({output!r} + "/{file}", mmap_mode="r")   # [rows, ...]""",
+}
+
+#: Where all features are numbers.
+_LOADING_NUMBERS = {
+    "webdataset": """  import glob, webdataset
+  shards = sorted(glob.glob({output!r} + "/{split}-*.tar"))
+  data = webdataset.WebDataset(shards, shardshuffle=100).decode()
+  # row["json"]""",
+    "numpy": """  import polars
+  rows = polars.read_ndjson({output!r} + "/{file}")""",
 }

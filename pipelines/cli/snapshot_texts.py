@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from melmill.pipelines.snapshots.history import RecordingChange
     from melmill.pipelines.snapshots.open import OpenSnapshot
     from melmill.pipelines.takedown import Takedown
+    from melmill.transforms.core.feature_columns import FeatureColumn
     from melmill.transforms.snapshot.totals import Totals
 
 #: Largest number of copies in a command that erases them, too.
@@ -160,10 +161,7 @@ def inspection_text(root: str, opened: OpenSnapshot) -> str:
     lines = [
         f"{root}, version {snapshot.version}, made from {snapshot.catalogue}",
         *totals_lines(opened.totals),
-        *(
-            f"  {c.name}: {c.dtype} {list(c.shape)}" + ", as FLAC" * bool(c.flac_rate_hz)
-            for c in schema.features
-        ),
+        *map(_column_line, schema.features),
         f"  {columns}",
         f"  {_statistics_line(band_statistics(opened.totals))}",
         "  configuration:",
@@ -173,8 +171,13 @@ def inspection_text(root: str, opened: OpenSnapshot) -> str:
     return "\n".join(lines)
 
 
+def _column_line(column: FeatureColumn) -> str:
+    shape = f" {list(column.shape)}" if column.shape else ""
+    return f"  {column.name}: {column.dtype}{shape}" + ", as FLAC" * bool(column.flac_rate_hz)
+
+
 def _statistics_line(bands: dict[str, Any]) -> str:
-    if not bands:
+    if not bands or not bands["values_per_band"]:
         return "no statistics"
     mean, std = bands["mean"], bands["std"]
     return (

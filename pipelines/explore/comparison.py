@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from melmill.pipelines.explore.recording_table import RecordingTable, connect, parquet_sql
+from melmill.pipelines.explore.index_database import connect, parquet_sql
+from melmill.pipelines.explore.recording_table import RecordingTable
 from melmill.pipelines.snapshots.history import ADDED, CHANGED, COMPARED, REMOVED
 
 KINDS = (ADDED, CHANGED, REMOVED)
@@ -44,10 +45,10 @@ class Comparison:
     """
 
     def __init__(self, before: RecordingTable, after: RecordingTable) -> None:
-        self._database = connect(after.folder)
+        self._database = connect(after.database.folder)
         for side, table in (("a", before), ("b", after)):
             self._database.execute(
-                f"CREATE VIEW {side} AS {parquet_sql(table.files('recordings'))}"
+                f"CREATE VIEW {side} AS {parquet_sql(table.database.files('recordings'))}"
             )
         same = " AND ".join(f"a.{name} IS NOT DISTINCT FROM b.{name}" for name in COMPARED[1:])
         self._database.execute(

@@ -84,7 +84,6 @@ def routes(explorer: Explorer) -> list[Route]:
             recordings=recordings,
             seconds=seconds,
             charts=list(charts(table, condition)),
-            is_measured=bool(table.meters),
         )
 
     return [Route("/", overview)]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from melmill.pipelines.snapshots.open import OpenSnapshot
+from melmill.pipelines.snapshots.sampled_rows import SampledRow, sample_rows
+from melmill.pipelines.snapshots.verify_measures import reference_readings
 from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.features.chunks import Place, filled_samples
@@ -24,9 +25,6 @@ from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.stft_spec import StftSpec
 from melmill.transforms.features.waveform import WaveformSpec
 from melmill.transforms.index.tables import RECORDINGS, read_index
-from melmill.transforms.rows.parquet import read_rows
-from melmill.transforms.snapshot.delta import Snapshot
-from melmill.transforms.snapshot.totals import ordered_shards
 from melmill.transforms.store.folders import Store
 from melmill.transforms.store.objects import StoredObject
 
@@ -38,19 +36,6 @@ if TYPE_CHECKING:
 MAX_SAMPLES = 1 << 28
 
 StorageOptions = tuple[tuple[str, object], ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class SampledRow:
-    """A row of the dataset that is recomputed."""
-
-    recording_id: str
-    uri: str
-    chunk_index: int
-    channel: int
-    start_sample: int
-    valid_samples: int
-    features: Mapping[str, npt.NDArray[Any]] = field(repr=False)
 
 
 @dataclass(slots=True)
@@ -169,41 +154,6 @@ def verify(
     return result
 
 
-def sample_rows(store: Store, snapshot: Snapshot, sample: int, seed: int) -> Iterator[SampledRow]:
-    """Yield rows that are drawn uniformly; reads only the row groups that hold them."""
-    shards = [(s.parquet.name, s.rows) for s in ordered_shards(store, snapshot.index) if s.parquet]
-    total = sum(rows for _, rows in shards)
-    draw = np.random.default_rng(seed)
-    chosen = np.sort(draw.choice(total, min(sample, total), replace=False))
-    first = 0
-    for name, rows in shards:
-        within = chosen[(chosen >= first) & (chosen < first + rows)] - first
-        first += rows
-        if len(within):
-            with store.reading_shard(name) as file:
-                yield from _read_chosen(file, within)
-
-
-def _read_chosen(file: IO[bytes], chosen: npt.NDArray[np.int64]) -> Iterator[SampledRow]:
-    metadata = pq.read_metadata(file)
-    lengths = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
-    borders = np.cumsum([0, *lengths])
-    groups = np.searchsorted(borders, chosen, side="right") - 1
-    unique_groups = [int(group) for group in np.unique(groups)]
-    for group, batch in zip(unique_groups, read_rows(file, unique_groups), strict=True):
-        for row in chosen[groups == group] - borders[group]:
-            columns = {name: values[row] for name, values in batch.columns.items()}
-            yield SampledRow(
-                str(columns["recording_id"]),
-                str(columns["uri"]),
-                int(columns["chunk_index"]),
-                int(columns.get("channel", 0)),
-                int(columns["start_sample"]),
-                int(columns["valid_samples"]),
-                {name: values[row].copy() for name, values in batch.features.items()},
-            )
-
-
 def _verify_recording(
     rows: list[SampledRow],
     entry: Mapping[str, Any],
@@ -239,22 +189,55 @@ def _verify_recording(
         try:
             samples = reference_samples(source, audio, at_rate)
         except RecordingError as error:
-            # The fingerprint matches, so the rows were made from this file: an error that is not
-            # temporary means that the dataset or this version of melmill is wrong.
-            outcome = result.skipped if error.cause in TRANSIENT_CAUSES else result.failed
-            reason = f"the source cannot be read: {error.message}"
-            _add(outcome, reason, source.uri, len(rows))
+            _add_unreadable(error, source.uri, len(rows), result)
             break
         compared = True
         for row, feature in product(rows, kinds):
-            filled = filled_samples(row.chunk_index, row.valid_samples, features.chunk)
-            place = Place(row.chunk_index, row.start_sample, row.valid_samples, filled)
-            place = place_at_rate(place, features, at_rate, samples.shape[1])
+            place = place_at_rate(_place(row, features), features, at_rate, samples.shape[1])
             where, what = (place.start, place.valid, place.index), (at_rate, audio.sample_rate_hz)
             channel = samples[row.channel]
             expected = reference_row(channel, *where, *what, feature, place.filled)
             _compare(row, expected, feature, audio, result)
+    else:
+        compared |= _verify_measures(rows, audio, source, features, result)
     result.rows += len(rows) if compared else 0
+
+
+def _verify_measures(
+    rows: list[SampledRow],
+    audio: AudioInfo,
+    source: StoredObject,
+    features: FeatureSpec,
+    result: Verification,
+) -> bool:
+    """Compare the measures of rows of a recording; return whether there were any."""
+    places = [_place(row, features) for row in rows]
+    for name, spec in features.measured.items():
+        try:
+            readings = reference_readings(source, audio, features, places, name)
+        except RecordingError as error:
+            _add_unreadable(error, source.uri, len(rows), result)
+            return False
+        for row, expected in zip(rows, readings, strict=True):
+            stored = np.array([row.features[column] for column in spec.columns(name)])
+            both_null = np.isnan(stored) & np.isnan(expected)
+            difference = np.where(both_null, 0, np.abs(stored - expected))
+            exact = np.zeros(len(expected))
+            _record(row, difference, exact, name, "", audio, result)
+    return bool(features.measured)
+
+
+def _place(row: SampledRow, features: FeatureSpec) -> Place:
+    """Return the place of a row's chunk at the rate of all rows."""
+    filled = filled_samples(row.chunk_index, row.valid_samples, features.chunk)
+    return Place(row.chunk_index, row.start_sample, row.valid_samples, filled)
+
+
+def _add_unreadable(error: RecordingError, uri: str, rows: int, result: Verification) -> None:
+    # The fingerprint matches, so the rows were made from this file: an error that is not
+    # temporary means that the dataset or this version of melmill is wrong.
+    outcome = result.skipped if error.cause in TRANSIENT_CAUSES else result.failed
+    _add(outcome, f"the source cannot be read: {error.message}", uri, rows)
 
 
 def _add(outcome: dict[str, dict[str, int]], reason: str, uri: str, rows: int) -> None:
@@ -266,15 +249,28 @@ def _compare(
     row: SampledRow, expected: Expected, feature: Feature, audio: AudioInfo, result: Verification
 ) -> None:
     difference = np.abs(row.features[feature.name] - expected.values)
+    unit = _unit_of(feature)
+    _record(row, difference, expected.tolerance, feature.name, unit, audio, result)
+
+
+def _record(
+    row: SampledRow,
+    difference: npt.NDArray[Any],
+    tolerance: npt.NDArray[Any],
+    feature: str,
+    unit: str,
+    audio: AudioInfo,
+    result: Verification,
+) -> None:
     difference = np.nan_to_num(difference, nan=np.inf)
-    share = float((difference / np.maximum(expected.tolerance, 1e-30)).max())
+    share = float((difference / np.maximum(tolerance, 1e-30)).max())
     name = f"{audio.container}/{audio.codec}"
     if len(row.features) > 1:
-        name = f"{name} {feature.name}"
-    result.formats.setdefault(name, FormatResult(_unit_of(feature))).add(difference, share)
+        name = f"{name} {feature}"
+    result.formats.setdefault(name, FormatResult(unit)).add(difference, share)
     if not share <= 1:  # NaN, too
         place = {"chunk_index": row.chunk_index, "channel": row.channel}
-        values = {"feature": feature.name, "largest": float(difference.max())}
+        values = {"feature": feature, "largest": float(difference.max())}
         result.beyond.append({"uri": row.uri, **place, **values})
 
 

@@ -23,6 +23,8 @@ MEL = "{name: mel, kind: mel, n_fft: 256, hop_length: 128, n_mels: 8}"
 FINE = "{name: fine, kind: stft, n_fft: 512, hop_length: 64}"
 SAMPLES = "{name: samples, kind: waveform, dtype: int16}"
 HIGH = "{name: high, kind: waveform, sample_rate_hz: 8000}"
+LOUD = "{name: quality, kind: measures, meters: [level, loudness]}"
+CLIPPED = "{name: quality, kind: measures, meters: [level, clipping]}"
 BASE = (
     f"audio.sample_rate_hz={RATE}",
     "chunk.seconds=0.25",
@@ -91,6 +93,12 @@ def assert_as_fresh(catalogue: Path, dataset: Path, fresh: Path, settings: list[
         pytest.param([MEL], [MEL, HIGH], ("high",), marks=pytest.mark.slow),
         ([MEL, HIGH], [HIGH, FINE], ("fine",)),
         ([SAMPLES], [SAMPLES.replace("int16", "int16, encoding: flac")], ("samples",)),
+        ([MEL, LOUD], [MEL, CLIPPED], ("quality",)),
+        pytest.param(
+            [LOUD, MEL], [MEL.replace("8}", "9}"), LOUD], ("mel",), marks=pytest.mark.slow
+        ),
+        pytest.param([MEL], [MEL, LOUD], ("quality",), marks=pytest.mark.slow),
+        pytest.param([MEL, LOUD], [LOUD], None, marks=pytest.mark.slow),
     ],
 )
 def test_only_what_changed_is_computed(

@@ -431,8 +431,14 @@ def test_every_channel_has_its_waveform(tmp_path: Path) -> None:
         ("[{name: m, kind: mel, dtype: int16}]", "features.0.dtype: 'int16': no such key; allo"),
         ("[{name: m, kind: mel, mel: {n_fft: 3}}]", 'features.0.mel: {"n_fft": 3}: no such key'),
         ("[]", "features: []: tuple should have at least 1 item"),
-        ("[{name: mel, kind: mell}]", "features.0.kind: 'mell': must be one of: mel, mfcc, model"),
-        ("[{name: mel}]", "features.0.kind: null: must be one of: mel, mfcc, model, pcen, stft"),
+        (
+            "[{name: mel, kind: mell}]",
+            "features.0.kind: 'mell': must be one of: measures, mel, mfcc",
+        ),
+        (
+            "[{name: mel}]",
+            "features.0.kind: null: must be one of: measures, mel, mfcc, model, pcen, stft",
+        ),
         ("[{kind: mel}]", "features.0.name: null: is missing"),
         ("[{name: uri, kind: mel}]", "features.0.name: 'uri': another name: melmill has a column"),
         ("[{name: split, kind: mel}]", "features.0.name: 'split': another name"),

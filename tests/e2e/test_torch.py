@@ -16,11 +16,14 @@ import pytest
 from melmill.pipelines.dataset import Dataset
 from melmill.transforms.core.errors import DatasetError
 from tests.e2e.rows import SHAPE, SPLITS
+from tests.pipeline_runs import extract_here
+from tests.signals import noise, write_audio
 
 torch = pytest.importorskip("torch")
 from torch.utils.data import DataLoader, default_collate  # noqa: E402 - needs torch
 
 KEY = ["uri", "chunk_index"]
+SAMPLES = "{name: samples, kind: waveform}"
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +131,17 @@ def test_normalised_at_load_time_bands_have_mean_0_and_deviation_1(opened):
     # Each value has the rounding error of up to 80 dB in float32, divided by at least 1 dB.
     np.testing.assert_allclose(mel.mean(dim=(0, 2)), 0, atol=3e-5)
     np.testing.assert_allclose(mel.std(dim=(0, 2), correction=0), 1, atol=3e-5)
+
+
+def test_a_measure_of_a_chunk_is_a_number_and_nan_for_null(tmp_path):
+    (tmp_path / "songs").mkdir()
+    write_audio(tmp_path / "songs" / "a.wav", noise(2, 8000), 8000)
+    quality = "{name: quality, kind: measures, meters: [channels, gaps]}"
+    settings = "audio.sample_rate_hz=8000", "chunk.seconds=1", "split.fractions={train: 1.0}"
+    extract_here(
+        tmp_path / "songs", tmp_path / "set", *settings, f"features=[{SAMPLES}, {quality}]"
+    )
+    (batch,) = DataLoader(Dataset(tmp_path / "set").as_torch("train"), batch_size=2)
+    assert batch["samples"].shape == (2, 8000)
+    assert batch["quality_gaps_count"].tolist() == [0, 0]
+    assert batch["quality_channels_dead"].isnan().all()

@@ -16,6 +16,7 @@ import melmill.pipelines.cli.snapshot_commands  # noqa: F401 - registers its com
 from melmill.pipelines.cli.app import app
 from melmill.pipelines.cli.verification_texts import verification_text
 from melmill.pipelines.snapshots import verify as verify_module
+from melmill.pipelines.snapshots.sampled_rows import sample_rows
 from melmill.pipelines.snapshots.verify import Verification, verify
 from melmill.transforms.rows.parquet import ParquetShard, read_rows, read_schema
 from melmill.transforms.snapshot.delta import require_snapshot
@@ -130,7 +131,7 @@ def test_the_sample_is_drawn_uniformly_and_by_its_seed(dataset):
     snapshot = require_snapshot(store)
 
     def draw(sample: int, seed: int) -> list[tuple[str, int]]:
-        rows = verify_module.sample_rows(store, snapshot, sample, seed)
+        rows = sample_rows(store, snapshot, sample, seed)
         return [(row.recording_id, row.chunk_index) for row in rows]
 
     all_rows = draw(1_000, 0)
@@ -150,7 +151,7 @@ def test_only_the_row_groups_that_hold_the_sample_are_read(dataset, monkeypatch)
         pq.ParquetFile, "read_row_group", lambda self, i, *a: groups.append(i) or read(self, i, *a)
     )
     store = Store(str(dataset))
-    rows = list(verify_module.sample_rows(store, require_snapshot(store), 3, 0))
+    rows = list(sample_rows(store, require_snapshot(store), 3, 0))
     assert len(rows) == 3
     assert len(groups) <= 3
 

@@ -12,9 +12,11 @@ import pytest
 from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.features.chunks import ChunkSpec
 from melmill.transforms.features.logarithm import LogSpec
+from melmill.transforms.features.measures_spec import MeasuresSpec
 from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.standardization import StandardizationSpec
+from melmill.transforms.features.waveform import WaveformSpec
 from tests.mel_features import mel_features, mel_of
 
 OTHER_VALUES: dict[str, Any] = {
@@ -129,3 +131,32 @@ def test_the_canonical_form_says_everything() -> None:
 
 def test_the_shape_is_bands_by_frames() -> None:
     assert FeatureSpec().columns == (FeatureColumn("mel", (128, 130)),)
+
+
+QUALITY = Feature("quality", MeasuresSpec(("level.rms", "clipping.share")))
+
+
+def test_measures_are_columns_of_numbers_and_belong_to_no_rate() -> None:
+    high = Feature("high", WaveformSpec(), 44_100)
+    spec = FeatureSpec(features=(*FeatureSpec().features, QUALITY, high))
+    assert spec.columns[1:3] == (
+        FeatureColumn("quality_level_rms", ()),
+        FeatureColumn("quality_clipping_share", ()),
+    )
+    assert [column.row_bytes for column in spec.columns[1:3]] == [4, 4]
+    assert spec.columns_of(["quality", "high"]) == (
+        *("quality_level_rms", "quality_clipping_share", "high"),
+    )
+    assert spec.by_column["quality_level_rms"] == QUALITY
+    assert [[f.name for f in at_rate.features] for at_rate in spec.by_rate] == [["mel"], ["high"]]
+
+
+def test_another_measure_changes_only_the_measures() -> None:
+    with_measures = replace(FeatureSpec(), features=(*FeatureSpec().features, QUALITY))
+    assert FeatureSpec().unchanged_since(with_measures.canonical()) == ("mel",)
+    more = Feature("quality", MeasuresSpec(("level.rms",)))
+    changed_measures = with_measures.without(["quality"])
+    changed_measures = replace(changed_measures, features=(*changed_measures.features, more))
+    assert changed_measures.unchanged_since(with_measures.canonical()) == ("mel",)
+    assert with_measures.unchanged_since(with_measures.canonical()) == ("mel", "quality")
+    assert changed_measures.digest() != with_measures.digest()

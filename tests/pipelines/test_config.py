@@ -445,3 +445,67 @@ def test_an_unknown_preset_is_refused_with_a_near_name() -> None:
         load_config("whisper-8")
     with pytest.raises(ConfigError, match="did you mean hifigan"):
         preset_text("hifi-gan")
+
+
+def measures(text: str) -> tuple[str, ...]:
+    """Return ``--set`` for a mel and an entry of the kind ``measures``."""
+    return (f"features=[{{name: mel, kind: mel}}, {{name: quality, kind: measures, {text}}}]",)
+
+
+def test_measures_are_the_same_in_whatever_order_their_meters_are_named() -> None:
+    config = load_config(None, measures("meters: [gaps, clipping]"))
+    assert config == load_config(None, measures("meters: [clipping, gaps]"))
+    entry = config.as_dict()["features"][1]
+    assert entry["meters"] == ["clipping", "gaps"]
+    assert load_config(None, stored=config.as_dict()) == config
+    names = [column.name for column in config.feature_spec().columns]
+    assert names[1:3] == ["quality_clipping_runs", "quality_clipping_share"]
+    assert names[-1] == "quality_gaps_longest"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "message"),
+    [
+        (measures("meters: [loud]"), "1.meters", "level, clipping, gaps, channels, spectrum, bits"),
+        (measures("meters: [loud]"), "1.meters", "loud is no meter"),
+        (measures("meters: [hum]"), "1.meters", "hum measures whole recordings only"),
+        (measures("meters: [{a: 1}]"), "1.meters", "{'a': 1} is no meter"),
+        (measures("meters: [gaps, gaps]"), "1.meters", "lists a meter twice"),
+        (measures("meters: []"), "1.meters", "should be a list of meters of chunks: level"),
+        (measures("meters: level"), "1.meters", "should be a list of meters of chunks: level"),
+        (("features=[{name: quality, kind: measures}]",), "0.meters", "is missing"),
+        (measures("meters: [gaps], sample_rate_hz: 8000"), "1.sample_rate_hz", "own sample rate"),
+        (
+            measures("meters: [gaps], measures: [gaps.count]"),
+            "1.measures",
+            "allowed: kind, meters, name",
+        ),
+        (
+            measures("meters: [gaps]}, {name: quality, kind: mel"),
+            "1.name",
+            "two features have this",
+        ),
+        (
+            measures("meters: [level]}, {name: quality_level_rms, kind: waveform"),
+            "2.name",
+            "another name: the measures quality have a column of this name",
+        ),
+    ],
+)
+def test_measures_that_no_chunk_has_are_refused(
+    overrides: tuple[str, ...], key: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config(None, overrides)
+    first = str(raised.value).splitlines()[1]
+    assert first.startswith(f"  features.{key}: ")
+    assert message in first
+    assert str(raised.value).count(f"features.{key}") == 1
+
+
+def test_chunks_that_overlap_too_much_are_not_measured() -> None:
+    hop = ("chunk.seconds=1", "chunk.hop_seconds=0.015")
+    with pytest.raises(ConfigError, match=r"chunk.hop_seconds: 0.015: at least chunk.seconds / 64"):
+        load_config(None, (*hop, *measures("meters: [gaps]")))
+    load_config(None, ("chunk.seconds=1", "chunk.hop_seconds=0.02", *measures("meters: [gaps]")))
+    load_config(None, hop)

@@ -71,3 +71,16 @@ def test_empty_moments_have_no_deviation() -> None:
     moments = Moments.empty(2).merge(Moments.empty(2))
     assert np.isnan(moments.std).all()
     assert (moments.low, moments.high) == (np.inf, -np.inf)
+
+
+def test_a_null_number_is_not_counted() -> None:
+    moments = Moments.of(np.array([1, np.nan, 4], np.float32))
+    assert (moments.count, moments.mean.tolist(), moments.std.tolist()) == (2, [2.5], [1.5])
+    assert (moments.low, moments.high) == (1, 4)
+
+
+def test_nulls_alone_have_the_moments_of_nothing() -> None:
+    nothing = Moments.of(np.full(20, np.nan, np.float32))
+    assert nothing.count == 0
+    merged = nothing.merge(Moments.of(np.ones(3, np.float32))).merge(nothing)
+    assert (merged.count, merged.mean.tolist()) == (3, [1.0])

@@ -193,6 +193,43 @@ def test_mel_is_split_by_byte_and_has_neither_dictionary_nor_statistics(shard):
     assert all(c.statistics.has_min_max and c.has_dictionary_page for c in chunks.values())
 
 
+NUMBERS = RowSchema((FeatureColumn("quality_level_rms", ()), FeatureColumn("mel", (4, 6))))
+#: NaN of two kinds stands for null.
+READINGS = np.array([0.5, np.nan, -0.0], np.float32)
+READINGS[1:2].view(np.uint32)[:] |= 1
+
+
+@pytest.fixture
+def numbers(tmp_path: Path) -> Path:
+    """Write a shard with a feature that is a number, and null in the second row."""
+    labels = {"genre", "tags"}
+    plain = plain_batch(3, PLAIN)
+    columns = {name: values for name, values in plain.columns.items() if name not in labels}
+    features = {"quality_level_rms": READINGS, **plain.features}
+    return write(tmp_path / "part.parquet", [RowBatch(columns, features)], NUMBERS)
+
+
+def test_a_feature_that_is_a_number_is_a_plain_column_with_nulls(numbers):
+    table = pq.read_table(numbers)
+    assert table.schema.field("quality_level_rms").type == pa.float32()
+    assert table["quality_level_rms"].to_pylist() == [0.5, None, -0.0]
+    group = pq.read_metadata(numbers).row_group(0)
+    chunks = {c.path_in_schema: c for c in map(group.column, range(group.num_columns))}
+    stored = chunks["quality_level_rms"]
+    assert (stored.statistics.null_count, stored.statistics.max) == (1, 0.5)
+    assert stored.has_dictionary_page
+
+
+def test_a_null_number_reads_back_as_one_nan(numbers):
+    assert read_schema(numbers)[0] == NUMBERS
+    (batch,) = read_rows(numbers)
+    values = batch.features["quality_level_rms"]
+    expected = np.array([0.5, np.nan, -0.0], np.float32)
+    assert values.view(np.uint32).tolist() == expected.view(np.uint32).tolist()
+    (only,) = read_rows(numbers, columns=["quality_level_rms"])
+    assert list(only.features) == ["quality_level_rms"]
+
+
 def test_the_metadata_is_in_the_schemas_metadata(shard):
     assert pq.read_schema(shard).metadata[b"k"] == b"v"
     assert read_schema(shard) == (PLAIN, {"k": "v"})

@@ -73,6 +73,16 @@ def test_the_digest_is_what_it_was_when_it_was_first_stored():
     assert digest_text(result) == expected[::-1].hex()
 
 
+def test_a_number_counts_and_null_is_another_number():
+    rows = make_rows(3)
+    del rows["mel"], rows["waveform"]
+    digests = {
+        rows_digest(features=[np.array([0.5, value, 1.5], np.float32)], **rows)
+        for value in (0.0, 2.5, np.nan)
+    }
+    assert len(digests) == 3
+
+
 def test_memory_layout_and_integer_types_do_not_count():
     rows = make_rows(4)
     strided = {**rows, "mel": np.asfortranarray(rows["mel"])}

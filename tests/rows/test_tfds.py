@@ -165,11 +165,13 @@ def test_features_are_the_ones_that_tfds_would_have_saved(tfds, tmp_path):
     core |= dict.fromkeys(("peak_dbfs", "rms_dbfs"), scalar(np.float32))
     core["start_sample"] = scalar(np.int64)
     core["mel"] = tfds.features.Tensor(shape=(4, 6), dtype=np.float32)
+    core["quality_level_rms"] = scalar(np.float32, optional=True)
     core |= {kind: scalar(dtype, optional=True) for kind, dtype in stored.items()}
     core |= {f"list<{kind}>": sequence(scalar(dtype)) for kind, dtype in stored.items()}
     tfds.features.FeaturesDict(core).save_config(tmp_path)
     expected = json.loads((tmp_path / "features.json").read_text())
-    assert features(RowSchema((FeatureColumn("mel", (4, 6)),), labels)) == expected
+    columns = FeatureColumn("mel", (4, 6)), FeatureColumn("quality_level_rms", ())
+    assert features(RowSchema(columns, labels)) == expected
 
 
 def test_a_key_that_tfds_does_not_know_is_refused_by_it(tfds, folder, tmp_path):

@@ -199,6 +199,15 @@ def test_a_null_is_absent_and_an_empty_list_is_not():
     assert examples[2]["tags"] == [b"tag 0", b"tag 0"]
 
 
+def test_a_feature_that_is_a_number_is_a_float_or_absent():
+    schema = RowSchema((FeatureColumn("quality_level_rms", ()),), labels=PLAIN.labels)
+    values = np.array([-20.5, np.nan], np.float32)
+    batch = RowBatch(plain_batch(2).columns, {"quality_level_rms": values})
+    first, second = (parse_example(data) for data in encode_examples(batch, schema))
+    assert first["quality_level_rms"].tolist() == [-20.5]
+    assert "quality_level_rms" not in second
+
+
 def test_a_null_inside_a_list_is_refused_by_name():
     batch = plain_batch(2)
     batch = RowBatch(

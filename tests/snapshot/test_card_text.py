@@ -155,6 +155,7 @@ KINDS = {
     "high": {"kind": "waveform", "sample_rate_hz": 48_000},
     "vector": {"kind": "model"},
     "heard": {"kind": "model", "sample_rate_hz": 8000},
+    "quality": {"kind": "measures", "measures": ["level.rms"]},
 }
 COLUMNS = (
     FeatureColumn("mel", (80, 130)),
@@ -163,6 +164,7 @@ COLUMNS = (
     FeatureColumn("high", (96_000,), "int16", 48_000),
     FeatureColumn("vector", (512,)),
     FeatureColumn("heard", (3, 4, 5)),
+    FeatureColumn("quality_level_rms", ()),
 )
 
 
@@ -180,6 +182,8 @@ def test_the_card_describes_each_feature(store: Store, totals: Totals) -> None:
         "- `high` is int16 [96000]: samples of one chunk at 48,000 Hz, as FLAC.",
         "- `vector` is float32 [512]: output of the model for one chunk.",
         "- `heard` is float32 [3, 4, 5]: output of the model for one chunk at 8,000 Hz.",
+        "- `quality_level_rms` is float32: `level.rms` of one chunk, at the recording's own sample "
+        "rate, of all channels.",
     ]
     described = yaml.safe_load(head)["dataset_info"]["features"][-len(COLUMNS) :]
     assert described == [
@@ -189,6 +193,7 @@ def test_the_card_describes_each_feature(store: Store, totals: Totals) -> None:
         {"name": "high", "dtype": "binary"},
         {"name": "vector", "list": "float32"},
         {"name": "heard", "dtype": {"array3_d": {"shape": [3, 4, 5], "dtype": "float32"}}},
+        {"name": "quality_level_rms", "dtype": "float32"},
     ]
 
 
@@ -207,6 +212,13 @@ def test_each_feature_has_its_own_statistics(totals: Totals) -> None:
     assert (written["mean"], written["values_per_band"]) == ([1.0, 2.0], 7)
     described = {"values_per_band": 2, "mean": [3.0], "std": [2.0], "min": -9.0, "max": 9.0}
     assert written["features"] == {"fine": described}
+
+
+def test_a_measure_that_is_always_null_has_statistics_that_json_can_hold(totals: Totals) -> None:
+    both = replace(totals, moments={**totals.moments, "quality_channels_dead": Moments.empty(1)})
+    written = json.loads(json.dumps(statistics(both), allow_nan=False))
+    nothing = {"values_per_band": 0, "mean": [None], "std": [None], "min": None, "max": None}
+    assert written["features"] == {"quality_channels_dead": nothing}
 
 
 def test_large_numbers_are_exact_and_each_label_has_a_line(totals: Totals) -> None:

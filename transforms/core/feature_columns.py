@@ -20,7 +20,7 @@ FeatureType = Literal["float32", "int16", "int32"]
 
 @dataclass(frozen=True, slots=True)
 class FeatureColumn:
-    """A column of features: an array of the same shape in every row.
+    """A column of features: an array of the same shape in every row, or a number.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class FeatureColumn:
         Name of the column.
     shape
         Shape of a row's array: ``(bands, frames)``, ``(samples,)``, or the shape of a model's
-        output.
+        output; ``()`` for a number.
     dtype
         NumPy's name of the values' type.
     flac_rate_hz
@@ -40,6 +40,15 @@ class FeatureColumn:
     dtype: FeatureType = "float32"
     # Not part of the repr, from which names of runs are made.
     flac_rate_hz: int = field(default=0, repr=False)
+
+    @property
+    def is_number(self) -> bool:
+        """Whether a row has a single number, which may be null: NaN in arrays, null in files.
+
+        >>> [FeatureColumn("f", shape).is_number for shape in ((), (16_000,))]
+        [True, False]
+        """
+        return not self.shape
 
     @property
     def has_bands(self) -> bool:
@@ -68,8 +77,8 @@ class FeatureColumn:
     def type(self) -> str:
         """Name of the column's type.
 
-        >>> FeatureColumn("mel", (128, 130)).type
-        'list<list<float>>'
+        >>> FeatureColumn("mel", (128, 130)).type, FeatureColumn("quality_level_rms", ()).type
+        ('list<list<float>>', 'float')
         """
         if self.flac_rate_hz:
             return "binary"

@@ -83,11 +83,11 @@ class Listener:
 
 
 def read_chunks(
-    span: Span, features: FeatureSpec, source: StoredObject, listener: Listener | None = None
+    span: Span, features: FeatureSpec, source: StoredObject, listeners: Sequence[Listener] = ()
 ) -> Iterator[tuple[PlacedChunk, ...]]:
     """Yield the chunks of a span at each sample rate: decoded, mixed, resampled and cut.
 
-    The frames that the listener reads come from the same decode.
+    The frames that the listeners read come from the same decode.
 
     Yields
     ------
@@ -97,7 +97,7 @@ def read_chunks(
     """
     at_rates = features.by_rate
     ranges = [_range(span, features, at_rate) for at_rate in at_rates]
-    with _open_streams(span.probed.audio, at_rates, source, ranges, listener) as streams:
+    with _open_streams(span.probed.audio, at_rates, source, ranges, listeners) as streams:
         cut = [
             cut_chunks(stream, _places(span, features, at_rate), at_rate.chunk)
             for stream, at_rate in zip(streams, at_rates, strict=True)
@@ -181,7 +181,7 @@ def _open_streams(
     at_rates: Sequence[FeatureSpec],
     source: StoredObject,
     ranges: Sequence[tuple[int, int]],
-    listener: Listener | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Iterator[list[Iterator[Samples]]]:
     """Open a stream of samples for each sample rate; all come from one decode.
 
@@ -194,10 +194,10 @@ def _open_streams(
     rates = list(zip(conversions, ranges, strict=True))
     sources = [conversion.source_range(*span, audio.frames) for conversion, span in rates]
     first, last = min(start for start, _ in sources), max(stop for _, stop in sources)
-    if listener is not None:
-        first, last = min(first, listener.start), max(last, listener.stop)
+    first = min([first, *(listener.start for listener in listeners)])
+    last = max([last, *(listener.stop for listener in listeners)])
     with open_audio(source, audio, first, last) as reader:
-        decoded = _heard(reader.blocks(first, last, block_frames(audio)), first, listener)
+        decoded = _heard(reader.blocks(first, last, block_frames(audio)), first, listeners)
         more = reader.blocks(last, audio.frames, _MIN_BLOCK_FRAMES)  # hardly ever needed
         mixed = (select_channels(block, at_rates[0].channels) for block in chain(decoded, more))
         copies = tee(mixed, len(rates)) if len(rates) > 1 else (mixed,)
@@ -205,7 +205,7 @@ def _open_streams(
             resample_stream(_skip(copy, start - first), *span, conversion)
             for copy, (start, _), (conversion, span) in zip(copies, sources, rates, strict=True)
         ]
-        if listener is not None:
+        if listeners:
             deque(decoded, maxlen=0)
         total = resampled_length(audio.frames, audio.sample_rate_hz, at_rates[0].sample_rate_hz)
         if total - ranges[0][1] < at_rates[0].chunk.hop:
@@ -213,11 +213,11 @@ def _open_streams(
 
 
 def _heard(
-    blocks: Iterator[Samples], position: int, listener: Listener | None
+    blocks: Iterator[Samples], position: int, listeners: Sequence[Listener]
 ) -> Iterator[Samples]:
-    """Yield blocks of decoded frames, after the listener has read them."""
+    """Yield blocks of decoded frames, after the listeners have read them."""
     for block in blocks:
-        if listener is not None:
+        for listener in listeners:
             start, stop = listener.start - position, listener.stop - position
             listener.add(block[max(0, start) : max(0, stop)])
         position += len(block)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melmill.transforms.core.feature_columns import Array
+from melmill.transforms.features.measures_spec import MeasuresSpec
 from melmill.transforms.features.mel import MelExtractor
 from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.mfcc import MfccExtractor, MfccSpec
@@ -104,6 +105,8 @@ def _extractors(features: FeatureSpec) -> list[Extractor]:
 
 def _extractor(feature: Feature, features: FeatureSpec) -> Extractor:
     spec, length, edges = feature.spec, features.chunk.length, features.chunk.edges
+    if isinstance(spec, MeasuresSpec):
+        raise TypeError(f"{feature.name}: meters read measures, and no extractor does")
     if isinstance(spec, WaveformSpec):
         waveform = WaveformExtractor(spec, features.sample_rate_hz)
         return lambda samples, filled, windows: waveform(samples, filled)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from io import FileIO
 from itertools import islice
@@ -49,6 +49,8 @@ class SpanRows:
         First sample of the chunk, counted from the start of the recording, at the target rate.
     peak_dbfs, rms_dbfs : float32
         Levels of the chunk's samples at the target rate; −inf for digital silence.
+    readings : dict of float32
+        Measures of the chunk, by the names of their columns; NaN where a measure is not defined.
     decode_seconds, features_seconds : float
         Time for reading, decoding and resampling, and time for computing the features.
     """
@@ -61,6 +63,7 @@ class SpanRows:
     rms_dbfs: npt.NDArray[np.float32]
     decode_seconds: float = 0.0
     features_seconds: float = 0.0
+    readings: Mapping[str, Samples] = field(default_factory=dict)
 
 
 def extract_spans(
@@ -70,11 +73,12 @@ def extract_spans(
     spool: Path,
     upcoming: Sequence[StoredObject] = (),
     catalogue: str = "",
-    listeners: Sequence[Listener | None] = (),
+    listeners: Sequence[Sequence[Listener]] = (),
 ) -> list[SpanRows]:
     """Return the rows of spans, and write their features to the spool as raw numbers.
 
-    A model's batch may hold chunks of several spans. All spans fail together.
+    A model's batch may hold chunks of several spans. All spans fail together. Measures are not
+    computed here: a listener reads them.
 
     Parameters
     ----------
@@ -91,7 +95,7 @@ def extract_spans(
     catalogue
         URI of the catalogue; see :func:`load_models`.
     listeners
-        Reader of the decoded frames, or ``None``, for each span; none at all by default.
+        Readers of the decoded frames of each span; none at all by default.
 
     Returns
     -------
@@ -111,7 +115,7 @@ def extract_spans(
     with _spool_errors(spool):
         file = spool.open("wb", buffering=0)  # unbuffered: an error is raised by its own write
     pairs = list(zip(spans, sources, strict=True))
-    chunks = _read_spans(pairs, features, upcoming, listeners or [None] * len(spans))
+    chunks = _read_spans(pairs, features, upcoming, listeners or [()] * len(spans))
     with file:
         write = partial(_write_spool, file, spool)
         rows = _write_rows(spans, features, chunks, write)
@@ -124,7 +128,7 @@ def _read_spans(
     pairs: Sequence[tuple[Span, StoredObject]],
     features: FeatureSpec,
     upcoming: Sequence[StoredObject],
-    listeners: Sequence[Listener | None],
+    listeners: Sequence[Sequence[Listener]],
 ) -> Iterator[tuple[PlacedChunk, ...]]:
     for number, (span, source) in enumerate(pairs):
         following = pairs[number + 1 : number + 1 + FETCHED_AHEAD]
@@ -145,8 +149,12 @@ def _spool_errors(spool: Path) -> Iterator[None]:
 
 
 def row_type(features: FeatureSpec) -> np.dtype[np.void]:
-    """Return the type of a row's features in a spool: their arrays, one after the other."""
-    return np.dtype([(column.name, column.dtype, column.shape) for column in features.columns])
+    """Return the type of a row's features in a spool: their arrays, one after the other.
+
+    Measures are not in the spool; see :attr:`SpanRows.readings`.
+    """
+    arrays = (column for column in features.columns if not column.is_number)
+    return np.dtype([(column.name, column.dtype, column.shape) for column in arrays])
 
 
 def _write_spool(file: FileIO, spool: Path, rows: npt.NDArray[np.void]) -> None:
@@ -178,7 +186,8 @@ def _write_rows(
             checked = samples, *arrays.values()
             _require_finite(checked, samples, batch[0][0][0].index, channels)
         features_by_name = {n: values for _, arrays in extracted for n, values in arrays.items()}
-        write(_as_records(features_by_name, record_type))
+        if features_by_name:
+            write(_as_records(features_by_name, record_type))
         samples, _ = extracted[0]
         levels.append(measure_levels(samples))
         features_seconds += time.perf_counter() - decoded

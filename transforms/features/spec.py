@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from fractions import Fraction
+from itertools import chain
 from typing import Any, TypeAlias
 
 from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import ChunkSpec, Surroundings
+from melmill.transforms.features.measures_spec import MeasuresSpec
 from melmill.transforms.features.mel_spec import MelSpec, mel_shape
 from melmill.transforms.features.mfcc import MfccSpec
 from melmill.transforms.features.model_spec import ModelSpec
@@ -28,10 +30,11 @@ from melmill.transforms.features.waveform import WaveformSpec
 EXTRACTOR_VERSION = 2
 
 #: Settings of a feature of any kind.
-KindSpec: TypeAlias = StftSpec | WaveformSpec | ModelSpec
+KindSpec: TypeAlias = StftSpec | WaveformSpec | ModelSpec | MeasuresSpec
 
 #: Name of each kind of feature in a recipe.
 KINDS: dict[str, type[KindSpec]] = {
+    "measures": MeasuresSpec,
     "mel": MelSpec,
     "mfcc": MfccSpec,
     "model": ModelSpec,
@@ -52,7 +55,8 @@ class Feature:
     spec
         Settings; their type is the kind of the feature.
     sample_rate_hz
-        Sample rate that the feature is computed at; ``None`` for the rate of all rows.
+        Sample rate that the feature is computed at; ``None`` for the rate of all rows, and for
+        measures, which are read at the recording's own rate.
     """
 
     name: str
@@ -119,9 +123,10 @@ class FeatureSpec:
     def at_rate(self, rate_hz: int) -> FeatureSpec:
         """Return the settings for a sample rate, with the features that are computed at it.
 
-        A chunk has the same time at each rate, rounded to samples.
+        A chunk has the same time at each rate, rounded to samples. Measures belong to no rate.
         """
-        own = [feature for feature in self.features if self._rate_of(feature) == rate_hz]
+        computed = (f for f in self.features if not isinstance(f.spec, MeasuresSpec))
+        own = [feature for feature in computed if self._rate_of(feature) == rate_hz]
         length, hop = (
             max(1, round(Fraction(samples * rate_hz, self.sample_rate_hz)))
             for samples in (self.chunk.length, self.chunk.hop)
@@ -153,10 +158,25 @@ class FeatureSpec:
         return Surroundings(before, max((place.after_samples for place in places), default=0))
 
     @property
+    def measured(self) -> dict[str, MeasuresSpec]:
+        """Measures of chunks, by the name of their feature."""
+        return {f.name: f.spec for f in self.features if isinstance(f.spec, MeasuresSpec)}
+
+    @property
     def columns(self) -> tuple[FeatureColumn, ...]:
-        """Columns of the features."""
+        """Columns of the features: one for each, and for measures as many as there are."""
         at_rates = {spec.sample_rate_hz: spec for spec in self.by_rate}
-        return tuple(_column(f, at_rates[self._rate_of(f)]) for f in self.features)
+        columns = (_columns(f, at_rates[self._rate_of(f)]) for f in self.features)
+        return tuple(chain.from_iterable(columns))
+
+    @property
+    def by_column(self) -> dict[str, Feature]:
+        """Features by the names of their columns, in the order of the columns."""
+        return {name: feature for feature in self.features for name in column_names(feature)}
+
+    def columns_of(self, names: Collection[str]) -> tuple[str, ...]:
+        """Return the names of the columns of some features."""
+        return tuple(name for name, feature in self.by_column.items() if feature.name in names)
 
     def canonical(self) -> str:
         """Return the canonical JSON, which the digest is computed from and the shards contain."""
@@ -206,13 +226,33 @@ def _pop_features(settings: dict[str, Any]) -> dict[str, Any]:
     return {feature["name"]: feature for feature in settings.pop("features")}
 
 
-def _column(feature: Feature, at_rate: FeatureSpec) -> FeatureColumn:
-    spec, chunk = feature.spec, at_rate.chunk
+def column_names(feature: Feature) -> tuple[str, ...]:
+    """Return the names of a feature's columns.
+
+    >>> column_names(Feature("quality", MeasuresSpec(("level.rms", "clipping.share"))))
+    ('quality_level_rms', 'quality_clipping_share')
+    """
+    if isinstance(feature.spec, MeasuresSpec):
+        return tuple(feature.spec.columns(feature.name))
+    return (feature.name,)
+
+
+def _columns(feature: Feature, at_rate: FeatureSpec) -> Iterator[FeatureColumn]:
+    if isinstance(feature.spec, MeasuresSpec):
+        yield from (FeatureColumn(name, ()) for name in column_names(feature))
+    else:
+        yield _column(feature.name, feature.spec, at_rate)
+
+
+def _column(
+    name: str, spec: StftSpec | WaveformSpec | ModelSpec, at_rate: FeatureSpec
+) -> FeatureColumn:
+    chunk = at_rate.chunk
     if isinstance(spec, WaveformSpec):
         flac_rate_hz = at_rate.sample_rate_hz if spec.encoding == "flac" else 0
-        return FeatureColumn(feature.name, (chunk.length,), spec.dtype, flac_rate_hz)
+        return FeatureColumn(name, (chunk.length,), spec.dtype, flac_rate_hz)
     if isinstance(spec, ModelSpec):
-        return FeatureColumn(feature.name, spec.shape, spec.dtype)
+        return FeatureColumn(name, spec.shape, spec.dtype)
     if isinstance(spec, MelSpec):
         bands, frames = mel_shape(spec, chunk.length)
         stacked = spec.stack_frames
@@ -220,7 +260,7 @@ def _column(feature: Feature, at_rate: FeatureSpec) -> FeatureColumn:
         (bands, frames), stacked = stft_shape(spec, chunk.length), 1
     if chunk.edges == "neighbours":
         frames = framing_with_neighbours(spec, chunk.length).n_frames // stacked
-    return FeatureColumn(feature.name, (getattr(spec, "n_mfcc", bands), frames))
+    return FeatureColumn(name, (getattr(spec, "n_mfcc", bands), frames))
 
 
 def _settings(spec: Any) -> Any:

@@ -54,6 +54,40 @@ MEASURES: dict[str, Measure] = {
     measure.name: measure for _, measures in _REGISTRY.values() for measure in measures
 }
 
+#: Meters that do not measure chunks: hum is steady through blocks of two seconds, and the
+#: fingerprint is text.
+_NOT_FOR_CHUNKS = ("hum", "acoustic")
+
+
+def _is_for_chunks(measure: Measure) -> bool:
+    """Return whether a measure is a number that means something for a chunk.
+
+    Places stay with the recording, and a chunk is always cut off at both ends.
+    """
+    is_number = measure.type in ("float", "int", "bool")
+    return (
+        is_number and not measure.name.endswith("_second") and not measure.name.startswith("cut.")
+    )
+
+
+#: Measures of chunks, by meter.
+CHUNK_MEASURES: dict[str, tuple[str, ...]] = {
+    name: tuple(measure.name for measure in measures if _is_for_chunks(measure))
+    for name, (_, measures) in _REGISTRY.items()
+    if name not in _NOT_FOR_CHUNKS
+}
+
+
+def chunk_measures(meters: Sequence[str]) -> tuple[str, ...]:
+    """Return the measures of chunks that some meters read, in the order of all measures.
+
+    >>> chunk_measures(["true_peak", "gaps"])
+    ('gaps.count', 'gaps.seconds', 'gaps.longest', 'loudness.true_peak')
+    """
+    return tuple(
+        name for meter, names in CHUNK_MEASURES.items() if meter in meters for name in names
+    )
+
 
 def meters_in(quality: str | Sequence[str]) -> tuple[str, ...]:
     """Return the meters of a recipe's quality: of one tier, or of tiers and single meters.

@@ -1,4 +1,4 @@
-"""Extracts spans and measures them, in one decode."""
+"""Extracts spans, and measures them and their chunks, in one decode."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from melmill.transforms.features.decoded_spans import Listener, Span, block_fram
 from melmill.transforms.features.spans import SpanRows, check_unchanged, extract_spans
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.measures.blocks import Shape, first_frame, last_frame
+from melmill.transforms.measures.chunk_meters import listen_to_chunks
 from melmill.transforms.measures.measuring import RecordingMeter
 from melmill.transforms.measures.states import readings_json, to_json
 from melmill.transforms.store.objects import StoredObject
@@ -29,25 +30,33 @@ def extract_and_measure(
 ) -> tuple[list[SpanRows], list[MeasuredPart]]:
     """Return the rows of spans, and what was measured of each span's part of its recording.
 
+    The measures of chunks, which the features name, are in the rows.
+
     For parameters and errors, see :func:`~melmill.transforms.features.spans.extract_spans`.
 
     Parameters
     ----------
     meters
-        Meters to use.
+        Meters to use for the recordings.
 
     Returns
     -------
     list of SpanRows
-        All columns except the features, which are in the spool.
+        All columns except the features that are in the spool.
     list of MeasuredPart
         What was measured, of the spans where anything is to be measured.
     """
     # A recording whose readings the snapshot has is not measured again.
     wanted = [() if span.probed.recording.measures else meters for span in spans]
     heard = [listen(span, features, names) for span, names in zip(spans, wanted, strict=True)]
-    listeners = [pair and pair[1] for pair in heard]
+    of_chunks = [listen_to_chunks(span, features) for span in spans]
+    pairs = zip(heard, of_chunks, strict=True)
+    listeners = [[pair[1] for pair in of_span if pair is not None] for of_span in pairs]
     rows = extract_spans(spans, features, sources, spool, upcoming, catalogue, listeners)
+    rows = [
+        own if pair is None else replace(own, readings=pair[0].columns(features, len(own.channel)))
+        for own, pair in zip(rows, of_chunks, strict=True)
+    ]
     return rows, [_part(span, pair[0]) for span, pair in zip(spans, heard, strict=True) if pair]
 
 

@@ -31,8 +31,9 @@ def form_of(column: FeatureColumn, kind: str) -> Form | None:
     >>> form_of(FeatureColumn("panns", (2048,)), "model")
     'embedding'
     >>> form_of(FeatureColumn("waveform", (16_000,)), "waveform")
+    >>> form_of(FeatureColumn("quality_level_rms", ()), "measures")
     """
-    if kind == "waveform" or column.dtype != "float32":
+    if kind in ("waveform", "measures") or column.dtype != "float32":
         return None
     if kind == "model":
         return "embedding" if len(column.shape) == 1 else None

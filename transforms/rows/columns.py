@@ -67,7 +67,7 @@ def arrow_type(name: str) -> Any:
 
 
 def array_type(column: FeatureColumn) -> Any:
-    """Return the Arrow type of a column of features: FLAC, or lists, one inside the other."""
+    """Return the Arrow type of a column of features: FLAC, a number, or lists inside lists."""
     if column.flac_rate_hz:
         return pa.binary()
     arrow = {"float32": pa.float32(), "int16": pa.int16(), "int32": pa.int32()}[column.dtype]

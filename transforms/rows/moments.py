@@ -7,6 +7,7 @@ are about the mean, and two parts are merged by the formula of Chan, Golub and L
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -53,6 +54,7 @@ class Moments:
         Parameters
         ----------
         values : float32, int16 or int32 [rows, bands, frames] or [rows, ...]
+            If a row has a single number, NaN stands for null, and is not counted.
 
         Examples
         --------
@@ -60,8 +62,10 @@ class Moments:
         >>> moments.mean.tolist(), moments.std.tolist()
         ([2.0, 5.0], [1.0, 0.0])
         """
+        if values.ndim == 1:
+            values = values[~np.isnan(values)]
         has_bands = values.ndim == 3 and values.dtype == np.float32
-        bands = values if has_bands else values.reshape(len(values), 1, -1)
+        bands = values if has_bands else values.reshape(len(values), 1, math.prod(values.shape[1:]))
         parts = (bands[start : start + _ROWS] for start in range(0, len(bands), _ROWS))
         return reduce(cls.merge, map(cls._of_part, parts), cls.empty(bands.shape[1]))
 

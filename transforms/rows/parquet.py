@@ -88,7 +88,8 @@ def _schema_metadata(schema: RowSchema) -> dict[str, str]:
 
 def _encodings(schema: RowSchema) -> dict[str, Any]:
     others = [_leaf(name, kind) for name, kind in schema.columns().items()]
-    arrays = [column for column in schema.features if not column.flac_rate_hz]
+    others += [column.leaf for column in schema.features if column.is_number]
+    arrays = [c for c in schema.features if not c.flac_rate_hz and not c.is_number]
     return {
         # A split of floats by byte stores the exponents, which repeat, next to each other.
         "use_byte_stream_split": [c.leaf for c in arrays if c.dtype == "float32"],
@@ -148,7 +149,8 @@ def read_rows(
     Yields
     ------
     RowBatch
-        Rows of a row group; an array is a read-only view of pyarrow's memory. FLAC is decoded.
+        Rows of a row group; an array is a read-only view of pyarrow's memory. FLAC is decoded,
+        and a null of a feature that is a number is NaN.
 
     Raises
     ------
@@ -191,6 +193,10 @@ def _feature_array(stored: Any, column: FeatureColumn, where: str) -> Array:
     rows = len(values)
     if column.flac_rate_hz:
         return _decoded(values, column, where)
+    if column.is_number:
+        # One NaN, so that digests of rows do not depend on the library that chose its bits.
+        numbers: Array = values.fill_null(np.nan).to_numpy()
+        return numbers
     for length in column.shape:
         lengths = np.diff(values.offsets.to_numpy())
         if values.null_count or np.any(lengths != length):

@@ -103,7 +103,7 @@ class RowSchema:
         """Return the ``pyarrow.Schema``; its metadata holds the shapes of the features.
 
         Every field is nullable, as in the readers' own schemas (Hugging Face accepts no
-        others), but :func:`to_columns` allows nulls only in labels.
+        others), but only labels and features that are numbers have nulls.
         """
         fields = [pa.field(name, arrow_type(kind)) for name, kind in self.columns().items()]
         fields += [pa.field(column.name, array_type(column)) for column in self.features]
@@ -162,7 +162,8 @@ class RowBatch:
         Values of every column that is not a feature: NumPy arrays, or lists with ``None`` for a
         null label.
     features
-        Array [rows, *shape] of each feature, C-contiguous; written without a copy.
+        Array [rows, *shape] of each feature, C-contiguous; written without a copy. NaN in a
+        feature that is a number stands for null.
     """
 
     columns: Mapping[str, Sequence[Any] | Array]
@@ -284,7 +285,7 @@ def _feature_array(values: Array, column: FeatureColumn) -> Any:
         raise ValueError(f"{len(values)} rows of {column.name} are more than a row group can index")
     if column.flac_rate_hz:
         return pa.array([encode_flac(row, column.flac_rate_hz) for row in values], pa.binary())
-    array = pa.array(values.reshape(-1))
+    array = pa.array(values.reshape(-1), from_pandas=column.is_number)  # NaN is null
     for axis in reversed(range(len(column.shape))):
         array = _lists(array, math.prod(values.shape[: axis + 1]), column.shape[axis])
     return array

@@ -10,12 +10,12 @@ How a row maps to an Example
 - Every column is a feature of the same name. An array of float32 is a list of its floats, row by
   row; an array of integers is one bytes value: the little-endian numbers, row by row, as
   ``tf.io.decode_raw`` and TFDS's encoding ``bytes`` read them. A waveform in FLAC is one bytes
-  value: the FLAC file.
+  value: the FLAC file. A feature that is a number is one float.
 - Booleans are int64 0 and 1. A double becomes the nearest float32: Example has no double.
-- For a null label the feature is left out: ``VarLenFeature`` then gives no value, and
-  ``FixedLenFeature`` gives its default or, without a default, an error; neither invents a 0.
-  An empty list is a feature without values. A null *inside* a list cannot be stored and
-  raises an error.
+- For a null (of a label, or of a feature that is a number) the feature is left out:
+  ``VarLenFeature`` then gives no value, and ``FixedLenFeature`` gives its default or, without a
+  default, an error; neither invents a 0. An empty list is a feature without values. A null
+  *inside* a list cannot be stored and raises an error.
 """
 
 from __future__ import annotations
@@ -120,7 +120,13 @@ def _column_features(name: str, kind: str, array: Any) -> list[Any]:
 
 
 def _array_features(values: Array, column: FeatureColumn) -> Iterator[Any]:
-    """Yield each row's feature of an array, float32, int16 or int32 [rows, ...]."""
+    """Yield each row's feature of an array, float32, int16 or int32 [rows, ...].
+
+    ``None`` stands for a null.
+    """
+    if column.is_number:
+        yield from (None if np.isnan(value) else _floats([value]) for value in values)
+        return
     if column.flac_rate_hz:
         for row in values:
             yield _Feature(bytes_list={"value": [encode_flac(row, column.flac_rate_hz)]})

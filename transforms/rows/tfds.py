@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.core.naming import shard_number
 from melmill.transforms.rows.schema import RowSchema
 
@@ -55,9 +56,9 @@ def features(schema: RowSchema, file_format: FileFormat = "tfrecord") -> Json:
     Returns
     -------
     dict
-        Features: arrays as tensors (integers as bytes), core columns as scalars,
-        scalar labels as optional scalars (TFDS gives a null as ``""``, the smallest int64 or
-        the smallest float32), list labels as sequences (a null is an empty sequence). From
+        Features: arrays as tensors (integers as bytes), core columns as scalars, scalar labels
+        and features that are numbers as optional scalars (TFDS gives a null as ``""``, the smallest
+        int64 or the smallest float32), list labels as sequences (a null is an empty sequence). From
         ArrayRecord a null is ``None``.
     """
     labels = {label.name for label in schema.labels}
@@ -67,21 +68,20 @@ def features(schema: RowSchema, file_format: FileFormat = "tfrecord") -> Json:
         else _feature(kind, optional=name in labels)
         for name, kind in schema.columns().items()
     }
-    arrays = {
-        c.name: _feature("string", optional=False)
-        if c.flac_rate_hz
-        else _tensor(
-            "tensor_feature.Tensor",
-            c.dtype,
-            shape=c.shape,
-            encoding="none" if c.dtype == "float32" else "bytes",
-        )
-        for c in schema.features
-    }
+    arrays = {c.name: _array(c) for c in schema.features}
     return {
         "pythonClassName": f"{_CLASSES}.features_dict.FeaturesDict",
         "featuresDict": {"features": columns | arrays},
     }
+
+
+def _array(column: FeatureColumn) -> Json:
+    if column.flac_rate_hz:
+        return _feature("string", optional=False)
+    if column.is_number:
+        return _feature("float", optional=True)
+    encoding = "none" if column.dtype == "float32" else "bytes"
+    return _tensor("tensor_feature.Tensor", column.dtype, shape=column.shape, encoding=encoding)
 
 
 def _feature(kind: str, *, optional: bool) -> Json:

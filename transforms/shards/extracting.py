@@ -172,7 +172,7 @@ def _extract(
 ) -> tuple[list[SpanRows], list[MeasuredPart]]:
     """Return the rows of spans, and what was measured.
 
-    Their features are in the spool, unless they are carried over.
+    Their features are in the spool, unless they are measures, or are carried over.
     """
     first, limit_s = group[0], job.limits.timeout_s
     if first.carried and not first.features.features:
@@ -231,9 +231,9 @@ def _spooled(
 ) -> Iterator[RowBatch]:
     """Yield the rows of spans, with the features that the decoder process wrote to a file."""
     record_type = row_type(group[0].features)
-    size = max(1, _READ_BYTES // row_type(job.features).itemsize)
+    size = max(1, _READ_BYTES // job.schema.row_bytes)
     names = [column.name for column in job.schema.features]
-    names_carried = job.base.unchanged_features
+    names_carried = job.features.columns_of(job.base.unchanged_features)
     with _spool_errors(spool), _opened(spool, record_type) as file:
         for part, own in zip(group, rows, strict=True):
             carried = regroup(part.carried.read(names_carried), size) if part.carried else None
@@ -245,6 +245,7 @@ def _spooled(
                     if file.readinto(records.view(np.uint8).data) < records.nbytes:
                         raise RuntimeError(f"{spool} holds fewer rows than the span")
                     features |= {name: records[name] for name in record_type.names or ()}
+                features |= {name: values[cut] for name, values in own.readings.items()}
                 if carried is not None:
                     features |= next(carried).features
                 ordered = {name: features[name] for name in names}

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from melmill.transforms.core.feature_columns import FeatureColumn
+from melmill.transforms.features.measures_spec import MeasuresSpec
 from melmill.transforms.index.tables import read_shards
 from melmill.transforms.rows.distribution import DURATION_EDGES_S, LEVEL_EDGES_DBFS, balance
 from melmill.transforms.rows.moments import Moments
@@ -154,6 +155,9 @@ def band_statistics(totals: Totals) -> dict[str, Any]:
 
 
 def _bands(moments: Moments) -> dict[str, Any]:
+    if not moments.count:  # a measure that is null in all rows: JSON has no NaN
+        nothing = [None] * len(moments.mean)
+        return {"values_per_band": 0, "mean": nothing, "std": nothing, "min": None, "max": None}
     return {
         "values_per_band": moments.count,
         "mean": moments.mean.tolist(),
@@ -270,6 +274,8 @@ def features_json(schema: RowSchema) -> dict[str, Any]:
 def _hf_array(column: FeatureColumn) -> dict[str, Any]:
     if column.flac_rate_hz:
         return {"name": column.name, "dtype": "binary"}
+    if column.is_number:
+        return {"name": column.name, "dtype": column.dtype}
     if len(column.shape) == 1:
         return {"name": column.name, "list": column.dtype}
     array = {"shape": list(column.shape), "dtype": column.dtype}
@@ -317,13 +323,26 @@ def title(snapshot: Snapshot) -> str:
 
 
 def _entries(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
-    """Return the settings of each feature, by name; see :meth:`FeatureSpec.canonical`."""
+    """Return the settings of each feature, by column; see :meth:`FeatureSpec.canonical`.
+
+    The settings of a measure have its name in ``measure``.
+    """
     features = json.loads(snapshot.features).get("features", [{"name": "mel", "kind": "mel"}])
-    return {feature["name"]: feature for feature in features}
+    entries: dict[str, dict[str, Any]] = {}
+    for feature in features:
+        if feature["kind"] == "measures":
+            columns = MeasuresSpec(tuple(feature["measures"])).columns(feature["name"])
+            entries |= {name: {**feature, "measure": columns[name]} for name in columns}
+        else:
+            entries[feature["name"]] = feature
+    return entries
 
 
 def _feature_line(snapshot: Snapshot, column: FeatureColumn) -> str:
     entry = _entries(snapshot)[column.name]
+    if column.is_number:
+        how = "of one chunk, at the recording's own sample rate, of all channels"
+        return f"- `{column.name}` is {column.dtype}: `{entry['measure']}` {how}."
     rate = f"{entry['sample_rate_hz']:,} Hz" if "sample_rate_hz" in entry else ""
     meaning = {
         "waveform": f"samples of one chunk at {rate or 'the sample rate of the row'}",

@@ -89,7 +89,7 @@ def _fields(split: str, schema: RowSchema) -> Iterator[Json]:
         if feature.flac_rate_hz:
             yield _field(split, feature.name, "flac", None)
             continue
-        shape = ",".join(map(str, feature.shape))
+        shape = ",".join(map(str, feature.shape)) or None
         yield _field(split, feature.name, feature.dtype, shape)
 
 

@@ -100,7 +100,7 @@ class ExportJob:
     format, name
         Layout of the view, and the view's name in it.
     features
-        Names of the features.
+        Names of the features that are arrays.
     normalize
         Normalisation of the features that have bands.
     bands

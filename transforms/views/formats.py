@@ -62,12 +62,13 @@ def write_tfrecord(schema: RowSchema, rows: int, batches: Iterator[RowBatch], pa
 def write_numpy(schema: RowSchema, rows: int, batches: Iterator[RowBatch], *paths: Path) -> None:
     """Write each feature as an array that can be memory-mapped, and the columns as JSON lines.
 
-    The last path is that of the JSON lines.
+    The last path is that of the JSON lines. They also have the features that are numbers.
     """
     with ExitStack() as stack:
         lines = stack.enter_context(paths[-1].open("w", encoding="utf-8"))
         arrays = {}
-        for column, path in zip(schema.features, paths[:-1], strict=True):
+        columns = (column for column in schema.features if not column.is_number)
+        for column, path in zip(columns, paths[:-1], strict=True):
             file = arrays[column.name] = stack.enter_context(path.open("wb"))
             little_endian = np.dtype(column.dtype).newbyteorder("<").str
             shape = (rows, *column.shape)
@@ -77,17 +78,21 @@ def write_numpy(schema: RowSchema, rows: int, batches: Iterator[RowBatch], *path
             for name, file in arrays.items():
                 values = batch.features[name]
                 file.write(np.ascontiguousarray(values, values.dtype.newbyteorder("<")).data)
-            lines.writelines(f"{_json(row)}\n" for row in _plain_rows(batch))
+            lines.writelines(f"{_json(row)}\n" for row in _plain_rows(batch, schema))
 
 
 def write_tar(schema: RowSchema, rows: int, batches: Iterator[RowBatch], path: Path) -> None:
-    """Write a WebDataset shard: ``KEY.NAME.npy`` or ``.flac`` per feature, ``KEY.json`` per row."""
+    """Write a WebDataset shard: ``KEY.NAME.npy`` or ``.flac`` per feature, ``KEY.json`` per row.
+
+    Features that are numbers are in the JSON.
+    """
+    arrays = [column for column in schema.features if not column.is_number]
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for batch in batches:
-            for number, row in enumerate(_plain_rows(batch)):
+            for number, row in enumerate(_plain_rows(batch, schema)):
                 key = f"{row['recording_id']}-{row['chunk_index']:06}"
                 key += f"-{row['channel']}" if schema.per_channel else ""
-                for column in schema.features:
+                for column in arrays:
                     values = batch.features[column.name][number]
                     if column.flac_rate_hz:
                         flac = encode_flac(values, column.flac_rate_hz)
@@ -106,11 +111,13 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(entry, io.BytesIO(content))
 
 
-def _plain_rows(batch: RowBatch) -> Iterator[dict[str, Any]]:
+def _plain_rows(batch: RowBatch, schema: RowSchema) -> Iterator[dict[str, Any]]:
+    """Yield the columns of each row that are not arrays of features."""
     columns = {
         name: values.tolist() if isinstance(values, np.ndarray) else values
         for name, values in batch.columns.items()
     }
+    columns |= {c.name: batch.features[c.name].tolist() for c in schema.features if c.is_number}
     for values in zip(*columns.values(), strict=True):
         yield dict(zip(columns, values, strict=True))
 
