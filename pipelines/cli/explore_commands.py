@@ -57,6 +57,7 @@ def explore(
     """
     from melmill.pipelines.config import read_storage_options
     from melmill.pipelines.profiles import load_profile
+    from melmill.pipelines.run import interruption
 
     try:
         from melmill.pipelines.explore.server import Explorer, serve
@@ -68,5 +69,6 @@ def explore(
         store = open_store(dataset, storage_option)
         sources = read_storage_options("--source-option", source_option)
         explorer = Explorer.open(store, load_profile(profile), Verdicts(verdicts), sources, version)
+        interruption.advise(f"your verdicts are in {verdicts}")
         with closing(explorer):
             serve(explorer, port, lambda address: print(f"Open {address}", flush=True))

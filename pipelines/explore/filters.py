@@ -16,8 +16,8 @@ from urllib.parse import urlencode
 
 from melmill.transforms.core.errors import ConfigError
 
-#: Value of a term for recordings that have no value.
-NONE = "none"
+#: Value of a term for recordings that have no value; a label's value can hardly be this.
+NONE = "(none)"
 _RANGE = ".."
 _TRUTH = {"true": True, "false": False}
 
@@ -147,7 +147,7 @@ def read_filter(parameters: Iterable[tuple[str, str]], others: Iterable[str]) ->
 def term(field: Field, value: str) -> Condition:
     """Return the condition of one value of a field.
 
-    ``none`` stands for no value. A number may be a range: ``1..2``, ``1..``, ``..2``; its end does
+    ``(none)`` stands for no value. A number may be a range: ``1..2``, ``1..``, ``..2``; its end does
     not belong to it, so that ranges that follow each other share no recording.
 
     Raises

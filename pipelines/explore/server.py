@@ -40,6 +40,8 @@ from melmill.transforms.store.folders import Store
 _HERE = Path(__file__).parent
 #: Seconds after which the store is asked again for a newer version.
 _VERSION_SECONDS = 10.0
+#: Seconds for answers that are under way when the server is told to end.
+_LAST_SECONDS = 1
 #: Parameters of addresses that are no terms of a filter.
 OTHER_PARAMETERS = ("sort", "page", "columns", "token")
 
@@ -62,6 +64,8 @@ class Explorer:
         Recordings of the version that is shown.
     verdicts
         Verdicts of the person.
+    resources
+        What pages have opened; it is closed with the explorer.
     """
 
     store: Store
@@ -70,6 +74,7 @@ class Explorer:
     folder: Path
     table: RecordingTable
     verdicts: Verdicts
+    resources: ExitStack = field(default_factory=ExitStack)
     _checked: tuple[float, int] = (0.0, 0)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -95,13 +100,15 @@ class Explorer:
         folder = Path(mkdtemp(prefix="melmill-explore-"))
         try:
             table = RecordingTable(opened, profile, folder)
+            table.database.store_recordings()
             return cls(store, profile, source_options, folder, table, verdicts)
         except BaseException:
             shutil.rmtree(folder)
             raise
 
     def close(self) -> None:
-        """Free memory, and remove the copies."""
+        """End processes, free memory, and remove the copies."""
+        self.resources.close()
         self.table.close()
         shutil.rmtree(self.folder)
 
@@ -125,7 +132,9 @@ class Explorer:
         with self._lock:
             opened = OpenSnapshot.current(self.store)
             if opened.snapshot.version != self.table.version:
-                self.table = RecordingTable(opened, self.profile, self.folder)
+                table = RecordingTable(opened, self.profile, self.folder)
+                table.database.store_recordings()
+                self.table = table
 
     def table_of(self, version: int) -> RecordingTable:
         """Open the recordings of a version; the caller closes them."""
@@ -192,7 +201,14 @@ TEMPLATES.globals["address"] = address
 
 def create_app(explorer: Explorer) -> Starlette:
     """Return the application without its guard."""
-    from melmill.pipelines.explore import compare_pages, list_pages, overview_pages, verdict_pages
+    from melmill.pipelines.explore import (
+        chunk_pages,
+        compare_pages,
+        list_pages,
+        overview_pages,
+        recording_pages,
+        verdict_pages,
+    )
 
     def open_newest(request: Request) -> Response:
         explorer.open_newest()
@@ -203,6 +219,8 @@ def create_app(explorer: Explorer) -> Starlette:
         *list_pages.routes(explorer),
         *verdict_pages.routes(explorer),
         *compare_pages.routes(explorer),
+        *recording_pages.routes(explorer),
+        *chunk_pages.routes(explorer),
         Route("/open-newest", open_newest, methods=["POST"]),
         Route("/assets/plotly.min.js", _plotly),
         Mount("/assets", StaticFiles(directory=_HERE / "assets")),
@@ -253,7 +271,13 @@ def serve(explorer: Explorer, port: int, announce: Callable[[str], None]) -> Non
         listener = stack.enter_context(_listen(port))
         port = listener.getsockname()[1]
         app = Guard(create_app(explorer), port, token)
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=_LAST_SECONDS,
+        )
         announce(f"http://127.0.0.1:{port}/?token={token}")
         uvicorn.Server(config).run(sockets=[listener])
 

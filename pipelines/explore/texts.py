@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 #: Functions that templates may call as filters.
-FILTERS = ("duration", "number", "reading", "short_uri", "hours", "range_text", "size")
+FILTERS = (
+    *("duration", "place", "number", "reading", "short_uri", "hours", "range_text", "size"),
+    "file_name",
+)
 
 
 def duration(seconds: float | None) -> str:
@@ -23,6 +26,17 @@ def duration(seconds: float | None) -> str:
         return f"{minutes:.0f}:{rest:04.1f}"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def place(seconds: float) -> str:
+    """Return a place in a recording.
+
+    >>> place(0.25), place(75.5), place(3725)
+    ('0:00.250', '1:15.500', '1:02:05.000')
+    """
+    minutes, milliseconds = divmod(round(seconds * 1000), 60_000)
+    rest = f"{milliseconds / 1000:06.3f}"
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest}" if minutes >= 60 else f"{minutes}:{rest}"
 
 
 def hours(seconds: float) -> str:
@@ -63,7 +77,7 @@ def reading(value: Any, unit: str = "") -> str:
     """Return a value of the index with its unit.
 
     >>> reading(-23.456, "LUFS"), reading(True), reading(None), reading(0.00012)
-    ('-23.46 LUFS', 'yes', '–', '0.00012')
+    ('−23.46 LUFS', 'yes', '–', '0.00012')
     """
     if value is None:
         return "–"
@@ -74,16 +88,21 @@ def reading(value: Any, unit: str = "") -> str:
         text = text.removesuffix(".00")
     else:
         text = f"{value:,}" if isinstance(value, int) else str(value)
-    return f"{text} {unit}".strip()
+    return f"{text if isinstance(value, str) else _minus(text)} {unit}".strip()
+
+
+def _minus(number_text: str) -> str:
+    """Return a number's text with a minus sign instead of a hyphen."""
+    return number_text.replace("-", "−")
 
 
 def range_text(value: str, unit: str = "") -> str:
     """Return a range of a filter for people.
 
-    >>> range_text("10..20", "s"), range_text("..1"), range_text("60..", "s")
-    ('10 to 20 s', 'below 1', 'from 60 s')
+    >>> range_text("10..20", "s"), range_text("..-1"), range_text("60..", "s")
+    ('10 to 20 s', 'below −1', 'from 60 s')
     """
-    low, dots, high = value.partition("..")
+    low, dots, high = _minus(value).partition("..")
     text = value if not dots else f"{low} to {high}" if low and high else ""
     text = text or (f"from {low}" if low else f"below {high}")
     return f"{text} {unit}".strip()
@@ -96,3 +115,12 @@ def short_uri(uri: str, length: int = 60) -> str:
     '…lder/folder/song.mp3'
     """
     return uri if len(uri) <= length else f"…{uri[-length:]}"
+
+
+def file_name(uri: str) -> str:
+    """Return what comes after the last slash of a URI.
+
+    >>> file_name("s3://bucket/folder/song.mp3"), file_name("song.mp3")
+    ('song.mp3', 'song.mp3')
+    """
+    return uri.rstrip("/").rsplit("/", 1)[-1]

@@ -17,7 +17,7 @@ from melmill.pipelines.explore.recording_table import ANY
 from melmill.pipelines.explore.server import Explorer
 from melmill.pipelines.explore.texts import reading
 from melmill.pipelines.explore.verdicts import Verdict
-from melmill.pipelines.profiles import judge
+from melmill.pipelines.profiles import Finding, judge
 from melmill.transforms.core.errors import ConfigError
 
 #: Recordings that the page asks for at a time: the next one is fetched while the first is heard.
@@ -119,6 +119,14 @@ def _set(explorer: Explorer, recording_id: str, body: dict[str, Any]) -> Respons
     return JSONResponse({"verdicts": len(known)})
 
 
+def _reading_text(finding: Finding) -> str:
+    """Return what was read and what is allowed: ``is 0.02, limit 0.001``."""
+    if finding.limit is None:
+        return "is not defined"
+    value, limit = (reading(v, finding.unit) for v in (finding.value, finding.limit))
+    return f"is {value}, limit {limit}"
+
+
 def _item(explorer: Explorer, recording_id: str) -> dict[str, Any]:
     """Return what the review page shows of a recording, as plain values."""
     row = explorer.row_or_404(recording_id)
@@ -133,8 +141,7 @@ def _item(explorer: Explorer, recording_id: str) -> dict[str, Any]:
             {
                 "reason": finding.reason or finding.measure,
                 "measure": finding.measure,
-                "value": reading(finding.value, finding.unit),
-                "limit": reading(finding.limit, finding.unit),
+                "reading": _reading_text(finding),
                 "second": finding.second,
             }
             for finding in findings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ def chromium() -> Iterator[Any]:
 
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if path is None:
+        assert "CI" not in os.environ, "Chromium is not installed"
         pytest.skip("Chromium is not installed")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)

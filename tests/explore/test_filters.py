@@ -41,7 +41,7 @@ def passing(shown: Filter) -> list[int]:
         ([("rows", "10..")], [1, 2]),
         ([("rows", "..20")], [1]),
         ([("rows", "..")], [1, 2]),
-        ([("rows", "none")], [3]),
+        ([("rows", "(none)")], [3]),
         ([("codec", "mp3"), ("codec", "flac")], [1, 2]),
         ([("codec", "mp3"), ("rows", "20..")], []),
         ([("channels.dead", "false")], [2]),
@@ -58,7 +58,7 @@ def test_a_recording_passes_if_it_meets_a_term_of_each_field(
     [
         (ROWS, "many", r"rows: 'many': must be a number, a range such as 1\.\.2"),
         (ROWS, "1..x", "rows: 'x': must be a number"),
-        (DEAD, "yes", r"channels\.dead: 'yes': must be true, false or none"),
+        (DEAD, "yes", r"channels\.dead: 'yes': must be true, false or \(none\)"),
     ],
 )
 def test_a_value_that_a_field_cannot_have_is_refused(
@@ -87,7 +87,7 @@ def test_the_address_keeps_every_filter(terms: list[tuple[str, str]]) -> None:
 
 @given(st.text(min_size=1))
 def test_a_text_is_never_read_as_sql(value: str) -> None:
-    if value.strip() != "none":
+    if value != "(none)":
         condition = term(CODEC, value)
         assert condition.sql == "codec = ?"
         assert condition.values == (value,)

@@ -73,7 +73,8 @@ class AudioReader(Protocol):
         Raises
         ------
         RecordingError
-            The recording does not match its header, or contains NaN or infinity.
+            The recording does not match its header, or contains NaN or infinity, unless
+            :func:`open_audio` was told to let them pass.
         """
         ...
 
@@ -249,7 +250,12 @@ def seeks_exactly(audio: AudioInfo) -> bool:
 
 @contextmanager
 def open_audio(
-    source: StoredObject, audio: AudioInfo, start: int = 0, stop: int | None = None
+    source: StoredObject,
+    audio: AudioInfo,
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    must_be_finite: bool = True,
 ) -> Iterator[AudioReader]:
     """Open a recording with the decoder that its probe chose, and close it at the end.
 
@@ -261,6 +267,9 @@ def open_audio(
         Result of :func:`probe_audio`, or the ``audio`` of a failure.
     start, stop
         Range of frames that will be read; ``None`` for the recording's end.
+    must_be_finite
+        Whether NaN and infinity are errors. If not, they are among the samples: who shows or plays
+        a recording must replace them.
 
     Yields
     ------
@@ -275,6 +284,6 @@ def open_audio(
     from_start = start == 0 or not seeks_exactly(audio)
     with (
         source.open(share=share, from_start=from_start) as file,
-        closing(Reader(file, audio)) as reader,
+        closing(Reader(file, audio, must_be_finite=must_be_finite)) as reader,
     ):
         yield reader

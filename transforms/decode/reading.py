@@ -31,11 +31,14 @@ class Reader:
         Open file; :meth:`close` does not close it.
     audio
         Result of the probe.
+    must_be_finite
+        Whether NaN and infinity are errors.
     """
 
-    def __init__(self, file: StoredFile, audio: AudioInfo) -> None:
+    def __init__(self, file: StoredFile, audio: AudioInfo, *, must_be_finite: bool = True) -> None:
         self.audio = audio
         self._file = file
+        self._is_checked = must_be_finite and audio.codec not in libsndfile.INTEGER
         self._stream = self._open()
         self._has_sought = False
 
@@ -101,7 +104,7 @@ class Reader:
                 self._read_up_to(first)
                 return self._read(frames)
             raise explained from error
-        if self.audio.codec not in libsndfile.INTEGER:
+        if self._is_checked:
             _require_finite(block, first)
         # Check here, because a caller that has the last frame does not read again.
         if self._stream.position == self.audio.frames:

@@ -28,7 +28,8 @@ from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.store.folders import Store
 
 #: Number of recordings in a part of an index, or up to twice as many: one worker holds a part in
-#: memory. With fingerprints, which have up to 96 kB, they are fewer.
+#: memory. With fingerprints, which have up to 96 kB, or waveforms of short recordings, which have up
+#: to 32 kB, they are fewer.
 RECORDINGS_PER_PART, _FINGERPRINTS_PER_PART = 50_000, 2_500
 
 _ROWS_PER_READ = 4096
@@ -378,7 +379,8 @@ def read_batches(
     for name in sorted(store.names(f"index/{index}")):
         if name.rsplit("/", 1)[-1].startswith(f"{kind}-"):
             with _open_part(store, name) as table:
-                for batch in table.iter_batches(_ROWS_PER_READ, columns=columns):
+                # With Arrow's threads, a process may abort at its end if a caller stops early.
+                for batch in table.iter_batches(_ROWS_PER_READ, columns=columns, use_threads=False):
                     yield _with_columns(batch, SCHEMAS[kind], columns or ())
 
 

@@ -32,9 +32,10 @@ MEASURES = (
     Measure("loudness.range", "float", "LU", "Loudness of loud passages minus that of quiet ones."),
 )
 
-_MOMENTARY_HOPS, _SHORT_TERM_HOPS = 4, 30
+#: Number of hops in the windows of momentary and of short-term loudness.
+MOMENTARY_HOPS, SHORT_TERM_HOPS = 4, 30
 #: Number of hops that a meter keeps at each end, for windows across the border to its neighbour.
-_KEPT_HOPS = _SHORT_TERM_HOPS - 1
+_KEPT_HOPS = SHORT_TERM_HOPS - 1
 #: LUFS of a mean square of 1 in one channel, after the filters.
 _OFFSET_LUFS = -0.691
 _ABSOLUTE_GATE_LUFS, _INTEGRATED_GATE_LU = -70.0, -10.0
@@ -43,7 +44,7 @@ _STEPS_PER_LU = 256
 #: Weights of channels, by the number of channels; all others weigh 1.
 _WEIGHTS = {5: [1, 1, 1, 1.41, 1.41], 6: [1, 1, 1, 0, 1.41, 1.41]}
 #: Below this rate, the filters of BS.1770 do not exist.
-_MIN_RATE_HZ = 4_000
+MIN_RATE_HZ = 4_000
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -73,7 +74,7 @@ class Windows:
         for hop in range(len(hop_energies) - self.hops + 1):
             energy = math.fsum(hop_energies[hop : hop + self.hops]) / self.hops
             self._add_loudest(energy, first_hop + hop)
-            lufs = _lufs(energy)
+            lufs = to_lufs(energy)
             if lufs is not None and lufs > _ABSOLUTE_GATE_LUFS:
                 step = math.floor(lufs * _STEPS_PER_LU)
                 count(self.counts, [step])
@@ -100,7 +101,7 @@ class Windows:
     def mean_lufs(self, counts: dict[int, int]) -> float | None:
         """Return the loudness of the counted windows together; ``None`` if there are none."""
         energy = inexact(sum(self.energies[step] for step in counts))
-        return _lufs(energy / sum(counts.values())) if counts else None
+        return to_lufs(energy / sum(counts.values())) if counts else None
 
     def range_lu(self) -> float | None:
         """Return the loudness range by EBU Tech 3342; ``None`` if no window is above the gate."""
@@ -141,8 +142,8 @@ class LoudnessMeter:
     rest: float = 0.0
     first: list[float] = field(default_factory=list)
     last: list[float] = field(default_factory=list)
-    momentary: Windows = field(default_factory=lambda: Windows(_MOMENTARY_HOPS))
-    short_term: Windows = field(default_factory=lambda: Windows(_SHORT_TERM_HOPS))
+    momentary: Windows = field(default_factory=lambda: Windows(MOMENTARY_HOPS))
+    short_term: Windows = field(default_factory=lambda: Windows(SHORT_TERM_HOPS))
 
     @property
     def _hops(self) -> int:
@@ -150,7 +151,7 @@ class LoudnessMeter:
 
     def add(self, block: Block) -> None:
         """Add the next block."""
-        if self.shape.rate_hz < _MIN_RATE_HZ:
+        if self.shape.rate_hz < MIN_RATE_HZ:
             return
         energies = weighted_energies(block)
         part = LoudnessMeter(self.shape, block.frames, _rest_energy(block))
@@ -176,15 +177,15 @@ class LoudnessMeter:
         momentary, short_term = self._momentary(), self.short_term
         return {
             "loudness.integrated": momentary.mean_lufs(momentary.gated(_INTEGRATED_GATE_LU)),
-            "loudness.momentary_max": _lufs(momentary.loudest),
+            "loudness.momentary_max": to_lufs(momentary.loudest),
             "loudness.momentary_max_second": self._second(momentary),
-            "loudness.short_term_max": _lufs(short_term.loudest),
+            "loudness.short_term_max": to_lufs(short_term.loudest),
             "loudness.short_term_max_second": self._second(short_term),
             "loudness.range": short_term.range_lu(),
         }
 
     def _momentary(self) -> Windows:
-        if self._hops >= _MOMENTARY_HOPS or not self.frames:
+        if self._hops >= MOMENTARY_HOPS or not self.frames:
             return self.momentary
         energy = math.fsum([*(self.shape.hop_frames * hop for hop in self.first), self.rest])
         whole = Windows(hops=1)
@@ -272,7 +273,7 @@ def _weighting(rate_hz: int) -> _Weighting:
 def _rest_energy(block: Block) -> float:
     hop = block.shape.hop_frames
     rest = block.frames % hop
-    if not rest or block.start + block.frames >= _MOMENTARY_HOPS * hop:
+    if not rest or block.start + block.frames >= MOMENTARY_HOPS * hop:
         return 0.0
     from scipy.signal import sosfilt  # imported here, because only short recordings need it
 
@@ -293,5 +294,10 @@ def _channel_weights(channels: int) -> npt.NDArray[np.float64]:
     return np.array(_WEIGHTS.get(channels, [1] * channels), np.float64)
 
 
-def _lufs(energy: float) -> float | None:
+def to_lufs(energy: float) -> float | None:
+    """Return the loudness of a mean square after the filters; ``None`` for silence.
+
+    >>> to_lufs(1.0), to_lufs(0.0)
+    (-0.691, None)
+    """
     return _OFFSET_LUFS + 10 * math.log10(energy) if energy > 0 else None

@@ -1,5 +1,7 @@
 // Judging by keyboard: while a recording is heard, the next one is loaded up to its defect, so that
 // it sounds as soon as a key is pressed.
+import { draw as drawPicture } from "/assets/recording_drawing.js";
+
 const parameters = new URLSearchParams(location.search);
 const element = (id) => document.getElementById(id);
 const skipped = [];
@@ -54,7 +56,7 @@ function show(item) {
   const lines = recording.findings.map((finding) => {
     const line = document.createElement("li");
     const place = finding.second === null ? "" : ` at ${clock(finding.second)}`;
-    line.textContent = `${finding.reason}: ${finding.measure} is ${finding.value}, limit ${finding.limit}${place}`;
+    line.textContent = `${finding.reason}: ${finding.measure} ${finding.reading}${place}`;
     return line;
   });
   element("findings").replaceChildren(...lines);
@@ -75,7 +77,7 @@ function show(item) {
       element("message").hidden = false;
     }
   });
-  drawWaveform(item);
+  drawWaveform(item).catch(report);
 }
 
 function next() {
@@ -111,6 +113,7 @@ function judge(verdict) {
   if (!current) return;
   const item = current;
   const note = element("note").value;
+  item.recording.note = note;
   judged.push(item);
   skipped.push(item.recording.recording_id); // the queue may be read before the verdict is stored
   next();
@@ -182,17 +185,16 @@ element("waveform").addEventListener("click", (event) => {
   current.audio.play().catch(report);
 });
 
+// Without a picture, the recording is judged by ear; the player says what is wrong with it.
 async function drawWaveform(item) {
-  try {
-    item.picture ??= await loadWaveform(item.recording);
-  } catch (error) {
-    item.picture = null; // the recording is judged by ear then; opening it says what is wrong
-  }
-  if (item === current) draw();
-}
-
-async function loadWaveform(recording) {
-  return null;
+  const changed = (drawing) => {
+    item.picture = drawing;
+    if (item === current) draw();
+  };
+  changed(null);
+  const wanted = { only: "waveform", columns: 800 };
+  const { drawing } = await drawPicture(item.recording.recording_id, wanted, [], null, changed);
+  if (drawing) changed(drawing);
 }
 
 function draw() {
@@ -206,12 +208,14 @@ function draw() {
   context.fillStyle = color("--accent");
   const picture = current.picture;
   if (picture) {
-    const columns = picture.minima.length;
-    for (let column = 0; column < columns; column++) {
-      const top = ((1 - picture.maxima[column]) / 2) * height;
-      const bottom = ((1 - picture.minima[column]) / 2) * height;
-      const x = Math.floor((column / columns) * width);
-      context.fillRect(x, top, Math.max(1, width / columns), Math.max(1, bottom - top));
+    // Channels lie over each other: the page of the recording draws them apart.
+    for (let place = 0; place < picture.minima.length; place++) {
+      const column = place % picture.columns;
+      if (column >= picture.drawn) continue;
+      const top = ((1 - picture.maxima[place]) / 2) * height;
+      const bottom = ((1 - picture.minima[place]) / 2) * height;
+      const x = Math.floor((column / picture.columns) * width);
+      context.fillRect(x, top, Math.max(1, width / picture.columns), Math.max(1, bottom - top));
     }
   }
   if (!seconds) return;

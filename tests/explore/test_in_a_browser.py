@@ -1,0 +1,152 @@
+"""The explorer in Chromium: open, filter, page, go back, reload, export, judge, and hear."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.explore.browser import serving
+from tests.explore.conftest import NASTY
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("verdicts")
+
+
+@pytest.fixture(scope="module")
+def address(dataset: Path, folder: Path) -> Iterator[str]:
+    """Return the address that the real command prints."""
+    with serving(dataset, folder=folder) as printed:
+        yield printed
+
+
+@pytest.fixture
+def page(chromium: Any, address: str) -> Iterator[Any]:
+    """Return a page that shows the overview; a test fails if its scripts do."""
+    context = chromium.new_context(accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    errors = list[str]()
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: errors.append(f"dialog: {dialog.message}"))
+    page.goto(address)
+    yield page
+    context.close()
+    assert errors == []
+
+
+def query_of(page: Any) -> str:
+    return urlsplit(page.url).query
+
+
+def test_a_bar_filters_and_the_address_has_the_filter(page: Any, chromium: Any) -> None:
+    assert "token" not in page.url
+    page.get_by_role("link", name=re.compile("clipped")).click()
+    assert query_of(page) == "defect=clipping.share"
+    page.get_by_role("link", name="List them").click()
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("clipped.wav")
+    page.reload()
+    assert query_of(page) == "defect=clipping.share"
+    expect(rows).to_have_count(1)
+    page.go_back()
+    page.go_back()
+    assert query_of(page) == ""
+    # A stranger with the same address sees nothing.
+    stranger = chromium.new_context().new_page()
+    assert stranger.goto(page.url).status == 403
+
+
+def test_a_column_is_chosen_sorted_and_filtered(page: Any) -> None:
+    page.get_by_role("link", name="Recordings", exact=True).click()
+    page.get_by_text("Filter by another column").click()
+    page.get_by_label("Column").select_option("seconds")
+    page.get_by_label("Value").fill("6..")
+    page.get_by_role("button", name="Add").click()
+    assert query_of(page) == "seconds=6.."
+    expect(page.locator("tbody tr")).to_have_count(3)
+    page.get_by_text("Choose columns").click()
+    page.get_by_label("level.rms", exact=True).check()
+    page.get_by_role("button", name="Show these").click()
+    page.get_by_role("link", name="level.rms").click()
+    assert "sort=level.rms" in query_of(page)
+    assert "seconds=6.." in query_of(page)
+    expect(page.locator("tbody tr")).to_have_count(3)
+    page.get_by_label("Remove the filter seconds 6..").click()
+    expect(page.locator("tbody tr")).to_have_count(7)
+
+
+def test_names_with_html_are_shown_as_they_are(page: Any) -> None:
+    page.get_by_role("link", name="Recordings", exact=True).click()
+    page.get_by_role("link", name=NASTY).click()
+    expect(page.locator("h1")).to_contain_text(NASTY)
+
+
+def test_the_list_is_exported_as_it_is_shown(page: Any, tmp_path: Path) -> None:
+    page.goto(page.url + "recordings?codec=mp3")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    download.value.save_as(tmp_path / "list.csv")
+    with (tmp_path / "list.csv").open(newline="") as file:
+        assert [Path(row["uri"]).name for row in csv.DictReader(file)] == ["copy.mp3"]
+
+
+def test_one_key_judges_and_the_next_recording_sounds(
+    page: Any, address: str, folder: Path, record_property: Any
+) -> None:
+    page.goto(page.url + "verdicts")
+    page.get_by_role("link", name="Judge them").click()
+    page.locator("#review").wait_for()
+    first = page.locator("#uri").inner_text()
+    page.keyboard.press("Space")  # pauses, or plays where the browser waited for a key
+    page.evaluate(WATCH_SOUND)
+    page.wait_for_timeout(300)
+    page.keyboard.press("r")
+    page.wait_for_function(OTHER, arg=first)
+    page.wait_for_function("() => window.soundedAt !== null")
+    record_property("milliseconds from key to sound", page.evaluate("() => soundedAt - pressedAt"))
+    second = page.locator("#uri").inner_text()
+    with (folder / "verdicts.csv").open(newline="") as file:
+        assert [(r["uri"], r["verdict"]) for r in csv.DictReader(file)] == [(first, "reject")]
+
+    page.keyboard.press("n")
+    page.keyboard.type("hollow")
+    page.keyboard.press("Enter")
+    page.keyboard.press("o")
+    page.wait_for_function(OTHER, arg=second)
+    page.keyboard.press("u")
+    page.locator("#uri", has_text=second).wait_for()
+    expect(page.locator("#note")).to_have_value("hollow")
+    with (folder / "verdicts.csv").open(newline="") as file:
+        assert [row["uri"] for row in csv.DictReader(file)] == [first]
+
+
+#: Whether the page shows another recording.
+OTHER = "shown => document.getElementById('uri').textContent !== shown"
+#: Notes when a key is pressed, and when the sound of the page's recording is first heard after it.
+WATCH_SOUND = """() => {
+  window.pressedAt = window.soundedAt = null;
+  addEventListener("keydown", () => { window.pressedAt = performance.now(); }, true);
+  const play = HTMLMediaElement.prototype.play;
+  HTMLMediaElement.prototype.play = function () {
+    const start = this.currentTime;
+    const heard = () => {
+      if (this.currentTime > start && !this.paused) {
+        window.soundedAt ??= performance.now();
+      } else {
+        requestAnimationFrame(heard);
+      }
+    };
+    requestAnimationFrame(heard);
+    return play.call(this);
+  };
+}"""
