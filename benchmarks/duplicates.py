@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -742,11 +742,17 @@ def describe_prints(prints: list[Words], extra_bits: int) -> tuple[str, ...]:
     return f"{inform.mean():.3f}", f"{changed:.3f}", *per_pair
 
 
-def write_dataset(folder: Path, prints: Words) -> Path:
+def write_dataset(
+    folder: Path,
+    prints: Sequence[Any] | np.ndarray,
+    row_of: Callable[[int, Any], dict[str, object]] | None = None,
+) -> Path:
     """Return the folder of a dataset whose index has some fingerprints.
 
-    All shards of the dataset are the same real shard.
+    All shards of the dataset are the same real shard. `row_of` returns the row of a recording from
+    its number and its fingerprint.
     """
+    row_of = row_of or recording_row
     fingerprints = len(prints)
     songs, dataset = folder / "songs", folder / "dataset"
     write_song(songs / "0.wav", 0)
@@ -760,7 +766,7 @@ def write_dataset(folder: Path, prints: Words) -> Path:
     for number in range(fingerprints):
         names[bucket(digest(str(number)), parts)].append(number)
     for part, numbers in names.items():
-        rows = [recording_row(number, prints[number]) for number in numbers]
+        rows = [row_of(number, prints[number]) for number in numbers]
         write_part(store, "f" * 32, "recordings", part, rows)
     shards = []
     for start in range(0, fingerprints, RECORDINGS_PER_SHARD):

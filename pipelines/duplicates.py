@@ -20,6 +20,7 @@ from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.core.naming import digest
 from melmill.transforms.duplicates.deciding import read_groups
 from melmill.transforms.duplicates.grouping import (
+    TICKS_PER_SECOND,
     FoundMatch,
     Kind,
     MatchedRecording,
@@ -29,10 +30,16 @@ from melmill.transforms.duplicates.grouping import (
     with_lengths,
     without_doubles,
 )
-from melmill.transforms.duplicates.match_job import IndexedDataset, MatchJob, Search, place_of
+from melmill.transforms.duplicates.match_job import (
+    IndexedDataset,
+    MatchJob,
+    Search,
+    count_words,
+    is_short,
+    place_of,
+)
 from melmill.transforms.index.tables import read_batches
 from melmill.transforms.match_fingerprints import MatchFingerprints
-from melmill.transforms.measures.acoustic_fingerprint import WORDS_PER_SECOND
 from melmill.transforms.measures.registry import meters_in, quality_text, quality_with
 from melmill.transforms.plan.group_decisions import leaves_out
 from melmill.transforms.plan.job import is_matching
@@ -59,7 +66,8 @@ class RecordingMatch:
     overlap_seconds
         Length of the compared sound.
     error
-        Share of the fingerprints' bits that differ: near 0.5 for different sounds.
+        Share of the fingerprints' bits that differ; of short recordings, half of what the
+        waveforms' correlation lacks to 1. It is near 0.5 for different sounds.
     """
 
     kind: Kind
@@ -79,8 +87,8 @@ class Duplicates:
     datasets, versions
         Folders of the datasets, and the versions that were searched.
     recordings
-        Number of recordings that have a digest and, unless they are short, silent or steady, a
-        fingerprint.
+        Number of recordings that have a digest and, unless they are silent or steady, a fingerprint
+        or a waveform.
     groups
         Recordings that sound the same, the best first. The groups are in the order of their best
         recordings' URIs. Of two datasets, each group has recordings of both.
@@ -158,17 +166,16 @@ def find_duplicates(stores: Sequence[Store], options: Any, progress: str = "") -
     for snapshot in opened:
         _require_fingerprints(snapshot)
     if len(opened) == 1 and _has_matches(opened[0]):
-        return _stored(opened[0])
-    recordings, seconds = _count(opened)
-    words = round(seconds * WORDS_PER_SECOND)
-    job = MatchJob(tuple(map(_indexed, opened)), words)
+        return stored_duplicates(opened[0])
+    recordings, seconds, short = _count(opened)
+    job = MatchJob(tuple(map(_indexed, opened)), count_words(seconds), short)
     local = runs_here(options)
     with tempfile.TemporaryDirectory(prefix="melmill-duplicates-") as folder:
         output = Store(folder) if local else stores[0]
         # Each search has its own folder: another one may read the same dataset at the same time.
         search = Search(job, output, f"staging/{secrets.token_hex(8)}", progress)
         try:
-            run_job(build_pipeline, search, options, brief=words < _MANY_WORDS)
+            run_job(build_pipeline, search, options, brief=job.size < _MANY_WORDS)
             found = _read_matches(search)
         finally:
             if not local:
@@ -183,8 +190,8 @@ def _has_matches(opened: OpenSnapshot) -> bool:
     return is_searched and not opened.totals.recordings["deselected"]
 
 
-def _stored(opened: OpenSnapshot) -> Duplicates:
-    """Return the duplicates that are in the index."""
+def stored_duplicates(opened: OpenSnapshot) -> Duplicates:
+    """Return the duplicates that are in the index; which must have been looked for."""
     tables, recipe = read_groups(opened.store, opened.snapshot.index), opened.recipe
     members: dict[str, MatchedRecording] = {}
     for row in tables.matched_recordings.to_pylist():
@@ -203,9 +210,9 @@ def _indexed(opened: OpenSnapshot) -> IndexedDataset:
     return IndexedDataset(opened.store, opened.snapshot.index, tuple(range(opened.parts)))
 
 
-def _count(opened: Iterable[OpenSnapshot]) -> tuple[int, float]:
-    """Return the number of measured recordings, and their length in seconds."""
-    recordings, seconds = 0, 0.0
+def _count(opened: Iterable[OpenSnapshot]) -> tuple[int, float, int]:
+    """Return the number of measured recordings, their length in seconds, and how many are short."""
+    recordings, seconds, short = 0, 0.0, 0
     for snapshot in opened:
         columns = ["status", "seconds"]
         for batch in read_batches(snapshot.store, snapshot.snapshot.index, "recordings", columns):
@@ -213,7 +220,8 @@ def _count(opened: Iterable[OpenSnapshot]) -> tuple[int, float]:
             for status, length in zip(*values, strict=True):
                 if status in ("ok", "partial", "deselected", "duplicate"):
                     recordings, seconds = recordings + 1, seconds + length
-    return recordings, seconds
+                    short += is_short(length)
+    return recordings, seconds, short
 
 
 def _require_fingerprints(opened: OpenSnapshot) -> None:
@@ -243,8 +251,8 @@ def _describe(
     for row in found:
         first, second, kind, offset, overlap, error = with_lengths(row, recordings)
         pair = recordings[first], recordings[second]
-        compared = pair[0].seconds if kind == "exact" else overlap / WORDS_PER_SECOND
-        matches.append(_match(kind, pair, offset / WORDS_PER_SECOND, compared, error))
+        compared = pair[0].seconds if kind == "exact" else overlap / TICKS_PER_SECOND
+        matches.append(_match(kind, pair, offset / TICKS_PER_SECOND, compared, error))
     return _duplicates(opened, job, matches, number)
 
 

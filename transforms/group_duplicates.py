@@ -14,17 +14,32 @@ from melmill.transforms.beam.metrics import count_recordings
 from melmill.transforms.core.naming import bucket, digest
 from melmill.transforms.duplicates.deciding import decide_groups, known_groups
 from melmill.transforms.duplicates.grouping import FoundMatch, MatchedRecording, read_matched
-from melmill.transforms.duplicates.match_job import IndexedDataset, MatchJob, place_of
+from melmill.transforms.duplicates.match_job import (
+    IndexedDataset,
+    MatchJob,
+    count_words,
+    is_short,
+    place_of,
+)
 from melmill.transforms.index.results import GroupTables
 from melmill.transforms.index.tables import RECORDINGS, recording_row
 from melmill.transforms.match_fingerprints import MatchFingerprints
-from melmill.transforms.measures.acoustic_fingerprint import WORDS_PER_SECOND
 from melmill.transforms.plan.change_records import Adopted, Decision, Dropped, Relabelled
 from melmill.transforms.plan.group_decisions import GroupDecisions
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.recordings import PlannedRecording
 
 _TABLES = "tables"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Staged:
+    """Readings that were staged: a part's number, its file, its seconds and short recordings."""
+
+    number: int
+    name: str
+    seconds: float
+    short: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +126,8 @@ def _key_by_part(
         yield bucket(planned.probed.recording.recording_id, decision.parts), planned
 
 
-def _stage(
-    group: tuple[int, Iterable[PlannedRecording]], job: ExtractJob
-) -> tuple[int, str, float]:
-    """Write the readings of a part; return its number, the file, and the recordings' length.
+def _stage(group: tuple[int, Iterable[PlannedRecording]], job: ExtractJob) -> _Staged:
+    """Write the readings of a part, and return what was written.
 
     The name depends on the content: jobs of one template may run at the same time.
     """
@@ -125,7 +138,8 @@ def _stage(
         pq.write_table(table, path, compression="zstd")
         name = f"{job.staging}/readings/{digest(path.read_bytes())}.parquet"
         job.store.publish(path, name)
-    return part, name, sum(row["seconds"] for row in rows)
+    seconds = [row["seconds"] for row in rows]
+    return _Staged(part, name, sum(seconds), sum(map(is_short, seconds)))
 
 
 def _staged_row(planned: PlannedRecording) -> dict[str, Any]:
@@ -133,20 +147,20 @@ def _staged_row(planned: PlannedRecording) -> dict[str, Any]:
     return recording_row(planned, (), "") | {"status": status}
 
 
-def _describe(
-    staged: list[tuple[int, str, float]], decision: Decision, job: ExtractJob
-) -> MatchJob:
+def _describe(staged: list[_Staged], decision: Decision, job: ExtractJob) -> MatchJob:
     """Return the search: the snapshot's recordings, if they are carried over, and the new ones."""
-    files = {part: name for part, name, _ in sorted(staged)}
+    files = {part.number: part.name for part in sorted(staged)}
     new = IndexedDataset(job.store, "", tuple(files), tuple(files.values()))
-    words = round(sum(seconds for _, _, seconds in staged) * WORDS_PER_SECOND)
+    words = count_words(sum(part.seconds for part in staged))
+    short = sum(part.short for part in staged)
     if not (job.matches_base and files):
         # The snapshot is the first dataset: its recordings have even numbers.
-        return MatchJob((IndexedDataset(job.store, "", ()), new), words)
+        return MatchJob((IndexedDataset(job.store, "", ()), new), words, short)
     difference, base = decision.difference, job.base
-    words = round(words * (1 + difference.counts["known"] / max(1, difference.computed)))
+    # The known recordings are about as long as the new ones.
+    times = 1 + difference.counts["known"] / max(1, difference.computed)
     known = IndexedDataset(job.store, base.index, tuple(range(base.parts)))
-    return MatchJob((known, new), words, is_known=True)
+    return MatchJob((known, new), round(times * words), round(times * short), is_known=True)
 
 
 def _key_by_place(matches: list[FoundMatch]) -> Iterator[tuple[int, int]]:

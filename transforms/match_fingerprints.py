@@ -1,10 +1,10 @@
-"""Matches recordings by their fingerprints: finds exact and near duplicates."""
+"""Matches recordings by their fingerprints and waveforms: finds exact and near duplicates."""
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -24,18 +24,27 @@ from melmill.transforms.duplicates.candidates import (
     postings,
     vote,
 )
-from melmill.transforms.duplicates.grouping import FoundMatch
-from melmill.transforms.duplicates.match_job import MatchJob, place_of
+from melmill.transforms.duplicates.correlation import compare_waveforms
+from melmill.transforms.duplicates.grouping import TICKS_PER_SECOND, FoundMatch
+from melmill.transforms.duplicates.match_job import (
+    MatchJob,
+    Print,
+    has_waveforms,
+    place_of,
+    without_kind,
+)
 from melmill.transforms.duplicates.verification import Match, compare
+from melmill.transforms.duplicates.waveform_candidates import waveform_key_bits, waveform_postings
+from melmill.transforms.measures.acoustic_fingerprint import WORDS_PER_SECOND
 
 _Array = npt.NDArray[Any]
-_WordsOf = Mapping[int, npt.NDArray[np.uint32]]
+_PrintOf = Mapping[int, Print]
 
 #: Number of words whose postings one worker votes with at a time: up to 0.4 GB.
 _WORDS_PER_RANGE = 500_000
 #: Number of ranges of keys for each range of pairs.
 _KEY_RANGES_PER_PAIR_RANGE = 4
-#: Number of candidates whose first fingerprints travel together.
+#: Number of candidates whose first fingerprints travel together: up to 72 MB.
 _CANDIDATES_PER_BLOCK = 1_000
 #: Number of postings that one worker collects before it sends them.
 _POSTINGS_PER_BLOCK = 1_000_000
@@ -46,7 +55,8 @@ class MatchFingerprints(beam.PTransform):
     """Find the recordings that sound the same.
 
     The input is one :class:`~melmill.transforms.duplicates.match_job.MatchJob`. Blocks of postings,
-    each of a range of keys, are grouped; so no worker compares all pairs. The output is lists of
+    each of a range of keys, are grouped; so no worker compares all pairs. Fingerprints are matched
+    with fingerprints, and waveforms of short recordings with waveforms. The output is lists of
     :data:`~melmill.transforms.duplicates.grouping.FoundMatch`. A retry gives the same matches.
 
     Attributes
@@ -58,7 +68,7 @@ class MatchFingerprints(beam.PTransform):
     progress: str = ""
 
     def expand(self, jobs: beam.PCollection[MatchJob]) -> beam.PCollection[list[FoundMatch]]:
-        """Collect pairs with words in common, then compare the fingerprints of each pair."""
+        """Collect pairs with keys in common, then compare the fingerprints of each pair."""
         job = beam.pvalue.AsSingleton(jobs)
         places = (
             jobs | "ListParts" >> beam.FlatMap(_list_places) | "SpreadParts" >> beam.Reshuffle()
@@ -95,7 +105,7 @@ def _read_digests(place: int, job: MatchJob) -> Iterator[tuple[str, int]]:
 
 
 def _ranges(job: MatchJob) -> int:
-    return 1 + job.words // _WORDS_PER_RANGE
+    return 1 + job.size // _WORDS_PER_RANGE
 
 
 def _connect(group: tuple[str, Iterable[int]]) -> Iterator[tuple[str, FoundMatch]]:
@@ -113,17 +123,27 @@ class _CutPostings(ReportingDoFn):
     """Reads the fingerprints of a part, and yields blocks of postings by the range of keys."""
 
     def process(self, place: int, job: MatchJob) -> Iterator[tuple[int, bytes]]:
-        blocks, size = list[_Array](), 0
-        extra_bits, ranges = key_bits(job.words), _ranges(job)
-        for number, words in job.fingerprints(place):
-            blocks.append(postings(number, words, extra_bits))
-            size += len(blocks[-1])
+        blocks, size, ranges = list[_Array](), 0, _ranges(job)
+        for rows in _postings(place, job):
+            blocks.append(rows)
+            size += len(rows)
             self.progress.add(fingerprints=1)
             if size > _POSTINGS_PER_BLOCK:
                 yield from _deal(np.concatenate(blocks), "key", ranges)
                 blocks, size = [], 0
         if size:
             yield from _deal(np.concatenate(blocks), "key", ranges)
+
+
+def _postings(place: int, job: MatchJob) -> Iterator[_Array]:
+    """Yield the postings of each fingerprint and each waveform of a part."""
+    of_words, of_waveforms = key_bits(job.words), waveform_key_bits(job.waveforms)
+    for print_place in job.with_waveforms(place):
+        for number, content in job.prints(print_place):
+            if has_waveforms(print_place):
+                yield waveform_postings(number, content, of_waveforms)
+            else:
+                yield postings(number, content, of_words)
 
 
 def _deal(rows: _Array, field: str, ranges: int) -> Iterator[tuple[int, bytes]]:
@@ -161,19 +181,19 @@ def _by_place(candidates: _Array, field: str) -> Iterator[tuple[int, _Array]]:
 def _take_first(
     group: tuple[int, Iterable[bytes]], job: MatchJob
 ) -> Iterator[tuple[int, tuple[bytes, bytes]]]:
-    """Yield candidates by the place of the second recording, with the words of the first ones."""
+    """Yield candidates by the place of the second recording, with the prints of the first ones."""
     candidates = np.concatenate([unpack(block, VOTE) for block in group[1]])
-    words = _words_of(job, group[0], candidates["first"])
+    prints = _prints_of(job, group[0], candidates["first"])
     for place, rows in _by_place(candidates, "second"):
         for start in range(0, len(rows), _CANDIDATES_PER_BLOCK):
             some = rows[start : start + _CANDIDATES_PER_BLOCK]
-            firsts = {number: words[number] for number in np.unique(some["first"]).tolist()}
+            firsts = {number: prints[number] for number in np.unique(some["first"]).tolist()}
             yield place, (pack(some), pickle.dumps(firsts))
 
 
-def _words_of(job: MatchJob, place: int, numbers: _Array) -> dict[int, npt.NDArray[np.uint32]]:
+def _prints_of(job: MatchJob, place: int, numbers: _Array) -> dict[int, Print]:
     wanted = set(numbers.tolist())
-    return {number: words for number, words in job.fingerprints(place) if number in wanted}
+    return {number: content for number, content in job.prints(place) if number in wanted}
 
 
 class _Compare(ReportingDoFn):
@@ -184,25 +204,32 @@ class _Compare(ReportingDoFn):
     ) -> Iterator[list[FoundMatch]]:
         place, blocks = group
         seconds = [np.unique(unpack(block, VOTE)["second"]) for block, _ in blocks]
-        words = _words_of(job, place, np.concatenate(seconds))
+        prints = _prints_of(job, place, np.concatenate(seconds))
+        compared = compare_waveforms if has_waveforms(place) else compare
         found: dict[tuple[int, int], Match] = {}
         for block, firsts in blocks:
-            first_words = pickle.loads(firsts)
+            first_prints = pickle.loads(firsts)
             for first, second, offset, _ in unpack(block, VOTE).tolist():
                 self.progress.add(compared=1)
-                match = compare(first_words[first], words[second], offset)
+                match = compared(first_prints[first], prints[second], offset)
                 if match is not None:
-                    pair, match = _inner_first(first, second, match, first_words, words)
+                    pair, match = _inner_first(first, second, match, first_prints, prints)
                     found[pair] = min(match, found.get(pair, match), key=_quality)
         if found:
-            yield [(*pair, *astuple(match)) for pair, match in sorted(found.items())]
+            yield [_found(place, pair, match) for pair, match in sorted(found.items())]
+
+
+def _found(place: int, pair: tuple[int, int], match: Match) -> FoundMatch:
+    ticks = 1 if has_waveforms(place) else TICKS_PER_SECOND // WORDS_PER_SECOND
+    first, second = map(without_kind, pair)
+    return first, second, match.kind, match.offset * ticks, match.overlap * ticks, match.error
 
 
 def _inner_first(
-    first: int, second: int, match: Match, first_words: _WordsOf, second_words: _WordsOf
+    first: int, second: int, match: Match, first_prints: _PrintOf, second_prints: _PrintOf
 ) -> tuple[tuple[int, int], Match]:
     """Return a match whose first recording is in the second one, if it is contained."""
-    lengths = np.count_nonzero(first_words[first]), np.count_nonzero(second_words[second])
+    lengths = np.count_nonzero(first_prints[first]), np.count_nonzero(second_prints[second])
     if match.kind == "contained" and lengths[0] > lengths[1]:
         return (second, first), replace(match, offset=-match.offset)
     return (first, second), match

@@ -30,6 +30,7 @@ LONG = {
         "| 200 |",
     ),
     "end_to_end.py": (("SONGS", "--rounds", "1", "--workers", "1"), "| melmill |"),
+    "judging.py": (("--recordings", "3", "--seconds", "4"), "milliseconds_median"),
     "latency.py": (("SONGS", "--rounds", "1"), "| 20 ms |"),
     "loaders.py": (("SONGS", "--rounds", "1"), "| TFRecord, Dataset.as_tf |"),
     "memory.py": (("--hours", "0.02", "--tiny", "3"), "| 3 tiny files |"),
@@ -37,6 +38,10 @@ LONG = {
     "presets.py": (("SONGS", "--rounds", "1", "--seconds", "3"), "| MP3, one pass: 5 presets |"),
     "refresh.py": (("--recordings", "30", "--real", "30", "--workers", "1"), "| refresh, 10.0% |"),
     "scaling.py": (("SONGS", "--rounds", "1", "--copies", "4"), "| work alone |"),
+    "short_duplicates.py": (
+        ("SONGS", "--most", "3", "--pairs", "1", "--clips", "200"),
+        "| 200 |",
+    ),
     "stragglers.py": (("--hours", "1", "--tiny", "3"), "| 3 tiny files |"),
 }
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from melmill.transforms.measures.registry import MEASURES, meters_of, quality_text, quality_with
+import pytest
+
+from melmill.transforms.measures.registry import (
+    CHUNK_MEASURES,
+    MEASURES,
+    meters_of,
+    quality_text,
+    quality_with,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "measures.md"
 
@@ -22,15 +30,28 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def test_the_page_lists_all_measures():
-    """To write the table into the page: python -m tests.docs.test_measures_page."""
-    (listed,) = re.findall(r"<!-- measures -->\n(.*?)\n<!-- /measures -->", PAGE.read_text(), re.S)
-    assert listed.strip() == table()
+def table_of_chunks() -> str:
+    """Return the table of the measures of chunks, by meter, in Markdown."""
+    lines = ["| meter | measures |", "|---|---|"]
+    for meter, measures in CHUNK_MEASURES.items():
+        lines.append(f"| `{meter}` | {', '.join(f'`{name}`' for name in measures)} |")
+    return "\n".join(lines)
+
+
+TABLES = {"measures": table, "measures of chunks": table_of_chunks}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_page_lists_all_measures(name):
+    """To write the tables into the page: python -m tests.docs.test_measures_page."""
+    (listed,) = re.findall(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", PAGE.read_text(), re.S)
+    assert listed.strip() == TABLES[name]()
 
 
 if __name__ == "__main__":
     page = PAGE.read_text()
-    block = f"<!-- measures -->\n\n{table()}\n\n<!-- /measures -->"
-    PAGE.write_text(
-        re.sub(r"<!-- measures -->.*<!-- /measures -->", lambda _: block, page, flags=re.S)
-    )
+    for title, lines in TABLES.items():
+        block = f"<!-- {title} -->\n\n{lines()}\n\n<!-- /{title} -->"
+        old = rf"<!-- {title} -->.*<!-- /{title} -->"
+        page = re.sub(old, lambda _, block=block: block, page, flags=re.S)
+    PAGE.write_text(page)

@@ -60,7 +60,7 @@ def song(number: int, **changes: Any) -> MatchedRecording:
 
 
 def same(*pairs: tuple[int, int]) -> list[FoundMatch]:
-    return [(first, second, "same", 3, 60, 0.1) for first, second in pairs]
+    return [(first, second, "same", 1200, 24_000, 0.1) for first, second in pairs]
 
 
 def decide(
@@ -161,7 +161,7 @@ def test_a_damaged_recording_stays_behind_a_whole_one_after_it_was_left_out(job)
 
 
 def test_excerpts_are_in_the_index_but_in_no_group(job):
-    match = (0, 1, "contained", 20, 50, 0.05)
+    match = (0, 1, "contained", 8000, 20_000, 0.05)
     decisions, tables = decide(deciding(job, "keep_best"), [match])
     assert (decisions.duplicate_of, decisions.splits) == ({}, {})
     (row,) = tables.matches.to_pylist()

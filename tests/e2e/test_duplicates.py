@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import soxr
@@ -274,6 +276,107 @@ def test_without_fingerprints_the_message_says_how_to_make_them(tmp_path):
     assert advice == f"'{folder}' '{dataset}' --set 'quality=[basic, acoustic]'"
     refresh_here(folder, dataset, QUALITY)
     assert names_of(found_in(dataset)) == [{path.name for path in folder.iterdir()}]
+
+
+def write_clips(folder: Path, seeds: range, copies: dict[str, Any]) -> Path:
+    """Write clips of 0.4 to 3 s, and copies of each: a format and a level."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        clip = signals.song(0.4 + 1.3 * (seed % 3), RATE, seed=seed)
+        signals.write_audio(folder / f"clip{seed}.flac", clip, RATE)
+        for name, (rate_hz, level) in copies.items():
+            copy = soxr.resample(level * clip, RATE, rate_hz)
+            signals.write_audio(folder / f"clip{seed}-{name}", copy, rate_hz)
+    return folder
+
+
+CLIP_COPIES = {
+    "copy.mp3": (RATE, 1.0),
+    "copy.m4a": (RATE, 1.0),
+    "copy.ogg": (RATE, 0.4),
+    "copy.opus": (48_000, 1.0),
+    "low.wav": (8000, -1.0),
+}
+
+
+def test_copies_of_short_clips_are_found_by_their_waveforms(tmp_path):
+    clips = write_clips(tmp_path / "clips", range(6), CLIP_COPIES)
+    extract_here(clips, tmp_path / "set", QUALITY, "chunk.short=pad")
+    printed = melmill_json("duplicates", tmp_path / "set")
+    groups = [{Path(member["uri"]).name for member in group} for group in printed["groups"]]
+    copies = [{path.name for path in clips.glob(f"clip{seed}[-.]*")} for seed in range(6)]
+    assert sorted(groups, key=min) == copies
+    for match in printed["matches"]:
+        assert match["kind"] == "same"
+        assert abs(match["offset_seconds"]) < 0.15
+        assert match["error"] < 0.05
+        assert 0.39 < match["overlap_seconds"] < 3.2
+
+
+def test_new_short_clips_are_matched_with_those_of_the_dataset_and_of_others(tmp_path):
+    settings = (QUALITY, "chunk.short=pad", "dedupe=keep_best", "split.keep_together=duplicates")
+    copies = {"copy.mp3": CLIP_COPIES["copy.mp3"]}
+    clips = write_clips(tmp_path / "clips", range(4), {})
+    extract_here(clips, tmp_path / "set", *settings)
+    others = write_clips(tmp_path / "others", range(2, 5), copies)
+    extract_here(others, tmp_path / "other set", QUALITY, "chunk.short=pad")
+    for path in (*others.glob("clip[23]-*"), *others.glob("clip4*")):
+        shutil.copy(path, clips)
+    refresh_here(clips, tmp_path / "set", *settings)
+    expected = [{f"clip{seed}.flac", f"clip{seed}-copy.mp3"} for seed in (2, 3, 4)]
+    assert names_of(found_in(tmp_path / "set")) == expected
+    rows = melmill.open(tmp_path / "set").recordings(["uri", "status", "split"]).to_pylist()
+    left_out = {Path(row["uri"]).name for row in rows if row["status"] == "duplicate"}
+    assert left_out == {f"clip{seed}-copy.mp3" for seed in (2, 3, 4)}
+    splits = {Path(row["uri"]).name: row["split"] for row in rows}
+    assert all(len({splits[name] for name in group}) == 1 for group in expected)
+    shared = found_in(tmp_path / "set", tmp_path / "other set")
+    assert [{m.dataset for m in group} for group in shared.groups] == [{0, 1}] * 3
+
+
+def test_short_sounds_that_are_alike_are_no_copies(tmp_path):
+    random = np.random.default_rng(1)
+    times = np.arange(RATE) / RATE
+    sounds = {
+        "tone1": 0.5 * np.sin(2 * np.pi * 440 * times),
+        "tone2": 0.5 * np.sin(2 * np.pi * 440 * times + 1),
+        "hum1": signals.hum(1, RATE) + random.normal(0, 1e-3, RATE),
+        "hum2": signals.hum(1, RATE) + random.normal(0, 1e-3, RATE),
+        "noise1": random.normal(0, 0.1, RATE),
+        "noise2": random.normal(0, 0.1, RATE),
+        "dither1": random.normal(0, 3e-5, RATE),
+        "dither2": random.normal(0, 3e-5, RATE),
+        "click1": signals.click(1, RATE, 0.3),
+        "click2": signals.click(1, RATE, 0.5),
+    }
+    (tmp_path / "clips").mkdir()
+    for name, samples in sounds.items():
+        signals.write_audio(tmp_path / "clips" / f"{name}.flac", samples, RATE)
+    extract_here(tmp_path / "clips", tmp_path / "set", QUALITY, "chunk.short=pad")
+    assert found_in(tmp_path / "set").matches == ()
+
+
+def test_an_index_without_waveforms_has_only_exact_short_copies(tmp_path):
+    """Such readings were made before there were waveforms."""
+    clips = write_clips(tmp_path / "clips", range(2), {"copy.mp3": CLIP_COPIES["copy.mp3"]})
+    shutil.copy(clips / "clip0.flac", clips / "clip0-exact.flac")
+    settings = QUALITY, "chunk.short=pad"
+    extract_here(clips, tmp_path / "set", *settings)
+    for path in (tmp_path / "set").glob("index/*/recordings-*"):
+        table = pq.read_table(path)
+        measures = table["measures"].combine_chunks()
+        acoustic = measures.field("acoustic")
+        fields = {name: acoustic.field(name) for name in ("digest", "fingerprint")}
+        kept = {field.name: measures.field(field.name) for field in measures.type}
+        kept["acoustic"] = pa.StructArray.from_arrays([*fields.values()], [*fields])
+        older = pa.StructArray.from_arrays([*kept.values()], [*kept])
+        place = table.schema.get_field_index("measures")
+        pq.write_table(table.set_column(place, "measures", older), path)
+    assert names_of(found_in(tmp_path / "set")) == [{"clip0.flac", "clip0-exact.flac"}]
+    write_clips(clips, range(2, 3), {"copy.mp3": CLIP_COPIES["copy.mp3"]})
+    refresh_here(clips, tmp_path / "set", *settings)
+    new = {"clip2.flac", "clip2-copy.mp3"}
+    assert names_of(found_in(tmp_path / "set")) == [{"clip0.flac", "clip0-exact.flac"}, new]
 
 
 def test_recordings_without_fingerprints_have_no_near_duplicates(dataset, tmp_path):

@@ -10,16 +10,17 @@ from typing import Any
 import pyarrow as pa
 
 from melmill.transforms.duplicates.grouping import (
+    TICKS_PER_SECOND,
     FoundMatch,
     Kind,
     MatchedRecording,
     best_first,
     groups_of,
+    one_of_each_pair,
     with_lengths,
 )
 from melmill.transforms.index.results import GROUP_TABLES, GroupTables
 from melmill.transforms.index.tables import MATCHED_RECORDINGS, MATCHES, SCHEMAS, read_part
-from melmill.transforms.measures.acoustic_fingerprint import WORDS_PER_SECOND
 from melmill.transforms.plan.change_records import Relabelled
 from melmill.transforms.plan.group_decisions import Dedupe, GroupDecisions, leaves_out
 from melmill.transforms.plan.job import ExtractJob
@@ -122,7 +123,7 @@ def decide_groups(
         for row in known.matches.to_pylist()
         if {row["first"], row["second"]} <= known_members.keys()
     }
-    for match in sorted(matches):
+    for match in one_of_each_pair(matches):
         if match[0] in present and match[1] in present:
             row = _found_row(match, present)
             rows[row["first"], row["second"]] = row
@@ -215,7 +216,7 @@ def _found_row(match: FoundMatch, recordings: Mapping[int, MatchedRecording]) ->
     names = recordings[first].recording_id, recordings[second].recording_id
     if kind != "contained" and names[1] < names[0]:
         names, offset = (names[1], names[0]), -offset
-    seconds = offset / WORDS_PER_SECOND, overlap / WORDS_PER_SECOND
+    seconds = offset / TICKS_PER_SECOND, overlap / TICKS_PER_SECOND
     return _row(*names, kind, *seconds, error)
 
 

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from melmill.transforms.duplicates.components import K, group
+from melmill.transforms.duplicates.correlation import MAX_LAG
 from melmill.transforms.duplicates.match_job import MatchJob, dataset_at, row_of
+from melmill.transforms.measures.short_waveforms import RATE_HZ
 
 Kind = Literal["exact", "same", "contained"]
 
-#: A match as workers find it: numbers of two recordings, kind, offset and overlap in words, error.
+#: Unit of offsets and overlaps: a sample of a waveform; a word of a fingerprint has 400.
+TICKS_PER_SECOND = RATE_HZ
+#: A match as workers find it: numbers of two recordings, kind, offset and overlap in ticks, error.
 FoundMatch: TypeAlias = tuple[int, int, Kind, int, int, float]
 
 #: Columns of an index that :class:`MatchedRecording` is made of, in the order of its attributes.
@@ -26,6 +30,10 @@ COLUMNS = [
 _STATUSES = ("ok", "partial", "duplicate", "deselected")
 #: Share of the longer recording's length that the same recording has at least.
 _SAME_LENGTH = 0.75
+#: Largest difference of lengths that is padding of an encoder, whatever its share is.
+_PADDING_SECONDS = MAX_LAG / RATE_HZ
+#: Kinds of matches, the strongest first.
+_KINDS: tuple[Kind, ...] = ("exact", "same", "contained")
 #: Share of the greatest length and bandwidth of a group that its best recording has at least.
 _NEARLY = 0.9
 
@@ -99,14 +107,33 @@ def read_matched(
 
 
 def without_doubles(matches: Iterable[FoundMatch]) -> list[FoundMatch]:
-    """Return the matches; of two exact copies, the exact match alone."""
-    listed = list(matches)
+    """Return one match of each pair; of two exact copies, the exact match alone."""
+    listed = one_of_each_pair(matches)
     exact = group((first, second) for first, second, kind, *_ in listed if kind == "exact")
     return [
         match
         for match in listed
         if match[2] == "exact" or exact.get(match[0], -1) != exact.get(match[1], -2)
     ]
+
+
+def one_of_each_pair(matches: Iterable[FoundMatch]) -> list[FoundMatch]:
+    """Return the best match of each pair of recordings, sorted; exact ones are the best.
+
+    A pair may be found by its fingerprints and by its waveforms.
+
+    >>> one_of_each_pair([(3, 2, "contained", 0, 900, 0.1), (2, 3, "same", 0, 950, 0.0)])
+    [(2, 3, 'same', 0, 950, 0.0)]
+    """
+    best: dict[tuple[int, int], FoundMatch] = {}
+    for match in matches:
+        pair = min(match[:2]), max(match[:2])
+        best[pair] = min(match, best.get(pair, match), key=_rank)
+    return sorted(best.values())
+
+
+def _rank(match: FoundMatch) -> tuple[int, float, FoundMatch]:
+    return _KINDS.index(match[2]), match[5], match
 
 
 def with_lengths(match: FoundMatch, recordings: Mapping[int, MatchedRecording]) -> FoundMatch:
@@ -116,7 +143,8 @@ def with_lengths(match: FoundMatch, recordings: Mapping[int, MatchedRecording]) 
     """
     first, second, kind, offset, overlap, error = match
     lengths = recordings[first].seconds, recordings[second].seconds
-    if kind != "same" or min(lengths) >= _SAME_LENGTH * max(lengths):
+    is_padded = max(lengths) - min(lengths) <= _PADDING_SECONDS
+    if kind != "same" or is_padded or min(lengths) >= _SAME_LENGTH * max(lengths):
         return match
     if lengths[0] > lengths[1]:
         first, second, offset = second, first, -offset

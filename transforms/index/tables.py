@@ -28,8 +28,7 @@ from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.store.folders import Store
 
 #: Number of recordings in a part of an index, or up to twice as many: one worker holds a part in
-#: memory. With fingerprints, which have up to 96 kB, or waveforms of short recordings, which have up
-#: to 32 kB, they are fewer.
+#: memory. With fingerprints, which have up to 96 kB, they are fewer; waveforms have up to 32 kB.
 RECORDINGS_PER_PART, _FINGERPRINTS_PER_PART = 50_000, 2_500
 
 _ROWS_PER_READ = 4096

@@ -17,6 +17,12 @@ import numpy.typing as npt
 
 from melmill.transforms.measures.blocks import Block, Shape
 from melmill.transforms.measures.meters import Measure, Reading
+from melmill.transforms.measures.short_waveforms import (
+    MOST_SECONDS,
+    packed,
+    unpacked,
+    waveform_text,
+)
 
 MEASURES = (
     Measure(
@@ -32,6 +38,13 @@ MEASURES = (
         "",
         "Words of 32 bits in base64, ten words a second, of the first half hour: re-encoded copies "
         "have nearly the same words. A word is 0 where the recording is silent or does not change.",
+    ),
+    Measure(
+        "acoustic.waveform",
+        "text",
+        "",
+        "Waveform of a recording of at most six seconds, in base64: the mean of the channels "
+        "without its offset, 4,000 samples of 8 bits a second, scaled to its peak.",
     ),
 )
 
@@ -80,6 +93,10 @@ class AcousticMeter:
         neighbouring part.
     digest
         Sum of the blocks' digests.
+    frames
+        Number of frames.
+    mono
+        Mean of the channels of each block, packed; empty if the frames are too many for a waveform.
     """
 
     shape: Shape
@@ -87,6 +104,8 @@ class AcousticMeter:
     first: list[list[float]] = field(default_factory=list)
     last: list[list[float]] = field(default_factory=list)
     digest: int = 0
+    frames: int = 0
+    mono: list[str] = field(default_factory=list)
 
     def add(self, block: Block) -> None:
         """Add the next block."""
@@ -99,6 +118,15 @@ class AcousticMeter:
         self.digest %= _DIGEST_MODULUS
         if block.start < _MOST_WORDS * self.shape.hop_frames:
             self._append(band_powers(block))
+        self.frames += block.frames
+        if self._is_short:
+            self.mono.append(packed(mix(block.samples)))
+        else:
+            self.mono = []
+
+    @property
+    def _is_short(self) -> bool:
+        return self.frames <= MOST_SECONDS * self.shape.rate_hz
 
     def _append(self, powers: _Powers) -> None:
         known = np.array(self.last, np.float32).reshape(-1, _BANDS)
@@ -117,9 +145,14 @@ class AcousticMeter:
         border = np.array([*self.last, *later.first], np.float32).reshape(-1, _BANDS)
         self.words += [*words_of(border).tolist(), *later.words]
         self._keep(later.first, later.last)
+        self.frames += later.frames
+        self.mono = [*self.mono, *later.mono] if self._is_short else []
 
     def readings(self) -> dict[str, Reading]:
-        """Return the readings by the measure's name; ``None`` for a recording without words."""
+        """Return the readings by the measure's name.
+
+        A recording without words has no fingerprint, and a long or silent one has no waveform.
+        """
         words = np.array(self.words, "<u4")
         kept = np.flatnonzero(words)
         rate_hz, channels = self.shape.rate_hz, self.shape.channels
@@ -128,6 +161,7 @@ class AcousticMeter:
             "acoustic.fingerprint": (
                 base64.b64encode(words[: kept[-1] + 1].tobytes()).decode() if len(kept) else None
             ),
+            "acoustic.waveform": waveform_text(unpacked(self.mono), rate_hz) if self.mono else None,
         }
 
 
@@ -151,18 +185,33 @@ def band_powers(block: Block) -> _Powers:
     hops = block.frames // shape.hop_frames
     if not hops or shape.rate_hz < 2 * _LOWEST_HZ:
         return np.zeros((hops, _BANDS), np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        mono = block.around.mean(axis=0)
-        # A small energy proves that no sample is larger, and that none is NaN.
-        if not np.dot(mono, mono) <= _LARGEST**2:
-            mono = np.nan_to_num(mono).clip(-_LARGEST, _LARGEST)
-    low = soxr.resample(mono, shape.rate_hz, _RATE_HZ, "LQ")
+    low = soxr.resample(mix(block.around), shape.rate_hz, _RATE_HZ, "LQ")
     # Without samples before the block, zeros take their place; so they do after it.
     padded = np.zeros((hops + _FRAME_HOPS - 1) * _HOP, np.float32)
     start = 0 if block.before else _HOP
     padded[start : start + len(low)] = low[: len(padded) - start]
     frames = np.lib.stride_tricks.sliding_window_view(padded, _FRAME_HOPS * _HOP)[::_HOP]
     return _powers(frames)
+
+
+def mix(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the mean of the channels, float32 [frames], without samples that are absurdly large.
+
+    Parameters
+    ----------
+    samples : float32 [channels, frames]
+
+    Examples
+    --------
+    >>> mix(np.array([[1, 3e38, np.nan], [0, 3e38, 0]], np.float32)).tolist()
+    [0.5, 1000.0, 0.0]
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        mono: npt.NDArray[np.float32] = samples.mean(axis=0)
+        # A small energy proves that no sample is larger, and that none is NaN.
+        if not np.dot(mono, mono) <= _LARGEST**2:
+            mono = np.nan_to_num(mono).clip(-_LARGEST, _LARGEST)
+    return mono
 
 
 def _powers(frames: npt.NDArray[np.float32]) -> _Powers:

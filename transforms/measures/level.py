@@ -175,8 +175,13 @@ def count_denormals(samples: npt.NDArray[np.float32]) -> int:
     >>> count_denormals(np.float32([1e-40, -1e-45, 1e-37, 0.0, -0.0]))
     2
     """
-    magnitudes = samples.view(np.uint32) & np.uint32(0x7FFF_FFFF)
-    return int(np.count_nonzero(magnitudes - np.uint32(1) < np.uint32(0x007F_FFFF)))
+    # Twice the bits without the sign, less two: a zero becomes the largest number.
+    numbers = samples.view(np.uint32) << np.uint32(1)
+    numbers -= np.uint32(2)
+    least_normal = np.uint32(0x00FF_FFFE)
+    if numbers.min(initial=least_normal) >= least_normal:  # cheaper than to count
+        return 0
+    return int(np.count_nonzero(numbers < least_normal))
 
 
 def window_peaks(samples: npt.NDArray[np.float32], frames: int) -> npt.NDArray[np.float32]:
