@@ -55,6 +55,9 @@ EXPLORE = [
     "pillow>=11",
 ]
 
+#: Plays a recording (``melmill play``); its wheels need no other library.
+PLAY = "miniaudio>=1.61"
+
 #: Computes the features of the kind ``model`` from ONNX files.
 ONNX = "onnxruntime>=1.22"
 
@@ -123,6 +126,7 @@ setup(
         "melmill": ["py.typed"],
         "melmill.configs": ["*.yaml", "runners/*.yaml", "profiles/*.yaml"],
         "melmill.pipelines.explore": ["pages/*", "assets/*"],
+        "melmill.pipelines.report": ["pages/*"],
     },
     install_requires=CORE,
     extras_require={
@@ -133,10 +137,11 @@ setup(
         "arrayrecord": [ARRAY_RECORD],
         "notebook": NOTEBOOK,
         "explore": EXPLORE,
+        "play": [PLAY],
         "onnx": [ONNX],
         "loaders": LOADERS,
         "docs": DOCS,
-        "dev": [*DEV, *DOCS, *EXPLORE, *LOADERS, *NOTEBOOK],
+        "dev": [*DEV, *DOCS, *EXPLORE, *LOADERS, *NOTEBOOK, PLAY],
     },
     entry_points={"console_scripts": ["melmill = melmill.__main__:main"]},
     classifiers=[

@@ -68,6 +68,8 @@ class CheckedRecording:
         Reasons why the recording fails; none if it passes.
     readings
         Readings by the measure's name.
+    recording_id
+        Id in a dataset; ``""`` for a file that is not from a dataset.
     """
 
     name: str
@@ -75,6 +77,7 @@ class CheckedRecording:
     audio: AudioInfo | None = None
     findings: tuple[Finding, ...] = ()
     readings: Mapping[str, Reading] = field(default_factory=dict)
+    recording_id: str = ""
 
     @property
     def passes(self) -> bool:

@@ -60,7 +60,8 @@ def explore(
     from melmill.pipelines.run import interruption
 
     try:
-        from melmill.pipelines.explore.server import Explorer, serve
+        from melmill.pipelines.explore.explorer import Explorer
+        from melmill.pipelines.explore.server import serve
         from melmill.pipelines.explore.verdicts import Verdicts
     except ModuleNotFoundError as error:
         complain(f"{error.name} is not installed: pip install 'melmill[explore]'")

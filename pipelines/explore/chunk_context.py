@@ -10,10 +10,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from melmill.pipelines.explore.chunk_rows import Chunk, ChunkReader
+from melmill.pipelines.explore.explorer import Explorer
 from melmill.pipelines.explore.filters import Filter
 from melmill.pipelines.explore.kept import Kept
 from melmill.pipelines.explore.recording_table import RecordingTable
-from melmill.pipelines.explore.server import Explorer
 from melmill.pipelines.explore.stored_features import StoredFeatures
 from melmill.pipelines.explore.unusual_chunks import UnusualChunks
 from melmill.pipelines.sound.wav import PART_SECONDS

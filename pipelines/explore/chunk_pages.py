@@ -13,8 +13,8 @@ from melmill.pipelines.explore import wall_pages
 from melmill.pipelines.explore.chunk_context import PAGE, ChunkContext, page_number
 from melmill.pipelines.explore.chunk_rows import ChunkReader
 from melmill.pipelines.explore.chunk_walls import Card
+from melmill.pipelines.explore.explorer import Explorer
 from melmill.pipelines.explore.filters import Filter
-from melmill.pipelines.explore.server import Explorer
 from melmill.pipelines.explore.stored_features import StoredFeatures, plain
 from melmill.pipelines.explore.unusual_chunks import UnusualChunks
 from melmill.pipelines.sound.colours import COLOUR_MAP

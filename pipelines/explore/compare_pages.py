@@ -10,8 +10,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from melmill.pipelines.explore.comparison import KINDS, Comparison
+from melmill.pipelines.explore.explorer import Explorer
 from melmill.pipelines.explore.list_pages import page_number
-from melmill.pipelines.explore.server import Explorer
 from melmill.pipelines.snapshots.history import history
 from melmill.transforms.core.errors import ConfigError
 

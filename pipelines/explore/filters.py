@@ -147,8 +147,8 @@ def read_filter(parameters: Iterable[tuple[str, str]], others: Iterable[str]) ->
 def term(field: Field, value: str) -> Condition:
     """Return the condition of one value of a field.
 
-    ``(none)`` stands for no value. A number may be a range: ``1..2``, ``1..``, ``..2``; its end does
-    not belong to it, so that ranges that follow each other share no recording.
+    ``(none)`` stands for no value. A number may be a range: ``1..2``, ``1..``, ``..2``. Its end
+    does not belong to it, so that ranges that follow each other share no recording.
 
     Raises
     ------

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from melmill.pipelines.explore.server import Explorer
+from melmill.pipelines.explore.explorer import Explorer
 from melmill.transforms.core.errors import ConfigError
 
 #: Number of recordings on a page.

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from melmill.pipelines.explore.explorer import Explorer
 from melmill.pipelines.explore.filters import Condition, Filter
 from melmill.pipelines.explore.recording_table import Count, RecordingTable
-from melmill.pipelines.explore.server import Explorer
 from melmill.pipelines.explore.texts import range_text
 
 _SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 180, 300, 600, 1800, 3600, 36000)
@@ -129,8 +129,8 @@ def _histogram(
 ) -> Chart:
     unit = table.fields[name].unit
     counts = table.histogram(name, borders, condition)
-    bars = (_bar(name, count, lambda value: range_text(value, unit)) for count in counts)
-    return Chart(heading, tuple(bars), is_histogram=True)
+    bars = (_bar(name, count, range_text) for count in counts)
+    return Chart(f"{heading}, {unit}", tuple(bars), is_histogram=True)
 
 
 def _defects(table: RecordingTable, condition: Condition) -> Chart:

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from melmill.pipelines.check_dataset import readings_of_row
+from melmill.pipelines.explore.explorer import Explorer
 from melmill.pipelines.explore.kept import Kept
 from melmill.pipelines.explore.recording_facts import (
     Duplicate,
@@ -24,7 +25,6 @@ from melmill.pipelines.explore.recording_facts import (
     readings_by_group,
 )
 from melmill.pipelines.explore.recording_sources import SoundSource, SoundSources
-from melmill.pipelines.explore.server import Explorer
 from melmill.pipelines.explore.streams import Pieces, answer_bytes
 from melmill.pipelines.sound.colours import COLOUR_MAP
 from melmill.pipelines.sound.decoder_pool import DecoderPool

@@ -108,12 +108,18 @@ def range_text(value: str, unit: str = "") -> str:
     return f"{text} {unit}".strip()
 
 
-def short_uri(uri: str, length: int = 60) -> str:
-    """Return the end of a URI.
+def short_uri(uri: str, length: int = 60, catalogue: str = "") -> str:
+    """Return the end of a URI, without the folder of its catalogue.
 
     >>> short_uri("s3://bucket/" + "folder/" * 20 + "song.mp3", 20)
     '…lder/folder/song.mp3'
+    >>> short_uri("songs/album/1.mp3", 20, "songs/"), short_uri("songs/1.mp3", 20, "songs/all.csv")
+    ('album/1.mp3', '1.mp3')
     """
+    for folder in (catalogue.rstrip("/"), catalogue.rpartition("/")[0]):
+        if folder and uri.startswith(f"{folder}/"):
+            uri = uri[len(folder) + 1 :]
+            break
     return uri if len(uri) <= length else f"…{uri[-length:]}"
 
 

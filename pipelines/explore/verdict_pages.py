@@ -11,10 +11,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from melmill.pipelines.check_dataset import readings_of_row
+from melmill.pipelines.explore.explorer import Explorer
 from melmill.pipelines.explore.filters import Condition, Filter
 from melmill.pipelines.explore.list_pages import csv_text
 from melmill.pipelines.explore.recording_table import ANY
-from melmill.pipelines.explore.server import Explorer
 from melmill.pipelines.explore.texts import reading
 from melmill.pipelines.explore.verdicts import Verdict
 from melmill.pipelines.profiles import Finding, judge

@@ -18,9 +18,9 @@ from melmill.pipelines.explore.chunk_walls import (
     sample_chunks,
     unusual_chunks,
 )
+from melmill.pipelines.explore.explorer import OTHER_PARAMETERS
 from melmill.pipelines.explore.filters import ALWAYS, Condition, Field, read_filter, term
 from melmill.pipelines.explore.recording_table import RecordingTable
-from melmill.pipelines.explore.server import OTHER_PARAMETERS
 from melmill.transforms.core.errors import ConfigError, UserError
 
 #: Number of pictures in a row of a value, and of such rows.

@@ -175,7 +175,8 @@ def test_other_features_are_compared_and_some_cannot_be(songs, tmp_path):
     features = (
         "features=["
         "{name: waves, kind: waveform}, {name: cepstra, kind: mfcc}, "
-        f"{{name: vectors, kind: model, model: {tmp_path / 'model.onnx'}, shape: [6]}}]"
+        f"{{name: vectors, kind: model, model: {tmp_path / 'model.onnx'}, shape: [6]}}, "
+        "{name: quality, kind: measures, meters: [gaps]}]"
     )
     settings = ["chunk.seconds=1", features, "limits.max_failure_ratio=1"]
     melmill.extract(songs, tmp_path / "set", settings=settings, workers=1)
@@ -188,6 +189,15 @@ def test_other_features_are_compared_and_some_cannot_be(songs, tmp_path):
         find(tmp_path / "set")
     with pytest.raises(ConfigError, match=r"'mel'.*no such feature.*: cepstra, vectors$"):
         find(tmp_path / "set", feature="mel")
+    with pytest.raises(ConfigError, match=r"its kind, measures, cannot be compared"):
+        find(tmp_path / "set", feature="quality_gaps_count")
+
+
+def test_the_first_feature_that_is_no_measure_is_compared(songs, tmp_path):
+    features = "{name: quality, kind: measures, meters: [gaps]}, {name: cepstra, kind: mfcc}"
+    settings = f"audio.sample_rate_hz={RATE}", "chunk.seconds=1", "limits.max_failure_ratio=1"
+    extract_here(songs, tmp_path / "set", *settings, f"features=[{features}]")
+    assert find(tmp_path / "set").feature == "cepstra"
 
 
 def test_without_measures_there_are_no_reasons(songs, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -14,10 +13,29 @@ from typing import Any
 
 import pytest
 
-_ARGUMENTS = [
+ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--mute-audio"),
 ]
+
+
+#: Notes when a key is pressed, and when the sound of the page's recording is first heard after it.
+WATCH_SOUND = """() => {
+  window.pressedAt = window.soundedAt = null;
+  addEventListener("keydown", () => { window.pressedAt = performance.now(); }, true);
+  const play = HTMLMediaElement.prototype.play;
+  HTMLMediaElement.prototype.play = function () {
+    let last = null; // the first change may be the jump to the place where it starts
+    const heard = () => {
+      const moved = last !== null && this.currentTime > last && this.currentTime < last + 1;
+      if (this.readyState > 2) last = this.currentTime;
+      if (moved) window.soundedAt ??= performance.now();
+      else if (!this.ended) requestAnimationFrame(heard);
+    };
+    requestAnimationFrame(heard);
+    return play.call(this);
+  };
+}"""
 
 
 @pytest.fixture(scope="session")
@@ -25,14 +43,18 @@ def chromium() -> Iterator[Any]:
     """Return a browser; the machine's own Chromium."""
     from playwright.sync_api import sync_playwright
 
-    path = shutil.which("chromium") or shutil.which("google-chrome")
+    path = find_chromium()
     if path is None:
-        assert "CI" not in os.environ, "Chromium is not installed"
-        pytest.skip("Chromium is not installed")
+        pytest.skip("Chromium is not installed (scripts/test says why)")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=_ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser
         browser.close()
+
+
+def find_chromium() -> str | None:
+    """Return the path of the machine's own Chromium; ``None`` if there is none."""
+    return shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @contextmanager

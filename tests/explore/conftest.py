@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
+from melmill.pipelines.explore.explorer import Explorer
 from melmill.pipelines.explore.filters import Filter
 from melmill.pipelines.explore.security import Guard
-from melmill.pipelines.explore.server import Explorer, create_app
+from melmill.pipelines.explore.server import create_app
 from melmill.pipelines.explore.verdicts import Verdicts
 from melmill.pipelines.profiles import load_profile
 from melmill.transforms.store.folders import Store

@@ -181,7 +181,7 @@ def test_a_chunk_s_page_says_where_it_is_and_what_it_holds(
     plots = json.loads(re.search(r'id="plots">(.*?)</script>', page, re.DOTALL)[1])
     assert [plot["name"] for plot in plots] == ["mel", "spectrum", "samples", "embedding"]
     assert [plot["padding_from"] for plot in plots] == [8.5, 8.5, 8.5, None]
-    assert f"{row['quality_level_rms']:.2f} dBFS" in page
+    assert f"{row['quality_level_rms']:.2f} dBFS".replace("-", "−") in page
     assert "Root mean square over all channels" in page
 
 

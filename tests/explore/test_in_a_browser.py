@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from tests.explore.browser import serving
+from tests.explore.browser import WATCH_SOUND, serving
 from tests.explore.conftest import NASTY
 
 
@@ -132,21 +132,3 @@ def test_one_key_judges_and_the_next_recording_sounds(
 
 #: Whether the page shows another recording.
 OTHER = "shown => document.getElementById('uri').textContent !== shown"
-#: Notes when a key is pressed, and when the sound of the page's recording is first heard after it.
-WATCH_SOUND = """() => {
-  window.pressedAt = window.soundedAt = null;
-  addEventListener("keydown", () => { window.pressedAt = performance.now(); }, true);
-  const play = HTMLMediaElement.prototype.play;
-  HTMLMediaElement.prototype.play = function () {
-    const start = this.currentTime;
-    const heard = () => {
-      if (this.currentTime > start && !this.paused) {
-        window.soundedAt ??= performance.now();
-      } else {
-        requestAnimationFrame(heard);
-      }
-    };
-    requestAnimationFrame(heard);
-    return play.call(this);
-  };
-}"""

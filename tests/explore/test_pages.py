@@ -10,9 +10,9 @@ import polars
 import pytest
 from starlette.testclient import TestClient
 
+from melmill.pipelines.explore.explorer import Explorer
 from melmill.pipelines.explore.filters import Filter
 from melmill.pipelines.explore.overview_pages import charts
-from melmill.pipelines.explore.server import Explorer
 from tests.explore.conftest import make_recordings, open_explorer
 from tests.pipeline_runs import extract_here, refresh_here
 

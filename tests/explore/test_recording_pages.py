@@ -16,8 +16,9 @@ import pytest
 import soundfile
 from starlette.testclient import TestClient
 
+from melmill.pipelines.explore.explorer import Explorer
 from melmill.pipelines.explore.filters import Filter
-from melmill.pipelines.explore.server import Explorer, create_app
+from melmill.pipelines.explore.server import create_app
 from melmill.pipelines.sound.wav import to_pcm
 from melmill.transforms.store.objects import StoredObject
 from tests.explore.conftest import NASTY, RATE, open_explorer

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from starlette.testclient import TestClient
 
+from melmill.pipelines.explore.explorer import Explorer
 from melmill.pipelines.explore.security import Guard
-from melmill.pipelines.explore.server import Explorer, create_app
+from melmill.pipelines.explore.server import create_app
 from tests.explore.conftest import NASTY
 
 PAGES = ["/", "/recordings", "/verdicts", "/compare", "/export/catalogue.csv", "/assets/style.css"]

@@ -72,8 +72,15 @@ class RecordingIndex:
                 has_rows = pc.and_(has_rows, pc.equal(batch["split"], self.split))
             yield batch.filter(has_rows)
 
-    def find(self, like: str) -> IndexedRecording:
+    def find(self, like: str, option: str = "like") -> IndexedRecording:
         """Return the recording with an id or a URI, or whose URI ends with a name.
+
+        Parameters
+        ----------
+        like
+            The name.
+        option
+            Name of what the user gave, for messages.
 
         Raises
         ------
@@ -91,14 +98,14 @@ class RecordingIndex:
         named = ", ".join(f"{row.recording_id} ({row.uri})" for row in best[:_NAMED])
         if not best:
             raise ConfigError(
-                f"like: {like!r}: {self.store.root} has no such recording; name it by its URI, "
+                f"{option}: {like!r}: {self.store.root} has no such recording; name it by its URI, "
                 f"by the end of its URI, or by its id{self._hint(like)}"
             )
         if len(best) > 1:
-            raise ConfigError(f"like: {like!r}: means several recordings; give an id: {named}")
+            raise ConfigError(f"{option}: {like!r}: means several recordings; give an id: {named}")
         if not best[0].rows:
             raise ConfigError(
-                f"like: {like!r}: {named} has no rows to compare; name another recording"
+                f"{option}: {like!r}: {named} has no rows to compare; name another recording"
             )
         return best[0]
 

@@ -4,7 +4,7 @@ import { draw as drawPicture } from "/assets/recording_drawing.js";
 
 const parameters = new URLSearchParams(location.search);
 const element = (id) => document.getElementById(id);
-const skipped = [];
+const skipped = []; // put off by the person
 const judged = [];
 let queue = [];
 let current = null;
@@ -34,8 +34,9 @@ function prepare(recording) {
 
 async function fill() {
   const wanted = new URLSearchParams(parameters);
-  const hidden = [...skipped, ...queue.map((item) => item.recording.recording_id)];
-  if (current) hidden.push(current.recording.recording_id);
+  // The verdicts of the last ones may not be stored yet.
+  const shown = [...judged.slice(-10), ...queue, ...(current ? [current] : [])];
+  const hidden = [...skipped, ...shown.map((item) => item.recording.recording_id)];
   hidden.slice(-500).forEach((id) => wanted.append("skip", id));
   const answer = await json(`/verdicts/queue?${wanted}`);
   element("left").textContent = answer.left;
@@ -80,7 +81,8 @@ function show(item) {
   drawWaveform(item).catch(report);
 }
 
-function next() {
+async function next() {
+  if (!queue.length) await fill();
   const item = queue.shift();
   if (!item) {
     current?.audio.pause();
@@ -115,8 +117,7 @@ function judge(verdict) {
   const note = element("note").value;
   item.recording.note = note;
   judged.push(item);
-  skipped.push(item.recording.recording_id); // the queue may be read before the verdict is stored
-  next();
+  next().catch(report);
   send(item, verdict, note).catch((error) => {
     report(error);
     element("message").textContent += " The verdict was not stored.";
@@ -126,7 +127,6 @@ function judge(verdict) {
 async function undo() {
   const item = judged.pop();
   if (!item) return;
-  skipped.splice(skipped.indexOf(item.recording.recording_id), 1);
   await send(item, "", "");
   if (current) {
     current.audio.pause();
@@ -141,7 +141,7 @@ const actions = {
   skip: () => {
     if (!current) return;
     skipped.push(current.recording.recording_id);
-    next();
+    next().catch(report);
   },
   undo: () => undo().catch(report),
   play: () => {
@@ -198,6 +198,7 @@ async function drawWaveform(item) {
 }
 
 function draw() {
+  if (!current) return;
   const canvas = element("waveform");
   const width = (canvas.width = canvas.clientWidth * devicePixelRatio);
   const height = (canvas.height = canvas.clientHeight * devicePixelRatio);
@@ -227,5 +228,5 @@ function draw() {
   context.fillRect((current.audio.currentTime / seconds) * width, 0, 2, height);
 }
 
-addEventListener("themechange", () => current && draw());
-fill().then(next).catch(report);
+addEventListener("themechange", draw);
+next().catch(report);
