@@ -19,6 +19,9 @@ from melmill.transforms.core.errors import ConfigError
 #: Value of a term for recordings that have no value; a label's value can hardly be this.
 NONE = "(none)"
 _RANGE = ".."
+_MOST_TERMS = 200
+#: Number of columns that a message names.
+_NAMED = 12
 _TRUTH = {"true": True, "false": False}
 
 
@@ -134,14 +137,24 @@ class Filter:
 
 
 def read_filter(parameters: Iterable[tuple[str, str]], others: Iterable[str]) -> Filter:
-    """Return the filter of an address: all parameters with a value, except some others.
+    """Return the filter of an address: all parameters, except some others and an empty ``text``.
 
-    >>> read_filter([("codec", "mp3"), ("page", "2"), ("text", "")], ["page"]).terms
+    Raises
+    ------
+    ConfigError
+        There are too many terms.
+
+    Examples
+    --------
+    >>> read_filter([("codec", "mp3"), ("page", "2"), ("text", " ")], ["page"]).terms
     (('codec', 'mp3'),)
     """
     skipped = {*others}
-    terms = ((name, value.strip()) for name, value in parameters if name not in skipped)
-    return Filter(tuple(dict.fromkeys(term for term in terms if term[1])))
+    terms = [term for term in parameters if term[0] not in skipped]
+    terms = [term for term in terms if term[0] != "text" or term[1].strip()]
+    if len(terms) > _MOST_TERMS:
+        raise ConfigError(f"filter: has {len(terms)} terms: at most {_MOST_TERMS}")
+    return Filter(tuple(dict.fromkeys(terms)))
 
 
 def term(field: Field, value: str) -> Condition:
@@ -192,5 +205,6 @@ def _number(field: Field, text: str) -> float:
 
 def _unknown(name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name, names, n=3)
-    meant = f"did you mean {' or '.join(close)}?" if close else f"there are: {', '.join(names)}"
+    listed = ", ".join(names[:_NAMED])
+    meant = f"did you mean {' or '.join(close)}?" if close else f"there are: {listed}, and others"
     return f"filter: {name!r}: the dataset has no such column; {meant}"

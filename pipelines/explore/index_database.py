@@ -49,15 +49,13 @@ class IndexDatabase:
         self._database = connect(folder)
         self._stored_in: Path | None = None
         self._storing: threading.Thread | None = None
+        self._writing = threading.Lock()
         for kind in ("failures", "matches", "matched_recordings"):
             self._make_view(kind)
         files = self.files("recordings")
         self.run(f"CREATE VIEW index_rows AS {parquet_sql(files, self._missing)}")
         self.run(f"CREATE VIEW recordings AS {self._recordings_sql}")
-        self.run(
-            "CREATE TABLE verdicts "
-            "(recording_id VARCHAR PRIMARY KEY, verdict VARCHAR, note VARCHAR)"
-        )
+        self.run("CREATE TABLE verdicts (recording_id VARCHAR, verdict VARCHAR, note VARCHAR)")
 
     def close(self) -> None:
         """Free memory, and remove the table."""
@@ -157,15 +155,12 @@ class IndexDatabase:
         cursor.register("given", rows)
         cursor.execute(f"CREATE TABLE {name} AS {sql}")
 
-    def replace_rows(self, name: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Replace the rows of a table, at once."""
-        cursor = self._database.cursor()
-        cursor.begin()
-        cursor.execute(f"DELETE FROM {name}")
-        if rows:
-            marks = ", ".join("?" for _ in rows[0])
-            cursor.executemany(f"INSERT INTO {name} VALUES ({marks})", [*map(list, rows)])
-        cursor.commit()
+    def replace_rows(self, name: str, rows: Any) -> None:
+        """Replace the rows of a table, at once, by Arrow data."""
+        with self._writing:
+            cursor = self._database.cursor()
+            cursor.register("given", rows)
+            cursor.execute(f"CREATE OR REPLACE TABLE {name} AS FROM given")
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> Any:
         """Run a query, and return its cursor; any thread may do so."""

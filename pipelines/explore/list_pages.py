@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from melmill.pipelines.explore.explorer import Explorer
+from melmill.pipelines.explore.filters import Condition
+from melmill.pipelines.explore.recording_table import RecordingTable
 from melmill.transforms.core.errors import ConfigError
 
 #: Number of recordings on a page.
@@ -27,7 +30,7 @@ def routes(explorer: Explorer) -> list[Route]:
         table, shown = explorer.table, explorer.filter(request)
         condition = table.condition(shown)
         count, seconds = table.count(condition)
-        sort = request.query_params.get("sort", "uri")
+        sort = _sort(request)
         number = page_number(request.query_params.get("page", "1"))
         columns = _columns(request, explorer)
         rows = table.page(condition, sort, columns, (number - 1) * PAGE, PAGE)
@@ -45,32 +48,70 @@ def routes(explorer: Explorer) -> list[Route]:
             rows=rows,
         )
 
-    def export(request: Request) -> Response:
+    def recording_rows(request: Request) -> Response:
         table, shown = explorer.table, explorer.filter(request)
-        sort = request.query_params.get("sort", "uri")
-        names = [name for name in table.fields if not name.startswith("label.")]
-        names += [f"label.{label}" for label in table.labels]
-        kind = request.path_params["kind"]
-        if kind == "catalogue":  # what extract takes: labels have the names of their columns
-            names = ["uri", *(f"label.{label}" for label in table.labels)]
-        heads = [name.removeprefix("label.") if kind == "catalogue" else name for name in names]
-        rows = table.all_rows(table.condition(shown), sort, names)
-        name = f"{kind}.csv"
-        return StreamingResponse(
-            csv_text(heads, rows),
-            media_type="text/csv; charset=utf-8",
-            headers={"Content-Disposition": f'attachment; filename="{name}"'},
-        )
+        names = [*table.fields]
+        rows = table.all_rows(table.condition(shown), _sort(request), names)
+        guarded = ([for_people(value) for value in row] for row in rows)
+        return download("recordings.csv", csv_text(names, guarded))
+
+    def catalogue(request: Request) -> Response:
+        table, shown = explorer.table, explorer.filter(request)
+        condition = table.condition(shown)
+        _require_catalogue(table, condition)
+        rows = table.labelled_uris(condition, _sort(request))
+        return download("catalogue.jsonl", (json.dumps(row) + "\n" for row in rows))
 
     return [
         Route("/recordings", recordings),
-        Route("/export/{kind:str}.csv", export),
+        Route("/export/recordings.csv", recording_rows),
+        Route("/export/catalogue.jsonl", catalogue),
     ]
+
+
+def _sort(request: Request) -> str:
+    return request.query_params.get("sort", "uri")
+
+
+def _require_catalogue(table: RecordingTable, condition: Condition) -> None:
+    """Raise ConfigError if a catalogue of the recordings would say less than the dataset's own."""
+    segments = table.count(condition & Condition("seconds < frames / sample_rate_hz - 0.001"))[0]
+    without = table.count(condition & Condition("coalesce(rows, 0) = 0"))[0]
+    if segments:
+        raise ConfigError(
+            f"{segments:,} of these recordings are segments of files, and the index does not hold "
+            "where they start: take their lines from the dataset's catalogue, "
+            f"{table.opened.snapshot.catalogue}"
+        )
+    if table.labels and without:
+        raise ConfigError(
+            f"{without:,} of these recordings have no rows, and labels are only in rows: add the "
+            "filter rows=1.. to leave them out"
+        )
+
+
+def download(name: str, text: Iterator[str]) -> Response:
+    """Return a file to store."""
+    return StreamingResponse(
+        text,
+        media_type="text/plain; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
+def for_people(value: Any) -> Any:
+    """Return a value for a spreadsheet, which runs texts with certain first letters as formulas.
+
+    >>> for_people("=1+1"), for_people("song"), for_people(-3)
+    ("'=1+1", 'song', -3)
+    """
+    is_formula = isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r")
+    return f"'{value}" if is_formula else value
 
 
 def page_number(text: str) -> int:
     """Return the number of a page, from 1 on; raise ConfigError if the text is none."""
-    if not text.isdecimal() or not 1 <= int(text) < 10**9:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text)):
         raise ConfigError(f"page: {text!r}: must be a whole number from 1 on")
     return int(text)
 
@@ -78,12 +119,12 @@ def page_number(text: str) -> int:
 def _columns(request: Request, explorer: Explorer) -> list[str]:
     fields = explorer.table.fields
     names = request.query_params.get("columns", "")
-    chosen = [name for name in names.split(",") if name] or [
+    chosen = [name for name in names.split("\n") if name] or [
         *_COLUMNS,
         *(name for name in _MEASURES if name in fields),
     ]
     for name in chosen:
-        explorer.table.field(name)
+        explorer.table.field(name, "columns")
     # The URI is the link to the recording.
     return ["uri", *(name for name in dict.fromkeys(chosen) if name != "uri")]
 

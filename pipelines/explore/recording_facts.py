@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -90,13 +90,27 @@ class Duplicate:
     form: str
 
 
-def find_defects(readings: Mapping[str, Reading], profile: Profile) -> list[DefectKind]:
-    """Return the kinds of defects with a broken limit or a known place, the broken kinds first."""
+def find_defects(
+    readings: Mapping[str, Reading], profile: Profile, start: float | None = 0.0
+) -> list[DefectKind]:
+    """Return the kinds of defects with a broken limit or a known place, the broken kinds first.
+
+    Parameters
+    ----------
+    readings
+        Readings by measure.
+    profile
+        Limits.
+    start
+        Second of the file at which the recording begins, which is added to all places; ``None`` if
+        it is not known, so that no place is.
+    """
     broken = judge(readings, profile)
     kinds = []
     for group, values in by_group(readings).items():
         findings = [f for f in broken if f.measure.split(".")[0] == group]
         places = [*_events(group, values, bool(findings)), *_places(findings, values)]
+        places = [] if start is None else [replace(p, second=p.second + start) for p in places]
         if findings or places:
             rules = [rule for rule in profile.rules if rule.measure.split(".")[0] == group]
             kinds.append(

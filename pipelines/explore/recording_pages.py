@@ -6,6 +6,7 @@ import base64
 import json
 import shlex
 from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from melmill.pipelines.check_dataset import readings_of_row
+from melmill.pipelines.explore.chunk_rows import ChunkReader
 from melmill.pipelines.explore.explorer import Explorer
 from melmill.pipelines.explore.kept import Kept
 from melmill.pipelines.explore.recording_facts import (
@@ -25,6 +27,7 @@ from melmill.pipelines.explore.recording_facts import (
     readings_by_group,
 )
 from melmill.pipelines.explore.recording_sources import SoundSource, SoundSources
+from melmill.pipelines.explore.segments import find_start, is_segment
 from melmill.pipelines.explore.streams import Pieces, answer_bytes
 from melmill.pipelines.sound.colours import COLOUR_MAP
 from melmill.pipelines.sound.decoder_pool import DecoderPool
@@ -54,6 +57,7 @@ def routes(explorer: Explorer) -> list[Route]:
     explorer.resources.callback(decoders.close)
     sources = SoundSources(decoders, explorer.source_options)
     groups: Kept[GroupTables] = Kept(_GROUP_BYTES, _size_of)
+    chunks = ChunkReader(explorer.store)
 
     def duplicates_of(recording_id: str) -> list[Duplicate]:
         index = explorer.opened.snapshot.index
@@ -62,8 +66,12 @@ def routes(explorer: Explorer) -> list[Route]:
 
     def recording(request: Request) -> Response:
         row = explorer.row_or_404(request.path_params["recording_id"])
-        duplicates = duplicates_of(row["recording_id"])
-        return explorer.page(request, "recording.html", **_values(explorer, row, duplicates))
+        start = find_start(row, chunks)
+        duplicates = [
+            _in_files(explorer, other, start or 0.0, chunks)
+            for other in duplicates_of(row["recording_id"])
+        ]
+        return explorer.page(request, "recording.html", **_values(explorer, row, start, duplicates))
 
     @_told
     def picture(request: Request) -> Response:
@@ -97,21 +105,27 @@ def routes(explorer: Explorer) -> list[Route]:
     ]
 
 
+def _in_files(explorer: Explorer, other: Duplicate, start: float, chunks: ChunkReader) -> Duplicate:
+    """Return a duplicate with the shift between the files, of which the two may be segments."""
+    row = explorer.table.recording(other.recording_id)
+    start_of_other = (find_start(row, chunks) if row else None) or 0.0
+    return replace(other, shift_seconds=other.shift_seconds + start_of_other - start)
+
+
 def _values(
-    explorer: Explorer, row: Mapping[str, Any], duplicates: list[Duplicate]
+    explorer: Explorer, row: Mapping[str, Any], start: float | None, duplicates: list[Duplicate]
 ) -> dict[str, Any]:
-    """Return the values of a recording's page."""
+    """Return the values of a recording's page; places are seconds of its file."""
     readings = readings_of_row(row["measures"]) if row["measures"] else {}
-    defects = find_defects(readings, explorer.profile) if readings else []
-    rate, frames = row["sample_rate_hz"], row["frames"]
-    is_segment = bool(frames and abs(row["seconds"] * rate - frames) > 1)
+    defects = find_defects(readings, explorer.profile, start) if readings else []
     snapshot = explorer.opened.snapshot
     command = ["melmill", "refresh", snapshot.catalogue, explorer.store.root]
     return {
         "row": row,
         "title": row["uri"].rstrip("/").rpartition("/")[2],
         "failure": row["failure"],
-        "is_segment": is_segment,
+        "is_segment": is_segment(row),
+        "start": start,
         "defects": defects,
         "readings": readings_by_group(readings),
         "tags": sorted((row["tags"] or {}).items()),

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from melmill.pipelines.explore.filters import Condition, Field, Filter
 from melmill.pipelines.explore.index_database import IndexDatabase, column, quoted
 from melmill.pipelines.profiles import Profile, Rule
@@ -85,9 +87,8 @@ class RecordingTable:
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """Names of the labels that can be filtered: those with one value."""
-        columns = self.opened.schema.columns()
-        return tuple(n for n, kind in columns.items() if is_label(n) and kind[:5] != "list<")
+        """Names of the labels."""
+        return tuple(name for name in self.opened.schema.columns() if is_label(name))
 
     @cached_property
     def tags(self) -> tuple[str, ...]:
@@ -120,7 +121,9 @@ class RecordingTable:
 
     def _label_field(self, name: str) -> Field:
         kind = self.opened.schema.columns()[name]
-        sql = f"(SELECT {column(name)} FROM labels l WHERE l.recording_id = {_ID})"
+        sql = _label_sql(name)
+        if kind.startswith("list<"):
+            sql = f"array_to_string({sql}, ', ')"
         numbers: Mapping[str, Any] = {"int64": "number", "double": "number", "bool": "truth"}
         return Field(f"label.{name}", numbers.get(kind, "text"), sql)
 
@@ -230,8 +233,7 @@ class RecordingTable:
         first, number
             Number of recordings to skip, and to return at most.
         """
-        direction = "DESC" if sort.startswith("-") else "ASC"
-        order = f"{self.field(sort.removeprefix('-')).sql} {direction} NULLS LAST, recording_id"
+        order = self._order(sort)
         # The order needs one column; the others are read for the recordings of the page alone.
         ids = self.database.rows(
             f"SELECT recording_id FROM recordings WHERE {condition.sql} "
@@ -241,13 +243,17 @@ class RecordingTable:
         rows = {row["recording_id"]: row for row in self.read([i for (i,) in ids], names)}
         return [rows[recording_id] for (recording_id,) in ids]
 
-    def field(self, name: str) -> Field:
-        """Return a field; raise ConfigError if there is none with this name."""
+    def field(self, name: str, parameter: str = "sort") -> Field:
+        """Return a field; raise ConfigError, which names the parameter, if there is none."""
         if name.startswith("label."):
             self._read_labels()
         if name not in self.fields:
-            raise ConfigError(f"sort: {name!r}: the dataset has no such column")
+            raise ConfigError(f"{parameter}: {name!r}: the dataset has no such column")
         return self.fields[name]
+
+    def _order(self, sort: str) -> str:
+        direction = "DESC" if sort.startswith("-") else "ASC"
+        return f"{self.field(sort.removeprefix('-')).sql} {direction} NULLS LAST, recording_id"
 
     def read(self, recording_ids: Sequence[str], names: Sequence[str]) -> list[dict[str, Any]]:
         """Return values of some recordings by the field's name, and always ``recording_id``."""
@@ -317,9 +323,8 @@ class RecordingTable:
         self, condition: Condition, sort: str, names: Sequence[str]
     ) -> Iterator[tuple[Any, ...]]:
         """Yield the values of all recordings that meet a condition, in an order."""
-        direction = "DESC" if sort.startswith("-") else "ASC"
         chosen = ", ".join(self.field(name).sql for name in names)
-        order = f"{self.field(sort.removeprefix('-')).sql} {direction} NULLS LAST, recording_id"
+        order = self._order(sort)
         cursor = self.database.run(
             f"SELECT {chosen} FROM recordings WHERE {condition.sql} ORDER BY {order}",
             condition.values,
@@ -329,11 +334,29 @@ class RecordingTable:
 
     def set_verdicts(self, verdicts: Sequence[tuple[str, str, str]]) -> None:
         """Replace the verdicts: recording, verdict and note of each."""
-        self.database.replace_rows("verdicts", verdicts)
+        names = ["recording_id", "verdict", "note"]
+        columns = [*zip(*verdicts, strict=True)] or [(), (), ()]
+        given = pa.table({n: pa.array(c, pa.string()) for n, c in zip(names, columns, strict=True)})
+        self.database.replace_rows("verdicts", given)
+
+    def labelled_uris(self, condition: Condition, sort: str) -> Iterator[dict[str, Any]]:
+        """Yield the URI and the labels of all recordings that meet a condition, in an order."""
+        if self.labels:
+            self._read_labels()
+        names = ["uri", *self.labels]
+        chosen = ", ".join(["uri", *map(_label_sql, self.labels)])
+        sql = f"SELECT {chosen} FROM recordings WHERE {condition.sql} ORDER BY {self._order(sort)}"
+        cursor = self.database.run(sql, condition.values)
+        while rows := cursor.fetchmany(10_000):
+            yield from (dict(zip(names, row, strict=True)) for row in rows)
 
 
 #: The recording of the outer query, in a query within it.
 _ID = "recordings.recording_id"
+
+
+def _label_sql(name: str) -> str:
+    return f"(SELECT {column(name)} FROM labels l WHERE l.recording_id = {_ID})"
 
 
 def _term_value(value: Any) -> str:

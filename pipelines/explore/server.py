@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import socket
 from collections.abc import Callable, Mapping
@@ -106,8 +107,11 @@ def serve(explorer: Explorer, port: int, announce: Callable[[str], None]) -> Non
             lifespan="off",
             timeout_graceful_shutdown=_LAST_SECONDS,
         )
+        server = uvicorn.Server(config)
+        # What is cancelled at the end is no error to show.
+        logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
         announce(f"http://127.0.0.1:{port}/?token={token}")
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
 
 
 def _listen(port: int) -> socket.socket:

@@ -7,14 +7,16 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from melmill.pipelines.check_dataset import readings_of_row
+from melmill.pipelines.explore.chunk_rows import ChunkReader
 from melmill.pipelines.explore.explorer import Explorer
 from melmill.pipelines.explore.filters import Condition, Filter
-from melmill.pipelines.explore.list_pages import csv_text
+from melmill.pipelines.explore.list_pages import csv_text, download, for_people
 from melmill.pipelines.explore.recording_table import ANY
+from melmill.pipelines.explore.segments import find_start, is_segment
 from melmill.pipelines.explore.texts import reading
 from melmill.pipelines.explore.verdicts import Verdict
 from melmill.pipelines.profiles import Finding, judge
@@ -32,6 +34,7 @@ _CAN_BE_HEARD = Condition("status <> 'failed'")
 
 def routes(explorer: Explorer) -> list[Route]:
     """Return the addresses of verdicts."""
+    chunks = ChunkReader(explorer.store)
 
     def verdicts(request: Request) -> Response:
         known = explorer.verdicts.read()
@@ -69,11 +72,11 @@ def routes(explorer: Explorer) -> list[Route]:
             condition &= Condition(f"recording_id NOT IN ({marks})", tuple(skipped))
         sort = request.query_params.get("sort", "uri")
         rows = explorer.table.page(condition, sort, ["uri"], 0, _QUEUE)
-        items = [_item(explorer, row["recording_id"]) for row in rows]
+        items = [_item(explorer, row["recording_id"], chunks) for row in rows]
         return JSONResponse({"left": left, "recordings": items})
 
     def one(request: Request) -> Response:
-        return JSONResponse(_item(explorer, request.path_params["recording_id"]))
+        return JSONResponse(_item(explorer, request.path_params["recording_id"], chunks))
 
     async def set_verdict(request: Request) -> Response:
         recording_id = request.path_params["recording_id"]
@@ -81,12 +84,9 @@ def routes(explorer: Explorer) -> list[Route]:
         return await run_in_threadpool(_set, explorer, recording_id, body)
 
     def rejected(request: Request) -> Response:
-        rows = ((v.uri, v.note) for v in explorer.verdicts.read().values() if v.verdict == "reject")
-        return StreamingResponse(
-            csv_text(["uri", "note"], rows),
-            media_type="text/csv; charset=utf-8",
-            headers={"Content-Disposition": 'attachment; filename="rejected.csv"'},
-        )
+        found = explorer.verdicts.read().values()
+        rows = ((v.uri, for_people(v.note)) for v in found if v.verdict == "reject")
+        return download("rejected.csv", csv_text(["uri", "note"], rows))
 
     return [
         Route("/verdicts", verdicts),
@@ -119,6 +119,10 @@ def _set(explorer: Explorer, recording_id: str, body: dict[str, Any]) -> Respons
     return JSONResponse({"verdicts": len(known)})
 
 
+def _shifted(second: float | None, start: float | None) -> float | None:
+    return None if second is None or start is None else second + start
+
+
 def _reading_text(finding: Finding) -> str:
     """Return what was read and what is allowed: ``is 0.02, limit 0.001``."""
     if finding.limit is None:
@@ -127,22 +131,26 @@ def _reading_text(finding: Finding) -> str:
     return f"is {value}, limit {limit}"
 
 
-def _item(explorer: Explorer, recording_id: str) -> dict[str, Any]:
-    """Return what the review page shows of a recording, as plain values."""
+def _item(explorer: Explorer, recording_id: str, chunks: ChunkReader) -> dict[str, Any]:
+    """Return what the review page shows of a recording, as plain values; seconds of its file."""
     row = explorer.row_or_404(recording_id)
+    start = find_start(row, chunks)
+    frames, rate = row["frames"], row["sample_rate_hz"]
     readings = readings_of_row(row["measures"]) if row["measures"] else {}
     findings = judge(readings, explorer.profile) if readings else ()
     known: Verdict | None = explorer.verdicts.read().get(recording_id)
     return {
         "recording_id": recording_id,
         "uri": row["uri"],
-        "seconds": row["seconds"],
+        "seconds": frames / rate if frames else row["seconds"],
+        "start": start or 0.0,
+        "segment": [start, start + row["seconds"]] if start is not None and is_segment(row) else [],
         "findings": [
             {
                 "reason": finding.reason or finding.measure,
                 "measure": finding.measure,
                 "reading": _reading_text(finding),
-                "second": finding.second,
+                "second": _shifted(finding.second, start),
             }
             for finding in findings
         ],

@@ -7,9 +7,12 @@ read again before that, so two explorers may use one file.
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
+import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,12 +72,14 @@ class Verdicts:
         self._lock = threading.Lock()
         if not self.path.parent.is_dir():
             raise ConfigError(f"--verdicts: {path}: there is no folder {self.path.parent}")
+        if not os.access(self.path.parent, os.W_OK):
+            raise ConfigError(f"--verdicts: {path}: its folder cannot be written; choose another")
         self.read()
 
     def read(self) -> dict[str, Verdict]:
         """Return all verdicts by recording, as they are in the file now."""
         try:
-            text = self.path.read_text(encoding="utf-8")
+            text = self.path.read_text(encoding="utf-8-sig")  # spreadsheets write the mark
         except FileNotFoundError:
             return {}
         except (OSError, UnicodeDecodeError) as error:
@@ -82,7 +87,7 @@ class Verdicts:
         lines = csv.reader(io.StringIO(text, newline=""))
         if next(lines, []) != _COLUMNS:
             raise self._wrong(f"its first line must be {','.join(_COLUMNS)}")
-        return {line[0]: self._verdict(line, lines.line_num) for line in lines}
+        return {line[0]: self._verdict(line, lines.line_num) for line in lines if line}
 
     def _verdict(self, line: list[str], number: int) -> Verdict:
         if len(line) != len(_COLUMNS) or line[2] not in WORDS:
@@ -93,6 +98,9 @@ class Verdicts:
         return ConfigError(
             f"--verdicts: {self.path}: {reason}; choose another file, which need not exist"
         )
+
+    def _unwritable(self, error: OSError) -> ConfigError:
+        return ConfigError(f"--verdicts: {self.path}: cannot be written: {error.strerror}")
 
     def judge(
         self, recording_id: str, uri: str, word: str, note: str = ""
@@ -108,16 +116,32 @@ class Verdicts:
             raise ConfigError(f"verdict: {word!r}: must be {' or '.join(WORDS)}")
         if len(note) > _LONGEST_NOTE:
             raise ConfigError(f"note: has {len(note)} characters: at most {_LONGEST_NOTE}")
+        if not _is_storable(note):
+            raise ConfigError("note: has characters that are no text; remove them")
         now = datetime.now(UTC).isoformat(timespec="seconds")
         verdict = Verdict(recording_id, uri, word, note, now)
-        with self._lock:
+        with self._alone():
             return self._write({**self.read(), recording_id: verdict})
 
     def withdraw(self, recording_id: str) -> Mapping[str, Verdict]:
         """Remove the verdict of a recording if there is one, and return the others."""
-        with self._lock:
+        with self._alone():
             kept = {key: value for key, value in self.read().items() if key != recording_id}
             return self._write(kept)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other threads, and other explorers on this machine, from writing meanwhile."""
+        with self._lock:
+            try:
+                folder = os.open(self.path.parent, os.O_RDONLY)
+            except OSError as error:
+                raise self._unwritable(error) from error
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX)
+                yield
+            finally:
+                os.close(folder)  # gives the lock back
 
     def _write(self, verdicts: Mapping[str, Verdict]) -> Mapping[str, Verdict]:
         """Write the whole file under another name, then rename it."""
@@ -126,8 +150,9 @@ class Verdicts:
             partial.write_text(table_text(verdicts.values()), encoding="utf-8")
             partial.replace(self.path)
         except OSError as error:
+            raise self._unwritable(error) from error
+        finally:
             partial.unlink(missing_ok=True)
-            raise ConfigError(f"--verdicts: {self.path}: cannot be written: {error}") from error
         return verdicts
 
 
@@ -138,3 +163,11 @@ def table_text(verdicts: Iterable[Verdict]) -> str:
     writer.writerow(_COLUMNS)
     writer.writerows(astuple(v) for v in sorted(verdicts, key=lambda v: (v.judged_at, v.uri)))
     return buffer.getvalue()
+
+
+def _is_storable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -185,6 +185,7 @@ def test_the_rows_are_valid_and_verified(dataset: Path) -> None:
     assert (result["rows"], result["largest"], result["tolerance_share"]) == (3, 0.0, 0.0)
 
 
+@pytest.mark.slow
 def test_changed_readings_are_found(songs: Path, tmp_path: Path) -> None:
     extract_here(songs, tmp_path / "set", *BASE, f"features=[{QUALITY}]")
     path = next((tmp_path / "set").glob("split=*/*.parquet"))
@@ -204,6 +205,7 @@ def test_changed_readings_are_found(songs: Path, tmp_path: Path) -> None:
     assert [row["largest"] == np.inf for row in report.beyond] == [False, True]
 
 
+@pytest.mark.slow
 def test_rewritten_rows_keep_their_measures(tmp_path: Path, rows: Rows) -> None:
     """Labels change, shards are merged, and a recording is taken down: nothing is decoded."""
     songs, dataset = write_songs(tmp_path / "songs"), tmp_path / "set"

@@ -98,6 +98,7 @@ def test_from_a_wall_to_a_chunk_and_its_sound_by_keyboard(page: Any, dataset: Pa
     assert_heard(page.locator("#play").evaluate(_RECORD), start, stop)
 
 
+@pytest.mark.slow
 def test_the_arrow_keys_read_the_stored_values_of_a_plot(page: Any, dataset: Path) -> None:
     (recording,) = [
         row
@@ -156,6 +157,7 @@ def test_a_chunk_whose_source_is_gone_is_drawn_and_says_why_it_is_silent(
         away.rename(songs)
 
 
+@pytest.mark.slow
 def test_a_chunk_that_begins_in_one_part_of_the_sound_goes_on_in_the_next(page: Any) -> None:
     """The parts of an hour are replaced by parts of a second, as if the recording were short."""
     part = io.BytesIO()

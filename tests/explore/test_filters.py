@@ -85,6 +85,11 @@ def test_the_address_keeps_every_filter(terms: list[tuple[str, str]]) -> None:
     assert read_filter(parse_qsl(shown.query, keep_blank_values=True), []) == shown
 
 
+def test_too_many_terms_are_refused() -> None:
+    with pytest.raises(ConfigError, match="has 201 terms: at most 200"):
+        read_filter([("codec", str(number)) for number in range(201)], [])
+
+
 @given(st.text(min_size=1))
 def test_a_text_is_never_read_as_sql(value: str) -> None:
     if value != "(none)":

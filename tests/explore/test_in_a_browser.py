@@ -130,5 +130,19 @@ def test_one_key_judges_and_the_next_recording_sounds(
         assert [row["uri"] for row in csv.DictReader(file)] == [first]
 
 
+def test_fast_keys_judge_each_recording_once(page: Any, address: str, folder: Path) -> None:
+    page.goto(address.partition("?")[0] + "verdicts/review?sort=uri&text=songs")
+    page.locator("#review").wait_for()
+    for number in range(100):  # some keys come while the next recordings are fetched
+        page.keyboard.press("r" if number % 2 else "o")
+        page.wait_for_timeout(10)
+    expect(page.locator("#message")).to_contain_text("Nothing is left to judge here")
+    with (folder / "verdicts.csv").open(newline="") as file:
+        judged = [row["recording_id"] for row in csv.DictReader(file)]
+    assert len(judged) == len({*judged}) == 6  # all but the one that failed
+    page.goto(address.partition("?")[0] + "recordings?verdict=ok&verdict=reject")
+    expect(page.locator("tbody tr")).to_have_count(6)
+
+
 #: Whether the page shows another recording.
 OTHER = "shown => document.getElementById('uri').textContent !== shown"

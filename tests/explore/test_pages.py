@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import polars
 import pytest
 from starlette.testclient import TestClient
@@ -13,7 +16,9 @@ from starlette.testclient import TestClient
 from melmill.pipelines.explore.explorer import Explorer
 from melmill.pipelines.explore.filters import Filter
 from melmill.pipelines.explore.overview_pages import charts
-from tests.explore.conftest import make_recordings, open_explorer
+from melmill.pipelines.explore.server import create_app
+from tests import signals
+from tests.explore.conftest import RATE, make_recordings, open_explorer
 from tests.pipeline_runs import extract_here, refresh_here
 
 
@@ -71,8 +76,8 @@ def test_the_list_is_sorted_and_paged(client: TestClient, monkeypatch: pytest.Mo
 def test_the_exported_catalogue_is_one_that_extract_takes(
     client: TestClient, tmp_path: Path
 ) -> None:
-    catalogue = tmp_path / "jazz.csv"
-    catalogue.write_text(client.get("/export/catalogue.csv?label.genre=jazz&codec=mp3").text)
+    catalogue = tmp_path / "jazz.jsonl"
+    catalogue.write_text(client.get("/export/catalogue.jsonl?label.genre=jazz&codec=mp3").text)
     extract_here(catalogue, tmp_path / "jazz", "chunk.seconds=2")
     rows = polars.read_delta(str(tmp_path / "jazz"))
     assert rows["genre"].unique().to_list() == ["jazz"]
@@ -90,6 +95,10 @@ def test_the_exported_catalogue_is_one_that_extract_takes(
         ("/?defect=nothing", 400, "must be any or a measure that the profile"),
         ("/?duplicate=maybe", 400, "must be one of any, copy, kept"),
         ("/compare?before=7", 400, "must be a version that is kept"),
+        ("/recordings?page=" + "9" * 5000, 400, "must be a whole number"),
+        ("/recordings?" + "codec=x&" * 201, 400, "has 201 terms: at most 200"),
+        ("/export/%C3%A9.csv", 404, "Not Found"),
+        ("/export/catalogue.jsonl", 400, "labels are only in rows: add the filter rows=1.."),
         ("/nothing", 404, "Not Found"),
         ("/verdicts/review?codek=mp3", 400, "did you mean codec"),
     ],
@@ -100,6 +109,52 @@ def test_a_wrong_address_says_what_is_wrong(
     answer = client.get(address)
     assert answer.status_code == status
     assert message in answer.text
+
+
+def test_the_catalogue_keeps_labels_of_all_types(tmp_path: Path) -> None:
+    signals.write_audio(tmp_path / "a.wav", signals.song(3.0, RATE), RATE)
+    line = {"uri": "a.wav", "tags": ["x", "y"], "a b": "=1", "year": 1999}
+    (tmp_path / "all.jsonl").write_text(json.dumps(line))
+    extract_here(tmp_path / "all.jsonl", tmp_path / "set", "chunk.seconds=1")
+    with closing(open_explorer(tmp_path / "set", tmp_path)) as explorer:
+        client = TestClient(create_app(explorer))
+        written = json.loads(client.get("/export/catalogue.jsonl").text)
+        assert written == {**line, "uri": str(tmp_path / "a.wav")}
+        assert "'=1" in client.get("/export/recordings.csv").text
+        shown = client.get("/recordings", params={"columns": "label.a b\nlabel.tags"}).text
+        assert "x, y" in shown
+
+
+def test_a_catalogue_without_the_places_of_segments_is_refused(tmp_path: Path) -> None:
+    explorer = explore_segments(tmp_path)
+    with closing(explorer):
+        answer = TestClient(create_app(explorer)).get("/export/catalogue.jsonl")
+        assert answer.status_code == 400
+        assert "2 of these recordings are segments of files" in answer.text
+
+
+def test_places_of_a_segment_are_those_of_its_file(tmp_path: Path) -> None:
+    with closing(explore_segments(tmp_path)) as explorer:
+        client = TestClient(create_app(explorer))
+        flagged = client.get("/verdicts/queue?defect=gaps.count").json()["recordings"]
+        (recording,) = flagged
+        assert recording["segment"] == [6.0, 12.0]
+        assert recording["seconds"] == pytest.approx(12.0)
+        (finding,) = recording["findings"]
+        assert finding["second"] == pytest.approx(9.0, abs=0.05)
+        page = client.get(f"/recordings/{recording['recording_id']}").text
+        assert "from 0:06" in page
+        assert '"second": 9.0' in page or '"second": 8.9' in page
+
+
+def explore_segments(folder: Path) -> Explorer:
+    """Return the explorer of two segments of 6 s; a dropout is 9 s after their file begins."""
+    samples = signals.song(12.0, RATE, seed=5) + signals.noise(12.0, RATE, amplitude=0.05)
+    samples[9 * RATE : 9 * RATE + RATE // 5] = 0
+    signals.write_audio(folder / "long.wav", samples.astype(np.float32), RATE)
+    (folder / "segments.csv").write_text("uri,start,end\nlong.wav,0,6\nlong.wav,6,12\n")
+    extract_here(folder / "segments.csv", folder / "set", "quality=full", "chunk.seconds=1")
+    return open_explorer(folder / "set", folder)
 
 
 def test_a_page_beyond_the_last_leads_back(client: TestClient) -> None:

@@ -128,6 +128,7 @@ def test_a_defect_plays_from_a_second_before(open_page: Any) -> None:
     shown.wait("document.querySelector('audio').currentTime > 15")
 
 
+@pytest.mark.slow
 def test_a_click_plays_from_there(open_page: Any) -> None:
     shown = open_page("long.flac")
     box = shown.page.locator("#picture").bounding_box()
@@ -181,6 +182,7 @@ def _middle(locator: Any) -> tuple[float, float]:
     return box["x"] + box["width"] / 2, box["y"] + 40
 
 
+@pytest.mark.slow
 def test_channels_are_drawn_apart_and_heard_alone(open_page: Any) -> None:
     shown = open_page("long.flac")
     shown.page.get_by_role("button", name="Channels apart").click()
@@ -200,6 +202,7 @@ def test_a_recording_whose_source_is_gone_shows_its_readings(open_page: Any) -> 
     expect(shown.page.locator(".controls")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_the_keys_are_listed(open_page: Any) -> None:
     shown = open_page("gone.wav")
     shown.page.keyboard.press("?")

@@ -10,7 +10,7 @@ from melmill.pipelines.explore.security import Guard
 from melmill.pipelines.explore.server import create_app
 from tests.explore.conftest import NASTY
 
-PAGES = ["/", "/recordings", "/verdicts", "/compare", "/export/catalogue.csv", "/assets/style.css"]
+PAGES = ["/", "/recordings", "/verdicts", "/compare", "/export/recordings.csv", "/assets/style.css"]
 
 
 @pytest.fixture

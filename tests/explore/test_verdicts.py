@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -32,6 +36,35 @@ def test_the_last_verdict_of_a_recording_counts(tmp_path: Path) -> None:
     verdicts.withdraw("a")
     assert [*verdicts.read()] == ["b"]
     assert [path.name for path in tmp_path.iterdir()] == ["verdicts.csv"]
+
+
+def test_a_table_that_a_spreadsheet_has_stored_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "v.csv"
+    Verdicts(file).judge("a", "a.wav", "ok")
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
+    assert [*Verdicts(file).read()] == ["a"]
+
+
+def test_processes_that_judge_at_once_lose_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; "
+        "from melmill.pipelines.explore.verdicts import Verdicts; v = Verdicts(Path('v.csv')); "
+        "[v.judge(f'{sys.argv[1]}{n}', 'x.wav', 'ok') for n in range(40)]"
+    )
+    judges = [subprocess.Popen([sys.executable, "-c", code, name], cwd=tmp_path) for name in "abc"]
+    assert [judge.wait() for judge in judges] == [0, 0, 0]
+    assert len(Verdicts(tmp_path / "v.csv").read()) == 120
+
+
+def test_requests_at_once_are_all_answered(client: TestClient, ids: dict[str, str]) -> None:
+    def ask(number: int) -> int:
+        recording_id = [*ids.values()][number % len(ids)]
+        body = {"verdict": "ok" if number % 2 else "reject"}
+        posted = client.post(f"/verdicts/{recording_id}", json=body, headers=SAME_SITE)
+        return max(posted.status_code, client.get("/verdicts/queue").status_code)
+
+    with ThreadPoolExecutor(6) as pool:
+        assert {*pool.map(ask, range(40))} == {200}
 
 
 def test_two_explorers_keep_each_others_verdicts(tmp_path: Path) -> None:
@@ -67,6 +100,7 @@ def test_a_verdict_that_cannot_be_stored_is_not_taken_for_stored(tmp_path: Path)
     [
         ({"verdict": "maybe"}, "must be ok or reject"),
         ({"verdict": "ok", "note": "x" * 1001}, "has 1001 characters"),
+        ({"verdict": "ok", "note": chr(0xD800)}, "characters that are no text"),
         ({"verdict": 1}, "must be JSON"),
         (["ok"], "must be JSON"),
     ],
@@ -75,7 +109,8 @@ def test_a_wrong_verdict_is_refused(
     client: TestClient, ids: dict[str, str], body: object, message: str
 ) -> None:
     headers = {**SAME_SITE, "Accept": "application/json"}
-    answer = client.post(f"/verdicts/{ids['good.flac']}", json=body, headers=headers)
+    content = json.dumps(body)
+    answer = client.post(f"/verdicts/{ids['good.flac']}", content=content, headers=headers)
     assert answer.status_code == 400
     assert message in answer.json()["error"]
 

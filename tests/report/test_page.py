@@ -182,6 +182,7 @@ def test_a_dataset_without_measures_says_how_to_measure(tmp_path: Path) -> None:
     assert "unknown_format" in text
 
 
+@pytest.mark.slow
 def test_a_dataset_without_faults_says_so(tmp_path: Path) -> None:
     (tmp_path / "songs").mkdir()
     song = signals.song(4.0, RATE, channels=2) + signals.noise(4.0, RATE, channels=2)
@@ -194,6 +195,7 @@ def test_a_dataset_without_faults_says_so(tmp_path: Path) -> None:
         assert words in text
 
 
+@pytest.mark.slow
 def test_the_excerpt_of_a_segment_is_at_its_place_in_the_file(tmp_path: Path) -> None:
     samples = with_gap(signals.song(20.0, RATE, seed=2), 12.0)
     signals.write_audio(tmp_path / "long.flac", samples, RATE)

@@ -95,6 +95,7 @@ def test_a_dataset_without_measures_has_only_failures(tmp_path: Path) -> None:
     assert not any(limit["is_measured"] for limit in report["limits"])
 
 
+@pytest.mark.slow
 def test_limits_of_missing_measures_are_left_out_and_the_others_are_kept(tmp_path: Path) -> None:
     songs, output = make_songs(tmp_path / "songs"), tmp_path / "dataset"
     extract_here(songs, output, "quality=basic", "limits.max_failure_ratio=0.5")

@@ -96,6 +96,7 @@ def test_a_recording_is_named_by_its_end_or_its_id(folder: Path) -> None:
         assert row(folder, entry["recording_id"]).title.startswith(Path(entry["uri"]).name)
 
 
+@pytest.mark.slow
 def test_without_its_source_a_row_has_its_values_and_a_note(tmp_path: Path) -> None:
     make(tmp_path)
     (tmp_path / "songs" / "song.flac").unlink()

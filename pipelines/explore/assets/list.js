@@ -4,6 +4,6 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   const names = [...form.querySelectorAll("input:checked")].map((box) => box.value);
   const address = new URL(location.href);
-  address.searchParams.set("columns", names.join(","));
+  address.searchParams.set("columns", names.join("\n"));
   location.assign(address);
 });

@@ -27,7 +27,7 @@ const places = (recording) =>
 function prepare(recording) {
   const audio = new Audio();
   audio.preload = "auto";
-  const start = places(recording)[0] ?? 0;
+  const start = places(recording)[0] ?? recording.start;
   audio.src = `/recordings/${encodeURIComponent(recording.recording_id)}/sound.wav#t=${start}`;
   return { recording, audio, start, place: 0 };
 }
@@ -35,7 +35,7 @@ function prepare(recording) {
 async function fill() {
   const wanted = new URLSearchParams(parameters);
   // The verdicts of the last ones may not be stored yet.
-  const shown = [...judged.slice(-10), ...queue, ...(current ? [current] : [])];
+  const shown = [...judged.slice(-50), ...queue, ...(current ? [current] : [])];
   const hidden = [...skipped, ...shown.map((item) => item.recording.recording_id)];
   hidden.slice(-500).forEach((id) => wanted.append("skip", id));
   const answer = await json(`/verdicts/queue?${wanted}`);
@@ -51,7 +51,9 @@ function show(item) {
   const { recording, audio } = item;
   element("uri").textContent = recording.uri;
   element("open").href = `/recordings/${encodeURIComponent(recording.recording_id)}`;
-  element("length").textContent = recording.seconds === null ? "?" : clock(recording.seconds);
+  const [from, to] = recording.segment;
+  const segment = from === undefined ? "" : `; the recording is from ${clock(from)} to ${clock(to)}`;
+  element("length").textContent = (recording.seconds === null ? "?" : clock(recording.seconds)) + segment;
   element("note").value = recording.note;
   element("note-field").hidden = true;
   const lines = recording.findings.map((finding) => {
@@ -82,7 +84,15 @@ function show(item) {
 }
 
 async function next() {
-  if (!queue.length) await fill();
+  if (!queue.length) {
+    const last = current;
+    last?.audio.pause();
+    current = null; // keys wait for the next recording
+    await fill().catch((error) => {
+      current = last;
+      throw error;
+    });
+  }
   const item = queue.shift();
   if (!item) {
     current?.audio.pause();
