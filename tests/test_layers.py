@@ -46,6 +46,8 @@ FLOORS = {
             "notebook",
             "sound",
             "explore",
+            "report",
+            "show",
         ),
         *("run_records", "prometheus", "api", "cli"),
     ),

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -488,6 +491,15 @@ def demo(
         catalogue = make_demo_catalogue(folder / "songs", songs=songs)
         dataset = api.extract(catalogue, output, settings=formats, progress=not quiet)
         _print_extraction(output, dataset.extraction, as_json)
+        if not as_json:
+            print(f"\nSee and hear it in a browser:\n\n  {_command('explore', output)}")
+
+
+def _command(*words: str) -> str:
+    """Return a command for the shell: with the path of melmill if the shell may not find it."""
+    program = Path(sys.argv[0])
+    is_script = program.name == "melmill" and str(program) != shutil.which("melmill")
+    return shlex.join([os.path.relpath(program) if is_script else "melmill", *words])
 
 
 def main() -> None:
@@ -496,6 +508,8 @@ def main() -> None:
     import melmill.pipelines.cli.duplicate_commands
     import melmill.pipelines.cli.explore_commands
     import melmill.pipelines.cli.pattern_commands
+    import melmill.pipelines.cli.report_commands
+    import melmill.pipelines.cli.show_commands
     import melmill.pipelines.cli.snapshot_commands  # noqa: F401 - adds its commands
 
     # On import, Beam logs that packages are missing which only Dataflow needs.

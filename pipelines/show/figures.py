@@ -45,8 +45,8 @@ def png_of(drawing: Drawing) -> bytes:
 
 
 def _plain(text: str) -> str:
-    """Return text in which Matplotlib sees no formulas."""
-    return text.replace("$", r"\$")
+    """Return text in which Matplotlib sees no formulas, and no bytes of a name that are no text."""
+    return text.encode(errors="replace").decode().replace("$", r"\$")
 
 
 def _share(drawing: Drawing) -> bool:

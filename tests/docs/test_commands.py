@@ -19,6 +19,8 @@ import melmill.pipelines.cli.duplicate_commands
 import melmill.pipelines.cli.explore_commands
 import melmill.pipelines.cli.pattern_commands
 import melmill.pipelines.cli.pipeline_commands
+import melmill.pipelines.cli.report_commands
+import melmill.pipelines.cli.show_commands
 import melmill.pipelines.cli.snapshot_commands  # noqa: F401 - adds its commands
 from melmill.pipelines.api import read_recipe
 from melmill.pipelines.cli.app import app

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,12 @@ def test_recipes_of_all_kinds_are_drawn(settings: tuple[str, ...], folder: Path)
 
 def test_a_title_with_formula_signs_is_text(tmp_path: Path) -> None:
     path = signals.write_audio(tmp_path / "a$b_$.wav", signals.tone(440, 1.0, RATE), RATE)
+    assert png_of(draw_file(StoredObject(str(path)), load_config(None, SETTINGS)))
+
+
+def test_a_title_with_bytes_that_are_no_text_is_drawn(tmp_path: Path) -> None:
+    path = signals.write_audio(tmp_path / "a.wav", signals.tone(440, 1.0, RATE), RATE)
+    path = path.rename(os.fsdecode(os.fsencode(path.parent) + b"/b\xff.wav"))
     assert png_of(draw_file(StoredObject(str(path)), load_config(None, SETTINGS)))
 
 
