@@ -60,7 +60,11 @@ def report(
     max_size: Annotated[
         float,
         typer.Option(
-            "--max-size", metavar="MB", min=0.001, max=1e6, help="Largest size of the page in megabytes."
+            "--max-size",
+            metavar="MB",
+            min=0.001,
+            max=1e6,
+            help="Largest size of the page in megabytes.",
         ),
     ] = 10.0,
     overwrite: Annotated[

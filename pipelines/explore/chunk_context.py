@@ -17,7 +17,6 @@ from melmill.pipelines.explore.recording_table import RecordingTable
 from melmill.pipelines.explore.stored_features import StoredFeatures
 from melmill.pipelines.explore.unusual_chunks import UnusualChunks
 from melmill.pipelines.sound.wav import PART_SECONDS
-from melmill.transforms.core.errors import ConfigError
 
 #: Number of pictures on a page.
 PAGE = 48
@@ -94,11 +93,3 @@ def _no_such_chunk(chunks: Sequence[Chunk], index: int, channel: str | None) -> 
         f"{wanted}: this recording has the chunks {chunks[0].chunk_index} to "
         f"{chunks[-1].chunk_index}{of_channels}"
     )
-
-
-def page_number(request: Request) -> int:
-    """Return the number of the page in an address, from 1 on."""
-    text = request.query_params.get("page", "1")
-    if not text.isdecimal() or not 1 <= int(text) < 10**9:
-        raise ConfigError(f"page: {text!r}: must be a whole number from 1 on")
-    return int(text)

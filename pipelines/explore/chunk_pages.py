@@ -10,11 +10,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from melmill.pipelines.explore import wall_pages
-from melmill.pipelines.explore.chunk_context import PAGE, ChunkContext, page_number
-from melmill.pipelines.explore.chunk_rows import ChunkReader
+from melmill.pipelines.explore.chunk_context import PAGE, ChunkContext
 from melmill.pipelines.explore.chunk_walls import Card
 from melmill.pipelines.explore.explorer import Explorer
 from melmill.pipelines.explore.filters import Filter
+from melmill.pipelines.explore.list_pages import page_number
 from melmill.pipelines.explore.stored_features import StoredFeatures, plain
 from melmill.pipelines.explore.unusual_chunks import UnusualChunks
 from melmill.pipelines.sound.colours import COLOUR_MAP
@@ -28,7 +28,7 @@ def routes(explorer: Explorer) -> list[Route]:
     """Return the addresses of chunks."""
     unusual = UnusualChunks(explorer.store)
     explorer.resources.callback(unusual.close)
-    context = ChunkContext(explorer, ChunkReader(explorer.store), unusual)
+    context = ChunkContext(explorer, explorer.chunks, unusual)
 
     def recording(request: Request) -> Response:
         return _recording(context, request)
@@ -76,7 +76,7 @@ def _recording(context: ChunkContext, request: Request) -> Response:
     chunks = context.reader.chunks(row)
     if not chunks:
         return context.explorer.page(request, "no_chunks.html", recording=row, shown=Filter())
-    page = page_number(request)
+    page = page_number(request.query_params.get("page", "1"))
     shown = chunks[(page - 1) * PAGE : page * PAGE]
     return context.explorer.page(
         request,

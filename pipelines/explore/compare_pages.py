@@ -24,6 +24,12 @@ def routes(explorer: Explorer) -> list[Route]:
     last: dict[tuple[int, int], Comparison] = {}
     lock = threading.Lock()
 
+    def close() -> None:
+        for comparison in last.values():
+            comparison.close()
+
+    explorer.resources.callback(close)
+
     def compare(before: int, after: int) -> Comparison:
         """Return the comparison of two versions; the last one is kept."""
         if (before, after) not in last:

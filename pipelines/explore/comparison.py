@@ -47,19 +47,19 @@ class Comparison:
     def __init__(self, before: RecordingTable, after: RecordingTable) -> None:
         self._database = connect(after.database.folder)
         for side, table in (("a", before), ("b", after)):
-            self._database.execute(
-                f"CREATE VIEW {side} AS {parquet_sql(table.database.files('recordings'))}"
-            )
+            index = table.database
+            rows = parquet_sql(index.files("recordings"), index.missing)
+            self._database.execute(f"CREATE VIEW {side} AS {rows}")
         same = " AND ".join(f"a.{name} IS NOT DISTINCT FROM b.{name}" for name in COMPARED[1:])
         self._database.execute(
-            "CREATE VIEW changes AS SELECT CASE "
+            "CREATE TABLE changes AS SELECT * FROM (SELECT CASE "
             f"WHEN a.recording_id IS NULL THEN '{ADDED}' "
             f"WHEN b.recording_id IS NULL THEN '{REMOVED}' "
             f"WHEN NOT ({same}) THEN '{CHANGED}' END AS kind, "
             "coalesce(a.recording_id, b.recording_id) AS recording_id, "
             "coalesce(b.uri, a.uri) AS uri, a.status AS status_a, a.split AS split_a, "
             "a.rows AS rows_a, b.status AS status_b, b.split AS split_b, b.rows AS rows_b "
-            "FROM a FULL JOIN b USING (recording_id)"
+            "FROM a FULL JOIN b USING (recording_id)) WHERE kind IS NOT NULL"
         )
 
     def close(self) -> None:
@@ -73,7 +73,7 @@ class Comparison:
     @cached_property
     def counts(self) -> dict[str, int]:
         """Number of recordings of each kind."""
-        sql = "SELECT kind, count(*) FROM changes WHERE kind IS NOT NULL GROUP BY kind"
+        sql = "SELECT kind, count(*) FROM changes GROUP BY kind"
         return dict.fromkeys(KINDS, 0) | dict(self._rows(sql))
 
     @cached_property
@@ -91,7 +91,7 @@ class Comparison:
         """Return some changed recordings in the order of their URIs; ``""`` for all kinds."""
         rows = self._rows(
             "SELECT kind, recording_id, uri, status_a, split_a, rows_a, status_b, split_b, rows_b "
-            "FROM changes WHERE kind IS NOT NULL AND ? IN ('', kind) "
+            "FROM changes WHERE ? IN ('', kind) "
             "ORDER BY uri, recording_id LIMIT ? OFFSET ?",
             (kind, number, first),
         )

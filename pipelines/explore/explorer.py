@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +18,13 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from melmill.pipelines.explore import texts
+from melmill.pipelines.explore.chunk_rows import ChunkReader
 from melmill.pipelines.explore.filters import Filter, read_filter
 from melmill.pipelines.explore.recording_table import RecordingTable
-from melmill.pipelines.explore.verdicts import Verdict, Verdicts
+from melmill.pipelines.explore.verdicts import Verdicts
 from melmill.pipelines.profiles import Profile
 from melmill.pipelines.snapshots.open import OpenSnapshot
+from melmill.transforms.core.errors import UserError
 from melmill.transforms.snapshot.delta import read_snapshot
 from melmill.transforms.store.filesystems import StorageOptions
 from melmill.transforms.store.folders import Store
@@ -32,7 +33,7 @@ _HERE = Path(__file__).parent
 #: Seconds after which the store is asked again for a newer version.
 _VERSION_SECONDS = 10.0
 #: Parameters of addresses that are no terms of a filter.
-OTHER_PARAMETERS = ("sort", "page", "columns", "token")
+OTHER_PARAMETERS = ("sort", "page", "columns", "token", "skip")
 
 
 @dataclass
@@ -53,6 +54,8 @@ class Explorer:
         Recordings of the version that is shown.
     verdicts
         Verdicts of the person.
+    chunks
+        Rows of the shards.
     resources
         What pages have opened; it is closed with the explorer.
     """
@@ -63,8 +66,10 @@ class Explorer:
     folder: Path
     table: RecordingTable
     verdicts: Verdicts
+    chunks: ChunkReader
     resources: ExitStack = field(default_factory=ExitStack)
     _checked: tuple[float, int] = (0.0, 0)
+    _before: RecordingTable | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -90,16 +95,21 @@ class Explorer:
         try:
             table = RecordingTable(opened, profile, folder)
             table.database.store_recordings()
-            return cls(store, profile, source_options, folder, table, verdicts)
+            chunks = ChunkReader(store)
+            return cls(store, profile, source_options, folder, table, verdicts, chunks)
         except BaseException:
             shutil.rmtree(folder)
             raise
 
     def close(self) -> None:
         """End processes, free memory, and remove the copies."""
-        self.resources.close()
-        self.table.close()
-        shutil.rmtree(self.folder)
+        # A signal may come in between: the folder is removed all the same.
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            for table in (self.table, self._before):
+                if table is not None:
+                    stack.callback(table.close)
+            stack.callback(self.resources.close)
 
     @property
     def opened(self) -> OpenSnapshot:
@@ -107,11 +117,17 @@ class Explorer:
         return self.table.opened
 
     def newest(self) -> int:
-        """Return the version of the dataset's current snapshot, as it was seconds ago."""
+        """Return the version of the dataset's current snapshot, as it was seconds ago.
+
+        If the store does not answer, it is the version that is shown.
+        """
         now = time.monotonic()
         checked, version = self._checked
-        if not version or now - checked > _VERSION_SECONDS:
-            snapshot = read_snapshot(self.store)
+        if not checked or now - checked > _VERSION_SECONDS:
+            try:
+                snapshot = read_snapshot(self.store)
+            except UserError:  # the pages go on with what this machine has
+                snapshot = None
             version = snapshot.version if snapshot else self.table.version
             self._checked = now, version
         return version
@@ -123,19 +139,20 @@ class Explorer:
             if opened.snapshot.version != self.table.version:
                 table = RecordingTable(opened, self.profile, self.folder)
                 table.database.store_recordings()
-                self.table = table
+                # Requests that are under way read the table before this one.
+                if self._before is not None:
+                    self._before.close()
+                self._before, self.table = self.table, table
 
     def table_of(self, version: int) -> RecordingTable:
         """Open the recordings of a version; the caller closes them."""
         opened = OpenSnapshot.past(self.store, version)
         return RecordingTable(opened, self.profile, self.folder)
 
-    def show_verdicts(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Let filters see the verdicts as they are now."""
-        self.table.set_verdicts([(v.recording_id, v.verdict, v.note) for v in verdicts.values()])
-
     def filter(self, request: Request) -> Filter:
-        """Return the filter in a request's address."""
+        """Return the filter in a request's address, after the verdicts have been read again."""
+        with self._lock:
+            self.table.show_verdicts(self.verdicts)
         return read_filter(request.query_params.multi_items(), OTHER_PARAMETERS)
 
     def row_or_404(self, recording_id: str) -> dict[str, Any]:

@@ -8,7 +8,8 @@ loading. A table of the same columns is made meanwhile, which answers large ques
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from melmill.transforms.measures.registry import MEASURES, meters_in, meters_of
 
 #: Memory that DuckDB may use.
 _MEMORY = "1GB"
+#: Number of rows that are fetched at a time.
+_ROWS_AT_ONCE = 10_000
 #: Types of measures that are columns; events and fingerprints are read with their recording.
 _COLUMN_TYPES = ("float", "int", "bool")
 
@@ -47,20 +50,21 @@ class IndexDatabase:
     def __init__(self, opened: OpenSnapshot, folder: Path) -> None:
         self.opened, self.folder = opened, folder
         self._database = connect(folder)
+        self._storer = self._database.cursor()
         self._stored_in: Path | None = None
         self._storing: threading.Thread | None = None
         self._writing = threading.Lock()
         for kind in ("failures", "matches", "matched_recordings"):
             self._make_view(kind)
         files = self.files("recordings")
-        self.run(f"CREATE VIEW index_rows AS {parquet_sql(files, self._missing)}")
+        self.run(f"CREATE VIEW index_rows AS {parquet_sql(files, self.missing)}")
         self.run(f"CREATE VIEW recordings AS {self._recordings_sql}")
         self.run("CREATE TABLE verdicts (recording_id VARCHAR, verdict VARCHAR, note VARCHAR)")
 
     def close(self) -> None:
         """Free memory, and remove the table."""
-        self._database.interrupt()
         if self._storing is not None:
+            self._storer.interrupt()
             self._storing.join()
         self._database.close()
         if self._stored_in is not None:
@@ -107,14 +111,14 @@ class IndexDatabase:
             raise self._damaged(error) from error
 
     @property
-    def _missing(self) -> list[str]:
+    def missing(self) -> list[str]:
         """Columns that an index of an older version lacks."""
         return [name for name in RECORDINGS.names if name not in self._schema.names]
 
     @cached_property
     def measured(self) -> tuple[str, ...]:
         """Names of the measures that are columns: those whose readings the index has."""
-        if "measures" in self._missing:
+        if "measures" in self.missing:
             return ()
         meters = {*meters_in(self.opened.recipe.quality)}
         groups = self._schema.field("measures").type
@@ -141,44 +145,63 @@ class IndexDatabase:
 
     def _store(self) -> None:
         try:
-            self.run(f"ATTACH '{quoted(str(self._stored_in))}' AS stored")
-            self.run(f"CREATE TABLE stored.recordings AS {self._recordings_sql}")
-            self.run("CREATE OR REPLACE VIEW recordings AS FROM stored.recordings")
-        except (duckdb.OperationalError, duckdb.InterruptException, DatasetError):
+            self._storer.execute(f"ATTACH '{quoted(str(self._stored_in))}' AS stored")
+            self._storer.execute(f"CREATE TABLE stored.recordings AS {self._recordings_sql}")
+            self._storer.execute("CREATE OR REPLACE VIEW recordings AS FROM stored.recordings")
+        except duckdb.Error:
             # No space is left, the database is closed, or a file is damaged. The view answers as
             # before, and a page that reads a damaged file says so.
             return
 
     def make_table(self, name: str, rows: Any, sql: str) -> None:
         """Make a table from Arrow data: of a query in which the data has the name ``given``."""
-        cursor = self._database.cursor()
-        cursor.register("given", rows)
-        cursor.execute(f"CREATE TABLE {name} AS {sql}")
+        with self._explaining():
+            cursor = self._database.cursor()
+            cursor.register("given", rows)
+            cursor.execute(f"CREATE TABLE {name} AS {sql}")
 
     def replace_rows(self, name: str, rows: Any) -> None:
         """Replace the rows of a table, at once, by Arrow data."""
-        with self._writing:
+        with self._writing, self._explaining():
             cursor = self._database.cursor()
             cursor.register("given", rows)
             cursor.execute(f"CREATE OR REPLACE TABLE {name} AS FROM given")
 
-    def run(self, sql: str, values: Sequence[Any] = ()) -> Any:
-        """Run a query, and return its cursor; any thread may do so."""
-        try:
-            return self._database.cursor().execute(sql, list(values))
-        except (duckdb.IOException, duckdb.InvalidInputException) as error:
-            raise self._damaged(error) from error
+    def run(self, sql: str) -> None:
+        """Run a statement that has no result."""
+        with self._explaining():
+            self._database.cursor().execute(sql)
+
+    def batches(self, sql: str, values: Sequence[Any] = ()) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield the rows of a query, some thousands at a time; any thread may do so."""
+        with self._explaining():
+            cursor = self._database.cursor().execute(sql, list(values))
+            while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+                yield rows
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""
-        rows: list[tuple[Any, ...]] = self.run(sql, values).fetchall()
-        return rows
+        return [row for rows in self.batches(sql, values) for row in rows]
 
     def records(self, sql: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Return the rows of a query, each by the names of its columns."""
-        cursor = self.run(sql, values)
-        names = [described[0] for described in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        with self._explaining():
+            cursor = self._database.cursor().execute(sql, list(values))
+            names = [described[0] for described in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Raise DatasetError for an error of DuckDB, unless the query itself is wrong.
+
+        A damaged file has no class of its own among DuckDB's errors.
+        """
+        try:
+            yield
+        except duckdb.ProgrammingError:
+            raise
+        except duckdb.Error as error:
+            raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> DatasetError:
         first_line = str(error).splitlines()[0]

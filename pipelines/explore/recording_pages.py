@@ -17,7 +17,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from melmill.pipelines.check_dataset import readings_of_row
-from melmill.pipelines.explore.chunk_rows import ChunkReader
 from melmill.pipelines.explore.explorer import Explorer
 from melmill.pipelines.explore.kept import Kept
 from melmill.pipelines.explore.recording_facts import (
@@ -57,7 +56,6 @@ def routes(explorer: Explorer) -> list[Route]:
     explorer.resources.callback(decoders.close)
     sources = SoundSources(decoders, explorer.source_options)
     groups: Kept[GroupTables] = Kept(_GROUP_BYTES, _size_of)
-    chunks = ChunkReader(explorer.store)
 
     def duplicates_of(recording_id: str) -> list[Duplicate]:
         index = explorer.opened.snapshot.index
@@ -66,10 +64,9 @@ def routes(explorer: Explorer) -> list[Route]:
 
     def recording(request: Request) -> Response:
         row = explorer.row_or_404(request.path_params["recording_id"])
-        start = find_start(row, chunks)
+        start = find_start(row, explorer.chunks)
         duplicates = [
-            _in_files(explorer, other, start or 0.0, chunks)
-            for other in duplicates_of(row["recording_id"])
+            _in_files(explorer, other, start or 0.0) for other in duplicates_of(row["recording_id"])
         ]
         return explorer.page(request, "recording.html", **_values(explorer, row, start, duplicates))
 
@@ -105,10 +102,10 @@ def routes(explorer: Explorer) -> list[Route]:
     ]
 
 
-def _in_files(explorer: Explorer, other: Duplicate, start: float, chunks: ChunkReader) -> Duplicate:
+def _in_files(explorer: Explorer, other: Duplicate, start: float) -> Duplicate:
     """Return a duplicate with the shift between the files, of which the two may be segments."""
     row = explorer.table.recording(other.recording_id)
-    start_of_other = (find_start(row, chunks) if row else None) or 0.0
+    start_of_other = (find_start(row, explorer.chunks) if row else None) or 0.0
     return replace(other, shift_seconds=other.shift_seconds + start_of_other - start)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from melmill.pipelines.explore.kept import Kept
 from melmill.pipelines.sound.decoder_pool import DecoderPool
-from melmill.transforms.core.errors import Cause, RecordingError
+from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.decode.decoders import probe_audio
 from melmill.transforms.store.filesystems import StorageOptions
@@ -103,6 +103,8 @@ class SoundSources:
         try:
             return self._decoders.call(source.uri, probe_audio, source)
         except RecordingError as error:
+            if error.cause in TRANSIENT_CAUSES:  # not kept: the next request asks again
+                raise
             return error
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from melmill.pipelines.explore.filters import Condition, Field, Filter
 from melmill.pipelines.explore.index_database import IndexDatabase, column, quoted
+from melmill.pipelines.explore.verdicts import Verdicts
 from melmill.pipelines.profiles import Profile, Rule
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import ConfigError
@@ -75,6 +76,7 @@ class RecordingTable:
         self.opened, self.profile = opened, profile
         self.database = IndexDatabase(opened, folder)
         self._labels_lock, self._has_labels = threading.Lock(), False
+        self._verdicts_state: tuple[int, ...] = ()
 
     def close(self) -> None:
         """Free memory."""
@@ -325,19 +327,21 @@ class RecordingTable:
         """Yield the values of all recordings that meet a condition, in an order."""
         chosen = ", ".join(self.field(name).sql for name in names)
         order = self._order(sort)
-        cursor = self.database.run(
-            f"SELECT {chosen} FROM recordings WHERE {condition.sql} ORDER BY {order}",
-            condition.values,
-        )
-        while rows := cursor.fetchmany(10_000):
+        sql = f"SELECT {chosen} FROM recordings WHERE {condition.sql} ORDER BY {order}"
+        for rows in self.database.batches(sql, condition.values):
             yield from rows
 
-    def set_verdicts(self, verdicts: Sequence[tuple[str, str, str]]) -> None:
-        """Replace the verdicts: recording, verdict and note of each."""
-        names = ["recording_id", "verdict", "note"]
-        columns = [*zip(*verdicts, strict=True)] or [(), (), ()]
-        given = pa.table({n: pa.array(c, pa.string()) for n, c in zip(names, columns, strict=True)})
-        self.database.replace_rows("verdicts", given)
+    def show_verdicts(self, verdicts: Verdicts) -> None:
+        """Let filters see the verdicts as they are in their file now."""
+        state = verdicts.state()
+        if state != self._verdicts_state:
+            known = verdicts.read().values()
+            names = ["recording_id", "verdict", "note"]
+            given = pa.table(
+                {n: pa.array([getattr(v, n) for v in known], pa.string()) for n in names}
+            )
+            self.database.replace_rows("verdicts", given)
+            self._verdicts_state = state
 
     def labelled_uris(self, condition: Condition, sort: str) -> Iterator[dict[str, Any]]:
         """Yield the URI and the labels of all recordings that meet a condition, in an order."""
@@ -346,8 +350,7 @@ class RecordingTable:
         names = ["uri", *self.labels]
         chosen = ", ".join(["uri", *map(_label_sql, self.labels)])
         sql = f"SELECT {chosen} FROM recordings WHERE {condition.sql} ORDER BY {self._order(sort)}"
-        cursor = self.database.run(sql, condition.values)
-        while rows := cursor.fetchmany(10_000):
+        for rows in self.database.batches(sql, condition.values):
             yield from (dict(zip(names, row, strict=True)) for row in rows)
 
 

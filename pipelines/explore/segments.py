@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from melmill.pipelines.explore.chunk_rows import ChunkReader
+from melmill.transforms.core.errors import DatasetError
 
 
 def is_segment(row: Mapping[str, Any]) -> bool:
@@ -22,14 +23,12 @@ def is_segment(row: Mapping[str, Any]) -> bool:
 def find_start(row: Mapping[str, Any], chunks: ChunkReader) -> float | None:
     """Return the second of the file at which a recording begins; ``None`` if it is not known.
 
-    The index does not hold it: the first row of a segment does.
-
-    Raises
-    ------
-    DatasetError
-        A shard is missing or damaged.
+    The index does not hold it: the first row of a segment does, if its shard can be read.
     """
     if not is_segment(row):
         return 0.0
-    rows = chunks.chunks(row)
+    try:
+        rows = chunks.chunks(row)
+    except DatasetError:  # the pages of the chunks say what is wrong with the shard
+        return None
     return rows[0].start_seconds if rows else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -11,7 +12,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from melmill.pipelines.check_dataset import readings_of_row
-from melmill.pipelines.explore.chunk_rows import ChunkReader
 from melmill.pipelines.explore.explorer import Explorer
 from melmill.pipelines.explore.filters import Condition, Filter
 from melmill.pipelines.explore.list_pages import csv_text, download, for_people
@@ -34,11 +34,10 @@ _CAN_BE_HEARD = Condition("status <> 'failed'")
 
 def routes(explorer: Explorer) -> list[Route]:
     """Return the addresses of verdicts."""
-    chunks = ChunkReader(explorer.store)
 
     def verdicts(request: Request) -> Response:
+        explorer.filter(request)
         known = explorer.verdicts.read()
-        explorer.show_verdicts(known)
         newest_first = sorted(known.values(), key=lambda v: v.judged_at, reverse=True)
         table = explorer.table
         flagged = table.condition(_FLAGGED) & _CAN_BE_HEARD
@@ -60,11 +59,10 @@ def routes(explorer: Explorer) -> list[Route]:
         return explorer.page(request, "review.html", shown=shown, sort=sort)
 
     def queue(request: Request) -> Response:
-        shown = explorer.filter(request).without("skip")
+        shown = explorer.filter(request)
         skipped = request.query_params.getlist("skip")
         if len(skipped) > _SKIPPED:
             raise ConfigError(f"skip: {len(skipped)} recordings: at most {_SKIPPED}")
-        explorer.show_verdicts(explorer.verdicts.read())
         condition = explorer.table.condition(shown) & _CAN_BE_HEARD & _NOT_JUDGED
         left, _ = explorer.table.count(condition)
         if skipped:
@@ -72,11 +70,14 @@ def routes(explorer: Explorer) -> list[Route]:
             condition &= Condition(f"recording_id NOT IN ({marks})", tuple(skipped))
         sort = request.query_params.get("sort", "uri")
         rows = explorer.table.page(condition, sort, ["uri"], 0, _QUEUE)
-        items = [_item(explorer, row["recording_id"], chunks) for row in rows]
+        known = explorer.verdicts.read()
+        items = [_item(explorer, row["recording_id"], known) for row in rows]
         return JSONResponse({"left": left, "recordings": items})
 
     def one(request: Request) -> Response:
-        return JSONResponse(_item(explorer, request.path_params["recording_id"], chunks))
+        return JSONResponse(
+            _item(explorer, request.path_params["recording_id"], explorer.verdicts.read())
+        )
 
     async def set_verdict(request: Request) -> Response:
         recording_id = request.path_params["recording_id"]
@@ -115,7 +116,6 @@ def _set(explorer: Explorer, recording_id: str, body: dict[str, Any]) -> Respons
         known = explorer.verdicts.judge(recording_id, row["uri"], word, note)
     else:
         known = explorer.verdicts.withdraw(recording_id)
-    explorer.show_verdicts(known)
     return JSONResponse({"verdicts": len(known)})
 
 
@@ -131,14 +131,14 @@ def _reading_text(finding: Finding) -> str:
     return f"is {value}, limit {limit}"
 
 
-def _item(explorer: Explorer, recording_id: str, chunks: ChunkReader) -> dict[str, Any]:
+def _item(explorer: Explorer, recording_id: str, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
     """Return what the review page shows of a recording, as plain values; seconds of its file."""
     row = explorer.row_or_404(recording_id)
-    start = find_start(row, chunks)
+    start = find_start(row, explorer.chunks)
     frames, rate = row["frames"], row["sample_rate_hz"]
     readings = readings_of_row(row["measures"]) if row["measures"] else {}
     findings = judge(readings, explorer.profile) if readings else ()
-    known: Verdict | None = explorer.verdicts.read().get(recording_id)
+    known = verdicts.get(recording_id)
     return {
         "recording_id": recording_id,
         "uri": row["uri"],

@@ -68,13 +68,21 @@ class Verdicts:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
+        self.path = path.absolute().resolve()
         self._lock = threading.Lock()
         if not self.path.parent.is_dir():
             raise ConfigError(f"--verdicts: {path}: there is no folder {self.path.parent}")
         if not os.access(self.path.parent, os.W_OK):
             raise ConfigError(f"--verdicts: {path}: its folder cannot be written; choose another")
         self.read()
+
+    def state(self) -> tuple[int, ...]:
+        """Return numbers that are others after each change of the file; ``()`` without it."""
+        try:
+            found = self.path.stat()
+        except OSError:  # reading says what is wrong
+            return ()
+        return found.st_mtime_ns, found.st_size, found.st_ino
 
     def read(self) -> dict[str, Verdict]:
         """Return all verdicts by recording, as they are in the file now."""
@@ -85,9 +93,12 @@ class Verdicts:
         except (OSError, UnicodeDecodeError) as error:
             raise self._wrong(str(error)) from error
         lines = csv.reader(io.StringIO(text, newline=""))
-        if next(lines, []) != _COLUMNS:
-            raise self._wrong(f"its first line must be {','.join(_COLUMNS)}")
-        return {line[0]: self._verdict(line, lines.line_num) for line in lines if line}
+        try:
+            if next(lines, []) != _COLUMNS:
+                raise self._wrong(f"its first line must be {','.join(_COLUMNS)}")
+            return {line[0]: self._verdict(line, lines.line_num) for line in lines if line}
+        except csv.Error as error:
+            raise self._wrong(f"line {lines.line_num}: {error}") from error
 
     def _verdict(self, line: list[str], number: int) -> Verdict:
         if len(line) != len(_COLUMNS) or line[2] not in WORDS:
@@ -138,10 +149,16 @@ class Verdicts:
             except OSError as error:
                 raise self._unwritable(error) from error
             try:
-                fcntl.flock(folder, fcntl.LOCK_EX)
+                self._lock_folder(folder)
                 yield
             finally:
                 os.close(folder)  # gives the lock back
+
+    def _lock_folder(self, folder: int) -> None:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        except OSError as error:  # some network mounts have no locks
+            raise self._unwritable(error) from error
 
     def _write(self, verdicts: Mapping[str, Verdict]) -> Mapping[str, Verdict]:
         """Write the whole file under another name, then rename it."""

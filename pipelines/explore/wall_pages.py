@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from melmill.pipelines.explore.chunk_context import PAGE, ChunkContext, page_number
+from melmill.pipelines.explore.chunk_context import PAGE, ChunkContext
 from melmill.pipelines.explore.chunk_walls import (
     HAS_ROWS,
     Wall,
@@ -20,6 +20,7 @@ from melmill.pipelines.explore.chunk_walls import (
 )
 from melmill.pipelines.explore.explorer import OTHER_PARAMETERS
 from melmill.pipelines.explore.filters import ALWAYS, Condition, Field, read_filter, term
+from melmill.pipelines.explore.list_pages import page_number
 from melmill.pipelines.explore.recording_table import RecordingTable
 from melmill.transforms.core.errors import ConfigError, UserError
 
@@ -79,7 +80,11 @@ def _wall(context: ChunkContext, request: Request) -> Response:
     if not total:
         values["has_rows"] = bool(count_chunks(table, ALWAYS)[1])
         return context.explorer.page(request, "no_chunks.html", **values)
-    values |= {"page": page_number(request), "fields": _dividing_fields(table), "search": None}
+    values |= {
+        "page": page_number(request.query_params.get("page", "1")),
+        "fields": _dividing_fields(table),
+        "search": None,
+    }
     values |= context.look(request)
     if by == "unusual":
         values |= _unusual(context, condition, values)

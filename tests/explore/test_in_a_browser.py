@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from playwright.sync_api import expect
 
 from tests.explore.browser import WATCH_SOUND, serving
 from tests.explore.conftest import NASTY
+from tests.pipeline_runs import refresh_here
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +130,24 @@ def test_one_key_judges_and_the_next_recording_sounds(
     expect(page.locator("#note")).to_have_value("hollow")
     with (folder / "verdicts.csv").open(newline="") as file:
         assert [row["uri"] for row in csv.DictReader(file)] == [first]
+
+
+@pytest.mark.slow
+def test_a_refreshed_dataset_is_offered_and_shown(
+    chromium: Any, dataset: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(dataset, tmp_path / "set")
+    with serving("set", folder=tmp_path) as address:
+        page = chromium.new_page()
+        page.goto(address)
+        catalogue = dataset.parent / "songs" / "catalogue.csv"
+        refresh_here(catalogue, tmp_path / "set", "quality=[full, hum, acoustic]", "dedupe=off")
+        page.wait_for_timeout(11_000)  # the store is asked every ten seconds
+        page.reload()
+        page.get_by_role("button", name="Show version 1").click()
+        expect(page.get_by_text("version 1", exact=True)).to_be_visible()
+        expect(page.get_by_role("button", name="Show version 1")).to_have_count(0)
+        page.close()
 
 
 def test_fast_keys_judge_each_recording_once(page: Any, address: str, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from starlette.testclient import TestClient
 from melmill.pipelines.explore.explorer import Explorer
 from melmill.pipelines.explore.filters import Filter
 from melmill.pipelines.explore.overview_pages import charts
+from melmill.pipelines.explore.recording_table import RecordingTable
 from melmill.pipelines.explore.server import create_app
+from melmill.transforms.core.errors import UnavailableError
 from tests import signals
 from tests.explore.conftest import RATE, make_recordings, open_explorer
 from tests.pipeline_runs import extract_here, refresh_here
@@ -155,6 +158,35 @@ def explore_segments(folder: Path) -> Explorer:
     (folder / "segments.csv").write_text("uri,start,end\nlong.wav,0,6\nlong.wav,6,12\n")
     extract_here(folder / "segments.csv", folder / "set", "quality=full", "chunk.seconds=1")
     return open_explorer(folder / "set", folder)
+
+
+def test_the_pages_go_on_without_the_store(
+    explorer: Explorer, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(store: object) -> None:
+        raise UnavailableError("the store does not answer")
+
+    monkeypatch.setattr("melmill.pipelines.explore.explorer.read_snapshot", fail)
+    assert client.get("/recordings").status_code == 200
+    assert client.get("/recordings?codek=1").status_code == 400
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_a_damaged_index_is_named(dataset: Path, tmp_path: Path, is_stored: bool) -> None:
+    shutil.copytree(dataset, tmp_path / "set")
+    (part,) = (tmp_path / "set" / "index").glob("*/recordings-00000.parquet")
+    with closing(open_explorer(tmp_path / "set", tmp_path)) as explorer:
+        if not is_stored:
+            explorer.table.database.close()
+            explorer.table = RecordingTable(explorer.opened, explorer.profile, explorer.folder)
+        content = bytearray(part.read_bytes())
+        content[8:-2000] = bytes(len(content) - 2008)
+        part.write_bytes(content)
+        client = TestClient(create_app(explorer), raise_server_exceptions=False)
+        answer = client.get(f"/recordings/{explorer.opened.snapshot.index}")
+        assert answer.status_code == 500
+        assert "is missing or damaged" in answer.text
+        assert "melmill validate" in answer.text
 
 
 def test_a_page_beyond_the_last_leads_back(client: TestClient) -> None:

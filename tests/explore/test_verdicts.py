@@ -56,6 +56,22 @@ def test_processes_that_judge_at_once_lose_nothing(tmp_path: Path) -> None:
     assert len(Verdicts(tmp_path / "v.csv").read()) == 120
 
 
+def test_hundreds_of_recordings_may_be_put_off(client: TestClient) -> None:
+    skipped = [("skip", str(number)) for number in range(400)]
+    assert client.get("/verdicts/queue", params=skipped).status_code == 200
+
+
+def test_verdicts_of_an_earlier_session_can_be_filtered(
+    dataset: Path, tmp_path: Path, ids: dict[str, str]
+) -> None:
+    Verdicts(tmp_path / "verdicts.csv").judge(ids["good.flac"], "good.flac", "reject")
+    with closing(open_explorer(dataset, tmp_path)) as explorer:
+        client = TestClient(create_app(explorer))
+        assert "good.flac" in client.get("/recordings?verdict=reject").text
+        Verdicts(tmp_path / "verdicts.csv").judge(ids["silent.wav"], "silent.wav", "ok")
+        assert "silent.wav" in client.get("/recordings?verdict=ok").text
+
+
 def test_requests_at_once_are_all_answered(client: TestClient, ids: dict[str, str]) -> None:
     def ask(number: int) -> int:
         recording_id = [*ids.values()][number % len(ids)]

@@ -119,7 +119,8 @@ class AcousticMeter:
         if block.start < _MOST_WORDS * self.shape.hop_frames:
             self._append(band_powers(block))
         self.frames += block.frames
-        if self._is_short:
+        # The place of a block may show that its recording is long, whatever this part is.
+        if block.start + block.frames <= MOST_SECONDS * self.shape.rate_hz:
             self.mono.append(packed(mix(block.samples)))
         else:
             self.mono = []

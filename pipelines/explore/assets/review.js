@@ -32,21 +32,34 @@ function prepare(recording) {
   return { recording, audio, start, place: 0 };
 }
 
+const shownIds = () =>
+  [...queue, ...(current ? [current] : [])].map((item) => item.recording.recording_id);
+
 async function fill() {
   const wanted = new URLSearchParams(parameters);
   // The verdicts of the last ones may not be stored yet.
-  const shown = [...judged.slice(-50), ...queue, ...(current ? [current] : [])];
-  const hidden = [...skipped, ...shown.map((item) => item.recording.recording_id)];
+  const hidden = [...skipped, ...judged.slice(-50).map((one) => one.recording_id), ...shownIds()];
   hidden.slice(-500).forEach((id) => wanted.append("skip", id));
   const answer = await json(`/verdicts/queue?${wanted}`);
   element("left").textContent = answer.left;
   for (const recording of answer.recordings) {
-    if (queue.length < 2) queue.push(prepare(recording));
+    const id = recording.recording_id; // another answer may have brought it meanwhile
+    const known = [...skipped, ...judged.map((one) => one.recording_id), ...shownIds()];
+    if (queue.length < 2 && !known.includes(id)) queue.push(prepare(recording));
   }
 }
 
+// Frees the sound of a recording: a browser has few players.
+function silence(item) {
+  if (!item) return;
+  item.audio.pause();
+  item.audio.onerror = null;
+  item.audio.removeAttribute("src");
+  item.audio.load();
+}
+
 function show(item) {
-  current?.audio.pause();
+  if (current !== item) silence(current);
   current = item;
   const { recording, audio } = item;
   element("uri").textContent = recording.uri;
@@ -92,10 +105,11 @@ async function next() {
       current = last;
       throw error;
     });
+    silence(last);
   }
   const item = queue.shift();
   if (!item) {
-    current?.audio.pause();
+    silence(current);
     current = null;
     element("review").hidden = true;
     element("message").hidden = false;
@@ -113,8 +127,17 @@ function report(error) {
   element("message").hidden = false;
 }
 
-async function send(item, verdict, note) {
-  await json(`/verdicts/${encodeURIComponent(item.recording.recording_id)}`, {
+// Verdicts are stored one after the other, in the order of the keys.
+let stored = Promise.resolve();
+
+function send(recording, verdict, note) {
+  const sent = stored.then(() => post(recording, verdict, note));
+  stored = sent.catch(() => {});
+  return sent;
+}
+
+async function post(recording, verdict, note) {
+  await json(`/verdicts/${encodeURIComponent(recording.recording_id)}`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify({ verdict, note }),
@@ -123,26 +146,23 @@ async function send(item, verdict, note) {
 
 function judge(verdict) {
   if (!current) return;
-  const item = current;
-  const note = element("note").value;
-  item.recording.note = note;
-  judged.push(item);
+  const { recording } = current;
+  recording.note = element("note").value;
+  judged.push(recording);
   next().catch(report);
-  send(item, verdict, note).catch((error) => {
-    report(error);
-    element("message").textContent += " The verdict was not stored.";
+  send(recording, verdict, recording.note).catch((error) => {
+    judged.splice(judged.indexOf(recording), 1); // it comes back
+    element("failed").textContent = `Not stored: the verdict on ${recording.uri}. ${error.message}`;
+    element("failed").hidden = false;
   });
 }
 
 async function undo() {
-  const item = judged.pop();
-  if (!item) return;
-  await send(item, "", "");
-  if (current) {
-    current.audio.pause();
-    queue.unshift(prepare(current.recording));
-  }
-  show(prepare(item.recording));
+  const recording = judged.pop();
+  if (!recording) return;
+  await send(recording, "", "");
+  if (current) queue.unshift(prepare(current.recording));
+  show(prepare(recording));
 }
 
 const actions = {
