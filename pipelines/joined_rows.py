@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import pyarrow as pa
 import pyarrow.dataset
 
-from melmill.pipelines.added_columns import AddedColumns
+from melmill.pipelines.added_columns import AddedColumns, Joining
 from melmill.transforms.core.errors import DatasetError
 
 
@@ -17,6 +18,73 @@ def _names_in(expressions: Sequence[Any], names: Sequence[str]) -> list[str]:
     # Arrow does not tell which fields an expression has; its text holds their names.
     text = " ".join(map(str, expressions))
     return [name for name in names if name in text]
+
+
+@dataclass(frozen=True)
+class JoinedScanner:
+    """A scan of rows with added columns, with the methods of ``pyarrow.dataset.Scanner``.
+
+    The values are joined in the thread that reads. (Arrow would read a Python generator ahead in
+    another thread, and abort the interpreter if it ends meanwhile.)
+
+    Attributes
+    ----------
+    rows
+        The scanner of the stored rows.
+    joining
+        Joins the added columns.
+    schema
+        The columns of the joined rows.
+    columns, filter
+        The projection of the joined rows, and their filter; see Arrow's scanner.
+    """
+
+    rows: Any
+    joining: Joining
+    schema: pa.Schema
+    columns: Any
+    filter: Any
+
+    @property
+    def projected_schema(self) -> pa.Schema:
+        """Return the columns of the result."""
+        return self._chosen(self.schema.empty_table()).schema
+
+    def to_batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in batches."""
+        for batch in self.rows.to_batches():
+            joined = dict(zip(batch.schema.names, batch.columns, strict=True))
+            joined |= self.joining.values_of(joined)
+            arrays = [joined[name] for name in self.schema.names]
+            yield from self._chosen(pa.Table.from_arrays(arrays, schema=self.schema)).to_batches()
+
+    def _chosen(self, table: pa.Table) -> pa.Table:
+        if self.filter is None and not isinstance(self.columns, Mapping):
+            return table.select(list(self.columns))
+        rows = pyarrow.dataset.InMemoryDataset(table)
+        return rows.to_table(columns=self.columns, filter=self.filter, use_threads=False)
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        """Return a reader of the rows."""
+        return pa.RecordBatchReader.from_batches(self.projected_schema, self.to_batches())
+
+    def to_table(self) -> pa.Table:
+        """Return the rows as a table."""
+        return pa.Table.from_batches(self.to_batches(), self.projected_schema)
+
+    def head(self, num_rows: int) -> pa.Table:
+        """Return the first rows."""
+        batches, missing = [], num_rows
+        for batch in self.to_batches():
+            batches.append(batch.slice(0, missing))
+            missing -= batches[-1].num_rows
+            if missing <= 0:
+                break
+        return pa.Table.from_batches(batches, self.projected_schema).slice(0, num_rows)
+
+    def count_rows(self) -> int:
+        """Return the number of rows."""
+        return sum(batch.num_rows for batch in self.to_batches())
 
 
 class JoinedDataset(pyarrow.dataset.FileSystemDataset):
@@ -59,21 +127,10 @@ class JoinedDataset(pyarrow.dataset.FileSystemDataset):
         stored = [n for n in self._rows.schema.names if n in needed or n in joining.key]
         # A filter on stored columns alone may skip whole row groups.
         is_stored = filter is not None and not _names_in([filter], joining.names)
-        scanned = self._rows.scanner(
-            columns=stored, filter=filter if is_stored else None, **options
-        )
+        rows = self._rows.scanner(columns=stored, filter=filter if is_stored else None, **options)
         schema = pa.schema([self.schema.field(name) for name in (*stored, *joining.names)])
-
-        def batches() -> Iterator[pa.RecordBatch]:
-            for batch in scanned.to_batches():
-                rows = dict(zip(batch.schema.names, batch.columns, strict=True))
-                rows |= joining.values_of(rows)
-                yield pa.RecordBatch.from_arrays([rows[n] for n in schema.names], schema=schema)
-
         chosen = self.schema.names if columns is None else columns
-        return pyarrow.dataset.Scanner.from_batches(
-            batches(), schema=schema, columns=chosen, filter=filter, **options
-        )
+        return JoinedScanner(rows, joining, schema, chosen, None if is_stored else filter)
 
     def _needed(self, columns: Any, filter: Any) -> list[str]:
         """Return the names of all columns that a scan needs, or more."""
@@ -97,10 +154,6 @@ class JoinedDataset(pyarrow.dataset.FileSystemDataset):
         """Return the first rows; see :meth:`pyarrow.dataset.Dataset.head`."""
         return self.scanner(columns, filter, **options).head(num_rows)
 
-    def take(self, indices: Any, columns: Any = None, filter: Any = None, **options: Any) -> Any:
-        """Return rows by number; see :meth:`pyarrow.dataset.Dataset.take`."""
-        return self.scanner(columns, filter, **options).take(indices)
-
     def count_rows(self, filter: Any = None, **options: Any) -> int:
         """Return the number of rows; see :meth:`pyarrow.dataset.Dataset.count_rows`."""
         if filter is None:
@@ -110,6 +163,10 @@ class JoinedDataset(pyarrow.dataset.FileSystemDataset):
     def get_fragments(self, filter: Any = None) -> NoReturn:
         """Raise ``DatasetError``: the files themselves lack the added columns."""
         self._refuse("get_fragments")
+
+    def take(self, *arguments: Any, **options: Any) -> NoReturn:
+        """Raise ``DatasetError``: take rows of a table from :meth:`to_table`."""
+        self._refuse("take")
 
     def filter(self, expression: Any) -> NoReturn:
         """Raise ``DatasetError``: give the filter to :meth:`scanner` or :meth:`to_table`."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import polars
+import pyarrow.parquet as pq
 import pytest
 from starlette.testclient import TestClient
 
@@ -158,6 +159,20 @@ def explore_segments(folder: Path) -> Explorer:
     (folder / "segments.csv").write_text("uri,start,end\nlong.wav,0,6\nlong.wav,6,12\n")
     extract_here(folder / "segments.csv", folder / "set", "quality=full", "chunk.seconds=1")
     return open_explorer(folder / "set", folder)
+
+
+def test_an_index_of_an_older_version_is_shown(dataset: Path, tmp_path: Path) -> None:
+    shutil.copytree(dataset, tmp_path / "set")
+    (part,) = (tmp_path / "set" / "index").glob("*/recordings-00000.parquet")
+    lacking = ["measures", "duplicate_of", "split_unit", "deselected_by", "tags", "labels_digest"]
+    pq.write_table(pq.read_table(part).drop_columns(lacking), part)
+    with closing(open_explorer(tmp_path / "set", tmp_path)) as explorer:
+        client = TestClient(create_app(explorer))
+        (copy,) = explorer.table.page(explorer.table.condition(Filter()), "-seconds", ["uri"], 0, 1)
+        paths = ["/", "/recordings?text=good", "/chunks", "/compare", "/verdicts"]
+        for path in [*paths, f"/recordings/{copy['recording_id']}"]:
+            assert client.get(path).status_code == 200, path
+        assert "--set quality=full" in client.get("/").text
 
 
 def test_the_pages_go_on_without_the_store(
