@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from melmill.pipelines.api import (
         ExtractedDataset,
-        add_columns,
         duplicates,
         export,
         extract,
@@ -53,7 +52,6 @@ __all__ = [
     "RecordingError",
     "TooManyFailuresError",
     "UserError",
-    "add_columns",
     "duplicates",
     "export",
     "extract",
@@ -72,8 +70,8 @@ __all__ = [
 #: opening a dataset needs no Beam.
 _HOMES = {
     "pipelines.api": (
-        *("ExtractedDataset", "add_columns", "duplicates", "export", "extract", "measure"),
-        *("patterns", "plan", "plan_refresh", "refresh", "verify"),
+        *("ExtractedDataset", "duplicates", "export", "extract", "measure", "patterns"),
+        *("plan", "plan_refresh", "refresh", "verify"),
     ),
     "pipelines.config": ("load_config",),
     "pipelines.dataset": ("Dataset",),
