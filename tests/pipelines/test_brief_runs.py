@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -40,17 +41,27 @@ def contents(dataset: Path) -> dict[str, bytes]:
     return {name: (dataset / name).read_bytes() for name in names}
 
 
+def our_children() -> set[psutil.Process]:
+    """Return the decoders and workers under this process, without the browser of other tests."""
+    ours = set()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.name().startswith("python"):
+                ours.add(child)
+    return ours
+
+
 def test_a_run_without_workers_makes_the_same_bytes(tmp_path: Path, started: list[bool]) -> None:
     songs = write_songs(tmp_path / "songs", 3)
     (songs / "bad.wav").write_bytes(b"no audio")
     settings = [*SMALL, "output.formats=[parquet,tfrecord]", "audio.sample_rate_hz=3000"]
-    before = psutil.Process().children(recursive=True)
+    before = our_children()
     for name, workers in (("here", 0), ("workers", 2)):
         melmill.extract(songs, tmp_path / name, settings=settings, workers=workers)
     assert started == [False, True]
     assert contents(tmp_path / "here") == contents(tmp_path / "workers") != {}
-    # No decoder is left.
-    assert set(psutil.Process().children(recursive=True)) <= set(before)
+    # Neither a decoder nor a worker is left.
+    assert our_children() <= before
 
     write_song(songs / "0.wav", 99, 1.5)
     for name, workers in (("here", 0), ("workers", 2)):
