@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import melmill
-from melmill.pipelines import api, duplicates, export, extract
+from melmill.pipelines import add_columns, api, duplicates, export, extract
 from melmill.pipelines.snapshots import verify
 from melmill.transforms.patterns import results
 
 ROOT = Path(__file__).parents[1]
 
 # What api.py imports for type checkers alone: without it, autodoc cannot resolve signatures.
+api.ColumnsResult = add_columns.ColumnsResult
 api.Extraction = extract.Extraction
 api.Duplicates = duplicates.Duplicates
 api.Export = export.Export

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from melmill.pipelines.api import (
         ExtractedDataset,
+        add_columns,
         duplicates,
         export,
         extract,
@@ -52,6 +53,7 @@ __all__ = [
     "RecordingError",
     "TooManyFailuresError",
     "UserError",
+    "add_columns",
     "duplicates",
     "export",
     "extract",
@@ -70,8 +72,8 @@ __all__ = [
 #: opening a dataset needs no Beam.
 _HOMES = {
     "pipelines.api": (
-        *("ExtractedDataset", "duplicates", "export", "extract", "measure", "patterns"),
-        *("plan", "plan_refresh", "refresh", "verify"),
+        *("ExtractedDataset", "add_columns", "duplicates", "export", "extract", "measure"),
+        *("patterns", "plan", "plan_refresh", "refresh", "verify"),
     ),
     "pipelines.config": ("load_config",),
     "pipelines.dataset": ("Dataset",),

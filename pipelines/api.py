@@ -8,9 +8,9 @@ start workers can be called in a notebook and from any thread.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -22,6 +22,7 @@ from melmill.transforms.snapshot.delta import read_snapshot
 from melmill.transforms.store.folders import Store, absolute_uri
 
 if TYPE_CHECKING:
+    from melmill.pipelines.add_columns import ColumnsResult
     from melmill.pipelines.duplicates import Duplicates
     from melmill.pipelines.export import Export
     from melmill.pipelines.extract import Extraction
@@ -522,6 +523,88 @@ def patterns(
         )
 
 
+def add_columns(
+    dataset: str | Path,
+    table: str | Path | None = None,
+    *,
+    on: str = "recording_id",
+    columns: Sequence[str] | None = None,
+    types: Mapping[str, str] | None = None,
+    replace: bool = False,
+    update: bool = False,
+    ignore_unknown: bool = False,
+    drop: Sequence[str] = (),
+    storage_options: StorageOptions = None,
+    table_storage_options: StorageOptions = None,
+    single_writer: bool = False,
+) -> ColumnsResult:
+    """Add labels, scores or tokens to a dataset's current snapshot; no feature is rewritten.
+
+    Parameters
+    ----------
+    dataset
+        A dataset's folder.
+    table
+        A table of values: CSV, JSON lines or Parquet. ``None`` only with `drop`.
+    on
+        What a row of the table belongs to: ``recording_id`` or ``uri`` for a recording, ``row``
+        for a row of the dataset, by ``recording_id`` and ``chunk_index`` (and ``channel``, if each
+        channel has its own rows).
+    columns
+        The columns to add; ``None`` for all.
+    types
+        Types of columns, by name, which override the types in the table: ``string``, ``int64``,
+        ``double``, ``bool``, or ``list<...>`` of these.
+    replace
+        Whether to replace all values of columns that were added before.
+    update
+        Whether to replace only the values of what the table has, and keep the others.
+    ignore_unknown
+        Whether to leave out rows that belong to nothing in the dataset.
+    drop
+        Added columns to drop, instead of adding any.
+    storage_options, table_storage_options
+        Options of fsspec for the stores of the dataset and of the table.
+    single_writer
+        See :func:`extract`.
+
+    Returns
+    -------
+    ColumnsResult
+        The new snapshot, and how many recordings have values.
+
+    Raises
+    ------
+    UserError
+        An argument or the table is wrong, or the dataset has such a column already; nothing was
+        added.
+    ConflictError
+        Another run committed first; nothing was added.
+    """
+    from melmill.pipelines.add_columns import add_columns as run
+    from melmill.pipelines.add_columns import drop_columns
+    from melmill.pipelines.snapshots.additions import Addition, check_on
+
+    store = open_store(dataset, storage_options)
+    if (table is None) != bool(drop) or (replace and update):
+        raise ConfigError(
+            "add-columns: give a table, or the names of columns to drop; and only one of replace "
+            "and update"
+        )
+    if table is None:
+        return drop_columns(store, list(drop), single_writer=single_writer)
+    addition = Addition(
+        str(table),
+        check_on(on),
+        tuple(columns or ()),
+        dict(types or {}),
+        mode="replace" if replace else "update" if update else "add",
+        ignore_unknown=ignore_unknown,
+        storage_options=tuple((table_storage_options or {}).items()),
+    )
+    return run(store, addition, single_writer=single_writer)
+
+
 def verify(
     dataset: str | Path,
     *,
@@ -625,14 +708,16 @@ def _showing_progress(title: str, job: Job, progress: bool) -> Iterator[Job]:
     from melmill.pipelines.run.progress import showing_progress
 
     with showing_progress(title, quiet=not progress) as address:
-        yield replace(job, progress=address)
+        yield dataclasses.replace(job, progress=address)
 
 
 def _with_refresh_options(
     job: ExtractJob, recipe: Config, retry_failed: bool, allow_removals: bool
 ) -> ExtractJob:
-    spec = replace(recipe.refresh.spec(), retry_failed=retry_failed)
-    return replace(job, refresh=replace(spec, max_removed_ratio=1.0) if allow_removals else spec)
+    spec = dataclasses.replace(recipe.refresh.spec(), retry_failed=retry_failed)
+    if allow_removals:
+        spec = dataclasses.replace(spec, max_removed_ratio=1.0)
+    return dataclasses.replace(job, refresh=spec)
 
 
 def _beam_options(

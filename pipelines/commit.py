@@ -21,6 +21,7 @@ from melmill.transforms.core.naming import number_of
 from melmill.transforms.index.tables import shard_names
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.shards.receipts import Made, read_made
+from melmill.transforms.side_tables.side_table import SideTable, kept_tables
 from melmill.transforms.snapshot.card import brief_statistics
 from melmill.transforms.snapshot.committing import commit
 from melmill.transforms.snapshot.delta import (
@@ -34,7 +35,12 @@ from melmill.transforms.snapshot.delta import (
 from melmill.transforms.snapshot.needed_files import needed
 from melmill.transforms.snapshot.totals import Totals, add_up
 from melmill.transforms.store.folders import Store
-from melmill.transforms.store.own_files import is_own, remove_empty_folders, remove_own
+from melmill.transforms.store.own_files import (
+    is_own,
+    remove_empty_folders,
+    remove_own,
+    side_table_of,
+)
 from melmill.transforms.store.ownership import claim
 
 #: Names in a run's staging folder: the file with the run's start time, the folder of attempts.
@@ -129,6 +135,7 @@ def finish(
         dataset_version=_dataset_version(job, current),
         taken_down=before.taken_down if before else "",
         run=job.attempt,
+        side_tables=_side_tables(before, job),
     )
     return commit_and_describe(job, snapshot, totals), True
 
@@ -166,11 +173,11 @@ def _unneeded(store: Store, made: Sequence[Made]) -> tuple[list[str], list[str]]
     """Return a run's files that no kept snapshot needs, and announcements of unwritten files."""
     current = require_snapshot(store)
     shards = set(shard_names(store, current.index))
-    committed = {current.index, *shards}
+    committed = {current.index, *shards, *(table.name for table in current.side_tables)}
     uncommitted = [
         entry
         for entry in made
-        if {entry.shard, entry.index}.isdisjoint(committed)
+        if {entry.shard, entry.index, *map(side_table_of, entry.files)}.isdisjoint(committed)
         and current.taken_down not in entry.files
     ]
     if not uncommitted:
@@ -278,6 +285,12 @@ def _dataset_version(job: ExtractJob, current: OpenSnapshot | None) -> int:
     if current is None:
         return 1
     return current.snapshot.dataset_version + changes_schema(job, current)
+
+
+def _side_tables(before: Snapshot | None, job: ExtractJob) -> tuple[SideTable, ...]:
+    if before is None or job.base.is_nothing:
+        return ()
+    return kept_tables(before.side_tables, job.features.canonical())
 
 
 def changes_schema(job: ExtractJob, current: OpenSnapshot) -> bool:

@@ -20,13 +20,13 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from melmill.pipelines.added_columns import AddedColumns
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.core.naming import join_uri
 from melmill.transforms.index.tables import SCHEMAS, read_batches
 from melmill.transforms.rows.columns import is_label
-from melmill.transforms.rows.flac_bytes import decode_flac
 from melmill.transforms.snapshot.card import FileLists, list_files, statistics
 from melmill.transforms.store.folders import Store, absolute_uri
 
@@ -55,7 +55,7 @@ class Dataset:
     shape
         The shape of the first feature in each row: ``(n_mels, frames)`` of ``mel``.
     columns
-        The type of every column that is not a feature, by name.
+        The type of every column that is not a feature, by name; added columns come last.
     rows
         The number of rows by split.
     statistics
@@ -104,7 +104,11 @@ class Dataset:
     @cached_property
     def columns(self) -> dict[str, str]:
         """Return the type of every column that is not a feature, by name."""
-        return self._opened.schema.columns()
+        return {**self._opened.schema.columns(), **self._added.types}
+
+    @cached_property
+    def _added(self) -> AddedColumns:
+        return AddedColumns(self._opened.known_recordings, self._opened.snapshot.side_tables)
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -123,11 +127,21 @@ class Dataset:
         Parameters
         ----------
         columns
-            The columns to read, of :data:`~melmill.transforms.index.tables.RECORDINGS`; ``None``
-            for all. The table is in memory: about 200 bytes per recording without ``shards``,
-            ``tags`` and ``measures``, which has as much again or more.
+            The columns to read, of :data:`~melmill.transforms.index.tables.RECORDINGS`, and added
+            columns with a value for each recording; ``None`` for all. The table is in memory:
+            about 200 bytes per recording without ``shards``, ``tags`` and ``measures``, which has
+            as much again or more, and without added columns.
         """
-        return self._index_table("recordings", columns)
+        added = [n for n in self._added.of_recordings if columns is None or n in columns]
+        if not added:
+            return self._index_table("recordings", columns)
+        chosen = [*(SCHEMAS["recordings"].names if columns is None else columns)]
+        stored = [name for name in chosen if name not in added]
+        table = self._index_table("recordings", list(dict.fromkeys(["recording_id", *stored])))
+        values = self._added.joining(added, None).values_of({"recording_id": table[0]})
+        for name in added:
+            table = table.append_column(name, values[name])
+        return table.select([*chosen, *added] if columns is None else chosen)
 
     def failures(self) -> pa.Table:
         """Return a table of failed recordings: URI, stage, cause, message, number of attempts."""
@@ -161,8 +175,11 @@ class Dataset:
             return [self._store.path(name) for name in names]
         return [join_uri(self._store.root.rstrip("/"), name) for name in names]
 
-    def as_arrow(self, split: str | None = None, *, verify: bool = True) -> Any:
+    def as_arrow(self, split: str | None = None, *, verify: bool = True, added: bool = True) -> Any:
         """Return a split, or all splits, as a ``pyarrow.dataset.Dataset``.
+
+        Added columns are joined while the rows are read; those that are read are in memory, for
+        the whole split.
 
         Parameters
         ----------
@@ -172,6 +189,8 @@ class Dataset:
             Whether to verify the checksums of pages, which takes about an eighth more time. A
             damaged shard then raises ``OSError`` when it is read. Without the check, the damage
             may go unnoticed.
+        added
+            Whether the dataset has the added columns, which are null where there is no value.
         """
         if split is not None:
             self._require_split(split)
@@ -179,7 +198,12 @@ class Dataset:
         from melmill.pipelines.arrow_rows import arrow_dataset
 
         files = {part: names for part, names in self._files[0].items() if split in (None, part)}
-        return arrow_dataset(self._store, files, self._opened.schema.table(), verify=verify)
+        rows = arrow_dataset(self._store, files, self._opened.schema.table(), verify=verify)
+        if not added or not self._added.types:
+            return rows
+        from melmill.pipelines.joined_rows import JoinedDataset
+
+        return JoinedDataset(rows, self._added, split)
 
     def as_tf(self, split: str, columns: Sequence[str] | None = None) -> Any:
         """Return a split's TFRecord files as a ``tf.data.Dataset``.
@@ -197,7 +221,8 @@ class Dataset:
             The columns to read; ``None`` for the features and every label that has a value in
             each row. A feature is an array of its shape and type, a list label is a vector, all
             other columns are scalars; a measure that is null is NaN. Floats are float32; integers
-            and booleans are int64, as in TFRecord.
+            and booleans are int64, as in TFRecord. The files lack added columns: these are looked
+            up in a table in memory.
 
         Raises
         ------
@@ -205,28 +230,17 @@ class Dataset:
             The split or a column does not exist, the dataset has no TFRecord files, or a label
             has no value in some rows.
         """
-        import tensorflow as tf
-
         if not self._store.is_local and not self._store.root.startswith("gs://"):
             raise DatasetError(
                 f"{self._store.root}: TensorFlow reads local files and gs://; "
                 "copy the dataset, or take its rows from as_arrow()"
             )
         files = self.files(split, "tfrecord")
-        features = {name: self._example_feature(name, tf) for name in self._choose(split, columns)}
-        # Count before parsing: tf.data fuses parsing and batching only if nothing is in between.
-        records = tf.data.TFRecordDataset(files)
-        counted = records.apply(tf.data.experimental.assert_cardinality(self.rows[split]))
-        chosen = {name: column for name, column in self.features.items() if name in features}
-        encoded = {name: column for name, column in chosen.items() if column.dtype != "float32"}
+        names = self._choose(split, columns)
+        from melmill.pipelines.tf_rows import read_records
 
-        def parse(record: Any) -> Any:
-            row = tf.io.parse_single_example(record, features)
-            for name, column in encoded.items():
-                row[name] = tf.reshape(_decoded(row[name], column, tf), column.shape)
-            return row
-
-        return counted.map(parse, num_parallel_calls=tf.data.AUTOTUNE)
+        kinds = {name: self.features.get(name) or self.columns[name] for name in names}
+        return read_records(files, self.rows[split], kinds, self._added.joining(names, split))
 
     def as_torch(
         self,
@@ -251,7 +265,8 @@ class Dataset:
             each row, except lists, which PyTorch's own ``collate`` cannot stack. A feature is a
             tensor of its shape and type; measures, which are NaN for null, and all other columns
             are plain Python values. ``collate``
-            turns these values into tensors (int64, float64, bool), and strings into lists.
+            turns these values into tensors (int64, float64, bool), and strings into lists. Each
+            worker keeps the chosen added columns of the split in memory.
         rank, world_size
             The number of this process, and how many processes train together.
         verify
@@ -270,7 +285,8 @@ class Dataset:
         chosen = self._choose(split, columns, lists=False)
         parquet, _ = self._files
         share = Share(rank, world_size)
-        return SplitRows(self._store, parquet[split], chosen, share, verify)
+        joining = self._added.joining(chosen, split)
+        return SplitRows(self._store, parquet[split], chosen, share, verify, joining)
 
     @cached_property
     def _files(self) -> tuple[FileLists, FileLists]:
@@ -285,20 +301,16 @@ class Dataset:
         self, split: str, columns: Sequence[str] | None, *, lists: bool = True
     ) -> list[str]:
         """Return the checked columns; by default features and labels without missing values."""
-        incomplete = {
-            name
-            for shard in self._opened.shards()
-            if shard.split == split
-            for name in shard.null_labels
-        }
         if columns is None:
             kinds = {name: kind for name, kind in self.columns.items() if is_label(name)}
-            labels = (name for name, kind in kinds.items() if lists or not kind.startswith("list<"))
+            labels = [n for n, kind in kinds.items() if lists or not kind.startswith("list<")]
+            incomplete = self._incomplete(split, labels)
             return [*self.features, *(name for name in labels if name not in incomplete)]
         known = [*self.features, *self.columns]
         if unknown := [name for name in columns if name not in known]:
             listed = ", ".join(known)
             raise DatasetError(f"{self._store.root}: no column {unknown[0]!r}; there are: {listed}")
+        incomplete = self._incomplete(split, columns)
         if absent := [name for name in columns if name in incomplete]:
             raise DatasetError(
                 f"{self._store.root}: label {absent[0]!r} has no value in some rows of {split}, "
@@ -307,24 +319,8 @@ class Dataset:
             )
         return list(columns)
 
-    def _example_feature(self, name: str, tf: Any) -> Any:
-        if (column := self.features.get(name)) is not None:
-            is_float = column.dtype == "float32"  # integers and FLAC are one bytes value
-            if column.is_number:
-                return tf.io.FixedLenFeature([], tf.float32, float("nan"))
-            shape, dtype = (column.shape, tf.float32) if is_float else ([], tf.string)
-            return tf.io.FixedLenFeature(shape, dtype)
-        kind = self.columns[name]
-        scalar = kind.removeprefix("list<").removesuffix(">")
-        dtype = {"string": tf.string, "float": tf.float32, "double": tf.float32}
-        tensor = dtype.get(scalar, tf.int64)
-        if kind.startswith("list<"):
-            return tf.io.RaggedFeature(tensor)
-        return tf.io.FixedLenFeature([], tensor)
-
-
-def _decoded(value: Any, column: FeatureColumn, tf: Any) -> Any:
-    if column.flac_rate_hz:
-        # TensorFlow has no decoder of FLAC of its own.
-        return tf.numpy_function(lambda data: decode_flac(data, *column.shape), [value], tf.int16)
-    return tf.io.decode_raw(value, column.dtype)
+    def _incomplete(self, split: str, names: Sequence[str]) -> set[str]:
+        """Return the labels and added columns that have no value in some rows of a split."""
+        shards = (shard for shard in self._opened.shards() if shard.split == split)
+        incomplete = {name for shard in shards for name in shard.null_labels}
+        return incomplete | self._added.lacking(split, names)

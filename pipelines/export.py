@@ -56,12 +56,15 @@ class Export:
         The numbers of rows by split.
     left_out
         The numbers of recordings and rows that ``select`` leaves out.
+    added_columns
+        The names of the dataset's added columns, which the view does not have.
     """
 
     job: ExportJob
     files: dict[str, list[str]]
     rows: dict[str, int]
     left_out: LeftOut = field(default_factory=LeftOut)
+    added_columns: tuple[str, ...] = ()
 
 
 def default_name(dataset: str) -> str:
@@ -126,7 +129,8 @@ def export(job: ExportJob, options: Any) -> Export:
     totals = opened.totals if selected is None else _totals(view, selected, opened)
     _describe(view, shards, opened, totals)
     release_output(job)
-    return view
+    tables = opened.snapshot.side_tables
+    return replace(view, added_columns=tuple(name for table in tables for name in table.columns))
 
 
 def build_pipeline(pipeline: beam.Pipeline, job: ExportJob) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ from melmill.pipelines.run.launch import (
     run_job,
     write_template,
 )
+from melmill.pipelines.snapshots.kept_columns import KeptColumns, kept_columns
 from melmill.pipelines.snapshots.open import OpenSnapshot, in_its_staging, start_from
 from melmill.transforms.adopt_recordings import Adoptions, AdoptRecordings, no_adoptions
 from melmill.transforms.catalogue.left_out import read_uris
@@ -88,6 +89,8 @@ class Extraction:
         The columns of the features.
     metrics
         The metrics of the run.
+    columns
+        What became of the columns that were added to the dataset.
     """
 
     opened: OpenSnapshot
@@ -96,6 +99,7 @@ class Extraction:
     new_schema: bool
     features: tuple[FeatureColumn, ...]
     metrics: RunMetrics
+    columns: KeptColumns = field(default_factory=KeptColumns)
 
     @property
     def snapshot(self) -> Snapshot:
@@ -360,8 +364,10 @@ def run(
             count = partial(count_finished, job)
             metrics = run_job(build_pipeline, job, options, count, brief)
             outcome = require_outcome(job)
-        finished = finish(job, configuration, current, outcome)
-    return Extraction(*finished, outcome.difference, new_schema, job.features.columns, metrics)
+        opened, committed = finish(job, configuration, current, outcome)
+    columns = kept_columns(opened, current) if committed else KeptColumns()
+    about = outcome.difference, new_schema, job.features.columns, metrics, columns
+    return Extraction(opened, committed, *about)
 
 
 def _nothing_to_do(job: ExtractJob, comparison: Comparison) -> tuple[Outcome, RunMetrics]:

@@ -24,7 +24,8 @@ from melmill.pipelines.run.launch import (
     run_job,
     runs_here,
 )
-from melmill.pipelines.snapshots.open import start_from
+from melmill.pipelines.snapshots.kept_columns import kept_columns
+from melmill.pipelines.snapshots.open import OpenSnapshot, start_from
 from melmill.transforms.core.errors import Cause, ConfigError, DatasetError, UserError
 from melmill.transforms.index.comparing import has_lost_groups
 from melmill.transforms.plan.change_records import Decision
@@ -87,18 +88,20 @@ def refresh(
     TooManyFailuresError
         Too many recordings failed; nothing was committed.
     """
-    extraction = _pass(job, configuration, options, single_writer)
+    before = read_current(job)
+    extraction = _pass(job, configuration, options, before, single_writer)
     for _ in range(1, _PASSES):
         if not (extraction.committed and _needs_another_pass(job, extraction)):
             break
         try:
-            next_pass = _pass(job, configuration, options, single_writer)
+            next_pass = _pass(job, configuration, options, read_current(job), single_writer)
         except (UserError, TooManyFailuresError) as error:
             # The first pass is committed; the next refresh tries again.
             logging.getLogger("melmill").warning("reading changed recordings again: %s", error)
             break
         # The difference and the metrics are those of the first pass.
-        extraction = replace(extraction, opened=next_pass.opened)
+        columns = kept_columns(next_pass.opened, before)
+        extraction = replace(extraction, opened=next_pass.opened, columns=columns)
     return extraction
 
 
@@ -111,9 +114,13 @@ def _needs_another_pass(job: ExtractJob, extraction: Extraction) -> bool:
 
 
 def _pass(
-    job: ExtractJob, configuration: dict[str, Any], options: Any, single_writer: bool
+    job: ExtractJob,
+    configuration: dict[str, Any],
+    options: Any,
+    current: OpenSnapshot | None,
+    single_writer: bool,
 ) -> Extraction:
-    if (current := read_current(job)) is not None:
+    if current is not None:
         job = start_from(job, current, configuration)
     return run(job, configuration, options, current, single_writer=single_writer)
 

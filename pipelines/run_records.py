@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import melmill
 from melmill.pipelines.run.errors import NothingSubmittedError
+from melmill.pipelines.snapshots.coverage_texts import kept_json
 from melmill.pipelines.snapshots.history import iso_time
 from melmill.pipelines.snapshots.summary import totals_json
 from melmill.transforms.core.errors import ConflictError, UserError
@@ -88,6 +89,7 @@ def result_json(made: Extraction) -> dict[str, Any]:
         "index": made.snapshot.index,
         "committed": made.committed,
         "difference": made.difference,
+        **kept_json(made.columns),
         **totals_json(made.totals),
         "passed_over": made.metrics.passed_over,
         "metrics": made.metrics.to_json(),

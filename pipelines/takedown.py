@@ -25,6 +25,7 @@ from melmill.transforms.plan.change_records import Dropped, Touched
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.shards.receipts import announce_file
 from melmill.transforms.shards.rewriting import rewrite_shard
+from melmill.transforms.side_tables.erasing import without_recordings
 from melmill.transforms.snapshot.committing import commit
 from melmill.transforms.snapshot.delta import Past, Snapshot, index_names, read_history
 from melmill.transforms.store.exclusive import require_exclusive_commits
@@ -114,7 +115,7 @@ def takedown(
     )
     exports = tuple(_exports_holding(store, full_history, matches))
     copies = tuple(copies_of(store, current.index, {taken.recording_id for taken in erased}))
-    affected = [past for past in history if matches.held[past.snapshot.index].entries]
+    affected = [past for past in history if _holds(past.snapshot, matches)]
     if erased or affected:
         listed = [*before, *erased]
         committed = _commit(opened, history, matches, listed, single_writer, report)
@@ -151,9 +152,11 @@ def _commit(
                 report(len(replaced))
                 past = OpenSnapshot(store, snapshot)
                 replaced[snapshot.index] = _rewrite_without(past, opened, match, jobs)
+        replaced |= _erase_values(job, history, matches)
         announce_file(job, taken_down_name(listed))
         index = replaced.get(current.index, current.index)
-        rewritten = OpenSnapshot(store, replace(current, index=index))
+        tables = [replace(t, name=replaced.get(t.name, t.name)) for t in current.side_tables]
+        rewritten = OpenSnapshot(store, replace(current, index=index, side_tables=tuple(tables)))
         snapshot = replace(
             rewritten.snapshot,
             operation="takedown",
@@ -189,6 +192,25 @@ def _rewrite_without(
             touched = [Touched(summary.name, recording_id) for recording_id in sorted(erased)]
             facts += rewrite_shard(summary, touched, job)
     return write_index(facts, job, past.base())
+
+
+def _holds(snapshot: Snapshot, matches: Found) -> bool:
+    """Return whether a snapshot's index or one of its side tables holds one of the recordings."""
+    tables = {table.name for table in snapshot.side_tables}
+    return bool(matches.held[snapshot.index].entries or tables & matches.side_tables)
+
+
+def _erase_values(job: ExtractJob, history: Sequence[Past], matches: Found) -> dict[str, str]:
+    """Write the side tables of all kept snapshots again without the recordings' values.
+
+    Returns the new name of each side table that held such values.
+    """
+    names = {entry.recording_id for entry in matches.entries}
+    tables = {table.name: table for past in history for table in past.snapshot.side_tables}
+    return {
+        name: without_recordings(job, tables[name], names).name
+        for name in sorted(matches.side_tables)
+    }
 
 
 def _can_be_rewritten(past: OpenSnapshot) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from melmill.pipelines.added_columns import Joining
 from melmill.transforms.rows.parquet import count_row_groups, read_rows
 from melmill.transforms.rows.schema import RowBatch
 from melmill.transforms.store.folders import Store
@@ -41,13 +42,22 @@ class SplitRows(IterableDataset[dict[str, Any]]):
         The rank of this process, and the number of processes.
     verify
         Whether to verify the checksums of pages.
+    joining
+        Joins the added columns among `columns`.
     """
 
     def __init__(
-        self, store: Store, names: list[str], columns: list[str], share: Share, verify: bool
+        self,
+        store: Store,
+        names: list[str],
+        columns: list[str],
+        share: Share,
+        verify: bool,
+        joining: Joining,
     ) -> None:
         """Set the files to read; nothing is read yet."""
         super().__init__()
+        self._joining = joining
         self._store, self._names, self._columns = store, names, columns
         self._share, self._verify = share, verify
         # In shared memory, so that persistent workers see the new epoch.
@@ -83,7 +93,9 @@ class SplitRows(IterableDataset[dict[str, Any]]):
             before += groups
 
     def _read(self, file: IO[bytes], groups: range | None = None) -> Iterator[RowBatch]:
-        return read_rows(file, groups, columns=self._columns, verify=self._verify)
+        stored = {*self._columns, *self._joining.key}
+        for batch in read_rows(file, groups, columns=stored, verify=self._verify):
+            yield self._joining.join(batch) if self._joining.names else batch
 
     def _order(self) -> list[str]:
         epoch = int(self._epoch)

@@ -15,7 +15,8 @@ STEPS = "steps"
 FLOORS = {
     "transforms": (
         *("core", "store", "rows", "catalogue", "decode", "features", "measures"),
-        *("plan", "index", "shards", "snapshot", "duplicates", "patterns", "views", "beam", STEPS),
+        *("plan", "index", "shards", "side_tables", "snapshot", "duplicates", "patterns", "views"),
+        *("beam", STEPS),
     ),
     "pipelines": (
         *(
@@ -37,11 +38,15 @@ FLOORS = {
             "plan",
             "compact",
             "takedown",
+            "add_columns",
             "export",
             "duplicates",
             "patterns",
+            "added_columns",
             "torch_rows",
+            "tf_rows",
             "arrow_rows",
+            "joined_rows",
             "dataset",
             "notebook",
             "sound",

@@ -505,6 +505,7 @@ def _command(*words: str) -> str:
 def main() -> None:
     """Run the command line."""
     import melmill.pipelines.cli.check_commands
+    import melmill.pipelines.cli.column_commands
     import melmill.pipelines.cli.duplicate_commands
     import melmill.pipelines.cli.explore_commands
     import melmill.pipelines.cli.pattern_commands

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from melmill.pipelines.snapshots.coverage_texts import kept_json, kept_lines
 from melmill.pipelines.snapshots.summary import failure_lines, totals_json, totals_lines
 from melmill.transforms.core.naming import number_of
 
@@ -22,6 +23,7 @@ def extraction_json(output: str, extraction: Extraction) -> dict[str, Any]:
         "version": extraction.snapshot.version,
         "index": extraction.snapshot.index,
         "committed": extraction.committed,
+        **kept_json(extraction.columns),
         **totals_json(extraction.totals),
         "passed_over": extraction.metrics.passed_over,
         "metrics": extraction.metrics.to_json(),
@@ -38,7 +40,7 @@ def extraction_text(output: str, extraction: Extraction) -> str:
     )
     lines = [*totals_lines(extraction.totals), *left_out_lines(extraction.difference)]
     lines += metrics_lines(extraction.metrics)
-    lines += passed_over_lines(extraction.metrics.passed_over)
+    lines += [*passed_over_lines(extraction.metrics.passed_over), *kept_lines(extraction.columns)]
     if extraction.totals.rows:
         lines += ["", how_to_read(output, extraction)]
     return "\n".join([head, *lines])
@@ -231,6 +233,7 @@ def export_json(made: Export) -> dict[str, Any]:
         "rows": made.rows,
         "select": made.job.select,
         "left_out": asdict(made.left_out),
+        "added_columns_left_out": list(made.added_columns),
     }
 
 
@@ -245,6 +248,11 @@ def export_text(made: Export) -> str:
         )
     if made.job.select:
         lines.append(f"  left out: {made.left_out}; select: {made.job.select}")
+    if made.added_columns:
+        lines.append(
+            f"  without the added columns {', '.join(made.added_columns)}: join them by their key "
+            "from columns/ in the dataset"
+        )
     split, names = next(iter(made.files.items()))
     values = {"output": made.job.output.root, "split": split, "file": names[0]}
     arrays = made.job.features

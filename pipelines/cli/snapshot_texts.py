@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -15,6 +15,7 @@ from melmill.pipelines.cli.pipeline_texts import (
     passed_over_lines,
     select_lines,
 )
+from melmill.pipelines.snapshots.coverage_texts import kept_lines
 from melmill.pipelines.snapshots.summary import totals_json, totals_lines
 from melmill.transforms.core.naming import number_of
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from melmill.pipelines.snapshots.open import OpenSnapshot
     from melmill.pipelines.takedown import Takedown
     from melmill.transforms.core.feature_columns import FeatureColumn
+    from melmill.transforms.side_tables.side_table import SideTable
     from melmill.transforms.snapshot.totals import Totals
 
 #: Largest number of copies in a command that erases them, too.
@@ -60,7 +62,7 @@ def refresh_text(dataset: str, made: Extraction) -> str:
     lines = [f"Committed version {version} of {dataset}", *difference_lines(made.difference)]
     if made.new_schema:
         lines.append(f"  {_new_schema(made.snapshot.dataset_version)}")
-    lines += [*totals_lines(made.totals), *metrics_lines(made.metrics)]
+    lines += [*totals_lines(made.totals), *metrics_lines(made.metrics), *kept_lines(made.columns)]
     return "\n".join(lines + passed_over_lines(made.metrics.passed_over))
 
 
@@ -146,6 +148,7 @@ def inspection_json(root: str, opened: OpenSnapshot) -> dict[str, Any]:
         "arrays": arrays,
         "features": json.loads(opened.snapshot.features),
         "columns": {**schema.columns(), **types},
+        **_added_json(opened.snapshot.side_tables),
         **totals_json(opened.totals),
         "failure_examples": opened.totals.examples,
         "statistics": statistics(opened.totals),
@@ -163,12 +166,30 @@ def inspection_text(root: str, opened: OpenSnapshot) -> str:
         *totals_lines(opened.totals),
         *map(_column_line, schema.features),
         f"  {columns}",
+        *_added_lines(opened.snapshot.side_tables),
         f"  {_statistics_line(band_statistics(opened.totals))}",
         "  configuration:",
     ]
     for section, values in snapshot.configuration.items():
         lines.append(f"    {section}: {json.dumps(values, ensure_ascii=False)}")
     return "\n".join(lines)
+
+
+def _added_json(tables: Sequence[SideTable]) -> dict[str, Any]:
+    added = {
+        name: {"type": kind, "key": list(table.key), "files": f"columns/{table.name}/"}
+        for table in tables
+        for name, kind in table.columns.items()
+    }
+    return {"added_columns": added} if added else {}
+
+
+def _added_lines(tables: Sequence[SideTable]) -> list[str]:
+    return [
+        f"  added by {', '.join(table.key)}, in columns/{table.name}/: "
+        + ", ".join(f"{name} {kind}" for name, kind in table.columns.items())
+        for table in tables
+    ]
 
 
 def _column_line(column: FeatureColumn) -> str:
@@ -201,10 +222,10 @@ def presets_text(presets: list[Preset]) -> str:
 
 def history_text(snapshots: list[dict[str, Any]]) -> str:
     """Return a table of snapshots as text, one line per snapshot."""
-    lines = [f"{'version':>7}  {'time':25}  {'operation':9}  {'recordings':>12}  {'rows':>14}"]
+    lines = [f"{'version':>7}  {'time':25}  {'operation':11}  {'recordings':>12}  {'rows':>14}"]
     for snapshot in snapshots:
         line = (
-            f"{snapshot['version']:>7}  {snapshot['time']:25}  {snapshot['operation']:9}  "
+            f"{snapshot['version']:>7}  {snapshot['time']:25}  {snapshot['operation']:11}  "
             f"{snapshot['recordings']:>12,}  {snapshot['rows']:>14,}"
         )
         if snapshot["dataset_version"] > 1:

@@ -25,11 +25,12 @@ from melmill.transforms.catalogue.taken_down_list import TakenDown
 from melmill.transforms.core.errors import CatalogueError, DatasetError
 from melmill.transforms.core.naming import recording_id, resolve_uri, split_chain
 from melmill.transforms.index.tables import read_batches, read_index
+from melmill.transforms.side_tables.side_table import SideTable, read_file, read_parts
 from melmill.transforms.snapshot.delta import Past
 from melmill.transforms.snapshot.needed_files import list_own, needed
 from melmill.transforms.store.filesystems import absolute_path
 from melmill.transforms.store.folders import Store
-from melmill.transforms.store.own_files import index_of, shard_of
+from melmill.transforms.store.own_files import index_of, shard_of, side_table_of
 
 _COLUMNS = ["recording_id", "uri", "content_hash", "rows", "shards"]
 #: The number of known names that an unknown name is compared with.
@@ -81,11 +82,14 @@ class Found:
         The matching entries.
     held
         The matching entries of each index of a kept snapshot, by the index's name.
+    side_tables
+        The names of the side tables of kept snapshots that hold values of the recordings.
     """
 
     names: set[str]
     entries: set[Entry]
     held: dict[str, Held]
+    side_tables: set[str] = field(default_factory=set)
 
 
 def find_recordings(
@@ -115,6 +119,9 @@ def find_recordings(
     possible: set[str] = set().union(
         *(meaning for meanings in candidates.values() for meaning in meanings)
     )
+    tables = {table.name: table for past in kept for table in past.snapshot.side_tables}
+    for table in tables.values():
+        loose |= set(entries_in(store, table, possible))
     known = _known(store, indexes, loose, possible)
     names: set[str] = set()
     for name, meanings in candidates.items():
@@ -122,20 +129,48 @@ def find_recordings(
         if matched is None:
             raise DatasetError(_unknown(store, kept, name))
         names |= matched
-    return _same_recordings(store, indexes, loose, names)
+    return _same_recordings(store, indexes, loose, names, tables.values())
+
+
+def entries_in(store: Store, table: SideTable, names: Collection[str]) -> Iterator[Entry]:
+    """Yield the entries of a side table that have one of the names.
+
+    A recording may have values although no kept snapshot has it any more.
+    """
+    for rows in read_parts(store, table, ["recording_id", "uri"]):
+        yield from entries_of_values(rows, names)
+
+
+def entries_of_values(rows: pa.Table, names: Collection[str] | None = None) -> Iterator[Entry]:
+    """Yield the entries of a part of a side table: all, or those that have one of the names."""
+    # A recording may have many rows.
+    distinct = rows.group_by(["recording_id", "uri"]).aggregate([])
+    if names is not None:
+        distinct = distinct.filter(_may_match(distinct, names))
+    for row in distinct.to_pylist():
+        entry = Entry(row["recording_id"], row["uri"])
+        if names is None or not entry.names.isdisjoint(names):
+            yield entry
 
 
 def _same_recordings(
-    store: Store, indexes: Iterable[str], loose: Iterable[Entry], names: set[str]
+    store: Store,
+    indexes: Iterable[str],
+    loose: Iterable[Entry],
+    names: set[str],
+    tables: Iterable[SideTable],
 ) -> Found:
     """Return all entries of the named recordings; add names until no new name is found."""
     while True:
         matches = {index: _find(store, index, names) for index in indexes}
+        values = {table.name: {*entries_in(store, table, names)} for table in tables}
         entries = {entry for entry in loose if not names.isdisjoint(entry.names)}
         entries |= {entry for match in matches.values() for entry in match.entries}
+        entries = entries.union(*values.values())
         all_names = names.union(*(entry.names for entry in entries))
         if all_names == names:
-            return Found(names, entries, matches)
+            held = {name for name, entries_of_table in values.items() if entries_of_table}
+            return Found(names, entries, matches, held)
         names = all_names
 
 
@@ -155,19 +190,25 @@ def _rows_that_may_match(
     store: Store, index: str, names: Collection[str], columns: list[str]
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of an index that may match; a fast filter, since an index can be large."""
+    for batch in read_batches(store, index, "recordings", columns):
+        contents = pc.utf8_slice_codeunits(batch["content_hash"], 0, 64)
+        is_known = pc.is_in(contents, value_set=pa.array(sorted(names), pa.string()))
+        yield from batch.filter(pc.or_(_may_match(batch, names), is_known)).to_pylist()
+
+
+def _may_match(rows: Any, names: Collection[str]) -> Any:
+    """Return a mask of the rows whose ``recording_id`` or ``uri`` may have one of the names."""
     known = pa.array(sorted(names), pa.string())
     lasts = pa.array(sorted({name.rpartition("/")[2] for name in names}), pa.string())
-    for batch in read_batches(store, index, "recordings", columns):
-        uri = batch["uri"]
-        last = pc.replace_substring_regex(pc.utf8_rtrim(uri, "/"), "(?s)^.*/", "")
-        masks = (
-            pc.is_in(batch["recording_id"], value_set=known),
-            pc.is_in(pc.utf8_slice_codeunits(batch["content_hash"], 0, 64), value_set=known),
-            pc.is_in(last, value_set=lasts),
-            # A link's target has another name, and a chained URL ends in another name.
-            pc.match_substring_regex(uri, "^(/|file:|local:)|::", ignore_case=True),
-        )
-        yield from batch.filter(reduce(pc.or_, masks)).to_pylist()
+    uri = rows["uri"]
+    last = pc.replace_substring_regex(pc.utf8_rtrim(uri, "/"), "(?s)^.*/", "")
+    masks = (
+        pc.is_in(rows["recording_id"], value_set=known),
+        pc.is_in(last, value_set=lasts),
+        # A link's target has another name, and a chained URL ends in another name.
+        pc.match_substring_regex(uri, "^(/|file:|local:)|::", ignore_case=True),
+    )
+    return reduce(pc.or_, masks)
 
 
 def _entry(row: Mapping[str, Any]) -> Entry:
@@ -190,9 +231,12 @@ def _uncommitted(store: Store, kept: Sequence[Past]) -> Iterator[Entry]:
     """Yield the recordings in indexes and shards that interrupted and overtaken runs left."""
     need = needed(store, kept)
     leftovers = [file.name for file in list_own(store) if not need.has(file.name)]
-    for name in (*telling(leftovers), *sorted({index_of(name) for name in leftovers} - {""})):
+    indexes = sorted({index_of(name) for name in leftovers} - {""})
+    for name in (*telling(leftovers), *filter(side_table_of, leftovers), *indexes):
         try:
-            if shard_of(name):
+            if side_table_of(name):
+                yield from entries_of_values(read_file(store, name, ["recording_id", "uri"]))
+            elif shard_of(name):
                 yield from (Entry(*recording) for recording in recordings_in(store, name))
             else:
                 yield from map(_entry, read_index(store, name, "recordings", _COLUMNS[:3]))

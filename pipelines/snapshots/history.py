@@ -17,6 +17,7 @@ from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.index.tables import count_parts, read_part
+from melmill.transforms.side_tables.side_table import list_parts
 from melmill.transforms.snapshot.card import past_card, statistics, to_json
 from melmill.transforms.snapshot.committing import commit
 from melmill.transforms.snapshot.delta import Past, Snapshot, read_history, require_past
@@ -174,8 +175,11 @@ def rollback(store: Store, version: int) -> OpenSnapshot:
     opened, past = OpenSnapshot.current(store), OpenSnapshot.past(store, version)
     current = opened.snapshot
     require_shards(store, past.snapshot.index)
+    for table in past.snapshot.side_tables:
+        list_parts(store, table)
     require_exclusive_commits(store, "staging")
-    if past.snapshot.index == current.index:
+    restored = past.snapshot.index, past.snapshot.side_tables
+    if restored == (current.index, current.side_tables):
         opened.mend_side_files()
         return opened
     same = past.snapshot.dataset_version == current.dataset_version

@@ -20,10 +20,11 @@ from melmill.transforms.index.tables import read_index
 from melmill.transforms.rows.tf_example import Values, parse_example
 from melmill.transforms.rows.tfrecord import read_records
 from melmill.transforms.shards.receipts import read_made
+from melmill.transforms.side_tables.side_table import read_file
 from melmill.transforms.snapshot.delta import read_history
 from melmill.transforms.snapshot.needed_files import Needed, in_order_of_removal, list_own, needed
 from melmill.transforms.store.folders import Store
-from melmill.transforms.store.own_files import index_of, run_of, shard_of
+from melmill.transforms.store.own_files import index_of, run_of, shard_of, side_table_of
 
 _RECORD = re.compile(r"runs/[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[a-z]+\.json")
 _ERASED = "(taken down)"
@@ -57,7 +58,11 @@ def erase_leftovers(store: Store, names: Names) -> list[str]:
         working |= {n for n in own if run_of(n) == run and (ended or not _CLEANUP.fullmatch(n))}
     replaced = {name for past in history for name in past.snapshot.replaced}
     obsolete = run_files | replaced
-    erased = working | {name for name in own if name in run_files or index_of(name) in obsolete}
+    erased = working | {
+        name
+        for name in own
+        if name in run_files or index_of(name) in obsolete or side_table_of(name) in obsolete
+    }
     erased |= set(_holding(store, set(own) - erased, need, names))
     # The list of taken-down recordings is needed, although an overtaken run may have written it.
     erased = {name for name in erased if not need.has(name)}
@@ -81,14 +86,30 @@ def _announced(store: Store, run: str) -> set[str]:
 
 
 def _holding(store: Store, files: Collection[str], need: Needed, names: Names) -> Iterator[str]:
-    """Yield the files of shards and indexes that hold a recording or that cannot be read."""
+    """Yield the files that hold a recording or that cannot be read.
+
+    They are files of shards, side tables and indexes.
+    """
     files_of_shards = sorted(name for name in files if shard_of(name) and not need.has(name))
     files_to_read = telling(files_of_shards)
     shards = {shard_of(name) for name in files_to_read if shard_holds(store, name, names)}
     yield from (name for name in files_of_shards if shard_of(name) in shards)
+    for name in files:
+        if side_table_of(name) and not need.has(name) and _values_hold(store, name, names):
+            yield name
     for index in sorted({index_of(name) for name in files} - need.indexes - {""}):
         if _index_holds(store, index, names):
             yield from (name for name in files if index_of(name) == index)
+
+
+def _values_hold(store: Store, name: str, names: Names) -> bool:
+    """Return whether a side table's file holds one of the recordings; also if it is damaged."""
+    try:
+        rows = read_file(store, name, ["recording_id", "uri"])
+    except DatasetError:
+        return True
+    distinct = rows.group_by(["recording_id", "uri"]).aggregate([]).to_pylist()
+    return any(_matches(row["recording_id"], row["uri"], names) for row in distinct)
 
 
 def telling(files: Collection[str]) -> list[str]:

@@ -20,6 +20,8 @@ from melmill.transforms.plan.job import Base, ExtractJob, is_matching
 from melmill.transforms.rows.parquet import read_schema
 from melmill.transforms.rows.schema import RowSchema
 from melmill.transforms.rows.summaries import ShardSummary
+from melmill.transforms.side_tables.known_recordings import KnownRecordings
+from melmill.transforms.side_tables.side_table import kept_tables
 from melmill.transforms.snapshot.card import brief_statistics, stale_files, write_card
 from melmill.transforms.snapshot.delta import (
     Snapshot,
@@ -149,6 +151,11 @@ class OpenSnapshot:
         files = {name for name, _, _ in table_files(table)} if table else set()
         require_consistent(self.store, self.snapshot.index, files)
 
+    @property
+    def known_recordings(self) -> KnownRecordings:
+        """Return the recordings of the index, to compare side tables with them."""
+        return KnownRecordings(self.store, self.snapshot.index, self.parts)
+
     def base(self) -> Base:
         """Return the snapshot as the base of a job that does not change the configuration."""
         snapshot = self.snapshot
@@ -191,6 +198,10 @@ class OpenSnapshot:
             marked with the current version.
         """
         self.require_own_features()
+        return self.job_without_rows(operation)
+
+    def job_without_rows(self, operation: str) -> ExtractJob:
+        """Return the job that writes no rows; another version of melmill may have made them."""
         catalogue = self.snapshot.catalogue
         return in_its_staging(
             ExtractJob(
@@ -212,6 +223,7 @@ def start_from(job: ExtractJob, current: OpenSnapshot, configuration: dict[str, 
     """Return the job of an extraction as a refresh that starts from a snapshot."""
     current.require_agreement()
     snapshot, before = current.snapshot, current.snapshot.recipe
+    _require_other_names(job, current)
     meters = meters_in(before["quality"])
     is_measured = set(job.meters) <= set(meters)
     same_split = before.get("split") == configuration["split"]
@@ -231,6 +243,19 @@ def start_from(job: ExtractJob, current: OpenSnapshot, configuration: dict[str, 
         dedupe=before["dedupe"],
     )
     return in_its_staging(replace(job, base=base, taken_down=snapshot.taken_down))
+
+
+def _require_other_names(job: ExtractJob, current: OpenSnapshot) -> None:
+    """Raise ``DatasetError`` if a column of the job has the name of an added column."""
+    schema = job.schema
+    own = {name.casefold() for name in (*schema.columns(), *(c.name for c in schema.features))}
+    for table in kept_tables(current.snapshot.side_tables, job.features.canonical()):
+        if taken := [name for name in table.columns if name.casefold() in own]:
+            raise DatasetError(
+                f"{job.store.root}: {taken[0]!r} is an added column, and the catalogue or the "
+                "recipe now has a column of this name; rename that column, or drop the added one: "
+                f"melmill add-columns {job.store.root} --drop {taken[0]}"
+            )
 
 
 def _has_groups(job: ExtractJob, before: dict[str, Any], same_split: bool) -> bool:

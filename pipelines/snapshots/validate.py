@@ -24,6 +24,15 @@ from melmill.transforms.rows.summaries import FileEntry, RecordingRows, ShardSum
 from melmill.transforms.rows.tf_example import encode_examples
 from melmill.transforms.rows.tfrecord import read_records
 from melmill.transforms.shards.tally import add_rows, held_recordings, is_same
+from melmill.transforms.side_tables.keys import keys_of
+from melmill.transforms.side_tables.side_table import (
+    SideTable,
+    list_parts,
+    part_faults,
+    read_file,
+    stored_schema,
+)
+from melmill.transforms.side_tables.spools import buckets_of
 from melmill.transforms.snapshot.delta import open_table, table_files
 from melmill.transforms.snapshot.totals import row_differences
 from melmill.transforms.store.folders import Store
@@ -49,7 +58,10 @@ def validate(store: Store, workers: int, report: Callable[[int], None]) -> list[
         The faults, each with the name of the file; empty if there are none.
     """
     opened = OpenSnapshot.current(store)
-    checks = _check_log, _check_recordings, _check_groups, _check_side_files, _check_taken_down
+    checks = (
+        *(_check_log, _check_recordings, _check_groups, _check_side_files, _check_taken_down),
+        _check_side_tables,
+    )
     faults = [fault for check in checks for fault in check(opened)]
     check = partial(check_shard, store=store, features=opened.snapshot.features)
     for number, shard_faults in enumerate(_check_shards(check, workers, opened), 1):
@@ -149,6 +161,27 @@ def _check_taken_down(opened: OpenSnapshot) -> Iterator[str]:
         read_taken_down(opened.store, opened.snapshot.taken_down)
     except DatasetError as error:
         yield str(error)
+
+
+def _check_side_tables(opened: OpenSnapshot) -> Iterator[str]:
+    for table in opened.snapshot.side_tables:
+        faults = list(part_faults(opened.store, table))
+        yield from faults or _check_values(opened.store, table)
+
+
+def _check_values(store: Store, table: SideTable) -> Iterator[str]:
+    """Yield faults of a side table's rows: other columns, or keys in disorder."""
+    for number, name in enumerate(list_parts(store, table)):
+        rows = read_file(store, name)
+        known = stored_schema(table.key, table.columns)
+        if any(field not in rows.schema for field in known):
+            yield f"{name}: has the columns {rows.schema.names}, not {known.names}"
+            continue
+        keys = keys_of([rows[column] for column in table.key])
+        if not (keys[1:] > keys[:-1]).all():
+            yield f"{name}: a key is repeated, or the rows are not sorted by {', '.join(table.key)}"
+        if not (buckets_of(rows["recording_id"], table.parts) == number).all():
+            yield f"{name}: holds values of recordings that belong to another part"
 
 
 def check_shard(shard: ShardSummary, *, store: Store, features: str) -> list[str]:

@@ -15,6 +15,7 @@ import typer
 import yaml
 
 import melmill.pipelines.cli.check_commands
+import melmill.pipelines.cli.column_commands
 import melmill.pipelines.cli.duplicate_commands
 import melmill.pipelines.cli.explore_commands
 import melmill.pipelines.cli.pattern_commands

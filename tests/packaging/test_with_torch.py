@@ -18,7 +18,8 @@ def test_as_torch_and_its_notebook_with_torch_installed(tmp_path: Path) -> None:
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-cache-dir"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     subprocess.run([*install, "--quiet", "torch"], check=True, env=environment)
-    paths = ["tests/e2e/test_torch.py", "tests/examples/test_notebooks.py"]
+    names = ["e2e/test_torch.py", "e2e/test_added_columns.py", "examples/test_notebooks.py"]
+    paths = [f"tests/{name}" for name in names]
     completed = subprocess.run(
         [python, "-m", "pytest", "-q", "-k", "torch", *paths],
         cwd=ROOT,

@@ -126,6 +126,8 @@ def needed_files(dataset: Path) -> set[str]:
     shard_files = {file.name for pair in twins for file in pair if file}
     taken_down = {require_snapshot(store).taken_down} - {""}
     side_files = {".melmill", "README.md", "statistics.json"}
+    side_tables = require_snapshot(store).side_tables
+    side_files |= {name for table in side_tables for name in store.names(f"columns/{table.name}")}
     return shard_files | set(store.names(f"index/{index}")) | taken_down | side_files
 
 

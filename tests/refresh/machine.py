@@ -27,9 +27,12 @@ from hypothesis.stateful import (
 
 import melmill.pipelines.commit
 import melmill.pipelines.extract
+from melmill.pipelines.add_columns import add_columns
 from melmill.pipelines.compact import compact
 from melmill.pipelines.config import RetentionConfig, load_config
+from melmill.pipelines.dataset import Dataset
 from melmill.pipelines.export import export
+from melmill.pipelines.snapshots.additions import Addition
 from melmill.pipelines.snapshots.gc import collect
 from melmill.pipelines.snapshots.history import checkout, history, rollback
 from melmill.pipelines.snapshots.validate import validate
@@ -384,8 +387,38 @@ class DatasetMachine(RuleBasedStateMachine):
 
     @rule()
     def refresh(self) -> None:
+        before = self.marks()
         refresh_here(self.table(), self.dataset, *self.recipe())
+        after = self.marks()
+        assert {name: after[name] for name in before if name in after} == {
+            name: mark for name, mark in before.items() if name in after
+        }
         self.is_up_to_date()
+
+    @rule(number=st.integers(0, 4), mark=st.integers(0, 3), kill=st.none() | KILLS)
+    def mark(self, number: int, mark: int, kill: tuple[str, int] | None) -> None:
+        """Give a recording, with all its segments, a value in an added column."""
+        names = sorted(self.known())
+        if not names:
+            return
+        name, before = str(self.songs / names[number % len(names)]), self.marks()
+        table = write_table(self.folder / "marks.jsonl", [{"uri": name, "mark": mark}])
+        addition = Addition(str(table), on="uri", mode="update")
+        with killed(kill):
+            add_columns(Store(str(self.dataset)), addition)
+        self.may_be_stale = kill is not None
+        if kill is not None and self.marks() == before:
+            return
+        rows = Dataset(self.dataset).recordings(["recording_id", "uri"]).to_pylist()
+        changed = {row["recording_id"]: mark for row in rows if row["uri"] == name}
+        assert self.marks() == before | changed
+
+    def marks(self) -> dict[str, int | None]:
+        """Return the value of each recording in the added column."""
+        opened = Dataset(self.dataset)
+        names = ["recording_id", *({"mark"} & opened.columns.keys())]
+        rows = opened.recordings(names).to_pylist()
+        return {row["recording_id"]: row.get("mark") for row in rows}
 
     def is_up_to_date(self) -> None:
         """Assert that the dataset is what a new extraction gives, and that a refresh keeps it."""

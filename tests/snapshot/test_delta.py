@@ -286,11 +286,11 @@ def test_a_snapshot_of_a_newer_format_is_refused(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(committing, "FORMAT", 5)
-        patch.setattr("melmill.transforms.snapshot.delta.FORMAT", 5)
+        patch.setattr(committing, "FORMAT", 6)
+        patch.setattr("melmill.transforms.snapshot.delta.FORMAT", 6)
         commit(store, UNCOMMITTED, [SHARD_ONE], SCHEMA)
         assert read_snapshot(store) == replace(UNCOMMITTED, version=0, rows=SHARD_ONE.rows)
-    with pytest.raises(DatasetError, match=r"by a newer melmill, in format 5, and .* format 4"):
+    with pytest.raises(DatasetError, match=r"by a newer melmill, in format 6, and .* format 5"):
         read_snapshot(store)
 
 

@@ -34,6 +34,9 @@ SAMPLE_ROWS = 10_000
 #: File name endings of tables.
 TABLE_EXTENSIONS = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".parquet")
 
+#: What to do about a key of JSON lines that the first rows lack; see :func:`read_blocks`.
+_SET_ITS_TYPE = "set its type in catalogue.label_types: {{{name}: string}}"
+
 _BLOCK_ROWS = 2_048
 _PART_ROWS = 20_000
 
@@ -140,7 +143,11 @@ def row_ranges(uri: str, options: StorageOptions) -> Iterator[RowRange]:
 
 
 def read_blocks(
-    uri: str, options: StorageOptions, names: Sequence[str], part: RowRange
+    uri: str,
+    options: StorageOptions,
+    names: Sequence[str],
+    part: RowRange,
+    remedy: str = _SET_ITS_TYPE,
 ) -> Iterator[Block]:
     """Yield the rows of a table's part, in blocks.
 
@@ -152,12 +159,14 @@ def read_blocks(
         Columns that the table may have; any other key in JSON lines raises an error.
     part
         Part from :func:`row_ranges`.
+    remedy
+        What the error about another key says to do; ``{name}`` stands for the key.
     """
     with reading(uri), _open(uri, options) as file:
         if _is_parquet(uri):
             yield from _parquet_blocks(file, part)
         else:
-            yield from _text_blocks(file, uri, names)
+            yield from _text_blocks(file, uri, names, remedy)
 
 
 def _open(uri: str, options: StorageOptions) -> Any:
@@ -183,11 +192,11 @@ def _parquet_blocks(file: Any, part: RowRange) -> Iterator[Block]:
         row += batch.num_rows
 
 
-def _text_blocks(file: Any, uri: str, names: Sequence[str]) -> Iterator[Block]:
+def _text_blocks(file: Any, uri: str, names: Sequence[str], remedy: str) -> Iterator[Block]:
     _, records = _records(file, uri)
     convert = from_text if is_csv(uri) else from_json
     while rows := list(islice(records, _BLOCK_ROWS)):
-        _check_keys(uri, frozenset(names), rows)
+        _check_keys(uri, frozenset(names), rows, remedy)
         valid = [row if isinstance(row, dict) else {} for _, row in rows]
         columns = {name: [row.get(name) for row in valid] for name in names}
         broken = {i: row.message for i, (_, row) in enumerate(rows) if isinstance(row, BrokenRow)}
@@ -195,14 +204,14 @@ def _text_blocks(file: Any, uri: str, names: Sequence[str]) -> Iterator[Block]:
 
 
 def _check_keys(
-    uri: str, known: frozenset[str], rows: Iterable[tuple[int, Row | BrokenRow]]
+    uri: str, known: frozenset[str], rows: Iterable[tuple[int, Row | BrokenRow]], remedy: str
 ) -> None:
     for number, row in rows:
         if isinstance(row, dict) and not row.keys() <= known:
             new = next(name for name in row if name not in known)
             raise CatalogueError(
                 f"{uri} line {number} has a key {new!r} that the first {SAMPLE_ROWS:,} rows lack;"
-                f" set its type in catalogue.label_types: {{{new}: string}}"
+                f" {remedy.format(name=new)}"
             )
 
 

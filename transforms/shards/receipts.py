@@ -56,6 +56,12 @@ def announce_file(job: ExtractJob, name: str) -> None:
     job.store.put(f"{job.staging}/made/{digest(name)}.json", text.encode())
 
 
+def announce_files(job: ExtractJob, name: str, files: Sequence[str]) -> None:
+    """Write the announcement of a side table's files, before the first file is written."""
+    text = json.dumps({"files": sorted(files)})
+    job.store.put(f"{job.staging}/made/{name}.json", text.encode())
+
+
 def read_made(store: Store, staging: str) -> list[Made]:
     """Return a run's announcements; files that another process removes meanwhile are skipped."""
     contents = store.read_many(list(store.names(f"{staging}/made")))

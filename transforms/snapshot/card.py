@@ -20,6 +20,7 @@ from melmill.transforms.rows.distribution import DURATION_EDGES_S, LEVEL_EDGES_D
 from melmill.transforms.rows.moments import Moments
 from melmill.transforms.rows.schema import RowSchema
 from melmill.transforms.rows.tfds import features as tfds_features
+from melmill.transforms.side_tables.side_table import list_parts
 from melmill.transforms.snapshot.delta import Snapshot
 from melmill.transforms.snapshot.totals import SplitContent, Totals, training_split
 from melmill.transforms.store.folders import Store
@@ -71,7 +72,7 @@ def _card_describes(store: Store, snapshot: Snapshot) -> bool:
         text = store.read("README.md").decode(errors="replace")
     except FileNotFoundError:
         return False
-    return _SNAPSHOT.format(index=snapshot.index) in text
+    return _mark(snapshot) in text
 
 
 def _read_json(store: Store, name: str) -> dict[str, Any]:
@@ -237,14 +238,37 @@ def past_card(
         {split: [root + name for name in names] for split, names in lists.items()}
         for lists in list_files(store, snapshot)
     )
-    card = _head(parquet, schema) + _about(snapshot, totals, schema) + _features(snapshot)
-    return card.encode(), {"parquet": parquet, "tfrecord": tfrecord}
+    about = _about(snapshot, totals, schema) + _added_columns(snapshot)
+    files = {"parquet": parquet, "tfrecord": tfrecord}
+    if snapshot.side_tables:
+        files["columns"] = {
+            name: [root + part for part in list_parts(store, table)]
+            for table in snapshot.side_tables
+            for name in table.columns
+        }
+    return (_head(parquet, schema) + about + _features(snapshot)).encode(), files
 
 
 def _card(files: FileLists, snapshot: Snapshot, totals: Totals, schema: RowSchema) -> str:
     about = _about(snapshot, totals, schema)
-    mark = _SNAPSHOT.format(index=snapshot.index)
-    return _head(files, schema) + about + _AFTERWARDS + _features(snapshot) + mark
+    parts = _head(files, schema), about, _AFTERWARDS, _added_columns(snapshot), _features(snapshot)
+    return "".join(parts) + _mark(snapshot)
+
+
+def _mark(snapshot: Snapshot) -> str:
+    """Return the end of the card, which says what the card describes."""
+    tables = (f"`columns/{t.name}` ({', '.join(t.columns)})" for t in snapshot.side_tables)
+    added = f"; added columns: {', '.join(tables)}" if snapshot.side_tables else ""
+    return _SNAPSHOT.format(index=snapshot.index, added=added)
+
+
+def _added_columns(snapshot: Snapshot) -> str:
+    lines = []
+    for table in snapshot.side_tables:
+        key = ", ".join(f"`{name}`" for name in table.key)
+        for name, kind in table.columns.items():
+            lines.append(f"| `{name}` | {kind} | {key} | `columns/{table.name}/` |\n")
+    return _ADDED.format(lines="".join(lines)) if lines else ""
 
 
 def _head(files: FileLists, schema: RowSchema) -> str:
@@ -386,8 +410,17 @@ def _features(snapshot: Snapshot) -> str:
 _SNAPSHOT = """
 ## Snapshot
 
-Index `index/{index}`.
+Index `index/{index}`{added}.
 """
+
+_ADDED = """
+## Added columns
+
+These columns were added after the extraction. They are not in the rows: join them by their key.
+
+| column | type | key | files |
+|---|---|---|---|
+{lines}"""
 
 _ABOUT = """# {title}
 

@@ -15,6 +15,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.rows.columns import LabelColumn, is_label, type_name
+from melmill.transforms.side_tables.side_table import SideTable
 from melmill.transforms.store.endpoints import delta_options
 from melmill.transforms.store.folders import Store
 from melmill.transforms.store.retries import insist
@@ -25,8 +26,8 @@ KEY = "melmill"
 #: Version of the format of a commit's metadata and of its index. It is raised when older readers
 #: would misread the new format. Format 1 lacks the values that a refresh needs; format 2 lacks
 #: rows and run; up to format 3, the commit itself holds the list of recordings that were taken
-#: down. All formats can be read.
-FORMAT = 4
+#: down; format 4 lacks side tables. All formats can be read.
+FORMAT = 5
 
 #: File that each index has, and that melmill removes first.
 _FIRST_PART = "/recordings-00000.parquet"
@@ -67,11 +68,13 @@ class Snapshot:
         catalogue lists them (see :mod:`~melmill.transforms.catalogue.taken_down_list`); ``""`` if
         there are none.
     replaced
-        New index for each index of an earlier snapshot that a takedown replaced.
+        New index or side table for each one of an earlier snapshot that a takedown replaced.
     rows
         Number of rows; −1 if it was not recorded.
     run
         Run and attempt that committed the snapshot; ``""`` if not recorded.
+    side_tables
+        Side tables with columns that were added after the extraction.
     """
 
     version: int
@@ -88,6 +91,7 @@ class Snapshot:
     replaced: dict[str, str] = field(default_factory=dict)
     rows: int = -1
     run: str = ""
+    side_tables: tuple[SideTable, ...] = ()
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -195,7 +199,8 @@ def _parse(store: Store, metadata: dict[str, Any], version: int) -> Snapshot:
         )
     if not isinstance(taken_down := metadata.pop("taken_down", ""), str):
         taken_down = json.dumps(taken_down) if taken_down else ""
-    return Snapshot(version=version, taken_down=taken_down, **metadata)
+    tables = tuple(map(SideTable.from_json, metadata.pop("side_tables", ())))
+    return Snapshot(version=version, taken_down=taken_down, side_tables=tables, **metadata)
 
 
 def read_history(store: Store) -> list[Past]:
@@ -235,6 +240,10 @@ def _past(
     if (index := replaced.get(snapshot.index)) is not None:
         # The commit's statistics are no longer true, because rows were erased.
         snapshot = replace(snapshot, index=index, statistics={})
+    tables = tuple(
+        replace(table, name=replaced.get(table.name, table.name)) for table in snapshot.side_tables
+    )
+    snapshot = replace(snapshot, side_tables=tables)
     return Past(snapshot, committed_ms, snapshot.index in indexes)
 
 
@@ -242,6 +251,15 @@ def index_names(history: Iterable[Past]) -> set[str]:
     """Return the names of all indexes that commits ever named, also of replaced indexes."""
     names = {past.snapshot.index for past in history}
     for past in history:
+        names |= {*past.snapshot.replaced, *past.snapshot.replaced.values()}
+    return names - {""}
+
+
+def side_table_names(history: Iterable[Past]) -> set[str]:
+    """Return the names of all side tables that commits ever named, also of replaced ones."""
+    names: set[str] = set()
+    for past in history:
+        names |= {table.name for table in past.snapshot.side_tables}
         names |= {*past.snapshot.replaced, *past.snapshot.replaced.values()}
     return names - {""}
 

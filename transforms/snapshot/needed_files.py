@@ -13,9 +13,9 @@ from itertools import chain
 
 from melmill.transforms.index.tables import read_index, shard_names
 from melmill.transforms.shards.receipts import Made, read_made
-from melmill.transforms.snapshot.delta import Past, index_names, logged_files
+from melmill.transforms.snapshot.delta import Past, index_names, logged_files, side_table_names
 from melmill.transforms.store.folders import Store, StoreFile
-from melmill.transforms.store.own_files import index_of, is_own, run_of, shard_of
+from melmill.transforms.store.own_files import index_of, is_own, run_of, shard_of, side_table_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,21 @@ class Needed:
         Names of indexes and shards.
     taken_down
         File that lists the recordings which were taken down; ``""`` for none.
+    side_tables
+        Names of side tables.
     """
 
     indexes: frozenset[str]
     shards: frozenset[str]
     taken_down: str
+    side_tables: frozenset[str] = frozenset()
 
     def has(self, name: str) -> bool:
         """Return whether a file is needed."""
         if shard := shard_of(name):
             return shard[1] in self.shards
+        if table := side_table_of(name):
+            return table in self.side_tables
         return index_of(name) in self.indexes or name == self.taken_down
 
 
@@ -46,13 +51,14 @@ def needed(store: Store, kept: Collection[Past]) -> Needed:
     indexes = frozenset(past.snapshot.index for past in kept)
     shards = frozenset(name for index in sorted(indexes) for name in shard_names(store, index))
     current = next((past.snapshot.taken_down for past in kept), "")
-    return Needed(indexes, shards, current)
+    tables = frozenset(table.name for past in kept for table in past.snapshot.side_tables)
+    return Needed(indexes, shards, current, tables)
 
 
 def list_own(store: Store) -> list[StoreFile]:
     """Return the files with names that only melmill gives, except the log and the side files."""
     folders = sorted(name for name in store.top_names() if name.startswith("split="))
-    folders += ["index", "staging", "taken_down", "tfrecord"]
+    folders += ["columns", "index", "staging", "taken_down", "tfrecord"]
     return [file for folder in folders for file in store.files(folder) if is_own(file.name)]
 
 
@@ -71,8 +77,8 @@ class Records:
     ----------
     shards
         ``(split, name)`` of each shard.
-    indexes
-        Names of indexes.
+    indexes, side_tables
+        Names of indexes and of side tables.
     lists
         Names of lists of recordings that were taken down, and of other announced files.
     """
@@ -80,12 +86,14 @@ class Records:
     shards: frozenset[tuple[str, str]]
     indexes: frozenset[str]
     lists: frozenset[str]
+    side_tables: frozenset[str] = frozenset()
 
     def know(self, name: str) -> bool:
         """Return whether the records contain a file; a run's working files always count."""
         if shard := shard_of(name):
             return shard in self.shards
-        return index_of(name) in self.indexes or name in self.lists or run_of(name) is not None
+        is_named = index_of(name) in self.indexes or side_table_of(name) in self.side_tables
+        return is_named or name in self.lists or run_of(name) is not None
 
 
 def read_records(
@@ -117,7 +125,8 @@ def read_records(
     shards |= {shard for index in sorted(present) for shard in _indexed(store, index)}
     lists = {past.snapshot.taken_down for past in history} | set(names)
     known = frozenset(shard for shard in shards if shard is not None)
-    return Records(known, frozenset(indexes), frozenset(lists))
+    tables = frozenset(side_table_names(history))
+    return Records(known, frozenset(indexes), frozenset(lists), tables)
 
 
 def _indexed(store: Store, index: str) -> Iterator[tuple[str, str]]:

@@ -150,18 +150,18 @@ class Store:
         return opened
 
     @contextmanager
-    def reading_shard(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a shard for reading; errors in the ``with`` block name the shard.
+    def reading_shard(self, name: str, noun: str = "shard") -> Iterator[IO[bytes]]:
+        """Open a shard, or a file of another kind; errors in the ``with`` block name the file.
 
         Raises
         ------
         DatasetError
-            The shard is missing, damaged (the block raised ``ValueError``, or Arrow's ``OSError``),
+            The file is missing, damaged (the block raised ``ValueError``, or Arrow's ``OSError``),
             or cannot be read.
         UnavailableError
             A remote store failed with a transient error.
         """
-        shard = f"{self.root}: shard {name}"
+        shard = f"{self.root}: {noun} {name}"
         try:
             with self.open(name) as file:
                 yield file

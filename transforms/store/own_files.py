@@ -24,6 +24,7 @@ _INDEX = re.compile(
     rf"index/({_DIGEST})/(?:recordings|failures|shards|matches|matched_recordings|split_units)"
     r"-[0-9]{5,}\.parquet"
 )
+_SIDE_TABLE = re.compile(rf"columns/({_DIGEST})/part-[0-9]{{5,}}-{_DIGEST}\.parquet")
 _TAKEN_DOWN = re.compile(rf"taken_down/{_DIGEST}\.jsonl")
 _STAGING = re.compile(
     r"staging/(?:(?P<run>[0-9a-f]{16})/)?(?:started|(?:plan|decision)\.json"
@@ -31,6 +32,8 @@ _STAGING = re.compile(
     rf"|matches/{_DIGEST}\.json|readings/{_DIGEST}\.parquet"
     rf"|attempts/[0-9a-f]{{16}}-{_DIGEST}|outcomes/[0-9a-f]{{16}}(?:-{_DIGEST})?\.json)"
 )
+
+_FORMS = (_SHARD, _INDEX, _SIDE_TABLE, _TAKEN_DOWN, _STAGING)
 
 _RUN_FOLDERS = ("attempts", "made", "matches", "outcomes", "readings", "scratch", "shards")
 
@@ -41,7 +44,7 @@ def is_own(name: str) -> bool:
     >>> is_own("staging/0123456789abcdef/started"), is_own("index/songs/a.wav")
     (True, False)
     """
-    return any(form.fullmatch(name) for form in (_SHARD, _INDEX, _TAKEN_DOWN, _STAGING))
+    return any(form.fullmatch(name) for form in _FORMS)
 
 
 def shard_of(name: str) -> tuple[str, str] | None:
@@ -59,6 +62,12 @@ def shard_of(name: str) -> tuple[str, str] | None:
 def index_of(name: str) -> str:
     """Return the name of the index that a file belongs to; ``""`` for any other file."""
     match = _INDEX.fullmatch(name)
+    return match[1] if match else ""
+
+
+def side_table_of(name: str) -> str:
+    """Return the name of the side table that a file belongs to; ``""`` for any other file."""
+    match = _SIDE_TABLE.fullmatch(name)
     return match[1] if match else ""
 
 

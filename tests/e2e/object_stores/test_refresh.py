@@ -98,3 +98,34 @@ def test_a_refresh_and_what_follows(
         *("README.md", "_delta_log", "index", "runs", "split=test", "split=train"),
         *("split=validation", "statistics.json", "taken_down", ".melmill"),
     } - ({"split=test", "split=validation"} - names)
+
+
+def test_added_columns_are_joined_and_erased(
+    place_and_gateway: tuple[Place, Gateway], tmp_path: Path
+) -> None:
+    place, gateway = place_and_gateway
+    direct = place.through(gateway.target)
+    songs, dataset = f"{place.root}/songs", f"{place.root}/set"
+    run(direct, "extract", songs, dataset, *(f"--set={setting}" for setting in SMALL))
+    (tmp_path / "v.csv").write_text(f"uri,verdict\n0.wav,ok\n{songs}/1.wav,reject\n")
+    gateway.fault = chance = Chance()
+    added = run(place, "add-columns", dataset, str(tmp_path / "v.csv"), "--on=uri")
+    gateway.fault = lambda method, path: None
+    assert chance.faults.total() >= 1
+    assert (added["version"], added["added_columns"]["verdict"]["lacking"]) == (1, 4)
+    assert verdicts(direct) == {"0.wav": "ok", "1.wav": "reject", "2.wav": None}
+    run(direct, "takedown", dataset, f"{songs}/1.wav", "--yes")
+    assert verdicts(direct) == {"0.wav": "ok", "2.wav": None}
+    names = [name for name in direct.store("set").names() if name.startswith("columns/")]
+    assert len(names) == 1
+    assert run(direct, "validate", dataset)["faults"] == []
+
+
+def verdicts(place: Place) -> dict[str, str | None]:
+    """Return the verdicts in the rows of three songs."""
+    rows = Dataset(f"{place.root}/set", place.options).as_arrow()
+    found = {
+        Path(row["uri"]).name: row["verdict"]
+        for row in rows.to_table(columns=["uri", "verdict"]).to_pylist()
+    }
+    return {name: found[name] for name in ("0.wav", "1.wav", "2.wav") if name in found}

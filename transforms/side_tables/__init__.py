@@ -1,0 +1,1 @@
+"""Side tables: labels, scores and tokens that are added to a snapshot after its extraction."""
