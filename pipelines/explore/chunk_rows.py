@@ -165,7 +165,8 @@ class ChunkReader:
             kinds = RowSchema.from_arrow(parquet.schema_arrow).columns()
             groups = range(parquet.metadata.num_row_groups)
             lengths = [parquet.metadata.row_group(group).num_rows for group in groups]
-            table = parquet.read(columns=[name for name in kinds if name != "uri"])
+            names = [name for name in kinds if name != "uri"]
+            table = parquet.read(names, use_threads=False)
         for number, name in enumerate(table.column_names):
             if kinds[name] == "string":  # texts repeat in the rows of a recording
                 table = table.set_column(number, name, table[name].dictionary_encode())

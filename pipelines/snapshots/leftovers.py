@@ -145,7 +145,7 @@ def recordings_in(store: Store, name: str) -> set[tuple[str, str]]:
     with store.reading_shard(name) as file:
         if name.endswith(".tfrecord"):
             return {_id_and_uri(parse_example(record)) for record in read_records(file)}
-        table = pq.ParquetFile(file).read(["recording_id", "uri"])
+        table = pq.ParquetFile(file).read(["recording_id", "uri"], use_threads=False)
         if table.num_columns < 2:
             return set()  # not melmill's file, but its name looks like a shard's
         columns = (table[column].to_pylist() for column in ("recording_id", "uri"))

@@ -166,7 +166,8 @@ def read_rows(
         features = [c for c in schema.features if columns is None or c.name in columns]
         names = [*selected, *(column.name for column in features)]
         for index in range(file.num_row_groups) if groups is None else groups:
-            table = file.read_row_group(index, names)
+            # Without Arrow's threads: one may outlive the call, and needs Python to close the file.
+            table = file.read_row_group(index, names, use_threads=False)
             yield _to_batch(table, selected, features, f"row group {index}")
 
 

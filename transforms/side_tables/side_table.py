@@ -198,7 +198,7 @@ def read_file(store: Store, name: str, columns: Sequence[str] | None = None) -> 
         store.reading_shard(name, "file") as file,
         pq.ParquetFile(file, page_checksum_verification=True) as parquet,
     ):
-        return parquet.read(None if columns is None else list(columns))
+        return parquet.read(None if columns is None else list(columns), use_threads=False)
 
 
 def read_parts(
