@@ -76,11 +76,7 @@ class Dataset:
     ) -> None:
         """Open the snapshot; reads only the table's log."""
         store = Store(absolute_uri(str(path)), tuple((storage_options or {}).items()))
-        if version is None:
-            opened = OpenSnapshot.current(store)
-        else:
-            opened = OpenSnapshot.past(store, version)
-        self._set_snapshot(opened)
+        self._set_snapshot(OpenSnapshot.at(store, version))
 
     def _set_snapshot(self, opened: OpenSnapshot) -> None:
         self._opened, self._store = opened, opened.store

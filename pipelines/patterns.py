@@ -68,7 +68,7 @@ def find_patterns(
     for name, number in (("top", top), ("clusters", clusters)):
         if number is not None and number < 1:
             raise ConfigError(f"{name}: {number}: must be at least 1")
-    opened = OpenSnapshot.current(store) if version is None else OpenSnapshot.past(store, version)
+    opened = OpenSnapshot.at(store, version)
     scan = ShardScan(store, _shards(opened, split), _source(opened, feature))
     index = RecordingIndex(store, opened.snapshot.index, opened.parts, split)
     target = None if like is None else index.find(like)

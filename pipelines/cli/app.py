@@ -90,6 +90,14 @@ StorageOption = Annotated[
         "--storage-option endpoint_url=http://localhost:9000",
     ),
 ]
+SourceOption = Annotated[
+    list[str],
+    typer.Option(
+        "--source-option",
+        metavar="KEY=VALUE",
+        help="An option of fsspec for the recordings' own store.",
+    ),
+]
 RunnerOption = Annotated[
     str | None,
     typer.Option("--runner", help="direct (this machine; the default), flink, dataflow or prism."),

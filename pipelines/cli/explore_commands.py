@@ -8,7 +8,13 @@ from typing import Annotated
 
 import typer
 
-from melmill.pipelines.cli.app import DatasetArgument, StorageOption, app, open_store
+from melmill.pipelines.cli.app import (
+    DatasetArgument,
+    SourceOption,
+    StorageOption,
+    app,
+    open_store,
+)
 from melmill.pipelines.cli.exit_status import complain, reporting_errors
 
 
@@ -37,14 +43,7 @@ def explore(
         ),
     ] = Path("verdicts.csv"),
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
-    source_option: Annotated[
-        list[str],
-        typer.Option(
-            "--source-option",
-            metavar="KEY=VALUE",
-            help="An option of fsspec for the recordings' own store.",
-        ),
-    ] = [],  # noqa: B006 - typer reads the default
+    source_option: SourceOption = [],  # noqa: B006 - typer reads the default
 ) -> None:
     """See and hear the recordings of a dataset in a web browser.
 

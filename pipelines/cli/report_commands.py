@@ -13,7 +13,14 @@ from typing import Annotated
 
 import typer
 
-from melmill.pipelines.cli.app import DatasetArgument, QuietOption, StorageOption, app, open_store
+from melmill.pipelines.cli.app import (
+    DatasetArgument,
+    QuietOption,
+    SourceOption,
+    StorageOption,
+    app,
+    open_store,
+)
 from melmill.pipelines.cli.exit_status import Exit, complain, reporting_errors
 from melmill.transforms.core.errors import ConfigError
 
@@ -71,14 +78,7 @@ def report(
         bool, typer.Option("--overwrite", help="Replace the file if it exists.")
     ] = False,
     storage_option: StorageOption = [],  # noqa: B006 - typer reads the default
-    source_option: Annotated[
-        list[str],
-        typer.Option(
-            "--source-option",
-            metavar="KEY=VALUE",
-            help="An option of fsspec for the recordings' own store.",
-        ),
-    ] = [],  # noqa: B006 - typer reads the default
+    source_option: SourceOption = [],  # noqa: B006 - typer reads the default
     workers: Annotated[
         int, typer.Option("--workers", min=0, help="Number of decoder processes; 0: one per core.")
     ] = 0,

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from melmill.pipelines.cli.app import ConfigOption, QuietOption, SetOption, app
+from melmill.pipelines.cli.app import ConfigOption, QuietOption, SetOption, SourceOption, app
 from melmill.pipelines.cli.exit_status import Exit, complain, reporting_errors
 from melmill.transforms.core.errors import ConfigError, RecordingError
 
 if TYPE_CHECKING:
     from melmill.pipelines.show.drawings import Drawing
     from melmill.transforms.store.filesystems import StorageOptions
-    from melmill.transforms.store.folders import Store
 
 _StorageOption = Annotated[
     list[str],
@@ -88,6 +87,7 @@ def show(
         bool, typer.Option("--overwrite", help="Replace the file if it exists.")
     ] = False,
     storage_option: _StorageOption = [],  # noqa: B006 - typer reads the default
+    source_option: SourceOption = [],  # noqa: B006 - typer reads the default
 ) -> None:
     """Draw the waveform and the mel spectrogram of a recording, or of a row of a dataset.
 
@@ -101,6 +101,8 @@ def show(
     """
     from melmill.pipelines.check import find_dataset
     from melmill.pipelines.config import read_storage_options
+    from melmill.pipelines.show.drawings import draw_row
+    from melmill.pipelines.snapshots.open import OpenSnapshot
 
     with reporting_errors(), _naming(audio):
         options = read_storage_options("--storage-option", storage_option)
@@ -112,7 +114,9 @@ def show(
         elif row is None:
             raise ConfigError(f"{audio} is a dataset: name a recording of it, too")
         else:
-            drawing = _draw_row(store, version, row, chunk, channel, feature)
+            sources = read_storage_options("--source-option", source_option)
+            opened = OpenSnapshot.at(store, version)
+            drawing = draw_row(opened, row, chunk, channel, feature, sources)
         name = Path(f"{_stem(row or audio)}{f'-chunk-{chunk}' if row else ''}.png")
         _show(drawing, picture, output, name, overwrite)
 
@@ -132,21 +136,6 @@ def _draw_file(
 
     recipe = read_recipe(config, settings)
     return draw_file(StoredObject(audio, storage_options=options), recipe, at, seconds, feature)
-
-
-def _draw_row(
-    store: Store,
-    version: int | None,
-    row: str,
-    chunk: int,
-    channel: int | None,
-    feature: str | None,
-) -> Drawing:
-    from melmill.pipelines.show.drawings import draw_row
-    from melmill.pipelines.snapshots.open import OpenSnapshot
-
-    opened = OpenSnapshot.current(store) if version is None else OpenSnapshot.past(store, version)
-    return draw_row(opened, row, chunk, channel, feature)
 
 
 def _stem(uri: str) -> str:

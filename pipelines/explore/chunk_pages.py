@@ -112,6 +112,7 @@ def _one(context: ChunkContext, request: Request) -> Response:
         length=features.spec.chunk.length,
         plots=plots,
         numbers=numbers,
+        added=context.explorer.table.added.of_chunk(row["recording_id"], chunk),
         colour_map=COLOUR_MAP,
         part_seconds=PART_SECONDS,
     )

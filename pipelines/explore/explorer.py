@@ -88,9 +88,7 @@ class Explorer:
         DatasetError
             There is no dataset, or no such version.
         """
-        opened = (
-            OpenSnapshot.current(store) if version is None else OpenSnapshot.past(store, version)
-        )
+        opened = OpenSnapshot.at(store, version)
         folder = Path(mkdtemp(prefix="melmill-explore-"))
         try:
             table = RecordingTable(opened, profile, folder)

@@ -89,13 +89,18 @@ class IndexDatabase:
         if kind == "recordings" and not names:
             version = self.opened.snapshot.version
             raise DatasetError(f"{store.root}: the index of version {version} is missing")
+        return self.local_files(names)
+
+    def local_files(self, names: Sequence[str]) -> list[str]:
+        """Return the paths of files on this machine; those in a store are copied first."""
+        store = self.opened.store
         if store.is_local:
             return [store.path(name) for name in names]
         return [str(self._copy(name)) for name in names]
 
     def _copy(self, name: str) -> Path:
         copied = self.folder / name
-        if not copied.exists():  # an index's files never change
+        if not copied.exists():  # the files of an index and of a side table never change
             copied.parent.mkdir(parents=True, exist_ok=True)
             partial = copied.with_name(uuid4().hex)
             partial.write_bytes(self.opened.store.read(name))

@@ -41,17 +41,20 @@ class Kept(Generic[Value]):
         Threads that ask for the same key at the same time wait for the one that makes the value.
         If `make` raises an error, nothing is kept, and the error passes through.
         """
-        with self._lock:
-            entry = self._entries.setdefault(key, _Entry())
-            self._entries.move_to_end(key)
-        with entry.lock:
-            if entry.value is None:
-                entry.value = self._make(key, make)
-                entry.size_bytes = self._size_of(entry.value)
-            value = entry.value
-        with self._lock:
-            self._shrink()
-        return value
+        while True:
+            with self._lock:
+                entry = self._entries.setdefault(key, _Entry())
+                self._entries.move_to_end(key)
+            with entry.lock:
+                if entry.value is None:
+                    if self._entries.get(key) is not entry:
+                        continue  # the thread that was to make the value has failed
+                    entry.value = self._make(key, make)
+                    entry.size_bytes = self._size_of(entry.value)
+                value = entry.value
+            with self._lock:
+                self._shrink()
+            return value
 
     def _make(self, key: Hashable, make: Callable[[], Value]) -> Value:
         try:

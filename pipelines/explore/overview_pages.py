@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,10 +15,10 @@ from melmill.pipelines.explore.filters import Condition, Filter
 from melmill.pipelines.explore.recording_table import Count, RecordingTable
 from melmill.pipelines.explore.texts import range_text
 
-_SECONDS = (1, 2, 5, 10, 20, 30, 60, 120, 180, 300, 600, 1800, 3600, 36000)
+_SECONDS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 180, 300, 600, 1800, 3600, 36000)
 _LOUDNESS = tuple(range(-60, 3, 3))
-#: Most labels that get bars.
-_LABELS = 4
+#: Most labels, and most added columns, that get bars.
+_CLASS_CHARTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,15 @@ def routes(explorer: Explorer) -> list[Route]:
             recordings=recordings,
             seconds=seconds,
             charts=list(charts(table, condition)),
+            has_class_charts=bool(_class_fields(table)),
         )
 
-    return [Route("/", overview)]
+    def class_charts_of(request: Request) -> Response:
+        table, shown = explorer.table, explorer.filter(request)
+        shown_charts = list(class_charts(table, table.condition(shown)))
+        return explorer.page(request, "charts.html", shown=shown, charts=shown_charts)
+
+    return [Route("/", overview), Route("/class-charts", class_charts_of)]
 
 
 def charts(table: RecordingTable, condition: Condition) -> Iterator[Chart]:
@@ -96,11 +103,31 @@ def charts(table: RecordingTable, condition: Condition) -> Iterator[Chart]:
             yield chart
 
 
-def _all_charts(table: RecordingTable, condition: Condition) -> Iterator[Chart]:
-    def values(heading: str, name: str, text: Callable[[str], str] = str) -> Chart:
-        counts = table.values(name, condition)
-        return Chart(heading, tuple(_bar(name, count, text) for count in counts))
+def class_charts(table: RecordingTable, condition: Condition) -> Iterator[Chart]:
+    """Yield the charts of the labels and the added columns of recordings that meet a condition.
 
+    Raises
+    ------
+    LabelsNotReadError
+        The labels are being read.
+    """
+    for name in _class_fields(table):
+        prefix, own_name = name.split(".", 1)
+        heading = f"{'Label' if prefix == 'label' else 'Added column'} {own_name}"
+        yield _values(table, condition, heading, name)
+
+
+def _class_fields(table: RecordingTable) -> list[str]:
+    """Return the fields that may name a recording's class; numbers do not."""
+    names = [n for n, f in table.fields.items() if f.kind != "number"]
+    chosen: list[str] = []
+    for prefix in ("label.", "added."):
+        chosen += [name for name in names if name.startswith(prefix)][:_CLASS_CHARTS]
+    return chosen
+
+
+def _all_charts(table: RecordingTable, condition: Condition) -> Iterator[Chart]:
+    values = partial(_values, table, condition)
     yield values("Status", "status")
     yield _defects(table, condition)
     yield values("Failures by cause", "cause")
@@ -112,8 +139,17 @@ def _all_charts(table: RecordingTable, condition: Condition) -> Iterator[Chart]:
     yield values("Sample rate", "sample_rate_hz", lambda hz: f"{float(hz) / 1000:g} kHz")
     yield values("Channels", "channels")
     yield values("Split", "split")
-    for label in table.labels[:_LABELS]:
-        yield values(f"Label {label}", f"label.{label}")
+
+
+def _values(
+    table: RecordingTable,
+    condition: Condition,
+    heading: str,
+    name: str,
+    text: Callable[[str], str] = str,
+) -> Chart:
+    counts = table.values(name, condition)
+    return Chart(heading, tuple(_bar(name, count, text) for count in counts))
 
 
 def _bar(name: str, count: Count, text: Callable[[str], str]) -> Bar:

@@ -125,6 +125,7 @@ def _values(
         "start": start,
         "defects": defects,
         "readings": readings_by_group(readings),
+        "added": explorer.table.added.of_recording(row["recording_id"]),
         "tags": sorted((row["tags"] or {}).items()),
         "duplicates": duplicates,
         "original": row["duplicate_of"],

@@ -79,7 +79,7 @@ class SoundSources:
         source = replace(source, size_bytes=size_bytes, fingerprint=fingerprint)
         damage = self._damages.get(source)
         if damage is not None and damage.audio is not None:
-            return SoundSource(source, damage.audio, (_only_a_part(damage),))
+            return SoundSource(source, damage.audio, (_notice(damage),))
         was_changed = bool(row["fingerprint"]) and fingerprint != row["fingerprint"]
         notices = (_CHANGED,) if was_changed else ()
         is_known = row["status"] != "failed" and all(row[name] is not None for name in _HEADER)
@@ -90,7 +90,7 @@ class SoundSources:
             return SoundSource(source, probe, notices)
         if probe.audio is None:
             raise RecordingError(probe.stage, probe.cause, probe.message)
-        return SoundSource(source, probe.audio, (*notices, _only_a_part(probe)))
+        return SoundSource(source, probe.audio, (*notices, _notice(probe)))
 
     def note_damage(self, found: SoundSource, error: RecordingError) -> None:
         """Remember up to where a recording can be decoded, so that its sound ends there."""
@@ -108,7 +108,9 @@ class SoundSources:
             return error
 
 
-def _only_a_part(error: RecordingError) -> str:
+def _notice(error: RecordingError) -> str:
+    if error.cause is Cause.LENGTH_MISMATCH:
+        return f"The file's header is wrong, and all of its sound is here: {error.message}"
     return f"Only a part of the file can be read: {error.message}"
 
 

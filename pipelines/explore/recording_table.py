@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from melmill.pipelines.explore.added_values import AddedValues
 from melmill.pipelines.explore.filters import Condition, Field, Filter
 from melmill.pipelines.explore.index_database import IndexDatabase, column, quoted
+from melmill.pipelines.explore.recording_labels import RecordingLabels
 from melmill.pipelines.explore.verdicts import Verdicts
 from melmill.pipelines.profiles import Profile, Rule
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.measures.registry import MEASURES
-from melmill.transforms.rows.columns import is_label
 
 _TEXTS = (
     *("recording_id", "uri", "fingerprint", "content_hash", "status", "split", "container"),
@@ -75,11 +76,13 @@ class RecordingTable:
     def __init__(self, opened: OpenSnapshot, profile: Profile, folder: Path) -> None:
         self.opened, self.profile = opened, profile
         self.database = IndexDatabase(opened, folder)
-        self._labels_lock, self._has_labels = threading.Lock(), False
+        self._labels = RecordingLabels(self.database, self.labels)
+        self.added = AddedValues(self.database)
         self._verdicts_state: tuple[int, ...] = ()
 
     def close(self) -> None:
         """Free memory."""
+        self._labels.close()
         self.database.close()
 
     @property
@@ -90,7 +93,7 @@ class RecordingTable:
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """Names of the labels."""
-        return tuple(name for name in self.opened.schema.columns() if is_label(name))
+        return tuple(label.name for label in self.opened.schema.labels)
 
     @cached_property
     def tags(self) -> tuple[str, ...]:
@@ -115,19 +118,16 @@ class RecordingTable:
             for name, measure in MEASURES.items()
             if name in self.database.measured
         ]
-        fields += [self._label_field(name) for name in self.labels]
+        columns = self.opened.schema.columns()
+        fields += [_side_field(f"label.{n}", columns[n], _label_sql(n)) for n in self.labels]
+        fields += [
+            _side_field(f"added.{name}", kind, self.added.sql(name, _ID))
+            for name, kind in self.added.types.items()
+        ]
         fields += [Field(f"tag.{tag}", "text", f"tags['{quoted(tag)}']") for tag in self.tags]
         verdict = f"(SELECT verdict FROM verdicts v WHERE v.recording_id = {_ID})"
         fields.append(Field("verdict", "text", verdict))
         return {field.name: field for field in fields}
-
-    def _label_field(self, name: str) -> Field:
-        kind = self.opened.schema.columns()[name]
-        sql = _label_sql(name)
-        if kind.startswith("list<"):
-            sql = f"array_to_string({sql}, ', ')"
-        numbers: Mapping[str, Any] = {"int64": "number", "double": "number", "bool": "truth"}
-        return Field(f"label.{name}", numbers.get(kind, "text"), sql)
 
     @cached_property
     def rules(self) -> dict[str, Rule]:
@@ -137,8 +137,8 @@ class RecordingTable:
     def condition(self, shown: Filter) -> Condition:
         """Return the condition of a filter; raise ConfigError if the filter is wrong."""
         special = {"text": self._text, "defect": self._defect, "duplicate": self._duplicate}
-        if any(name.startswith("label.") for name, _ in shown.terms):
-            self._read_labels()
+        for name, _ in shown.terms:
+            self._require(name)
         return shown.condition(self.fields, special)
 
     def _text(self, value: str) -> Condition:
@@ -187,26 +187,12 @@ class RecordingTable:
             raise ConfigError(f"duplicate: {value!r}: must be one of {', '.join(conditions)}")
         return Condition(conditions[value])
 
-    def _read_labels(self) -> None:
-        """Read the labels from the shards once: the first row of each recording has them."""
-        with self._labels_lock:
-            if not self._has_labels:
-                self._make_labels()
-                self._has_labels = True
-
-    def _make_labels(self) -> None:
-        from melmill.pipelines.dataset import Dataset
-
-        store = self.opened.store
-        dataset = Dataset(store.root, dict(store.storage_options), version=self.version)
-        columns = ["recording_id", *self.labels]
-        chosen = ", ".join(f"any_value({column(n)}) AS {column(n)}" for n in self.labels)
-        scanner = dataset.as_arrow().scanner(columns=columns)
-        self.database.make_table(
-            "labels",
-            scanner.to_reader(),
-            f"SELECT recording_id, {chosen} FROM given GROUP BY recording_id",
-        )
+    def _require(self, name: str) -> None:
+        """Read what a field needs beside the index."""
+        if name.startswith("label."):
+            self._labels.require()
+        if name.startswith("added."):
+            self.added.require()
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """Return the rows of a query in SQL over the index's tables, by the names of columns."""
@@ -246,11 +232,18 @@ class RecordingTable:
         return [rows[recording_id] for (recording_id,) in ids]
 
     def field(self, name: str, parameter: str = "sort") -> Field:
-        """Return a field; raise ConfigError, which names the parameter, if there is none."""
-        if name.startswith("label."):
-            self._read_labels()
+        """Return a field, ready to be read.
+
+        Raises
+        ------
+        ConfigError
+            There is no such field; the message names the parameter.
+        LabelsNotReadError
+            The field is a label, and the labels are being read.
+        """
         if name not in self.fields:
             raise ConfigError(f"{parameter}: {name!r}: the dataset has no such column")
+        self._require(name)
         return self.fields[name]
 
     def _order(self, sort: str) -> str:
@@ -324,12 +317,11 @@ class RecordingTable:
     def all_rows(
         self, condition: Condition, sort: str, names: Sequence[str]
     ) -> Iterator[tuple[Any, ...]]:
-        """Yield the values of all recordings that meet a condition, in an order."""
+        """Return an iterator of the values of all recordings that meet a condition, in an order."""
         chosen = ", ".join(self.field(name).sql for name in names)
         order = self._order(sort)
         sql = f"SELECT {chosen} FROM recordings WHERE {condition.sql} ORDER BY {order}"
-        for rows in self.database.batches(sql, condition.values):
-            yield from rows
+        return chain.from_iterable(self.database.batches(sql, condition.values))
 
     def show_verdicts(self, verdicts: Verdicts) -> None:
         """Let filters see the verdicts as they are in their file now."""
@@ -344,14 +336,14 @@ class RecordingTable:
             self._verdicts_state = state
 
     def labelled_uris(self, condition: Condition, sort: str) -> Iterator[dict[str, Any]]:
-        """Yield the URI and the labels of all recordings that meet a condition, in an order."""
+        """Return an iterator of the URI and the labels of the recordings that meet a condition."""
         if self.labels:
-            self._read_labels()
+            self._labels.require()
         names = ["uri", *self.labels]
         chosen = ", ".join(["uri", *map(_label_sql, self.labels)])
         sql = f"SELECT {chosen} FROM recordings WHERE {condition.sql} ORDER BY {self._order(sort)}"
-        for rows in self.database.batches(sql, condition.values):
-            yield from (dict(zip(names, row, strict=True)) for row in rows)
+        rows = chain.from_iterable(self.database.batches(sql, condition.values))
+        return (dict(zip(names, row, strict=True)) for row in rows)
 
 
 #: The recording of the outer query, in a query within it.
@@ -360,6 +352,14 @@ _ID = "recordings.recording_id"
 
 def _label_sql(name: str) -> str:
     return f"(SELECT {column(name)} FROM labels l WHERE l.recording_id = {_ID})"
+
+
+def _side_field(name: str, kind: str, sql: str) -> Field:
+    """Return the field of a label or of an added column of a type."""
+    if kind.startswith("list<"):
+        sql = f"array_to_string({sql}, ', ')"
+    kinds: Mapping[str, Any] = {"int64": "number", "double": "number", "bool": "truth"}
+    return Field(name, kinds.get(kind, "text"), sql)
 
 
 def _term_value(value: Any) -> str:

@@ -28,6 +28,7 @@ from melmill.pipelines.explore import (
     verdict_pages,
 )
 from melmill.pipelines.explore.explorer import Explorer
+from melmill.pipelines.explore.recording_labels import LabelsNotReadError
 from melmill.pipelines.explore.security import Guard
 from melmill.transforms.core.errors import ConfigError, DatasetError, RecordingError, UserError
 
@@ -55,6 +56,9 @@ def create_app(explorer: Explorer) -> Starlette:
         Mount("/assets", StaticFiles(directory=_HERE / "assets")),
     ]
     handlers: Mapping[Any, Callable[[Request, Any], Response]] = {
+        LabelsNotReadError: lambda request, error: _error(
+            explorer, request, str(error), 503, "wait.html"
+        ),
         UserError: lambda request, error: _error(explorer, request, str(error), 400),
         DatasetError: lambda request, error: _error(explorer, request, str(error), 500),
         ConfigError: lambda request, error: _error(explorer, request, str(error), 400),
@@ -71,11 +75,13 @@ def _plotly(request: Request) -> Response:
     return FileResponse(str(script), headers={"Cache-Control": "max-age=86400"})
 
 
-def _error(explorer: Explorer, request: Request, message: str, status: int) -> Response:
+def _error(
+    explorer: Explorer, request: Request, message: str, status: int, page: str = "error.html"
+) -> Response:
     """Return what is wrong: as JSON for scripts, else as a page."""
     if "application/json" in request.headers.get("accept", ""):
         return JSONResponse({"error": message}, status)
-    return explorer.page(request, "error.html", status, message=message)
+    return explorer.page(request, page, status, message=message)
 
 
 def serve(explorer: Explorer, port: int, announce: Callable[[str], None]) -> None:

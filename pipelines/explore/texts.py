@@ -78,13 +78,15 @@ def reading(value: Any, unit: str = "") -> str:
 
     >>> reading(-23.456, "LUFS"), reading(True), reading(None), reading(0.00012)
     ('−23.46 LUFS', 'yes', '–', '0.00012')
+    >>> reading(float("nan")), reading(float("inf")), reading(1234.0)
+    ('nan', 'inf', '1,234')
     """
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        text = f"{value:,.2f}" if abs(value) >= 10 or value == int(value) else f"{value:.4g}"
+        text = f"{value:,.2f}" if abs(value) >= 10 or value.is_integer() else f"{value:.4g}"
         text = text.removesuffix(".00")
     else:
         text = f"{value:,}" if isinstance(value, int) else str(value)

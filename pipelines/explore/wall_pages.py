@@ -134,5 +134,6 @@ def _divided(context: ChunkContext, condition: Condition, by: str, page: int) ->
 
 
 def _dividing_fields(table: RecordingTable) -> list[Field]:
-    names = (*(f"label.{label}" for label in table.labels), "split", "codec", "verdict")
+    added = [n for n, f in table.fields.items() if n.startswith("added.") and f.kind != "number"]
+    names = (*(f"label.{label}" for label in table.labels), *added, "split", "codec", "verdict")
     return [table.fields[name] for name in names if name in table.fields]

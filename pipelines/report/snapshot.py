@@ -49,9 +49,7 @@ class ReportedSnapshot:
         DatasetError
             There is no dataset, or no such version.
         """
-        opened = (
-            OpenSnapshot.current(store) if version is None else OpenSnapshot.past(store, version)
-        )
+        opened = OpenSnapshot.at(store, version)
         seconds = require_past(store, opened.snapshot.version).committed_ms / 1000
         committed = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
         return cls(opened, committed, profile, command)

@@ -82,6 +82,11 @@ class OpenSnapshot:
         return current
 
     @classmethod
+    def at(cls, store: Store, version: int | None) -> OpenSnapshot:
+        """Open an earlier snapshot, or for ``None`` the current one."""
+        return cls.current(store) if version is None else cls.past(store, version)
+
+    @classmethod
     def past(cls, store: Store, version: int) -> OpenSnapshot:
         """Open an earlier snapshot; raise ``DatasetError`` if it is not kept."""
         require_reachable(store.root, store.storage_options, DatasetError)

@@ -97,7 +97,7 @@ class DecoderPool:
         RecordingError
             See :meth:`DecoderProcess.call`.
         UnavailableError
-            All processes are busy.
+            All processes are busy, or the pool is closed.
         """
         with self._borrow(key) as child:
             return child.process.call(self._timeout_s, function, *args, **kwargs)
@@ -146,6 +146,8 @@ class DecoderPool:
     def _choose(self, key: str) -> _Child:
         """Return an idle process that knows the key, else a new one, else the longest idle one."""
         with self._lock:
+            if self._is_closed:
+                raise UnavailableError("the decoder processes have ended: melmill is ending")
             known = [child for child in self._idle if child.key == key]
             if not known and self._running < self._processes:
                 self._running += 1
