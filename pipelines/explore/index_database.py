@@ -1,8 +1,9 @@
 """The index of a snapshot in DuckDB: views of its Parquet files, and tables beside them.
 
 The view ``recordings`` has a column for each column of the index and for each reading, such as
-``"clipping.share"``. At first, it reads the index's files where they are: a question needs no
-loading. A table of the same columns is made meanwhile, which answers large questions sooner.
+``"clipping.share"``; its column ``place`` is the place of the recording in the order of the URIs.
+At first, the view reads the index's files where they are: a question needs no loading. A table of
+the same columns is made meanwhile, which answers large questions sooner.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ class IndexDatabase:
             self._make_view(kind)
         files = self.files("recordings")
         self.run(f"CREATE VIEW index_rows AS {parquet_sql(files, self.missing)}")
-        self.run(f"CREATE VIEW recordings AS {self._recordings_sql}")
+        place = "ROW(uri, recording_id)"
+        self.run(
+            f"CREATE VIEW recordings AS SELECT *, {place} AS place FROM ({self._recordings_sql})"
+        )
         self.run("CREATE TABLE verdicts (recording_id VARCHAR, verdict VARCHAR, note VARCHAR)")
 
     def close(self) -> None:
@@ -151,8 +155,11 @@ class IndexDatabase:
     def _store(self) -> None:
         try:
             self._storer.execute(f"ATTACH '{quoted(str(self._stored_in))}' AS stored")
-            self._storer.execute(f"CREATE TABLE stored.recordings AS {self._recordings_sql}")
-            self._storer.execute("CREATE OR REPLACE VIEW recordings AS FROM stored.recordings")
+            rows = f"{self._recordings_sql} ORDER BY uri, recording_id"
+            self._storer.execute(f"CREATE TABLE stored.recordings AS {rows}")
+            # The number of a row is its place: a page in the order of URIs sorts no texts.
+            rows = "SELECT *, rowid AS place FROM stored.recordings"
+            self._storer.execute(f"CREATE OR REPLACE VIEW recordings AS {rows}")
         except duckdb.Error:
             # No space is left, the database is closed, or a file is damaged. The view answers as
             # before, and a page that reads a damaged file says so.

@@ -247,8 +247,10 @@ class RecordingTable:
         return self.fields[name]
 
     def _order(self, sort: str) -> str:
-        direction = "DESC" if sort.startswith("-") else "ASC"
-        return f"{self.field(sort.removeprefix('-')).sql} {direction} NULLS LAST, recording_id"
+        name, direction = sort.removeprefix("-"), "DESC" if sort.startswith("-") else "ASC"
+        if name == "uri":
+            return f"place {direction}"
+        return f"{self.field(name).sql} {direction} NULLS LAST, place"
 
     def read(self, recording_ids: Sequence[str], names: Sequence[str]) -> list[dict[str, Any]]:
         """Return values of some recordings by the field's name, and always ``recording_id``."""

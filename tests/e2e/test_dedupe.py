@@ -445,6 +445,7 @@ def copy_exactly(folder: Path, *names: str) -> None:
         soundfile.write(folder / name, samples, RATE, "PCM_16")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "removed", ["1.wav", *(pytest.param(n, marks=pytest.mark.slow) for n in ("2.flac", "3.wav"))]
 )
@@ -460,6 +461,7 @@ def test_exact_copies_stay_together_whichever_is_removed(tmp_path, removed):
     assert recordings_of(tmp_path / "set") == recordings_of(tmp_path / "fresh")
 
 
+@pytest.mark.slow
 def test_what_is_measured_first_is_matched_when_it_is_selected(tmp_path):
     songs = tmp_path / "songs"
     write_song(songs, 0, "a.flac", "a-quiet.ogg")
@@ -473,6 +475,7 @@ def test_what_is_measured_first_is_matched_when_it_is_selected(tmp_path):
     require_valid(tmp_path / "set")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other", ["split.seed=3", pytest.param(MANY_SPLITS, marks=pytest.mark.slow)]
 )
@@ -569,7 +572,7 @@ def test_the_next_best_is_kept_if_the_best_fails(songs, tmp_path, monkeypatch, a
     require_valid(tmp_path / "set")
 
 
-@pytest.mark.parametrize("dedupe", ["drop", "keep_best"])
+@pytest.mark.parametrize("dedupe", ["drop", pytest.param("keep_best", marks=pytest.mark.slow)])
 def test_the_list_of_copies_names_what_was_left_out(songs, tmp_path, dedupe):
     """Whatever was kept comes first, whether it is the best or not."""
     settings = ACOUSTIC, f"dedupe={dedupe}", "limits.damaged=keep"

@@ -62,6 +62,7 @@ def split_of(name: str) -> str:
     return Path(name).name.split("-")[0]
 
 
+@pytest.mark.slow
 def test_tensorflow_datasets_reads_the_same_splits(rows, views, tf):
     tfds = pytest.importorskip("tensorflow_datasets")
     builder = tfds.builder_from_directory(views / "tfds")

@@ -133,6 +133,7 @@ def test_a_file_that_moved_keeps_its_readings(songs, tmp_path):
     assert after["c.flac"]["level"]["peak"] is not None
 
 
+@pytest.mark.slow
 def test_an_attempt_that_measured_less_is_measured_again(songs, tmp_path, monkeypatch):
     settings = "limits.max_failure_ratio=1", "output.min_shards=1"
 

@@ -229,6 +229,7 @@ def test_overwriting_replaces_all_in_one_version(songs: Path, tmp_path: Path) ->
     assert is_whole(output)
 
 
+@pytest.mark.slow
 def test_overwriting_may_change_the_columns(songs: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     extract_here(songs, output, *QUICK)
@@ -382,6 +383,7 @@ def test_a_disk_that_fills_up_is_the_users_error_and_the_run_can_be_resumed(
     assert {name: (output / name).stat().st_mtime_ns for name in finished} == finished
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_the_commit_commits_nothing(
     songs: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,10 @@ def count_shards(dataset: Path) -> int:
     return len(list(dataset.glob("split=*/*.parquet")))
 
 
-@pytest.mark.parametrize(("channels", "rate_hz"), [("each", 22_050), ("mono", 44_099)])
+@pytest.mark.parametrize(
+    ("channels", "rate_hz"),
+    [("each", 22_050), pytest.param("mono", 44_099, marks=pytest.mark.slow)],
+)
 def test_rows_have_the_same_bits_in_shards_of_any_size(songs, tmp_path, channels, rate_hz):
     audio = f"audio.channels={channels}", f"audio.sample_rate_hz={rate_hz}", "mel.f_max_hz=8000"
     sizes = {

@@ -131,6 +131,7 @@ def test_the_same_selection_has_nothing_to_do_and_new_recordings_are_selected(so
     assert rows_of(tmp_path / "set") == rows_of(tmp_path / "fresh")
 
 
+@pytest.mark.slow
 def test_other_features_and_a_higher_quality_keep_what_is_deselected(songs, tmp_path):
     extract_here(songs, tmp_path / "set", SETTINGS, LOUD)
     refresh_here(songs, tmp_path / "set", "mel.n_mels=64")
@@ -233,11 +234,11 @@ def test_the_texts_about_an_extraction_count_what_is_deselected(songs, tmp_path)
     ("before", "after"),
     [
         (["select=false", "limits.damaged=keep"], ["select=true"]),
-        (["select=false", "limits.damaged=keep"], ["select=true", "limits.damaged=fail"]),
-        (["select=null", "limits.damaged=keep"], ["select=level.peak > 50"]),
         *(
             pytest.param(before, after, marks=pytest.mark.slow)
             for before, after in [
+                (["select=false", "limits.damaged=keep"], ["select=true", "limits.damaged=fail"]),
+                (["select=null", "limits.damaged=keep"], ["select=level.peak > 50"]),
                 (["select=false", "limits.damaged=keep"], ["limits.damaged=fail"]),
                 ([LOUD, "limits.damaged=keep"], ["select=level.peak > 50 and level.rms > 50"]),
                 (["select=false", "limits.damaged=keep"], ["mel.n_mels=64"]),
@@ -264,7 +265,9 @@ def test_damage_stays_known_whatever_is_selected(tmp_path, before, after):
     assert validate(Store(str(tmp_path / "set")), 1, lambda number: None) == []
 
 
-@pytest.mark.parametrize("before", ["select=true", "select=false"])
+@pytest.mark.parametrize(
+    "before", [pytest.param("select=true", marks=pytest.mark.slow), "select=false"]
+)
 def test_a_new_split_and_a_new_selection_come_together(songs, tmp_path, before):
     table = tmp_path / "songs.csv"
     names = ["song0.wav", "song3.wav", "song5.mp3"]
@@ -279,6 +282,7 @@ def test_a_new_split_and_a_new_selection_come_together(songs, tmp_path, before):
     assert splits == ["test"] * 3
 
 
+@pytest.mark.slow
 def test_other_readings_make_another_index(songs, tmp_path):
     melmill.measure(songs, tmp_path / "set", settings=[SETTINGS])
     first = set(tmp_path.glob("set/index/*"))

@@ -299,6 +299,7 @@ def test_a_changed_sample_is_found(songs: Path, tmp_path: Path) -> None:
     assert any("digest" in fault or "of recording" in fault for fault in faults), faults
 
 
+@pytest.mark.slow
 def test_rewritten_rows_keep_all_features(songs: Path, tmp_path: Path, rows: Rows) -> None:
     """Labels change, shards are merged, and a recording is taken down: nothing is decoded."""
     dataset = tmp_path / "set"
@@ -320,6 +321,7 @@ def test_rewritten_rows_keep_all_features(songs: Path, tmp_path: Path, rows: Row
     assert validate(Store(str(dataset)), 1, lambda number: None) == []
 
 
+@pytest.mark.slow
 def test_another_list_of_features_is_another_schema(songs: Path, tmp_path: Path) -> None:
     extract_here(songs, tmp_path / "set", *BASE, f"features=[{MEL}]")
     refreshed = refresh_here(songs, tmp_path / "set", f"features=[{MEL},{SAMPLES}]")

@@ -190,7 +190,7 @@ def test_rows_of_a_recording_that_the_index_lacks_fail(dataset, monkeypatch):
     assert "failed 15 rows: the index does not hold the recording" in verification_text("d", report)
 
 
-@pytest.mark.parametrize("section", ["failed", "skipped"])
+@pytest.mark.parametrize("section", ["failed", pytest.param("skipped", marks=pytest.mark.slow)])
 def test_a_source_that_cannot_be_read_fails_or_is_skipped(tmp_path, section):
     """Failed: the bytes change, but not the time. Skipped: the store cannot read the path."""
     songs, output = write_songs(tmp_path / "songs"), tmp_path / "dataset"

@@ -60,6 +60,7 @@ def test_a_pytorch_model_does_too(tmp_path: Path) -> None:
     assert_heard_and_seen(notebook)
 
 
+@pytest.mark.slow
 def test_whisper_features_are_whispers_own(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     _, values = execute("whisper_features.ipynb", tmp_path, "differences", "data.shape")

@@ -58,7 +58,13 @@ def overtake(module: object, monkeypatch: pytest.MonkeyPatch, rival: Callable[[]
     monkeypatch.setattr(module, "require_outcome", require_outcome)
 
 
-@pytest.mark.parametrize("settings", [(), ("split.seed=5",)], ids=["the same", "something else"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param((), id="the same"),
+        pytest.param(("split.seed=5",), id="something else", marks=pytest.mark.slow),
+    ],
+)
 def test_the_overtaken_refresh_leaves_nothing(
     songs: Path,
     dataset: Path,
@@ -105,6 +111,7 @@ def test_a_refresh_that_a_takedown_overtook_brings_nothing_back(
     assert erased not in {dict(row[:-1])["uri"] for row in rows_of(dataset).values()}
 
 
+@pytest.mark.slow
 def test_two_commands_at_once(songs: Path, dataset: Path, tmp_path: Path) -> None:
     write_song(songs / "new.wav", 50)
     write_song(songs / "1.wav", 51)

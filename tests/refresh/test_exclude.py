@@ -55,6 +55,7 @@ def test_the_list_is_read_at_every_refresh(tmp_path: Path, monkeypatch: pytest.M
     assert names_of(dataset) == set()
 
 
+@pytest.mark.slow
 def test_plans_count_excluded_recordings(tmp_path: Path) -> None:
     songs, dataset = write_songs(tmp_path / "songs", 3), tmp_path / "set"
     excluded = tmp_path / "excluded.txt"

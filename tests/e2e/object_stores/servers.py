@@ -18,10 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pytest
 
 from melmill.transforms.store.folders import Store
 
 KINDS = ("s3", "gcs", "azure")
+
+#: Parameters of tests in which the others than S3 are slow and show little more.
+SLOW_GCS, SLOW_AZURE = (pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])
+S3_FIRST = ("s3", SLOW_GCS, SLOW_AZURE)
 
 ROOT = Path(__file__).parents[3]
 AZURE_ACCOUNT = "devstoreaccount1"

@@ -12,7 +12,13 @@ import pytest
 
 from tests.e2e.object_stores.conftest import upload
 from tests.e2e.object_stores.gateway import Fault, Gateway
-from tests.e2e.object_stores.servers import AZURE_KEY, Place, azure_connection, free_port
+from tests.e2e.object_stores.servers import (
+    AZURE_KEY,
+    S3_FIRST,
+    Place,
+    azure_connection,
+    free_port,
+)
 from tests.signals import song, write_audio
 
 #: Time limit of a command: less than the clients' own patience, and enough on a busy machine.
@@ -82,6 +88,7 @@ def place_with_songs(place: Place, songs: Path) -> Place:
     return place
 
 
+@pytest.mark.parametrize("place", S3_FIRST, indirect=True)
 def test_a_bucket_that_is_not_there(place_with_songs: Place, songs: Path) -> None:
     missing = place_with_songs.root[:-4] + "gone"
     commands = (
@@ -142,6 +149,7 @@ def place_and_gateway(place_with_songs: Place, gateway: Gateway) -> tuple[Place,
     return place_with_songs.through(gateway.endpoint), gateway
 
 
+@pytest.mark.parametrize("place", S3_FIRST, indirect=True)
 def test_an_output_that_may_only_be_read(
     place_and_gateway: tuple[Place, Gateway], songs: Path
 ) -> None:
@@ -153,6 +161,7 @@ def test_an_output_that_may_only_be_read(
     assert f"{place.root}/out" in message
 
 
+@pytest.mark.parametrize("place", S3_FIRST, indirect=True)
 def test_credentials_that_have_expired(
     place_and_gateway: tuple[Place, Gateway], songs: Path
 ) -> None:

@@ -18,7 +18,7 @@ from melmill.transforms.snapshot.delta import Snapshot, open_table, read_snapsho
 from melmill.transforms.store.exclusive import require_exclusive_commits
 from melmill.transforms.store.folders import Store
 from tests.e2e.object_stores.gateway import Gateway
-from tests.e2e.object_stores.servers import Place
+from tests.e2e.object_stores.servers import S3_FIRST, Place
 from tests.plans import summary
 
 RUNS = 8
@@ -80,6 +80,7 @@ def race(processes: list[subprocess.Popen[str]]) -> list[str]:
     return [process.stdout.readline().strip() for process in processes]
 
 
+@pytest.mark.parametrize("place", S3_FIRST, indirect=True)
 def test_exactly_one_of_eight_runs_commits(place: Place) -> None:
     store = place.store("dataset")
     with racers(store) as processes:

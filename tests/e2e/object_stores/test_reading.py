@@ -22,7 +22,7 @@ from melmill.transforms.store.objects import StoredObject, fingerprint_of
 from melmill.transforms.store.pages import directory_pages
 from tests.e2e.object_stores.conftest import new_place
 from tests.e2e.object_stores.gateway import Gateway, gateway_to
-from tests.e2e.object_stores.servers import KINDS, Place
+from tests.e2e.object_stores.servers import KINDS, S3_FIRST, Place
 from tests.pipeline_runs import make_test_job, melmill_json
 from tests.signals import noise, song, write_audio
 
@@ -232,6 +232,7 @@ def test_azures_folders_are_directories_and_may_be_empty(endpoints: dict[str, st
     assert item.uri.endswith("songs/full/a.wav")
 
 
+@pytest.mark.parametrize("place_and_gateway", S3_FIRST, indirect=True)
 def test_an_extraction_sends_three_requests_for_a_file(
     place_and_gateway: tuple[Place, Gateway], tmp_path: Path
 ) -> None:

@@ -100,6 +100,7 @@ def test_a_refresh_and_what_follows(
     } - ({"split=test", "split=validation"} - names)
 
 
+@pytest.mark.slow
 def test_added_columns_are_joined_and_erased(
     place_and_gateway: tuple[Place, Gateway], tmp_path: Path
 ) -> None:

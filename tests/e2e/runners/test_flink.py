@@ -70,6 +70,7 @@ def test_plan_and_export_run_on_flink_too(
     assert sum(printed_json(exported)["rows"].values()) == len(rows)
 
 
+@pytest.mark.slow
 def test_a_refresh_runs_on_flink_and_a_bad_recording_is_a_failure(
     flink: Flink, tmp_path: Path
 ) -> None:

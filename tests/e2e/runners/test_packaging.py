@@ -49,6 +49,7 @@ def test_workers_without_our_package_are_named_as_the_cause(
     )
 
 
+@pytest.mark.slow
 def test_a_setup_file_brings_our_package_to_workers(
     flink: Flink,
     songs: Songs,
