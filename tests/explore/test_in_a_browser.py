@@ -68,6 +68,15 @@ def test_a_bar_filters_and_the_address_has_the_filter(page: Any, chromium: Any) 
     assert stranger.goto(page.url).status == 403
 
 
+def test_the_bars_of_labels_come_later_and_filter(page: Any) -> None:
+    chart = page.get_by_role("region", name="Label genre")
+    expect(chart.get_by_role("listitem")).to_have_count(2)
+    chart.get_by_role("link", name=re.compile("jazz")).click()
+    assert query_of(page) == "label.genre=jazz"
+    expect(page.get_by_text("being read")).to_have_count(0)
+    expect(chart.get_by_role("listitem")).to_have_count(1)
+
+
 def test_a_column_is_chosen_sorted_and_filtered(page: Any) -> None:
     page.get_by_role("link", name="Recordings", exact=True).click()
     page.get_by_text("Filter by another column").click()

@@ -79,10 +79,10 @@ class Snapshot:
 
     version: int
     index: str
-    configuration: dict[str, Any]
+    configuration: dict[str, Any] = field(repr=False)
     catalogue: str
     features: str
-    statistics: dict[str, Any] = field(default_factory=dict)
+    statistics: dict[str, Any] = field(default_factory=dict, repr=False)
     operation: str = "extract"
     parts: int = 0
     listed_ms: int = 0
