@@ -7,9 +7,16 @@ async function load() {
     place.innerHTML = await answer.text();
     return;
   }
-  const { error } = await answer.json();
-  place.firstElementChild.textContent = error;
-  if (answer.status === 503) setTimeout(load, 1000);
+  say((await answer.json()).error);
+  if (answer.status === 503) setTimeout(start, 1000);
 }
 
-if (place) load();
+function say(message) {
+  place.firstElementChild.textContent = message;
+}
+
+function start() {
+  load().catch((error) => say(`The server does not answer: ${error.message}`));
+}
+
+if (place) start();
