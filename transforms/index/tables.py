@@ -302,7 +302,7 @@ def read_part(
     try:
         with _open_part(store, part_name(index, kind, part)) as table:
             stored_names = [name for name in schema.names if name in table.schema_arrow.names]
-            rows = table.read(columns=stored_names)
+            rows = table.read(columns=stored_names, use_threads=False)
     except FileNotFoundError:
         return schema.empty_table()
     for field in schema:
@@ -339,7 +339,7 @@ def read_columns(store: Store, name: str, fields: list[str]) -> pa.Table:
         There is no such file.
     """
     with _open_part(store, name) as table:
-        return _with_fields(table.read(columns=fields), fields)
+        return _with_fields(table.read(columns=fields, use_threads=False), fields)
 
 
 def _with_fields(rows: pa.Table, fields: list[str]) -> pa.Table:
@@ -378,13 +378,14 @@ def read_batches(
     for name in sorted(store.names(f"index/{index}")):
         if name.rsplit("/", 1)[-1].startswith(f"{kind}-"):
             with _open_part(store, name) as table:
-                # With Arrow's threads, a process may abort at its end if a caller stops early.
                 for batch in table.iter_batches(_ROWS_PER_READ, columns=columns, use_threads=False):
                     yield _with_columns(batch, SCHEMAS[kind], columns or ())
 
 
 def _open_part(store: Store, name: str) -> pq.ParquetFile:
-    # One request for the whole file: the store retries it, and a part is small.
+    # One request for the whole file: the store retries it, and a part is small. Read it without
+    # Arrow's threads: one that outlives the call frees Python's bytes, and a process that ends
+    # meanwhile is aborted.
     return pq.ParquetFile(pa.BufferReader(store.read(name)))
 
 
