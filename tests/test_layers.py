@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,3 +115,12 @@ def test_a_step_is_named_after_its_ptransform() -> None:
     for module in (ROOT / "transforms").glob("[a-z]*.py"):
         verb_and_noun = "".join(word.title() for word in module.stem.split("_"))
         assert f"class {verb_and_noun}(" in module.read_text(encoding="utf-8"), module
+
+
+def test_parquet_is_read_without_arrows_threads() -> None:
+    # rows/parquet_files.py says why.
+    (owner,) = ROOT.glob("transforms/rows/parquet_files.py")
+    threaded = re.compile(r"pq\.(ParquetFile|ParquetDataset|read_table)\b")
+    for module in MODULES:
+        if module != owner:
+            assert not threaded.search(module.read_text(encoding="utf-8")), named(module)

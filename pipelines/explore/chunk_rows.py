@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from melmill.pipelines.explore.kept import Kept
 from melmill.transforms.core.errors import DatasetError, UnavailableError
@@ -25,6 +24,7 @@ from melmill.transforms.core.feature_columns import Array
 from melmill.transforms.core.naming import shard_file
 from melmill.transforms.rows.columns import is_label
 from melmill.transforms.rows.parquet import read_rows
+from melmill.transforms.rows.parquet_files import ParquetFile
 from melmill.transforms.rows.schema import RowSchema
 from melmill.transforms.store.folders import Store
 
@@ -160,13 +160,13 @@ class ChunkReader:
     def _read_places(self, shard: str) -> _Places:
         with (
             self._reading(shard) as file,
-            pq.ParquetFile(file, page_checksum_verification=True) as parquet,
+            ParquetFile(file, page_checksum_verification=True) as parquet,
         ):
             kinds = RowSchema.from_arrow(parquet.schema_arrow).columns()
             groups = range(parquet.metadata.num_row_groups)
             lengths = [parquet.metadata.row_group(group).num_rows for group in groups]
             names = [name for name in kinds if name != "uri"]
-            table = parquet.read(names, use_threads=False)
+            table = parquet.read(names)
         for number, name in enumerate(table.column_names):
             if kinds[name] == "string":  # texts repeat in the rows of a recording
                 table = table.set_column(number, name, table[name].dictionary_encode())

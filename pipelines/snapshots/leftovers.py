@@ -11,12 +11,11 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator
 
-import pyarrow.parquet as pq
-
 from melmill.pipelines.snapshots.gc import remove_all
 from melmill.transforms.catalogue.left_out import canonical_uri, content_of, names_of_uri
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.index.tables import read_index
+from melmill.transforms.rows.parquet_files import ParquetFile
 from melmill.transforms.rows.tf_example import Values, parse_example
 from melmill.transforms.rows.tfrecord import read_records
 from melmill.transforms.shards.receipts import read_made
@@ -145,7 +144,7 @@ def recordings_in(store: Store, name: str) -> set[tuple[str, str]]:
     with store.reading_shard(name) as file:
         if name.endswith(".tfrecord"):
             return {_id_and_uri(parse_example(record)) for record in read_records(file)}
-        table = pq.ParquetFile(file).read(["recording_id", "uri"], use_threads=False)
+        table = ParquetFile(file).read(["recording_id", "uri"])
         if table.num_columns < 2:
             return set()  # not melmill's file, but its name looks like a shard's
         columns = (table[column].to_pylist() for column in ("recording_id", "uri"))

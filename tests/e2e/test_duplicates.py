@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -390,3 +393,25 @@ def test_recordings_without_fingerprints_have_no_near_duplicates(dataset, tmp_pa
 def test_no_dataset_is_refused(tmp_path):
     with pytest.raises(DatasetError):
         melmill.duplicates(tmp_path)
+
+
+_READ_AND_END = """
+import sys
+import pyarrow as pa
+from melmill.transforms.rows.parquet_files import ParquetFile
+
+def read(path):
+    with ParquetFile(pa.BufferReader(open(path, "rb").read())) as file:
+        return file.read(["shards", "measures"])
+
+table = read(sys.argv[1])
+"""
+
+
+@pytest.mark.slow  # with Arrow's threads, one process in ten to fifty is aborted at its end
+def test_no_process_that_reads_an_index_and_ends_is_aborted(dataset):
+    (part,) = dataset.glob("index/*/recordings-*.parquet")
+    command = [sys.executable, "-c", _READ_AND_END, str(part)]
+    with ThreadPoolExecutor(4) as threads:
+        codes = list(threads.map(lambda _: subprocess.run(command).returncode, range(150)))
+    assert set(codes) == {0}

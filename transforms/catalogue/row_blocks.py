@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from melmill.transforms.catalogue.cells import (
     Convert,
     column_type,
@@ -26,6 +24,7 @@ from melmill.transforms.catalogue.cells import (
     text_type,
 )
 from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.rows.parquet_files import ParquetFile
 from melmill.transforms.store.filesystems import StorageOptions, open_filesystem, reading
 
 #: Number of first rows of a CSV or JSON-lines table from which the columns' types are taken.
@@ -179,13 +178,13 @@ def _is_parquet(uri: str) -> bool:
 
 
 def _parquet(file: Any) -> Any:
-    return pq.ParquetFile(file)
+    return ParquetFile(file)
 
 
 def _parquet_blocks(file: Any, part: RowRange) -> Iterator[Block]:
     row = part.first_row + 1
     groups = list(range(part.start, part.stop))
-    for batch in _parquet(file).iter_batches(_BLOCK_ROWS, row_groups=groups, use_threads=False):
+    for batch in _parquet(file).iter_batches(_BLOCK_ROWS, row_groups=groups):
         places = [f"row {number}" for number in range(row, row + batch.num_rows)]
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         yield Block(places, columns, from_arrow)

@@ -23,6 +23,7 @@ from melmill.transforms.measures.readings import measures_type
 from melmill.transforms.measures.states import read_all
 from melmill.transforms.plan.known_rows import labels_digest
 from melmill.transforms.plan.recordings import PlannedRecording
+from melmill.transforms.rows.parquet_files import ParquetFile
 from melmill.transforms.rows.rows_digest import combine_digests, digest_text
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.store.folders import Store
@@ -302,7 +303,7 @@ def read_part(
     try:
         with _open_part(store, part_name(index, kind, part)) as table:
             stored_names = [name for name in schema.names if name in table.schema_arrow.names]
-            rows = table.read(columns=stored_names, use_threads=False)
+            rows = table.read(columns=stored_names)
     except FileNotFoundError:
         return schema.empty_table()
     for field in schema:
@@ -339,7 +340,7 @@ def read_columns(store: Store, name: str, fields: list[str]) -> pa.Table:
         There is no such file.
     """
     with _open_part(store, name) as table:
-        return _with_fields(table.read(columns=fields, use_threads=False), fields)
+        return _with_fields(table.read(columns=fields), fields)
 
 
 def _with_fields(rows: pa.Table, fields: list[str]) -> pa.Table:
@@ -378,15 +379,13 @@ def read_batches(
     for name in sorted(store.names(f"index/{index}")):
         if name.rsplit("/", 1)[-1].startswith(f"{kind}-"):
             with _open_part(store, name) as table:
-                for batch in table.iter_batches(_ROWS_PER_READ, columns=columns, use_threads=False):
+                for batch in table.iter_batches(_ROWS_PER_READ, columns=columns):
                     yield _with_columns(batch, SCHEMAS[kind], columns or ())
 
 
-def _open_part(store: Store, name: str) -> pq.ParquetFile:
-    # One request for the whole file: the store retries it, and a part is small. Read it without
-    # Arrow's threads: one that outlives the call frees Python's bytes, and a process that ends
-    # meanwhile is aborted.
-    return pq.ParquetFile(pa.BufferReader(store.read(name)))
+def _open_part(store: Store, name: str) -> ParquetFile:
+    # One request for the whole file: the store retries it, and a part is small.
+    return ParquetFile(pa.BufferReader(store.read(name)))
 
 
 def _with_columns(batch: Any, schema: pa.Schema, columns: Iterable[str]) -> Any:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.rows.flac_bytes import decode_flac
+from melmill.transforms.rows.parquet_files import ParquetFile
 from melmill.transforms.rows.schema import Array, RowBatch, RowSchema, to_table
 from melmill.transforms.rows.shard_file import ShardFile
 
@@ -159,15 +160,14 @@ def read_rows(
     OSError
         If a page's checksum is wrong (with pyarrow's message), or a read failed.
     """
-    with pq.ParquetFile(source, page_checksum_verification=verify) as file:
+    with ParquetFile(source, page_checksum_verification=verify) as file:
         schema = RowSchema.from_arrow(file.schema_arrow)
         kinds = schema.columns()
         selected = {name: kinds[name] for name in kinds if columns is None or name in columns}
         features = [c for c in schema.features if columns is None or c.name in columns]
         names = [*selected, *(column.name for column in features)]
         for index in range(file.num_row_groups) if groups is None else groups:
-            # Without Arrow's threads: one may outlive the call, and needs Python to close the file.
-            table = file.read_row_group(index, names, use_threads=False)
+            table = file.read_row_group(index, names)
             yield _to_batch(table, selected, features, f"row group {index}")
 
 

@@ -23,6 +23,7 @@ from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.naming import digest
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.rows.columns import CORE_COLUMNS, LabelColumn, arrow_type
+from melmill.transforms.rows.parquet_files import ParquetFile
 from melmill.transforms.shards.receipts import announce_files
 from melmill.transforms.store.folders import Store
 
@@ -196,9 +197,9 @@ def read_file(store: Store, name: str, columns: Sequence[str] | None = None) -> 
     """
     with (
         store.reading_shard(name, "file") as file,
-        pq.ParquetFile(file, page_checksum_verification=True) as parquet,
+        ParquetFile(file, page_checksum_verification=True) as parquet,
     ):
-        return parquet.read(None if columns is None else list(columns), use_threads=False)
+        return parquet.read(None if columns is None else list(columns))
 
 
 def read_parts(
