@@ -16,4 +16,5 @@ class ParquetFile(pq.ParquetFile):
 
     read = partialmethod(pq.ParquetFile.read, use_threads=False)
     read_row_group = partialmethod(pq.ParquetFile.read_row_group, use_threads=False)
+    read_row_groups = partialmethod(pq.ParquetFile.read_row_groups, use_threads=False)
     iter_batches = partialmethod(pq.ParquetFile.iter_batches, use_threads=False)
