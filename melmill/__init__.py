@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from melmill.pipelines.api import open_dataset as open
     from melmill.pipelines.config import load_config
     from melmill.pipelines.dataset import Dataset
+    from melmill.pipelines.layers.layer import layer
     from melmill.pipelines.notebook import Audio, Chunk, load
     from melmill.pipelines.run.errors import (
         LostWorkerError,
@@ -57,6 +58,7 @@ __all__ = [
     "duplicates",
     "export",
     "extract",
+    "layer",
     "load",
     "load_config",
     "measure",
@@ -77,6 +79,7 @@ _HOMES = {
     ),
     "pipelines.config": ("load_config",),
     "pipelines.dataset": ("Dataset",),
+    "pipelines.layers.layer": ("layer",),
     "pipelines.notebook": ("Audio", "Chunk", "load"),
     "pipelines.run.errors": ("LostWorkerError", "NothingSubmittedError", "TooManyFailuresError"),
     "transforms.core.errors": ("ConflictError", "RecordingError", "UserError"),

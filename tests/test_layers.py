@@ -55,7 +55,7 @@ FLOORS = {
             "report",
             "show",
         ),
-        *("run_records", "prometheus", "api", "cli"),
+        *("run_records", "prometheus", "api", "layers", "cli"),
     ),
 }
 MODULES = [path for top in FLOORS for path in sorted((ROOT / top).rglob("*.py"))]

@@ -32,6 +32,7 @@ LONG = {
     "end_to_end.py": (("SONGS", "--rounds", "1", "--workers", "1"), "| melmill |"),
     "judging.py": (("--recordings", "3", "--seconds", "4"), "milliseconds_median"),
     "latency.py": (("SONGS", "--rounds", "1"), "| 20 ms |"),
+    "layers.py": (("SONGS", "--number", "1", "--presets", "librosa"), "| `librosa` |"),
     "loaders.py": (("SONGS", "--rounds", "1"), "| TFRecord, Dataset.as_tf |"),
     "memory.py": (("--hours", "0.02", "--tiny", "3"), "| 3 tiny files |"),
     "planning.py": (("--sizes", "5", "--workers", "1"), "| 5 recordings |"),

@@ -1,0 +1,1 @@
+"""The front end of a recipe as a layer of PyTorch, Keras or JAX."""
