@@ -10,7 +10,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -262,11 +262,11 @@ def _measure(
     if recording.fault is not None:
         raise RecordingError(Stage.LIST, *recording.fault)
     options = catalogue.storage_options
-    source = StoredObject(recording.uri, recording.size_bytes, options, recording.fingerprint)
+    version = recording.fingerprint, recording.place
+    source = StoredObject(recording.uri, recording.size_bytes, options, *version)
     if source.local_path is None and not source.fingerprint:
         # Remote objects are read in ranges, for which their sizes must be known.
-        size_bytes, fingerprint = source.stat()
-        source = replace(source, size_bytes=size_bytes, fingerprint=fingerprint)
+        source = source.located().in_its_version()
     limits = LimitsConfig().spec()
     decoder = borrow_decoder(limits.memory_bytes)
     try:

@@ -31,6 +31,7 @@ from pydantic import (
 )
 
 from melmill.transforms.catalogue.left_out import absolute_file
+from melmill.transforms.catalogue.meanings import TableKeys
 from melmill.transforms.catalogue.parts import DEFAULT_EXTENSIONS
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.core.naming import number_of
@@ -259,11 +260,13 @@ class SplitConfig(_Section):
     group: str | None = None
     seed: int = 0
     keep_together: Literal["duplicates"] | None = None
+    min_recordings: Annotated[int, Field(ge=0)] = 0
+    stratify: str | None = None
 
     def spec(self) -> SplitSpec:
         """Return the settings in the planner's type."""
-        by, group, seed = self.by, self.group, self.seed
-        return SplitSpec(tuple(self.fractions.items()), by, group, seed, self.keep_together)
+        units = self.by, self.group, self.seed, self.keep_together, self.stratify
+        return SplitSpec(tuple(self.fractions.items()), *units)
 
 
 def _resolution(value: object) -> object:
@@ -349,6 +352,21 @@ class OutputConfig(_Section):
         return WriterSpec(("parquet", *formats), self.row_group_rows, self.compression_level)
 
 
+_ColumnName = Annotated[str, Field(min_length=1)] | None
+
+
+def _separator(value: object) -> object:
+    """Return the character between the cells of a table's row; ``tab`` is a name.
+
+    >>> _separator("tab"), _separator(";")
+    ('\\t', ';')
+    """
+    named = {"tab": "\t", "\\t": "\t"}.get(value, value) if isinstance(value, str) else value
+    if named is not None and (not isinstance(named, str) or len(named) != 1 or named in '"\r\n\\'):
+        raise ValueError("should be one character, such as ; or |, or tab")
+    return named
+
+
 class CatalogueConfig(_Section):
     """How the catalogue is read."""
 
@@ -356,7 +374,18 @@ class CatalogueConfig(_Section):
     exclude: Annotated[str, Field(min_length=1), AfterValidator(absolute_file)] | None = None
     content_hashes: bool = False
     label_types: dict[str, str] = {}
+    uri_column: _ColumnName = None
+    start_column: _ColumnName = None
+    end_column: _ColumnName = None
+    duration_column: _ColumnName = None
+    separator: Annotated[str | None, BeforeValidator(_separator)] = None
+    root: Annotated[str, Field(min_length=1), AfterValidator(absolute_file)] | None = None
     storage_options: dict[str, Any] = {}
+
+    def table_keys(self) -> TableKeys:
+        """Return what the recipe says about a table."""
+        names = [field.name for field in fields(TableKeys)]
+        return TableKeys(**{name: getattr(self, name) or "" for name in names})
 
 
 class LimitsConfig(_Section):
@@ -946,6 +975,9 @@ def _name_contradictions(section: str, name: str, config: Config) -> Iterator[Fa
         yield f"{section}.name", name, "another name: melmill has a column of this name"
     elif names.count(name) > 1:
         yield f"{section}.name", name, "used once: two features have this name"
+    elif counted := [c.name for c in config.feature_spec().columns if c.valid == name]:
+        allowed = f"another name: the number of valid frames of {counted[0]} has this name"
+        yield f"{section}.name", name, allowed
     elif measures := _measures_with_column(name, config):
         allowed = f"another name: the measures {measures} have a column of this name"
         yield f"{section}.name", name, allowed
@@ -965,6 +997,10 @@ def _split_contradictions(split: SplitConfig) -> Iterator[Fault]:
         yield "split.group", None, "split.by is group: name the label column that divides"
     if split.by != "group" and split.group is not None:
         yield "split.by", split.by, "must be group, since split.group names a column"
+    if split.stratify is not None and split.by not in ("auto", "recording"):
+        yield "split.by", split.by, "must be auto or recording where split.stratify is set"
+    if split.stratify is not None and split.keep_together is not None:
+        yield "split.keep_together", split.keep_together, "must be null where split.stratify is set"
 
 
 def _output_contradictions(config: Config) -> Iterator[Fault]:
@@ -976,8 +1012,13 @@ def _output_contradictions(config: Config) -> Iterator[Fault]:
         if config.features is not None:
             allowed = "must be exact where no feature of the kind mel or stft has a logarithm"
         yield "output.resolution", step, allowed
+    if config.split.stratify is not None and config.catalogue.content_hashes:
+        yield "catalogue.content_hashes", True, "must be false where split.stratify is set"
     if config.catalogue.extensions == ():
         yield "catalogue.extensions", [], "must name at least one extension"
+    if config.catalogue.end_column and config.catalogue.duration_column:
+        allowed = "not allowed beside catalogue.end_column: a segment has an end or a duration"
+        yield "catalogue.duration_column", config.catalogue.duration_column, allowed
 
 
 def _is_power_of_two(step: float) -> bool:

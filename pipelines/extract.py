@@ -59,12 +59,18 @@ from melmill.transforms.probe_recordings import ProbeRecordings
 from melmill.transforms.rewrite_shards import RewriteShards
 from melmill.transforms.select_recordings import SelectRecordings
 from melmill.transforms.shards.receipts import count_finished
-from melmill.transforms.snapshot.delta import Snapshot, read_snapshot, with_later_keys
+from melmill.transforms.snapshot.delta import (
+    Snapshot,
+    read_snapshot,
+    split_rule,
+    with_later_keys,
+)
 from melmill.transforms.snapshot.totals import Totals
 from melmill.transforms.store.endpoints import require_reachable
 from melmill.transforms.store.exclusive import require_exclusive_commits
 from melmill.transforms.store.folders import Store
 from melmill.transforms.store.ownership import check_folder
+from melmill.transforms.stratify_splits import StratifySplits
 from melmill.transforms.write_index import WriteIndex
 from melmill.transforms.write_recounted import WriteRecounted
 from melmill.transforms.write_shards import WriteShards
@@ -163,6 +169,8 @@ def lay_out_plan(pipeline: beam.Pipeline, job: ExtractJob, *, selecting: bool = 
             )
             recordings = joined | "JoinReadmitted" >> beam.Flatten()
             all_failures = [*all_failures, probed_again.failures, readmitted.failures]
+    if job.split.stratify:
+        recordings = recordings | "StratifySplits" >> StratifySplits(job)
     if job.is_matching:
         adopted = no_adoptions(diff.offers, recordings)
     decision = diff.decision
@@ -229,7 +237,7 @@ def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
         split=config.split.spec(),
         shards=config.output.shard_spec(),
         writer=config.output.writer_spec(),
-        limits=config.limits.spec(),
+        limits=replace(config.limits.spec(), min_split_recordings=config.split.min_recordings),
         refresh=config.refresh.spec(),
         exclude=config.catalogue.exclude or "",
         content_hashes=config.catalogue.content_hashes,
@@ -249,6 +257,7 @@ def resolve_catalogue(uri: str, config: Config) -> Catalogue:
         extensions=config.catalogue.extensions,
         storage_options=storage_options,
         label_types=config.catalogue.label_types,
+        keys=config.catalogue.table_keys(),
     )
     _check_group(catalogue, config)
     _check_names(catalogue, config)
@@ -260,11 +269,22 @@ def resolve_catalogue(uri: str, config: Config) -> Catalogue:
             f"split.keep_together: duplicates: {uri} gives each recording a split; leave "
             "keep_together out, or set split.by to recording or group"
         )
-    return catalogue
+    if config.split.stratify and config.split.by == "auto" and first.split is not None:
+        raise CatalogueError(
+            f"split.stratify: {config.split.stratify}: {uri} gives each recording a split; leave "
+            "stratify out, or set split.by to recording"
+        )
+    return replace(catalogue, gives_splits=first.split is not None)
 
 
 def _check_group(catalogue: Catalogue, config: Config) -> None:
     labels = [label.name for label in catalogue.label_columns]
+    classes = [c.name for c in catalogue.label_columns if c.type in ("string", "int64", "bool")]
+    if config.split.stratify is not None and config.split.stratify not in classes:
+        raise CatalogueError(
+            f"split.stratify: {config.split.stratify!r}: {catalogue.uri} has no such label column "
+            f"of text, integers or booleans; it has: {', '.join(classes) or 'none'}"
+        )
     if config.split.group is not None and config.split.group not in labels:
         raise CatalogueError(
             f"split.group: {config.split.group!r}: {catalogue.uri} has no such label column; "
@@ -274,6 +294,13 @@ def _check_group(catalogue: Catalogue, config: Config) -> None:
 
 def _check_names(catalogue: Catalogue, config: Config) -> None:
     names = {label.name.casefold() for label in catalogue.label_columns}
+    for column in config.feature_spec().columns:
+        if column.valid in names:
+            raise CatalogueError(
+                f"{catalogue.uri}: no label can be named {column.valid!r}: the rows have a column "
+                f"of this name, the number of valid frames or samples of {column.name}; rename the "
+                "column"
+            )
     for number, feature in enumerate(config.feature_spec().features):
         if taken := [name for name in column_names(feature) if name in names]:
             which = "of this name" if taken[0] == feature.name else f"{taken[0]}, as this feature"
@@ -435,12 +462,13 @@ def _differences(
 ) -> Iterator[str]:
     if current.catalogue != job.catalogue.uri:
         yield "catalogue"
-    if current.features != job.features.canonical():
+    if not job.features.computes_same(current.features):
         yield "feature configuration"
     before, now = current.recipe, with_later_keys(configuration)
     for key in ("select", "dedupe"):
         if before[key] != now[key]:
             yield f"{key} (melmill refresh --set {key}=... changes it)"
-    for section in ("split", "output"):
-        if before.get(section) != now.get(section):
-            yield f"configuration of {section}"
+    if split_rule(before) != split_rule(now):
+        yield "configuration of split"
+    if before.get("output") != now.get("output"):
+        yield "configuration of output"

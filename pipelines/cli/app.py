@@ -57,7 +57,8 @@ CatalogueArgument = Annotated[
     typer.Argument(
         metavar="CATALOGUE",
         help="The audio: a directory (searched with its subdirectories), a glob, an audio file, "
-        "or a table (.csv, .jsonl, .parquet) with a column 'uri'. A local path or any fsspec URL.",
+        "a table (CSV, TSV, JSON lines, Parquet), a manifest (NeMo, lhotse, Kaldi, ...), or tar or "
+        "zip files. A local path or any fsspec URL.",
     ),
 ]
 OutputArgument = Annotated[

@@ -8,7 +8,7 @@ from typing import Literal, cast, get_args
 
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.catalogue.parts import split_glob
-from melmill.transforms.catalogue.row_blocks import is_table
+from melmill.transforms.catalogue.table_formats import is_table
 from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.core.naming import split_chain
 from melmill.transforms.index.tables import RECORDINGS

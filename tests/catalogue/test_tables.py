@@ -367,7 +367,7 @@ def test_the_training_rows_own_columns_are_refused(tmp_path: Path, name: str) ->
     ("header", "message"),
     [
         ("path,x", r"has no column 'uri'; its columns are \['path', 'x'\]"),
-        ("uri;x", r"its columns are \['uri;x'\]"),
+        ("uri:x", r"its columns are \['uri:x'\]"),
         ("URI", "has no column 'uri'"),
         ("", r"its columns are \[\]"),
         (",uri", "column 1 has no name"),

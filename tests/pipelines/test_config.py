@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melmill.pipelines.config import Config, load_config, read_yaml
+from melmill.pipelines.config import CatalogueConfig, Config, load_config, read_yaml
 from melmill.pipelines.presets import list_presets, preset_text
+from melmill.transforms.catalogue.meanings import TableKeys
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.features.chunks import ChunkSpec
 from melmill.transforms.features.spec import FeatureSpec
@@ -509,3 +510,42 @@ def test_chunks_that_overlap_too_much_are_not_measured() -> None:
         load_config(None, (*hop, *measures("meters: [gaps]")))
     load_config(None, ("chunk.seconds=1", "chunk.hop_seconds=0.02", *measures("meters: [gaps]")))
     load_config(None, hop)
+
+
+# The catalogue's table
+
+
+def test_a_stored_recipe_shows_every_key_of_the_catalogue_but_its_secrets() -> None:
+    stored = Config().as_dict()
+    assert stored["catalogue"].keys() == set(CatalogueConfig.model_fields) - {"storage_options"}
+    assert stored.keys() == set(Config.model_fields) - {"features"}
+
+
+def test_the_keys_of_a_table_are_read(recipe: Recipe) -> None:
+    config = load_config(
+        recipe("catalogue: {uri_column: path, duration_column: s, separator: tab}")
+    )
+    expected = TableKeys(uri_column="path", duration_column="s", separator="\t")
+    assert config.catalogue.table_keys() == expected
+    assert load_config(None).catalogue.table_keys() == TableKeys()
+
+
+def test_a_root_does_not_depend_on_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config(None, ["catalogue.root=songs"]).catalogue.root == f"{tmp_path}/songs"
+    assert load_config(None, ["catalogue.root=s3://b"]).catalogue.root == "s3://b"
+
+
+@pytest.mark.parametrize("value", ["', '", "'\"'", '"\\n"', "7", "''"])
+def test_a_separator_that_cannot_be_one_is_refused(value: str) -> None:
+    (fault,) = faults(f"catalogue.separator={value}")
+    assert "should be one character, such as ; or |, or tab" in fault
+
+
+def test_a_segment_has_an_end_or_a_duration() -> None:
+    (fault,) = faults("catalogue.end_column=e", "catalogue.duration_column=d")
+    assert fault.startswith(
+        "catalogue.duration_column: 'd': not allowed beside catalogue.end_column"
+    )

@@ -16,16 +16,16 @@ from functools import lru_cache
 from melmill.transforms.catalogue.cells import CONVERSION_ERRORS
 from melmill.transforms.catalogue.row_blocks import (
     Block,
-    is_json_lines,
-    is_table,
     read_blocks,
     read_column_types,
     row_ranges,
 )
+from melmill.transforms.catalogue.table_formats import is_json_lines, is_table
 from melmill.transforms.catalogue.taken_down_list import read_taken_down
 from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.core.naming import resolve_uri, split_chain
 from melmill.transforms.core.records import Recording
+from melmill.transforms.store.archives import split_member
 from melmill.transforms.store.filesystems import (
     StorageOptions,
     absolute_path,
@@ -142,6 +142,8 @@ def _normal_path(path: str) -> str:
 
 def _real_path(path: str) -> str:
     """Return a path with symbolic links resolved; the file itself need not exist any more."""
+    if member := split_member(path):
+        return f"{_real_path(member[0])}#{member[1]}"
     folder, _, name = path.rpartition("/")
     real = f"{_real_folder(folder or '/').rstrip('/')}/{name}"
     return os.path.realpath(real) if os.path.islink(real) else real  # noqa: PTH114

@@ -1,9 +1,9 @@
 """A catalogue: the source of the recordings, and how to list it part by part.
 
 A catalogue is a directory, a glob, an audio file, or a table (see
-:mod:`~melmill.transforms.catalogue.tables`). The launcher opens it once, which is cheap, and
-sends the description to the workers, which list its parts. If a file or directory has exactly
-the name that the user gave, the name is not used as a glob.
+:mod:`~melmill.transforms.catalogue.tables`), such as a Kaldi data folder or archives of audio. The
+launcher opens it once, which is cheap, and sends the description to the workers, which list its
+parts. If a file or directory has exactly the name that the user gave, the name is no glob.
 
 Names that begin with ``.`` are skipped in a directory, and by ``*`` and ``**`` of a glob. A glob
 with an extension (``*.wav``) finds all files that match; any other glob finds only the files
@@ -17,27 +17,35 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal
 
+from melmill.transforms.catalogue.finding import (
+    FoundTable,
+    find_table,
+    found_archives,
+    look_for,
+    what_else,
+)
 from melmill.transforms.catalogue.listing import (
     DirectoryPart,
     Listing,
     has_extension,
-    is_text,
     list_files,
     listing_parts,
     look,
-    readable,
 )
-from melmill.transforms.catalogue.row_blocks import TABLE_EXTENSIONS, RowRange, is_table, row_ranges
+from melmill.transforms.catalogue.meanings import NO_KEYS, TableKeys
+from melmill.transforms.catalogue.row_blocks import RowRange, archive_ranges, row_ranges
+from melmill.transforms.catalogue.table_formats import TABLE_EXTENSIONS, is_table
 from melmill.transforms.catalogue.tables import Table, join_faults, list_rows, open_table
 from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.core.naming import split_chain
 from melmill.transforms.core.records import Recording
 from melmill.transforms.rows.columns import LabelColumn
-from melmill.transforms.store.filesystems import StorageOptions, absolute_path
+from melmill.transforms.store.archives import is_archive
+from melmill.transforms.store.filesystems import StorageOptions
 
 #: Extensions of the files that a directory lists: all formats that the decoders open and whose
 #: end can be checked. ``ts`` and ``mts`` are left out: such files are usually TypeScript.
@@ -70,10 +78,14 @@ class Catalogue:
         Absolute path or URL that the user gave.
     source
         Source of the recordings: a store's listing or a table.
+    gives_splits
+        Whether the first recording has a split.
     """
 
     uri: str
     source: Listing | Table
+    # Not part of the repr, from which names of runs are made.
+    gives_splits: bool = field(default=False, repr=False)
 
     @property
     def kind(self) -> Literal["listing", "table"]:
@@ -102,13 +114,14 @@ def open_catalogue(
     extensions: Sequence[str] = DEFAULT_EXTENSIONS,
     storage_options: StorageOptions = (),
     label_types: Mapping[str, str] | None = None,
+    keys: TableKeys = NO_KEYS,
 ) -> Catalogue:
     """Return the description of a catalogue, without listing it.
 
     Parameters
     ----------
     uri
-        Local path or fsspec URL of a directory, a glob, an audio file or a table.
+        Local path or fsspec URL of a directory, a glob, an audio file, a table or an archive.
     extensions
         Extensions of the files in a directory that are recordings, in upper or lower case,
         with or without dots.
@@ -116,27 +129,47 @@ def open_catalogue(
         Options with which fsspec opens the store.
     label_types
         Types of a table's label columns; they override the types in the table.
+    keys
+        What the recipe says about a table.
 
     Raises
     ------
     CatalogueError
         If the catalogue does not exist, cannot be read, or is of no known kind.
     """
-    uri = _absolute(uri)
     suffixes = tuple(extension.lower().lstrip(".") for extension in extensions)
-    details = look(uri, storage_options)
-    if details is not None and details["type"] != "directory" and is_table(uri):
-        root = _parent(uri)
-        table = open_table(uri, root, label_types=label_types, storage_options=storage_options)
-        return Catalogue(uri, table)
-    if label_types:
-        raise CatalogueError(
-            f"catalogue.label_types is for tables, but {uri} is not a table; remove the key"
+    uri, source = _find(uri, suffixes, storage_options, keys)
+    if isinstance(source, FoundTable):
+        table = open_table(
+            source.uri,
+            source.archives.listing.root if source.archives else _parent(source.uri),
+            label_types=label_types,
+            storage_options=storage_options,
+            keys=keys,
+            form=source.form,
+            archives=source.archives,
         )
+        return Catalogue(uri, table)
+    if given := [*(["label_types"] if label_types else []), *keys.given]:
+        raise CatalogueError(
+            f"catalogue.{given[0]} is for tables, but {uri} is not a table; remove the key"
+        )
+    return Catalogue(uri, source)
+
+
+def _find(
+    name: str, extensions: tuple[str, ...], options: StorageOptions, keys: TableKeys
+) -> tuple[str, Listing | FoundTable]:
+    """Return the absolute URI that a name stands for, and what is there."""
+    uri, details, tried = look_for(name, options)
     if details is None:
-        return Catalogue(uri, _open_glob(uri, suffixes, storage_options))
+        listing = _open_glob(uri, extensions, options, tried)
+        archives = is_archive(listing.pattern[-1])
+        return uri, found_archives(uri, listing, extensions) if archives else listing
+    if (found := find_table(uri, details, extensions, options, keys)) is not None:
+        return uri, found
     open_listing = _open_directory if details["type"] == "directory" else _open_file
-    return Catalogue(uri, open_listing(uri, suffixes, storage_options))
+    return uri, open_listing(uri, extensions, options)
 
 
 def catalogue_parts(catalogue: Catalogue, deadline: float = math.inf) -> Iterator[Part]:
@@ -147,7 +180,10 @@ def catalogue_parts(catalogue: Catalogue, deadline: float = math.inf) -> Iterato
     deadline.
     """
     if isinstance(catalogue.source, Table):
-        return row_ranges(catalogue.source.uri, catalogue.source.storage_options)
+        table = catalogue.source
+        if table.archives:
+            return archive_ranges(table.archives, deadline)
+        return row_ranges(table.uri, table.storage_options, table.form)
     return listing_parts(catalogue.source, deadline)
 
 
@@ -169,7 +205,7 @@ def list_part(
         If a directory or a table cannot be read.
     """
     if isinstance(catalogue.source, Table) and isinstance(part, RowRange):
-        return list_rows(catalogue.source, part)
+        return list_rows(catalogue.source, part, passed_over, deadline)
     if isinstance(catalogue.source, Listing) and isinstance(part, DirectoryPart):
         return list_files(catalogue.source, part, passed_over, deadline)
     raise TypeError(f"{part} is not a part of the {catalogue.kind} {catalogue.uri}")
@@ -183,15 +219,16 @@ def require_recordings(catalogue: Catalogue) -> Recording:
     CatalogueError
         The catalogue is empty, or all of its first entries are wrong; the message lists them.
     """
-    parts = catalogue_parts(catalogue)
-    listed = (recording for part in parts for recording in list_part(catalogue, part))
+    parts, skipped = catalogue_parts(catalogue), Counter[str]()
+    listed = (recording for part in parts for recording in list_part(catalogue, part, skipped))
     faults: list[str] = []
     for recording in islice(listed, _CHECKED_ENTRIES):
         if recording.fault is None:
             return recording
         faults.append(recording.fault[1])
     if not faults:
-        raise CatalogueError(nothing_found_message(catalogue))
+        instead = what_else(catalogue.root, skipped) if catalogue.kind == "listing" else ""
+        raise CatalogueError(nothing_found_message(catalogue) + instead)
     raise CatalogueError(join_faults(catalogue.uri, faults))
 
 
@@ -202,19 +239,6 @@ def nothing_found_message(catalogue: Catalogue) -> str:
     extensions = catalogue.source.extensions
     kinds = f" with the extensions {', '.join(extensions)}" if extensions else ""
     return f"{catalogue.uri} holds no files{kinds}; hidden files and directories are skipped"
-
-
-def _absolute(uri: str) -> str:
-    if not uri:
-        raise CatalogueError(
-            "the catalogue is an empty string; give a directory, a glob, an audio file or a table"
-        )
-    if not is_text(uri):
-        raise CatalogueError(f"{readable(uri)}: the catalogue's name is not UTF-8; rename it")
-    if "://" in uri:
-        head, chained = split_chain(uri)
-        return re.sub(r"(?<![:/])/+$", "", head) + chained
-    return absolute_path(uri)
 
 
 def _parent(uri: str) -> str:
@@ -241,12 +265,14 @@ def _open_file(uri: str, extensions: tuple[str, ...], options: StorageOptions) -
     return Listing(_parent(uri), (name,), single=True, storage_options=options)
 
 
-def _open_glob(uri: str, extensions: tuple[str, ...], options: StorageOptions) -> Listing:
+def _open_glob(
+    uri: str, extensions: tuple[str, ...], options: StorageOptions, tried: str
+) -> Listing:
     root, pattern = split_glob(uri)
     if not pattern:
         raise CatalogueError(
             f"{uri} does not exist; check the path: a catalogue is a directory, a glob, an audio "
-            "file or a table"
+            f"file or a table{tried}"
         )
     details = look(root, options)
     if details is None or details["type"] != "directory":

@@ -1,19 +1,23 @@
-"""Rows of CSV, JSON lines and Parquet, in blocks, with the row's place in the table.
-
-Text is read by Python's own parsers, because they give the line at which a row begins:
-without the line, a message about a table of 100,000 rows is useless.
-"""
+"""Rows of tables in blocks, with the row's place in the table."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
+from melmill.transforms.catalogue.archive_rows import (
+    SAMPLE_MEMBERS,
+    ArchivedRow,
+    Archives,
+    archive_names,
+    archive_rows,
+    sample_rows,
+)
 from melmill.transforms.catalogue.cells import (
     Convert,
     column_type,
@@ -23,33 +27,24 @@ from melmill.transforms.catalogue.cells import (
     json_type,
     text_type,
 )
+from melmill.transforms.catalogue.kaldi_rows import KALDI_TYPES, kaldi_rows
+from melmill.transforms.catalogue.lhotse_rows import lhotse_rows
+from melmill.transforms.catalogue.table_formats import TableFormat, open_file, recognise_format
+from melmill.transforms.catalogue.text_rows import BrokenRow, NumberedRows, Row, read_text
 from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.core.naming import join_uri
 from melmill.transforms.rows.parquet_files import ParquetFile
-from melmill.transforms.store.filesystems import StorageOptions, open_filesystem, reading
+from melmill.transforms.store.filesystems import StorageOptions, reading
 
-#: Number of first rows of a CSV or JSON-lines table from which the columns' types are taken.
+#: Number of first rows of a text table from which the columns' types are taken.
 SAMPLE_ROWS = 10_000
-
-#: File name endings of tables.
-TABLE_EXTENSIONS = (".csv", ".csv.gz", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz", ".parquet")
 
 #: What to do about a key of JSON lines that the first rows lack; see :func:`read_blocks`.
 _SET_ITS_TYPE = "set its type in catalogue.label_types: {{{name}: string}}"
 
 _BLOCK_ROWS = 2_048
+_BLOCK_MEMBERS = 64
 _PART_ROWS = 20_000
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class BrokenRow:
-    """A row that does not follow its format; the message gives the reason."""
-
-    message: str
-
-
-NumberedRows = Iterator[tuple[int, Row | BrokenRow]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +58,14 @@ class RowRange:
         groups.
     first_row
         Number of rows before the part.
+    archive
+        Name of the archive that is the part; ``""`` in other tables.
     """
 
     start: int = 0
     stop: int = 0
     first_row: int = 0
+    archive: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,53 +82,65 @@ class Block:
         Function that converts the values to Python values.
     broken
         Messages for rows that do not follow the table's format, by their number in the block.
+    archived
+        The rows of an archive with the versions of their audio; empty for any other table.
     """
 
     places: Sequence[str]
     columns: Mapping[str, Any]
     convert: Convert
     broken: Mapping[int, str] = field(default_factory=dict)
+    archived: Sequence[ArchivedRow] = ()
 
 
-def is_table(uri: str) -> bool:
-    """Return whether a file is a table, by its name.
+def read_column_types(
+    uri: str, options: StorageOptions, form: TableFormat | None = None
+) -> list[tuple[str, str]]:
+    """Return the names and types of a table's columns, from its footer or its first rows.
 
-    Examples
-    --------
-    >>> is_table("s3://bucket/Songs.CSV.gz"), is_table("song.wav")
-    (True, False)
+    Parameters
+    ----------
+    uri, options
+        URI of the table, and its storage options.
+    form
+        Format of the table; ``None`` to recognise it.
     """
-    return uri.lower().endswith(TABLE_EXTENSIONS)
-
-
-def is_csv(uri: str) -> bool:
-    """Return whether a table is CSV, by its name; cells of CSV hold no lists."""
-    return uri.lower().endswith((".csv", ".csv.gz"))
-
-
-def is_json_lines(uri: str) -> bool:
-    """Return whether a table is JSON lines, by its name; JSON lines declare no columns."""
-    return is_table(uri) and not is_csv(uri) and not _is_parquet(uri)
-
-
-def read_column_types(uri: str, options: StorageOptions) -> list[tuple[str, str]]:
-    """Return the names and types of a table's columns, from its footer or its first rows."""
-    with reading(uri), _open(uri, options) as file:
-        if _is_parquet(uri):
+    form = form or recognise_format(uri, options)
+    if form.kind == "kaldi":
+        return [(name, kind) for name, kind in KALDI_TYPES.items() if name in form.columns]
+    if form.kind == "parquet":
+        with reading(uri), open_file(uri, options) as file:
             return [(field.name, column_type(field.type)) for field in _parquet(file).schema_arrow]
-        names, records = _records(file, uri)
+    with reading(uri), _open_records(uri, options, form) as (names, records):
         sample = [row for _, row in islice(records, SAMPLE_ROWS) if isinstance(row, dict)]
-    names = names or list(dict.fromkeys(name for row in sample for name in row))
-    infer_type = text_type if is_csv(uri) else json_type
+    if not names:
+        # Each row of lhotse has a URI, or is a fault.
+        first = ["uri"] if form.lhotse else []
+        names = list(dict.fromkeys([*first, *(name for row in sample for name in row)]))
+    infer_type = text_type if form.is_text else json_type
     return [(name, infer_type([row.get(name) for row in sample])) for name in names]
 
 
-def row_ranges(uri: str, options: StorageOptions) -> Iterator[RowRange]:
+def archive_column_types(archives: Archives) -> list[tuple[str, str]]:
+    """Return the names and types of the columns of archives, from their first rows."""
+    sample = sample_rows(archives)
+    names = dict.fromkeys(["uri", *(name for row in sample for name in row)])
+    return [(name, json_type([row.get(name) for row in sample])) for name in names]
+
+
+def archive_ranges(archives: Archives, deadline: float = math.inf) -> Iterator[RowRange]:
+    """Yield the parts of archives: each archive is one."""
+    return (RowRange(archive=name) for name in archive_names(archives, deadline))
+
+
+def row_ranges(
+    uri: str, options: StorageOptions, form: TableFormat | None = None
+) -> Iterator[RowRange]:
     """Yield the parts of a table, each of which can be read on its own."""
-    if not _is_parquet(uri):
+    if (form or recognise_format(uri, options)).kind != "parquet":
         yield RowRange()
         return
-    with reading(uri), _open(uri, options) as file:
+    with reading(uri), open_file(uri, options) as file:
         footer = _parquet(file).metadata
         sizes = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
     start = first_row = rows = 0
@@ -147,6 +157,7 @@ def read_blocks(
     names: Sequence[str],
     part: RowRange,
     remedy: str = _SET_ITS_TYPE,
+    form: TableFormat | None = None,
 ) -> Iterator[Block]:
     """Yield the rows of a table's part, in blocks.
 
@@ -160,21 +171,61 @@ def read_blocks(
         Part from :func:`row_ranges`.
     remedy
         What the error about another key says to do; ``{name}`` stands for the key.
+    form
+        Format of the table; ``None`` to recognise it.
     """
-    with reading(uri), _open(uri, options) as file:
-        if _is_parquet(uri):
+    form = form or recognise_format(uri, options)
+    if form.kind == "parquet":
+        with reading(uri), open_file(uri, options) as file:
             yield from _parquet_blocks(file, part)
-        else:
-            yield from _text_blocks(file, uri, names, remedy)
+    else:
+        convert = from_text if form.is_text else from_json
+        with reading(uri), _open_records(uri, options, form) as (_, records):
+            for numbered in _in_blocks(records):
+                rows = [(f"line {number}", row) for number, row in numbered]
+                _check_keys(uri, frozenset(names), rows, remedy)
+                yield _block(rows, names, convert)
 
 
-def _open(uri: str, options: StorageOptions) -> Any:
-    filesystem, path = open_filesystem(uri, options)
-    return filesystem.open(path, "rb", compression="gzip" if uri.lower().endswith(".gz") else None)
+def archive_blocks(
+    archives: Archives,
+    names: Sequence[str],
+    part: RowRange,
+    passed_over: Counter[str] | None = None,
+    deadline: float = math.inf,
+) -> Iterator[Block]:
+    """Yield the rows of an archive, in blocks.
+
+    Parameters
+    ----------
+    archives, part
+        Archives, and the part that names one of them.
+    names
+        Columns that the rows may have; any other key raises an error.
+    passed_over, deadline
+        See :func:`~melmill.transforms.catalogue.archive_rows.archive_rows`.
+    """
+    uri = join_uri(archives.listing.root, part.archive)
+    listed = archive_rows(archives, part.archive, passed_over, deadline)
+    while archived := list(islice(listed, _BLOCK_MEMBERS)):
+        rows = [(row.place, row.row) for row in archived]
+        _check_keys(uri, frozenset(names), rows, _SET_ITS_TYPE, SAMPLE_MEMBERS)
+        yield replace(_block(rows, names, from_json), archived=archived)
 
 
-def _is_parquet(uri: str) -> bool:
-    return uri.lower().endswith(".parquet")
+@contextmanager
+def _open_records(
+    uri: str, options: StorageOptions, form: TableFormat
+) -> Iterator[tuple[list[str], NumberedRows]]:
+    """Open the declared columns (none for JSON lines) and the numbered rows of a text table."""
+    if form.kind == "kaldi":
+        yield list(form.columns), kaldi_rows(uri, options, form.files)
+        return
+    with open_file(uri, options, form.compressed) as file:
+        names, records = read_text(file, uri, form)
+        if form.lhotse:
+            records = lhotse_rows(records, uri, options, form.lhotse)
+        yield names, records
 
 
 def _parquet(file: Any) -> Any:
@@ -191,78 +242,32 @@ def _parquet_blocks(file: Any, part: RowRange) -> Iterator[Block]:
         row += batch.num_rows
 
 
-def _text_blocks(file: Any, uri: str, names: Sequence[str], remedy: str) -> Iterator[Block]:
-    _, records = _records(file, uri)
-    convert = from_text if is_csv(uri) else from_json
+def _in_blocks(records: NumberedRows) -> Iterator[list[tuple[int, Row | BrokenRow]]]:
     while rows := list(islice(records, _BLOCK_ROWS)):
-        _check_keys(uri, frozenset(names), rows, remedy)
-        valid = [row if isinstance(row, dict) else {} for _, row in rows]
-        columns = {name: [row.get(name) for row in valid] for name in names}
-        broken = {i: row.message for i, (_, row) in enumerate(rows) if isinstance(row, BrokenRow)}
-        yield Block([f"line {number}" for number, _ in rows], columns, convert, broken)
+        yield rows
+
+
+def _block(
+    rows: Sequence[tuple[str, Row | BrokenRow]], names: Sequence[str], convert: Convert
+) -> Block:
+    valid = [row if isinstance(row, dict) else {} for _, row in rows]
+    columns = {name: [row.get(name) for row in valid] for name in names}
+    broken = {i: row.message for i, (_, row) in enumerate(rows) if isinstance(row, BrokenRow)}
+    return Block([place for place, _ in rows], columns, convert, broken)
 
 
 def _check_keys(
-    uri: str, known: frozenset[str], rows: Iterable[tuple[int, Row | BrokenRow]], remedy: str
+    uri: str,
+    known: frozenset[str],
+    rows: Iterable[tuple[str, Row | BrokenRow]],
+    remedy: str,
+    sampled: int | None = None,
 ) -> None:
-    for number, row in rows:
+    for place, row in rows:
         if isinstance(row, dict) and not row.keys() <= known:
             new = next(name for name in row if name not in known)
             raise CatalogueError(
-                f"{uri} line {number} has a key {new!r} that the first {SAMPLE_ROWS:,} rows lack;"
+                f"{uri} {place} has a key {new!r} that the first {sampled or SAMPLE_ROWS:,} rows"
+                " lack;"
                 f" {remedy.format(name=new)}"
-            )
-
-
-def _records(file: Any, uri: str) -> tuple[list[str], NumberedRows]:
-    """Return the declared columns (none for JSON lines) and the numbered rows of a text table."""
-    if not is_csv(uri):
-        return [], _json_records(io.TextIOWrapper(file, "utf-8-sig", newline="\n"), uri)
-    rows = _csv_rows(io.TextIOWrapper(file, "utf-8-sig", newline=""), uri)
-    _, header = next(rows, (0, []))
-    return header, _csv_records(rows, header, uri)
-
-
-def _json_records(lines: Iterable[str], uri: str) -> NumberedRows:
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield number, BrokenRow(f"is not JSON: {error}")
-            continue
-        if isinstance(row, dict):
-            yield number, row
-        else:
-            yield number, BrokenRow(f"is not a JSON object: {line[:80]!r}")
-
-
-def _csv_rows(lines: Iterable[str], uri: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(lines, strict=True)
-    while True:
-        number = reader.line_num + 1  # first line of the row: a quoted value may span lines
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise CatalogueError(f"{uri} line {number} is not CSV: {error}") from error
-        if row:
-            yield number, row
-
-
-def _csv_records(
-    rows: Iterable[tuple[int, list[str]]], header: list[str], uri: str
-) -> NumberedRows:
-    for number, row in rows:
-        if len(row) == len(header):
-            yield number, dict(zip(header, row, strict=True))
-        else:
-            yield (
-                number,
-                BrokenRow(
-                    f"has {len(row)} values for {len(header)} columns;"
-                    f" a value that holds a comma or a quote must be in quotes"
-                ),
             )

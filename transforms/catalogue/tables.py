@@ -1,12 +1,12 @@
-"""Tables as catalogues: CSV, JSON lines and Parquet with a ``uri`` column and labels.
+"""Tables as catalogues: text, JSON lines and Parquet with a column that names audio, and labels.
 
-The columns ``uri``, ``start`` and ``end`` (seconds) and ``split`` have a meaning; every other
-column is a label. A label's type is fixed when the table is opened: Parquet declares it; for CSV
-and JSON lines it comes from ``label_types`` or from the first ``SAMPLE_ROWS`` rows. A later value
-that contradicts the type is never converted silently: it is a fault of its row, and the message
-names the line. A row with a fault is still listed
-(:attr:`~melmill.transforms.core.records.Recording.fault`); a problem of the whole table raises
-an error.
+Some columns have a meaning (see :mod:`~melmill.transforms.catalogue.meanings`): ``uri``, ``start``
+and ``end`` (seconds) and ``split`` in a plain table. Every other column is a label. A label's type
+is fixed when the table is opened: Parquet declares it; for CSV and JSON lines it comes from
+``label_types`` or from the first ``SAMPLE_ROWS`` rows. A later value that contradicts the type is
+never converted silently: it is a fault of its row, and the message names the line. A row with a
+fault is still listed (:attr:`~melmill.transforms.core.records.Recording.fault`); a problem of the
+whole table raises an error.
 
 In CSV an empty cell is null in every column; a word like ``NA`` or ``null`` is null in a
 column of numbers or booleans. A column is converted to numbers only if nothing is lost:
@@ -17,64 +17,43 @@ dates and timestamps in Parquet become ISO 8601 text.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import repeat
-from typing import Any
+from dataclasses import dataclass, field
 
-from melmill.transforms.catalogue.cells import CONVERSION_ERRORS
+from melmill.transforms.catalogue.archive_rows import Archives
+from melmill.transforms.catalogue.column_faults import Columns, column_faults
+from melmill.transforms.catalogue.listing import look
+from melmill.transforms.catalogue.meanings import (
+    ARCHIVED,
+    CLIPS,
+    KNOWN_URI_COLUMNS,
+    NO_KEYS,
+    PLAIN,
+    Meanings,
+    TableKeys,
+    choose_meanings,
+)
 from melmill.transforms.catalogue.row_blocks import (
-    SAMPLE_ROWS,
-    Block,
     RowRange,
-    is_csv,
-    is_json_lines,
+    archive_blocks,
+    archive_column_types,
     read_blocks,
     read_column_types,
 )
-from melmill.transforms.core.errors import CatalogueError, Cause
-from melmill.transforms.core.naming import digest, number_of, recording_id, resolve_uri
+from melmill.transforms.catalogue.table_formats import CSV, TableFormat, recognise_format
+from melmill.transforms.catalogue.table_recordings import block_recordings
+from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.core.naming import (
+    join_uri,
+    number_of,
+)
 from melmill.transforms.core.records import Recording
-from melmill.transforms.rows.columns import LABEL_TYPES, RESERVED_COLUMNS, LabelColumn
+from melmill.transforms.rows.columns import LabelColumn
 from melmill.transforms.store.filesystems import StorageOptions
 
 #: Largest number of faults that a message lists.
 _SHOWN_FAULTS = 10
-#: Upper limit of seconds: no recording lasts 30 years, and larger sample numbers may overflow.
-_END_OF_SECONDS = 1_000_000_000
-
-_MEANINGS = {"uri": "string", "start": "double", "end": "double", "split": "string"}
-
-#: Types that a column must not have if its meaning has the type of the key.
-_NEVER = {"string": ("double", "bool", "binary"), "double": ("bool", "binary")}
-
-
-@dataclass(frozen=True, slots=True)
-class _Column:
-    """A column's name and type; if the type is declared, more spellings are converted."""
-
-    name: str
-    type: str
-    declared: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Misfit:
-    """A cell that does not fit its column; the message gives the reason."""
-
-    message: str
-
-
-class _BadRowError(Exception):
-    """The error for a row that names no recording."""
-
-    def __init__(self, cause: Cause, message: str, uri: str = "") -> None:
-        super().__init__(cause, message, uri)
-        self.cause, self.message, self.uri = cause, message, uri
-
-
-# Seconds count as declared: their numbers may be padded or written in any way.
-_MEANING_COLUMNS = tuple(_Column(name, kind, kind == "double") for name, kind in _MEANINGS.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +71,10 @@ class Table:
         converted.
     storage_options
         Options of the store.
+    form, meanings
+        Format of the table, and its columns with a meaning.
+    archives
+        Archives whose members are the rows; ``None`` for any other table.
     """
 
     uri: str
@@ -100,6 +83,9 @@ class Table:
     # Sorted, because a run's name is made from it.
     declared: tuple[str, ...] = ()
     storage_options: StorageOptions = field(default=(), repr=False)
+    form: TableFormat = CSV
+    meanings: Meanings = PLAIN
+    archives: Archives | None = None
 
 
 def open_table(
@@ -108,6 +94,9 @@ def open_table(
     *,
     label_types: Mapping[str, str] | None = None,
     storage_options: StorageOptions = (),
+    keys: TableKeys = NO_KEYS,
+    form: TableFormat | None = None,
+    archives: Archives | None = None,
 ) -> Table:
     """Return the description of a table, from its footer or its first rows.
 
@@ -119,33 +108,67 @@ def open_table(
         Types of label columns, by name; they override the types in the table.
     storage_options
         Options of the store.
+    keys
+        What the recipe says about the table; its root overrides `root`.
+    form
+        Format of the table; ``None`` to recognise it.
+    archives
+        Archives, if the table is one or several.
 
     Raises
     ------
     CatalogueError
-        If the table cannot be read, has no column ``uri``, or has a column that cannot
-        be a label.
+        If the table cannot be read, has no column that names the audio, or has a column that
+        cannot be a label.
     """
     declared = label_types or {}
-    columns = read_column_types(uri, storage_options)
-    types = {n: kind for n, kind in {**dict(columns), **declared}.items() if n not in _MEANINGS}
-    faults = [
-        *_name_faults(uri, [name for name, _ in columns]),
-        *_declared_faults(uri, dict(columns), declared),
-        *_type_faults(uri, types),
-        *_meaning_faults(uri, dict(columns)),
-    ]
-    if faults:
+    wanted = (keys.uri_column,) if keys.uri_column else KNOWN_URI_COLUMNS
+    form = form or recognise_format(uri, storage_options, keys.separator, wanted)
+    if archives:
+        columns = archive_column_types(archives)
+    else:
+        columns = read_column_types(uri, storage_options, form)
+    names = [name for name, _ in columns]
+    meanings = choose_meanings(names, keys, ARCHIVED if archives else PLAIN)
+    opened = Columns(uri, form, names, dict(columns), declared, meanings, keys)
+    if faults := column_faults(opened):
         raise CatalogueError(join_faults(uri, faults))
-    labels = tuple(LabelColumn(name, kind) for name, kind in types.items())
-    return Table(uri, root, labels, tuple(sorted(declared)), storage_options)
+    labels = tuple(LabelColumn(name, kind) for name, kind in opened.label_types.items())
+    root = keys.root or (_clips(root, storage_options) if meanings.in_clips else root)
+    declared_names = tuple(sorted(declared))
+    return Table(uri, root, labels, declared_names, storage_options, form, meanings, archives)
 
 
-def list_rows(table: Table, part: RowRange) -> Iterator[Recording]:
-    """Yield the recordings of a table's part, block by block; rows with a fault are included."""
-    names = (*_MEANINGS, *(column.name for column in table.label_columns))
-    for block in read_blocks(table.uri, table.storage_options, names, part):
-        yield from _recordings(table, block)
+def _clips(root: str, options: StorageOptions) -> str:
+    """Return the folder of the audio of Common Voice, if it is where the archive puts it."""
+    clips = join_uri(root, CLIPS)
+    return clips if look(clips, options) else root
+
+
+def list_rows(
+    table: Table,
+    part: RowRange,
+    passed_over: Counter[str] | None = None,
+    deadline: float = math.inf,
+) -> Iterator[Recording]:
+    """Yield the recordings of a table's part, block by block; rows with a fault are included.
+
+    Parameters
+    ----------
+    table, part
+        Table and part of it.
+    passed_over, deadline
+        For archives; see :func:`~melmill.transforms.catalogue.archive_rows.archive_rows`.
+    """
+    names = (*table.meanings.types, *(column.name for column in table.label_columns))
+    if table.archives:
+        blocks = archive_blocks(table.archives, names, part, passed_over, deadline)
+    else:
+        blocks = read_blocks(table.uri, table.storage_options, names, part, form=table.form)
+    # A row names itself by its file, as the user knows it.
+    uri = join_uri(table.root, part.archive) if part.archive else table.uri
+    for block in blocks:
+        yield from block_recordings(table, block, uri)
 
 
 def duplicate_message(a: Recording, b: Recording) -> str:
@@ -169,169 +192,3 @@ def join_faults(uri: str, faults: Sequence[str]) -> str:
     return "\n  ".join(
         [f"{uri}: {number_of(len(faults), 'fault')}", *faults[:_SHOWN_FAULTS], *more]
     )
-
-
-def _name_faults(uri: str, names: Sequence[str]) -> Iterator[str]:
-    if "uri" not in names:
-        yield f"{uri} has no column 'uri'; its columns are {list(names)}"
-    seen: set[str] = set()
-    for number, name in enumerate(names, 1):
-        # Column names of Delta tables are not case-sensitive.
-        folded = name.casefold()
-        if not name:
-            yield (
-                f"{uri}: column {number} has no name (a saved index?); give it a name or drop the"
-                " column"
-            )
-        elif folded in seen:
-            yield f"{uri} has more than one column {name!r}; rename all but one"
-        elif name not in _MEANINGS and folded in RESERVED_COLUMNS:
-            yield f"{uri}: {_reserved(name)}"
-        seen.add(folded)
-
-
-def _reserved(name: str) -> str:
-    return (
-        f"no label can be named {name!r}, because the training rows already have a column of"
-        f" this name; rename the column (reserved: {', '.join(sorted(RESERVED_COLUMNS))})"
-    )
-
-
-def _declared_faults(
-    uri: str, columns: Mapping[str, str], declared: Mapping[str, str]
-) -> Iterator[str]:
-    for name in declared:
-        if name.casefold() in RESERVED_COLUMNS | _MEANINGS.keys():
-            yield f"catalogue.label_types: {name!r} is not a label column of {uri}; remove it"
-        # In JSON lines a key may appear for the first time after the first SAMPLE_ROWS rows.
-        elif name not in columns and not is_json_lines(uri):
-            yield f"catalogue.label_types: {uri} has no column {name!r}; it has {list(columns)}"
-
-
-def _type_faults(uri: str, types: Mapping[str, str]) -> Iterator[str]:
-    allowed = [t for t in LABEL_TYPES if not (is_csv(uri) and t.startswith("list<"))]
-    for name, kind in types.items():
-        if kind not in allowed:
-            yield (
-                f"{uri}: column {name!r} cannot be a label: its type is {kind}, but a label is one"
-                f" of {', '.join(allowed)}; drop the column, or set catalogue.label_types"
-            )
-
-
-def _meaning_faults(uri: str, columns: Mapping[str, str]) -> Iterator[str]:
-    """Yield the faults of columns whose type never fits their meaning; text may hold anything."""
-    if is_csv(uri):
-        return
-    for name, meaning in _MEANINGS.items():
-        kind = columns.get(name, meaning)
-        if kind.startswith("list<") or kind.startswith("struct<") or kind in _NEVER[meaning]:
-            yield f"{uri}: column {name!r} has the type {kind}, but must be {meaning}"
-
-
-def _recordings(table: Table, block: Block) -> Iterator[Recording]:
-    meanings = [_values(table, block, column) for column in _MEANING_COLUMNS]
-    labels = [_values(table, block, column) for column in _labels(table)]
-    names = [column.name for column in table.label_columns]
-    rows = zip(*labels, strict=True) if labels else repeat((), len(block.places))
-    file_name = table.uri.rpartition("/")[2]
-    cells = zip(block.places, zip(*meanings, strict=True), rows, strict=True)
-    for number, (place, meaning, row) in enumerate(cells):
-        origin = f"{file_name} {place}"
-        try:
-            if number in block.broken:
-                raise _BadRowError(Cause.BAD_ROW, f" {block.broken[number]}")
-            uri, start, end, split = meaning
-            misfits = [cell.message for cell in (split, *row) if isinstance(cell, _Misfit)]
-            pairs = () if misfits else tuple(zip(names, row, strict=True))
-            recording = _recording(table, origin, uri, start, end, split, pairs)
-            yield _faulty(recording, Cause.BAD_ROW, "".join(misfits)) if misfits else recording
-        except _BadRowError as error:
-            # The row's place identifies it, because the row names no recording.
-            identity = recording_id(origin), error.uri or table.uri, origin
-            yield _faulty(Recording(*identity, origin=origin), error.cause, error.message)
-
-
-def _faulty(recording: Recording, cause: Cause, message: str) -> Recording:
-    full_message = recording.origin + message
-    # A row with another fault, or with none, is a new version.
-    fingerprint = f"fault:{digest(full_message)[:16]}"
-    return replace(recording, split=None, fault=(cause, full_message), fingerprint=fingerprint)
-
-
-def _recording(
-    table: Table, origin: str, uri: Any, start: Any, end: Any, split: Any, labels: Any
-) -> Recording:
-    """Return the recording that a row names; raise ``_BadRowError`` if there is none."""
-    misfits = [cell.message for cell in (uri, start, end) if isinstance(cell, _Misfit)]
-    if misfits:
-        raise _BadRowError(Cause.BAD_ROW, "".join(misfits))
-    absolute, relative = _resolve(table, uri)
-    if start is not None or end is not None:
-        _check_segment(absolute, start, end)
-    return Recording(
-        recording_id=recording_id(relative, start, end),
-        uri=absolute,
-        relative_uri=relative,
-        start_seconds=start,
-        end_seconds=end,
-        split=split or None,
-        labels=labels,
-        origin=origin,
-    )
-
-
-def _labels(table: Table) -> list[_Column]:
-    return [_Column(c.name, c.type, c.name in table.declared) for c in table.label_columns]
-
-
-def _values(table: Table, block: Block, column: _Column) -> Sequence[Any]:
-    cells = block.columns.get(column.name)
-    if cells is None:
-        return [None] * len(block.places)
-    try:
-        return block.convert(cells, column.type, column.declared)
-    except CONVERSION_ERRORS:
-        return [_value(block, column, cells[i : i + 1]) for i in range(len(block.places))]
-
-
-def _value(block: Block, column: _Column, cell: Any) -> Any:
-    """Return a cell's value, or a misfit whose message says what to do."""
-    try:
-        return block.convert(cell, column.type, column.declared)[0]
-    except CONVERSION_ERRORS:
-        value = cell[0].as_py() if hasattr(cell[0], "as_py") else cell[0]
-        fault = f", column {column.name!r}: {value!r} is not {column.type}"
-        return _Misfit(fault if column.declared else fault + _remedy(column))
-
-
-def _remedy(column: _Column) -> str:
-    if column.name in _MEANINGS:
-        return ""
-    return (
-        f", the type of the first {SAMPLE_ROWS:,} rows;"
-        f" set catalogue.label_types: {{{column.name}: string}}, or correct the value"
-    )
-
-
-def _resolve(table: Table, uri: str | None) -> tuple[str, str]:
-    if not uri:
-        raise _BadRowError(Cause.BAD_ROW, ", column 'uri': it is empty")
-    if "\0" in uri:
-        raise _BadRowError(Cause.BAD_ROW, f", column 'uri': {uri!r} holds a zero character")
-    try:
-        return resolve_uri(table.root, uri)
-    except CatalogueError as error:
-        raise _BadRowError(Cause.BAD_ROW, f", column 'uri': {error}") from error
-
-
-def _check_segment(uri: str, start: float | None, end: float | None) -> None:
-    if start is not None and not 0 <= start < math.inf:
-        message = f", column 'start': {start} is not a position in seconds"
-        raise _BadRowError(Cause.BAD_SEGMENT, message, uri)
-    if end is not None and not (start or 0) < end < math.inf:
-        message = f", column 'end': {end} does not come after the start, {start or 0}"
-        raise _BadRowError(Cause.BAD_SEGMENT, message, uri)
-    for name, value in (("start", start), ("end", end)):
-        if value is not None and value >= _END_OF_SECONDS:
-            message = f", column {name!r}: {value:g} is not below {_END_OF_SECONDS:,} seconds"
-            raise _BadRowError(Cause.BAD_SEGMENT, message, uri)

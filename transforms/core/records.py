@@ -52,8 +52,13 @@ class Recording:
         Files of the snapshot that hold its rows, if their unchanged features are carried over.
     fault
         Cause and message if the catalogue's entry itself is wrong; its audio is not read.
+    place
+        Place in an archive, for a recording that is a member of it; see
+        :class:`~melmill.transforms.store.archives.Place`.
     measures
         Readings that the snapshot has of the same version, as JSON; ``""`` if it has none.
+    known_split
+        Split in which the recording stays, if splits are stratified; ``""`` if it has none yet.
     """
 
     recording_id: str
@@ -72,6 +77,9 @@ class Recording:
     fault: tuple[Cause, str] | None = field(default=None, repr=False)
     change: str = field(default="", repr=False, compare=False)
     measures: str = field(default="", repr=False, compare=False)
+    known_split: str = field(default="", repr=False, compare=False)
+    # Another version of the archive has the same member at another place.
+    place: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

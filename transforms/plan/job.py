@@ -40,6 +40,9 @@ class Limits:
     damaged
         Treatment of a recording that is damaged or cut off: ``fail``, or ``keep`` the rows
         before the damage.
+    min_split_recordings
+        Smallest number of recordings with rows that a split may have; if one has fewer, nothing is
+        committed.
     """
 
     timeout_s: float
@@ -47,6 +50,7 @@ class Limits:
     memory_bytes: int
     max_failure_ratio: float
     damaged: Damaged = "fail"
+    min_split_recordings: int = 0
 
     def too_many_failed(self, failed: int, recordings: int) -> bool:
         """Return whether so many of the recordings failed that nothing may be committed."""
@@ -210,6 +214,13 @@ class ExtractJob:
     dedupe: Dedupe = "off"
 
     @property
+    def asked_shares(self) -> dict[str, float]:
+        """Share of each split that the recipe asks for; none if the catalogue gives the splits."""
+        by = self.split.by
+        is_given = by == "catalogue" or (by == "auto" and self.catalogue.gives_splits)
+        return {} if is_given else dict(self.split.fractions)
+
+    @property
     def is_matching(self) -> bool:
         """Whether the run looks for duplicates."""
         return is_matching(self.dedupe, self.split.keep_together)
@@ -270,15 +281,19 @@ class ExtractJob:
     def source(self, recording: Recording) -> StoredObject:
         """Return the stored object of a recording, in the version that was listed or probed."""
         options = self.catalogue.storage_options
-        return StoredObject(recording.uri, recording.size_bytes, options, recording.fingerprint)
+        version = recording.fingerprint, recording.place
+        return StoredObject(recording.uri, recording.size_bytes, options, *version)
 
     def in_its_version(self, recording: Recording) -> Recording:
         """Return the recording with its fingerprint, which is looked up if the listing has none."""
         if recording.fingerprint or recording.fault:
             return recording
         try:
-            size_bytes, fingerprint = self.source(recording).stat()
+            source = self.source(recording).located()
+            size_bytes, fingerprint = source.stat()
         except RecordingError:
             # Reading the header fails in the same way, and that failure is recorded.
             return recording
-        return replace(recording, size_bytes=size_bytes, fingerprint=fingerprint)
+        return replace(
+            recording, size_bytes=size_bytes, fingerprint=fingerprint, place=source.place
+        )

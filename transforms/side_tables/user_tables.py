@@ -16,14 +16,16 @@ import pyarrow as pa
 from melmill.transforms.catalogue.cells import CONVERSION_ERRORS
 from melmill.transforms.catalogue.row_blocks import (
     SAMPLE_ROWS,
-    TABLE_EXTENSIONS,
     Block,
-    is_csv,
-    is_json_lines,
-    is_table,
     read_blocks,
     read_column_types,
     row_ranges,
+)
+from melmill.transforms.catalogue.table_formats import (
+    TABLE_EXTENSIONS,
+    is_csv,
+    is_json_lines,
+    is_table,
 )
 from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.rows.columns import LABEL_TYPES, arrow_type

@@ -15,11 +15,13 @@ import os
 import re
 import stat as stat_modes
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 from melmill.transforms.core.errors import Cause, RecordingError, Stage, UserError
+from melmill.transforms.store.archived import locate, member_reader, open_member, stat_member
+from melmill.transforms.store.archives import split_member
 from melmill.transforms.store.read_ahead import (
     FIRST_BYTES,
     SMALLEST_BYTES,
@@ -54,13 +56,16 @@ class StoredObject:
     ----------
     uri
         Local path, used literally with all its characters; ``file://`` URL, whose path is
-        used literally too; or any URL that fsspec opens.
+        used literally too; any URL that fsspec opens; or a member of an archive,
+        ``ARCHIVE#MEMBER``.
     size_bytes
         Size from a listing; ``-1`` if it is not known.
     storage_options
         ``(name, value)`` pairs for the fsspec filesystem.
     fingerprint
         Version to read; ``""`` for the present version.
+    place
+        Place of a member in its archive; ``""`` to look for it.
 
     Examples
     --------
@@ -76,10 +81,13 @@ class StoredObject:
     size_bytes: int = -1
     storage_options: tuple[tuple[str, object], ...] = field(default=(), repr=False)
     fingerprint: str = ""
+    place: str = ""
 
     @property
     def local_path(self) -> str | None:
-        """Path on this machine's disks; ``None`` for a remote object."""
+        """Path on this machine's disks; ``None`` for a remote object and a member of an archive."""
+        if split_member(self.uri):
+            return None
         if scheme := _LOCAL_SCHEME.match(self.uri):
             return self.uri[scheme.end() :]
         return None if _REMOTE.match(self.uri) else self.uri
@@ -108,29 +116,44 @@ class StoredObject:
         UserError
             The filesystem's package is not installed, or the URL's scheme is unknown.
         """
-        return StoredFile(patiently(lambda: self._open_once(share, from_start)))
+        return StoredFile(patiently(lambda: self.open_raw(share, from_start)))
 
     @property
     def holds_version(self) -> bool:
         """Whether reads are bound to the fingerprint's version: they give its bytes or fail."""
-        return self._range_reader() is not None
+        return self.range_reader() is not None
 
     def prefetch(self) -> None:
         """Begin to fetch a remote object that will soon be read from its start."""
-        if self.size_bytes > 0 and (read := self._range_reader()) is not None:
+        if self.size_bytes > 0 and (read := self.range_reader()) is not None:
             size = min(self.size_bytes, FIRST_BYTES)
             _PREFETCHED.fetch((self.uri, self.fingerprint), read, size)
 
     def prefetch_header(self) -> None:
         """Begin to fetch the start of a remote object that will soon be opened."""
-        if self.size_bytes > 0 and (read := self._range_reader()) is not None:
+        if self.size_bytes > 0 and (read := self.range_reader()) is not None:
             size = min(self.size_bytes, SMALLEST_BYTES)
             _HEADERS.fetch((self.uri, self.fingerprint), read, size)
 
     def stat(self) -> tuple[int, str]:
-        """Return the object's size in bytes and its :func:`fingerprint_of`, from the store."""
+        """Return the object's size in bytes and its :func:`fingerprint_of`, from the store.
+
+        The fingerprint of a member of an archive is that of its content.
+        """
+        if named := split_member(self.uri):
+            return stat_member(self, *named)
         details = patiently(self._details)
         return int(details.get("size") or 0), fingerprint_of(details)
+
+    def located(self) -> StoredObject:
+        """Return the object with its place, if it is a member of an archive; see :func:`locate`."""
+        named = split_member(self.uri)
+        return locate(self, *named) if named else self
+
+    def in_its_version(self) -> StoredObject:
+        """Return the object with its present size and fingerprint."""
+        size_bytes, fingerprint = self.stat()
+        return replace(self, size_bytes=size_bytes, fingerprint=fingerprint)
 
     def _details(self) -> Mapping[str, Any]:
         if (path := self.local_path) is not None:
@@ -139,16 +162,20 @@ class StoredObject:
         details: Mapping[str, Any] = filesystem.info(path)
         return details
 
-    def _range_reader(self) -> ReadRange | None:
+    def range_reader(self) -> ReadRange | None:
+        """Return a reader of ranges of the fingerprint's version; ``None`` if there is none."""
         if self.local_path is not None:
             return None
+        if named := split_member(self.uri):
+            return member_reader(self, named[0])
         from melmill.transforms.store.ranges import (
             range_reader,  # imported here because it loads fsspec, which local files do not need
         )
 
         return range_reader(*self._filesystem(), self.fingerprint)
 
-    def _read_ahead(self, read: ReadRange, share: float, from_start: bool) -> ReadAheadFile:
+    def read_ahead(self, read: ReadRange, share: float, from_start: bool) -> ReadAheadFile:
+        """Return the object as a file that reads ranges; see :meth:`open`."""
         expected = min(self.size_bytes, round(share * self.size_bytes) + SMALLEST_BYTES)
         prefetch = (_PREFETCHED if from_start else _HEADERS).take((self.uri, self.fingerprint))
         first: Callable[[], bytes] | None = prefetch.result if prefetch else None
@@ -156,12 +183,15 @@ class StoredObject:
             first = partial(read, 0, min(expected, FIRST_BYTES))
         return ReadAheadFile(read, self.size_bytes, expected, first)
 
-    def _open_once(self, share: float, from_start: bool) -> Any:
+    def open_raw(self, share: float, from_start: bool) -> Any:
+        """Open the object once, without a buffer and without retries; see :meth:`open`."""
         if (path := self.local_path) is not None:
             local_details(path)
             return io.FileIO(path)
-        if self.size_bytes > 0 and (read := self._range_reader()) is not None:
-            return self._read_ahead(read, share, from_start)
+        if self.size_bytes > 0 and (read := self.range_reader()) is not None:
+            return self.read_ahead(read, share, from_start)
+        if named := split_member(self.uri):
+            return open_member(self, *named, share, from_start)
         filesystem, path = self._filesystem()
         file = filesystem.open(
             path,

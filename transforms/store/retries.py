@@ -18,7 +18,9 @@ _Result = TypeVar("_Result")
 
 _NOT_FOUND = (FileNotFoundError, NotADirectoryError)
 _LASTING = (*_NOT_FOUND, FileExistsError, PermissionError, IsADirectoryError)
-_LASTING_ERRNOS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ESPIPE})
+_LASTING_ERRNOS = frozenset(
+    {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ESPIPE, errno.EBADMSG}
+)
 _FORBIDDEN_STATUSES = frozenset({401, 403})
 #: A store answers so if it gets too many requests or is too slow.
 _TRANSIENT_STATUSES = frozenset({408, 425, 429})
@@ -121,6 +123,8 @@ def describe_store_error(error: BaseException) -> RecordingError:
         cause = Cause.PERMISSION_DENIED
     elif is_conflict(error):
         cause = Cause.CHANGED
+    elif getattr(error, "errno", None) == errno.EBADMSG:
+        cause = Cause.CORRUPT
     else:
         cause = Cause.STORAGE_ERROR
     # Not str(error): it repeats the path, which UTF-8 may not be able to encode.

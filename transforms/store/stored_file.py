@@ -162,6 +162,17 @@ class StoredFile:
         return StoredFile(_SplicedFile(self, pieces))
 
 
+def buffered(file: Any) -> io.BufferedReader:
+    """Return a buffered file for readers in Python: transient errors are retried, others raised.
+
+    Parameters
+    ----------
+    file
+        Unbuffered binary file, or a file of fsspec.
+    """
+    return io.BufferedReader(_PatientFile(file))
+
+
 class _SplicedFile(io.RawIOBase):
     """A file that joins pieces of a stored file."""
 

@@ -1,0 +1,153 @@
+"""What a catalogue's name stands for: its absolute form, and the table that is there, if any."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from melmill.transforms.catalogue.archive_rows import Archives
+from melmill.transforms.catalogue.kaldi_rows import KALDI_FILES, SCRIPT, SEGMENTS
+from melmill.transforms.catalogue.listing import (
+    Details,
+    Listing,
+    has_extension,
+    is_text,
+    look,
+    readable,
+)
+from melmill.transforms.catalogue.meanings import TableKeys
+from melmill.transforms.catalogue.spellings import other_spellings, tried_message
+from melmill.transforms.catalogue.table_formats import (
+    ARCHIVE,
+    TABLE_EXTENSIONS,
+    TableFormat,
+    is_table,
+    recognise_format,
+)
+from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.core.naming import join_uri, number_of, split_chain
+from melmill.transforms.store.archives import ARCHIVE_EXTENSIONS, is_archive
+from melmill.transforms.store.filesystems import StorageOptions, absolute_path
+from melmill.transforms.store.objects import StoredObject
+
+
+def look_for(name: str, options: StorageOptions) -> tuple[str, Details | None, str]:
+    """Return the catalogue's absolute URI and its details, in the spelling that exists.
+
+    If none exists, the last value says which other spellings were tried.
+    """
+    uri = _absolute(name)
+    details = look(uri, options)
+    if details is not None or StoredObject(uri).local_path is None:
+        return uri, details, ""
+    others = [_absolute(other) for other in other_spellings(name)]
+    for other in others:
+        if "://" not in other and (details := look(other, options)) is not None:
+            return other, details, ""
+    return uri, None, f"; {tried_message(name, [uri, *others])}" if others else ""
+
+
+def _absolute(uri: str) -> str:
+    if not uri:
+        raise CatalogueError(
+            "the catalogue is an empty string; give a directory, a glob, an audio file or a table"
+        )
+    if not is_text(uri):
+        raise CatalogueError(f"{readable(uri)}: the catalogue's name is not UTF-8; rename it")
+    if "://" in uri:
+        head, chained = split_chain(uri)
+        return re.sub(r"(?<![:/])/+$", "", head) + chained
+    return absolute_path(uri)
+
+
+_COMPRESSED_ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTable:
+    """A table that was found.
+
+    Attributes
+    ----------
+    uri
+        URI of the rows.
+    form
+        Format; ``None`` if it is not recognised yet.
+    archives
+        Archives that are the table, if any.
+    """
+
+    uri: str
+    form: TableFormat | None = None
+    archives: Archives | None = None
+
+
+def find_table(
+    uri: str,
+    details: Details,
+    extensions: tuple[str, ...],
+    options: StorageOptions,
+    keys: TableKeys,
+) -> FoundTable | None:
+    """Return the table that a file or a folder is; ``None`` if it is no table."""
+    if details["type"] == "directory":
+        return None if is_table(uri) else _find_kaldi(uri, options)
+    head, chained = split_chain(uri)
+    folder, _, name = head.rpartition("/")
+    if name == SCRIPT:
+        return _find_kaldi(folder + chained, options, alone=True)
+    if is_table(uri):
+        return FoundTable(uri)
+    if is_archive(head):
+        listing = Listing(folder + chained, (name,), single=True, storage_options=options)
+        return found_archives(uri, listing, extensions)
+    if has_extension(uri, extensions):
+        return None
+    if head.lower().endswith(_COMPRESSED_ARCHIVES):
+        raise CatalogueError(
+            f"{uri} is a compressed tar file, whose members cannot be read in place; unpack it to "
+            "a tar file first, with gunzip or zstd -d"
+        )
+    form = recognise_format(uri, options, keys.separator)
+    is_known = form.kind != "csv" or keys.uri_column or keys.separator
+    return FoundTable(uri, form) if is_known else None
+
+
+def found_archives(uri: str, listing: Listing, extensions: tuple[str, ...]) -> FoundTable:
+    """Return the table that archives are."""
+    return FoundTable(uri, ARCHIVE, Archives(listing, extensions))
+
+
+def _find_kaldi(folder: str, options: StorageOptions, alone: bool = False) -> FoundTable | None:
+    """Return the table that a Kaldi data folder is; ``wav.scp`` counts alone if it is named."""
+    if not alone and look(join_uri(folder, SCRIPT), options) is None:
+        return None
+    others = [name for name in KALDI_FILES[1:] if look(join_uri(folder, name), options)]
+    if not others and not alone:
+        return None
+    rows = SEGMENTS if SEGMENTS in others else SCRIPT
+    return FoundTable(join_uri(folder, rows), TableFormat("kaldi", files=(SCRIPT, *others)))
+
+
+def what_else(folder: str, skipped: Mapping[str, int]) -> str:
+    """Return what a folder without audio holds that can be a catalogue, for its message.
+
+    Parameters
+    ----------
+    folder
+        URI of the folder.
+    skipped
+        Numbers of files that are not audio, by extension.
+
+    Examples
+    --------
+    >>> what_else("/songs", {".tar": 2})
+    '. It holds 2 files with the extension .tar: name /songs/*.tar'
+    """
+    for kind in (*ARCHIVE_EXTENSIONS, *TABLE_EXTENSIONS):
+        if number := skipped.get(kind, 0):
+            name = "*" if kind in ARCHIVE_EXTENSIONS else "NAME"
+            files = number_of(number, "file")
+            return f". It holds {files} with the extension {kind}: name {folder}/{name}{kind}"
+    return ""

@@ -1,0 +1,224 @@
+"""Archives of audio, read in place: the members of a tar or zip file are ranges of its bytes.
+
+The URI of a member is ``ARCHIVE#MEMBER``, as in ``s3://bucket/songs.tar#rock/a.wav``. Nothing is
+unpacked, so a member's name is never a path on a disk; yet names that lead out of the archive are
+refused, because other tools would write there.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+#: File name endings of archives.
+ARCHIVE_EXTENSIONS = (".tar", ".zip")
+
+_MEMBER = re.compile(r"(.+?\.(?:tar|zip))#(.+)", re.IGNORECASE | re.DOTALL)
+
+_BLOCK_BYTES = 512  # of a tar file
+_ENCRYPTED = 0x1
+#: Errors that the standard library raises for damaged archives, beside its own.
+_PARSING_ERRORS = (ValueError, OverflowError, EOFError, struct.error, zlib.error)
+
+#: What is wrong with a file that is no tar file that can be read in place.
+NO_TAR = "is no tar file without compression; unpack a compressed one first, with gunzip or zstd -d"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a member is in a version of its archive.
+
+    Attributes
+    ----------
+    kind
+        ``tar``: the bytes begin at `start`. ``stored`` and ``deflated``: the member's header in
+        a zip file begins there.
+    start
+        Position in the archive.
+    stored_bytes, size_bytes
+        Number of bytes in the archive, and of the member.
+    crc
+        CRC-32 of the member in a zip file; 0 in a tar file, which has none.
+    version
+        Fingerprint of the archive.
+    """
+
+    kind: Literal["tar", "stored", "deflated"]
+    start: int
+    stored_bytes: int
+    size_bytes: int
+    crc: int
+    version: str
+
+    @property
+    def text(self) -> str:
+        """Text from which :meth:`parse` gives an equal place."""
+        numbers = (self.start, self.stored_bytes, self.size_bytes, self.crc)
+        return ":".join((self.kind, *map(str, numbers), self.version))
+
+    @classmethod
+    def parse(cls, text: str) -> Place:
+        """Return the place that a text stands for.
+
+        >>> place = Place("tar", 512, 44, 44, 0, "etag:abc:10240")
+        >>> Place.parse(place.text) == place
+        True
+        """
+        kind, start, stored_bytes, size_bytes, crc, version = text.split(":", 5)
+        numbers = (int(start), int(stored_bytes), int(size_bytes), int(crc))
+        return cls(kind, *numbers, version)  # type: ignore[arg-type]  # text of a place
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file in an archive.
+
+    Attributes
+    ----------
+    name
+        Name in the archive.
+    place
+        Where it is.
+    fault
+        Reason why it is not read; ``""`` if it is.
+    """
+
+    name: str
+    place: Place
+    fault: str = ""
+
+
+class BadArchiveError(OSError):
+    """The error for a file that is no archive, or is damaged; ``strerror`` gives the reason."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(errno.EBADMSG, message)
+
+
+def split_member(uri: str) -> tuple[str, str] | None:
+    """Return the archive and the member that a URI names; ``None`` for any other URI.
+
+    Examples
+    --------
+    >>> split_member("s3://bucket/songs.tar#rock/a#1.wav")
+    ('s3://bucket/songs.tar', 'rock/a#1.wav')
+    >>> split_member("/music/a.tar"), split_member("/music/100%25 #1?.wav")
+    (None, None)
+    """
+    if "#" not in uri or (found := _MEMBER.fullmatch(uri)) is None:
+        return None
+    # A local file may have this very name.
+    return None if "://" not in uri and os.path.exists(uri) else (found[1], found[2])  # noqa: PTH110 - a literal path
+
+
+def is_archive(uri: str) -> bool:
+    """Return whether a file is an archive, by its name."""
+    return uri.lower().endswith(ARCHIVE_EXTENSIONS)
+
+
+def read_members(file: Any, version: str) -> Iterator[Member]:
+    """Yield the files in an archive, in their order.
+
+    A tar file is walked from header to header, a zip file has a list. Folders are passed over.
+
+    Parameters
+    ----------
+    file
+        Binary file that can seek.
+    version
+        Fingerprint of the archive.
+
+    Raises
+    ------
+    BadArchiveError
+        If the file is no archive, or is damaged or cut off; the members before are yielded.
+    """
+    start = file.read(4)
+    file.seek(0)
+    members = _zip_members if start[:2] == b"PK" else _tar_members
+    yield from members(file, version)
+
+
+def _tar_members(file: Any, version: str) -> Iterator[Member]:
+    name = ""
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            while (info := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all
+                name = info.name.removeprefix("./")
+                if not info.isdir():
+                    place = Place("tar", info.offset_data, info.size, info.size, 0, version)
+                    yield Member(name, place, _name_fault(name) or _tar_fault(info))
+            end = archive.offset
+    except (tarfile.TarError, *_PARSING_ERRORS) as error:
+        raise BadArchiveError(f"is damaged behind {name!r}: {error}" if name else NO_TAR) from error
+    # tarfile takes a damaged header for the end.
+    file.seek(end)
+    if len(block := file.read(_BLOCK_BYTES)) < _BLOCK_BYTES or block.strip(b"\0"):
+        raise BadArchiveError(
+            f"is damaged or cut off behind {name!r}: the end mark of a tar file is missing"
+        )
+
+
+def _tar_fault(info: tarfile.TarInfo) -> str:
+    if info.issym() or info.islnk():
+        return f"is a link to {info.linkname!r}; write the file itself into the archive"
+    if not info.isreg() or info.issparse():
+        return "is not stored as a regular file"
+    return ""
+
+
+def _zip_members(file: Any, version: str) -> Iterator[Member]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for info in archive.infolist():
+                if not info.filename.endswith("/"):
+                    yield Member(
+                        info.filename.removeprefix("./"),
+                        _zip_place(info, version),
+                        _zip_fault(info),
+                    )
+    except (zipfile.BadZipFile, NotImplementedError, *_PARSING_ERRORS) as error:
+        raise BadArchiveError(f"is a damaged zip file: {error}") from error
+
+
+def _zip_place(info: zipfile.ZipInfo, version: str) -> Place:
+    kind: Literal["stored", "deflated"] = (
+        "stored" if info.compress_type == zipfile.ZIP_STORED else "deflated"
+    )
+    sizes = info.compress_size, info.file_size
+    return Place(kind, info.header_offset, *sizes, info.CRC, version)
+
+
+def _zip_fault(info: zipfile.ZipInfo) -> str:
+    if fault := _name_fault(info.filename):
+        return fault
+    if info.header_offset < 0:
+        return "is before the start of the archive, so the archive's list is damaged"
+    if info.flag_bits & _ENCRYPTED:
+        return "is encrypted"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "is compressed by another method than deflate; store it without compression"
+    if info.compress_type == zipfile.ZIP_STORED and info.compress_size != info.file_size:
+        return "has two different sizes in the list of the archive"
+    return ""
+
+
+def _name_fault(name: str) -> str:
+    """Return the fault of a name that leads out of the folder where one unpacks the archive.
+
+    >>> [bool(_name_fault(name)) for name in ("a/b.wav", "/a.wav", "../a.wav", "a/..\\\\b", "C:x")]
+    [False, True, True, True, True]
+    """
+    parts = name.replace("\\", "/").split("/")
+    if parts[0] == "" or ".." in parts or re.match(r"[A-Za-z]:", name):
+        return "leads out of the archive; write relative names without .. into it"
+    return "has a zero character in its name" if "\0" in name else ""

@@ -1,0 +1,188 @@
+"""Members of archives as files: opened in place, and fingerprinted by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+import zlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from melmill.transforms.store.archives import BadArchiveError, Place
+
+_HASHED_BYTES = 2**20
+_Result = TypeVar("_Result")
+
+
+def member_fingerprint(file: Any, place: Place) -> str:
+    """Return the fingerprint of a member: it depends on the content alone, not on the archive.
+
+    A zip file has checksums. The member of a tar file is read.
+
+    Parameters
+    ----------
+    file
+        Open archive.
+    place
+        Place of the member in it.
+
+    Raises
+    ------
+    BadArchiveError
+        If the archive ends within the member.
+    """
+    if place.kind != "tar":
+        return f"crc32:{place.crc:08x}:{place.size_bytes}"
+    state, left = hashlib.blake2b(digest_size=16), place.size_bytes
+    file.seek(place.start)
+    while left:
+        block = file.read(min(left, _HASHED_BYTES))
+        if not block:
+            raise BadArchiveError(f"ends {left:,} bytes before the end of a member")
+        state.update(block)
+        left -= len(block)
+    return f"blake2b:{state.hexdigest()}:{place.size_bytes}"
+
+
+class Window(io.RawIOBase):
+    """A range of a file as a file.
+
+    Parameters
+    ----------
+    file
+        Binary file that can seek; it is closed with the window.
+    start, size
+        First byte and number of bytes.
+    """
+
+    def __init__(self, file: Any, start: int, size: int) -> None:
+        self._file, self._start, self._size, self._position = file, start, size, 0
+
+    def readable(self) -> bool:
+        """Return True: the file can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True: the file can seek."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Set the position and return it."""
+        self._position = offset + (0, self._position, self._size)[whence]
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill `buffer` up to the window's end; return the count, 0 at the end."""
+        view = memoryview(buffer).cast("B")
+        left = max(0, self._size - self._position)
+        if not left:
+            return 0
+        self._file.seek(self._start + self._position)
+        count = int(self._file.readinto(view[:left]))
+        if not count:
+            raise BadArchiveError(f"the archive ends {left:,} bytes before the end of the member")
+        self._position += count
+        return count
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+class _Inflated(io.RawIOBase):
+    """A compressed member as a file; its checksum is compared at its end."""
+
+    def __init__(self, window: Window, info: zipfile.ZipInfo) -> None:
+        self._window = window
+        self._file = zipfile.ZipExtFile(window, "r", info)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._checked(lambda: self._file.seek(offset, whence))
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._checked(lambda: self._file.read1(len(buffer)))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._window.close()
+        super().close()
+
+    def _checked(self, call: Callable[[], _Result]) -> _Result:
+        try:
+            return call()
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise BadArchiveError(f"the member is damaged: {error}") from error
+
+
+def open_place(file: Any, place: Place) -> Any:
+    """Return a member as a binary file that can seek.
+
+    Parameters
+    ----------
+    file
+        Open archive, in the version of the place; it is closed with the member.
+    place
+        Place of the member.
+
+    Raises
+    ------
+    BadArchiveError
+        If there is no such member of a zip file.
+    """
+    if place.kind == "tar":
+        return Window(file, place.start, place.size_bytes)
+    window = Window(file, data_start(file, place), place.stored_bytes)
+    if place.kind == "stored":
+        return window
+    info = zipfile.ZipInfo()
+    info.compress_type, info.CRC = zipfile.ZIP_DEFLATED, place.crc
+    info.compress_size, info.file_size = place.stored_bytes, place.size_bytes
+    return io.BufferedReader(_Inflated(window, info))
+
+
+def read_place(file: Any, place: Place) -> bytes:
+    """Return all bytes of a small member; the archive stays open.
+
+    Raises
+    ------
+    BadArchiveError
+        If the archive ends within the member, or the member is damaged.
+    """
+    file.seek(data_start(file, place))
+    data: bytes = file.read(place.stored_bytes)
+    if place.kind == "deflated":
+        try:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, place.size_bytes + 1)
+        except zlib.error as error:
+            raise BadArchiveError(f"the member is damaged: {error}") from error
+    if len(data) != place.size_bytes:
+        raise BadArchiveError(f"the member has {len(data):,} bytes of {place.size_bytes:,}")
+    return data
+
+
+def data_start(file: Any, place: Place) -> int:
+    """Return the position of the first byte of a member's data; a zip file has a header before it.
+
+    Raises
+    ------
+    BadArchiveError
+        If there is no such header.
+    """
+    if place.kind == "tar":
+        return place.start
+    file.seek(place.start)
+    header = file.read(30)
+    if len(header) < 30 or not header.startswith(b"PK\x03\x04"):
+        raise BadArchiveError("the zip file has no header where its list says that a member is")
+    lengths = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+    return place.start + len(header) + lengths
