@@ -210,6 +210,7 @@ def _batch(mel: np.ndarray, start: int) -> RowBatch:
         "chunk_index": list(range(start, start + rows)),
         "start_sample": list(range(start, start + rows)),
         "valid_samples": [66_150] * rows,
+        "valid_frames": [130] * rows,
         "sample_rate_hz": [22_050] * rows,
         "peak_dbfs": [-1.0] * rows,
         "rms_dbfs": [-12.0] * rows,

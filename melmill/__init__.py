@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from melmill.pipelines.config import load_config
     from melmill.pipelines.dataset import Dataset
     from melmill.pipelines.layers.layer import layer
+    from melmill.pipelines.mixture import Mixture, Part
     from melmill.pipelines.notebook import Audio, Chunk, load
     from melmill.pipelines.run.errors import (
         LostWorkerError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         TooManyFailuresError,
     )
     from melmill.transforms.core.errors import ConflictError, RecordingError, UserError
+    from melmill.transforms.loading.row_order import RowOrder
 
 __version__ = "0.1.0"
 
@@ -50,8 +52,11 @@ __all__ = [
     "Dataset",
     "ExtractedDataset",
     "LostWorkerError",
+    "Mixture",
     "NothingSubmittedError",
+    "Part",
     "RecordingError",
+    "RowOrder",
     "TooManyFailuresError",
     "UserError",
     "add_columns",
@@ -80,9 +85,11 @@ _HOMES = {
     "pipelines.config": ("load_config",),
     "pipelines.dataset": ("Dataset",),
     "pipelines.layers.layer": ("layer",),
+    "pipelines.mixture": ("Mixture", "Part"),
     "pipelines.notebook": ("Audio", "Chunk", "load"),
     "pipelines.run.errors": ("LostWorkerError", "NothingSubmittedError", "TooManyFailuresError"),
     "transforms.core.errors": ("ConflictError", "RecordingError", "UserError"),
+    "transforms.loading.row_order": ("RowOrder",),
 }
 
 

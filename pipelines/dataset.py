@@ -21,12 +21,16 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from melmill.pipelines.added_columns import AddedColumns
+from melmill.pipelines.loading.batch_stream import BatchStream
+from melmill.pipelines.loading.class_weights import ClassWeights, label_of, weigh_classes
+from melmill.pipelines.loading.cuts import Cuts
+from melmill.pipelines.loading.parts import SplitPart, open_loader, open_part
 from melmill.pipelines.snapshots.open import OpenSnapshot
-from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.core.naming import join_uri
 from melmill.transforms.index.tables import SCHEMAS, read_batches
-from melmill.transforms.rows.columns import is_label
+from melmill.transforms.loading.row_order import RowOrder
 from melmill.transforms.snapshot.card import FileLists, list_files, statistics
 from melmill.transforms.store.folders import Store, absolute_uri
 
@@ -214,8 +218,9 @@ class Dataset:
         split
             A split of :attr:`rows`.
         columns
-            The columns to read; ``None`` for the features and every label that has a value in
-            each row. A feature is an array of its shape and type, a list label is a vector, all
+            The columns to read; ``None`` for the features, the numbers of their valid frames, and
+            every label that has a value in each row. A feature is an array of its shape and type, a
+            list label is a vector, all
             other columns are scalars; a measure that is null is NaN. Floats are float32; integers
             and booleans are int64, as in TFRecord. The files lack added columns: these are looked
             up in a table in memory.
@@ -246,10 +251,22 @@ class Dataset:
         rank: int = 0,
         world_size: int = 1,
         verify: bool = True,
+        batch_size: int | None = None,
+        order: RowOrder | None = None,
+        class_weights: ClassWeights | None = None,
+        crop: Mapping[str, int] | None = None,
+        masks: bool = False,
+        drop_last: bool = False,
     ) -> Any:
         """Return a split as a ``torch.utils.data.IterableDataset`` of dictionaries.
 
-        Pass the result to ``DataLoader(rows, batch_size=64, num_workers=4)``: all workers of all
+        With `batch_size`, the result is
+        :class:`~melmill.pipelines.torch_rows.OrderedBatches`: whole batches in a shuffled order
+        that is the same for any number of ranks and workers, and that resumes. Pass it to
+        ``DataLoader(rows, batch_size=None, num_workers=4)``.
+
+        Without `batch_size`, the result yields rows, and cannot resume. Pass it to
+        ``DataLoader(rows, batch_size=64, num_workers=4)``: all workers of all
         ranks together read each row once. ``rows.set_epoch(n)`` changes the order of files.
 
         Parameters
@@ -257,8 +274,9 @@ class Dataset:
         split
             A split of :attr:`rows`.
         columns
-            The columns to read; ``None`` for the features and every label that has a value in
-            each row, except lists, which PyTorch's own ``collate`` cannot stack. A feature is a
+            The columns to read; ``None`` for the features, the numbers of their valid frames, and
+            every label that has a value in each row, except lists, which PyTorch's own ``collate``
+            cannot stack. A feature is a
             tensor of its shape and type; measures, which are NaN for null, and all other columns
             are plain Python values. ``collate``
             turns these values into tensors (int64, float64, bool), and strings into lists. Each
@@ -267,22 +285,128 @@ class Dataset:
             The number of this process, and how many processes train together.
         verify
             See :meth:`as_arrow`; the error names the shard that cannot be read.
+        batch_size
+            The number of rows in a batch of this process; ``None`` to get rows.
+        order
+            The settings of the order of batches; ``None`` for ``melmill.RowOrder()``.
+        class_weights
+            The name of a label, whose classes then all come equally often; or for one label the
+            weight of each class, ``{"genre": {"rock": 1, "folk": 3}}``: a class without a weight
+            gives no rows. An epoch keeps its length, and repeats rows of rare classes.
+        crop
+            The length of a random part of features, in frames or samples: ``{"mel": 100}``. It lies
+            at a random place of the valid part, the same place relative to each feature of a row.
+        masks
+            Whether to cut batches to their longest row, and to add ``NAME_length``, the number of
+            valid frames or samples, and ``NAME_mask``, bool [batch, longest], for each feature.
+        drop_last
+            Whether to leave out the last batches, if the ranks' batches are not all full.
 
         Raises
         ------
         DatasetError
             The split or a column does not exist, or a label has no value in some rows.
+        ConfigError
+            A setting of the order needs `batch_size`, or a weight is wrong.
         """
-        from melmill.pipelines.torch_rows import Share, SplitRows
+        from melmill.pipelines.torch_rows import OrderedBatches, Share, SplitRows
 
         self._require_split(split)
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is not within 0 to {world_size - 1}")
+        if batch_size is not None:
+            order, cuts = order or RowOrder(), Cuts(crop or {}, masks)
+            part = self._open_part(
+                *(split, columns, order, cuts), class_weights=class_weights, verify=verify
+            )
+            loader = open_loader([part], order, cuts=cuts)
+            return OrderedBatches(BatchStream(loader, batch_size, rank, world_size, drop_last))
+        if order or class_weights or crop or masks or drop_last:
+            raise ConfigError(
+                "as_torch: order, class_weights, crop, masks and drop_last need batch_size"
+            )
         chosen = self._choose(split, columns, lists=False)
         parquet, _ = self._files
         share = Share(rank, world_size)
         joining = self._added.joining(chosen, split)
         return SplitRows(self._store, parquet[split], chosen, share, verify, joining)
+
+    def as_grain(
+        self,
+        split: str,
+        columns: Sequence[str] | None = None,
+        *,
+        order: RowOrder | None = None,
+        epochs: int = 1,
+        class_weights: ClassWeights | None = None,
+        array_record: str | Path | None = None,
+    ) -> Any:
+        """Return a split's rows by number: a source for grain, ``grain.MapDataset.source(rows)``.
+
+        Row ``i`` is the row at position ``i`` of the order, so read the rows one after the other,
+        and do not shuffle them again: a row of Parquet is read with its whole window. The rows of
+        an ArrayRecord view are in the order of the files, and each can be read by itself: let grain
+        shuffle them all.
+
+        Parameters
+        ----------
+        split, columns, class_weights
+            See :meth:`as_torch`. Each row is a dictionary of NumPy arrays and Python values.
+        order
+            The settings of the order; ``None`` for ``melmill.RowOrder()``. For grain's worker
+            processes, set `lanes` to a multiple of their number, and `turn_rows` to 1.
+        epochs
+            The number of epochs that the rows go through, each with an order of its own.
+        array_record
+            The local folder of a view that ``melmill export --format arrayrecord`` made of this
+            dataset, to read the rows from there.
+
+        Raises
+        ------
+        DatasetError
+            The split or a column does not exist, or a label has no value in some rows.
+        ConfigError
+            A setting is wrong, or `array_record` came with settings of the order.
+        """
+        from melmill.pipelines.grain_rows import OrderedRows, open_records
+
+        if array_record is None:
+            order = order or RowOrder()
+            part = self._open_part(split, columns, order, Cuts(), class_weights=class_weights)
+            return OrderedRows(open_loader([part], order, kept_windows=2), epochs)
+        if order or class_weights or epochs != 1:
+            raise ConfigError("as_grain: with array_record, let grain shuffle, repeat and weigh")
+        self._require_split(split)
+        chosen = self._choose(split, columns, lists=False)
+        return open_records(str(array_record), split, self._opened.schema, chosen)
+
+    def _open_part(
+        self,
+        split: str,
+        columns: Sequence[str] | None,
+        order: RowOrder,
+        cuts: Cuts,
+        *,
+        class_weights: ClassWeights | None = None,
+        verify: bool = True,
+    ) -> SplitPart:
+        """Return a split as a part of what a loader reads; a mixture calls this, too."""
+        self._require_split(split)
+        chosen = self._choose(split, columns, lists=False)
+        weighting = None
+        if class_weights is not None:
+            self._choose(split, [label_of(class_weights)])
+            weighting = weigh_classes(self.as_arrow(split), class_weights)
+        features = {name: self.features[name] for name in chosen if name in self.features}
+        lengths = [*cuts.counts(features), *filter(None, [order.bucket_by])]
+        self._choose(split, lengths)
+        joining = self._added.joining([*chosen, *lengths], split)
+        return open_part(
+            *(self._opened, split, self._files[0][split], joining, chosen),
+            lengths=lengths,
+            weighting=weighting,
+            verify=verify,
+        )
 
     @cached_property
     def _files(self) -> tuple[FileLists, FileLists]:
@@ -296,12 +420,17 @@ class Dataset:
     def _choose(
         self, split: str, columns: Sequence[str] | None, *, lists: bool = True
     ) -> list[str]:
-        """Return the checked columns; by default features and labels without missing values."""
+        """Return the checked columns; by default features and labels without missing values.
+
+        The columns that count the valid frames and samples of the features come with them.
+        """
         if columns is None:
-            kinds = {name: kind for name, kind in self.columns.items() if is_label(name)}
+            stored = {label.name: label.type for label in self._opened.schema.labels}
+            kinds = stored | self._added.types
             labels = [n for n, kind in kinds.items() if lists or not kind.startswith("list<")]
             incomplete = self._incomplete(split, labels)
-            return [*self.features, *(name for name in labels if name not in incomplete)]
+            counts = dict.fromkeys(c.valid for c in self.features.values() if c.valid)
+            return [*self.features, *counts, *(n for n in labels if n not in incomplete)]
         known = [*self.features, *self.columns]
         if unknown := [name for name in columns if name not in known]:
             listed = ", ".join(known)

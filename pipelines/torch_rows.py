@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -11,6 +11,8 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from melmill.pipelines.added_columns import Joining
+from melmill.pipelines.loading.batch_stream import BatchStream, Start, Worker
+from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.rows.parquet import count_row_groups, read_rows
 from melmill.transforms.rows.schema import RowBatch
 from melmill.transforms.store.folders import Store
@@ -109,6 +111,129 @@ class SplitRows(IterableDataset[dict[str, Any]]):
             row = {name: _plain(values[i]) for name, values in batch.columns.items()}
             row |= {name: _tensor(values[i]) for name, values in batch.features.items()}
             yield {name: row[name] for name in self._columns}
+
+
+class OrderedBatches(IterableDataset[dict[str, Any]]):
+    """The batches of a rank, in an order that is the same for any number of ranks and workers.
+
+    Pass it to ``DataLoader(batches, batch_size=None, num_workers=4)``, or to torchdata's
+    ``StatefulDataLoader``. It yields dictionaries of whole batches: a feature is a tensor [batch,
+    ...] of its type, other numbers are tensors as PyTorch's ``default_collate`` makes them (int64,
+    float64, bool), and strings and lists are lists.
+
+    Parameters
+    ----------
+    stream
+        The batches.
+    """
+
+    def __init__(self, stream: BatchStream) -> None:
+        """Begin with epoch 0; nothing is read yet."""
+        super().__init__()
+        self._stream = stream
+        # Epoch, position, and whether a worker has read: in shared memory, for workers.
+        self._shared = torch.zeros(3, dtype=torch.int64).share_memory_()
+        self._begin(Start())
+
+    def _begin(self, start: Start) -> None:
+        """Let the next iteration begin at a start, in all workers."""
+        self._shared.copy_(torch.tensor([start.epoch, start.position, 0]))
+        self._forget()
+
+    def _forget(self, pending: Start | None = None) -> None:
+        """Forget the iteration of this process; the next one begins at the pending start."""
+        self._pending, self._given = pending, 0
+        self._current: Start | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch."""
+        return int(self._shared[0])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch, which has its own order; all ranks must set the same epoch.
+
+        A new epoch begins at its first row. The epoch of a loaded state keeps the state's position.
+        """
+        if epoch != self.epoch:
+            self._begin(Start(epoch))
+
+    def state_dict(self, batches: int | None = None) -> dict[str, Any]:
+        """Return the state of this epoch, as plain values that JSON can hold.
+
+        Parameters
+        ----------
+        batches
+            The number of batches that training took since the iteration began. ``None`` for the
+            number that this process read: right without workers, and in a worker, where
+            ``StatefulDataLoader`` calls this method.
+
+        Raises
+        ------
+        DatasetError
+            Workers read the batches, so that this process does not know their number.
+        """
+        start = self._current or self._next_start()
+        if batches is not None:
+            return self._stream.state(start, Worker(), batches)
+        if self._current is None and get_worker_info() is None and int(self._shared[2]):
+            raise DatasetError(
+                "state_dict: workers read the batches; give the number of batches that training "
+                "took since the iteration began, state_dict(batches=...), or use "
+                "torchdata.stateful_dataloader.StatefulDataLoader"
+            )
+        return self._stream.state(start, _worker(), self._given)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Resume at a state: the next iteration begins there.
+
+        The number of ranks, of workers and the batch size may differ from those of the state.
+
+        Raises
+        ------
+        DatasetError
+            The state is of another dataset, version, split or order.
+        """
+        start = self._stream.start(state)
+        if get_worker_info() is None and start.worker is None:
+            self._begin(start)
+        else:
+            self._forget(start)
+
+    def __len__(self) -> int:
+        """Return the number of batches of this rank in a whole epoch."""
+        return self._stream.count()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Return this worker's batches; raise ``DatasetError`` if a shard cannot be read."""
+        start = self._next_start()
+        self._forget()
+        self._current = start
+        if get_worker_info() is not None:
+            self._shared[2] = 1
+        return self._batches(start)
+
+    def _batches(self, start: Start) -> Iterator[dict[str, Any]]:
+        for batch in self._stream.batches(start, _worker()):
+            self._given += 1
+            yield {name: _batch_tensor(values) for name, values in batch.items()}
+
+    def _next_start(self) -> Start:
+        return self._pending or Start(self.epoch, int(self._shared[1]))
+
+
+def _worker() -> Worker:
+    info = get_worker_info()
+    return Worker(info.id, info.num_workers) if info else Worker()
+
+
+def _batch_tensor(values: Any) -> Any:
+    """Return arrays and lists of numbers as tensors, and other lists as they are."""
+    if isinstance(values, np.ndarray):
+        return torch.from_numpy(values)
+    kinds = {float: torch.float64, bool: torch.bool, int: torch.int64}
+    kind = kinds.get(type(values[0]))
+    return values if kind is None else torch.tensor(values, dtype=kind)
 
 
 def _tensor(value: Any) -> Any:

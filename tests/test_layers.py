@@ -17,7 +17,7 @@ FLOORS = {
     "transforms": (
         *("core", "store", "rows", "catalogue", "decode", "features", "measures"),
         *("plan", "index", "shards", "side_tables", "snapshot", "duplicates", "patterns", "views"),
-        *("beam", STEPS),
+        *("loading", "beam", STEPS),
     ),
     "pipelines": (
         *(
@@ -44,11 +44,14 @@ FLOORS = {
             "duplicates",
             "patterns",
             "added_columns",
+            "loading",
             "torch_rows",
+            "grain_rows",
             "tf_rows",
             "arrow_rows",
             "joined_rows",
             "dataset",
+            "mixture",
             "notebook",
             "sound",
             "explore",

@@ -35,6 +35,10 @@ LONG = {
     "layers.py": (("SONGS", "--number", "1", "--presets", "librosa"), "| `librosa` |"),
     "loaders.py": (("SONGS", "--rounds", "1"), "| TFRecord, Dataset.as_tf |"),
     "memory.py": (("--hours", "0.02", "--tiny", "3"), "| 3 tiny files |"),
+    "ordered_loading.py": (
+        ("SONGS", "--rounds", "1", "--batch", "4"),
+        "| Parquet, Dataset.as_grain in grain |",
+    ),
     "planning.py": (("--sizes", "5", "--workers", "1"), "| 5 recordings |"),
     "presets.py": (("SONGS", "--rounds", "1", "--seconds", "3"), "| MP3, one pass: 5 presets |"),
     "refresh.py": (("--recordings", "30", "--real", "30", "--workers", "1"), "| refresh, 10.0% |"),

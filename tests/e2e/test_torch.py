@@ -91,7 +91,7 @@ def test_persistent_workers_use_the_new_epoch(opened):
 
 def test_labels_that_every_row_has_are_read_by_default(opened):
     (batch,) = DataLoader(opened.as_torch("test"), batch_size=1000)
-    assert set(batch) == {"mel", "genre"}
+    assert set(batch) == {"mel", "valid_frames", "genre"}
     assert set(batch["genre"]) == {"rock", "folk"}
 
 

@@ -17,8 +17,9 @@ def test_as_torch_and_its_notebook_with_torch_installed(tmp_path: Path) -> None:
     python = make_bare_environment(tmp_path / "torch")
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-cache-dir"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    subprocess.run([*install, "--quiet", "torch"], check=True, env=environment)
+    subprocess.run([*install, "--quiet", "torch", "torchdata"], check=True, env=environment)
     names = ["e2e/test_torch.py", "e2e/test_added_columns.py", "examples/test_notebooks.py"]
+    names += ["loading/test_torch_batches.py"]
     paths = [f"tests/{name}" for name in names]
     completed = subprocess.run(
         [python, "-m", "pytest", "-q", "-k", "torch", *paths],

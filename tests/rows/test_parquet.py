@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.features.rounding import round_to_resolution
 from melmill.transforms.rows.columns import LABEL_TYPES, LabelColumn
-from melmill.transforms.rows.parquet import ParquetShard, read_rows, read_schema
+from melmill.transforms.rows.parquet import ParquetShard, read_row_ranges, read_rows, read_schema
 from melmill.transforms.rows.schema import RowBatch, RowSchema, to_columns, to_table
 
 MEL_LEAF = "mel.list.element.list.element"
@@ -118,6 +118,22 @@ def test_rows_read_back_are_the_rows_written(groups, tmp_path_factory):
         assert {k: list(v) for k, v in batch_read.columns.items()} == dict(batch.columns)
         np.testing.assert_array_equal(batch_read.features["mel"], batch.features["mel"])
         assert batch_read.features["mel"].dtype == np.float32
+
+
+@settings(max_examples=30, deadline=None)
+@given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4), data=st.data())
+def test_any_range_of_rows_is_read_also_across_row_groups(lengths, data, tmp_path_factory):
+    starts = [sum(lengths[:i]) for i in range(len(lengths))]
+    groups = [plain_batch(n, PLAIN, start) for n, start in zip(lengths, starts, strict=True)]
+    path = write(tmp_path_factory.mktemp("s") / "a.parquet", groups)
+    first = data.draw(st.integers(0, sum(lengths) - 1))
+    after = data.draw(st.integers(first + 1, sum(lengths)))
+    (batch,) = read_row_ranges(path, [(first, after)], columns=["chunk_index", "mel"])
+    everything = np.concatenate([group.features["mel"] for group in groups])
+    np.testing.assert_array_equal(batch.features["mel"], everything[first:after])
+    assert list(batch.columns["chunk_index"]) == [i % 4 for i in range(first, after)]
+    with pytest.raises(ValueError, match=f"it has {sum(lengths)} rows"):
+        list(read_row_ranges(path, [(first, sum(lengths) + 1)]))
 
 
 @settings(max_examples=25, deadline=None)

@@ -161,14 +161,52 @@ def read_rows(
         If a page's checksum is wrong (with pyarrow's message), or a read failed.
     """
     with ParquetFile(source, page_checksum_verification=verify) as file:
-        schema = RowSchema.from_arrow(file.schema_arrow)
-        kinds = schema.columns()
-        selected = {name: kinds[name] for name in kinds if columns is None or name in columns}
-        features = [c for c in schema.features if columns is None or c.name in columns]
-        names = [*selected, *(column.name for column in features)]
+        kinds, features, names = _selection(file, columns)
         for index in range(file.num_row_groups) if groups is None else groups:
             table = file.read_row_group(index, names)
-            yield _to_batch(table, selected, features, f"row group {index}")
+            yield _to_batch(table, kinds, features, f"row group {index}")
+
+
+def read_row_ranges(
+    source: str | Path | IO[bytes],
+    ranges: Iterable[tuple[int, int]],
+    *,
+    columns: Collection[str] | None = None,
+    verify: bool = True,
+) -> Iterator[RowBatch]:
+    """Yield a batch for each range of rows of a shard; reads the row groups that hold the range.
+
+    Parameters
+    ----------
+    ranges
+        First row of each range, and the row after its last row, counted from the shard's start.
+    source, columns, verify
+        See :func:`read_rows`, which also lists the errors.
+    """
+    with ParquetFile(source, page_checksum_verification=verify) as file:
+        kinds, features, names = _selection(file, columns)
+        lengths = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        starts = np.cumsum([0, *lengths])
+        for first, after in ranges:
+            if after > starts[-1]:
+                raise ValueError(
+                    f"it has {starts[-1]} rows, and the index tells of {after} or more"
+                )
+            groups = range(*np.searchsorted(starts, [first + 1, after]) - [1, 0])
+            table = file.read_row_groups(list(groups), names)
+            rows = table.slice(first - starts[groups[0]], after - first)
+            yield _to_batch(rows, kinds, features, f"rows {first} to {after - 1}")
+
+
+def _selection(
+    file: ParquetFile, columns: Collection[str] | None
+) -> tuple[dict[str, str], list[FeatureColumn], list[str]]:
+    """Return the types of the chosen columns, the chosen features, and the names of both."""
+    schema = RowSchema.from_arrow(file.schema_arrow)
+    all_kinds = schema.columns()
+    kinds = {name: all_kinds[name] for name in all_kinds if columns is None or name in columns}
+    features = [c for c in schema.features if columns is None or c.name in columns]
+    return kinds, features, [*kinds, *(column.name for column in features)]
 
 
 def _to_batch(
