@@ -346,8 +346,9 @@ def plan(
     dict
         The values that ``melmill plan --json`` prints: ``recordings`` by what would be done with
         them, ``chunks``, ``rows`` and ``shards`` by split, ``seconds`` of audio,
-        ``parquet_bytes``, ``cpu_seconds``, ``costs``, ``failures`` by cause, ``refused`` (why the
-        extraction would commit nothing, or ``""``).
+        ``parquet_bytes``, ``cpu_seconds``, ``wall_seconds`` (how long it takes on this machine),
+        ``costs``, ``failures`` by cause, ``refused`` (why the extraction would commit nothing, or
+        ``""``), ``split_warnings`` (which splits are empty or far from their share).
     """
     chosen = pin_models(read_recipe(recipe, settings), str(catalogue))
     from melmill.pipelines.plan import plan as run

@@ -16,10 +16,12 @@ from melmill.pipelines.run.errors import TooManyFailuresError
 from melmill.pipelines.run.launch import not_shared
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.pipelines.snapshots.summary import failure_lines
-from melmill.transforms.core.errors import ConflictError, DatasetError
+from melmill.transforms.core.errors import ConfigError, ConflictError, DatasetError
 from melmill.transforms.core.naming import number_of
 from melmill.transforms.index.tables import shard_names
 from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.refusals import refusal_of
+from melmill.transforms.plan.split_shares import too_few
 from melmill.transforms.shards.receipts import Made, read_made
 from melmill.transforms.side_tables.side_table import SideTable, kept_tables
 from melmill.transforms.snapshot.card import brief_statistics
@@ -121,6 +123,7 @@ def finish(
     # Without any recording, an existing dataset becomes empty, but a new dataset is a mistake.
     if current is None or totals.recordings:
         _check_failures(totals, job, outcome)
+        _check_splits(totals, job)
     before = current.snapshot if current else None
     snapshot = Snapshot(
         version=before.version if before else -1,
@@ -136,6 +139,7 @@ def finish(
         taken_down=before.taken_down if before else "",
         run=job.attempt,
         side_tables=_side_tables(before, job),
+        asked_shares=job.asked_shares,
     )
     return commit_and_describe(job, snapshot, totals), True
 
@@ -337,15 +341,30 @@ def commit_index(
         return finish(job, configuration, current, outcome)[0].snapshot.version
 
 
+def _check_splits(totals: Totals, job: ExtractJob) -> None:
+    """Raise ``ConfigError`` if a split has fewer recordings than the recipe wants."""
+    numbers = {name: content.recordings for name, content in totals.splits.items()}
+    at_least = job.limits.min_split_recordings
+    if totals.rows and (reason := too_few(job.asked_shares, numbers, at_least)):
+        raise ConfigError(
+            f"{reason}; nothing was committed. Set a smaller split.min_recordings, and run the "
+            "command again to commit the finished shards, or divide the recordings otherwise "
+            "(split.fractions, split.by, split.seed)"
+        )
+
+
 def _check_failures(totals: Totals, job: ExtractJob, outcome: Outcome) -> None:
     allowed, index = job.limits.max_failure_ratio, outcome.index
+    refusal = refusal_of(totals.recordings, totals.failures, totals.rows, job.limits)
+    may_pass = refusal is not None and refusal.may_pass
     if job.limits.too_many_failed(totals.recordings["failed"], totals.recordings.total()):
         raise TooManyFailuresError(
             f"{totals.recordings['failed']:,} of "
             f"{number_of(totals.recordings.total(), 'recording')} failed "
             f"({totals.failure_ratio:.1%}, and limits.max_failure_ratio allows {allowed:.1%}); "
             f"nothing was committed. All failures are listed in {job.store.root}/index/{index}/\n"
-            + "\n".join(failure_lines(totals))
+            + "\n".join(failure_lines(totals)),
+            may_pass=may_pass,
         )
     if not totals.rows and not totals.recordings["deselected"]:
         raise TooManyFailuresError(
@@ -353,5 +372,6 @@ def _check_failures(totals: Totals, job: ExtractJob, outcome: Outcome) -> None:
             f"{totals.recordings['skipped']:,} were shorter than a chunk (chunk.short is drop), "
             f"{outcome.difference.get('excluded', 0):,} were left out by catalogue.exclude; "
             f"nothing was committed. All failures are listed in {job.store.root}/index/{index}/\n"
-            + "\n".join(failure_lines(totals))
+            + "\n".join(failure_lines(totals)),
+            may_pass=may_pass,
         )

@@ -58,6 +58,8 @@ class Export:
         The numbers of recordings and rows that ``select`` leaves out.
     added_columns
         The names of the dataset's added columns, which the view does not have.
+    valid
+        The column that counts the valid frames of the first feature; ``""`` if there is none.
     """
 
     job: ExportJob
@@ -65,6 +67,7 @@ class Export:
     rows: dict[str, int]
     left_out: LeftOut = field(default_factory=LeftOut)
     added_columns: tuple[str, ...] = ()
+    valid: str = ""
 
 
 def default_name(dataset: str) -> str:
@@ -130,7 +133,11 @@ def export(job: ExportJob, options: Any) -> Export:
     _describe(view, shards, opened, totals)
     release_output(job)
     tables = opened.snapshot.side_tables
-    return replace(view, added_columns=tuple(name for table in tables for name in table.columns))
+    return replace(
+        view,
+        added_columns=tuple(name for table in tables for name in table.columns),
+        valid=next((c.valid for c in opened.schema.features if not c.is_number), ""),
+    )
 
 
 def build_pipeline(pipeline: beam.Pipeline, job: ExportJob) -> None:
@@ -144,8 +151,16 @@ def _with_band_statistics(job: ExportJob, opened: OpenSnapshot) -> ExportJob:
     first = opened.schema.features[0].name
     statistics_of_first = band_statistics(opened.totals)
     by_feature = {first: statistics_of_first, **statistics_of_first.get("features", {})}
-    bands = {name: (entry["mean"], entry["std"]) for name, entry in by_feature.items()}
+    bands = {name: _mean_and_std(entry) for name, entry in by_feature.items()}
     return replace(job, bands=bands)
+
+
+def _mean_and_std(entry: dict[str, Any]) -> tuple[list[float], list[float]]:
+    """Return statistics of bands; without any valid frame, those that change no value."""
+    if not entry["values_per_band"]:
+        bands = len(entry["mean"])
+        return [0.0] * bands, [1.0] * bands
+    return entry["mean"], entry["std"]
 
 
 def _select(job: ExportJob, opened: OpenSnapshot) -> Selected | None:

@@ -12,12 +12,14 @@ import apache_beam as beam
 
 from melmill.pipelines.estimate.calibration import seconds_per_audio_second
 from melmill.pipelines.estimate.costs import estimate_costs
+from melmill.pipelines.estimate.durations import estimate_seconds
 from melmill.pipelines.extract import lay_out_plan
 from melmill.pipelines.run.launch import has_few_headers, not_shared, run_job, runs_here
 from melmill.transforms.core.errors import ConfigError
-from melmill.transforms.core.naming import number_of
 from melmill.transforms.features.extractors import load_models
-from melmill.transforms.plan.job import ExtractJob, Limits
+from melmill.transforms.plan.job import ExtractJob
+from melmill.transforms.plan.refusals import Refusal, refusal_of
+from melmill.transforms.plan.split_shares import share_warnings, too_few
 from melmill.transforms.store.folders import Store
 from melmill.transforms.store.own_files import remove_own
 from melmill.transforms.summarize_plan import SummarizePlan
@@ -49,11 +51,14 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
     -------
     dict
         The plan's :class:`~melmill.transforms.summarize_plan.PlanSummary` as plain values, and:
-        ``cpu_seconds``, from a short calibration on this machine; ``costs`` on rented machines
+        ``cpu_seconds``, from a short calibration on this machine; ``wall_seconds``, how long the
+        extraction takes on this machine; ``costs`` on rented machines
         (:func:`~melmill.pipelines.estimate.costs.estimate_costs`); ``passed_over``, the numbers of
         files that are not listed, by extension; ``refused``, why the extraction would be refused,
-        or ``""``; ``select``, the expression that is not applied yet, or ``""``; ``dedupe``, the
-        treatment of duplicates, which is not applied either.
+        or ``""``; ``refusal_may_pass``, whether the reason may pass by itself; ``split_warnings``,
+        a sentence for each split that is empty or far from its share; ``select``, the expression
+        that is not applied yet, or ``""``; ``dedupe``, the treatment of duplicates, which is not
+        applied either.
     """
     local = runs_here(options)
     if not local and not job.store.root:
@@ -76,26 +81,30 @@ def plan(job: ExtractJob, options: Any) -> dict[str, Any]:
     cpu = sum(costs[codec] * seconds for codec, seconds in summary["codec_seconds"].items())
     planned = summary["recordings"].get("planned", 0)
     costs_usd = estimate_costs(cpu, summary["seconds"], planned)
+    refusal = _refusal(summary, job)
+    workers = options.get_all_options()["direct_num_workers"] if local else 0
     return {
         **summary,
         "passed_over": metrics.passed_over,
         "cpu_seconds": cpu,
+        "wall_seconds": estimate_seconds(cpu, workers),
         "costs": costs_usd,
-        "refused": _refusal(summary, job.limits),
+        "refused": refusal.reason if refusal else "",
+        "refusal_may_pass": refusal is not None and refusal.may_pass,
+        "split_warnings": share_warnings(job.asked_shares, summary["split_recordings"]),
         "select": job.select,
         "dedupe": job.dedupe,
     }
 
 
-def _refusal(summary: dict[str, Any], limits: Limits) -> str:
-    """Return why an extraction with this plan commits nothing; ``""`` if it commits."""
-    failed, planned, skipped = (
-        summary["recordings"].get(status, 0) for status in ("failed", "planned", "skipped")
-    )
-    total = failed + planned + skipped
-    if limits.too_many_failed(failed, total):
-        return (
-            f"{failed:,} of {number_of(total, 'recording')} fail ({failed / total:.1%}), and "
-            f"limits.max_failure_ratio allows {limits.max_failure_ratio:.1%}"
-        )
-    return "" if sum(summary["rows"].values()) else "no recording has any rows"
+def _refusal(summary: dict[str, Any], job: ExtractJob) -> Refusal | None:
+    """Return why an extraction with this plan commits nothing; ``None`` if it commits."""
+    recordings = {
+        status: summary["recordings"].get(status, 0) for status in ("failed", "planned", "skipped")
+    }
+    rows = sum(summary["rows"].values())
+    refusal = refusal_of(recordings, summary["failures"], rows, job.limits)
+    numbers, at_least = summary["split_recordings"], job.limits.min_split_recordings
+    if refusal is None and (reason := too_few(job.asked_shares, numbers, at_least)):
+        return Refusal(reason, may_pass=False)
+    return refusal

@@ -12,7 +12,7 @@ import melmill
 from melmill.pipelines.run.errors import NothingSubmittedError
 from melmill.pipelines.snapshots.coverage_texts import kept_json
 from melmill.pipelines.snapshots.history import iso_time
-from melmill.pipelines.snapshots.summary import totals_json
+from melmill.pipelines.snapshots.summary import split_warnings, totals_json
 from melmill.transforms.core.errors import ConflictError, UserError
 from melmill.transforms.snapshot.card import to_json
 from melmill.transforms.store.folders import Store
@@ -91,6 +91,7 @@ def result_json(made: Extraction) -> dict[str, Any]:
         "difference": made.difference,
         **kept_json(made.columns),
         **totals_json(made.totals),
+        "split_warnings": split_warnings(made.snapshot.asked_shares, made.totals),
         "passed_over": made.metrics.passed_over,
         "metrics": made.metrics.to_json(),
     }

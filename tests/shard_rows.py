@@ -59,6 +59,7 @@ def batch_of(job: ExtractJob, rows: Sequence[Row], **labels: Any) -> RowBatch:
         "chunk_index": [chunk for _, chunk, _ in rows],
         "start_sample": [1000 * chunk for _, chunk, _ in rows],
         "valid_samples": [1000 - chunk for _, chunk, _ in rows],
+        "valid_frames": [5 - chunk % 5 for _, chunk, _ in rows],
         "sample_rate_hz": [1000] * len(rows),
         "peak_dbfs": [-1.0 - seed % 40 for seed in seeds],
         "rms_dbfs": [-50.0] * len(rows),

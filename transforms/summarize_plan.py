@@ -39,8 +39,8 @@ class PlanSummary:
         Total length and number of chunks of the recordings with rows.
     codec_seconds
         Total length by codec.
-    rows, shards
-        Number of rows and shards by split.
+    rows, shards, split_recordings
+        Number of rows, shards, and recordings with rows, by split.
     parquet_bytes
         Estimated size of the Parquet shards.
     failures
@@ -55,6 +55,7 @@ class PlanSummary:
     codec_seconds: defaultdict[str, float] = field(default_factory=_zeros)
     rows: Counter[str] = field(default_factory=Counter)
     shards: Counter[str] = field(default_factory=Counter)
+    split_recordings: Counter[str] = field(default_factory=Counter)
     parquet_bytes: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
@@ -81,11 +82,12 @@ class PlanSummary:
         self.codec_seconds[probed.audio.codec] += probed.seconds
         self.chunks += planned.chunks
         self.rows[planned.split] += planned.rows
+        self.split_recordings[planned.split] += 1
         self.parquet_bytes += planned.rows * row_size
 
     def merge(self, other: PlanSummary) -> None:
         """Add the totals of another worker."""
-        for name in ("recordings", "rows", "shards", "failures"):
+        for name in ("recordings", "rows", "shards", "split_recordings", "failures"):
             getattr(self, name).update(getattr(other, name))
         for codec, seconds in other.codec_seconds.items():
             self.codec_seconds[codec] += seconds

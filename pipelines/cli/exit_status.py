@@ -32,8 +32,9 @@ EPILOG = """\b
 Exit status:
   0  success
   1  failed; nothing was committed: run the same command again
-     (of check: a recording fails)
-  2  wrong usage, recipe, catalogue or output: change something first
+     (of check: a recording fails; of plan: extract would end so)
+  2  wrong usage, recipe, catalogue or output, or too many recordings
+     failed for good: change something first
   3  committed, but some recordings failed (see the message)
   4  another run committed first: run the same command again
   130, 143  interrupted (Control-C), terminated: run the same command to continue
@@ -63,7 +64,7 @@ def reporting_errors(context: typer.Context | None = None) -> Iterator[None]:
         raise typer.Exit(Exit.USAGE) from None
     except TooManyFailuresError as error:
         complain(str(error))
-        raise typer.Exit(Exit.FAILED) from None
+        raise typer.Exit(Exit.FAILED if error.may_pass else Exit.USAGE) from None
     except LostWorkerError as error:
         message = (
             f"{error} in every attempt; run the same command again to continue from the finished "

@@ -274,7 +274,9 @@ def plan(
 ) -> None:
     """Print what an extraction would do and cost.
 
-    Reads the header of every recording, and decodes no audio.
+    Reads the header of every recording, and decodes no audio. If the extraction would commit
+    nothing, the exit status is that of the extraction: 2 if something must be changed first, 1 if
+    the failures may pass.
 
     \b
     melmill plan songs/
@@ -298,6 +300,8 @@ def plan(
         print_json(planned)
     else:
         print(pipeline_texts.plan_text(catalogue, planned))
+    if planned["refused"]:
+        raise typer.Exit(Exit.FAILED if planned["refusal_may_pass"] else Exit.USAGE)
 
 
 @app.command()

@@ -7,7 +7,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from melmill.pipelines.snapshots.coverage_texts import kept_json, kept_lines
-from melmill.pipelines.snapshots.summary import failure_lines, totals_json, totals_lines
+from melmill.pipelines.snapshots.summary import (
+    failure_lines,
+    split_warnings,
+    totals_json,
+    totals_lines,
+    warning_lines,
+)
 from melmill.transforms.core.naming import number_of
 
 if TYPE_CHECKING:
@@ -25,6 +31,7 @@ def extraction_json(output: str, extraction: Extraction) -> dict[str, Any]:
         "committed": extraction.committed,
         **kept_json(extraction.columns),
         **totals_json(extraction.totals),
+        "split_warnings": split_warnings(extraction.snapshot.asked_shares, extraction.totals),
         "passed_over": extraction.metrics.passed_over,
         "metrics": extraction.metrics.to_json(),
     }
@@ -41,6 +48,8 @@ def extraction_text(output: str, extraction: Extraction) -> str:
     lines = [*totals_lines(extraction.totals), *left_out_lines(extraction.difference)]
     lines += metrics_lines(extraction.metrics)
     lines += [*passed_over_lines(extraction.metrics.passed_over), *kept_lines(extraction.columns)]
+    asked_shares = extraction.snapshot.asked_shares
+    lines += warning_lines(split_warnings(asked_shares, extraction.totals))
     if extraction.totals.rows:
         lines += ["", how_to_read(output, extraction)]
     return "\n".join([head, *lines])
@@ -143,15 +152,18 @@ def plan_text(catalogue: str, plan: dict[str, Any]) -> str:
         f"{number_of(plan['chunks'], 'chunk')}, {number_of(rows, 'row')}",
         f"  about {plan['parquet_bytes'] / 1e6:,.1f} MB of Parquet in "
         f"{number_of(sum(plan['shards'].values()), 'shard')}, "
-        f"and {_duration(plan['cpu_seconds'])} of CPU time",
+        f"and {_duration(plan['cpu_seconds'])} of CPU time: {_duration(plan['wall_seconds'])} on "
+        "this machine",
         f"  {_costs(plan['costs'])}",
     ]
     lines += select_lines(plan)
     if reason := plan.get("refused"):
-        lines.append(f"  melmill extract would commit nothing: {reason}")
+        later = "; this may pass" if plan["refusal_may_pass"] else "; change something first"
+        lines.append(f"  melmill extract would commit nothing: {reason}{later}")
     for split, split_rows in sorted(plan["rows"].items()):
         shards = number_of(plan["shards"].get(split, 0), "shard")
         lines.append(f"  {split}: {number_of(split_rows, 'row')}, {shards}")
+    lines += warning_lines(plan.get("split_warnings", ()))
     if number.get("skipped"):
         lines.append(f"  {number['skipped']:,} skipped: shorter than a chunk (chunk.short is drop)")
     lines += left_out_lines(number)
@@ -199,27 +211,43 @@ def how_to_read(output: str, extraction: Extraction) -> str:
     feature = next(arrays, extraction.features[0])
     sizes = ", ".join(map(str, ("rows", *feature.shape)))
     values = {"output": output, "split": split, "sizes": sizes, **asdict(feature)}
+    values |= {"length": feature.shape[-1] if feature.shape else 0}
     is_example = feature.dtype == "float32" and not feature.is_number  # which may be null
     if content.tfrecord_bytes and "://" not in output and is_example:
-        return _TFRECORD.format(**values)
-    return _PARQUET.format(**values)
+        code = _TFRECORD_MASKED if feature.valid else _TFRECORD
+    else:
+        code = _PARQUET_MASKED if feature.valid else _PARQUET
+    readers = "Read it with polars.read_delta, deltalake, DuckDB, pyarrow, datasets; in Keras:"
+    return f"{readers}\n\n{code.format(**values)}"
 
 
-_PARQUET = """Read it with polars.read_delta, deltalake, DuckDB, pyarrow, datasets; in Keras:
-
-  import numpy as np
+_PARQUET = """  import numpy as np
   import melmill
   rows = melmill.open({output!r}).as_arrow({split!r}).to_table(["{name}"])
   {name} = np.array(rows["{name}"].to_pylist(), np.{dtype})   # [{sizes}]
   # model.fit({name}, labels)"""
 
-_TFRECORD = """Read it with polars.read_delta, deltalake, DuckDB, pyarrow, datasets; in Keras:
+_PARQUET_MASKED = """  import numpy as np
+  import melmill
+  rows = melmill.open({output!r}).as_arrow({split!r}).to_table(["{name}", "{valid}"])
+  {name} = np.array(rows["{name}"].to_pylist(), np.{dtype})   # [{sizes}]
+  mask = np.arange({length}) < rows["{valid}"].to_numpy()[:, None]   # false: padding
+  # model.fit({name}, labels)"""
 
-  import json, tensorflow as tf
+_TFRECORD = """  import json, tensorflow as tf
   names = json.load(open({output!r} + "/tfrecord/files.json"))[{split!r}]
   features = {{"{name}": tf.io.FixedLenFeature({shape}, tf.float32)}}
   data = tf.data.TFRecordDataset([{output!r} + "/" + name for name in names])
   data = data.map(lambda row: tf.io.parse_single_example(row, features))
+  # model.fit(data.map(lambda row: (row["{name}"], ...)).batch(32))"""
+
+_TFRECORD_MASKED = """  import json, tensorflow as tf
+  names = json.load(open({output!r} + "/tfrecord/files.json"))[{split!r}]
+  features = {{"{name}": tf.io.FixedLenFeature({shape}, tf.float32)}}
+  features["{valid}"] = tf.io.FixedLenFeature([], tf.int64)
+  data = tf.data.TFRecordDataset([{output!r} + "/" + name for name in names])
+  data = data.map(lambda row: tf.io.parse_single_example(row, features))
+  mask = lambda row: tf.sequence_mask(row["{valid}"], {length})   # false: padding
   # model.fit(data.map(lambda row: (row["{name}"], ...)).batch(32))"""
 
 
@@ -258,6 +286,8 @@ def export_text(made: Export) -> str:
     arrays = made.job.features
     loading = _LOADING if arrays else _LOADING | _LOADING_NUMBERS
     code = loading[made.job.format].format(**values, feature=arrays[0] if arrays else "")
+    if made.valid:
+        code += _MASKS[made.job.format].format(valid=made.valid)
     return "\n".join(lines) + "\n\n" + code
 
 
@@ -274,6 +304,15 @@ _LOADING = {
   data = tfds.builder_from_directory({output!r}).as_data_source(split={split!r})""",
     "numpy": """  import numpy as np
   values = np.load({output!r} + "/{file}", mmap_mode="r")   # [rows, ...]""",
+}
+
+#: Where the number of valid frames is, or of valid samples; what follows them is padding.
+_MASKS = {
+    **dict.fromkeys(
+        ("tfds", "hf", "arrayrecord"), '\n  # valid is the start of a row: row["{valid}"]'
+    ),
+    "webdataset": '\n  # valid is the start of a row: row["json"]["{valid}"]',
+    "numpy": '\n  # valid is the start of a row: "{valid}" of its line in the .jsonl',
 }
 
 #: Where all features are numbers.

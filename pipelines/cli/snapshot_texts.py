@@ -16,7 +16,12 @@ from melmill.pipelines.cli.pipeline_texts import (
     select_lines,
 )
 from melmill.pipelines.snapshots.coverage_texts import kept_lines
-from melmill.pipelines.snapshots.summary import totals_json, totals_lines
+from melmill.pipelines.snapshots.summary import (
+    split_warnings,
+    totals_json,
+    totals_lines,
+    warning_lines,
+)
 from melmill.transforms.core.naming import number_of
 
 if TYPE_CHECKING:
@@ -63,7 +68,8 @@ def refresh_text(dataset: str, made: Extraction) -> str:
     if made.new_schema:
         lines.append(f"  {_new_schema(made.snapshot.dataset_version)}")
     lines += [*totals_lines(made.totals), *metrics_lines(made.metrics), *kept_lines(made.columns)]
-    return "\n".join(lines + passed_over_lines(made.metrics.passed_over))
+    lines += passed_over_lines(made.metrics.passed_over)
+    return "\n".join(lines + warning_lines(split_warnings(made.snapshot.asked_shares, made.totals)))
 
 
 def _new_schema(number: int) -> str:
@@ -150,6 +156,7 @@ def inspection_json(root: str, opened: OpenSnapshot) -> dict[str, Any]:
         "columns": {**schema.columns(), **types},
         **_added_json(opened.snapshot.side_tables),
         **totals_json(opened.totals),
+        "split_warnings": split_warnings(opened.snapshot.asked_shares, opened.totals),
         "failure_examples": opened.totals.examples,
         "statistics": statistics(opened.totals),
     }
@@ -164,6 +171,7 @@ def inspection_text(root: str, opened: OpenSnapshot) -> str:
     lines = [
         f"{root}, version {snapshot.version}, made from {snapshot.catalogue}",
         *totals_lines(opened.totals),
+        *warning_lines(split_warnings(snapshot.asked_shares, opened.totals)),
         *map(_column_line, schema.features),
         f"  {columns}",
         *_added_lines(opened.snapshot.side_tables),

@@ -22,7 +22,6 @@ from melmill.pipelines.explore.kept import Kept
 from melmill.transforms.core.errors import DatasetError, UnavailableError
 from melmill.transforms.core.feature_columns import Array
 from melmill.transforms.core.naming import shard_file
-from melmill.transforms.rows.columns import is_label
 from melmill.transforms.rows.parquet import read_rows
 from melmill.transforms.rows.parquet_files import ParquetFile
 from melmill.transforms.rows.schema import RowSchema
@@ -75,10 +74,14 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Places:
-    """The small columns of a shard, and the first row of each row group and the end of the last."""
+    """The small columns of a shard, and the first row of each row group and the end of the last.
+
+    The columns are those of :class:`Chunk`, ``recording_id`` and the labels.
+    """
 
     shard: str
     table: Any
+    labels: tuple[str, ...]
     borders: npt.NDArray[np.int64]
 
     def chunks(self, recording_id: str) -> list[Chunk]:
@@ -93,7 +96,7 @@ class _Places:
         ]
 
     def _chunk(self, row: dict[str, Any], group: int, number: int) -> Chunk:
-        labels = {name: row.pop(name) for name in list(row) if is_label(name)}
+        labels = {name: row.pop(name) for name in self.labels}
         del row["recording_id"]
         return Chunk(self.shard, group, number, **row, labels=labels)
 
@@ -162,15 +165,17 @@ class ChunkReader:
             self._reading(shard) as file,
             ParquetFile(file, page_checksum_verification=True) as parquet,
         ):
-            kinds = RowSchema.from_arrow(parquet.schema_arrow).columns()
+            schema = RowSchema.from_arrow(parquet.schema_arrow)
+            kinds = schema.columns()
             groups = range(parquet.metadata.num_row_groups)
             lengths = [parquet.metadata.row_group(group).num_rows for group in groups]
-            names = [name for name in kinds if name != "uri"]
+            names = [name for name in kinds if name != "uri" and name not in schema.counts]
             table = parquet.read(names)
         for number, name in enumerate(table.column_names):
             if kinds[name] == "string":  # texts repeat in the rows of a recording
                 table = table.set_column(number, name, table[name].dictionary_encode())
-        return _Places(shard, table, np.cumsum([0, *lengths]))
+        labels = tuple(label.name for label in schema.labels)
+        return _Places(shard, table, labels, np.cumsum([0, *lengths]))
 
     def _read_group(self, shard: str, group: int, names: Sequence[str]) -> Mapping[str, Array]:
         if not names:

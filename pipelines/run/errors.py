@@ -17,7 +17,19 @@ class LostWorkerError(Exception):
 
 
 class TooManyFailuresError(Exception):
-    """More recordings failed than ``limits.max_failure_ratio`` allows; nothing is committed."""
+    """More recordings failed than ``limits.max_failure_ratio`` allows; nothing is committed.
+
+    Parameters
+    ----------
+    message
+        Text for people.
+    may_pass
+        Whether the same command may commit later, because enough of the failures may pass.
+    """
+
+    def __init__(self, message: str, *, may_pass: bool = True) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
 
 
 class NothingSubmittedError(Exception):

@@ -29,6 +29,7 @@ from melmill.transforms.snapshot.delta import (
     open_table,
     require_past,
     require_snapshot,
+    split_rule,
     table_files,
     table_labels,
 )
@@ -137,7 +138,7 @@ class OpenSnapshot:
         if errors:
             raise errors[0]
         features = self.recipe.feature_spec().columns
-        names = [column.name for column in features]
+        names = [*(column.name for column in features), *(column.valid for column in features)]
         labels, per_channel = table_labels(self.store, self.snapshot.version, names)
         return RowSchema(features, labels, per_channel)
 
@@ -189,9 +190,20 @@ class OpenSnapshot:
     def require_own_features(self) -> None:
         """Raise ``DatasetError`` if this version of melmill would compute other rows."""
         if not self.has_own_features():
-            raise DatasetError(
-                f"{self.store.root}: was made by another version of melmill; refresh it first"
-            )
+            raise self._made_by_another()
+
+    def require_own_values(self) -> None:
+        """Raise ``DatasetError`` if this version would compute other values of the features.
+
+        Rows of an older version may lack columns.
+        """
+        if not self.recipe.feature_spec().computes_same(self.snapshot.features):
+            raise self._made_by_another()
+
+    def _made_by_another(self) -> DatasetError:
+        return DatasetError(
+            f"{self.store.root}: was made by another version of melmill; refresh it first"
+        )
 
     def job(self, operation: str) -> ExtractJob:
         """Return the job that writes the same rows to new files.
@@ -231,12 +243,13 @@ def start_from(job: ExtractJob, current: OpenSnapshot, configuration: dict[str, 
     _require_other_names(job, current)
     meters = meters_in(before["quality"])
     is_measured = set(job.meters) <= set(meters)
-    same_split = before.get("split") == configuration["split"]
+    same_split = split_rule(before) == split_rule(configuration)
     base = replace(
         current.base(),
         same_features=snapshot.features == job.features.canonical()
         and is_measured
-        and _has_groups(job, before, same_split),
+        and _has_groups(job, before, same_split)
+        and (not job.split.stratify or bool(before["split"]["stratify"])),
         unchanged_features=job.features.unchanged_since(snapshot.features),
         same_files=_same_files(job, before, configuration),
         same_split=same_split,

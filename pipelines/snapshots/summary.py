@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from melmill.transforms.core.naming import number_of
+from melmill.transforms.plan.split_shares import share_warnings
 
 if TYPE_CHECKING:
     from melmill.transforms.snapshot.totals import Totals
@@ -28,6 +30,27 @@ def totals_json(totals: Totals) -> dict[str, Any]:
         },
         "failures": dict(totals.failures),
     }
+
+
+def split_warnings(asked_shares: Mapping[str, float], totals: Totals) -> list[str]:
+    """Return a sentence for each split of a snapshot that is empty or far from its share."""
+    numbers = {name: content.recordings for name, content in totals.splits.items()}
+    return share_warnings(asked_shares, numbers)
+
+
+def warning_lines(warnings: Sequence[str]) -> list[str]:
+    """Return warnings about splits as lines that are hard to miss, with what to do about them.
+
+    >>> warning_lines(["split test is empty"])[0]
+    '  WARNING: split test is empty'
+    """
+    if not warnings:
+        return []
+    remedy = (
+        "  (set other split.fractions, divide by other groups with split.group, or set another "
+        "split.seed; split.min_recordings refuses such a run)"
+    )
+    return [*(f"  WARNING: {warning}" for warning in warnings), remedy]
 
 
 def totals_lines(totals: Totals) -> list[str]:

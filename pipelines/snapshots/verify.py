@@ -134,7 +134,7 @@ def verify(
         There is no dataset, a shard is damaged, or another version of melmill made the rows.
     """
     opened = OpenSnapshot.current(store)
-    opened.require_own_features()
+    opened.require_own_values()
     snapshot, features = opened.snapshot, opened.recipe.feature_spec()
     result = Verification(snapshot.version)
     rows = defaultdict(list)

@@ -224,5 +224,7 @@ def test_features_have_the_same_names_only_if_they_are_the_same() -> None:
     both = spec(f"features=[{SAMPLES},{{name: mel, kind: mel}}]")
     assert both.unchanged_since(default.canonical()) == ("mel",)
     assert default.unchanged_since(both.canonical()) == ("mel",)
-    older = default.canonical().replace('"extractor_version":2', '"extractor_version":1')
-    assert both.unchanged_since(older) == ()
+    now = '"extractor_version":3'
+    older, same, later = (default.canonical().replace(now, f"{now[:-1]}{n}") for n in (1, 2, 4))
+    assert (both.unchanged_since(older), both.unchanged_since(later)) == ((), ())
+    assert both.unchanged_since(same) == ("mel",)

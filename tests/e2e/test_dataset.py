@@ -100,7 +100,7 @@ def test_tensorflow_gets_the_exact_values(opened, rows, tf):
 
 
 def test_labels_that_every_row_has_are_read_by_default(opened, tf):
-    assert set(opened.as_tf("test").element_spec) == {"mel", "genre"}
+    assert set(opened.as_tf("test").element_spec) == {"mel", "valid_frames", "genre"}
 
 
 def test_tensorflow_shuffles_batches_and_prefetches(opened, tf):

@@ -47,6 +47,7 @@ def test_every_chunk_has_its_row_its_split_and_its_labels(rows, songs):
             assert row["start_sample"] == i * CHUNK
             assert row["sample_rate_hz"] == RATE_HZ
             assert row["valid_samples"] == min(CHUNK, round(seconds * RATE_HZ))
+            assert row["valid_frames"] == min(130, -(-(row["valid_samples"] + 1024) // 512))
 
 
 def decode(path: Path) -> np.ndarray:
@@ -121,7 +122,7 @@ def test_tensorflow_reads_the_same_records(rows, dataset, tf):
     files = json.loads((dataset / "tfrecord" / "files.json").read_text())
     scalars = {"recording_id": tf.string, "uri": tf.string, "chunk_index": tf.int64}
     scalars |= {"start_sample": tf.int64, "valid_samples": tf.int64, "sample_rate_hz": tf.int64}
-    scalars |= {"peak_dbfs": tf.float32, "rms_dbfs": tf.float32}
+    scalars |= {"valid_frames": tf.int64, "peak_dbfs": tf.float32, "rms_dbfs": tf.float32}
     labels = {"genre": tf.string, "year": tf.int64, "tempo": tf.float32, "live": tf.int64}
     features = {name: tf.io.FixedLenFeature([], kind) for name, kind in scalars.items()}
     features |= {name: tf.io.RaggedFeature(kind) for name, kind in labels.items()}

@@ -52,6 +52,10 @@ BASE = (
 ALL = (*BASE, f"features=[{MEL},{FINE},{SAMPLES},{LEVEL}]")
 SHAPES = {"mel": (8, 8), "fine": (12, 16), "samples": (1000,), "level": (1000,)}
 TYPES = dict.fromkeys(SHAPES, "float32") | {"samples": "int16"}
+VALID = dict.fromkeys(SHAPES, "valid_samples") | {
+    "mel": "valid_frames",
+    "fine": "fine_valid_frames",
+}
 
 Rows = dict[tuple[str, int], dict[str, Any]]
 
@@ -149,14 +153,24 @@ def test_polars_reads_all_features(dataset: Path, rows: Rows) -> None:
 
 def test_an_opened_dataset_gives_arrays_of_the_declared_types(dataset: Path, rows: Rows) -> None:
     opened = melmill.open(dataset)
-    assert opened.features == {n: FeatureColumn(n, SHAPES[n], TYPES[n]) for n in SHAPES}
+    assert opened.features == {
+        n: FeatureColumn(n, SHAPES[n], TYPES[n], valid=VALID[n]) for n in SHAPES
+    }
     assert opened.shape == (8, 8)
     assert_same(rows_of(opened.as_arrow().to_table()), rows)
     statistics = opened.statistics
-    values = np.stack([row["samples"] for key, row in rows.items() if key in keys_of(opened)])
+    valid, train = valid_of(dataset, "samples"), keys_of(opened)
+    values = np.concatenate([rows[key]["samples"][: valid[key]] for key in train])
     assert statistics["features"]["samples"]["mean"] == pytest.approx([values.mean()])
     assert statistics["features"]["samples"]["std"] == pytest.approx([values.std()])
     assert len(statistics["features"]["fine"]["mean"]) == 12
+
+
+def valid_of(dataset: Path, feature: str) -> dict[tuple[str, int], int]:
+    """Return the number of valid frames or samples of each row."""
+    table = melmill.open(dataset).as_arrow().to_table(["uri", "chunk_index", VALID[feature]])
+    rows = zip(*table.to_pydict().values(), strict=True)
+    return {(Path(uri).name, index): number for uri, index, number in rows}
 
 
 def keys_of(opened: Any) -> set[tuple[str, int]]:
@@ -246,12 +260,13 @@ def test_features_with_bands_are_normalised_and_waveforms_are_not(
     actual = rows_of(pa.concat_tables(map(pq.read_table, sorted(folder.glob("data/*.parquet")))))
     train = keys_of(melmill.open(dataset))
     for name in ("mel", "fine"):
-        same = {key: row[name] for key, row in rows.items()}
+        same, number = {key: row[name] for key, row in rows.items()}, valid_of(dataset, name)
+        valid = {key: values[:, : number[key]] for key, values in same.items()}
         for key, row in actual.items():
             group = {
-                "global": [values for other, values in same.items() if other in train],
-                "per_chunk": [same[key]],
-                "per_recording": [v for other, v in same.items() if other[0] == key[0]],
+                "global": [values for other, values in valid.items() if other in train],
+                "per_chunk": [valid[key]],
+                "per_recording": [v for other, v in valid.items() if other[0] == key[0]],
             }[normalize]
             stacked = np.concatenate(group, axis=1).astype(np.float64)
             mean, std = stacked.mean(axis=1)[:, None], stacked.std(axis=1)[:, None]
@@ -390,7 +405,7 @@ def test_a_song_in_a_notebook_has_all_features(songs: Path, rows: Rows) -> None:
 
 def test_the_card_names_every_feature(dataset: Path) -> None:
     card = (dataset / "README.md").read_text()
-    assert "`fine` is float32 [12, 16]: bands × frames of one chunk." in card
+    assert "`fine` is float32 [12, 16]: bands × frames of one chunk; the first" in card
     assert "`samples` is int16 [1000]: samples of one chunk" in card
 
 

@@ -87,9 +87,10 @@ def test_the_shapes_are_those_of_the_rates(dataset: Path) -> None:
 
 def test_the_card_names_the_rates(dataset: Path) -> None:
     card = (dataset / "README.md").read_text()
-    assert "`low` is float32 [8, 11]: bands × frames of one chunk.\n" in card
-    assert "`mid` is float32 [8, 16]: bands × frames of one chunk at 6,000 Hz.\n" in card
-    assert "`high` is int16 [4000]: samples of one chunk at 16,000 Hz.\n" in card
+    assert "`low` is float32 [8, 11]: bands × frames of one chunk; the first" in card
+    assert "`mid` is float32 [8, 16]: bands × frames of one chunk at 6,000 Hz; the first" in card
+    assert "`high` is int16 [4000]: samples of one chunk at 16,000 Hz; the first" in card
+    assert "first `high_valid_samples` of them are valid, the others are padding.\n" in card
 
 
 def test_they_are_valid_verified_and_nothing_to_do(songs: Path, dataset: Path) -> None:

@@ -91,7 +91,7 @@ def changed(spec: Any, key: str, value: Any) -> Any:
 def test_the_default_digest_is_what_it_was() -> None:
     # A different digest makes every stored row stale. Change this digest only together with
     # EXTRACTOR_VERSION, or because a key was added, and write it in the changelog.
-    assert FeatureSpec().digest() == "12fe22a81930594dd3c159417e80c6e5"
+    assert FeatureSpec().digest() == "62f0c78a844711cbca81a4d3e3310f83"
 
 
 @pytest.mark.parametrize("key", list(keys(FeatureSpec())))
@@ -122,7 +122,7 @@ def test_defaults_written_out_have_the_same_digest() -> None:
 
 def test_the_canonical_form_says_everything() -> None:
     settings = json.loads(FeatureSpec().canonical())
-    assert settings.pop("extractor_version") == 2
+    assert settings.pop("extractor_version") == 3
     chunk, mel = settings.pop("chunk"), settings.pop("mel")
     log = LogSpec(**mel.pop("log"))
     mel_spec = MelSpec(**mel, log=log)
@@ -130,7 +130,7 @@ def test_the_canonical_form_says_everything() -> None:
 
 
 def test_the_shape_is_bands_by_frames() -> None:
-    assert FeatureSpec().columns == (FeatureColumn("mel", (128, 130)),)
+    assert FeatureSpec().columns == (FeatureColumn("mel", (128, 130), valid="valid_frames"),)
 
 
 QUALITY = Feature("quality", MeasuresSpec(("level.rms", "clipping.share")))

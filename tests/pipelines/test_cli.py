@@ -179,8 +179,9 @@ def test_a_plan_says_whether_the_extraction_would_commit(tmp_path: Path) -> None
         settings = (*SMALL, f"limits.max_failure_ratio={ratio}")
         planned = plan(make_test_job(songs, tmp_path / "unused", *settings), here())
         reason: str = planned["refused"]
-        line = f"  melmill extract would commit nothing: {reason}"
+        line = f"  melmill extract would commit nothing: {reason}; change something first"
         assert (line in plan_text("songs", planned).splitlines()) == bool(reason)
+        assert not planned["refusal_may_pass"]
         return reason
 
     def extract(ratio: float) -> None:

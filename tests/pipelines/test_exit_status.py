@@ -44,6 +44,13 @@ def test_every_error_has_its_status(
     assert "what was wrong" in "".join(capsys.readouterr())
 
 
+def test_failures_that_cannot_pass_are_the_users_to_change() -> None:
+    for may_pass, status in ((True, Exit.FAILED), (False, Exit.USAGE)):
+        with pytest.raises(typer.Exit) as raised, reporting_errors():
+            raise TooManyFailuresError("all failed", may_pass=may_pass)
+        assert raised.value.exit_code == status
+
+
 def test_no_kind_of_users_error_was_forgotten() -> None:
     classes = {value for value in vars(errors).values() if isinstance(value, type)}
     kinds = {kind for kind in classes if issubclass(kind, UserError)} - {UserError}

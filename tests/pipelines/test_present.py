@@ -34,6 +34,7 @@ PLAN: dict[str, Any] = {
     "failures": {"corrupt": 2},
     "examples": {"corrupt": [["/songs/a\nb.wav", "it is broken"]]},
     "cpu_seconds": 100.0,
+    "wall_seconds": 61.0,
     "costs": {"dataflow": {"usd": 0.02, "usd_per_1000_hours": 0.128}},
 }
 
@@ -119,7 +120,7 @@ def test_json_says_the_same() -> None:
 def test_a_plan_is_reported_with_its_cost() -> None:
     assert texts.plan_text("songs", PLAN).splitlines() == [
         "songs: 1,000 recordings, 2.00 h, 2,400 chunks, 2,400 rows",
-        "  about 120.0 MB of Parquet in 8 shards, and 1.7 min of CPU time",
+        "  about 120.0 MB of Parquet in 8 shards, and 1.7 min of CPU time: 61 s on this machine",
         "  about $0.02 on dataflow ($0.13 for 1,000 h); list prices, storage and requests not "
         "included",
         "  test: 400 rows, 1 shard",
@@ -128,6 +129,14 @@ def test_a_plan_is_reported_with_its_cost() -> None:
         "  2 failed: corrupt",
         "    '/songs/a\\nb.wav': it is broken",
     ]
+
+
+def test_a_plan_says_that_it_would_be_refused_and_which_splits_are_far_off() -> None:
+    about = {"split_warnings": ["split test is empty"], "refused": "all fail"}
+    for may_pass, then in ((True, "this may pass"), (False, "change something first")):
+        lines = texts.plan_text("songs", PLAN | about | {"refusal_may_pass": may_pass}).splitlines()
+        assert f"  melmill extract would commit nothing: all fail; {then}" in lines
+        assert "  WARNING: split test is empty" in lines
 
 
 def test_an_empty_plan_can_be_reported() -> None:
@@ -142,12 +151,13 @@ def test_the_code_that_is_shown_reads_the_rows(tmp_path: Path, formats: str) -> 
     if "tfrecord" in formats:
         pytest.importorskip("tensorflow")
     (tmp_path / "it's songs").mkdir()
-    signals.write_audio(tmp_path / "it's songs" / "a.wav", signals.song(3, 8000), 8000)
+    signals.write_audio(tmp_path / "it's songs" / "a.wav", signals.song(2.5, 8000), 8000)
     result = extract_here(
         tmp_path / "it's songs",
         tmp_path / "it's out",
         "audio.sample_rate_hz=8000",
         "chunk.seconds=1",
+        "chunk.tail=pad",
         "mel.n_mels=16",
         "mel.n_fft=512",
         "split.fractions={train: 1}",
@@ -159,3 +169,7 @@ def test_the_code_that_is_shown_reads_the_rows(tmp_path: Path, formats: str) -> 
     rows = scope["mel"] if "mel" in scope else np.stack([row["mel"] for row in scope["data"]])
     assert rows.shape == (3, 16, 16)
     assert rows.dtype == np.float32
+    mask = scope["mask"]
+    masks = [mask(row).numpy() for row in scope["data"]] if callable(mask) else list(mask)
+    assert sorted(int(one.sum()) for one in masks) == [9, 16, 16]
+    assert all(one[:9].all() for one in masks)

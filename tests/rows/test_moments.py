@@ -41,6 +41,34 @@ def test_constant_bands_have_no_deviation() -> None:
     assert_array_equal(Moments.of(np.full((3, 2, 5), -80.1, np.float32)).std, [0, 0])
 
 
+@pytest.mark.parametrize("offset", [0.0, -80.0, 1e4])
+def test_frames_of_padding_are_not_counted(offset: float) -> None:
+    mel = rows(offset=offset)
+    valid = np.random.default_rng(1).integers(0, 131, len(mel))
+    valid[16:32] = 130  # a step without padding
+    mel[np.broadcast_to(np.arange(130) >= valid[:, None, None], mel.shape)] = 1e6
+    counted = np.concatenate(
+        [row[:, :number] for row, number in zip(mel, valid, strict=True)], axis=1
+    ).astype(np.float64)
+    moments = Moments.of(mel, valid.tolist())
+    assert moments.count == valid.sum()
+    assert_allclose(moments.mean, counted.mean(axis=1), rtol=1e-12, atol=1e-6)
+    assert_allclose(moments.std, counted.std(axis=1), rtol=1e-6)
+    assert (moments.low, moments.high) == (counted.min(), counted.max())
+
+
+def test_samples_of_padding_are_not_counted() -> None:
+    samples = np.array([[3, -5, 0, 0], [32767, 0, 0, 0]], np.int16)
+    moments = Moments.of(samples, [2, 1])
+    assert (moments.count, moments.low, moments.high) == (3, -5, 32767)
+    assert_allclose(moments.mean, [32765 / 3])
+    assert_allclose(moments.std, [np.std([3, -5, 32767])])
+
+
+def test_rows_of_padding_alone_have_the_moments_of_nothing() -> None:
+    assert Moments.of(rows(3), [0, 0, 0]).count == 0
+
+
 def assert_alike(first: Moments, second: Moments, rtol: float) -> None:
     assert (first.count, first.low, first.high) == (second.count, second.low, second.high)
     assert_allclose(first.mean, second.mean, rtol=rtol)

@@ -169,11 +169,14 @@ def test_a_summary_describes_the_written_rows(job: ExtractJob, tmp_path: Path) -
         for label in summary.distribution.classes
     ]
     assert ("genre", "jazz", 5, 2) in genres
-    values = mel.transpose(1, 0, 2).reshape(8, -1).astype(np.float64)
+    valid = [row["valid_frames"] for batch in batches for row in rows_in(batch)]
+    assert min(valid) < mel.shape[2]
+    counted = [row[:, :number] for row, number in zip(mel, valid, strict=True)]
+    values = np.concatenate(counted, axis=1).astype(np.float64)
     assert summary.count == values.shape[1]
     assert summary.mean == pytest.approx(values.mean(axis=1))
     assert summary.m2 == pytest.approx(values.var(axis=1) * summary.count)
-    assert (summary.low, summary.high) == (mel.min(), mel.max())
+    assert (summary.low, summary.high) == (values.min(), values.max())
     rows = rows_in(*batches)
     for entry, first, stop in zip(summary.recordings, (0, 3), (3, 5), strict=True):
         part = rows[first:stop]

@@ -157,7 +157,7 @@ def test_the_card_is_written_the_same_way_again(dataset: tuple[Store, Extraction
     store, extraction = dataset
     before = _card(store)
     schema = RowSchema(
-        (FeatureColumn("mel", (16, 16)),),
+        (FeatureColumn("mel", (16, 16), valid="valid_frames"),),
         (LabelColumn("stars", "double"), LabelColumn("tags", "list<string>")),
     )
     write_card(store, require_snapshot(store), extraction.totals, schema)

@@ -204,6 +204,22 @@ def test_the_card_says_how_many_recordings_the_selection_refuses(totals: Totals)
     assert "2 were too short.\n1,200 are refused by `select: level.peak < -6`.\n" in text
 
 
+def test_the_card_shows_the_mask_of_rows_that_have_valid_frames(
+    store: Store, totals: Totals
+) -> None:
+    write_card(store, SNAPSHOT, totals, SCHEMA)
+    assert "mask" not in store.read("README.md").decode()
+    mel = FeatureColumn("mel", (80, 130), valid="valid_frames")
+    write_card(store, SNAPSHOT, totals, replace(SCHEMA, features=(mel,)))
+    card = store.read("README.md").decode()
+    assert "the first `valid_frames` of them are valid, the others are padding." in card
+    assert "deviation of each band over its valid frames." in card
+    code = card.rpartition("```python\n")[2].partition("```")[0]
+    scope: dict[str, Any] = {"rows": {"valid_frames": [0, 100, 130]}}
+    exec(code, scope)
+    assert scope["mask"].sum(axis=1).tolist() == [0, 100, 130]
+
+
 def test_each_feature_has_its_own_statistics(totals: Totals) -> None:
     assert "features" not in statistics(totals)
     fine = Moments(2, np.array([3.0]), np.array([8.0]), -9.0, 9.0)

@@ -326,7 +326,7 @@ def test_an_index_that_does_not_describe_the_tables_files_is_damaged(tmp_path: P
 
 def test_each_split_has_a_histogram_of_durations(tmp_path: Path, totals: Totals) -> None:
     """The songs are 3 s and 5 s long. The song without rows does not count."""
-    edges = [int(edge) for edge in DURATION_EDGES_S]
+    edges = list(DURATION_EDGES_S)
     for name, seconds in (("train", 3.0), ("test", 5.0)):
         split = totals.split(name)
         assert split.seconds == seconds

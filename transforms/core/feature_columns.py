@@ -33,6 +33,10 @@ class FeatureColumn:
         NumPy's name of the values' type.
     flac_rate_hz
         Sample rate of a waveform that files hold as FLAC; 0 for an array that they hold as such.
+    valid
+        Column of the rows that counts the frames or samples, from the first on, that are not
+        padding. ``""`` if no column counts them: the last axis is not time, or an older melmill
+        wrote the rows.
     """
 
     name: str
@@ -40,6 +44,7 @@ class FeatureColumn:
     dtype: FeatureType = "float32"
     # Not part of the repr, from which names of runs are made.
     flac_rate_hz: int = field(default=0, repr=False)
+    valid: str = field(default="", repr=False)
 
     @property
     def is_number(self) -> bool:

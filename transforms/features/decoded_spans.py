@@ -108,6 +108,11 @@ def read_chunks(
             deque(stream, maxlen=0)
 
 
+def place_chunks(span: Span, features: FeatureSpec) -> Iterator[tuple[Place, ...]]:
+    """Yield the places of each chunk of a span, for each of :attr:`FeatureSpec.by_rate`."""
+    return zip(*(_places(span, features, at_rate) for at_rate in features.by_rate), strict=True)
+
+
 def _range(span: Span, features: FeatureSpec, at_rate: FeatureSpec) -> tuple[int, int]:
     """Return the samples that the chunks of a span need at a sample rate."""
     (first,) = _places(replace(span, stop_chunk=span.first_chunk + 1), features, at_rate)

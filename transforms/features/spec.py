@@ -26,8 +26,11 @@ from melmill.transforms.features.stft_spec import (
 )
 from melmill.transforms.features.waveform import WaveformSpec
 
-#: Increase this number when the same configuration starts to give different features.
-EXTRACTOR_VERSION = 2
+#: Increase this number when the same configuration starts to give different rows.
+EXTRACTOR_VERSION = 3
+#: Versions whose features have the same bits, although their rows have other columns. A refresh
+#: carries the features over from one to another.
+_SAME_FEATURES = {2, 3}
 
 #: Settings of a feature of any kind.
 KindSpec: TypeAlias = StftSpec | WaveformSpec | ModelSpec | MeasuresSpec
@@ -166,7 +169,8 @@ class FeatureSpec:
     def columns(self) -> tuple[FeatureColumn, ...]:
         """Columns of the features: one for each, and for measures as many as there are."""
         at_rates = {spec.sample_rate_hz: spec for spec in self.by_rate}
-        columns = (_columns(f, at_rates[self._rate_of(f)]) for f in self.features)
+        base_hz = self.sample_rate_hz
+        columns = (_columns(f, at_rates[self._rate_of(f)], base_hz) for f in self.features)
         return tuple(chain.from_iterable(columns))
 
     @property
@@ -206,17 +210,36 @@ class FeatureSpec:
     def unchanged_since(self, canonical: str) -> tuple[str, ...]:
         """Return the names of the features that rows of other settings hold, too.
 
-        `canonical` are the other settings; see :meth:`canonical`.
+        `canonical` are the other settings; see :meth:`canonical`. Rows of another version of the
+        extractor may hold the same features, too.
         """
-        before, after = json.loads(canonical), json.loads(self.canonical())
-        known, wanted = _pop_features(before), _pop_features(after)
+        (known, before), (wanted, after) = map(_comparable, (canonical, self.canonical()))
         if before != after:
             return ()
         return tuple(name for name, entry in wanted.items() if known.get(name) == entry)
 
+    def computes_same(self, canonical: str) -> bool:
+        """Return whether rows of other settings hold the same features, and no others.
+
+        The rows may have other columns beside the features; see :meth:`unchanged_since`.
+        """
+        (known, before), (wanted, after) = map(_comparable, (canonical, self.canonical()))
+        return before == after and list(known.items()) == list(wanted.items())
+
     def digest(self) -> str:
         """Return 128 bits of BLAKE2b over the canonical JSON, in hexadecimal."""
         return hashlib.blake2b(self.canonical().encode(), digest_size=16).hexdigest()
+
+
+def _comparable(canonical: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the features of canonical settings by name, and the other settings.
+
+    Versions of the extractor that compute the same features are one version.
+    """
+    settings = json.loads(canonical)
+    if settings["extractor_version"] in _SAME_FEATURES:
+        settings["extractor_version"] = max(_SAME_FEATURES)
+    return _pop_features(settings), settings
 
 
 def _pop_features(settings: dict[str, Any]) -> dict[str, Any]:
@@ -237,11 +260,38 @@ def column_names(feature: Feature) -> tuple[str, ...]:
     return (feature.name,)
 
 
-def _columns(feature: Feature, at_rate: FeatureSpec) -> Iterator[FeatureColumn]:
+def valid_column(feature: Feature, *, is_base: bool) -> str:
+    """Return the name of the column that counts what is not padding in a row of a feature.
+
+    The name depends on the feature alone, so that it stays when other features come or go.
+
+    Parameters
+    ----------
+    feature
+        Feature of the rows.
+    is_base
+        Whether the feature has the sample rate of all rows.
+
+    Returns
+    -------
+    str
+        ``valid_frames`` for frames of ``mel``, ``NAME_valid_frames`` for other frames,
+        ``valid_samples`` for a waveform, ``NAME_valid_samples`` for one at another rate. ``""`` for
+        measures and models, whose axes have no known time.
+    """
+    if isinstance(feature.spec, StftSpec):
+        return "valid_frames" if feature.name == "mel" else f"{feature.name}_valid_frames"
+    if isinstance(feature.spec, WaveformSpec):
+        return "valid_samples" if is_base else f"{feature.name}_valid_samples"
+    return ""
+
+
+def _columns(feature: Feature, at_rate: FeatureSpec, base_rate_hz: int) -> Iterator[FeatureColumn]:
     if isinstance(feature.spec, MeasuresSpec):
         yield from (FeatureColumn(name, ()) for name in column_names(feature))
     else:
-        yield _column(feature.name, feature.spec, at_rate)
+        valid = valid_column(feature, is_base=at_rate.sample_rate_hz == base_rate_hz)
+        yield replace(_column(feature.name, feature.spec, at_rate), valid=valid)
 
 
 def _column(

@@ -80,6 +80,8 @@ def diff_part(
         name = row["recording_id"]
         difference.counts["known"] += 1
         recording = listed.pop(name, None)
+        if recording is not None and job.split.stratify and row["status"] != "failed":
+            recording = replace(recording, known_split=row["split"] or "")
         if recording is None:
             difference.count("removed", row["uri"])
             yield from _offer(row, job)

@@ -65,6 +65,8 @@ def named_columns(
     """Return the columns that the catalogue or the group of a recording may change."""
     labels, unit = labels_digest(recording), split_unit(recording, job.split)
     split = groups.splits.get(unit) if groups else None
+    if split is None and job.split.stratify and unit and row["split"] in dict(job.split.fractions):
+        split = row["split"]
     if split is None:
         # It depends on the name or on the labels, or the unit was in a group before.
         keeps_split = job.base.same_split and labels == row["labels_digest"]

@@ -45,6 +45,10 @@ class SplitSpec:
         Seed of the random assignment; another seed gives another division.
     keep_together
         ``duplicates``: units with recordings that sound the same are in one split.
+    stratify
+        Label column whose classes are each divided by the shares; see
+        :mod:`~melmill.transforms.plan.stratifying`. ``None``: no recording has an influence on the
+        split of another.
     """
 
     fractions: tuple[tuple[str, float], ...] = (("train", 0.8), ("validation", 0.1), ("test", 0.1))
@@ -52,10 +56,14 @@ class SplitSpec:
     group: str | None = None
     seed: int = 0
     keep_together: Literal["duplicates"] | None = None
+    stratify: str | None = None
 
 
 def assign_split(recording: Recording, spec: SplitSpec) -> str:
     """Return the split of a recording, which depends only on the recording, group and seed.
+
+    With ``stratify``, a recording that has a split keeps it; that of another one is decided later,
+    with all new ones of its class.
 
     A recording therefore keeps its split while the catalogue grows. For each split, a number
     with an exponential distribution is drawn and divided by the split's share; the split with
@@ -80,6 +88,8 @@ def assign_split(recording: Recording, spec: SplitSpec) -> str:
                 "split.by: catalogue needs a value in every row"
             )
         return _named_by_catalogue(recording, recording.split)
+    if spec.stratify and recording.known_split in dict(spec.fractions):
+        return recording.known_split
     unit = _unit(recording, spec)
 
     def draw(pair: tuple[str, float]) -> float:
@@ -101,7 +111,8 @@ def split_unit(recording: Recording, spec: SplitSpec) -> str:
 
     It is a digest because it outlives a recording that is taken down.
     """
-    if spec.keep_together is None or recording.split is not None:
+    is_given = spec.by in ("auto", "catalogue") and recording.split is not None
+    if is_given or not (spec.keep_together or spec.stratify):
         return ""
     return digest("split unit", _unit(recording, spec))
 

@@ -19,8 +19,11 @@ from melmill.transforms.rows.schema import RowBatch
 #: Edges between the bins of ``peak_dbfs`` and ``rms_dbfs``, in dB re full scale; lower and
 #: higher values have a bin of their own at each end.
 LEVEL_EDGES_DBFS = tuple(range(-96, 7, 3))
-#: Edges between the bins of recordings' durations, in seconds.
-DURATION_EDGES_S = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 18000)
+#: Edges between the bins of recordings' durations, in seconds; the first bin begins at 0.
+DURATION_EDGES_S = (
+    *(0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120),
+    *(300, 600, 1200, 1800, 3600, 7200, 18_000),
+)
 #: Largest number of classes; a label with more values does not name classes.
 MAX_CLASSES = 1000
 

@@ -8,6 +8,7 @@ are about the mean, and two parts are merged by the formula of Chan, Golub and L
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -48,46 +49,64 @@ class Moments:
         return cls(0, zeros, zeros, float("inf"), float("-inf"))
 
     @classmethod
-    def of(cls, values: npt.NDArray[Any]) -> Moments:
+    def of(
+        cls, values: npt.NDArray[Any], valid: Sequence[int] | npt.NDArray[Any] | None = None
+    ) -> Moments:
         """Return the moments of rows.
 
         Parameters
         ----------
         values : float32, int16 or int32 [rows, bands, frames] or [rows, ...]
             If a row has a single number, NaN stands for null, and is not counted.
+        valid : [rows]
+            Number of frames of each row, or of samples, from the first on, that are counted;
+            ``None`` counts all.
 
         Examples
         --------
         >>> moments = Moments.of(np.array([[[1, 3], [5, 5]]], np.float32))
         >>> moments.mean.tolist(), moments.std.tolist()
         ([2.0, 5.0], [1.0, 0.0])
+        >>> Moments.of(np.array([[[1, -80], [5, -80]]], np.float32), [1]).mean.tolist()
+        [1.0, 5.0]
         """
         if values.ndim == 1:
             values = values[~np.isnan(values)]
         has_bands = values.ndim == 3 and values.dtype == np.float32
         bands = values if has_bands else values.reshape(len(values), 1, math.prod(values.shape[1:]))
-        parts = (bands[start : start + _ROWS] for start in range(0, len(bands), _ROWS))
-        return reduce(cls.merge, map(cls._of_part, parts), cls.empty(bands.shape[1]))
+        frames = bands.shape[2]
+        lengths = np.full(len(bands), frames) if valid is None else np.asarray(valid)
+        slices = (slice(start, start + _ROWS) for start in range(0, len(bands), _ROWS))
+        parts = (cls._of_part(bands[part], lengths[part]) for part in slices)
+        return reduce(cls.merge, parts, cls.empty(bands.shape[1]))
 
     @classmethod
-    def _of_part(cls, bands: npt.NDArray[Any]) -> Moments:
+    def _of_part(cls, bands: npt.NDArray[Any], valid: npt.NDArray[Any]) -> Moments:
         if bands.shape[1] == 1:
             # Sums of a whole chunk of samples, which may be large, need double precision.
             bands = bands.astype(np.float64)
-        rows, _, frames = bands.shape
-        mean = bands.sum(axis=2, dtype=np.float64).sum(axis=0) / (rows * frames)
-        centred = bands - mean.astype(np.float32)[:, None]
+        frames = bands.shape[2]
+        count = int(np.minimum(valid, frames).sum())
+        if not count:
+            return cls.empty(bands.shape[1])
+        is_counted: Any = True
+        if count < len(bands) * frames:
+            is_counted = np.arange(frames) < valid[:, np.newaxis, np.newaxis]
+        counted = bands if is_counted is True else np.where(is_counted, bands, 0)
+        mean = counted.sum(axis=2, dtype=np.float64).sum(axis=0) / count
+        centred = bands - mean.astype(np.float32)[:, np.newaxis]
+        if is_counted is not True:
+            centred *= is_counted
         # Frames of a row are summed in float32, rows in float64.
         sums = centred.sum(axis=2).sum(axis=0, dtype=np.float64)
         squares = np.einsum("rmf,rmf->rm", centred, centred).sum(axis=0, dtype=np.float64)
-        count = rows * frames
         rounded = mean.astype(np.float32).astype(np.float64)
         return cls(
             count,
             rounded + sums / count,
             np.maximum(squares - sums**2 / count, 0.0),
-            float(bands.min()),
-            float(bands.max()),
+            float(bands.min(initial=np.inf, where=is_counted)),
+            float(bands.max(initial=-np.inf, where=is_counted)),
         )
 
     def merge(self, other: Moments) -> Moments:

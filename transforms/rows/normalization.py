@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from melmill.transforms.core.errors import ConfigError
+from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.rows.moments import Moments
-from melmill.transforms.rows.schema import Float32Array, RowBatch
+from melmill.transforms.rows.schema import Float32Array, RowBatch, RowSchema
 
 #: Kind of normalization: none, or with the mean and standard deviation of each band over the
 #: training split, the chunk, or the recording. Features without bands (waveforms) stay as they are.
@@ -22,6 +23,9 @@ BandsOf = tuple[str, str]
 
 #: Smallest divisor, in the unit of the feature: the standard deviation of digital silence is 0.
 MIN_STD = 1e-5
+
+#: Values with mean 0 and standard deviation 1, which change nothing.
+_UNCHANGED = np.array([[-1, 1]], np.float32)
 
 
 def check_normalization(name: str) -> Normalization:
@@ -55,15 +59,26 @@ def standardize(
     return normalized
 
 
-def standardize_chunks(bands: Float32Array) -> npt.NDArray[np.float32]:
+def standardize_chunks(
+    bands: Float32Array, valid: Sequence[int] | npt.NDArray[Any] | None = None
+) -> npt.NDArray[np.float32]:
     """Return each band of each chunk with mean 0 and standard deviation 1.
 
     Parameters
     ----------
     bands : float32 [rows, bands, frames]
+    valid : [rows]
+        Number of frames of each row, from the first on, over which the mean and the standard
+        deviation are computed; ``None`` for all. A row without any stays as it is.
     """
-    mean, std = bands.mean(axis=2, dtype=np.float64), bands.std(axis=2, dtype=np.float64)
-    return standardize(bands, mean, std)
+    rows, frames = len(bands), bands.shape[2]
+    lengths = [frames] * rows if valid is None else np.minimum(valid, frames)
+    normalized = np.empty_like(bands)
+    for row, length in enumerate(lengths):
+        counted = bands[row, :, :length] if length else _UNCHANGED
+        mean, std = counted.mean(axis=1, dtype=np.float64), counted.std(axis=1, dtype=np.float64)
+        normalized[row] = standardize(bands[row], mean, std)
+    return normalized
 
 
 def standardize_recordings(
@@ -81,25 +96,33 @@ def standardize_recordings(
         Moments of the feature's bands in each recording.
     """
     of_rows = [moments[name, feature] for name in batch.columns["recording_id"]]
-    mean, std = (np.stack([getattr(part, name) for part in of_rows]) for name in ("mean", "std"))
+    mean = np.stack([part.mean for part in of_rows])
+    std = np.stack([part.std if part.count else np.ones_like(part.std) for part in of_rows])
     return standardize(batch.features[feature], mean, std)
 
 
-def measure_recordings(batches: Iterable[RowBatch]) -> dict[BandsOf, Moments]:
-    """Return the moments of the bands of each recording in the rows."""
+def measure_recordings(batches: Iterable[RowBatch], schema: RowSchema) -> dict[BandsOf, Moments]:
+    """Return the moments of the bands of each recording in the rows, over its valid frames."""
     moments: dict[BandsOf, Moments] = {}
     for batch in batches:
         for name, rows in _runs(batch.columns["recording_id"]):
-            for feature in banded(batch):
-                part, key = Moments.of(batch.features[feature][rows]), (name, feature)
+            for column in banded(schema):
+                valid = valid_of(batch, column)
+                counted = None if valid is None else valid[rows]
+                part = Moments.of(batch.features[column.name][rows], counted)
+                key = name, column.name
                 moments[key] = moments[key].merge(part) if key in moments else part
     return moments
 
 
-def banded(batch: RowBatch) -> list[str]:
-    """Return the names of the features that have bands, and can be normalized."""
-    arrays = batch.features.items()
-    return [name for name, values in arrays if values.ndim == 3 and values.dtype == np.float32]
+def banded(schema: RowSchema) -> list[FeatureColumn]:
+    """Return the features that have bands, and can be normalized."""
+    return [column for column in schema.features if column.has_bands]
+
+
+def valid_of(batch: RowBatch, column: FeatureColumn) -> Sequence[int] | npt.NDArray[Any] | None:
+    """Return the number of valid frames or samples of each row; ``None`` if all are counted."""
+    return batch.columns[column.valid] if column.valid else None
 
 
 def _runs(names: Sequence[Any] | npt.NDArray[Any]) -> Iterator[tuple[str, slice]]:

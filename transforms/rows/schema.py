@@ -8,10 +8,9 @@ formats hold the same rows.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,6 +29,7 @@ from melmill.transforms.rows.columns import (
     list_of,
     type_name,
 )
+from melmill.transforms.rows.feature_metadata import from_metadata, is_only_mel, to_metadata
 from melmill.transforms.rows.flac_bytes import encode_flac
 
 __all__ = [
@@ -45,9 +45,6 @@ __all__ = [
 ]
 
 Float32Array = npt.NDArray[np.float32]
-
-_N_MELS, _N_FRAMES = b"melmill.n_mels", b"melmill.n_frames"
-_FEATURES = b"melmill.feature_columns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +67,31 @@ class RowSchema:
 
     def __post_init__(self) -> None:
         """Raise ValueError if two columns have the same name."""
-        names = [*(c.name for c in self.labels), *(c.name for c in self.features)]
+        features = (column.name for column in self.features)
+        names = [*self.counts, *(label.name for label in self.labels), *features]
         if len(set(names)) < len(names):
             raise ValueError(f"two columns have the same name: {sorted(names)}")
 
     def columns(self) -> dict[str, str]:
         """Return the type's name for every column that is not a feature, in order."""
-        core = {k: v for k, v in CORE_COLUMNS.items() if self.per_channel or k != "channel"}
-        return core | {label.name: label.type for label in self.labels}
+        columns: dict[str, str] = {}
+        for name, kind in CORE_COLUMNS.items():
+            if self.per_channel or name != "channel":
+                columns[name] = kind
+            if name == "valid_samples":
+                columns |= dict.fromkeys(self.counts, "int32")
+        return columns | {label.name: label.type for label in self.labels}
+
+    @property
+    def counts(self) -> tuple[str, ...]:
+        """Columns beside ``valid_samples`` that count what is not padding, such as valid frames."""
+        names = dict.fromkeys(column.valid for column in self.features)
+        return tuple(name for name in names if name and name not in CORE_COLUMNS)
 
     @property
     def has_only_mel(self) -> bool:
         """Whether the only feature is a spectrogram with the name ``mel``."""
-        shapes = [(c.name, c.dtype, len(c.shape)) for c in self.features]
-        return shapes == [("mel", "float32", 2)]
+        return is_only_mel(self.features)
 
     @property
     def text(self) -> str:
@@ -107,14 +115,7 @@ class RowSchema:
         """
         fields = [pa.field(name, arrow_type(kind)) for name, kind in self.columns().items()]
         fields += [pa.field(column.name, array_type(column)) for column in self.features]
-        return pa.schema(fields, metadata=self._metadata())
-
-    def _metadata(self) -> dict[bytes, bytes]:
-        """Return the metadata of a shard: the shapes of its features."""
-        if self.has_only_mel:
-            n_mels, n_frames = self.features[0].shape
-            return {_N_MELS: str(n_mels).encode(), _N_FRAMES: str(n_frames).encode()}
-        return {_FEATURES: json.dumps([_described(column) for column in self.features]).encode()}
+        return pa.schema(fields, metadata=to_metadata(self.features))
 
     def table(self) -> Any:
         """Return the ``pyarrow.Schema`` of a Delta table of the rows, with its partition column."""
@@ -123,8 +124,8 @@ class RowSchema:
     @classmethod
     def from_arrow(cls, schema: Any) -> RowSchema:
         """Return the schema that :meth:`arrow` converted; raise ``ValueError`` for any other."""
-        features = _stored_features(schema.metadata or {})
-        names = {column.name for column in features}
+        features = from_metadata(schema.metadata or {})
+        names = {*(column.name for column in features), *(column.valid for column in features)}
         labels = tuple(
             LabelColumn(field.name, type_name(field.type))
             for field in schema
@@ -134,22 +135,6 @@ class RowSchema:
         if not schema.equals(row_schema.arrow(), check_metadata=False):
             raise ValueError(f"not a shard of melmill: its columns are {schema.names}")
         return row_schema
-
-
-def _described(column: FeatureColumn) -> dict[str, Any]:
-    described = asdict(column)
-    if not column.flac_rate_hz:
-        del described["flac_rate_hz"]  # as in shards from before there was FLAC
-    return described
-
-
-def _stored_features(metadata: Mapping[bytes, bytes]) -> tuple[FeatureColumn, ...]:
-    if _FEATURES in metadata:
-        columns = json.loads(metadata[_FEATURES])
-        return tuple(FeatureColumn(**{**c, "shape": tuple(c["shape"])}) for c in columns)
-    if _N_MELS not in metadata or _N_FRAMES not in metadata:
-        raise ValueError("not a shard of melmill: its metadata lacks the shapes of the features")
-    return (FeatureColumn("mel", (int(metadata[_N_MELS]), int(metadata[_N_FRAMES]))),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -208,17 +193,21 @@ def to_columns(batch: RowBatch, schema: RowSchema) -> dict[str, Any]:
     expected = schema.columns()
     if set(batch.columns) != set(expected):
         raise ValueError(f"columns {sorted(batch.columns)} are not the schema's {sorted(expected)}")
-    return {name: _column(batch, name, arrow_type(kind)) for name, kind in expected.items()}
+    labels = {label.name for label in schema.labels}
+    return {
+        name: _column(batch, name, arrow_type(kind), may_be_null=name in labels)
+        for name, kind in expected.items()
+    }
 
 
-def _column(batch: RowBatch, name: str, kind: Any) -> Any:
+def _column(batch: RowBatch, name: str, kind: Any, *, may_be_null: bool) -> Any:
     try:
         array = _convert(batch.columns[name], kind)
     except (pa.ArrowException, OverflowError, UnicodeError) as error:
         raise ValueError(f"column {name!r}: {error}") from error
     if len(array) != batch.rows:
         raise ValueError(f"column {name!r} has {len(array)} values for {batch.rows} rows")
-    if array.null_count and not is_label(name):
+    if array.null_count and not may_be_null:
         raise ValueError(f"column {name!r} has {array.null_count} nulls; only labels may be null")
     return array
 

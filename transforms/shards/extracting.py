@@ -16,9 +16,10 @@ from melmill.transforms.core.feature_columns import Array
 from melmill.transforms.core.records import Failure, MeasuredPart
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.channels import count_channels
-from melmill.transforms.features.decoded_spans import Span
+from melmill.transforms.features.decoded_spans import Span, place_chunks
 from melmill.transforms.features.spans import FETCHED_AHEAD, SpanRows, row_type
 from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.features.valid_counts import count_valid
 from melmill.transforms.measures.spans import extract_and_measure, measure_spans
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.packing import ShardPlan
@@ -237,6 +238,7 @@ def _spooled(
     with _spool_errors(spool), _opened(spool, record_type) as file:
         for part, own in zip(group, rows, strict=True):
             carried = regroup(part.carried.read(names_carried), size) if part.carried else None
+            counts = _count_valid(part.span, job)
             for start in range(0, len(own.chunk_index), size):
                 cut = slice(start, min(start + size, len(own.chunk_index)))
                 features: dict[str, Array] = {}
@@ -249,9 +251,21 @@ def _spooled(
                 if carried is not None:
                     features |= next(carried).features
                 ordered = {name: features[name] for name in names}
-                yield RowBatch(_columns(part.span, own, cut, job), ordered)
+                columns = _columns(part.span, own, cut, job)
+                columns |= {name: numbers[cut] for name, numbers in counts.items()}
+                yield RowBatch(columns, ordered)
             durations = own.decode_seconds, own.features_seconds
             report(SpanOutcome(part.span, len(own.chunk_index), None, False, *durations))
+
+
+def _count_valid(span: Span, job: ExtractJob) -> dict[str, list[int]]:
+    """Return the columns that count valid frames and samples, for the rows of a span."""
+    channels = count_channels(span.probed.audio.channels, job.features.channels)
+    chunks = [count_valid(job.features, places) for places in place_chunks(span, job.features)]
+    return {
+        name: [chunk[name] for chunk in chunks for _ in range(channels)]
+        for name in job.schema.counts
+    }
 
 
 def _opened(spool: Path, record_type: np.dtype[Any]) -> Any:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from melmill.transforms.rows.distribution import DistributionCounter
 from melmill.transforms.rows.moments import Moments
+from melmill.transforms.rows.normalization import valid_of
 from melmill.transforms.rows.rows_digest import combine_digests, digest_text, rows_digest
-from melmill.transforms.rows.schema import LabelColumn, RowBatch
+from melmill.transforms.rows.schema import RowBatch, RowSchema
 from melmill.transforms.rows.summaries import RecordingRows
 
 #: Columns that give a row's place in its recording.
@@ -26,17 +27,19 @@ class Tally:
     null_labels: set[str] = field(default_factory=set)
     distribution: DistributionCounter = field(default_factory=DistributionCounter)
 
-    def count(self, batch: RowBatch, labels: Sequence[LabelColumn]) -> None:
-        """Add a row group to the statistics."""
+    def count(self, batch: RowBatch, schema: RowSchema) -> None:
+        """Add a row group to the statistics; frames and samples of padding are not counted."""
         self.rows += batch.rows
-        for name, values in batch.features.items():
-            moments, before = Moments.of(values), self.moments.get(name)
-            self.moments[name] = moments if before is None else before.merge(moments)
+        for column in schema.features:
+            values, before = batch.features[column.name], self.moments.get(column.name)
+            moments = Moments.of(values, valid_of(batch, column))
+            self.moments[column.name] = moments if before is None else before.merge(moments)
         for entry in held_recordings(batch):
             known = self.recordings.get(entry.recording_id)
             self.recordings[entry.recording_id] = add_rows(known, entry) if known else entry
-        self.null_labels |= {label.name for label in labels if None in batch.columns[label.name]}
-        self.distribution.count(batch, labels)
+        labels = (label.name for label in schema.labels)
+        self.null_labels |= {name for name in labels if None in batch.columns[name]}
+        self.distribution.count(batch, schema.labels)
 
 
 def held_recordings(batch: RowBatch) -> Iterator[RecordingRows]:

@@ -25,7 +25,7 @@ from melmill.transforms.index.tables import is_indexed
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.rows.moments import Moments
 from melmill.transforms.rows.parquet import ParquetShard, read_rows
-from melmill.transforms.rows.schema import Array, RowBatch
+from melmill.transforms.rows.schema import Array, RowBatch, RowSchema
 from melmill.transforms.rows.summaries import (
     FeatureMoments,
     FileEntry,
@@ -127,8 +127,13 @@ def without(batch: RowBatch, gone: Collection[str]) -> RowBatch:
 
 
 def row_group_rows(job: ExtractJob) -> int:
+    """Return the number of rows in a row group of a job."""
+    return rows_of_groups(job.writer.row_group_rows, job.schema)
+
+
+def rows_of_groups(configured: int, schema: RowSchema) -> int:
     """Return the number of rows in a row group: the configured number, limited by memory."""
-    return max(1, min(job.writer.row_group_rows, _ROW_GROUP_BYTES // job.schema.row_bytes))
+    return max(1, min(configured, _ROW_GROUP_BYTES // schema.row_bytes))
 
 
 def regroup(batches: Iterable[RowBatch], size: int) -> Iterator[RowBatch]:
@@ -170,6 +175,7 @@ def write_rows(
     """Write rows to a shard's files, and return its summary; no receipt is written."""
     tally = Tally()
     metadata = {"melmill.features": job.features.canonical(), "melmill.plan": plan}
+    schema = job.schema
     with ExitStack() as stack:
         paths = {form: stack.enter_context(job.store.scratch()) for form in job.writer.formats}
         writers = [
@@ -179,7 +185,7 @@ def write_rows(
         for batch in regroup(batches, row_group_rows(job)):
             for writer in writers:
                 writer.add(batch)
-            tally.count(batch, job.schema.labels)
+            tally.count(batch, schema)
         for writer in writers:
             writer.close()
         name, files = _publish(paths, plan, split, job) if tally.rows else (plan, {})

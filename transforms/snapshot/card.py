@@ -16,6 +16,7 @@ import yaml
 from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.features.measures_spec import MeasuresSpec
 from melmill.transforms.index.tables import read_shards
+from melmill.transforms.plan.split_shares import share_warnings
 from melmill.transforms.rows.distribution import DURATION_EDGES_S, LEVEL_EDGES_DBFS, balance
 from melmill.transforms.rows.moments import Moments
 from melmill.transforms.rows.schema import RowSchema
@@ -194,7 +195,7 @@ def _split_statistics(content: SplitContent) -> dict[str, Any]:
     }
 
 
-def _histogram(edges: Sequence[int], counts: Sequence[int]) -> dict[str, list[int]]:
+def _histogram(edges: Sequence[float], counts: Sequence[int]) -> dict[str, Sequence[float]]:
     """Return a histogram; the first and last bins are open, so counts exceed edges by one."""
     return {"edges": list(edges), "counts": list(counts)}
 
@@ -250,9 +251,21 @@ def past_card(
 
 
 def _card(files: FileLists, snapshot: Snapshot, totals: Totals, schema: RowSchema) -> str:
-    about = _about(snapshot, totals, schema)
-    parts = _head(files, schema), about, _AFTERWARDS, _added_columns(snapshot), _features(snapshot)
+    about, afterwards = _about(snapshot, totals, schema), _afterwards(schema)
+    parts = _head(files, schema), about, afterwards, _added_columns(snapshot), _features(snapshot)
     return "".join(parts) + _mark(snapshot)
+
+
+def _afterwards(schema: RowSchema) -> str:
+    """Return how to load the dataset, with the mask of the first feature that has one."""
+    masked = [column for column in schema.features if column.valid]
+    if not masked:
+        return _AFTERWARDS.format(counted="", mask="")
+    name, valid, length = masked[0].name, masked[0].valid, masked[0].shape[-1]
+    return _AFTERWARDS.format(
+        counted=" over its valid frames",
+        mask=_MASK.format(name=name, valid=valid, length=length),
+    )
 
 
 def _mark(snapshot: Snapshot) -> str:
@@ -328,7 +341,14 @@ def _about(snapshot: Snapshot, totals: Totals, schema: RowSchema, *, twins: bool
         skipped=totals.recordings["skipped"],
         deselected=_deselected(snapshot, totals),
         labels=_labels(totals),
+        warnings=_split_warnings(snapshot, totals),
     )
+
+
+def _split_warnings(snapshot: Snapshot, totals: Totals) -> str:
+    numbers = {name: content.recordings for name, content in totals.splits.items()}
+    lines = share_warnings(snapshot.asked_shares, numbers)
+    return "".join(f"\n**Warning: {line}.**\n" for line in lines)
 
 
 def _deselected(snapshot: Snapshot, totals: Totals) -> str:
@@ -373,6 +393,8 @@ def _feature_line(snapshot: Snapshot, column: FeatureColumn) -> str:
         "model": "output of the model for one chunk" + (f" at {rate}" if rate else ""),
     }.get(entry["kind"], "bands × frames of one chunk" + (f" at {rate}" if rate else ""))
     meaning += ", as FLAC" * bool(column.flac_rate_hz)
+    if column.valid:
+        meaning += f"; the first `{column.valid}` of them are valid, the others are padding"
     return f"- `{column.name}` is {column.dtype} [{', '.join(map(str, column.shape))}]: {meaning}."
 
 
@@ -431,13 +453,13 @@ _ABOUT = """# {title}
 | split | recordings | rows | shards | MB |
 |---|---|---|---|---|
 {splits}
-
+{warnings}
 {failed:,} recordings failed and {skipped:,} were too short.{deselected}
 {labels}"""
 
 _AFTERWARDS = """
 `index/` says which recordings failed and why. `statistics.json` holds mean and standard
-deviation of each band.
+deviation of each band{counted}.
 
 ## How to load
 
@@ -455,5 +477,14 @@ DeltaTable("DATASET").to_pyarrow_dataset(filesystem=files)
 
 import datasets
 datasets.load_dataset("DATASET")          # splits and shapes come from the head of this file
+```
+{mask}"""
+
+_MASK = """
+A mask for a batch of rows, false where `{name}` is padding:
+
+```python
+import numpy as np
+mask = np.arange({length}) < np.array(rows["{valid}"])[:, np.newaxis]   # [rows, {length}]
 ```
 """

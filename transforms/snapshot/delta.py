@@ -75,6 +75,9 @@ class Snapshot:
         Run and attempt that committed the snapshot; ``""`` if not recorded.
     side_tables
         Side tables with columns that were added after the extraction.
+    asked_shares
+        Share of each split that the recipe asks for; empty if the catalogue gives the splits, or
+        if an older melmill made the snapshot.
     """
 
     version: int
@@ -92,6 +95,7 @@ class Snapshot:
     rows: int = -1
     run: str = ""
     side_tables: tuple[SideTable, ...] = ()
+    asked_shares: dict[str, float] = field(default_factory=dict)
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -101,9 +105,16 @@ class Snapshot:
 
 def with_later_keys(configuration: dict[str, Any]) -> dict[str, Any]:
     """Return a recipe with the keys that older recipes lack, as they were then."""
-    split = {"keep_together": None, **configuration.get("split", {})}
+    later_split = {"keep_together": None, "min_recordings": 0, "stratify": None}
+    split = {**later_split, **configuration.get("split", {})}
     later = {"quality": "off", "select": None, "dedupe": "off"}
     return {**later, **configuration, "split": split}
+
+
+def split_rule(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a recipe that decide in which split a recording is."""
+    split = recipe.get("split", {})
+    return {key: value for key, value in split.items() if key != "min_recordings"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,8 +330,8 @@ def table_labels(
 ) -> tuple[tuple[LabelColumn, ...], bool]:
     """Return the label columns of a table's version, and whether each channel has its own rows.
 
-    A snapshot without rows has no other record of its columns. The names of its features are
-    given.
+    A snapshot without rows has no other record of its columns. The names of its features, and of
+    the columns that belong to them, are given.
     """
     table = open_table(store, version)
     if table is None:

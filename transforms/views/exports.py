@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from melmill.transforms.core.errors import ConfigError, DatasetError
+from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.core.naming import shard_number
 from melmill.transforms.rows.moments import Moments
 from melmill.transforms.rows.normalization import (
@@ -26,6 +27,7 @@ from melmill.transforms.rows.normalization import (
     standardize,
     standardize_chunks,
     standardize_recordings,
+    valid_of,
 )
 from melmill.transforms.rows.parquet import read_rows, read_schema
 from melmill.transforms.rows.schema import Float32Array, RowBatch, RowSchema
@@ -184,7 +186,9 @@ def measure_shared(
     DatasetError
         If the shard is missing or damaged; the message names it.
     """
-    return measure_recordings(_only(shared, _batches(shard, job))) if shared else {}
+    if not shared:
+        return {}
+    return measure_recordings(_only(shared, _batches(shard, job)), _schema(shard, job))
 
 
 def _only(recording_ids: Collection[str], batches: Iterable[RowBatch]) -> Iterator[RowBatch]:
@@ -192,7 +196,12 @@ def _only(recording_ids: Collection[str], batches: Iterable[RowBatch]) -> Iterat
         ids = batch.columns["recording_id"]
         rows = [row for row, name in enumerate(ids) if name in recording_ids]
         if rows:
-            yield RowBatch({"recording_id": ids}, batch.features).take(rows)
+            yield batch.take(rows)
+
+
+def _schema(shard: ExportShard, job: ExportJob) -> RowSchema:
+    with job.dataset.reading_shard(shard.parquet.name) as file:
+        return read_schema(file)[0]
 
 
 def _link(file: FileEntry, name: str, job: ExportJob) -> None:
@@ -235,12 +244,11 @@ def _encode(shard: ExportShard, names: list[str], job: ExportJob, shared: Shared
         "numpy": write_numpy,
     }
     _require_whole(shard.parquet, job)
-    with job.dataset.reading_shard(shard.parquet.name) as file:
-        schema, _ = read_schema(file)
+    schema = _schema(shard, job)
     with ExitStack() as stack:
         paths = [stack.enter_context(job.output.scratch()) for _ in names]
         tally = Tally()
-        batches = _normalized(_counted(shard, job, tally, schema), shard, job, shared)
+        batches = _normalized(_counted(shard, job, tally, schema), schema, shard, job, shared)
         writers[job.format](schema, shard.rows, batches, *paths)
         for path, name in zip(paths, names, strict=True):
             job.output.publish(path, name)
@@ -266,23 +274,27 @@ def _batches(shard: ExportShard, job: ExportJob) -> Iterator[RowBatch]:
 
 
 def _normalized(
-    batches: Iterable[RowBatch], shard: ExportShard, job: ExportJob, shared: SharedMoments
+    batches: Iterable[RowBatch],
+    schema: RowSchema,
+    shard: ExportShard,
+    job: ExportJob,
+    shared: SharedMoments,
 ) -> Iterator[RowBatch]:
-    normalize = _normalizer(shard, job, shared)
+    normalize = _normalizer(schema, shard, job, shared)
     for batch in batches:
-        normalized = {name: normalize(batch, name) for name in banded(batch)}
+        normalized = {column.name: normalize(batch, column) for column in banded(schema)}
         yield replace(batch, features={**batch.features, **normalized})
 
 
 def _normalizer(
-    shard: ExportShard, job: ExportJob, shared: SharedMoments
-) -> Callable[[RowBatch, str], Float32Array]:
+    schema: RowSchema, shard: ExportShard, job: ExportJob, shared: SharedMoments
+) -> Callable[[RowBatch, FeatureColumn], Float32Array]:
     if job.normalize == "global":
-        return lambda batch, name: standardize(batch.features[name], *job.bands[name])
+        return lambda batch, own: standardize(batch.features[own.name], *job.bands[own.name])
     if job.normalize == "per_chunk":
-        return lambda batch, name: standardize_chunks(batch.features[name])
+        return lambda batch, own: standardize_chunks(batch.features[own.name], valid_of(batch, own))
     if job.normalize == "per_recording":
         # A recording's mean is known only after its last row, so the shard is read twice.
-        moments = measure_recordings(_batches(shard, job)) | dict(shared)
-        return lambda batch, name: standardize_recordings(batch, name, moments)
-    return lambda batch, name: batch.features[name]
+        moments = measure_recordings(_batches(shard, job), schema) | dict(shared)
+        return lambda batch, own: standardize_recordings(batch, own.name, moments)
+    return lambda batch, own: batch.features[own.name]

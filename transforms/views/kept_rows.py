@@ -46,7 +46,7 @@ def _with_lists(batch: RowBatch) -> RowBatch:
 def counted(batches: Iterable[RowBatch], tally: Tally, schema: RowSchema) -> Iterator[RowBatch]:
     """Yield the batches, and add each to the statistics."""
     for batch in batches:
-        tally.count(batch, schema.labels)
+        tally.count(batch, schema)
         yield batch
 
 
