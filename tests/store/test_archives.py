@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import tarfile
 import zipfile
@@ -237,6 +238,7 @@ TAR = tar_of({"a.wav": b"1" * 1024, "b.wav": b"2" * 1024}, form=tarfile.GNU_FORM
         (zip_of(CONTENT)[:-30], []),
         (zip_of(CONTENT)[:40], []),
     ],
+    ids=itertools.count(),  # the bytes hold the time
 )
 def test_damage_is_an_error_behind_the_intact_members(data: bytes, names: list[str]) -> None:
     found, message = members_before(data)
