@@ -352,9 +352,6 @@ class OutputConfig(_Section):
         return WriterSpec(("parquet", *formats), self.row_group_rows, self.compression_level)
 
 
-_ColumnName = Annotated[str, Field(min_length=1)] | None
-
-
 def _separator(value: object) -> object:
     """Return the character between the cells of a table's row; ``tab`` is a name.
 
@@ -374,18 +371,19 @@ class CatalogueConfig(_Section):
     exclude: Annotated[str, Field(min_length=1), AfterValidator(absolute_file)] | None = None
     content_hashes: bool = False
     label_types: dict[str, str] = {}
-    uri_column: _ColumnName = None
-    start_column: _ColumnName = None
-    end_column: _ColumnName = None
-    duration_column: _ColumnName = None
+    uri_column: Annotated[str, Field(min_length=1)] | None = None
+    # An empty name stands for no column.
+    start_column: str | None = None
+    end_column: str | None = None
+    duration_column: str | None = None
     separator: Annotated[str | None, BeforeValidator(_separator)] = None
     root: Annotated[str, Field(min_length=1), AfterValidator(absolute_file)] | None = None
     storage_options: dict[str, Any] = {}
 
     def table_keys(self) -> TableKeys:
         """Return what the recipe says about a table."""
-        names = [field.name for field in fields(TableKeys)]
-        return TableKeys(**{name: getattr(self, name) or "" for name in names})
+        values = {field.name: getattr(self, field.name) for field in fields(TableKeys)}
+        return TableKeys(**{name: value for name, value in values.items() if value is not None})
 
 
 class LimitsConfig(_Section):

@@ -8,6 +8,7 @@ import pytest
 
 from melmill.transforms.catalogue.parts import open_catalogue
 from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.plan.listing import by_identity
 from tests.catalogue.manifests import faults, listed, segments
 
 SCRIPT = "r1 /data/r1.wav\nr2 r2.flac\n"
@@ -74,6 +75,15 @@ def test_a_command_is_refused_where_a_segment_names_it(tmp_path: Path) -> None:
     [
         ("r1 -\n", "u1 r1 0 1\n", "segments line 1 reads 'r1' from the standard input"),
         ("r1 raw.ark:12\n", "u1 r1 0 1\n", "has a place in an archive of Kaldi for 'r1': 'raw"),
+        (
+            "r1 raw.ark:12[0:3]\n",
+            "u1 r1 0 1\n",
+            "has a place in an archive of Kaldi for 'r1': 'raw",
+        ),
+        ("r1 raw.ark.gz:12\n", "u1 r1 0 1\n", "has a place in an archive of Kaldi for 'r1'"),
+        (SCRIPT, "u1 r1 0 -0.5\n", "column 'end': -0.5 does not come after the start, 0"),
+        (SCRIPT, "u1 r1 0 -2\n", "column 'end': -2.0 does not come after the start, 0"),
+        (SCRIPT, "u1 r1 0 -x\n", "column 'end': '-x' is not double"),
         (SCRIPT, "u1 r9 0 1\n", "names the recording 'r9', which wav.scp lacks"),
         (SCRIPT, "u1 r1 0\n", "segments line 1 has 3 words; write it as UTTERANCE RECORDING START"),
         (SCRIPT, "u1 r1 x 1\n", "segments line 1, column 'start': 'x' is not double"),
@@ -87,6 +97,43 @@ def test_what_cannot_be_read_is_its_rows_fault(
     path = folder(tmp_path / "train", wav_scp=script, segments=lines)
     (fault,) = faults(listed(path))
     assert message in fault
+
+
+def test_an_end_of_minus_one_is_the_end_of_the_recording(tmp_path: Path) -> None:
+    lines = "".join(f"u{i} r1 {i} {end}\n" for i, end in enumerate(("-1", "-1.0", "-1.00")))
+    path = folder(tmp_path / "train", wav_scp=SCRIPT, segments=lines)
+    assert {r.end_seconds for r in listed(path)} == {None}
+    assert faults(listed(path)) == []
+
+
+def test_names_with_colons_and_brackets_are_paths(tmp_path: Path) -> None:
+    script = "r1 at 12:30 [live].wav\nr2 http://host:8080/a.wav\n"
+    path = folder(tmp_path / "train", wav_scp=script, utt2spk="r1 ann\n")
+    assert [r.relative_uri for r in listed(path)] == [line[3:] for line in script.splitlines()]
+    assert faults(listed(path)) == []
+
+
+def test_two_utterances_may_have_the_same_segment(tmp_path: Path) -> None:
+    lines, speakers = "u1 r1 0.0 1.0\nu2 r1 0.0 1.0\n", "u1 ann\nu2 bob\n"
+    path = folder(tmp_path / "train", wav_scp=SCRIPT, segments=lines, utt2spk=speakers)
+    ann, bob = by_identity(listed(path)).values()
+    assert {dict(ann.labels)["speaker"], dict(bob.labels)["speaker"]} == {"ann", "bob"}
+    assert ann.relative_uri == bob.relative_uri
+
+
+def test_an_utterance_twice_with_the_same_segment_is_refused(tmp_path: Path) -> None:
+    path = folder(tmp_path / "train", wav_scp=SCRIPT, segments="u1 r1 0 1\n" * 2)
+    with pytest.raises(CatalogueError, match=r"segments line \d and segments line \d both name"):
+        by_identity(listed(path))
+
+
+def test_a_folder_is_no_file_of_a_data_folder(tmp_path: Path) -> None:
+    path = folder(tmp_path / "songs", wav_scp=SCRIPT)
+    (path / "text").mkdir()
+    (path / "text" / "a.wav").touch()
+    assert [r.relative_uri for r in listed(path)] == ["text/a.wav"]
+    folder(path, utt2spk="r1 ann\n")
+    assert dict(listed(path)[0].labels) == {"utterance": "r1", "speaker": "ann"}
 
 
 def test_an_id_twice_is_refused(tmp_path: Path) -> None:

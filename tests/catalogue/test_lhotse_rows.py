@@ -179,6 +179,32 @@ def test_a_truncated_manifest_is_refused_or_names_its_line(tmp_path: Path) -> No
         listed(packed)
 
 
+@pytest.mark.parametrize("name", ["cuts.jsonl", "cuts.jsonl.gz"])
+def test_a_cut_of_several_megabytes_is_recognised(tmp_path: Path, name: str) -> None:
+    row = cut("c", SONG, 0.5, 1, custom={"words": [{"word": "x" * 2_500_000}], "snr": 1.5})
+    (recording,) = listed(write_lines(tmp_path / name, [row]))
+    assert segments([recording]) == [("a.wav", 0.5, 1.5)]
+    assert dict(recording.labels)["snr"] == 1.5
+
+
+def test_fields_of_lhotse_count_before_values_of_custom(tmp_path: Path) -> None:
+    custom = {"id": "other", "text": "other", "speaker": "bob", "snr": 2, "split": "dev"}
+    spoken = [supervision("s", "a", 0, 1, text="hello", custom=custom)]
+    write_lines(tmp_path / "recordings.jsonl", [SONG])
+    rows = {
+        "cuts": cut("c", SONG, 0, 1, supervisions=spoken, custom=custom),
+        "supervisions": spoken[0],
+        "recordings": SONG | {"custom": custom},
+    }
+    for name, row in rows.items():
+        (found,) = listed(write_lines(tmp_path / f"{name}.jsonl", [row]))
+        labels = dict(found.labels)
+        assert labels["id"] == row["id"]
+        assert labels["text"] == ("other" if name == "recordings" else "hello")
+        # A value of custom counts where lhotse has none.
+        assert (labels["speaker"], labels["snr"], found.split) == ("bob", 2, "dev")
+
+
 def test_plain_rows_among_the_records_are_their_rows_faults(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "recordings.jsonl", [SONG, {"uri": "b.wav"}])
     (fault,) = faults(listed(path))

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from melmill.transforms.catalogue.meanings import TableKeys
@@ -87,6 +89,23 @@ def test_a_table_of_common_voice_names_files_in_its_clips(tmp_path: Path) -> Non
     assert dict(recordings[0].labels) == {"client_id": "x1", "sentence": 'He said "no"'}
 
 
+@pytest.mark.parametrize(
+    "path", ["en/a.mp3", "clips/en/a.mp3", "./clips/en/a.mp3", "clips\\en/a.mp3"]
+)
+def test_a_path_of_common_voice_may_begin_with_clips(tmp_path: Path, path: str) -> None:
+    table = text(tmp_path / "train.tsv", f"client_id\tpath\tsentence\nx\t{path}\tyes\n")
+    (tmp_path / "clips").mkdir()
+    (recording,) = listed(table)
+    assert (recording.uri, recording.relative_uri) == (f"{tmp_path}/clips/en/a.mp3", "en/a.mp3")
+
+
+def test_a_named_root_counts_as_it_is_for_common_voice(tmp_path: Path) -> None:
+    table = text(tmp_path / "train.tsv", "client_id\tpath\tsentence\nx\tclips/a.mp3\tyes\n")
+    (tmp_path / "clips").mkdir()
+    (recording,) = listed(table, keys=TableKeys(root="/data"))
+    assert recording.uri == "/data/clips/a.mp3"
+
+
 def test_a_table_of_common_voice_without_clips_starts_where_it_is(tmp_path: Path) -> None:
     recordings = listed(text(tmp_path / "train.tsv", COMMON_VOICE))
     assert recordings[0].uri == f"{tmp_path}/a.mp3"
@@ -106,6 +125,30 @@ def test_an_audiofolder_is_read(tmp_path: Path, name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl", "metadata.parquet"])
+def test_a_folder_with_a_table_of_an_audiofolder_is_the_table(tmp_path: Path, name: str) -> None:
+    row = {"file_name": "train/a.wav", "genre": "folk"}
+    if name.endswith("csv"):
+        text(tmp_path / name, "genre;file_name\nfolk;train/a.wav\n")
+    elif name.endswith("jsonl"):
+        write_lines(tmp_path / name, [row])
+    else:
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / name)
+    assert listed(tmp_path) == listed(tmp_path / name)
+    assert labels(tmp_path) == [{"genre": "folk"}]
+
+
+@pytest.mark.parametrize("content", ["LJ001-0001|file_name is here\n", "", "id,text\n", b"\xff,\n"])
+def test_a_folder_with_other_metadata_is_a_folder_of_audio(
+    tmp_path: Path, content: str | bytes
+) -> None:
+    data = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / "metadata.csv").write_bytes(data)
+    (tmp_path / "metadata.jsonl").mkdir()
+    (tmp_path / "a.wav").touch()
+    assert [r.relative_uri for r in listed(tmp_path)] == ["a.wav"]
+
+
 def test_a_plain_table_stays_plain_whatever_other_columns_it_has(tmp_path: Path) -> None:
     row = {"uri": "a.wav", "audio_filepath": "b.wav", "offset": 1.0, "duration": 2.0, "path": "x"}
     path = write_lines(tmp_path / "t.jsonl", [row])
@@ -123,6 +166,65 @@ def test_columns_can_be_named(tmp_path: Path) -> None:
     assert [column.name for column in open_catalogue(str(path), keys=keys).label_columns] == [
         "genre"
     ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "named"),
+    [
+        ({"audio_filepath": "a.wav", "offset": 0.5, "duration": 1.0}, "audio_filepath"),
+        ({"audio_filepath": "a.wav", "start": 0.5, "end": 1.5}, "audio_filepath"),
+        ({"client_id": "x", "path": "a.wav", "sentence": "yes"}, "path"),
+        ({"file_name": "a.wav", "start": 0.5, "end": 1.5}, "file_name"),
+        ({"uri": "a.wav", "start": 0.5, "end": 1.5, "duration": 9.0}, "uri"),
+    ],
+)
+def test_a_named_column_that_counts_anyway_changes_nothing(
+    tmp_path: Path, columns: dict[str, Any], named: str
+) -> None:
+    (tmp_path / "clips").mkdir()
+    path = write_lines(tmp_path / "t.json", [columns])
+    (usual,) = listed(path)
+    assert usual.start_seconds == columns.get("offset", columns.get("start"))
+    assert listed(path, keys=TableKeys(uri_column=named)) == [usual]
+
+
+def test_a_named_column_of_a_layout_brings_its_layout(tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    row = {"audio_filepath": "x.wav", "duration": 1.0, "client_id": 1, "path": "a", "sentence": "b"}
+    path = write_lines(tmp_path / "t.json", [row])
+    assert segments(listed(path)) == [("x.wav", None, None)]
+    assert listed(path, keys=TableKeys(uri_column="path"))[0].uri == f"{tmp_path}/clips/a"
+
+
+SLICES = "slice_file_name,start,end,length\na.wav,0.5,2.5,2\n"
+
+
+@pytest.mark.parametrize(
+    ("keys", "segment", "names"),
+    [
+        ({}, (0.5, 2.5), ["length"]),
+        ({"start_column": ""}, (None, None), ["start", "end", "length"]),
+        ({"start_column": "", "end_column": ""}, (None, None), ["start", "end", "length"]),
+        ({"start_column": "", "end_column": "end"}, (None, 2.5), ["start", "length"]),
+        ({"start_column": "", "duration_column": "length"}, (None, 2.0), ["start", "end"]),
+        ({"end_column": ""}, (0.5, None), ["end", "length"]),
+        ({"end_column": "", "duration_column": "length"}, (0.5, 2.5), ["end"]),
+    ],
+)
+def test_an_empty_name_makes_labels_of_a_segments_columns(
+    tmp_path: Path, keys: dict[str, str], segment: tuple[float | None, ...], names: list[str]
+) -> None:
+    path = text(tmp_path / "t.csv", SLICES)
+    named = TableKeys(uri_column="slice_file_name", **keys)
+    assert segments(listed(path, keys=named)) == [("a.wav", *segment)]
+    assert list(labels(path, uri_column="slice_file_name", **keys)[0]) == names
+
+
+def test_an_empty_name_makes_a_label_of_a_duration(tmp_path: Path) -> None:
+    row = {"audio_filepath": "a.wav", "offset": 0.5, "duration": 1.0}
+    path = write_lines(tmp_path / "t.json", [row])
+    assert segments(listed(path, keys=TableKeys(duration_column=""))) == [("a.wav", 0.5, None)]
+    assert labels(path, start_column="") == [{"offset": 0.5, "duration": 1.0}]
 
 
 def test_a_named_column_counts_before_those_of_a_layout(tmp_path: Path) -> None:
@@ -190,3 +292,5 @@ def test_a_named_column_that_is_missing_is_named(
 def test_the_keys_of_tables_are_refused_for_a_directory(tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match=r"catalogue.uri_column is for tables, but .* not"):
         listed(tmp_path, keys=TableKeys(uri_column="path"))
+    with pytest.raises(CatalogueError, match=r"catalogue.start_column is for tables, but .* not"):
+        listed(tmp_path, keys=TableKeys(start_column=""))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +19,7 @@ from melmill.transforms.catalogue.table_formats import (
     _find_separator,
     recognise_format,
 )
+from melmill.transforms.catalogue.text_rows import read_text
 from melmill.transforms.core.errors import CatalogueError
 from tests.catalogue.manifests import faults, listed
 
@@ -87,6 +90,61 @@ def test_quotes_in_tables_with_tabs_are_letters(tmp_path: Path) -> None:
 def test_quotes_in_tables_with_tabs_are_quotes_if_the_names_are_quoted(tmp_path: Path) -> None:
     text = '"uri"\t"genre"\n"a.wav"\t"folk\tand\njazz"\n'
     assert genres(write(tmp_path / "t.tsv", text)) == ["folk\tand\njazz"]
+
+
+def test_empty_quotes_in_tables_with_tabs_are_an_empty_value(tmp_path: Path) -> None:
+    assert genres(write(tmp_path / "t.tsv", 'uri\tgenre\na.wav\t""\n')) == [None]
+
+
+CUT_OFF = "has a value that begins with a quote and may go on in the next line; in this table a"
+REST = "may be the rest of a value that begins with a quote in a line before; in this table a"
+COUNT = "has {} values for 2 columns; in this table a value cannot hold a tab or a line break"
+
+
+@pytest.mark.parametrize(
+    ("rows", "messages"),
+    [
+        ('a.wav\t"two\nlines"\n', ["line 2 " + CUT_OFF, "line 3 " + REST]),
+        ('a.wav\t"two\r\nlines"\r\n', ["line 2 " + CUT_OFF, "line 3 " + REST]),
+        ('a.wav\t"two\n\nlines"\n', ["line 2 " + CUT_OFF, "line 4 " + REST]),
+        ('a.wav\t"two\nmore\tlines"\n', ["line 2 " + CUT_OFF, "line 3 " + REST]),
+        ('a.wav\t"a ""b""\nc"\n', ["line 2 " + CUT_OFF, "line 3 " + REST]),
+        (
+            'a.wav\t"1\n2\n3"\n',
+            ["line 2 " + CUT_OFF, "line 3 " + COUNT.format(1), "line 4 " + REST],
+        ),
+        ('"a\tb.wav"\tx\n', ["line 2 " + COUNT.format(3)]),
+        ('"a\tb\nc.wav"\tx\n', ["line 2 " + CUT_OFF, "line 3 " + REST]),
+    ],
+)
+def test_a_quoted_tab_or_line_break_is_a_fault_of_tables_with_tabs(
+    tmp_path: Path, rows: str, messages: list[str]
+) -> None:
+    recordings = listed(write(tmp_path / "t.tsv", f"uri\tgenre\n{rows}z.wav\tfolk\n"))
+    for fault, message in zip(faults(recordings), messages, strict=True):
+        assert fault.startswith(f"t.tsv {message}")
+        assert fault.endswith("or write the table with all names and values in quotes")
+    assert dict(recordings[-1].labels) == {"genre": "folk"}
+
+
+def test_a_single_quote_before_a_full_row_is_a_letter(tmp_path: Path) -> None:
+    text = 'uri\tgenre\na.wav\t"Yes, he\nb.wav\the said "no"\nc.wav\t"I\n'
+    assert genres(write(tmp_path / "t.tsv", text)) == ['"Yes, he', 'he said "no"', '"I']
+
+
+@given(
+    st.lists(st.tuples(st.text('ab"\n') | st.text('ab"\t'), st.text('a"', max_size=3)), max_size=4)
+)
+def test_a_table_with_tabs_of_a_program_gives_its_texts_or_faults(
+    rows: list[tuple[str, str]],
+) -> None:
+    file = io.StringIO(newline="")
+    file.write("text\turi\n")
+    csv.writer(file, delimiter="\t", lineterminator="\n").writerows((a, b + "z") for a, b in rows)
+    form = TableFormat("csv", "\t", quoted=False)
+    _, read = read_text(io.BytesIO(file.getvalue().encode()), "t.tsv", form)
+    written = [{"text": text, "uri": uri + "z"} for text, uri in rows]
+    assert all(row in written for _, row in read if isinstance(row, dict))
 
 
 def test_a_row_with_too_many_cells_names_the_separator(tmp_path: Path) -> None:

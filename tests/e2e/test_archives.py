@@ -27,12 +27,10 @@ def song(folder: Path, seed: int) -> bytes:
 
 
 def content_of(folder: Path, number: int = 4) -> dict[str, bytes]:
-    """Return songs with labels, in the order of WebDataset."""
-    content = {}
-    for seed in range(number):
-        content[f"{seed}.wav"] = song(folder, seed)
-        content[f"{seed}.json"] = json.dumps({"genre": f"g{seed % 2}"}).encode()
-    return content
+    """Return songs with labels, in the order of ``tar cf songs.tar *.wav *.json``."""
+    songs = {f"{seed}.wav": song(folder, seed) for seed in range(number)}
+    genres = {f"{seed}.json": {"genre": f"g{seed % 2}"} for seed in range(number)}
+    return songs | {name: json.dumps(labels).encode() for name, labels in genres.items()}
 
 
 def write(path: Path, content: Mapping[str, bytes]) -> Path:

@@ -530,6 +530,14 @@ def test_the_keys_of_a_table_are_read(recipe: Recipe) -> None:
     assert load_config(None).catalogue.table_keys() == TableKeys()
 
 
+def test_an_empty_name_of_a_column_is_not_the_default(recipe: Recipe) -> None:
+    config = load_config(recipe("catalogue: {start_column: e}"), ["catalogue.start_column=''"])
+    assert config.catalogue.table_keys() == TableKeys(start_column="")
+    assert load_config(None, ["catalogue.start_column="]).catalogue.table_keys() == TableKeys()
+    (fault,) = faults("catalogue.uri_column=''")
+    assert fault.startswith("catalogue.uri_column: ''")
+
+
 def test_a_root_does_not_depend_on_the_working_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

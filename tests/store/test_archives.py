@@ -6,11 +6,16 @@ import contextlib
 import io
 import itertools
 import os
+import struct
 import tarfile
+import tracemalloc
+import unicodedata
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import IO, Any
 
 import fsspec
 import pytest
@@ -18,12 +23,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from melmill.transforms.core.errors import Cause, RecordingError
+from melmill.transforms.store import archived
 from melmill.transforms.store.archives import (
     BadArchiveError,
+    Member,
     Place,
     read_members,
     split_member,
 )
+from melmill.transforms.store.members import open_place, read_place
 from melmill.transforms.store.objects import StoredObject
 
 NOISE = bytes(range(256)) * 700
@@ -153,6 +161,58 @@ def test_a_file_whose_name_looks_like_a_member_is_a_file(tmp_path: Path) -> None
     assert StoredObject(str(path)).local_path == str(path)
 
 
+def test_each_archive_that_a_table_names_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(file: Any, version: str, name: str) -> Iterator[Member]:
+        read.append(name)
+        return read_members(file, version, name)
+
+    monkeypatch.setattr(archived, "read_members", counted)
+    for number in range(9):
+        (tmp_path / f"{number}.tar").write_bytes(tar_of({"a.wav": b"1", "b.wav": b"22"}))
+    uris = [f"{tmp_path}/{number}.tar#{name}.wav" for name in "abab" for number in range(9)]
+    with ThreadPoolExecutor(4) as threads:
+        sizes = list(threads.map(lambda uri: StoredObject(uri).located().stat()[0], uris))
+    assert sizes == [1] * 9 + [2] * 9 + [1] * 9 + [2] * 9
+    assert sorted(read) == [f"{tmp_path}/{number}.tar" for number in range(9)]
+
+
+def test_a_place_that_is_known_is_not_looked_up_again(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = StoredObject(f"{archive}#rock/a.wav").located()
+    monkeypatch.setattr(archived, "member_places", lambda: pytest.fail("a place was looked up"))
+    size_bytes, fingerprint = source.stat()
+    assert replace(source, fingerprint=fingerprint).stat() == (size_bytes, fingerprint)
+    with source.open() as file:
+        assert file.read() == NOISE
+
+
+@pytest.mark.parametrize("make", [tar_of, zip_of])
+def test_a_member_is_found_with_its_accents_in_another_form(tmp_path: Path, make: Any) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Köln.wav") for form in ("NFC", "NFD"))
+    for archived_name, asked in ((composed, decomposed), (decomposed, composed)):
+        (tmp_path / "a.tar").write_bytes(make({archived_name: b"1" * len(archived_name)}))
+        assert StoredObject(f"{tmp_path}/a.tar#./{asked}").stat()[0] == len(archived_name)
+    both = {composed: b"1", decomposed: b"22"}
+    (tmp_path / "a.tar").write_bytes(make(both))
+    for name, data in both.items():
+        assert StoredObject(f"{tmp_path}/a.tar#{name}").stat()[0] == len(data)
+
+
+def test_names_in_zip_files_are_utf8_even_without_the_flag() -> None:
+    data = zip_of({"K\xf6ln.wav": b"1"})
+    flag = struct.pack("<H", 0x800)
+    assert data.count(flag) == 2
+    assert faults(data.replace(flag, b"\0\0")) == {"K\xf6ln.wav": ""}
+    # Other names are in the code page of old PCs.
+    latin = zip_of({"K_ln.wav": b"1"}).replace(b"K_ln", b"K\x94ln")
+    assert faults(latin) == {"K\xf6ln.wav": ""}
+
+
 @given(
     st.builds(
         Place,
@@ -209,16 +269,19 @@ def test_long_names_are_read(form: int) -> None:
 
 def members_before(data: bytes) -> tuple[list[str], str]:
     """Return the names before the damage of an archive, and what the error says."""
-    names = []
+    names: list[str] = []
     with pytest.raises(BadArchiveError) as raised:
-        names += [member.name for member in _collect(data, names)]
+        _collect(data, names)
     return names, str(raised.value.strerror)
 
 
-def _collect(data: bytes, names: list[str]) -> list[object]:
-    for member in read_members(io.BytesIO(data), "v"):
+def _collect(data: bytes, names: list[str]) -> None:
+    _collect_file(io.BytesIO(data), names)
+
+
+def _collect_file(file: IO[bytes], names: list[str]) -> None:
+    for member in read_members(file, "v"):
         names.append(member.name)
-    return []
 
 
 TAR = tar_of({"a.wav": b"1" * 1024, "b.wav": b"2" * 1024}, form=tarfile.GNU_FORMAT)
@@ -270,6 +333,72 @@ def test_whatever_is_changed_in_a_zip_file_gives_its_bytes_or_our_error(
     except RecordingError:
         return
     assert data == NOISE
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_header_of_any_length_takes_little_memory(tmp_path: Path, kind: bytes) -> None:
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = kind, 2**30
+    path = tmp_path / "a.tar"
+    with path.open("wb") as file:
+        file.write(TAR[:1536] + header.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(2**30 + 4096)
+    names: list[str] = []
+    tracemalloc.start()
+    with path.open("rb") as file, pytest.raises(BadArchiveError) as raised:
+        _collect_file(file, names)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert names == ["a.wav"]
+    assert raised.value.strerror == (
+        "is damaged behind 'a.wav': it has a header of more than 1,048,576 bytes"
+    )
+    assert peak < 2**23
+
+
+@pytest.mark.parametrize(("keys", "is_read"), [(100, True), (101, False)])
+def test_the_headers_for_all_members_take_little_memory(keys: int, is_read: bool) -> None:
+    buffer, shared = io.BytesIO(), {f"comment{n}": "x" for n in range(keys)}
+    with tarfile.open(fileobj=buffer, mode="w", pax_headers=shared) as archive:
+        archive.addfile(tarfile.TarInfo("a.wav"))
+    if is_read:
+        assert faults(buffer.getvalue()) == {"a.wav": ""}
+    else:
+        assert "too many headers" in members_before(buffer.getvalue())[1]
+
+
+def test_a_chain_of_headers_ends(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 1
+    chain = (header.tobuf(tarfile.GNU_FORMAT) + b"x" + bytes(511)) * 2000
+    names, message = members_before(TAR[:1536] + chain + bytes(1024))
+    assert names == ["a.wav"]
+    assert "is damaged" in message
+
+
+@pytest.mark.parametrize("stored", [10**9, 2000])
+def test_a_small_member_with_a_wrong_length_is_not_read(stored: int) -> None:
+    data = deflated_zip_of({"a.json": b"{}" * 99})
+    (member,) = read_members(io.BytesIO(data), "v")
+    assert read_place(io.BytesIO(data), member.place) == b"{}" * 99
+    with pytest.raises(BadArchiveError, match="so the archive's list is damaged"):
+        read_place(io.BytesIO(data), replace(member.place, stored_bytes=stored))
+    with pytest.raises(BadArchiveError, match="another checksum"):
+        read_place(io.BytesIO(data), replace(member.place, crc=1))
+
+
+def test_a_zip_file_may_begin_with_a_program() -> None:
+    data = io.BytesIO(b"#!/bin/sh\n" + zip_of({"a.wav": b"123"}))
+    (member,) = read_members(data, "v", "songs.ZIP")
+    with open_place(data, member.place) as file:
+        assert file.read() == b"123"
+
+
+@pytest.mark.parametrize("data", [b"", bytes(9999), b"<html>not found</html>" * 99])
+def test_what_is_no_zip_file_is_said_by_its_name(data: bytes) -> None:
+    with pytest.raises(BadArchiveError) as raised:
+        list(read_members(io.BytesIO(data), "v", "a.zip"))
+    assert raised.value.strerror.startswith("is no zip file: its end")
 
 
 def test_a_sparse_member_is_refused(tmp_path: Path) -> None:

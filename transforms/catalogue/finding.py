@@ -22,12 +22,18 @@ from melmill.transforms.catalogue.table_formats import (
     ARCHIVE,
     TABLE_EXTENSIONS,
     TableFormat,
+    first_names,
     is_table,
     recognise_format,
 )
 from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.core.naming import join_uri, number_of, split_chain
-from melmill.transforms.store.archives import ARCHIVE_EXTENSIONS, is_archive
+from melmill.transforms.store.archives import (
+    ARCHIVE_EXTENSIONS,
+    COMPRESSED_TAR,
+    is_archive,
+    is_compressed_tar,
+)
 from melmill.transforms.store.filesystems import StorageOptions, absolute_path
 from melmill.transforms.store.objects import StoredObject
 
@@ -61,7 +67,8 @@ def _absolute(uri: str) -> str:
     return absolute_path(uri)
 
 
-_COMPRESSED_ARCHIVES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+#: Tables in a folder of audio that give the labels of its files, if they have ``file_name``.
+AUDIOFOLDER_TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,9 @@ def find_table(
 ) -> FoundTable | None:
     """Return the table that a file or a folder is; ``None`` if it is no table."""
     if details["type"] == "directory":
-        return None if is_table(uri) else _find_kaldi(uri, options)
+        if is_table(uri):
+            return None
+        return _find_kaldi(uri, options) or _find_audiofolder(uri, options)
     head, chained = split_chain(uri)
     folder, _, name = head.rpartition("/")
     if name == SCRIPT:
@@ -104,11 +113,8 @@ def find_table(
         return found_archives(uri, listing, extensions)
     if has_extension(uri, extensions):
         return None
-    if head.lower().endswith(_COMPRESSED_ARCHIVES):
-        raise CatalogueError(
-            f"{uri} is a compressed tar file, whose members cannot be read in place; unpack it to "
-            "a tar file first, with gunzip or zstd -d"
-        )
+    if is_compressed_tar(head):
+        raise CatalogueError(f"{uri} {COMPRESSED_TAR}")
     form = recognise_format(uri, options, keys.separator)
     is_known = form.kind != "csv" or keys.uri_column or keys.separator
     return FoundTable(uri, form) if is_known else None
@@ -121,13 +127,27 @@ def found_archives(uri: str, listing: Listing, extensions: tuple[str, ...]) -> F
 
 def _find_kaldi(folder: str, options: StorageOptions, alone: bool = False) -> FoundTable | None:
     """Return the table that a Kaldi data folder is; ``wav.scp`` counts alone if it is named."""
-    if not alone and look(join_uri(folder, SCRIPT), options) is None:
+    if not alone and not _is_file(join_uri(folder, SCRIPT), options):
         return None
-    others = [name for name in KALDI_FILES[1:] if look(join_uri(folder, name), options)]
+    others = [name for name in KALDI_FILES[1:] if _is_file(join_uri(folder, name), options)]
     if not others and not alone:
         return None
     rows = SEGMENTS if SEGMENTS in others else SCRIPT
     return FoundTable(join_uri(folder, rows), TableFormat("kaldi", files=(SCRIPT, *others)))
+
+
+def _find_audiofolder(folder: str, options: StorageOptions) -> FoundTable | None:
+    """Return the table of a folder that holds the labels of its files; ``None`` without one."""
+    for name in AUDIOFOLDER_TABLES:
+        uri = join_uri(folder, name)
+        if _is_file(uri, options) and "file_name" in first_names(uri, options, ("file_name",)):
+            return FoundTable(uri)
+    return None
+
+
+def _is_file(uri: str, options: StorageOptions) -> bool:
+    details = look(uri, options)
+    return details is not None and details["type"] != "directory"
 
 
 def what_else(folder: str, skipped: Mapping[str, int]) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
@@ -20,6 +21,12 @@ SCRIPT, SEGMENTS = "wav.scp", "segments"
 
 #: Files that melmill reads of a Kaldi data folder.
 KALDI_FILES = (SCRIPT, SEGMENTS, *KALDI_LABELS)
+
+#: A place in an archive of Kaldi, perhaps with a range, at the end of a value of ``wav.scp``.
+_PLACE_IN_ARCHIVE = re.compile(r"[^/]:\d+(\[[^\]]*\])?$|\.ark(\[[^\]]*\])?$")
+
+#: Ends in ``segments`` that stand for the end of the recording.
+_TO_THE_END = re.compile(r"-1(\.0*)?")
 
 #: Types of the columns of a Kaldi data folder.
 KALDI_TYPES = {
@@ -94,8 +101,7 @@ def _segment(value: str, audio: KeyedValues) -> Row | BrokenRow:
         return BrokenRow(f"names the recording {recording!r}, which {SCRIPT} lacks; add it there")
     if fault := _fault(recording, uri):
         return BrokenRow(fault)
-    # An end of -1 is the end of the recording.
-    return {"uri": uri, "start": start, "end": "" if end.startswith("-") else end}
+    return {"uri": uri, "start": start, "end": "" if _TO_THE_END.fullmatch(end) else end}
 
 
 def _fault(recording: str, value: str) -> str:
@@ -111,7 +117,6 @@ def _fault(recording: str, value: str) -> str:
         )
     if value == "-":
         return f"reads {recording!r} from the standard input; {instead}"
-    head, colon, offset = value.rpartition(":")
-    if colon and offset.isdigit() and head.endswith(".ark"):
+    if _PLACE_IN_ARCHIVE.search(value):
         return f"has a place in an archive of Kaldi for {recording!r}: {value!r}; {instead}"
     return ""

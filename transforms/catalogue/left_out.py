@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,7 +26,7 @@ from melmill.transforms.catalogue.taken_down_list import read_taken_down
 from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.core.naming import resolve_uri, split_chain
 from melmill.transforms.core.records import Recording
-from melmill.transforms.store.archives import split_member
+from melmill.transforms.store.archives import plain_name, split_member
 from melmill.transforms.store.filesystems import (
     StorageOptions,
     absolute_path,
@@ -120,7 +121,13 @@ def canonical_uri(uri: str) -> str:
 
     >>> canonical_uri("s3://bucket/songs//a b%20.wav/"), canonical_uri("local:///a/../b.wav")
     ('s3://bucket/songs/a b%20.wav', '/b.wav')
+    >>> canonical_uri("s3a://bucket/a.tar#./b.wav")
+    's3://bucket/a.tar#b.wav'
     """
+    if "#" in uri and (member := split_member(uri)):
+        # The listing and a table may write the same name with accents in another form.
+        name = unicodedata.normalize("NFC", plain_name(member[1]))
+        return f"{canonical_uri(member[0])}#{name}"
     head, chained = split_chain(uri)
     if local := _LOCAL_SCHEME.match(head):
         head = head[local.end() :]

@@ -110,7 +110,7 @@ def _checked(flatten: Any, *values: Any) -> Row | BrokenRow:
 
 
 def _recording_row(recording: Mapping[str, Any]) -> Row:
-    return {"uri": _source(recording), "id": recording["id"], **_custom(recording)}
+    return _labelled({"uri": _source(recording), "id": recording["id"]}, _custom(recording))
 
 
 def _cut_row(cut: Mapping[str, Any]) -> Row:
@@ -122,9 +122,11 @@ def _cut_row(cut: Mapping[str, Any]) -> Row:
         )
     if not cut.get("recording"):
         raise _UnreadableError(f"the cut {cut['id']!r} has no recording, so it names no audio")
-    labels = _joined(cut.get("supervisions") or ())
+    supervisions: Sequence[Mapping[str, Any]] = cut.get("supervisions") or ()
     position = _position(cut["recording"], cut["start"], cut["duration"], cut["channel"])
-    return {**position, "id": cut["id"], **labels, **_custom(cut)}
+    custom = _custom(supervisions[0]) if len(supervisions) == 1 else {}
+    row = {**position, "id": cut["id"], **_joined(supervisions)}
+    return _labelled(row, custom | _custom(cut))
 
 
 def _supervision_row(
@@ -136,7 +138,8 @@ def _supervision_row(
         raise _UnreadableError(f"names the recording {name!r}, which {companion} lacks")
     start, duration = supervision["start"], supervision["duration"]
     position = _position(json.loads(text), start, duration, supervision.get("channel", 0))
-    return {**position, "id": supervision["id"], **_joined([supervision])}
+    row = {**position, "id": supervision["id"], **_joined([supervision])}
+    return _labelled(row, _custom(supervision))
 
 
 def _position(recording: Mapping[str, Any], start: float, duration: float, channel: Any) -> Row:
@@ -199,7 +202,16 @@ def _joined(supervisions: Sequence[Mapping[str, Any]]) -> Row:
             labels[name] = (
                 distinct[0] if len(distinct) == 1 else ", ".join(map(str, distinct)) or None
             )
-    return labels | (_custom(ordered[0]) if len(ordered) == 1 else {})
+    return labels
+
+
+def _labelled(row: Row, custom: Row) -> Row:
+    """Return a row with values of ``custom``, which never replace a value of the row.
+
+    >>> _labelled({"id": "a", "text": None}, {"id": "b", "text": "c", "snr": 1})
+    {'id': 'a', 'text': 'c', 'snr': 1}
+    """
+    return row | {name: value for name, value in custom.items() if row.get(name) is None}
 
 
 def _custom(record: Mapping[str, Any]) -> Row:

@@ -26,12 +26,14 @@ _LIKELY_WORDS = ("path", "file", "audio", "wav", "url", "uri", "clip", "recordin
 
 @dataclass(frozen=True, slots=True)
 class TableKeys:
-    """What the recipe says about a table; ``""`` if it says nothing.
+    """What the recipe says about a table; the defaults if it says nothing.
 
     Attributes
     ----------
-    uri_column, start_column, end_column, duration_column
-        Names of columns.
+    uri_column
+        Name of the column that names the audio.
+    start_column, end_column, duration_column
+        Names of columns of a segment; ``""`` for none: such columns of the table are labels.
     separator
         Character between the cells of a row of text.
     root
@@ -39,17 +41,16 @@ class TableKeys:
     """
 
     uri_column: str = ""
-    start_column: str = ""
-    end_column: str = ""
-    duration_column: str = ""
+    start_column: str | None = None
+    end_column: str | None = None
+    duration_column: str | None = None
     separator: str = ""
     root: str = ""
 
     @property
-    def given(self) -> dict[str, str]:
-        """Keys of the recipe that have a value."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if value}
+    def given(self) -> tuple[str, ...]:
+        """Names of the keys that the recipe sets."""
+        return tuple(f.name for f in fields(self) if getattr(self, f.name) != f.default)
 
 
 #: A recipe that says nothing about tables.
@@ -105,7 +106,9 @@ def choose_meanings(names: Collection[str], keys: TableKeys, usual: Meanings = P
     keys
         What the recipe says.
     usual
-        Meanings if the table has no other layout and the recipe says nothing.
+        Meanings if the table has no other layout.
+
+    The layout is that of the column which names the audio, whether the recipe names it or not.
 
     Examples
     --------
@@ -114,26 +117,43 @@ def choose_meanings(names: Collection[str], keys: TableKeys, usual: Meanings = P
     ('audio_filepath', 'offset', '', 'duration')
     >>> choose_meanings(["path", "genre"], TableKeys(uri_column="path")).uri
     'path'
+    >>> choose_meanings(["uri", "start", "end"], TableKeys(start_column="")).types
+    {'uri': 'string', 'split': 'string'}
     """
-    layout = usual if keys.uri_column else _layout(names, usual)
-    meanings = replace(
-        layout, uri=keys.uri_column or layout.uri, start=keys.start_column or layout.start
-    )
+    layouts = _layouts(names, usual)
+    layout = next((found for found in layouts if keys.uri_column in ("", found.uri)), usual)
+    meanings = replace(layout, uri=keys.uri_column or layout.uri)
+    if keys.start_column is not None:
+        meanings = replace(meanings, start=keys.start_column)
+    if keys.start_column == "":
+        # A recording that is not cut at its start is not cut at its usual end either.
+        meanings = replace(meanings, end="", duration="", whole_without_start=False)
+    return _with_ending(meanings, keys)
+
+
+def _with_ending(meanings: Meanings, keys: TableKeys) -> Meanings:
+    """Return meanings with the end or the duration that the recipe says."""
     if keys.end_column:
         return replace(meanings, end=keys.end_column, duration="", whole_without_start=False)
     if keys.duration_column:
         return replace(meanings, end="", duration=keys.duration_column, whole_without_start=False)
-    return meanings
+    if keys.end_column == "":
+        meanings = replace(meanings, end="")
+    return replace(meanings, duration="") if keys.duration_column == "" else meanings
 
 
-def _layout(names: Collection[str], usual: Meanings) -> Meanings:
+def _layouts(names: Collection[str], usual: Meanings) -> Iterator[Meanings]:
+    """Yield the layouts that a table may have, the first that counts first."""
     if "uri" in names:
-        return usual
+        yield usual
     if "audio_filepath" in names:
-        return Meanings("audio_filepath", "offset", "", "duration", whole_without_start=True)
+        is_nemo = "offset" in names or "duration" in names
+        nemo = Meanings("audio_filepath", "offset", "", "duration", whole_without_start=True)
+        yield nemo if is_nemo else Meanings("audio_filepath")
     if set(names) >= _COMMON_VOICE:
-        return Meanings("path", in_clips=True)
-    return Meanings("file_name") if "file_name" in names else usual
+        yield Meanings("path", in_clips=True)
+    if "file_name" in names:
+        yield Meanings("file_name")
 
 
 def missing_columns(

@@ -17,7 +17,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Literal
 
@@ -44,7 +44,7 @@ from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.core.naming import split_chain
 from melmill.transforms.core.records import Recording
 from melmill.transforms.rows.columns import LabelColumn
-from melmill.transforms.store.archives import is_archive
+from melmill.transforms.store.archives import COMPRESSED_TAR, is_archive, is_compressed_tar
 from melmill.transforms.store.filesystems import StorageOptions
 
 #: Extensions of the files that a directory lists: all formats that the decoders open and whose
@@ -219,17 +219,49 @@ def require_recordings(catalogue: Catalogue) -> Recording:
     CatalogueError
         The catalogue is empty, or all of its first entries are wrong; the message lists them.
     """
-    parts, skipped = catalogue_parts(catalogue), Counter[str]()
-    listed = (recording for part in parts for recording in list_part(catalogue, part, skipped))
+    skipped = Counter[str]()
     faults: list[str] = []
-    for recording in islice(listed, _CHECKED_ENTRIES):
+    for recording in islice(_first_recordings(catalogue, skipped), _CHECKED_ENTRIES):
         if recording.fault is None:
+            _refuse_archive(catalogue, recording)
             return recording
         faults.append(recording.fault[1])
     if not faults:
         instead = what_else(catalogue.root, skipped) if catalogue.kind == "listing" else ""
         raise CatalogueError(nothing_found_message(catalogue) + instead)
     raise CatalogueError(join_faults(catalogue.uri, faults))
+
+
+def _first_recordings(catalogue: Catalogue, skipped: Counter[str]) -> Iterator[Recording]:
+    """Yield the recordings of a catalogue; of archives the first ones, which need no full read.
+
+    The first members of an archive may lack the labels of a recording, so recordings with a split
+    come first.
+    """
+    found = False
+    if isinstance(catalogue.source, Table) and catalogue.source.archives:
+        for part in catalogue_parts(catalogue):
+            if isinstance(part, RowRange):
+                first = list(list_part(catalogue, replace(part, first_only=True)))
+                found = found or bool(first)
+                yield from sorted(first, key=lambda recording: recording.split is None)
+    if not found:
+        for part in catalogue_parts(catalogue):
+            yield from list_part(catalogue, part, skipped)
+
+
+def _refuse_archive(catalogue: Catalogue, recording: Recording) -> None:
+    """Raise an error if a glob lists an archive as if it were audio."""
+    if catalogue.kind != "listing":
+        return
+    if is_compressed_tar(recording.uri):
+        raise CatalogueError(f"{recording.uri} {COMPRESSED_TAR}")
+    if is_archive(recording.uri):
+        ending = recording.uri.rpartition(".")[2]
+        raise CatalogueError(
+            f"{recording.uri} is an archive, and {catalogue.uri} may also match other files; give a"
+            f" pattern that ends in .{ending}, such as {catalogue.root}/*.{ending}"
+        )
 
 
 def nothing_found_message(catalogue: Catalogue) -> str:

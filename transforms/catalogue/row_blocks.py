@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from melmill.transforms.catalogue.archive_rows import (
@@ -33,6 +34,7 @@ from melmill.transforms.catalogue.table_formats import TableFormat, open_file, r
 from melmill.transforms.catalogue.text_rows import BrokenRow, NumberedRows, Row, read_text
 from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.core.naming import join_uri
+from melmill.transforms.rows.columns import LABEL_TYPES
 from melmill.transforms.rows.parquet_files import ParquetFile
 from melmill.transforms.store.filesystems import StorageOptions, reading
 
@@ -41,6 +43,9 @@ SAMPLE_ROWS = 10_000
 
 #: What to do about a key of JSON lines that the first rows lack; see :func:`read_blocks`.
 _SET_ITS_TYPE = "set its type in catalogue.label_types: {{{name}: string}}"
+
+#: Largest number of keys that the message about late keys of an archive names.
+_MOST_LATE_KEYS = 50
 
 _BLOCK_ROWS = 2_048
 _BLOCK_MEMBERS = 64
@@ -60,12 +65,16 @@ class RowRange:
         Number of rows before the part.
     archive
         Name of the archive that is the part; ``""`` in other tables.
+    first_only
+        Whether the first rows of an archive are enough; see
+        :func:`~melmill.transforms.catalogue.archive_rows.archive_rows`.
     """
 
     start: int = 0
     stop: int = 0
     first_row: int = 0
     archive: str = ""
+    first_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,10 +215,12 @@ def archive_blocks(
         See :func:`~melmill.transforms.catalogue.archive_rows.archive_rows`.
     """
     uri = join_uri(archives.listing.root, part.archive)
-    listed = archive_rows(archives, part.archive, passed_over, deadline)
+    only = part.first_only
+    listed = archive_rows(archives, part.archive, passed_over, deadline, first_only=only)
     while archived := list(islice(listed, _BLOCK_MEMBERS)):
         rows = [(row.place, row.row) for row in archived]
-        _check_keys(uri, frozenset(names), rows, _SET_ITS_TYPE, SAMPLE_MEMBERS)
+        if any(isinstance(row, dict) and not row.keys() <= set(names) for _, row in rows):
+            raise CatalogueError(_late_keys(uri, chain(archived, listed), frozenset(names)))
         yield replace(_block(rows, names, from_json), archived=archived)
 
 
@@ -261,13 +272,38 @@ def _check_keys(
     known: frozenset[str],
     rows: Iterable[tuple[str, Row | BrokenRow]],
     remedy: str,
-    sampled: int | None = None,
 ) -> None:
     for place, row in rows:
         if isinstance(row, dict) and not row.keys() <= known:
             new = next(name for name in row if name not in known)
             raise CatalogueError(
-                f"{uri} {place} has a key {new!r} that the first {sampled or SAMPLE_ROWS:,} rows"
-                " lack;"
+                f"{uri} {place} has a key {new!r} that the first {SAMPLE_ROWS:,} rows lack;"
                 f" {remedy.format(name=new)}"
             )
+
+
+def _late_keys(uri: str, rows: Iterable[ArchivedRow], known: frozenset[str]) -> str:
+    """Return the message for all keys of an archive that the first rows lack."""
+    values: dict[str, list[Any]] = {}
+    places: dict[str, str] = {}
+    for archived in rows:
+        row = archived.row if isinstance(archived.row, dict) else {}
+        for name in row.keys() - known:
+            if name in values or len(values) < _MOST_LATE_KEYS:
+                places.setdefault(name, archived.place)
+                seen = values.setdefault(name, [])
+                seen += [row[name]] if len(seen) < SAMPLE_MEMBERS else []
+    keys = ", ".join(f"{name!r} ({places[name]})" for name in sorted(values))
+    kinds = {name: json_type(values[name]) for name in sorted(values)}
+    types = ", ".join(
+        f"{_yaml(name)}: {kind if kind in LABEL_TYPES else 'string'}"
+        for name, kind in kinds.items()
+    )
+    return (
+        f"{uri} has keys that the first {SAMPLE_MEMBERS} rows lack: {keys}; set their types in"
+        f" catalogue.label_types: {{{types}}}"
+    )
+
+
+def _yaml(name: str) -> str:
+    return name if name.isidentifier() else json.dumps(name)

@@ -16,6 +16,12 @@ from urllib.parse import unquote
 
 from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.core.naming import resolve_uri
+from melmill.transforms.store.archives import (
+    COMPRESSED_TAR,
+    is_compressed_tar,
+    plain_name,
+    split_member,
+)
 from melmill.transforms.store.objects import StoredObject
 
 _FILE_URL = re.compile(r"file:(?://(?:localhost)?)?(?=[/~]|[A-Za-z]:)", re.IGNORECASE)
@@ -60,6 +66,10 @@ def resolve_spelling(root: str, uri: str) -> Resolved:
         If ``..`` leads out of the store.
     """
     literal = Resolved(*resolve_uri(root, uri))
+    if "#" in uri:
+        literal = _of_member(literal)
+    if literal.fault:
+        return literal
     # Nearly all rows have only one spelling; this test skips the others.
     if not _ODD.search(uri):
         return literal
@@ -77,6 +87,20 @@ def resolve_spelling(root: str, uri: str) -> Resolved:
             return resolved
         tried.append(resolved.absolute)
     return Resolved(literal.absolute, literal.relative, tried_message(uri, tried))
+
+
+def _of_member(resolved: Resolved) -> Resolved:
+    """Return a URI with the plain name of its member; members of compressed files are a fault."""
+    absolute = resolved.absolute
+    if is_compressed_tar(absolute) and not _exists(absolute):
+        archive = resolved.relative.partition("#")[0]
+        fault = f"{archive!r} {COMPRESSED_TAR}"
+        return Resolved(absolute, resolved.relative, fault)
+    named = split_member(absolute)
+    if named is None or (plain := plain_name(named[1])) == named[1]:
+        return resolved
+    archives = (text.removesuffix(named[1]) for text in (absolute, resolved.relative))
+    return Resolved(*(archive + plain for archive in archives))
 
 
 def other_spellings(uri: str) -> list[str]:

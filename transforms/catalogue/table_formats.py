@@ -7,6 +7,7 @@ table, too: several files that are joined by their keys.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 from collections.abc import Collection, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.rows.parquet_files import ParquetFile
 from melmill.transforms.store.filesystems import StorageOptions, open_filesystem, reading
 
 #: Formats of text without compression, by the endings of file names.
@@ -26,8 +28,8 @@ TABLE_EXTENSIONS = (*(f"{name}{gz}" for name in _BY_NAME for gz in ("", ".gz")),
 #: Characters that may separate the cells of a row; the first fits most tables.
 _SEPARATORS = (",", "\t", ";", "|")
 
-#: Number of first bytes that are read; a line of a lhotse manifest may be long.
-_HEAD_BYTES = 2**20
+#: Number of first bytes that are read, and the largest number if a line of JSON is longer.
+_HEAD_BYTES, _LINE_BYTES = 2**20, 2**26
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 
 #: Files of a Kaldi data folder with a value for each utterance, and the labels that they become.
@@ -79,6 +81,14 @@ class TableFormat:
     def labels(self) -> tuple[str, ...]:
         """Files of a Kaldi data folder whose values are labels."""
         return tuple(name for name in self.files if name in KALDI_LABELS)
+
+    @property
+    def identity(self) -> str:
+        """Column whose value belongs to a segment's identity; ``""`` if there is none.
+
+        Two utterances of Kaldi may have the same times: two people speak at once.
+        """
+        return "utterance" if self.kind == "kaldi" and "segments" in self.files else ""
 
     @property
     def declares_columns(self) -> bool:
@@ -147,15 +157,47 @@ def recognise_format(
             return TableFormat("parquet")
         compressed = start.startswith(_GZIP)
         with open_file(uri, options, compressed) as file:
-            head = file.read(_HEAD_BYTES)
-    # A wrong byte is an error later, with its place.
-    text = head.decode("utf-8-sig", "replace")
+            text = _head(file)
     if (record := _first_record(text)) is not None:
         return TableFormat("json", compressed=compressed, lhotse=_lhotse_kind(record))
     if is_json_lines(uri):
         _require_lines(uri, text)
         return TableFormat("json", compressed=compressed)
     return _separated(uri, text, separator, names, compressed)
+
+
+def first_names(uri: str, options: StorageOptions, names: Collection[str]) -> list[str]:
+    """Return the names of a table's columns, or the keys of its first row.
+
+    Parameters
+    ----------
+    uri, options
+        URI of the table, and its storage options.
+    names
+        Columns of which the table should have one; they tell which character separates cells.
+
+    Raises
+    ------
+    CatalogueError
+        If the table cannot be read.
+    """
+    form = recognise_format(uri, options, names=names)
+    with reading(uri), open_file(uri, options, form.compressed) as file:
+        if form.kind == "parquet":
+            return list(ParquetFile(file).schema_arrow.names)
+        text = _head(file)
+    return list(_first_record(text) or _cells(_header(text), form.separator))
+
+
+def _head(file: Any) -> str:
+    """Return the first bytes of a table as text, with the whole first line if it is JSON."""
+    head = file.read(_HEAD_BYTES).removeprefix(codecs.BOM_UTF8)
+    blocks = [head.lstrip() if head.lstrip().startswith(b"{") else head]
+    if blocks[0].startswith(b"{"):
+        while blocks[-1] and b"\n" not in blocks[-1] and len(blocks) * _HEAD_BYTES < _LINE_BYTES:
+            blocks.append(file.read(_HEAD_BYTES))
+    # A wrong byte is an error later, with its place.
+    return b"".join(blocks).decode("utf-8", "replace")
 
 
 def open_file(uri: str, options: StorageOptions, compressed: bool = False) -> Any:
@@ -166,7 +208,7 @@ def open_file(uri: str, options: StorageOptions, compressed: bool = False) -> An
 
 def _first_record(text: str) -> dict[str, Any] | None:
     """Return the first line as a JSON object; ``None`` if it is anything else."""
-    line = text.lstrip().partition("\n")[0]
+    line = text.partition("\n")[0]
     if not line.startswith("{"):
         return None
     with suppress(ValueError, RecursionError):
@@ -203,12 +245,16 @@ def _require_lines(uri: str, text: str) -> None:
 def _separated(
     uri: str, text: str, separator: str, names: Collection[str], compressed: bool
 ) -> TableFormat:
-    header = next((line for line in text.splitlines() if line.strip()), "")
+    header = _header(text)
     is_tsv = ".tsv" in uri.lower()[-7:]
     separator = separator or _find_separator(header, names, "\t" if is_tsv else ",")
     # Tables with tabs write quotes as they are, unless even the names are in quotes.
     quoted = separator != "\t" or header.startswith('"')
     return TableFormat("csv", separator, quoted, compressed)
+
+
+def _header(text: str) -> str:
+    return next((line for line in text.splitlines() if line.strip()), "")
 
 
 def _find_separator(header: str, names: Collection[str], usual: str) -> str:

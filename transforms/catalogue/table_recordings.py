@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from melmill.transforms.catalogue.archive_rows import SAMPLE_MEMBERS
 from melmill.transforms.catalogue.cells import CONVERSION_ERRORS
+from melmill.transforms.catalogue.meanings import CLIPS
 from melmill.transforms.catalogue.row_blocks import SAMPLE_ROWS, Block
 from melmill.transforms.catalogue.segments import (
     BadRowError,
@@ -24,6 +26,10 @@ from melmill.transforms.core.records import Recording
 
 if TYPE_CHECKING:
     from melmill.transforms.catalogue.tables import Table
+
+
+#: The folder of Common Voice's audio in a path that need not name it.
+_CLIPS = re.compile(rf"^(\./)?{CLIPS}[/\\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,8 @@ def block_recordings(table: Table, block: Block, uri_of_table: str) -> Iterator[
         URI of the file that the rows are in, for messages.
     """
     recordings = _recordings(table, block, uri_of_table)
+    if table.form.identity:
+        return _with_own_names(recordings, block.columns[table.form.identity])
     return _in_archive(recordings, block) if block.archived else recordings
 
 
@@ -83,6 +91,18 @@ def _in_archive(recordings: Iterable[Recording], block: Block) -> Iterator[Recor
                 fingerprint=archived.fingerprint,
                 place=archived.position,
             )
+        yield recording
+
+
+def _with_own_names(
+    recordings: Iterable[Recording], names: Iterable[str | None]
+) -> Iterator[Recording]:
+    """Yield recordings; the id of a segment depends on its own name, too."""
+    for recording, name in zip(recordings, names, strict=True):
+        # A row that names no segment is identified by its place.
+        if name and (start := recording.start_seconds) is not None:
+            own_id = recording_id(recording.relative_uri, start, recording.end_seconds, name)
+            recording = replace(recording, recording_id=own_id)
         yield recording
 
 
@@ -170,6 +190,8 @@ def _resolve(table: Table, uri: str | None) -> Resolved:
     if uri and "\0" not in uri:
         if table.archives:
             return Resolved(join_uri(table.root, uri), uri)
+        if table.meanings.in_clips:
+            uri = _CLIPS.sub("", uri)
         try:
             return resolve_spelling(table.root, uri)
         except CatalogueError as error:

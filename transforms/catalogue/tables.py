@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from melmill.transforms.catalogue.archive_rows import Archives
 from melmill.transforms.catalogue.column_faults import Columns, column_faults
@@ -134,15 +134,16 @@ def open_table(
     if faults := column_faults(opened):
         raise CatalogueError(join_faults(uri, faults))
     labels = tuple(LabelColumn(name, kind) for name, kind in opened.label_types.items())
-    root = keys.root or (_clips(root, storage_options) if meanings.in_clips else root)
+    in_clips = meanings.in_clips and not keys.root and _has_clips(root, storage_options)
+    meanings = replace(meanings, in_clips=in_clips)
+    root = keys.root or (join_uri(root, CLIPS) if in_clips else root)
     declared_names = tuple(sorted(declared))
     return Table(uri, root, labels, declared_names, storage_options, form, meanings, archives)
 
 
-def _clips(root: str, options: StorageOptions) -> str:
-    """Return the folder of the audio of Common Voice, if it is where the archive puts it."""
-    clips = join_uri(root, CLIPS)
-    return clips if look(clips, options) else root
+def _has_clips(root: str, options: StorageOptions) -> bool:
+    """Return whether the audio of Common Voice is where the archive puts it."""
+    return look(join_uri(root, CLIPS), options) is not None
 
 
 def list_rows(

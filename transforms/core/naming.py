@@ -93,9 +93,14 @@ def bucket(key: str, n: int) -> int:
 
 
 def recording_id(
-    relative_uri: str, start_seconds: float | None = None, end_seconds: float | None = None
+    relative_uri: str,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+    utterance: str = "",
 ) -> str:
     """Return the id of a recording or of a segment; it does not depend on the catalogue's root.
+
+    Segments with the same times are different if a manifest gives each its own `utterance`.
 
     Examples
     --------
@@ -106,7 +111,8 @@ def recording_id(
     """
     if start_seconds is None and end_seconds is None:
         return digest(relative_uri)
-    return digest(relative_uri, _seconds(start_seconds), _seconds(end_seconds))
+    own_name = [utterance] if utterance else []
+    return digest(relative_uri, _seconds(start_seconds), _seconds(end_seconds), *own_name)
 
 
 def _seconds(value: float | None) -> str:

@@ -6,13 +6,14 @@ its archive, or is looked up. The place names the archive's version: reads give 
 
 from __future__ import annotations
 
-import errno
-from collections import OrderedDict
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from melmill.transforms.core.errors import Cause, RecordingError, Stage
-from melmill.transforms.store.archives import Place, read_members
+from melmill.transforms.store.archives import Member, Place, plain_name, read_members
+from melmill.transforms.store.member_places import member_places
 from melmill.transforms.store.members import data_start, member_fingerprint, open_place
 from melmill.transforms.store.read_ahead import ReadRange
 from melmill.transforms.store.retries import patiently
@@ -20,10 +21,6 @@ from melmill.transforms.store.stored_file import buffered
 
 if TYPE_CHECKING:
     from melmill.transforms.store.objects import StoredObject
-
-#: Number of archives whose members are remembered by name. A member takes some 250 bytes.
-_REMEMBERED = 4
-_PLACES: OrderedDict[tuple[str, str], dict[str, Place]] = OrderedDict()
 
 
 def locate(member: StoredObject, uri: str, name: str) -> StoredObject:
@@ -56,13 +53,12 @@ def stat_member(member: StoredObject, uri: str, name: str) -> tuple[int, str]:
     """
     known = Place.parse(member.place) if member.place else None
     version = _archive(member, uri).stat()[1]
-    if known and member.fingerprint and known.version == version:
-        return member.size_bytes, member.fingerprint
+    if known and known.version == version:
+        return known.size_bytes, member.fingerprint or _fingerprint(member, uri, known)
     place = Place.parse(locate(replace(member, place=""), uri, name).place)
     if known and replace(known, version=version) != place:
         return place.size_bytes, f"moved:{version}"
-    archive = _archive(member, uri, place.version)
-    return place.size_bytes, patiently(lambda: _fingerprint(archive, place))
+    return place.size_bytes, _fingerprint(member, uri, place)
 
 
 def member_reader(member: StoredObject, uri: str) -> ReadRange | None:
@@ -126,21 +122,24 @@ def _shifted(read: ReadRange, first: int) -> ReadRange:
 
 
 def _find(archive: StoredObject, name: str) -> Place:
+    """Return the place of a member; its name may have accents in another form."""
+    plain = plain_name(name)
+    forms = (unicodedata.normalize(form, plain) for form in ("NFC", "NFD"))
+    names = list(dict.fromkeys((plain, *forms)))
     key = archive.uri, archive.fingerprint
-    places = _PLACES.get(key)
-    if places is None:
-        with buffered(archive.open_raw(0.0, False)) as file:
-            members = read_members(file, archive.fingerprint)
-            # As in tar itself, the last of several members with one name counts.
-            places = {member.name: member.place for member in members if not member.fault}
-        _PLACES[key] = places
-        if len(_PLACES) > _REMEMBERED:
-            _PLACES.popitem(last=False)
-    if name not in places:
-        raise FileNotFoundError(errno.ENOENT, f"the archive has no member {name!r} to read")
-    return places[name]
+    return member_places().find(key, names, lambda: _members(archive))
 
 
-def _fingerprint(archive: StoredObject, place: Place) -> str:
+def _members(archive: StoredObject) -> Iterator[Member]:
     with buffered(archive.open_raw(0.0, False)) as file:
-        return member_fingerprint(file, place)
+        yield from read_members(file, archive.fingerprint, archive.uri)
+
+
+def _fingerprint(member: StoredObject, uri: str, place: Place) -> str:
+    archive = _archive(member, uri, place.version)
+
+    def read() -> str:
+        with buffered(archive.open_raw(0.0, False)) as file:
+            return member_fingerprint(file, place)
+
+    return patiently(read)

@@ -20,16 +20,35 @@ from typing import Any, Literal
 
 #: File name endings of archives.
 ARCHIVE_EXTENSIONS = (".tar", ".zip")
+_COMPRESSED = r"\.(?:tar\.(?:gz|bz2|xz|zst|lz4|z)|tgz|tbz2?|txz|tzst)"
 
 _MEMBER = re.compile(r"(.+?\.(?:tar|zip))#(.+)", re.IGNORECASE | re.DOTALL)
 
+_COMPRESSED_NAME = re.compile(rf".+?{_COMPRESSED}(?:#.+)?", re.IGNORECASE | re.DOTALL)
+
 _BLOCK_BYTES = 512  # of a tar file
-_ENCRYPTED = 0x1
+#: Largest number of bytes that the headers of a member may have. Names have a few hundred.
+_MOST_HEADER_BYTES = 2**20
+#: Largest number of keys in the headers that a tar file has for all members.
+_MOST_SHARED_KEYS = 100
+_ENCRYPTED, _UTF8 = 0x1, 0x800
 #: Errors that the standard library raises for damaged archives, beside its own.
-_PARSING_ERRORS = (ValueError, OverflowError, EOFError, struct.error, zlib.error)
+_PARSING_ERRORS = (
+    *(ValueError, OverflowError, EOFError, RecursionError, struct.error, zlib.error),
+)
 
 #: What is wrong with a file that is no tar file that can be read in place.
 NO_TAR = "is no tar file without compression; unpack a compressed one first, with gunzip or zstd -d"
+
+
+#: What is wrong with a file whose name ends in ``.zip`` and that is no zip file.
+NO_ZIP = "is no zip file: its end, with the list of members, is missing; download or write it again"
+
+#: What is wrong with a compressed tar file, and what to do.
+COMPRESSED_TAR = (
+    "is a compressed tar file, whose members cannot be read in place; unpack it to a tar file"
+    " first, with gunzip or zstd -d"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +103,7 @@ class Member:
     Attributes
     ----------
     name
-        Name in the archive.
+        Name in the archive, without ``.`` as a folder; see :func:`plain_name`.
     place
         Where it is.
     fault
@@ -124,10 +143,42 @@ def is_archive(uri: str) -> bool:
     return uri.lower().endswith(ARCHIVE_EXTENSIONS)
 
 
-def read_members(file: Any, version: str) -> Iterator[Member]:
+def is_compressed_tar(uri: str) -> bool:
+    """Return whether a URI names a compressed tar file, or a member of one, by its name.
+
+    >>> [is_compressed_tar(uri) for uri in ("/a.tar.gz", "/a.tgz#b.wav", "/a.tar")]
+    [True, True, False]
+    """
+    return _COMPRESSED_NAME.fullmatch(uri) is not None
+
+
+def plain_name(name: str) -> str:
+    """Return a member's name without empty components and ``.``, as unpacking it gives.
+
+    >>> plain_name("./songs/.//1.wav"), plain_name("/a.wav"), plain_name("../a.wav")
+    ('songs/1.wav', '/a.wav', '../a.wav')
+    """
+    if name.startswith("/") or not ("./" in name or "//" in name):
+        return name
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    return "/".join(parts) or name
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a member's name, or a folder in it, begins with a dot.
+
+    >>> [is_hidden(name) for name in ("a/.b/c.wav", "__MACOSX/._a.wav", "../a.wav", "a.b.wav")]
+    [True, True, False, False]
+    """
+    parts = name.replace("\\", "/").split("/")
+    return any(part.startswith(".") and part not in (".", "..") for part in parts)
+
+
+def read_members(file: Any, version: str, name: str = "") -> Iterator[Member]:
     """Yield the files in an archive, in their order.
 
     A tar file is walked from header to header, a zip file has a list. Folders are passed over.
+    If several members have one name, the last one counts, as for tar and unzip.
 
     Parameters
     ----------
@@ -135,6 +186,8 @@ def read_members(file: Any, version: str) -> Iterator[Member]:
         Binary file that can seek.
     version
         Fingerprint of the archive.
+    name
+        Name of the archive. A zip file may begin with a program; then its name tells its kind.
 
     Raises
     ------
@@ -143,21 +196,45 @@ def read_members(file: Any, version: str) -> Iterator[Member]:
     """
     start = file.read(4)
     file.seek(0)
-    members = _zip_members if start[:2] == b"PK" else _tar_members
-    yield from members(file, version)
+    is_zip = start[:2] == b"PK" or name.lower().endswith(".zip")
+    yield from (_zip_members if is_zip else _tar_members)(file, version)
+
+
+class _Headers:
+    """The file of a tar archive for ``tarfile``, which takes any length in a header for true."""
+
+    def __init__(self, file: Any) -> None:
+        self.seek, self.tell, self._read = file.seek, file.tell, file.read
+        self.left = _MOST_HEADER_BYTES
+
+    def read(self, size: int) -> bytes:
+        """Return bytes of the headers; raise ``BadArchiveError`` if there are too many."""
+        self.left -= size
+        if self.left < 0:
+            raise BadArchiveError(f"has a header of more than {_MOST_HEADER_BYTES:,} bytes")
+        data: bytes = self._read(size)
+        return data
 
 
 def _tar_members(file: Any, version: str) -> Iterator[Member]:
-    name = ""
+    name, headers = "", _Headers(file)
+    # tarfile reads and seeks, and needs no other method of a file.
+    file_of_headers: Any = headers
     try:
-        with tarfile.open(fileobj=file, mode="r:") as archive:
+        with tarfile.open(fileobj=file_of_headers, mode="r:") as archive:
             while (info := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all
-                name = info.name.removeprefix("./")
+                if len(archive.pax_headers) > _MOST_SHARED_KEYS:
+                    raise BadArchiveError("has too many headers for all members")
+                name = plain_name(info.name)
                 if not info.isdir():
                     place = Place("tar", info.offset_data, info.size, info.size, 0, version)
                     yield Member(name, place, _name_fault(name) or _tar_fault(info))
+                headers.left = _MOST_HEADER_BYTES
             end = archive.offset
+    except BadArchiveError as error:
+        where = f"behind {name!r}" if name else "at its start"
+        raise BadArchiveError(f"is damaged {where}: it {error.strerror}") from error
     except (tarfile.TarError, *_PARSING_ERRORS) as error:
         raise BadArchiveError(f"is damaged behind {name!r}: {error}" if name else NO_TAR) from error
     # tarfile takes a damaged header for the end.
@@ -180,14 +257,23 @@ def _zip_members(file: Any, version: str) -> Iterator[Member]:
     try:
         with zipfile.ZipFile(file) as archive:
             for info in archive.infolist():
-                if not info.filename.endswith("/"):
-                    yield Member(
-                        info.filename.removeprefix("./"),
-                        _zip_place(info, version),
-                        _zip_fault(info),
-                    )
+                name = plain_name(_zip_name(info))
+                if not name.endswith("/"):
+                    fault = _name_fault(name) or _zip_fault(info)
+                    yield Member(name, _zip_place(info, version), fault)
     except (zipfile.BadZipFile, NotImplementedError, *_PARSING_ERRORS) as error:
-        raise BadArchiveError(f"is a damaged zip file: {error}") from error
+        is_zip = str(error) != "File is not a zip file"  # the text of the standard library
+        raise BadArchiveError(f"is a damaged zip file: {error}" if is_zip else NO_ZIP) from error
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Return a member's name. Some tools, as those of macOS, write UTF-8 without its flag."""
+    if info.flag_bits & _UTF8:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except ValueError:
+        return info.filename
 
 
 def _zip_place(info: zipfile.ZipInfo, version: str) -> Place:
@@ -199,8 +285,6 @@ def _zip_place(info: zipfile.ZipInfo, version: str) -> Place:
 
 
 def _zip_fault(info: zipfile.ZipInfo) -> str:
-    if fault := _name_fault(info.filename):
-        return fault
     if info.header_offset < 0:
         return "is before the start of the archive, so the archive's list is damaged"
     if info.flag_bits & _ENCRYPTED:

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from melmill.transforms.store.archives import BadArchiveError, Place
 
 _HASHED_BYTES = 2**20
+#: Largest number of bytes that compression may add to a member.
+_MOST_OVERHEAD = 1024
 _Result = TypeVar("_Result")
 
 
@@ -153,11 +155,16 @@ def open_place(file: Any, place: Place) -> Any:
 def read_place(file: Any, place: Place) -> bytes:
     """Return all bytes of a small member; the archive stays open.
 
+    The memory depends on the member's size alone.
+
     Raises
     ------
     BadArchiveError
         If the archive ends within the member, or the member is damaged.
     """
+    if place.stored_bytes > 2 * place.size_bytes + _MOST_OVERHEAD:
+        message = f"the member takes {place.stored_bytes:,} bytes for {place.size_bytes:,} bytes"
+        raise BadArchiveError(f"{message}, so the archive's list is damaged")
     file.seek(data_start(file, place))
     data: bytes = file.read(place.stored_bytes)
     if place.kind == "deflated":
@@ -167,6 +174,8 @@ def read_place(file: Any, place: Place) -> bytes:
             raise BadArchiveError(f"the member is damaged: {error}") from error
     if len(data) != place.size_bytes:
         raise BadArchiveError(f"the member has {len(data):,} bytes of {place.size_bytes:,}")
+    if place.kind != "tar" and zlib.crc32(data) != place.crc:
+        raise BadArchiveError("the member is damaged: it has another checksum than in the list")
     return data
 
 
