@@ -1010,6 +1010,8 @@ def _output_contradictions(config: Config) -> Iterator[Fault]:
         if config.features is not None:
             allowed = "must be exact where no feature of the kind mel or stft has a logarithm"
         yield "output.resolution", step, allowed
+    if config.split.stratify is not None and config.dedupe != "off":
+        yield "dedupe", config.dedupe, "must be off where split.stratify is set"
     if config.split.stratify is not None and config.catalogue.content_hashes:
         yield "catalogue.content_hashes", True, "must be false where split.stratify is set"
     if config.catalogue.extensions == ():

@@ -398,6 +398,10 @@ class Dataset:
             self._choose(split, [label_of(class_weights)])
             weighting = weigh_classes(self.as_arrow(split), class_weights)
         features = {name: self.features[name] for name in chosen if name in self.features}
+        if cuts.is_needed:
+            self._require_counts(features)
+        if order.bucket_by:
+            self._require_number(order.bucket_by)
         lengths = [*cuts.counts(features), *filter(None, [order.bucket_by])]
         self._choose(split, lengths)
         joining = self._added.joining([*chosen, *lengths], split)
@@ -407,6 +411,24 @@ class Dataset:
             weighting=weighting,
             verify=verify,
         )
+
+    def _require_counts(self, features: Mapping[str, FeatureColumn]) -> None:
+        """Raise ``DatasetError`` if a feature with time lacks the number of valid frames."""
+        of_columns = self._opened.recipe.feature_spec().by_column
+        for name, column in features.items():
+            if not column.valid and of_columns[name].kind not in ("model", "measures"):
+                raise DatasetError(
+                    f"{self._store.root}: an earlier version of melmill made the rows, which do "
+                    f"not say how much of {name!r} is valid; refresh the dataset to crop or mask it"
+                )
+
+    def _require_number(self, column: str) -> None:
+        kind = self.columns.get(column)
+        if kind not in ("int32", "int64"):
+            raise ConfigError(
+                f"bucket_by: {column!r} is {kind or 'no column of the rows'}; name a column of "
+                "whole numbers, such as valid_frames or valid_samples"
+            )
 
     @cached_property
     def _files(self) -> tuple[FileLists, FileLists]:

@@ -17,6 +17,9 @@ from melmill.transforms.rows.parquet import count_row_groups, read_rows
 from melmill.transforms.rows.schema import RowBatch
 from melmill.transforms.store.folders import Store
 
+#: Largest number of a ``DataLoader``'s workers.
+_MOST_WORKERS = 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -133,11 +136,14 @@ class OrderedBatches(IterableDataset[dict[str, Any]]):
         self._stream = stream
         # Epoch, position, and whether a worker has read: in shared memory, for workers.
         self._shared = torch.zeros(3, dtype=torch.int64).share_memory_()
+        # Whether this process, and each worker, has begun there: only the first pass does.
+        self._begun = torch.zeros(1 + _MOST_WORKERS, dtype=torch.bool).share_memory_()
         self._begin(Start())
 
     def _begin(self, start: Start) -> None:
         """Let the next iteration begin at a start, in all workers."""
         self._shared.copy_(torch.tensor([start.epoch, start.position, 0]))
+        self._begun.fill_(False)
         self._forget()
 
     def _forget(self, pending: Start | None = None) -> None:
@@ -153,9 +159,10 @@ class OrderedBatches(IterableDataset[dict[str, Any]]):
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch, which has its own order; all ranks must set the same epoch.
 
-        A new epoch begins at its first row. The epoch of a loaded state keeps the state's position.
+        An epoch begins at its first row, but the first pass after a state was loaded, with the
+        state's epoch, begins at the state's position.
         """
-        if epoch != self.epoch:
+        if epoch != self.epoch or bool(self._begun.any()):
             self._begin(Start(epoch))
 
     def state_dict(self, batches: int | None = None) -> dict[str, Any]:
@@ -173,10 +180,10 @@ class OrderedBatches(IterableDataset[dict[str, Any]]):
         DatasetError
             Workers read the batches, so that this process does not know their number.
         """
-        start = self._current or self._next_start()
+        start = self._current or Start(self.epoch, int(self._shared[1]))
         if batches is not None:
             return self._stream.state(start, Worker(), batches)
-        if self._current is None and get_worker_info() is None and int(self._shared[2]):
+        if get_worker_info() is None and int(self._shared[2]):
             raise DatasetError(
                 "state_dict: workers read the batches; give the number of batches that training "
                 "took since the iteration began, state_dict(batches=...), or use "
@@ -198,6 +205,7 @@ class OrderedBatches(IterableDataset[dict[str, Any]]):
         if get_worker_info() is None and start.worker is None:
             self._begin(start)
         else:
+            self._shared[0] = start.epoch
             self._forget(start)
 
     def __len__(self) -> int:
@@ -209,8 +217,9 @@ class OrderedBatches(IterableDataset[dict[str, Any]]):
         start = self._next_start()
         self._forget()
         self._current = start
-        if get_worker_info() is not None:
-            self._shared[2] = 1
+        info = get_worker_info()
+        self._shared[2] = int(info is not None)
+        self._begun[1 + info.id if info else 0] = True
         return self._batches(start)
 
     def _batches(self, start: Start) -> Iterator[dict[str, Any]]:
@@ -219,7 +228,9 @@ class OrderedBatches(IterableDataset[dict[str, Any]]):
             yield {name: _batch_tensor(values) for name, values in batch.items()}
 
     def _next_start(self) -> Start:
-        return self._pending or Start(self.epoch, int(self._shared[1]))
+        info = get_worker_info()
+        has_begun = bool(self._begun[1 + info.id if info else 0])
+        return self._pending or Start(self.epoch, 0 if has_begun else int(self._shared[1]))
 
 
 def _worker() -> Worker:

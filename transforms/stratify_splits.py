@@ -10,6 +10,7 @@ from typing import Any
 import apache_beam as beam
 
 from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.core.records import WITH_ROWS
 from melmill.transforms.index.tables import read_part, read_shards
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.plan.recordings import PlannedRecording
@@ -54,7 +55,13 @@ class StratifySplits(beam.PTransform):
             | "NameParts" >> beam.Create(list(parts))
             | "ReadUnits" >> beam.FlatMap(_known_units, job)
         )
-        keyed = recordings | "KeyByUnit" >> beam.Map(lambda planned: (planned.split_unit, planned))
+        # Recordings whose split the catalogue gives have no unit: there may be millions.
+        given = recordings | "TakeWithoutUnit" >> beam.Filter(lambda own: not own.split_unit)
+        keyed = (
+            recordings
+            | "TakeUnits" >> beam.Filter(lambda planned: bool(planned.split_unit))
+            | "KeyByUnit" >> beam.Map(lambda planned: (planned.split_unit, planned))
+        )
         by_unit = (
             {_RECORDINGS: keyed, _KNOWN: known}
             | "JoinUnits" >> beam.CoGroupByKey()
@@ -74,15 +81,18 @@ class StratifySplits(beam.PTransform):
             | "JoinSplits" >> beam.CoGroupByKey()
             | "PutIntoSplits" >> beam.FlatMap(_put)
         )
-        return (by_unit["kept"], divided) | "JoinDivided" >> beam.Flatten()
+        return (given, by_unit["kept"], divided) | "JoinDivided" >> beam.Flatten()
 
 
 def _known_units(part: int, job: ExtractJob) -> Iterator[tuple[str, str]]:
     """Yield the units of a part of the snapshot, with their splits."""
     names = {name for name, _ in job.split.fractions}
-    table = read_part(job.store, job.base.index, "recordings", part, ["split_unit", "split"])
-    for unit, split in zip(*(table[name].to_pylist() for name in table.column_names), strict=True):
-        if unit and split in names:
+    columns = ["split_unit", "split", "status"]
+    table = read_part(job.store, job.base.index, "recordings", part, columns)
+    values = (table[name].to_pylist() for name in columns)
+    for unit, split, status in zip(*values, strict=True):
+        # Without rows, a split was never used, and is not counted.
+        if unit and split in names and status in WITH_ROWS:
             yield unit, split
 
 
@@ -94,9 +104,9 @@ def _keep(
     names = {name for name, _ in job.split.fractions}
     known = {planned.probed.recording.known_split for planned in members} & names
     known |= set(group[1][_KNOWN])
-    if unit and known:
+    if known:
         yield from (in_split(planned, min(known)) for planned in members)
-    elif unit and any(planned.rows for planned in members):
+    elif any(planned.rows for planned in members):
         yield beam.pvalue.TaggedOutput(_NEW, (unit, members))
     else:
         yield from members

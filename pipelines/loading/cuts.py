@@ -43,7 +43,8 @@ class Cuts:
         Raises
         ------
         ConfigError
-            A crop is not positive or longer than the feature, or is of something else.
+            A crop is not positive or longer than the feature, or is of something else, or the rows
+            do not say how much of it is valid.
         """
         for name, length in self.crops.items():
             column = features.get(name)
@@ -54,6 +55,8 @@ class Cuts:
                     f"crop: {name!r} has {column.shape[-1]} frames or samples, and the crop has "
                     f"{length}; give a number from 1 to {column.shape[-1]}"
                 )
+            if not column.valid:
+                raise ConfigError(f"crop: {name!r} has no axis of time that can be cut")
         cut = features.values() if self.is_needed else ()
         return list(dict.fromkeys(column.valid for column in cut if column.valid))
 

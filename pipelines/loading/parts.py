@@ -13,6 +13,7 @@ from melmill.pipelines.loading.window_reader import WindowReader
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.feature_columns import FeatureColumn
+from melmill.transforms.core.naming import digest
 from melmill.transforms.loading.blocks import Blocks
 from melmill.transforms.loading.mixing import Mixture, Source
 from melmill.transforms.loading.row_order import RowOrder
@@ -87,7 +88,7 @@ def open_part(
         split=split,
         rows=blocks.rows,
         block_rows=blocks.block_rows,
-        weighting=weighting.text if weighting else "",
+        weighting=digest(weighting.text) if weighting else "",
     )
     read = list(dict.fromkeys([*columns, *lengths]))
     reader = WindowReader(opened.store, files, read, joining, verify)

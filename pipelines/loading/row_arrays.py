@@ -52,7 +52,7 @@ class RowArrays:
         for name, column in self._arrays.items():
             shape = (rows, *column.shape[:-1], cuts.length(column))
             self._values[name] = np.empty(shape, column.dtype)
-        self._lengths = {name: [0] * rows for name in self._arrays}
+        self._lengths = {name: [0] * rows for name, own in self._arrays.items() if own.valid}
 
     def put(self, target: int, stored: RowBatch, row: int) -> None:
         """Copy a row to its place in the batch."""
@@ -64,9 +64,9 @@ class RowArrays:
 
     def _cut(self, name: str, target: int, stored: RowBatch, row: int) -> Any:
         column, array = self._arrays[name], stored.features[name][row]
-        if not self._cuts.is_needed:
+        if not self._cuts.is_needed or not column.valid:
             return array
-        valid = int(stored.columns[column.valid][row]) if column.valid else column.shape[-1]
+        valid = int(stored.columns[column.valid][row])
         start, length = self._cuts.place(column, valid, float(self._fractions[target]))
         self._lengths[name][target] = length
         return array[..., start : start + self._cuts.length(column)]

@@ -129,6 +129,7 @@ def test_what_cannot_be_stratified_is_refused(folder: Path, tmp_path: Path) -> N
     )
     together = "split.keep_together=duplicates"
     assert "split.keep_together: 'duplicates': must be null" in refused(STRATIFIED, together)
+    assert "dedupe: 'mark': must be off" in refused(STRATIFIED, "dedupe=mark")
     hashes = "catalogue.content_hashes=true"
     assert "catalogue.content_hashes: true: must be false" in refused(STRATIFIED, hashes)
 

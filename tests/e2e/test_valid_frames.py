@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,12 @@ import pytest
 import melmill
 from melmill.pipelines.config import load_config
 from melmill.pipelines.explore.chunk_rows import ChunkReader
+from melmill.pipelines.loading.cuts import Cuts
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.pipelines.snapshots.validate import validate
 from melmill.transforms.core.errors import CatalogueError, ConfigError, DatasetError
 from melmill.transforms.features import spec as spec_module
+from melmill.transforms.loading.row_order import RowOrder
 from melmill.transforms.store.folders import Store
 from tests.e2e.test_carried_features import RATE, computed, rows
 from tests.pipeline_runs import extract_here, make_test_job, refresh_here
@@ -181,3 +184,12 @@ def test_a_feature_named_like_the_column_of_another_is_refused() -> None:
     taken = "{name: spectrum_valid_frames, kind: waveform}"
     with pytest.raises(ConfigError, match="number of valid frames of spectrum has this name"):
         load_config(None, (f"features=[{SPECTRUM},{taken}]",))
+
+
+def test_masks_of_an_older_dataset_need_a_refresh(older: Path, songs: Path, tmp_path: Path) -> None:
+    shutil.copytree(older, tmp_path / "set")
+    with pytest.raises(DatasetError, match="how much of 'mel' is valid; refresh the dataset"):
+        melmill.open(tmp_path / "set")._open_part("train", ["mel"], RowOrder(), Cuts(masks=True))
+    refresh_here(songs, tmp_path / "set")
+    newer = melmill.open(tmp_path / "set")
+    assert newer._open_part("train", ["mel"], RowOrder(), Cuts(masks=True)).source.blocks.rows

@@ -166,3 +166,10 @@ def test_turns_that_do_not_fit_batches_by_length_are_refused(sentences):
     order = RowOrder(turn_rows=6, bucket_by="valid_samples")
     with pytest.raises(ConfigError, match="turn_rows is 6, and batch_size 4"):
         batches_of(sentences, order, Cuts(), KEY)
+
+
+@pytest.mark.parametrize("column", ["uri", "rms_dbfs", "samples", "nothing"])
+def test_rows_are_sorted_by_whole_numbers_alone(sentences, column):
+    order = RowOrder(turn_rows=4, bucket_by=column)
+    with pytest.raises(ConfigError, match=f"bucket_by: '{column}' is .*whole numbers"):
+        loader_of(sentences, order, KEY, Cuts())

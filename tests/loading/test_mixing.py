@@ -73,6 +73,12 @@ def test_a_wrong_weight_is_refused(weight):
         mixed((10, 10), (1, weight), RowOrder(lanes=1))
 
 
+def test_a_weight_too_small_to_give_any_row_is_refused():
+    mixed((10, 10), (PATTERN_ROWS - 1, 1), RowOrder(lanes=1))
+    with pytest.raises(ConfigError, match="source 1 has the weight 1 of 10001, and would get no"):
+        mixed((10, 10), (10_000, 1), RowOrder(lanes=1))
+
+
 def test_a_source_that_is_too_small_for_the_lanes_is_refused():
     with pytest.raises(ConfigError, match="source 1 has 3 rows, too few for the 8 lanes"):
         mixed((10, 3), (1, 1), RowOrder())

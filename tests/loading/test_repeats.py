@@ -49,6 +49,35 @@ def test_rare_classes_come_as_often_as_frequent_ones_over_a_hundred_epochs():
     assert np.abs(counts[90:99] - 100 / 0.27).max() < 25
 
 
+@pytest.mark.parametrize("rare", [1, 5, 99])
+def test_every_row_of_every_lane_occurs_sooner_or_later(rare):
+    classes = np.array([0] * 95 + [1] * 5, np.int32)[np.arange(1000) * 7 % 100]
+    whole = repeats_by_class(classes, ["a", "b"], {"a": 1, "b": rare})
+    for start in range(0, 1000, 125):
+        lane = whole.of_ranges(np.array([start]), np.array([start + 125]))
+        seen = np.zeros(125, int)
+        for epoch in range(600):
+            repeats = lane.of_epoch(epoch)
+            rows = repeats.rows(np.arange(repeats.total))
+            assert len(rows) == lane.total
+            seen += np.bincount(rows, minlength=125)
+        each = np.diff(lane.sums(np.arange(126))) / lane.sums(np.array([125])) * lane.total * 600
+        # The standard deviation of a row's number is below the root of what is expected.
+        assert (np.abs(seen - each) < 6 * np.sqrt(each) + 1).all()
+        assert seen.min() > 0
+
+
+def test_counts_of_a_billion_rows_do_not_overflow():
+    borders = np.array([0, 10**9], np.int64)
+    repeats = Repeats(borders, np.array([(1 << 24) + 5], np.int64)).of_epoch(3)
+    numbers = np.array([0, 1, 10**6, repeats.total - 1])
+    rows = repeats.rows(numbers)
+    assert (rows >= 0).all()
+    assert (rows < 10**9).all()
+    assert repeats.before(rows).tolist() == numbers.tolist()
+    assert repeats.before(np.array([10**9])).tolist() == [repeats.total]
+
+
 @given(SHARDS, ORDERS, st.integers(0, 2))
 def test_the_order_gives_each_row_as_often_as_its_weight_says(shards, order, epoch):
     classes = [row % 3 for row in range(sum(shards))]

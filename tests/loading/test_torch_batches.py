@@ -116,8 +116,36 @@ def test_without_workers_the_rows_know_their_state(small, expected):
     assert keys_of(before) + keys_of(resumed) == expected
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_only_the_first_pass_begins_at_a_states_position(small, expected, workers):
+    rows = opened(small)
+    rows.load_state_dict(rows.state_dict(batches=5))
+    loader = DataLoader(rows, batch_size=None, num_workers=workers)
+    first, second = keys_of(loader), keys_of(loader)
+    assert first == expected[20:]
+    assert second == expected
+    rows.set_epoch(0)
+    assert keys_of(loader) == expected
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_stateful_loader_knows_its_epoch(small, workers):
+    rows = opened(small)
+    rows.set_epoch(3)
+    loader = stateful.StatefulDataLoader(rows, batch_size=None, num_workers=workers)
+    batches = iter(loader)
+    next(batches)
+    state, rest = loader.state_dict(), keys_of(batches)
+    fresh = opened(small)
+    resumed = stateful.StatefulDataLoader(fresh, batch_size=None, num_workers=workers)
+    resumed.load_state_dict(state)
+    assert keys_of(resumed) == rest
+    assert fresh.epoch == 3
+
+
 def test_a_state_that_only_workers_know_is_refused(small):
     rows = opened(small)
+    next(iter(rows))  # a look in this process says nothing about the workers
     next(iter(DataLoader(rows, batch_size=None, num_workers=1)))
     with pytest.raises(DatasetError, match=r"state_dict\(batches=...\)"):
         rows.state_dict()

@@ -15,6 +15,10 @@ Scalar = str | int | float | bool | None
 Label = Scalar | tuple[Scalar, ...]
 
 
+#: Statuses of recordings that have rows.
+WITH_ROWS = ("ok", "partial")
+
+
 @dataclass(frozen=True, slots=True)
 class Recording:
     """One audio object, or one segment of an object, that the catalogue lists.

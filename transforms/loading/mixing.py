@@ -113,7 +113,8 @@ class Mixture:
     Raises
     ------
     ConfigError
-        A weight is not positive, or a source is too small for the lanes.
+        A weight is not positive, or too small beside the others, or a source is too small for the
+        lanes.
     """
 
     sources: tuple[Source, ...]
@@ -132,6 +133,13 @@ class Mixture:
                     f"source {number} has {source.blocks.rows} rows, too few for the "
                     f"{self.order.lanes} lanes of a mixture; give a RowOrder with fewer lanes"
                 )
+        weights = [source.weight for source in self.sources]
+        if without := {*range(len(weights))} - {*mixing_pattern(weights).tolist()}:
+            number = min(without)
+            raise ConfigError(
+                f"source {number} has the weight {weights[number]} of {sum(weights):g}, and would "
+                f"get no row; give it one row of {PATTERN_ROWS:,} or more"
+            )
 
     @cached_property
     def parts(self) -> tuple[tuple[LaneRows, ...], ...]:

@@ -1,9 +1,10 @@
 """How often each row occurs in an epoch, so that rows come in proportion to weights.
 
 A row with the count 2.5 occurs two or three times, a row with the count 0.1 in every tenth epoch on
-average. The counts are added up row by row, and a row occurs whenever the sum passes a whole number
-(systematic sampling). So every epoch has the same number of rows, and each class has its share to
-within one row for each run of rows of one class. Sums are integers, exact on every machine.
+average. The counts are added up row by row, and a row occurs whenever the sum passes one of as many
+evenly spaced points as the epoch has rows (systematic sampling). So every epoch has the same number
+of rows, each class has its share to within one row for each run of rows of one class, and every row
+occurs sooner or later. Sums are integers, exact on every machine.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Repeats:
     counts
         The count of each row of a run, in units of 2^-24, int64 [runs].
     shift
-        The point at which the sum begins, from 0 to 2^24 - 1: it differs between epochs.
+        The place of the first point times :attr:`total`, from 0 to the sum of all counts minus 1:
+        it differs between epochs.
     """
 
     run_starts: Int64Array
@@ -52,8 +54,8 @@ class Repeats:
         return int(self._sums[-1]) // _ONE
 
     def of_epoch(self, *key: int | str) -> Repeats:
-        """Return the repeats of an epoch, whose sum begins at a random point."""
-        shift = int(random_numbers(1, *key, "repeats")[0] % np.uint64(_ONE))
+        """Return the repeats of an epoch, whose first point is random."""
+        shift = int(random_numbers(1, *key, "repeats")[0] % np.uint64(max(1, self._sums[-1])))
         return Repeats(self.run_starts, self.counts, shift)
 
     def of_ranges(self, starts: Int64Array, ends: Int64Array) -> Repeats:
@@ -83,8 +85,25 @@ class Repeats:
         rows
             Numbers of rows in the split, or their number, int64 [n].
         """
-        counted: Int64Array = np.minimum((self.sums(rows) + self.shift) // _ONE, self.total)
+        sums = self.sums(rows)
+        if not self.total:
+            return np.zeros(len(sums), np.int64)
+        # A first guess, which is too low by one to three, and then the exact count.
+        guess = np.floor((sums - self.shift / self.total) * (self.total / int(self._sums[-1])))
+        counted: Int64Array = np.clip(guess - 1, 0, self.total).astype(np.int64)
+        for _ in range(3):
+            counted += (counted < self.total) & (self._points(counted) < sums)
         return counted
+
+    def _points(self, occurrences: Int64Array) -> Int64Array:
+        """Return the largest whole number up to the point of each of the epoch's rows.
+
+        The point of row i is (i · sum + shift) / total; the products are divided before they
+        overflow.
+        """
+        rest = int(self._sums[-1]) - self.total * _ONE
+        points: Int64Array = occurrences * _ONE + (occurrences * rest + self.shift) // self.total
+        return points
 
     def sums(self, rows: Int64Array) -> Int64Array:
         """Return the sum of the counts of all rows before each of the given ones, in 2^-24."""
@@ -101,8 +120,8 @@ class Repeats:
         occurrences
             Numbers of the epoch's rows before shuffling, from 0 to ``total - 1``, int64 [n].
         """
-        # A row occurs for the n-th time where the sum after it reaches this number.
-        needed = (occurrences + 1) * _ONE - self.shift
+        # A row occurs where the sum after it passes the point.
+        needed = self._points(occurrences) + 1
         run = np.searchsorted(self._sums[1:], needed, side="left")
         inside = -(-(needed - self._sums[run]) // self.counts[run]) - 1
         rows: Int64Array = self.run_starts[run] + inside

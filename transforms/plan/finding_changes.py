@@ -20,7 +20,7 @@ from melmill.transforms.core.errors import (
     DatasetError,
 )
 from melmill.transforms.core.naming import shard_file
-from melmill.transforms.core.records import AudioInfo, Recording
+from melmill.transforms.core.records import WITH_ROWS, AudioInfo, Recording
 from melmill.transforms.measures.expressions import selection_of
 from melmill.transforms.plan.change_records import (
     Attempts,
@@ -80,7 +80,7 @@ def diff_part(
         name = row["recording_id"]
         difference.counts["known"] += 1
         recording = listed.pop(name, None)
-        if recording is not None and job.split.stratify and row["status"] != "failed":
+        if recording is not None and job.split.stratify and row["status"] in WITH_ROWS:
             recording = replace(recording, known_split=row["split"] or "")
         if recording is None:
             difference.count("removed", row["uri"])
@@ -247,7 +247,7 @@ def _diff_group(
             yield _candidate(recording, "selected", uri, difference, by_groups=by_groups)
         else:
             yield _known_candidate(recording, "selected", row, job, difference, by_groups)
-    elif is_left_out and status in ("ok", "partial"):
+    elif is_left_out and status in WITH_ROWS:
         why = {"status": "duplicate", "duplicate_of": after}
         yield from leave_out(recording, row, why, job, difference, groups)
     else:
