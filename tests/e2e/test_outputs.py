@@ -337,10 +337,12 @@ class _Planned:
     rows = 1
 
 
-def test_the_command_ends_with_1_if_too_many_recordings_failed(songs: Path, tmp_path: Path) -> None:
+def test_the_command_ends_with_2_if_too_many_recordings_failed_for_good(
+    songs: Path, tmp_path: Path
+) -> None:
     add_bad_songs(songs, 2)
     result = melmill("extract", songs, tmp_path / "out", "--quiet")
-    assert (result.returncode, result.stdout) == (1, "")
+    assert (result.returncode, result.stdout) == (2, "")
     assert "nothing was committed. All failures are listed in" in result.stderr
     assert "Traceback" not in result.stderr
 
