@@ -520,7 +520,9 @@ def main() -> None:
     # On import, Beam logs that packages are missing which only Dataflow needs.
     logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
-    # The stores' clients log each error with its stack trace before they raise it.
-    for client in ("gcsfs", "google", "azure", "botocore", "aiobotocore"):
+    # The stores' clients log each error with its stack trace before they raise it. So does Beam's
+    # connection to a worker that was killed, which run/launch.py reports and retries.
+    quiet = ("gcsfs", "google", "azure", "botocore", "aiobotocore")
+    for client in (*quiet, "apache_beam.runners.worker.data_plane"):
         logging.getLogger(client).setLevel(logging.CRITICAL)
     app()
