@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from melmill.pipelines.config import load_config, shipped_recipes
@@ -50,12 +50,14 @@ SPECS = st.builds(
 )
 
 
-@given(SPECS, st.integers(1, 200), st.data())
+# A window of one sample, between the frame's two samples and so before the chunk.
+@example(StftSpec(n_fft=2, win_length=1, hop_length=1, center=False, snip_edges=False), 1, 1)
+@given(SPECS, st.integers(1, 200), st.integers(1, 200))
 def test_the_number_is_what_counting_frame_by_frame_gives(
-    spec: StftSpec, length: int, data: st.DataObject
+    spec: StftSpec, length: int, valid: int
 ) -> None:
     assume(not list(stft_contradictions(spec, length)))
-    valid = data.draw(st.integers(1, length))
+    valid = min(valid, length)
     place = Place(0, 0, valid, valid)
     expected = count_one_by_one(spec, length, valid)
     assert valid_frames(spec, ChunkSpec(length, length), place) == expected

@@ -5,7 +5,8 @@ Frame t of a chunk covers the samples under its window: with ``n_fft`` samples a
 padding is ``n_fft // 2`` if frames are centred (see
 :func:`~melmill.transforms.features.stft_spec.framing`). A frame is valid if its window covers at
 least one valid sample of the chunk: one that comes from the recording at this place, and is neither
-padding nor a repetition. Valid frames come first, so a row needs their number alone.
+padding nor a repetition. Valid frames come first, so a row needs their number alone; frames of
+padding before the first valid one, which a large ``pad_samples`` makes, are counted with them.
 """
 
 from __future__ import annotations
@@ -81,6 +82,9 @@ def valid_frames(spec: StftSpec, chunk: ChunkSpec, place: Place) -> int:
         window = (places.frame_samples - win_length(spec)) // 2  # its first sample in a frame
         first_invalid = -(-(place.valid + places.before_samples - window) // places.hop_samples)
         frames = min(frames, max(0, first_invalid))
+        end_of_last = (frames - 1) * places.hop_samples + window + win_length(spec)
+        if end_of_last <= places.before_samples:  # not even the last frame reaches the chunk
+            frames = 0
     if isinstance(spec, MelSpec) and spec.padded_frames is not None and place.filled < chunk.length:
         frames = min(frames, max(0, framing(spec, place.filled).n_frames))
     return min(places.n_frames // stack, -(-frames // stack))
