@@ -14,6 +14,10 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
+from tests.explore.browser import chromium
+
+__all__ = ["chromium"]  # one for all folders: a process can start Playwright only once
+
 # The time of an example depends on how busy the machine is, so examples have no deadline.
 settings.register_profile("melmill", deadline=None)
 # For mutation testing: few examples, always the same, and a failure is not made smaller.

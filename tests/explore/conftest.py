@@ -17,14 +17,11 @@ from melmill.pipelines.explore.verdicts import Verdicts
 from melmill.pipelines.profiles import load_profile
 from melmill.transforms.store.folders import Store
 from tests import signals
-from tests.explore.browser import chromium
 from tests.pipeline_runs import extract_here
 
 RATE = 16_000
 #: A name that would run a script if a page did not escape it.
 NASTY = "<img src=x onerror=alert(1)> & 'quotes' #1?.wav"
-
-__all__ = ["chromium"]
 
 
 def make_recordings(folder: Path) -> Path:

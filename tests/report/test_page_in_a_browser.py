@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.explore.browser import chromium
 from tests.pipeline_runs import melmill
 from tests.report.datasets import NASTY, dataset
 
-__all__ = ["chromium", "dataset"]
+__all__ = ["dataset"]
 
 PLAY = """async audio => {
     await audio.play();
