@@ -25,8 +25,10 @@ def joined(names: list[str]) -> tuple[dict[str, list[str]], set[str]]:
     with archive_members() as members:
         for name in names:
             members.add(Entry(name, KINDS[name.rpartition(".")[2]]))
-        found = {audio.name: [s.name for s in sidecars] for audio, sidecars in members.joined()}
-        return found, set(members.unused())
+        sidecars_of = {
+            audio.name: [s.name for s in sidecars] for audio, sidecars in members.joined()
+        }
+        return sidecars_of, set(members.unused())
 
 
 def expected_sidecars(audio: str, names: set[str]) -> list[str]:
@@ -36,15 +38,15 @@ def expected_sidecars(audio: str, names: set[str]) -> list[str]:
         return name.rpartition(".")[0]
 
     stems = {stem(name) for name in names if KINDS[name.rpartition(".")[2]] == "audio"}
-    found = []
+    sidecars = []
     for kind in SIDECARS:
         own, shared = f"{stem(audio)}.{kind}", []
         for name in names:
             is_free = stem(name) == sample_of(name) or stem(name) not in stems
             if name.endswith(kind) and sample_of(name) == sample_of(audio) and is_free:
                 shared.append(name)
-        found += [own] if own in names else shared
-    return found
+        sidecars += [own] if own in names else shared
+    return sidecars
 
 
 @given(st.lists(NAMES, max_size=12))

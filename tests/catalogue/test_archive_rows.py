@@ -190,14 +190,14 @@ def test_names_with_dots_have_their_own_labels(
 ) -> None:
     content = {f"{name}.{kind}": name for name in names for kind in ("wav", "txt")}
     alone = "2024.01.04.wav"  # its sample has labels, but those of other audio
-    found = labels_by_name(tmp_path, {**content, alone: ""}, make)
-    assert found == {**{f"{name}.wav": name for name in names}, alone: None}
+    labels = labels_by_name(tmp_path, {**content, alone: ""}, make)
+    assert labels == {**{f"{name}.wav": name for name in names}, alone: None}
 
 
 def test_the_audio_of_a_sample_shares_its_labels_as_in_webdataset(tmp_path: Path) -> None:
     content = {"1.left.wav": "", "1.right.wav": "", "1.txt": "x", "2.wav": "", "2.clean.txt": "y"}
-    found = labels_by_name(tmp_path, content, tar_of)
-    assert found == {"1.left.wav": "x", "1.right.wav": "x", "2.wav": "y"}
+    labels = labels_by_name(tmp_path, content, tar_of)
+    assert labels == {"1.left.wav": "x", "1.right.wav": "x", "2.wav": "y"}
 
 
 @pytest.mark.parametrize("others", [("1.a.txt", "1.b.txt"), ("1.txt", "1.TXT")])
@@ -205,9 +205,9 @@ def test_two_files_of_one_kind_for_one_audio_are_a_fault(
     tmp_path: Path, others: tuple[str, str]
 ) -> None:
     content = {"1.wav": "", **dict.fromkeys(others, "x"), "2.wav": "", "2.txt": "y"}
-    found = labels_by_name(tmp_path, content, tar_of)
-    assert found.pop("2.wav") == "y"
-    (fault,) = found.values()
+    labels = labels_by_name(tmp_path, content, tar_of)
+    assert labels.pop("2.wav") == "y"
+    (fault,) = labels.values()
     assert "has labels in {!r} and in {!r}; leave one file".format(*others) in fault
 
 
@@ -435,8 +435,8 @@ def test_a_folder_without_audio_says_what_else_it_holds(
     write(tmp_path / name, b"")
     with pytest.raises(CatalogueError, match=r"holds no files with") as raised:
         require_recordings(open_catalogue(str(tmp_path)))
-    found = str(raised.value).partition(". It holds 1 file with the extension ")[2]
-    assert found.partition(": ")[2] == hint.format(tmp_path)
+    advice = str(raised.value).partition(". It holds 1 file with the extension ")[2]
+    assert advice.partition(": ")[2] == hint.format(tmp_path)
 
 
 def test_a_glob_of_archives_below_no_folder_is_refused(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from melmill.transforms.catalogue.archive_rows import Archives
@@ -34,8 +34,14 @@ from melmill.transforms.store.archives import (
     is_archive,
     is_compressed_tar,
 )
-from melmill.transforms.store.filesystems import StorageOptions, absolute_path
+from melmill.transforms.store.filesystems import (
+    StorageOptions,
+    absolute_path,
+    open_filesystem,
+    reading,
+)
 from melmill.transforms.store.objects import StoredObject
+from melmill.transforms.store.pages import files_named
 
 
 def look_for(name: str, options: StorageOptions) -> tuple[str, Details | None, str]:
@@ -127,9 +133,9 @@ def found_archives(uri: str, listing: Listing, extensions: tuple[str, ...]) -> F
 
 def _find_kaldi(folder: str, options: StorageOptions, alone: bool = False) -> FoundTable | None:
     """Return the table that a Kaldi data folder is; ``wav.scp`` counts alone if it is named."""
-    if not alone and not _is_file(join_uri(folder, SCRIPT), options):
+    if not alone and not _files_named((SCRIPT,), folder, options):
         return None
-    others = [name for name in KALDI_FILES[1:] if _is_file(join_uri(folder, name), options)]
+    others = [name for name in KALDI_FILES[1:] if _files_named((name,), folder, options)]
     if not others and not alone:
         return None
     rows = SEGMENTS if SEGMENTS in others else SCRIPT
@@ -138,16 +144,17 @@ def _find_kaldi(folder: str, options: StorageOptions, alone: bool = False) -> Fo
 
 def _find_audiofolder(folder: str, options: StorageOptions) -> FoundTable | None:
     """Return the table of a folder that holds the labels of its files; ``None`` without one."""
-    for name in AUDIOFOLDER_TABLES:
+    for name in _files_named(AUDIOFOLDER_TABLES, folder, options):
         uri = join_uri(folder, name)
-        if _is_file(uri, options) and "file_name" in first_names(uri, options, ("file_name",)):
+        if "file_name" in first_names(uri, options, ("file_name",)):
             return FoundTable(uri)
     return None
 
 
-def _is_file(uri: str, options: StorageOptions) -> bool:
-    details = look(uri, options)
-    return details is not None and details["type"] != "directory"
+def _files_named(names: Sequence[str], folder: str, options: StorageOptions) -> list[str]:
+    filesystem, path = open_filesystem(folder, options)
+    with reading(folder):
+        return files_named(filesystem, path, names)
 
 
 def what_else(folder: str, skipped: Mapping[str, int]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -52,11 +52,26 @@ def directory_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
         yield filesystem.ls(path, detail=True)
     else:
         exists = "/" not in path.strip("/")  # a bucket may be empty, a directory is its objects
-        for page in object_pages(filesystem, path):
+        for page in object_pages(filesystem, path, ""):
             exists = exists or bool(page)
             yield page
         if not exists and not filesystem.exists(path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+
+def files_named(filesystem: Any, path: str, names: Sequence[str]) -> list[str]:
+    """Return those of some names that are files in a directory, in the same order.
+
+    An object store is asked once, for the beginning that the names have in common.
+    """
+    object_pages = _OBJECT_PAGES.get(protocol_of(filesystem))
+    if object_pages is None:
+        return [name for name in names if filesystem.isfile(f"{path.rstrip('/')}/{name}")]
+    letters = os.path.commonprefix(names)  # noqa: RUF071 -- of names, which are no paths
+    pages = object_pages(filesystem, path, letters)
+    entries = (entry for page in pages for entry in page if entry["type"] == "file")
+    files = {entry["name"].rpartition("/")[2] for entry in entries}
+    return [name for name in names if name in files]
 
 
 def _local_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
@@ -73,9 +88,10 @@ def _local_details(filesystem: Any, entry: os.DirEntry[str]) -> Details | None:
     return details
 
 
-def _s3_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
+def _s3_pages(filesystem: Any, path: str, beginning: str) -> Iterator[list[Details]]:
     bucket, key, _ = filesystem.split_path(path)
-    request = {"Bucket": bucket, "Prefix": _prefix(key), "Delimiter": "/", **filesystem.req_kw}
+    prefix = _prefix(key) + beginning
+    request = {"Bucket": bucket, "Prefix": prefix, "Delimiter": "/", **filesystem.req_kw}
     while True:
         page = filesystem.call_s3("list_objects_v2", **request)
         directories = [_directory(bucket, e["Prefix"]) for e in page.get("CommonPrefixes", ())]
@@ -86,21 +102,22 @@ def _s3_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
         request["ContinuationToken"] = page["NextContinuationToken"]
 
 
-def _gcs_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
+def _gcs_pages(filesystem: Any, path: str, beginning: str) -> Iterator[list[Details]]:
     bucket, key, _ = filesystem.split_path(path)
+    prefix = _prefix(key) + beginning or None
     token: str | None = ""
     while token is not None:
-        request = {"prefix": _prefix(key) or None, "delimiter": "/", "pageToken": token or None}
+        request = {"prefix": prefix, "delimiter": "/", "pageToken": token or None}
         page = filesystem.call("GET", "b/{}/o", bucket, json_out=True, **request)
         files = [_file(bucket, e["name"], int(e.get("size", 0)), e) for e in page.get("items", ())]
         yield [*(_directory(bucket, prefix) for prefix in page.get("prefixes", ())), *files]
         token = page.get("nextPageToken")
 
 
-def _azure_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:
+def _azure_pages(filesystem: Any, path: str, beginning: str) -> Iterator[list[Details]]:
     container, key, _ = filesystem.split_path(path)
     client = filesystem.service_client.get_container_client(container)
-    prefix, timeouts = _prefix(key) or None, filesystem._timeout_kwargs
+    prefix, timeouts = _prefix(key) + beginning or None, filesystem._timeout_kwargs
     pages = client.walk_blobs(name_starts_with=prefix, include=["metadata"], **timeouts).by_page()
     while (page := sync(filesystem.loop, _next_page, pages)) is not None:
         yield [_azure_details(container, blob) for blob in page]
@@ -137,7 +154,8 @@ def _directory(bucket: str, prefix: str) -> Details:
     return {"name": f"{bucket}/{prefix}", "type": "directory", "size": 0}
 
 
-_OBJECT_PAGES: dict[str, Callable[[Any, str], Iterator[list[Details]]]] = {
+#: Functions of the filesystem, the directory, and the beginning of the names to list.
+_OBJECT_PAGES: dict[str, Callable[[Any, str, str], Iterator[list[Details]]]] = {
     "s3": _s3_pages,
     "gs": _gcs_pages,
     "abfs": _azure_pages,

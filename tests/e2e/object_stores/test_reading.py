@@ -158,12 +158,11 @@ def test_another_version_is_not_read(
 
 
 # The quick test has three pages of S3.
-# Three requests look for tables that a folder may have (Kaldi's, audiofolder's).
 @pytest.mark.parametrize(
     ("place_and_gateway", "objects_number", "requests_number"),
     [
-        ("s3", 2_500, 17),
-        *(pytest.param(kind, 10_000, 43, marks=pytest.mark.slow) for kind in KINDS),
+        ("s3", 2_500, 14),
+        *(pytest.param(kind, 10_000, 40, marks=pytest.mark.slow) for kind in KINDS),
     ],
     indirect=["place_and_gateway"],
 )
