@@ -211,37 +211,25 @@ def how_to_read(output: str, extraction: Extraction) -> str:
     feature = next(arrays, extraction.features[0])
     sizes = ", ".join(map(str, ("rows", *feature.shape)))
     values = {"output": output, "split": split, "sizes": sizes, **asdict(feature)}
-    values |= {"length": feature.shape[-1] if feature.shape else 0}
+    values["length"] = feature.shape[-1] if feature.shape else 0
+    values["columns"] = ", ".join(f'"{name}"' for name in (feature.name, feature.valid) if name)
     is_example = feature.dtype == "float32" and not feature.is_number  # which may be null
-    if content.tfrecord_bytes and "://" not in output and is_example:
-        code = _TFRECORD_MASKED if feature.valid else _TFRECORD
-    else:
-        code = _PARQUET_MASKED if feature.valid else _PARQUET
+    in_tfrecord = content.tfrecord_bytes and "://" not in output and is_example
+    # Without a number of valid frames or samples, the example has no mask.
+    lines = (_TFRECORD if in_tfrecord else _PARQUET).splitlines()
+    code = "\n".join(line for line in lines if feature.valid or "{valid}" not in line)
     readers = "Read it with polars.read_delta, deltalake, DuckDB, pyarrow, datasets; in Keras:"
     return f"{readers}\n\n{code.format(**values)}"
 
 
 _PARQUET = """  import numpy as np
   import melmill
-  rows = melmill.open({output!r}).as_arrow({split!r}).to_table(["{name}"])
-  {name} = np.array(rows["{name}"].to_pylist(), np.{dtype})   # [{sizes}]
-  # model.fit({name}, labels)"""
-
-_PARQUET_MASKED = """  import numpy as np
-  import melmill
-  rows = melmill.open({output!r}).as_arrow({split!r}).to_table(["{name}", "{valid}"])
+  rows = melmill.open({output!r}).as_arrow({split!r}).to_table([{columns}])
   {name} = np.array(rows["{name}"].to_pylist(), np.{dtype})   # [{sizes}]
   mask = np.arange({length}) < rows["{valid}"].to_numpy()[:, None]   # false: padding
   # model.fit({name}, labels)"""
 
 _TFRECORD = """  import json, tensorflow as tf
-  names = json.load(open({output!r} + "/tfrecord/files.json"))[{split!r}]
-  features = {{"{name}": tf.io.FixedLenFeature({shape}, tf.float32)}}
-  data = tf.data.TFRecordDataset([{output!r} + "/" + name for name in names])
-  data = data.map(lambda row: tf.io.parse_single_example(row, features))
-  # model.fit(data.map(lambda row: (row["{name}"], ...)).batch(32))"""
-
-_TFRECORD_MASKED = """  import json, tensorflow as tf
   names = json.load(open({output!r} + "/tfrecord/files.json"))[{split!r}]
   features = {{"{name}": tf.io.FixedLenFeature({shape}, tf.float32)}}
   features["{valid}"] = tf.io.FixedLenFeature([], tf.int64)

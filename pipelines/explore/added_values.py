@@ -10,7 +10,11 @@ from typing import Any
 import pyarrow.compute as pc
 
 from melmill.pipelines.explore.chunk_rows import Chunk
-from melmill.pipelines.explore.index_database import IndexDatabase, column, parquet_sql
+from melmill.pipelines.explore.index_database import (
+    IndexDatabase,
+    parquet_sql,
+    value_of_recording,
+)
 from melmill.transforms.core.naming import bucket
 from melmill.transforms.side_tables.side_table import SideTable, list_parts, read_file
 
@@ -39,11 +43,10 @@ class AddedValues:
         """Type of each column with a value for each recording, by its name."""
         return {name: kind for table in self._of_recordings for name, kind in table.columns.items()}
 
-    def sql(self, name: str, recording_id: str) -> str:
-        """Return the value of a column in SQL, for the recording with an id in SQL."""
+    def sql(self, name: str) -> str:
+        """Return a query for a value of a column, for the recording of the query around it."""
         numbers = (i for i, table in enumerate(self._of_recordings) if name in table.columns)
-        view = f"added_{next(numbers)}"
-        return f"(SELECT {column(name)} FROM {view} v WHERE v.recording_id = {recording_id})"
+        return value_of_recording(f"added_{next(numbers)}", name)
 
     def require(self) -> None:
         """Make the views, unless they are there.
@@ -91,5 +94,5 @@ class AddedValues:
         rows = read_file(store, part, [*key, *names])
         for name, value in key.items():
             rows = rows.filter(pc.equal(rows[name], value))
-        found: dict[str, Any] = rows.select(names).slice(0, 1).to_pydict()
-        return {name: found[name][0] if found[name] else None for name in names}
+        (values,) = rows.select(names).slice(0, 1).to_pylist() or [dict.fromkeys(names)]
+        return dict(values)

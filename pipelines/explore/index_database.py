@@ -241,6 +241,11 @@ def parquet_sql(paths: Sequence[str], missing: Sequence[str] = ()) -> str:
     return f"SELECT *{nulls} FROM read_parquet([{listed}])"
 
 
+def value_of_recording(table: str, name: str) -> str:
+    """Return a query for a value of a table, for the recording of the query around it."""
+    return f"(SELECT {column(name)} FROM {table} t WHERE t.recording_id = recordings.recording_id)"
+
+
 def quoted(text: str) -> str:
     """Return a text for single quotes in SQL."""
     return text.replace("'", "''")

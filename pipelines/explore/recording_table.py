@@ -13,7 +13,12 @@ import pyarrow as pa
 
 from melmill.pipelines.explore.added_values import AddedValues
 from melmill.pipelines.explore.filters import Condition, Field, Filter
-from melmill.pipelines.explore.index_database import IndexDatabase, column, quoted
+from melmill.pipelines.explore.index_database import (
+    IndexDatabase,
+    column,
+    quoted,
+    value_of_recording,
+)
 from melmill.pipelines.explore.recording_labels import RecordingLabels
 from melmill.pipelines.explore.verdicts import Verdicts
 from melmill.pipelines.profiles import Profile, Rule
@@ -109,24 +114,23 @@ class RecordingTable:
         """Fields by name."""
         fields = [Field(name, "text", name) for name in _TEXTS]
         fields += [Field(name, "number", name, unit) for name, unit in _NUMBERS.items()]
-        fields += [
-            Field(name, "text", f"(SELECT {name} FROM failures f WHERE f.recording_id = {_ID})")
-            for name in _FAILURES
-        ]
+        fields += [Field(name, "text", value_of_recording("failures", name)) for name in _FAILURES]
         fields += [
             Field(name, _KINDS[measure.type], column(name), measure.unit, measure.meaning)
             for name, measure in MEASURES.items()
             if name in self.database.measured
         ]
         columns = self.opened.schema.columns()
-        fields += [_side_field(f"label.{n}", columns[n], _label_sql(n)) for n in self.labels]
         fields += [
-            _side_field(f"added.{name}", kind, self.added.sql(name, _ID))
+            _side_field(f"label.{n}", columns[n], value_of_recording("labels", n))
+            for n in self.labels
+        ]
+        fields += [
+            _side_field(f"added.{name}", kind, self.added.sql(name))
             for name, kind in self.added.types.items()
         ]
         fields += [Field(f"tag.{tag}", "text", f"tags['{quoted(tag)}']") for tag in self.tags]
-        verdict = f"(SELECT verdict FROM verdicts v WHERE v.recording_id = {_ID})"
-        fields.append(Field("verdict", "text", verdict))
+        fields.append(Field("verdict", "text", value_of_recording("verdicts", "verdict")))
         return {field.name: field for field in fields}
 
     @cached_property
@@ -342,18 +346,10 @@ class RecordingTable:
         if self.labels:
             self._labels.require()
         names = ["uri", *self.labels]
-        chosen = ", ".join(["uri", *map(_label_sql, self.labels)])
+        chosen = ", ".join(["uri", *(value_of_recording("labels", name) for name in self.labels)])
         sql = f"SELECT {chosen} FROM recordings WHERE {condition.sql} ORDER BY {self._order(sort)}"
         rows = chain.from_iterable(self.database.batches(sql, condition.values))
         return (dict(zip(names, row, strict=True)) for row in rows)
-
-
-#: The recording of the outer query, in a query within it.
-_ID = "recordings.recording_id"
-
-
-def _label_sql(name: str) -> str:
-    return f"(SELECT {column(name)} FROM labels l WHERE l.recording_id = {_ID})"
 
 
 def _side_field(name: str, kind: str, sql: str) -> Field:

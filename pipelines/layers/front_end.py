@@ -39,7 +39,7 @@ class FrontEnd:
         Filterbank, float32 [bins, bands].
     frames_of
         Number of frames that a recording of each length has without padding, int32
-        [chunk_samples + 1].
+        [chunk_samples + 1]; empty if no frame depends on it.
     """
 
     spec: MelSpec
@@ -70,14 +70,14 @@ def read_front_end(recipe: Config, feature: str | None = None) -> FrontEnd:
     features = recipe.feature_spec()
     # MFCC and PCEN have settings of their own kinds, which are no plain MelSpec.
     mels = {f.name: f.spec for f in features.features if isinstance(f.spec, MelSpec)}
-    found = {name: spec for name, spec in mels.items() if type(spec) is MelSpec}
-    listed = ", ".join(found) or "none"
-    if feature is None and len(found) == 1:
-        (feature,) = found
-    if feature not in found:
+    log_mels = {name: spec for name, spec in mels.items() if type(spec) is MelSpec}
+    listed = ", ".join(log_mels) or "none"
+    if feature is None and len(log_mels) == 1:
+        (feature,) = log_mels
+    if feature not in log_mels:
         given = f"{feature!r} is none"
         if feature is None:
-            given = "there are several" if found else "there is none"
+            given = "there are several" if log_mels else "there is none"
         raise ConfigError(f"feature: name a log-mel feature of the recipe ({listed}); {given}")
     if features.chunk.edges == "neighbours":
         raise ConfigError(
@@ -86,14 +86,14 @@ def read_front_end(recipe: Config, feature: str | None = None) -> FrontEnd:
         )
     own_rate_hz = features.by_column[feature].sample_rate_hz or features.sample_rate_hz
     length = features.at_rate(own_rate_hz).chunk.length
-    return make_front_end(found[feature], own_rate_hz, length)
+    return make_front_end(log_mels[feature], own_rate_hz, length)
 
 
 def make_front_end(spec: MelSpec, sample_rate_hz: int, chunk_samples: int) -> FrontEnd:
     """Return the front end of valid settings."""
     window = window_samples(spec.window, win_length(spec), periodic=spec.periodic)
-    lengths = range(chunk_samples + 1)
-    frames_of = [max(0, framing(spec, n).n_frames) for n in lengths] if _needs_frames(spec) else []
+    lengths = range(chunk_samples + 1 if spec.padded_frames is not None else 0)
+    frames_of = [max(0, framing(spec, length).n_frames) for length in lengths]
     return FrontEnd(
         spec,
         sample_rate_hz,
@@ -104,10 +104,6 @@ def make_front_end(spec: MelSpec, sample_rate_hz: int, chunk_samples: int) -> Fr
         filterbank(spec, sample_rate_hz).astype(np.float32).T.copy(),
         np.array(frames_of, np.int32),
     )
-
-
-def _needs_frames(spec: MelSpec) -> bool:
-    return spec.padded_frames is not None
 
 
 def _places(spec: MelSpec, chunk_samples: int) -> npt.NDArray[np.int32]:

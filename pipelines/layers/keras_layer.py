@@ -64,6 +64,4 @@ class KerasFrontEnd(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return what a saved model needs to make the layer again."""
-        config = super().get_config()
-        kept = {name: config[name] for name in ("name",) if name in config}
-        return {**kept, "front_end": front_end_json(self.front_end)}
+        return {"name": self.name, "front_end": front_end_json(self.front_end)}

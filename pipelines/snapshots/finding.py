@@ -169,8 +169,8 @@ def _same_recordings(
         entries = entries.union(*values.values())
         all_names = names.union(*(entry.names for entry in entries))
         if all_names == names:
-            held = {name for name, entries_of_table in values.items() if entries_of_table}
-            return Found(names, entries, matches, held)
+            tables_with_entries = {name for name, own_entries in values.items() if own_entries}
+            return Found(names, entries, matches, tables_with_entries)
         names = all_names
 
 

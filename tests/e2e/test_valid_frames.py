@@ -83,8 +83,8 @@ def test_a_row_has_its_number_of_valid_frames_beside_its_valid_samples(
 
 def valid_values(dataset: Path, feature: str, valid: str) -> np.ndarray:
     """Return the values of all valid frames, float64 [bands, frames]."""
-    found = [np.atleast_2d(np.float64(r[feature]))[:, : r[valid]] for r in rows(dataset)]
-    return np.concatenate(found, axis=1)
+    values = [np.atleast_2d(np.float64(r[feature]))[:, : r[valid]] for r in rows(dataset)]
+    return np.concatenate(values, axis=1)
 
 
 def test_statistics_count_valid_frames_and_samples_alone(songs: Path, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def is_whole(store: Store) -> bool:
 
 def files_with(dataset: Path, text: str) -> list[str]:
     """Return all files of a dataset, also its log, that hold a text."""
-    found = []
+    paths = []
     for path in sorted(dataset.rglob("*")):
         if path.is_file():
             content = path.read_bytes()
@@ -103,8 +103,8 @@ def files_with(dataset: Path, text: str) -> list[str]:
                 table = pq.ParquetFile(path).read()
                 names = [name for name in table.column_names if name != "mel"]
                 content += repr(table.select(names).to_pydict()).encode()
-            found += [str(path.relative_to(dataset))] if text.encode() in content else []
-    return found
+            paths += [str(path.relative_to(dataset))] if text.encode() in content else []
+    return paths
 
 
 # A commit

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from melmill.transforms.store.archives import BadArchiveError, Place
+from melmill.transforms.store.sized_file import SizedFile
 
 _HASHED_BYTES = 2**20
 #: Largest number of bytes that compression may add to a member.
@@ -47,7 +48,7 @@ def member_fingerprint(file: Any, place: Place) -> str:
     return f"blake2b:{state.hexdigest()}:{place.size_bytes}"
 
 
-class Window(io.RawIOBase):
+class Window(SizedFile):
     """A range of a file as a file.
 
     Parameters
@@ -59,20 +60,8 @@ class Window(io.RawIOBase):
     """
 
     def __init__(self, file: Any, start: int, size: int) -> None:
-        self._file, self._start, self._size, self._position = file, start, size, 0
-
-    def readable(self) -> bool:
-        """Return True: the file can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True: the file can seek."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the position and return it."""
-        self._position = offset + (0, self._position, self._size)[whence]
-        return self._position
+        super().__init__(size)
+        self._file, self._start = file, start
 
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer` up to the window's end; return the count, 0 at the end."""

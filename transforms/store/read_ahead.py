@@ -7,10 +7,11 @@ while the present one is decoded. After a jump the first window is small again.
 
 from __future__ import annotations
 
-import io
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+
+from melmill.transforms.store.sized_file import SizedFile
 
 #: Function that returns the bytes from a start position up to, but not including, a stop position.
 ReadRange = Callable[[int, int], bytes]
@@ -25,7 +26,7 @@ _WINDOWS = 4
 _FETCHING = ThreadPoolExecutor(max_workers=8, thread_name_prefix="read-ahead")
 
 
-class ReadAheadFile(io.RawIOBase):
+class ReadAheadFile(SizedFile):
     """A file that reads ranges of an object.
 
     It holds at most four windows, and one more that is being fetched.
@@ -50,26 +51,13 @@ class ReadAheadFile(io.RawIOBase):
         expected_stop: int,
         first: Callable[[], bytes] | None = None,
     ) -> None:
+        super().__init__(size_bytes)
         self._read = read
-        self._size, self._position = size_bytes, 0
         self._expected = min(size_bytes, expected_stop)
         self._first = first
         self._windows: OrderedDict[int, bytes] = OrderedDict()
         self._ahead: tuple[int, Future[bytes]] | None = None
         self._run_start = self._run_stop = -1
-
-    def readable(self) -> bool:
-        """Return True: the file can be read."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True: the file can seek."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Set the position and return it."""
-        self._position = offset + (0, self._position, self._size)[whence]
-        return self._position
 
     def readinto(self, buffer: object) -> int:
         """Fill `buffer` with the rest of the present window; return the count, 0 at the end."""

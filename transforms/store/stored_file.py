@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from melmill.transforms.store.retries import patiently
+from melmill.transforms.store.sized_file import SizedFile
 
 #: Size of the buffer: a decoder asks for a few hundred bytes at a time.
 BUFFER_BYTES = 2**16
@@ -173,7 +174,7 @@ def buffered(file: Any) -> io.BufferedReader:
     return io.BufferedReader(_PatientFile(file))
 
 
-class _SplicedFile(io.RawIOBase):
+class _SplicedFile(SizedFile):
     """A file that joins pieces of a stored file."""
 
     def __init__(self, file: StoredFile, pieces: Sequence[Piece]) -> None:
@@ -181,12 +182,7 @@ class _SplicedFile(io.RawIOBase):
         self._pieces = pieces
         sizes = [len(p) if isinstance(p, bytes) else p[1] - p[0] for p in pieces]
         self._ends = list(accumulate(sizes))
-        self._position = 0
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        end = self._ends[-1] if self._ends else 0
-        self._position = offset + (0, self._position, end)[whence]
-        return self._position
+        super().__init__(sum(sizes))
 
     def readinto(self, buffer: Any) -> int:
         number = bisect_right(self._ends, self._position)
@@ -203,34 +199,27 @@ class _SplicedFile(io.RawIOBase):
         return len(data)
 
 
-class _PatientFile(io.RawIOBase):
+class _PatientFile(SizedFile):
     """A file that seeks before each read, so that a failed read can be retried."""
 
     def __init__(self, file: Any) -> None:
+        super().__init__(patiently(lambda: int(file.seek(0, io.SEEK_END))))
         self._file = file
-        self._position = 0
-        self.size_bytes = patiently(lambda: int(file.seek(0, io.SEEK_END)))
+
+    @property
+    def size_bytes(self) -> int:
+        return self._size
 
     def close(self) -> None:
         if not self.closed:
             self._file.close()
         super().close()
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
     def tell(self) -> int:
         return self._position
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + (0, self._position, self.size_bytes)[whence]
-        return self._position
-
     def readinto(self, buffer: Any) -> int:
-        if self._position >= self.size_bytes:
+        if self._position >= self._size:
             return 0
         count = patiently(lambda: self._read_here(buffer))
         self._position += count
