@@ -121,8 +121,8 @@ def test_a_step_is_named_after_its_ptransform() -> None:
 
 
 def test_parquet_is_read_without_arrows_threads() -> None:
-    # rows/parquet_files.py says why.
-    (owner,) = ROOT.glob("transforms/rows/parquet_files.py")
+    # store/parquet_files.py says why.
+    (owner,) = ROOT.glob("transforms/store/parquet_files.py")
     threaded = re.compile(r"pq\.(ParquetFile|ParquetDataset|read_table)\b")
     for module in MODULES:
         if module != owner:

@@ -57,8 +57,8 @@ CatalogueArgument = Annotated[
     typer.Argument(
         metavar="CATALOGUE",
         help="The audio: a directory (searched with its subdirectories), a glob, an audio file, "
-        "a table (CSV, TSV, JSON lines, Parquet), a manifest (NeMo, lhotse, Kaldi, ...), or tar or "
-        "zip files. A local path or any fsspec URL.",
+        "a table (CSV, TSV, JSON lines, Parquet), a manifest (NeMo, lhotse, Kaldi, ...), or tar, "
+        "zip or Parquet files with the audio in them. A local path or any fsspec URL.",
     ),
 ]
 OutputArgument = Annotated[

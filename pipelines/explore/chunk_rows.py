@@ -23,9 +23,9 @@ from melmill.transforms.core.errors import DatasetError, UnavailableError
 from melmill.transforms.core.feature_columns import Array
 from melmill.transforms.core.naming import shard_file
 from melmill.transforms.rows.parquet import read_rows
-from melmill.transforms.rows.parquet_files import ParquetFile
 from melmill.transforms.rows.schema import RowSchema
 from melmill.transforms.store.folders import Store
+from melmill.transforms.store.parquet_files import ParquetFile
 
 #: Sizes of what is kept in memory: places of rows, and row groups.
 _PLACES_BYTES, _ROW_GROUPS_BYTES = 1 << 26, 1 << 28

@@ -15,7 +15,6 @@ from melmill.pipelines.snapshots.gc import remove_all
 from melmill.transforms.catalogue.left_out import canonical_uri, content_of, names_of_uri
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.index.tables import read_index
-from melmill.transforms.rows.parquet_files import ParquetFile
 from melmill.transforms.rows.tf_example import Values, parse_example
 from melmill.transforms.rows.tfrecord import read_records
 from melmill.transforms.shards.receipts import read_made
@@ -24,6 +23,7 @@ from melmill.transforms.snapshot.delta import read_history
 from melmill.transforms.snapshot.needed_files import Needed, in_order_of_removal, list_own, needed
 from melmill.transforms.store.folders import Store
 from melmill.transforms.store.own_files import index_of, run_of, shard_of, side_table_of
+from melmill.transforms.store.parquet_files import ParquetFile
 
 _RECORD = re.compile(r"runs/[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[a-z]+\.json")
 _ERASED = "(taken down)"

@@ -398,7 +398,7 @@ def test_no_dataset_is_refused(tmp_path):
 _READ_AND_END = """
 import sys
 import pyarrow as pa
-from melmill.transforms.rows.parquet_files import ParquetFile
+from melmill.transforms.store.parquet_files import ParquetFile
 
 def read(path):
     with ParquetFile(pa.BufferReader(open(path, "rb").read())) as file:

@@ -216,7 +216,7 @@ def test_names_in_zip_files_are_utf8_even_without_the_flag() -> None:
 @given(
     st.builds(
         Place,
-        st.sampled_from(["tar", "stored", "deflated"]),
+        st.sampled_from(["plain", "stored", "deflated"]),
         *(st.integers(0, 2**63) for _ in range(4)),
         st.text(),
     )

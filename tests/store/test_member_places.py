@@ -15,7 +15,7 @@ ARCHIVE = ("/a.tar", "mtime:1:9")
 
 
 def member(name: str, start: int = 0, fault: str = "") -> Member:
-    return Member(name, Place("tar", start, 1, 1, 0, ARCHIVE[1]), fault)
+    return Member(name, Place("plain", start, 1, 1, 0, ARCHIVE[1]), fault)
 
 
 def test_the_first_name_that_exists_is_found_and_the_last_member_of_it_counts() -> None:

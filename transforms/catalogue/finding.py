@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from melmill.transforms.catalogue.archive_rows import Archives
+from melmill.transforms.catalogue.embedded_rows import has_audio
 from melmill.transforms.catalogue.kaldi_rows import KALDI_FILES, SCRIPT, SEGMENTS
 from melmill.transforms.catalogue.listing import (
     Details,
@@ -20,6 +21,7 @@ from melmill.transforms.catalogue.meanings import TableKeys
 from melmill.transforms.catalogue.spellings import other_spellings, tried_message
 from melmill.transforms.catalogue.table_formats import (
     ARCHIVE,
+    EMBEDDED,
     TABLE_EXTENSIONS,
     TableFormat,
     first_names,
@@ -112,10 +114,12 @@ def find_table(
     folder, _, name = head.rpartition("/")
     if name == SCRIPT:
         return _find_kaldi(folder + chained, options, alone=True)
+    listing = Listing(folder + chained, (name,), single=True, storage_options=options)
+    if has_extension(head, ("parquet",)) and has_audio(uri, options):
+        return found_archives(uri, listing, extensions)
     if is_table(uri):
         return FoundTable(uri)
     if is_archive(head):
-        listing = Listing(folder + chained, (name,), single=True, storage_options=options)
         return found_archives(uri, listing, extensions)
     if has_extension(uri, extensions):
         return None
@@ -127,8 +131,9 @@ def find_table(
 
 
 def found_archives(uri: str, listing: Listing, extensions: tuple[str, ...]) -> FoundTable:
-    """Return the table that archives are."""
-    return FoundTable(uri, ARCHIVE, Archives(listing, extensions))
+    """Return the table that archives, or Parquet files with audio, are."""
+    form = EMBEDDED if has_extension(listing.pattern[-1], ("parquet",)) else ARCHIVE
+    return FoundTable(uri, form, Archives(listing, extensions))
 
 
 def _find_kaldi(folder: str, options: StorageOptions, alone: bool = False) -> FoundTable | None:

@@ -164,7 +164,7 @@ def _find(
     uri, details, tried = look_for(name, options)
     if details is None:
         listing = _open_glob(uri, extensions, options, tried)
-        archives = is_archive(listing.pattern[-1])
+        archives = is_archive(listing.pattern[-1]) or has_extension(uri, ("parquet",))
         return uri, found_archives(uri, listing, extensions) if archives else listing
     if (found := find_table(uri, details, extensions, options, keys)) is not None:
         return uri, found

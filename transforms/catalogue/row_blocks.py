@@ -35,8 +35,8 @@ from melmill.transforms.catalogue.text_rows import BrokenRow, NumberedRows, Row,
 from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.core.naming import join_uri
 from melmill.transforms.rows.columns import LABEL_TYPES
-from melmill.transforms.rows.parquet_files import ParquetFile
 from melmill.transforms.store.filesystems import StorageOptions, reading
+from melmill.transforms.store.parquet_files import ParquetFile
 
 #: Number of first rows of a text table from which the columns' types are taken.
 SAMPLE_ROWS = 10_000

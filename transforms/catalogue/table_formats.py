@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from melmill.transforms.core.errors import CatalogueError
-from melmill.transforms.rows.parquet_files import ParquetFile
 from melmill.transforms.store.filesystems import StorageOptions, open_filesystem, reading
+from melmill.transforms.store.parquet_files import ParquetFile
 
 #: Formats of text without compression, by the endings of file names.
 _BY_NAME = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
@@ -51,8 +51,8 @@ class TableFormat:
     Attributes
     ----------
     kind
-        ``csv`` for text with a separator, ``json`` for JSON lines, ``parquet``, ``kaldi``, or
-        ``archive`` for tar and zip files.
+        ``csv`` for text with a separator, ``json`` for JSON lines, ``parquet``, ``kaldi``,
+        ``archive`` for tar and zip files, or ``embedded`` for Parquet files with audio in them.
     separator
         Character between the cells of a row of text.
     quoted
@@ -65,7 +65,7 @@ class TableFormat:
         Names of the files of a Kaldi data folder.
     """
 
-    kind: Literal["csv", "json", "parquet", "kaldi", "archive"]
+    kind: Literal["csv", "json", "parquet", "kaldi", "archive", "embedded"]
     separator: str = ","
     quoted: bool = True
     compressed: bool = False
@@ -101,8 +101,8 @@ class TableFormat:
         return self.kind in ("csv", "kaldi")
 
 
-#: The format of a plain table of text, and that of archives.
-CSV, ARCHIVE = TableFormat("csv"), TableFormat("archive")
+#: The format of a plain table of text, and those of archives and of Parquet files with audio.
+CSV, ARCHIVE, EMBEDDED = TableFormat("csv"), TableFormat("archive"), TableFormat("embedded")
 
 
 def is_table(uri: str) -> bool:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 
 from melmill.transforms.catalogue.archive_rows import Archives
 from melmill.transforms.catalogue.column_faults import Columns, column_faults
+from melmill.transforms.catalogue.embedded_rows import embedded_blocks, embedded_column_types
 from melmill.transforms.catalogue.listing import look
 from melmill.transforms.catalogue.meanings import (
     ARCHIVED,
@@ -41,7 +42,12 @@ from melmill.transforms.catalogue.row_blocks import (
     read_blocks,
     read_column_types,
 )
-from melmill.transforms.catalogue.table_formats import CSV, TableFormat, recognise_format
+from melmill.transforms.catalogue.table_formats import (
+    CSV,
+    EMBEDDED,
+    TableFormat,
+    recognise_format,
+)
 from melmill.transforms.catalogue.table_recordings import block_recordings
 from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.core.naming import (
@@ -124,12 +130,16 @@ def open_table(
     declared = label_types or {}
     wanted = (keys.uri_column,) if keys.uri_column else KNOWN_URI_COLUMNS
     form = form or recognise_format(uri, storage_options, keys.separator, wanted)
-    if archives:
-        columns = archive_column_types(archives)
+    usual = PLAIN
+    if archives and form == EMBEDDED:
+        audio, columns = embedded_column_types(archives)
+        usual, keys = replace(ARCHIVED, uri=audio), replace(keys, uri_column=audio)
+    elif archives:
+        usual, columns = ARCHIVED, archive_column_types(archives)
     else:
         columns = read_column_types(uri, storage_options, form)
     names = [name for name, _ in columns]
-    meanings = choose_meanings(names, keys, ARCHIVED if archives else PLAIN)
+    meanings = choose_meanings(names, keys, usual)
     opened = Columns(uri, form, names, dict(columns), declared, meanings, keys)
     if faults := column_faults(opened):
         raise CatalogueError(join_faults(uri, faults))
@@ -162,7 +172,10 @@ def list_rows(
         For archives; see :func:`~melmill.transforms.catalogue.archive_rows.archive_rows`.
     """
     names = (*table.meanings.types, *(column.name for column in table.label_columns))
-    if table.archives:
+    if table.archives and table.form == EMBEDDED:
+        audio = table.meanings.uri
+        blocks = embedded_blocks(table.archives, audio, frozenset(names), part, deadline)
+    elif table.archives:
         blocks = archive_blocks(table.archives, names, part, passed_over, deadline)
     else:
         blocks = read_blocks(table.uri, table.storage_options, names, part, form=table.form)

@@ -23,10 +23,10 @@ from melmill.transforms.measures.readings import measures_type
 from melmill.transforms.measures.states import read_all
 from melmill.transforms.plan.known_rows import labels_digest
 from melmill.transforms.plan.recordings import PlannedRecording
-from melmill.transforms.rows.parquet_files import ParquetFile
 from melmill.transforms.rows.rows_digest import combine_digests, digest_text
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.store.folders import Store
+from melmill.transforms.store.parquet_files import ParquetFile
 
 #: Number of recordings in a part of an index, or up to twice as many: one worker holds a part in
 #: memory. With fingerprints, which have up to 96 kB, they are fewer; waveforms have up to 32 kB.

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 
 from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.rows.flac_bytes import decode_flac
-from melmill.transforms.rows.parquet_files import ParquetFile
 from melmill.transforms.rows.schema import Array, RowBatch, RowSchema, to_table
 from melmill.transforms.rows.shard_file import ShardFile
+from melmill.transforms.store.parquet_files import ParquetFile
 
 #: Rows per row group: larger row groups scan no faster, and a random row costs more.
 ROW_GROUP_ROWS = 128

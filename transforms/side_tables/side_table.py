@@ -23,9 +23,9 @@ from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.naming import digest
 from melmill.transforms.plan.job import ExtractJob
 from melmill.transforms.rows.columns import CORE_COLUMNS, LabelColumn, arrow_type
-from melmill.transforms.rows.parquet_files import ParquetFile
 from melmill.transforms.shards.receipts import announce_files
 from melmill.transforms.store.folders import Store
+from melmill.transforms.store.parquet_files import ParquetFile
 
 #: Columns that can be in a key, in this order.
 KEY = ("recording_id", "chunk_index", "channel")

@@ -6,6 +6,7 @@ its archive, or is looked up. The place names the archive's version: reads give 
 
 from __future__ import annotations
 
+import io
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
@@ -62,13 +63,13 @@ def stat_member(member: StoredObject, uri: str, name: str) -> tuple[int, str]:
 
 
 def member_reader(member: StoredObject, uri: str) -> ReadRange | None:
-    """Return a reader of ranges of a member that is in a tar file, in a fixed version.
+    """Return a reader of ranges of a member whose bytes are stored as they are, in a fixed version.
 
-    ``None`` if the place is not known, for a zip file, whose headers must be read first, and if
-    requests to the store cannot name a version.
+    ``None`` if the place is not known, for a zip file, whose headers must be read first, for a
+    compressed page, and if requests to the store cannot name a version.
     """
     place = Place.parse(member.place) if member.place else None
-    if place is None or place.kind != "tar":
+    if place is None or place.kind != "plain":
         return None
     read = _archive(member, uri, place.version).range_reader()
     return None if read is None else _shifted(read, place.start)
@@ -95,9 +96,12 @@ def open_member(member: StoredObject, uri: str, name: str, share: float, from_st
     if place.size_bytes and (reader := member_reader(member, uri)):
         return member.read_ahead(reader, share, from_start)
     archive = _archive(member, uri, place.version)
-    read = archive.range_reader() if place.kind == "stored" else None
+    read = archive.range_reader() if place.kind != "deflated" else None
     if read is None:
         return open_place(archive.open_raw(0.0, False), place)
+    if place.kind == "page":  # in one request
+        page = read(place.start, place.start + place.stored_bytes)
+        return open_place(io.BytesIO(page), replace(place, start=0))
     with archive.open_raw(0.0, False) as file:
         first = data_start(file, place)
     return member.read_ahead(_shifted(read, first), share, from_start)
@@ -132,7 +136,12 @@ def _find(archive: StoredObject, name: str) -> Place:
 
 def _members(archive: StoredObject) -> Iterator[Member]:
     with buffered(archive.open_raw(0.0, False)) as file:
-        yield from read_members(file, archive.fingerprint, archive.uri)
+        if archive.uri.lower().endswith(".parquet"):
+            from melmill.transforms.store.embedded import embedded_members  # loads Arrow
+
+            yield from embedded_members(file, archive.fingerprint, archive.uri)
+        else:
+            yield from read_members(file, archive.fingerprint, archive.uri)
 
 
 def _fingerprint(member: StoredObject, uri: str, place: Place) -> str:

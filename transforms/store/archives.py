@@ -2,7 +2,8 @@
 
 The URI of a member is ``ARCHIVE#MEMBER``, as in ``s3://bucket/songs.tar#rock/a.wav``. Nothing is
 unpacked, so a member's name is never a path on a disk; yet names that lead out of the archive are
-refused, because other tools would write there.
+refused, because other tools would write there. A Parquet file with audio in its rows is an archive,
+too; see :mod:`~melmill.transforms.store.embedded`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any, Literal
 ARCHIVE_EXTENSIONS = (".tar", ".zip")
 _COMPRESSED = r"\.(?:tar\.(?:gz|bz2|xz|zst|lz4|z)|tgz|tbz2?|txz|tzst)"
 
-_MEMBER = re.compile(r"(.+?\.(?:tar|zip))#(.+)", re.IGNORECASE | re.DOTALL)
+_MEMBER = re.compile(r"(.+?\.(?:tar|zip|parquet))#(.+)", re.IGNORECASE | re.DOTALL)
 
 _COMPRESSED_NAME = re.compile(rf".+?{_COMPRESSED}(?:#.+)?", re.IGNORECASE | re.DOTALL)
 
@@ -58,42 +59,49 @@ class Place:
     Attributes
     ----------
     kind
-        ``tar``: the bytes begin at `start`. ``stored`` and ``deflated``: the member's header in
-        a zip file begins there.
+        ``plain``: the bytes begin at `start`. ``stored`` and ``deflated``: the member's header in
+        a zip file begins there. ``page``: a compressed page of a Parquet file begins there.
     start
         Position in the archive.
     stored_bytes, size_bytes
         Number of bytes in the archive, and of the member.
     crc
-        CRC-32 of the member in a zip file; 0 in a tar file, which has none.
+        CRC-32 of the member in a zip file; 0 in any other archive.
     version
         Fingerprint of the archive.
+    codec, first_byte, unpacked_bytes
+        Compression of a page, and its size without it; first byte of the member in it.
     """
 
-    kind: Literal["tar", "stored", "deflated"]
+    kind: Literal["plain", "stored", "deflated", "page"]
     start: int
     stored_bytes: int
     size_bytes: int
     crc: int
     version: str
+    codec: str = ""
+    first_byte: int = 0
+    unpacked_bytes: int = 0
 
     @property
     def text(self) -> str:
         """Text from which :meth:`parse` gives an equal place."""
         numbers = (self.start, self.stored_bytes, self.size_bytes, self.crc)
-        return ":".join((self.kind, *map(str, numbers), self.version))
+        page = (self.codec, self.first_byte, self.unpacked_bytes)
+        return ":".join(map(str, (self.kind, *numbers, *page, self.version)))
 
     @classmethod
     def parse(cls, text: str) -> Place:
         """Return the place that a text stands for.
 
-        >>> place = Place("tar", 512, 44, 44, 0, "etag:abc:10240")
+        >>> place = Place("plain", 512, 44, 44, 0, "etag:abc:10240")
         >>> Place.parse(place.text) == place
         True
         """
-        kind, start, stored_bytes, size_bytes, crc, version = text.split(":", 5)
-        numbers = (int(start), int(stored_bytes), int(size_bytes), int(crc))
-        return cls(kind, *numbers, version)  # type: ignore[arg-type]  # text of a place
+        kind, start, stored, size, crc, codec, first, unpacked, version = text.split(":", 8)
+        numbers = (int(start), int(stored), int(size), int(crc))
+        page = (codec, int(first), int(unpacked))
+        return cls(kind, *numbers, version, *page)  # type: ignore[arg-type]  # text of a place
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +236,7 @@ def _tar_members(file: Any, version: str) -> Iterator[Member]:
                     raise BadArchiveError("has too many headers for all members")
                 name = plain_name(info.name)
                 if not info.isdir():
-                    place = Place("tar", info.offset_data, info.size, info.size, 0, version)
+                    place = Place("plain", info.offset_data, info.size, info.size, 0, version)
                     yield Member(name, place, _name_fault(name) or _tar_fault(info))
                 headers.left = _MOST_HEADER_BYTES
             end = archive.offset

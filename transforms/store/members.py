@@ -21,7 +21,7 @@ _Result = TypeVar("_Result")
 def member_fingerprint(file: Any, place: Place) -> str:
     """Return the fingerprint of a member: it depends on the content alone, not on the archive.
 
-    A zip file has checksums. The member of a tar file is read.
+    A zip file has checksums. The member of any other archive is read.
 
     Parameters
     ----------
@@ -35,8 +35,10 @@ def member_fingerprint(file: Any, place: Place) -> str:
     BadArchiveError
         If the archive ends within the member.
     """
-    if place.kind != "tar":
+    if place.kind in ("stored", "deflated"):
         return f"crc32:{place.crc:08x}:{place.size_bytes}"
+    if place.kind == "page":
+        return content_fingerprint(_read_page_member(file, place))
     state, left = hashlib.blake2b(digest_size=16), place.size_bytes
     file.seek(place.start)
     while left:
@@ -46,6 +48,17 @@ def member_fingerprint(file: Any, place: Place) -> str:
         state.update(block)
         left -= len(block)
     return f"blake2b:{state.hexdigest()}:{place.size_bytes}"
+
+
+def content_fingerprint(content: bytes | memoryview) -> str:
+    """Return the fingerprint of a member that has a content."""
+    return f"blake2b:{hashlib.blake2b(content, digest_size=16).hexdigest()}:{len(content)}"
+
+
+def _read_page_member(file: Any, place: Place) -> bytes:
+    from melmill.transforms.store.embedded import read_page  # loads Arrow, which few reads need
+
+    return read_page(file, place)[place.first_byte :][: place.size_bytes]
 
 
 class Window(SizedFile):
@@ -130,8 +143,11 @@ def open_place(file: Any, place: Place) -> Any:
     BadArchiveError
         If there is no such member of a zip file.
     """
-    if place.kind == "tar":
+    if place.kind == "plain":
         return Window(file, place.start, place.size_bytes)
+    if place.kind == "page":
+        with file:
+            return io.BytesIO(_read_page_member(file, place))
     window = Window(file, data_start(file, place), place.stored_bytes)
     if place.kind == "stored":
         return window
@@ -163,7 +179,7 @@ def read_place(file: Any, place: Place) -> bytes:
             raise BadArchiveError(f"the member is damaged: {error}") from error
     if len(data) != place.size_bytes:
         raise BadArchiveError(f"the member has {len(data):,} bytes of {place.size_bytes:,}")
-    if place.kind != "tar" and zlib.crc32(data) != place.crc:
+    if place.kind != "plain" and zlib.crc32(data) != place.crc:
         raise BadArchiveError("the member is damaged: it has another checksum than in the list")
     return data
 
@@ -176,7 +192,7 @@ def data_start(file: Any, place: Place) -> int:
     BadArchiveError
         If there is no such header.
     """
-    if place.kind == "tar":
+    if place.kind == "plain":
         return place.start
     file.seek(place.start)
     header = file.read(30)

@@ -16,6 +16,7 @@ from tests.e2e.object_stores.servers import S3_FIRST, Place
 from tests.pipeline_runs import extract_here, refresh_here
 from tests.refresh.catalogues import SMALL, statuses_of, write_song
 from tests.store.test_archives import CONTENT, MAKERS, tar_of
+from tests.store.test_embedded import parquet_of
 
 SONGS = {name: data * 40 for name, data in CONTENT.items()}
 
@@ -56,9 +57,27 @@ def test_a_member_is_one_request_of_its_own_bytes(kind: str, endpoints: dict[str
 
 
 @pytest.mark.parametrize("kind", S3_FIRST)
+def test_audio_in_a_parquet_file_is_one_request_of_its_bytes_or_its_page(
+    kind: str, endpoints: dict[str, str]
+) -> None:
+    place = new_place(kind, endpoints)
+    for compression in ("none", "snappy"):
+        put(place, "a.parquet", parquet_of(SONGS, compression=compression))
+        with gateway_to(place.endpoint) as gateway:
+            source = members(place.through(gateway.endpoint), "a.parquet")["rock/a.wav"]
+            gateway.requests.clear()
+            with source.open(share=1.0, from_start=True) as file:
+                assert file.read() == SONGS["rock/a.wav"]
+            reads = [r for r in gateway.requests if r.method == "GET"]
+            assert len(reads) == 1
+            if compression == "none":
+                assert reads[0].sent_bytes == len(SONGS["rock/a.wav"])
+
+
+@pytest.mark.parametrize("kind", S3_FIRST)
 def test_members_of_every_kind_of_archive_are_read(kind: str, endpoints: dict[str, str]) -> None:
     place = new_place(kind, endpoints)
-    for name, make in MAKERS.items():
+    for name, make in {**MAKERS, "a.parquet": parquet_of}.items():
         put(place, name, make(SONGS))
         for member, source in members(place, name).items():
             with source.open() as file:

@@ -7,7 +7,7 @@ import io
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from melmill.transforms.rows.parquet_files import ParquetFile
+from melmill.transforms.store.parquet_files import ParquetFile
 
 
 def test_rows_are_those_of_the_file() -> None:
