@@ -87,6 +87,8 @@ DEV = [
     *(S3, GCS, AZURE),
     DATAFLOW,
     "build",
+    # Ships the schema of the Compose Specification.
+    "check-jsonschema>=0.39",
     # What schedules in deploy/schedule are held against.
     *("cronsim>=2.8", "google-cloud-scheduler>=2.21", "kubernetes-validate>=1.37"),
     "hypothesis",

@@ -125,12 +125,21 @@ def serving(kind: str, programs: Path, data: Path) -> Iterator[str]:
     """Run the server of a protocol; yield its URL."""
     port = free_port()
     command, environment = _command(kind, programs, data, port)
-    with (data.parent / f"{kind}.log").open("wb") as log:
+    with running(command, environment, port, data.parent / f"{kind}.log") as url:
+        yield url
+
+
+@contextmanager
+def running(
+    command: list[str], environment: Mapping[str, str], port: int, log: Path
+) -> Iterator[str]:
+    """Run a server that listens on a port; yield its URL."""
+    with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env={**os.environ, **environment}, stdout=log, stderr=subprocess.STDOUT
+            command, env={**os.environ, **environment}, stdout=output, stderr=subprocess.STDOUT
         )
         try:
-            _await_port(process, port, Path(log.name))
+            _await_port(process, port, log)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
