@@ -1,11 +1,40 @@
 """melmill: audio catalogues into log-mel training data, on Apache Beam."""
 
+import os
 import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 _VERSION = re.compile(r'^__version__ = "(.+)"$', re.MULTILINE)
+
+#: Address of the public repository, for the links on PyPI. There is none yet: whoever makes a
+#: release sets it (CONTRIBUTING.md, "Make a release").
+REPOSITORY = os.environ.get("MELMILL_REPOSITORY", "").rstrip("/")
+
+#: Pages of the repository, as GitHub names them.
+PAGES = {
+    "Source": "",
+    "Documentation": "/blob/HEAD/docs/index.md",
+    "Changelog": "/blob/HEAD/CHANGELOG.md",
+    "Issues": "/issues",
+}
+
+_LINK = re.compile(r"(!?)(\[[^\]]*\])\((?!https?:|#)([^)]+)\)")
+
+
+def read_description() -> str:
+    """Return the README. Its links to files lead to the repository, if that has an address."""
+    text = Path("README.md").read_text(encoding="utf-8")
+    if not REPOSITORY:
+        return text
+    return _LINK.sub(
+        lambda link: (
+            f"{link[1]}{link[2]}({REPOSITORY}/{'raw' if link[1] else 'blob'}/HEAD/{link[3]})"
+        ),
+        text,
+    )
+
 
 #: Installed as ``melmill.pipelines`` and ``melmill.transforms``.
 FOLDERS = ["pipelines", "pipelines.*", "transforms", "transforms.*"]
@@ -115,11 +144,16 @@ setup(
     name="melmill",
     version=_VERSION.findall(Path("melmill/__init__.py").read_text(encoding="utf-8"))[0],
     description="Turns large audio catalogues into log-mel training data, on Apache Beam.",
-    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description=read_description(),
     long_description_content_type="text/markdown",
     author="The melmill developers",
-    keywords=["audio", "mel spectrogram", "machine learning", "dataset", "apache beam", "librosa"],
-    license="Apache-2.0",
+    project_urls={name: REPOSITORY + page for name, page in PAGES.items() if REPOSITORY},
+    keywords=[
+        *("audio", "music", "speech", "mel spectrogram", "log-mel", "feature extraction"),
+        *("machine learning", "dataset", "parquet", "tfrecord", "delta lake", "apache beam"),
+        *("flink", "dataflow", "librosa"),
+    ],
+    license_expression="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=[
@@ -155,10 +189,13 @@ setup(
         "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
         "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
         "Topic :: Multimedia :: Sound/Audio :: Analysis",
+        "Topic :: Multimedia :: Sound/Audio :: Speech",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Typing :: Typed",
     ],
