@@ -115,7 +115,8 @@ LOADERS = [
 DEV = [
     *(S3, GCS, AZURE),
     DATAFLOW,
-    "build",
+    # Builds the wheel, and runs the command from it.
+    *("build", "pipx>=1.7"),
     # Ships the schema of the Compose Specification.
     "check-jsonschema>=0.39",
     # What schedules in deploy/schedule are held against.

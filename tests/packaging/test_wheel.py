@@ -1,10 +1,12 @@
-"""Build the wheel, and read its metadata."""
+"""Build the wheel, read its metadata, and run the command from it with pipx."""
 
 from __future__ import annotations
 
 import email
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from melmill import __version__
-from tests.e2e.runners.bare import copy_source
+from tests.e2e.runners.bare import ROOT, copy_source
 
 pytestmark = pytest.mark.slow
 
@@ -88,3 +90,30 @@ def test_with_a_repository_all_links_lead_there(tmp_path: Path) -> None:
     assert f"{REPOSITORY}/raw/HEAD/docs/pipeline.svg" in targets
     assert f"{REPOSITORY}/blob/HEAD/docs/getting-started.md" in targets
     assert [target for target in targets if not target.startswith("https://")] == []
+
+
+def test_the_docs_name_this_wheel(wheel: Path) -> None:
+    command = f"pipx run --spec dist/{wheel.name} melmill demo"
+    assert command in (ROOT / "docs/getting-started.md").read_text()
+    assert command in (ROOT / "README.md").read_text()
+
+
+def test_pipx_runs_the_command_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
+    folders = {"PIPX_HOME": str(tmp_path / "pipx"), "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, **folders}  # pipx passes no PYTHONPATH on
+    pipx = [sys.executable, "-m", "pipx", "run", "--spec", str(wheel), "melmill"]
+
+    def run(*arguments: str) -> str:
+        command = [*pipx, *arguments]
+        completed = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert completed.returncode == 0, completed.stderr
+        return completed.stdout
+
+    assert run("--version") == f"melmill {__version__}\n"
+    run("demo", "small", "--songs", "3", "--quiet")
+    summary = json.loads(run("inspect", "small/dataset", "--json"))
+    assert summary["rows"]
+    assert len(list((tmp_path / "pipx").rglob("bin/melmill"))) == 1
+    shutil.rmtree(tmp_path / "pipx")  # 1.2 GB
