@@ -26,6 +26,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
     ValidationError,
     with_config,
 )
@@ -64,6 +66,7 @@ from melmill.transforms.features.stft_spec import (
     neighbour_contradictions,
     stft_contradictions,
 )
+from melmill.transforms.features.variants_spec import VariantSpec, parse_variant
 from melmill.transforms.features.waveform import (
     WaveformSpec,
     waveform_contradictions,
@@ -214,6 +217,10 @@ _Entry = Annotated[_Features, Field(discriminator="kind")]
 #: Names of features. Delta and WebDataset do not tell capital letters from small ones, and a tar
 #: file has room for 48 letters.
 _FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+
+_Variant = Annotated[
+    VariantSpec, PlainValidator(parse_variant), PlainSerializer(VariantSpec.values)
+]
 
 _SplitName = Annotated[str, AfterValidator(check_split_name)]
 
@@ -432,6 +439,7 @@ class Config(_Section):
     chunk: ChunkConfig = ChunkConfig()
     mel: MelSpec = MelSpec()
     features: Annotated[tuple[_Entry, ...], Field(min_length=1)] | None = None
+    variants: tuple[_Variant, ...] = ()
     split: SplitConfig = SplitConfig()
     output: OutputConfig = OutputConfig()
     catalogue: CatalogueConfig = CatalogueConfig()
@@ -455,6 +463,7 @@ class Config(_Section):
             chunk=self.chunk.spec(self.audio.sample_rate_hz),
             features=features or (Feature("mel", self.mel),),
             resolution=self.output.resolution,
+            variants=self.variants,
         )
 
     def _own_rate(self, entry: _Features) -> int | None:
@@ -470,6 +479,8 @@ class Config(_Section):
         unused = "features" if self.features is None else "mel"
         hidden: dict[str, Any] = {} if secrets else {"output": secret, "catalogue": secret}
         hidden[unused] = True
+        if not self.variants:
+            hidden["variants"] = True  # as in recipes from before there were variants
         return self.model_dump(mode="json", exclude=hidden)
 
 
@@ -877,6 +888,12 @@ def _contradictions(config: Config) -> Iterator[Fault]:
         for key, wrong in (("tail", "shift_back"), ("short", "repeat")):
             if getattr(chunk, key) == wrong:
                 yield f"chunk.{key}", wrong, f"drop or pad {where}"
+        for number, variant in enumerate(config.variants):
+            if variant.changes_chunks:
+                allowed = (
+                    "only speed where chunk.edges is neighbours: each chunk is changed on its own"
+                )
+                yield f"variants.{number}", variant.values(), allowed
     spec = config.feature_spec()
     if spec.measured and chunk.length > MAX_OVERLAPPING * chunk.hop:
         least = f"at least chunk.seconds / {MAX_OVERLAPPING} where chunks are measured"
@@ -969,7 +986,7 @@ def _name_contradictions(section: str, name: str, config: Config) -> Iterator[Fa
     if not _FEATURE_NAME.fullmatch(name):
         allowed = "a small letter, then small letters, digits and _, at most 48"
         yield f"{section}.name", name, allowed
-    elif name != "mel" and not is_label(name):
+    elif (name != "mel" and not is_label(name)) or (name == "variant" and config.variants):
         yield f"{section}.name", name, "another name: melmill has a column of this name"
     elif names.count(name) > 1:
         yield f"{section}.name", name, "used once: two features have this name"

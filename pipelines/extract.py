@@ -294,6 +294,11 @@ def _check_group(catalogue: Catalogue, config: Config) -> None:
 
 def _check_names(catalogue: Catalogue, config: Config) -> None:
     names = {label.name.casefold() for label in catalogue.label_columns}
+    if config.variants and "variant" in names:
+        raise CatalogueError(
+            f"variants: {catalogue.uri} has a label column 'variant', and the rows have a column "
+            "of this name, the number of the variant; rename the column"
+        )
     for column in config.feature_spec().columns:
         if column.valid in names:
             raise CatalogueError(

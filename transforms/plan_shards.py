@@ -75,7 +75,8 @@ class _PlanRecording(ReportingDoFn):
         else:
             count_recordings("plan")
             count("rows_planned", planned.rows)
-            seconds = planned.samples / job.features.sample_rate_hz if planned.rows else 0.0
+            samples = sum(cut.samples for cut in planned.cuts())
+            seconds = samples / job.features.sample_rate_hz
             count("audio_ms_planned", round(1000 * seconds))
             self.progress.add(planned=1, rows_planned=planned.rows, seconds_planned=seconds)
             yield planned

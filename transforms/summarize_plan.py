@@ -79,8 +79,9 @@ class PlanSummary:
         probed = planned.probed
         self.recordings["planned"] += 1
         self.seconds += probed.seconds
-        self.codec_seconds[probed.audio.codec] += probed.seconds
-        self.chunks += planned.chunks
+        cuts = list(planned.cuts())  # each is decoded on its own
+        self.codec_seconds[probed.audio.codec] += probed.seconds * len(cuts)
+        self.chunks += sum(cut.chunks for cut in cuts)
         self.rows[planned.split] += planned.rows
         self.split_recordings[planned.split] += 1
         self.parquet_bytes += planned.rows * row_size

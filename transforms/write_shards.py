@@ -120,19 +120,20 @@ class _WriteShard(DecodingDoFn):
         span, chunk = outcome.span, self.job.features.chunk
         chunks = count_chunks(span.samples, chunk)
         share = span.chunks / chunks
+        recordings = 0.0 if span.variant else share
         samples = min(span.samples * share, span.chunks * chunk.hop)
         seconds = samples / self.job.features.sample_rate_hz
         if not outcome.reused:
             self._count_new(outcome, seconds)
-        if span.stop_chunk == chunks:
+        if span.stop_chunk == chunks and not span.variant:
             count_recordings("extract", 1, 0 if outcome.failed else 1)
         if outcome.failed:
             count("spans_failed")
             count_failure(outcome.failed)
         self.progress.add(
             rows=outcome.rows,
-            failed=share if outcome.failed else 0,
-            recordings=share,
+            failed=recordings if outcome.failed else 0,
+            recordings=recordings,
             seconds=seconds,
         )
 
@@ -161,7 +162,7 @@ def find_incomplete(plan: ShardPlan, summary: ShardSummary, job: ExtractJob) -> 
     for span in plan.spans:
         recording_id = span.probed.recording.recording_id
         whole = span.chunks == count_chunks(span.samples, job.features.chunk)
-        if recording_id in failed and not whole:
+        if recording_id in failed and (job.features.variants or not whole):
             yield recording_id
 
 

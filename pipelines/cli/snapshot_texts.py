@@ -164,13 +164,14 @@ def inspection_json(root: str, opened: OpenSnapshot) -> dict[str, Any]:
 
 def inspection_text(root: str, opened: OpenSnapshot) -> str:
     """Return text about what a snapshot holds."""
-    from melmill.transforms.snapshot.card import band_statistics
+    from melmill.transforms.snapshot.card import band_statistics, variant_lines
 
     snapshot, schema = opened.snapshot, opened.schema
     columns = ", ".join(f"{name} {kind}" for name, kind in schema.columns().items())
     lines = [
         f"{root}, version {snapshot.version}, made from {snapshot.catalogue}",
         *totals_lines(opened.totals),
+        *(f"  {line}" for line in variant_lines(snapshot.features, opened.totals)),
         *warning_lines(split_warnings(snapshot.asked_shares, opened.totals)),
         *map(_column_line, schema.features),
         f"  {columns}",

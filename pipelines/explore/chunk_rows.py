@@ -83,10 +83,13 @@ class _Places:
     table: Any
     labels: tuple[str, ...]
     borders: npt.NDArray[np.int64]
+    with_variants: bool = False
 
     def chunks(self, recording_id: str) -> list[Chunk]:
-        """Return the rows of a recording, in the order of the file."""
+        """Return the rows of a recording, in the order of the file; not those of its variants."""
         is_own = pc.fill_null(pc.equal(self.table["recording_id"], recording_id), False)
+        if self.with_variants:
+            is_own = pc.and_(is_own, pc.equal(self.table["variant"], 0))
         numbers = np.flatnonzero(is_own.to_numpy())
         groups = np.searchsorted(self.borders, numbers, side="right") - 1
         rows = self.table.take(pa.array(numbers)).to_pylist()
@@ -98,6 +101,8 @@ class _Places:
     def _chunk(self, row: dict[str, Any], group: int, number: int) -> Chunk:
         labels = {name: row.pop(name) for name in self.labels}
         del row["recording_id"]
+        if self.with_variants:
+            del row["variant"]
         return Chunk(self.shard, group, number, **row, labels=labels)
 
 
@@ -120,7 +125,7 @@ class ChunkReader:
         self._arrays: Kept[Mapping[str, Array]] = Kept(_ROW_GROUPS_BYTES, _size_of)
 
     def chunks(self, recording: Mapping[str, Any]) -> list[Chunk]:
-        """Return all rows of a recording by chunk and channel, without features.
+        """Return all rows of a recording by chunk and channel, without features and variants.
 
         Parameters
         ----------
@@ -175,7 +180,8 @@ class ChunkReader:
             if kinds[name] == "string":  # texts repeat in the rows of a recording
                 table = table.set_column(number, name, table[name].dictionary_encode())
         labels = tuple(label.name for label in schema.labels)
-        return _Places(shard, table, labels, np.cumsum([0, *lengths]))
+        borders = np.cumsum([0, *lengths])
+        return _Places(shard, table, labels, borders, schema.with_variants)
 
     def _read_group(self, shard: str, group: int, names: Sequence[str]) -> Mapping[str, Array]:
         if not names:

@@ -71,6 +71,11 @@ def key_of(opened: OpenSnapshot, on: On) -> tuple[str, ...]:
     """Return the key of the side table."""
     if on != "row":
         return KEY[:1]
+    if opened.schema.with_variants:
+        raise ConfigError(
+            f"--on row: {opened.store.root} has variants, whose rows have the same chunk_index as "
+            "those of their recordings; add the column to recordings, with --on recording"
+        )
     return KEY if opened.schema.per_channel else KEY[:2]
 
 

@@ -140,7 +140,8 @@ class OpenSnapshot:
         features = self.recipe.feature_spec().columns
         names = [*(column.name for column in features), *(column.valid for column in features)]
         labels, per_channel = table_labels(self.store, self.snapshot.version, names)
-        return RowSchema(features, labels, per_channel)
+        with_variants = bool(self.recipe.variants)
+        return RowSchema(features, labels, per_channel, with_variants)
 
     def shards(self) -> Iterator[ShardSummary]:
         """Yield the summaries of the shards that hold rows, always in the same order."""
@@ -251,6 +252,7 @@ def start_from(job: ExtractJob, current: OpenSnapshot, configuration: dict[str, 
         and _has_groups(job, before, same_split)
         and (not job.split.stratify or bool(before["split"]["stratify"])),
         unchanged_features=job.features.unchanged_since(snapshot.features),
+        unchanged_variants=job.features.unchanged_variants(snapshot.features),
         same_files=_same_files(job, before, configuration),
         same_split=same_split,
         max_seconds=3600 * before.get("limits", {}).get("max_duration_hours", 0.0),

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
-from melmill.transforms.rows.parquet import read_rows
+from melmill.transforms.rows.parquet import read_rows, read_schema
 from melmill.transforms.snapshot.delta import Snapshot
 from melmill.transforms.snapshot.totals import ordered_shards
 from melmill.transforms.store.folders import Store
@@ -27,6 +27,7 @@ class SampledRow:
     start_sample: int
     valid_samples: int
     features: Mapping[str, npt.NDArray[Any]] = field(repr=False)
+    variant: int = 0
 
 
 def sample_rows(store: Store, snapshot: Snapshot, sample: int, seed: int) -> Iterator[SampledRow]:
@@ -45,6 +46,7 @@ def sample_rows(store: Store, snapshot: Snapshot, sample: int, seed: int) -> Ite
 
 
 def _read_chosen(file: IO[bytes], chosen: npt.NDArray[np.int64]) -> Iterator[SampledRow]:
+    with_variants = read_schema(file)[0].with_variants
     metadata = pq.read_metadata(file)
     lengths = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
     borders = np.cumsum([0, *lengths])
@@ -61,4 +63,5 @@ def _read_chosen(file: IO[bytes], chosen: npt.NDArray[np.int64]) -> Iterator[Sam
                 int(columns["start_sample"]),
                 int(columns["valid_samples"]),
                 {name: values[row].copy() for name, values in batch.features.items()},
+                int(columns["variant"]) if with_variants else 0,
             )

@@ -217,7 +217,7 @@ def _digest(file: IO[bytes]) -> tuple[int, str]:
 def _check_parquet(store: Store, shard: ShardSummary, features: str) -> Iterator[str]:
     name = shard.parquet.name if shard.parquet else ""
     with store.open(name) as file:
-        _, metadata = read_schema(file)
+        schema, metadata = read_schema(file)
     if metadata.get("melmill.features") != features:
         yield f"{name}: its feature configuration differs from the snapshot's"
     rows = 0
@@ -231,7 +231,7 @@ def _check_parquet(store: Store, shard: ShardSummary, features: str) -> Iterator
                     numbers = f"{rows} to {rows + batch.rows - 1}"
                     yield f"{name}: {feature} is not finite in rows {numbers}"
             rows += batch.rows
-            for part in held_recordings(batch):
+            for part in held_recordings(batch, with_variants=schema.with_variants):
                 known = stored.get(part.recording_id)
                 stored[part.recording_id] = add_rows(known, part) if known else part
     if rows != shard.rows:

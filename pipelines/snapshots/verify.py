@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -145,7 +146,9 @@ def verify(
     for entry in read_index(store, snapshot.index, "recordings", columns):
         if sampled := rows.pop(entry["recording_id"], None):
             source = StoredObject(entry["uri"], storage_options=catalogue_options)
-            _verify_recording(sampled, entry, source, features, result)
+            for speed in sorted({features.speed_of(row.variant) for row in sampled}):
+                own = [row for row in sampled if features.speed_of(row.variant) == speed]
+                _verify_recording(own, entry, source, features, speed, result)
             done += len(sampled)
             report(done)
     for unmatched in rows.values():
@@ -159,11 +162,13 @@ def _verify_recording(
     entry: Mapping[str, Any],
     source: StoredObject,
     features: FeatureSpec,
+    speed: Fraction,
     result: Verification,
 ) -> None:
     from melmill.pipelines.snapshots.verify_reference import (  # imports librosa
         reference_row,
         reference_samples,
+        reference_variant,
     )
 
     audio = AudioInfo(
@@ -182,20 +187,24 @@ def _verify_recording(
                 _add(result.skipped, reason, source.uri, len(rows))
         if not kinds:
             continue
-        if drifts(rate := audio.sample_rate_hz, target := at_rate.sample_rate_hz):
-            reason = f"from {rate} to {target} Hz soxr's position drifts: librosa's result differs"
+        rate_hz = audio.sample_rate_hz * speed
+        if drifts(rate_hz.numerator, at_rate.sample_rate_hz * rate_hz.denominator):
+            rates = f"from {float(rate_hz):g} to {at_rate.sample_rate_hz} Hz"
+            reason = f"{rates} soxr's position drifts: librosa's result differs"
             _add(result.skipped, reason, source.uri, len(rows))
             continue
         try:
-            samples = reference_samples(source, audio, at_rate)
+            samples = reference_samples(source, audio, at_rate, speed)
         except RecordingError as error:
             _add_unreadable(error, source.uri, len(rows), result)
             break
         compared = True
         for row, feature in product(rows, kinds):
             place = place_at_rate(_place(row, features), features, at_rate, samples.shape[1])
-            where, what = (place.start, place.valid, place.index), (at_rate, audio.sample_rate_hz)
+            where, what = (place.start, place.valid, place.index), (at_rate, rate_hz)
             channel = samples[row.channel]
+            if row.variant:
+                channel = reference_variant(channel, place, features, row)
             expected = reference_row(channel, *where, *what, feature, place.filled)
             _compare(row, expected, feature, audio, result)
     else:
@@ -210,7 +219,11 @@ def _verify_measures(
     features: FeatureSpec,
     result: Verification,
 ) -> bool:
-    """Compare the measures of rows of a recording; return whether there were any."""
+    """Compare the measures of rows of a recording; return whether there were any.
+
+    Rows of variants have none.
+    """
+    rows = [row for row in rows if not row.variant]
     places = [_place(row, features) for row in rows]
     for name, spec in features.measured.items():
         try:
@@ -224,7 +237,7 @@ def _verify_measures(
             difference = np.where(both_null, 0, np.abs(stored - expected))
             exact = np.zeros(len(expected))
             _record(row, difference, exact, name, "", audio, result)
-    return bool(features.measured)
+    return bool(features.measured and rows)
 
 
 def _place(row: SampledRow, features: FeatureSpec) -> Place:

@@ -16,16 +16,18 @@ below the sound.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import librosa
 import numpy as np
 import numpy.typing as npt
 
+from melmill.pipelines.snapshots.sampled_rows import SampledRow
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.decode.decoders import open_audio
 from melmill.transforms.features.channels import ChannelPolicy
-from melmill.transforms.features.chunks import fill_short, filled_samples, pad_chunk
+from melmill.transforms.features.chunks import Place, fill_short, filled_samples, pad_chunk
 from melmill.transforms.features.extractors import Window, surrounded
 from melmill.transforms.features.mel_spec import MelSpec, filterbank
 from melmill.transforms.features.mfcc import MfccSpec, cosine_basis
@@ -38,6 +40,8 @@ from melmill.transforms.features.stft_spec import (
     framing_with_neighbours,
     win_length,
 )
+from melmill.transforms.features.variants import gain_factor
+from melmill.transforms.features.variants_spec import Draws, Gain
 from melmill.transforms.features.waveform import WaveformSpec, loudness_gain
 from melmill.transforms.features.windows import window_samples
 from melmill.transforms.store.objects import StoredObject
@@ -71,8 +75,10 @@ class Expected:
     tolerance: npt.NDArray[np.float64]
 
 
-def reference_samples(source: StoredObject, audio: AudioInfo, features: FeatureSpec) -> Samples:
-    """Decode a whole recording, mix it, and resample it in a single call.
+def reference_samples(
+    source: StoredObject, audio: AudioInfo, features: FeatureSpec, speed: Fraction = Fraction(1)
+) -> Samples:
+    """Decode a whole recording, mix it, and resample it in a single call, at a speed.
 
     Returns
     -------
@@ -87,15 +93,41 @@ def reference_samples(source: StoredObject, audio: AudioInfo, features: FeatureS
     with open_audio(source, audio) as reader:
         decoded = reader.blocks(0, audio.frames, _BLOCK_FRAMES)
         samples = np.concatenate([_mix(block, features.channels) for block in decoded], axis=1)
-    if audio.sample_rate_hz == features.sample_rate_hz:
+    rate_hz = audio.sample_rate_hz * speed
+    if rate_hz == features.sample_rate_hz:
         return samples
     resampled: Samples = librosa.resample(
         samples,
-        orig_sr=audio.sample_rate_hz,
-        target_sr=features.sample_rate_hz,
+        orig_sr=rate_hz.numerator,
+        target_sr=features.sample_rate_hz * rate_hz.denominator,
         res_type=features.resampler,
     )
     return resampled
+
+
+def reference_variant(
+    samples: Samples, place: Place, features: FeatureSpec, row: SampledRow
+) -> Samples:
+    """Return the samples of a recording as a row of a variant has them.
+
+    The random numbers are melmill's own.
+
+    Parameters
+    ----------
+    samples : float32 [samples]
+        A channel of the recording, at the variant's speed.
+    place
+        The place of the row's chunk.
+    features, row
+        The recipe, and the row.
+    """
+    variant = features.variants[row.variant - 1]
+    draws = Draws(variant.seed, row.variant, row.recording_id)
+    changed = samples.astype(np.float64)
+    for number, word in enumerate(variant.words):
+        if isinstance(word, Gain):
+            changed *= gain_factor(word, draws, number, place.index)
+    return changed.astype(np.float32)
 
 
 def _mix(block: Samples, policy: ChannelPolicy) -> Samples:
@@ -111,7 +143,7 @@ def reference_row(
     valid: int,
     chunk_index: int,
     features: FeatureSpec,
-    rate_hz: int,
+    rate_hz: int | Fraction,
     feature: Feature | None = None,
     filled: int | None = None,
 ) -> Expected:
@@ -126,7 +158,7 @@ def reference_row(
     features
         The recipe.
     rate_hz
-        The recording's own sample rate.
+        The recording's own sample rate, times its speed.
     feature
         The feature of the recipe; ``None`` for the first.
     filled

@@ -16,6 +16,7 @@ from melmill.transforms.features.measures_spec import MeasuresSpec
 from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.standardization import StandardizationSpec
+from melmill.transforms.features.variants_spec import Speed, VariantSpec
 from melmill.transforms.features.waveform import WaveformSpec
 from tests.mel_features import mel_features, mel_of
 
@@ -66,6 +67,7 @@ OTHER_VALUES: dict[str, Any] = {
     "mel.standardization": StandardizationSpec(),
     "mel.padded_frames": 0.0,
     "mel.stack_frames": 2,
+    "variants": (VariantSpec((Speed(0.9),)),),
 }
 
 

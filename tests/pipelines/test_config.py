@@ -249,7 +249,7 @@ def test_an_unknown_key_like_no_other_is_named_with_what_is_allowed() -> None:
     (fault,) = faults("xyzzy=3")
     assert fault == (
         "xyzzy: 3: no such key; allowed: audio, catalogue, chunk, dedupe, features, limits, mel, "
-        "output, quality, refresh, retention, select, split"
+        "output, quality, refresh, retention, select, split, variants"
     )
 
 
@@ -518,7 +518,7 @@ def test_chunks_that_overlap_too_much_are_not_measured() -> None:
 def test_a_stored_recipe_shows_every_key_of_the_catalogue_but_its_secrets() -> None:
     stored = Config().as_dict()
     assert stored["catalogue"].keys() == set(CatalogueConfig.model_fields) - {"storage_options"}
-    assert stored.keys() == set(Config.model_fields) - {"features"}
+    assert stored.keys() == set(Config.model_fields) - {"features", "variants"}
 
 
 def test_the_keys_of_a_table_are_read(recipe: Recipe) -> None:

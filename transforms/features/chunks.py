@@ -6,8 +6,9 @@ segment that the catalogue names), at the target sample rate.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Annotated, Literal
 
 import numpy as np
@@ -86,7 +87,7 @@ class Surroundings:
         return Surroundings(min(self.before, start), max(0, min(self.after, after)))
 
 
-def resampled_length(frames: int, rate_hz: int, target_rate_hz: int) -> int:
+def resampled_length(frames: int, rate_hz: int | Fraction, target_rate_hz: int) -> int:
     """Return the number of samples after resampling, as ``librosa.resample`` counts them.
 
     >>> resampled_length(44_100, 44_100, 22_050)
@@ -247,7 +248,10 @@ def place_chunk(index: int, samples: int, spec: ChunkSpec, origin: int = 0) -> P
 
 
 def cut_chunks(
-    blocks: Iterator[Samples], places: Iterable[Place], spec: ChunkSpec
+    blocks: Iterator[Samples],
+    places: Iterable[Place],
+    spec: ChunkSpec,
+    change: Callable[[Place, Samples], Samples] | None = None,
 ) -> Iterator[tuple[Place, Samples]]:
     """Yield the chunks of a stream; keep little more than one in memory.
 
@@ -260,6 +264,8 @@ def cut_chunks(
         Places of the chunks, in order.
     spec
         How the recording is cut.
+    change
+        Function that changes the samples of a chunk, with those around it, before it is padded.
 
     Yields
     ------
@@ -283,6 +289,8 @@ def cut_chunks(
         while buffer_start + len(buffer) < end:
             buffer, buffer_start = _append_block(buffer, buffer_start, next(blocks), needed_start)
         window = buffer[needed_start - buffer_start : end - buffer_start]
+        if change is not None:
+            window = change(place, window)
         if place.valid < spec.length:
             fill = fill_short if place.filled > place.valid else pad_chunk
             chunk = fill(window[place.around.before :], spec)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from itertools import chain, tee
 
 import numpy as np
@@ -22,6 +23,8 @@ from melmill.transforms.features.chunks import (
 )
 from melmill.transforms.features.resample import Conversion, resample_stream
 from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.features.variants import Change, change_of
+from melmill.transforms.features.variants_spec import Draws
 from melmill.transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
@@ -43,9 +46,11 @@ class Span:
         Recording and its probed header.
     origin_sample, samples
         Start and length of the recording, or of the requested segment, in samples at the
-        target rate.
+        target rate. Those of a variant are counted as it is played.
     first_chunk, stop_chunk
         Chunk indices of this span, ``stop_chunk`` excluded.
+    variant
+        Number of the variant; 0 for the recording as it is.
     """
 
     probed: ProbedRecording
@@ -53,6 +58,8 @@ class Span:
     samples: int
     first_chunk: int
     stop_chunk: int
+    # Not part of the repr, from which names of plans are made; see ``name_plan``.
+    variant: int = field(default=0, repr=False)
 
     @property
     def chunks(self) -> int:
@@ -95,17 +102,31 @@ def read_chunks(
         For each of :attr:`FeatureSpec.by_rate`: the chunk's place, and its samples with those
         around it.
     """
-    at_rates = features.by_rate
+    at_rates, speed = features.by_rate, features.speed_of(span.variant)
     ranges = [_range(span, features, at_rate) for at_rate in at_rates]
-    with _open_streams(span.probed.audio, at_rates, source, ranges, listeners) as streams:
+    with _open_streams(span.probed.audio, at_rates, source, ranges, listeners, speed) as streams:
         cut = [
-            cut_chunks(stream, _places(span, features, at_rate), at_rate.chunk)
+            cut_chunks(
+                stream,
+                _places(span, features, at_rate),
+                at_rate.chunk,
+                _change(span, features),
+            )
             for stream, at_rate in zip(streams, at_rates, strict=True)
         ]
         yield from zip(*cut, strict=True)
         # Read to the end: only then the reader can check where the recording ends.
         for stream in streams:
             deque(stream, maxlen=0)
+
+
+def _change(span: Span, features: FeatureSpec) -> Change | None:
+    """Return what a span's variant changes in each chunk."""
+    if not span.variant:
+        return None
+    variant = features.variants[span.variant - 1]
+    draws = Draws(variant.seed, span.variant, span.probed.recording.recording_id)
+    return change_of(variant, draws)
 
 
 def place_chunks(span: Span, features: FeatureSpec) -> Iterator[tuple[Place, ...]]:
@@ -122,7 +143,8 @@ def _range(span: Span, features: FeatureSpec, at_rate: FeatureSpec) -> tuple[int
 
 def _places(span: Span, features: FeatureSpec, at_rate: FeatureSpec) -> Iterator[Place]:
     audio = span.probed.audio
-    total = resampled_length(audio.frames, audio.sample_rate_hz, at_rate.sample_rate_hz)
+    rate_hz = audio.sample_rate_hz * features.speed_of(span.variant)
+    total = resampled_length(audio.frames, rate_hz, at_rate.sample_rate_hz)
     for index in range(span.first_chunk, span.stop_chunk):
         place = place_chunk(index, span.samples, features.chunk, span.origin_sample)
         yield place_at_rate(place, features, at_rate, total)
@@ -187,13 +209,18 @@ def _open_streams(
     source: StoredObject,
     ranges: Sequence[tuple[int, int]],
     listeners: Sequence[Listener] = (),
+    speed: Fraction = Fraction(1),
 ) -> Iterator[list[Iterator[Samples]]]:
     """Open a stream of samples for each sample rate; all come from one decode.
 
+    A recording is faster if it is converted from a higher rate than its own.
     Read from the streams in turn: what one of them has read is kept for the others.
     """
+    rate_hz = audio.sample_rate_hz * speed
     conversions = [
-        Conversion(audio.sample_rate_hz, at_rate.sample_rate_hz, at_rate.resampler)
+        Conversion(
+            rate_hz.numerator, at_rate.sample_rate_hz * rate_hz.denominator, at_rate.resampler
+        )
         for at_rate in at_rates
     ]
     rates = list(zip(conversions, ranges, strict=True))
@@ -212,7 +239,7 @@ def _open_streams(
         ]
         if listeners:
             deque(decoded, maxlen=0)
-        total = resampled_length(audio.frames, audio.sample_rate_hz, at_rates[0].sample_rate_hz)
+        total = resampled_length(audio.frames, rate_hz, at_rates[0].sample_rate_hz)
         if total - ranges[0][1] < at_rates[0].chunk.hop:
             reader.finish()  # no other span reads the recording's end
 

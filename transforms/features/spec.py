@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.features.channels import ChannelPolicy
 from melmill.transforms.features.chunks import ChunkSpec, Surroundings
+from melmill.transforms.features.logarithm import ADDED
 from melmill.transforms.features.measures_spec import MeasuresSpec
 from melmill.transforms.features.mel_spec import MelSpec, mel_shape
 from melmill.transforms.features.mfcc import MfccSpec
@@ -24,6 +25,7 @@ from melmill.transforms.features.stft_spec import (
     framing_with_neighbours,
     stft_shape,
 )
+from melmill.transforms.features.variants_spec import VariantSpec
 from melmill.transforms.features.waveform import WaveformSpec
 
 #: Increase this number when the same configuration starts to give different rows.
@@ -101,6 +103,9 @@ class FeatureSpec:
     resolution
         Step to which logarithmic values are rounded, in the unit of the log; ``None`` keeps
         float32.
+    variants
+        Variants of each recording, which have rows of their own. The first has the number 1; 0 is
+        the recording as it is.
     """
 
     sample_rate_hz: int = 22_050
@@ -109,6 +114,11 @@ class FeatureSpec:
     chunk: ChunkSpec = field(default_factory=lambda: ChunkSpec(66_150, 66_150))
     features: tuple[Feature, ...] = DEFAULT_FEATURES
     resolution: float | None = None
+    variants: tuple[VariantSpec, ...] = field(default=(), metadata=ADDED)
+
+    def speed_of(self, variant: int) -> Fraction:
+        """Return the speed at which a variant of a recording is played, by its number."""
+        return self.variants[variant - 1].speed if variant else Fraction(1)
 
     @property
     def by_rate(self) -> tuple[FeatureSpec, ...]:
@@ -126,7 +136,8 @@ class FeatureSpec:
     def at_rate(self, rate_hz: int) -> FeatureSpec:
         """Return the settings for a sample rate, with the features that are computed at it.
 
-        A chunk has the same time at each rate, rounded to samples. Measures belong to no rate.
+        A chunk has the same time at each rate, rounded to samples. Measures belong to no rate, and
+        variants to all rates.
         """
         computed = (f for f in self.features if not isinstance(f.spec, MeasuresSpec))
         own = [feature for feature in computed if self._rate_of(feature) == rate_hz]
@@ -139,6 +150,7 @@ class FeatureSpec:
             sample_rate_hz=rate_hz,
             chunk=replace(self.chunk, length=length, hop=hop),
             features=tuple(replace(feature, sample_rate_hz=None) for feature in own),
+            variants=(),
         )
 
     @property
@@ -199,6 +211,8 @@ class FeatureSpec:
                 }
                 for feature in self.features
             ]
+        if self.variants:
+            body["variants"] = [variant.canonical() for variant in self.variants]
         return json.dumps(body, sort_keys=True, separators=(",", ":"))
 
     @property
@@ -211,12 +225,22 @@ class FeatureSpec:
         """Return the names of the features that rows of other settings hold, too.
 
         `canonical` are the other settings; see :meth:`canonical`. Rows of another version of the
-        extractor may hold the same features, too.
+        extractor may hold the same features, too. The variants do not matter here; see
+        :meth:`unchanged_variants`.
         """
         (known, before), (wanted, after) = map(_comparable, (canonical, self.canonical()))
+        for settings in (before, after):
+            settings.pop("variants", None)
         if before != after:
             return ()
         return tuple(name for name, entry in wanted.items() if known.get(name) == entry)
+
+    def unchanged_variants(self, canonical: str) -> tuple[int, ...]:
+        """Return the numbers of the variants that rows of other settings hold, too; always 0."""
+        known = json.loads(canonical).get("variants", [])
+        own = json.loads(self.canonical()).get("variants", [])
+        pairs = enumerate(zip(known, own, strict=False), 1)
+        return 0, *(number for number, (before, after) in pairs if before == after)
 
     def computes_same(self, canonical: str) -> bool:
         """Return whether rows of other settings hold the same features, and no others.

@@ -239,6 +239,7 @@ def result_digest(result: Result) -> int:
     if isinstance(result, PlannedRecording):
         recording = result.probed.recording
         more = recording.content_hash + recording.measures
+        more += repr(result.variants) if result.variants else ""
     return int(digest(type(result).__name__, repr(result) + more), 16)
 
 

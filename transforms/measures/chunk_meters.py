@@ -101,13 +101,22 @@ def to_numbers(readings: dict[str, Reading], measures: Sequence[str]) -> Samples
 
 
 def listen_to_chunks(span: Span, features: FeatureSpec) -> tuple[ChunkMeters, Listener] | None:
-    """Return the meters of a span's chunks, and what they must hear; ``None`` without measures."""
-    if not features.measured:
+    """Return the meters of a span's chunks, and what they must hear; ``None`` without measures.
+
+    Chunks of variants have no measures.
+    """
+    if span.variant or not features.measured:
         return None
     numbers = range(span.first_chunk, span.stop_chunk)
     origin = span.origin_sample
     places = (place_chunk(number, span.samples, features.chunk, origin) for number in numbers)
     return _listen(places, span.probed.audio, features)
+
+
+def no_readings(features: FeatureSpec, rows: int) -> dict[str, Samples]:
+    """Return the columns of measures for rows without any, float32 [rows]: all NaN."""
+    columns = features.columns_of(features.measured)
+    return {column: np.full(rows, np.nan, np.float32) for column in columns}
 
 
 def _listen(

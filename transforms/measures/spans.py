@@ -13,7 +13,7 @@ from melmill.transforms.features.decoded_spans import Listener, Span, block_fram
 from melmill.transforms.features.spans import SpanRows, check_unchanged, extract_spans
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.measures.blocks import Shape, first_frame, last_frame
-from melmill.transforms.measures.chunk_meters import listen_to_chunks
+from melmill.transforms.measures.chunk_meters import listen_to_chunks, no_readings
 from melmill.transforms.measures.measuring import RecordingMeter
 from melmill.transforms.measures.states import readings_json, to_json
 from melmill.transforms.store.objects import StoredObject
@@ -54,7 +54,9 @@ def extract_and_measure(
     listeners = [[pair[1] for pair in of_span if pair is not None] for of_span in pairs]
     rows = extract_spans(spans, features, sources, spool, upcoming, catalogue, listeners)
     rows = [
-        own if pair is None else replace(own, readings=pair[0].columns(features, len(own.channel)))
+        replace(
+            own, readings=(pair[0].columns if pair else no_readings)(features, len(own.channel))
+        )
         for own, pair in zip(rows, of_chunks, strict=True)
     ]
     return rows, [_part(span, pair[0]) for span, pair in zip(spans, heard, strict=True) if pair]
@@ -104,7 +106,7 @@ def listen(
 
     The spans of a recording divide all of it: the first span has the samples before its chunks, and
     the last has those after. A segment is measured like a recording of its own. The result is
-    ``None`` if the part is empty, or if no meter is wanted.
+    ``None`` if the part is empty, if no meter is wanted, or if the span is one of a variant.
 
     Parameters
     ----------
@@ -115,6 +117,8 @@ def listen(
     meters
         Meters to use.
     """
+    if span.variant or not meters:
+        return None
     audio = span.probed.audio
     shape = Shape(audio.sample_rate_hz, audio.channels)
     offset, total = _measured_frames(span, features)
@@ -122,7 +126,7 @@ def listen(
         _border(chunk, span, features, shape, total)
         for chunk in (span.first_chunk, span.stop_chunk)
     )
-    if start >= stop or not meters:
+    if start >= stop:
         return None
     meter = RecordingMeter(meters, shape, start, stop, total)
     heard = first_frame(start, shape), last_frame(stop, shape, total)

@@ -121,6 +121,8 @@ class Base:
         if not, all rows are computed again.
     unchanged_features
         Names of the features that are the same although others are not; they are carried over.
+    unchanged_variants
+        Numbers of the variants whose rows may be carried over; 0 for the recordings as they are.
     same_files
         Whether the shards' layout is the same; if not, all shards are rewritten.
     same_split
@@ -152,6 +154,7 @@ class Base:
     meters: tuple[str, ...] = ()
     select: str = ""
     dedupe: Dedupe = "off"
+    unchanged_variants: tuple[int, ...] = (0,)
 
     @property
     def is_nothing(self) -> bool:
@@ -241,7 +244,8 @@ class ExtractJob:
     def schema(self) -> RowSchema:
         """Columns of the rows."""
         labels = self.catalogue.label_columns
-        return RowSchema(self.features.columns, labels, self.features.channels == "each")
+        per_channel, with_variants = self.features.channels == "each", bool(self.features.variants)
+        return RowSchema(self.features.columns, labels, per_channel, with_variants)
 
     @property
     def writer_key(self) -> str:

@@ -186,17 +186,21 @@ class _Piece:
 
 
 def _cut(planned: PlannedRecording, capacity: int, seed: int) -> Iterator[_Piece]:
-    number = min(planned.chunks, -(-planned.rows // max(1, capacity)))
-    borders = [planned.chunks * i // number for i in range(number + 1)]
-    for first, stop in pairwise(borders):
-        span = Span(planned.probed, planned.origin_sample, planned.samples, first, stop)
-        order = order_of(seed, planned.probed.recording.recording_id, first)
-        yield _Piece(order, span.chunks * planned.rows_per_chunk, planned.split, span)
+    for cut in planned.cuts():
+        rows, variant = cut.chunks * planned.rows_per_chunk, cut.variant
+        number = min(cut.chunks, -(-rows // max(1, capacity)))
+        borders = [cut.chunks * i // number for i in range(number + 1)]
+        for first, stop in pairwise(borders):
+            where = cut.origin_sample, cut.samples, first, stop, variant
+            span = Span(planned.probed, *where)
+            order = order_of(seed, planned.probed.recording.recording_id, first, variant)
+            yield _Piece(order, span.chunks * planned.rows_per_chunk, planned.split, span)
 
 
-def order_of(seed: int, recording_id: str, first_chunk: int) -> float:
+def order_of(seed: int, recording_id: str, first_chunk: int, variant: int = 0) -> float:
     """Return the number in [0, 1) by which the pieces in a shard are sorted."""
-    return fraction("order", str(seed), recording_id, str(first_chunk))
+    more = [str(variant)] if variant else []
+    return fraction("order", str(seed), recording_id, str(first_chunk), *more)
 
 
 def _keep_together(
@@ -243,4 +247,5 @@ def name_plan(split: str, spans: Iterable[Span], features: FeatureSpec, run_id: 
 def _span_key(span: Span) -> str:
     # The rows do not contain the place of a recording in the catalogue.
     recording = replace(span.probed.recording, origin="")
-    return repr(replace(span, probed=replace(span.probed, recording=recording)))
+    text = repr(replace(span, probed=replace(span.probed, recording=recording)))
+    return f"{text} variant {span.variant}" if span.variant else text

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Literal
 
 from melmill.transforms.core.errors import (
@@ -26,6 +28,16 @@ Damaged = Literal["fail", "keep"]
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """How a recording (variant 0) or one of its variants is cut into chunks."""
+
+    variant: int
+    origin_sample: int
+    samples: int
+    chunks: int
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedRecording:
     """A recording that can be used, with its split and its number of chunks (possibly zero).
 
@@ -33,7 +45,9 @@ class PlannedRecording:
     (:meth:`~melmill.transforms.measures.expressions.Selection.refused_by`), and it has no chunk.
     ``split_unit`` is what stays in one split (:func:`~melmill.transforms.plan.splits.split_unit`).
     ``duplicate_of`` is the id of the recording of its group of duplicates that is kept; ``""`` for
-    that recording itself, and for recordings without duplicates.
+    that recording itself, and for recordings without duplicates. ``variants`` has the first sample,
+    the length and the number of chunks of each variant, as it is played. A recording without chunks
+    has no variants.
     """
 
     probed: ProbedRecording
@@ -45,11 +59,20 @@ class PlannedRecording:
     deselected_by: str = ""
     split_unit: str = ""
     duplicate_of: str = ""
+    # Not part of the repr, from which the index's name is made.
+    variants: tuple[tuple[int, int, int], ...] = field(default=(), repr=False)
 
     @property
     def rows(self) -> int:
-        """Number of rows that the recording will have."""
-        return self.chunks * self.rows_per_chunk
+        """Number of rows that the recording and its variants will have."""
+        return sum(cut.chunks for cut in self.cuts()) * self.rows_per_chunk
+
+    def cuts(self) -> Iterator[Cut]:
+        """Yield how the recording and each of its variants are cut, where there are chunks."""
+        if self.chunks:
+            own = self.origin_sample, self.samples, self.chunks
+            cuts = (Cut(number, *values) for number, values in enumerate((own, *self.variants)))
+            yield from (cut for cut in cuts if cut.chunks)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle as flat values: the names of nested classes would take a third of the bytes.
@@ -112,10 +135,21 @@ def plan_recording(
         chunks=chunks,
         rows_per_chunk=count_channels(audio.channels, features.channels),
         split_unit=split_unit(probed.recording, split),
+        variants=tuple(_cut_variant(probed, features, v.speed) for v in features.variants),
     )
 
 
-def _bounds(probed: ProbedRecording, samples: int, rate_hz: int) -> tuple[int, int]:
+def _cut_variant(
+    probed: ProbedRecording, features: FeatureSpec, speed: Fraction
+) -> tuple[int, int, int]:
+    """Return the first sample, the length and the number of chunks at a speed."""
+    audio, rate_hz = probed.audio, features.sample_rate_hz
+    whole = resampled_length(audio.frames, audio.sample_rate_hz * speed, rate_hz)
+    start, stop = _bounds(probed, whole, rate_hz / speed)
+    return start, stop - start, count_chunks(stop - start, features.chunk)
+
+
+def _bounds(probed: ProbedRecording, samples: int, rate_hz: int | Fraction) -> tuple[int, int]:
     """Return the first sample and the end of the used part; damage may cut it shorter."""
     if probed.damage is None:
         return _segment(probed.recording, samples, rate_hz, _ROUNDED_SECONDS)
@@ -131,7 +165,7 @@ def _damage(failure: Failure) -> RecordingError:
 
 
 def _segment(
-    recording: Recording, samples: int, rate_hz: int, slack_seconds: float
+    recording: Recording, samples: int, rate_hz: int | Fraction, slack_seconds: float
 ) -> tuple[int, int]:
     start = round((recording.start_seconds or 0) * rate_hz)
     end = recording.end_seconds
@@ -145,7 +179,7 @@ def _segment(
         Cause.BAD_SEGMENT,
         f"the segment from {recording.start_seconds or 0:g} s to "
         f"{'the end' if end is None else f'{end:g} s'} {what} "
-        f"a recording of {samples / rate_hz:.3f} s; correct the catalogue's start or end",
+        f"a recording of {float(samples / rate_hz):.3f} s; correct the catalogue's start or end",
     )
 
 

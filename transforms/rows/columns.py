@@ -23,12 +23,13 @@ SCALARS = {
 }
 
 #: melmill's own columns besides the features, in order; ``channel`` exists only if each channel has
-#: its own rows.
+#: its own rows, and ``variant`` only if the recipe has variants.
 CORE_COLUMNS = {
     "recording_id": "string",
     "uri": "string",
     "chunk_index": "int32",
     "channel": "int32",
+    "variant": "int32",
     "start_sample": "int64",
     "valid_samples": "int32",
     "sample_rate_hz": "int32",
@@ -36,8 +37,9 @@ CORE_COLUMNS = {
     "rms_dbfs": "float",
 }
 
-#: Names that no label may have; ``split`` is the table's partition column.
-RESERVED_COLUMNS = frozenset({*CORE_COLUMNS, "mel", "split"})
+#: Names that no label may have; ``split`` is the table's partition column. A label may have the
+#: name ``variant`` if the recipe has no variants: older datasets may have such a label.
+RESERVED_COLUMNS = frozenset({*CORE_COLUMNS, "mel", "split"} - {"variant"})
 
 #: Types that a label column may have.
 LABEL_TYPES = tuple(
@@ -104,6 +106,11 @@ class LabelColumn:
             raise ValueError(f"label {self.name!r}: type {self.type!r} is not in {LABEL_TYPES}")
         if not self.name or self.name in RESERVED_COLUMNS:
             raise ValueError(f"a label cannot have the name {self.name!r}: it is empty or reserved")
+
+
+def is_variant(field: Any) -> bool:
+    """Return whether a field of an Arrow schema is the column of variants, and no label."""
+    return bool(field.name == "variant" and field.type == pa.int32())  # no label has this type
 
 
 def is_label(name: str) -> bool:

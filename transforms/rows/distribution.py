@@ -29,6 +29,9 @@ MAX_CLASSES = 1000
 
 LEVELS = ("peak_dbfs", "rms_dbfs")
 
+#: Name under which the numbers of variants are counted; no label has it.
+VARIANTS = ""
+
 #: A label's value that can be a class; ``None`` for a row without a value.
 Class = str | bool | int | None
 
@@ -61,7 +64,8 @@ class Distribution:
         Number of rows in each bin between :data:`LEVEL_EDGES_DBFS`; empty if nothing was
         counted.
     classes
-        Counts for labels of strings, integers, booleans, or lists of them; sorted.
+        Counts for labels of strings, integers, booleans, or lists of them, and for the numbers of
+        variants (:data:`VARIANTS`); sorted.
     many
         Names of such labels with more than :data:`MAX_CLASSES` values, which are not counted.
     """
@@ -92,13 +96,20 @@ class DistributionCounter:
     classes: dict[str, dict[Class, tuple[int, int]]] = field(default_factory=dict)
     many: set[str] = field(default_factory=set)
 
-    def count(self, batch: RowBatch, labels: Sequence[LabelColumn]) -> None:
-        """Add the rows of a row group."""
+    def count(
+        self, batch: RowBatch, labels: Sequence[LabelColumn], *, with_variants: bool = False
+    ) -> None:
+        """Add the rows of a row group; the numbers of variants are counted like a label."""
         for name in LEVELS:
             self.levels[name] += histogram(batch.columns[name], LEVEL_EDGES_DBFS)
         # A recording is counted at its first row, because its rows may lie in several shards.
         is_first = np.asarray(batch.columns["chunk_index"]) == 0
         is_first &= np.asarray(batch.columns.get("channel", 0)) == 0
+        if with_variants:
+            variant = np.asarray(batch.columns["variant"])
+            for number, first in zip(variant.tolist(), is_first.tolist(), strict=True):
+                self._add(VARIANTS, number, 1, first)
+            is_first &= variant == 0
         for label in labels:
             if "double" not in label.type:
                 values = batch.columns[label.name]
@@ -175,7 +186,7 @@ def balance(splits: Mapping[str, Distribution]) -> dict[str, dict[str, Any]]:
     many = {column for split in splits.values() for column in split.many}
     counts: dict[str, dict[str, dict[Class, int]]] = {}
     for name, split in splits.items():
-        for entry in split.classes:
+        for entry in (entry for entry in split.classes if entry.column != VARIANTS):
             by_split = counts.setdefault(entry.column, {name: {} for name in splits})
             by_split[name][entry.value] = entry.recordings
     return {

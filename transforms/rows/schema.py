@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from melmill.transforms.rows.columns import (
     array_type,
     arrow_type,
     is_label,
+    is_variant,
     list_of,
     type_name,
 )
@@ -59,24 +60,30 @@ class RowSchema:
         Label columns, which come after the core columns and before the features.
     per_channel
         Whether each channel has its own rows, with its number in ``channel``.
+    with_variants
+        Whether variants of the recordings have their own rows, with their numbers in ``variant``.
     """
 
     features: tuple[FeatureColumn, ...]
     labels: tuple[LabelColumn, ...] = ()
     per_channel: bool = False
+    # Not part of the repr, from which names of runs are made; see ``text``.
+    with_variants: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
         """Raise ValueError if two columns have the same name."""
         features = (column.name for column in self.features)
-        names = [*self.counts, *(label.name for label in self.labels), *features]
+        own = [*self.counts, *(["variant"] if self.with_variants else [])]
+        names = [*own, *(label.name for label in self.labels), *features]
         if len(set(names)) < len(names):
             raise ValueError(f"two columns have the same name: {sorted(names)}")
 
     def columns(self) -> dict[str, str]:
         """Return the type's name for every column that is not a feature, in order."""
         columns: dict[str, str] = {}
+        optional = {"channel": self.per_channel, "variant": self.with_variants}
         for name, kind in CORE_COLUMNS.items():
-            if self.per_channel or name != "channel":
+            if optional.get(name, True):
                 columns[name] = kind
             if name == "valid_samples":
                 columns |= dict.fromkeys(self.counts, "int32")
@@ -96,11 +103,13 @@ class RowSchema:
     @property
     def text(self) -> str:
         """Text of the columns, for digests: that of schemas before there were other features."""
+        variants = ", with variants" if self.with_variants else ""
         if not self.has_only_mel:
-            return repr(self)
+            return f"{self!r}{variants}"
         n_mels, n_frames = self.features[0].shape
         shape = f"n_mels={n_mels}, n_frames={n_frames}"
-        return f"RowSchema({shape}, labels={self.labels!r}, per_channel={self.per_channel!r})"
+        own = f"{shape}, labels={self.labels!r}, per_channel={self.per_channel!r}"
+        return f"RowSchema({own}){variants}"
 
     @property
     def row_bytes(self) -> int:
@@ -129,9 +138,10 @@ class RowSchema:
         labels = tuple(
             LabelColumn(field.name, type_name(field.type))
             for field in schema
-            if is_label(field.name) and field.name not in names
+            if is_label(field.name) and field.name not in names and not is_variant(field)
         )
-        row_schema = cls(features, labels, "channel" in schema.names)
+        with_variants = any(is_variant(field) for field in schema)
+        row_schema = cls(features, labels, "channel" in schema.names, with_variants)
         if not schema.equals(row_schema.arrow(), check_metadata=False):
             raise ValueError(f"not a shard of melmill: its columns are {schema.names}")
         return row_schema

@@ -86,13 +86,16 @@ def find_carried(span: Span, job: ExtractJob) -> CarriedRows | None:
     recording = span.probed.recording
     if not job.base.unchanged_features or not recording.carried_from:
         return None
+    if span.variant not in job.base.unchanged_variants:
+        return None
     parts, places = [], list[tuple[_Shard, int, int]]()
     try:
         for file_name in recording.carried_from:
             shard = _Shard(job.store.root, file_name, job.store)
             own = _stored_rows(shard).of(recording.recording_id)
             index = own["chunk_index"]
-            own = own[(index >= span.first_chunk) & (index < span.stop_chunk)]
+            is_in_span = (index >= span.first_chunk) & (index < span.stop_chunk)
+            own = own[is_in_span & (own["variant"] == span.variant)]
             parts.append(own)
             places += [(shard, *place) for place in zip(own["group"], own["row"], strict=True)]
     except UnavailableError:
@@ -109,10 +112,10 @@ def find_carried(span: Span, job: ExtractJob) -> CarriedRows | None:
     return CarriedRows(rows, [places[number] for number in order])
 
 
-#: A row of a shard: its place in the shard, and its columns; 36 bytes.
+#: A row of a shard: its place in the shard, and its columns; 40 bytes.
 _ROW = np.dtype(
     [
-        *((name, np.int32) for name in ("group", "row", "chunk_index", "channel")),
+        *((name, np.int32) for name in ("group", "row", "variant", "chunk_index", "channel")),
         ("start_sample", np.int64),
         ("valid_samples", np.int32),
         *((name, np.float32) for name in _LEVELS),
@@ -137,7 +140,7 @@ def _stored_rows(shard: _Shard) -> _StoredRows:
     numbers: dict[str, int] = {}
     parts, codes = [np.empty(0, _ROW)], [np.empty(0, np.int64)]
     with shard.store.reading_shard(shard.file_name) as file:
-        columns = ("recording_id", *_PLACE, *_LEVELS)
+        columns = ("recording_id", "variant", *_PLACE, *_LEVELS)
         for group, batch in enumerate(read_rows(file, columns=columns)):
             names = batch.columns["recording_id"]
             rows = np.zeros(len(names), _ROW)
@@ -145,6 +148,10 @@ def _stored_rows(shard: _Shard) -> _StoredRows:
             for name in (*_PLACE, *_LEVELS):
                 if name in batch.columns or name != "channel":
                     rows[name] = batch.columns[name]
+            variant = batch.columns.get("variant")
+            # Otherwise it is a label of this name.
+            if isinstance(variant, np.ndarray) and variant.dtype == np.int32:
+                rows["variant"] = variant
             parts.append(rows)
             codes.append(np.array([numbers.setdefault(name, len(numbers)) for name in names]))
     code = np.concatenate(codes).astype(np.int64)

@@ -191,7 +191,9 @@ def _measure(
     upcoming: Sequence[StoredObject],
 ) -> list[MeasuredPart]:
     """Return what was measured of spans whose features are all carried over."""
-    unknown = [part for part in group if not part.span.probed.recording.measures]
+    unknown = [
+        part for part in group if not part.span.variant and not part.span.probed.recording.measures
+    ]
     if not unknown or not job.meters:
         return []
     what = [part.span for part in unknown], [part.source for part in unknown]
@@ -286,6 +288,8 @@ def _columns(span: Span, rows: SpanRows, part: slice, job: ExtractJob) -> dict[s
         "peak_dbfs": rows.peak_dbfs[part].tolist(),
         "rms_dbfs": rows.rms_dbfs[part].tolist(),
     }
+    if job.schema.with_variants:
+        columns["variant"] = [span.variant] * number
     if job.schema.per_channel:
         columns["channel"] = rows.channel[part].tolist()
     return columns | {label.name: [labels[label.name]] * number for label in job.schema.labels}

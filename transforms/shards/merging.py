@@ -93,18 +93,24 @@ def _keyed_rows(
     summary: ShardSummary, job: ExtractJob
 ) -> Iterator[tuple[tuple[float, str, int], RowBatch]]:
     """Yield a shard's rows in runs that stay together, each with its sort key."""
-    recording_id, chunk, order = "", -1, 0.0
+    recording_id, chunk, variant, order = "", -1, 0, 0.0
     for batch in read_shard(job.store, summary):
+        has_variants = job.schema.with_variants
+        variants = np.asarray(batch.columns["variant"]) if has_variants else np.zeros(batch.rows)
         chunks = np.asarray(batch.columns["chunk_index"])
         names = list(batch.columns["recording_id"])
         continues = [
-            names[i] == names[i - 1] and chunks[i] - chunks[i - 1] in (0, 1)
+            names[i] == names[i - 1]
+            and variants[i] == variants[i - 1]
+            and chunks[i] - chunks[i - 1] in (0, 1)
             for i in range(1, batch.rows)
         ]
         begins = [i for i, goes_on in enumerate([False, *continues]) if not goes_on]
         for start, stop in pairwise([*begins, batch.rows]):
             # A run may continue from the previous batch.
-            if names[start] != recording_id or chunks[start] - chunk not in (0, 1):
-                order = order_of(job.shards.seed, names[start], int(chunks[start]))
-            recording_id, chunk = names[start], chunks[stop - 1]
+            same = (names[start], variants[start]) == (recording_id, variant)
+            if not same or chunks[start] - chunk not in (0, 1):
+                where = int(chunks[start]), int(variants[start])
+                order = order_of(job.shards.seed, names[start], *where)
+            recording_id, chunk, variant = names[start], chunks[stop - 1], variants[start]
             yield (order, recording_id, int(chunks[start])), batch.take(slice(start, stop))

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import numpy as np
+
 from melmill.transforms.rows.distribution import DistributionCounter
 from melmill.transforms.rows.moments import Moments
 from melmill.transforms.rows.normalization import valid_of
@@ -34,26 +36,34 @@ class Tally:
             values, before = batch.features[column.name], self.moments.get(column.name)
             moments = Moments.of(values, valid_of(batch, column))
             self.moments[column.name] = moments if before is None else before.merge(moments)
-        for entry in held_recordings(batch):
+        for entry in held_recordings(batch, with_variants=schema.with_variants):
             known = self.recordings.get(entry.recording_id)
             self.recordings[entry.recording_id] = add_rows(known, entry) if known else entry
         labels = (label.name for label in schema.labels)
         self.null_labels |= {name for name in labels if None in batch.columns[name]}
-        self.distribution.count(batch, schema.labels)
+        self.distribution.count(batch, schema.labels, with_variants=schema.with_variants)
 
 
-def held_recordings(batch: RowBatch) -> Iterator[RecordingRows]:
-    """Yield a summary of each run of consecutive rows of one recording in a batch."""
+def held_recordings(batch: RowBatch, *, with_variants: bool = False) -> Iterator[RecordingRows]:
+    """Yield a summary of each run of consecutive rows of one recording in a batch.
+
+    The peak is that of the recording, without the rows of its variants; −inf without other rows.
+    """
     names = list(batch.columns["recording_id"])
     begins = [i for i in range(batch.rows) if not i or names[i] != names[i - 1]]
     for start, stop in pairwise([*begins, batch.rows]):
         part = slice(start, stop)
         columns = {name: batch.columns[name][part] for name in _PLACE}
-        channel = batch.columns.get("channel", [0] * batch.rows)[part]
-        peaks = map(float, batch.columns["peak_dbfs"][part])
+        channel = np.asarray(batch.columns.get("channel", [0] * batch.rows)[part], np.int64)
+        peaks = np.asarray(batch.columns["peak_dbfs"][part], np.float64)
+        if with_variants:
+            variant = np.asarray(batch.columns["variant"][part], np.int64)
+            # A digest has one number for both, as before there were variants.
+            channel, peaks = channel + (variant << 32), peaks[variant == 0]
         features = [values[part] for values in batch.features.values()]
         digest = rows_digest(channel=channel, features=features, **columns)
-        yield RecordingRows(names[start], stop - start, max(peaks), digest_text(digest))
+        peak_dbfs = float(peaks.max(initial=-np.inf))
+        yield RecordingRows(names[start], stop - start, peak_dbfs, digest_text(digest))
 
 
 def add_rows(one: RecordingRows, other: RecordingRows) -> RecordingRows:

@@ -88,7 +88,8 @@ def chunks_digest(features: str) -> str:
     settings = json.loads(features)
     body = {name: settings[name] for name in ("sample_rate_hz", "channels")}
     chunk = {name: settings["chunk"][name] for name in ("length", "hop", "tail")}
-    return digest(json.dumps({**body, **chunk}, sort_keys=True))
+    variants = {"variants": settings["variants"]} if "variants" in settings else {}
+    return digest(json.dumps({**body, **chunk, **variants}, sort_keys=True))
 
 
 def kept_tables(tables: Iterable[SideTable], features: str) -> tuple[SideTable, ...]:

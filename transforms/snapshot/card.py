@@ -8,6 +8,7 @@ all can be written again at any time.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,9 +16,15 @@ import yaml
 
 from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.features.measures_spec import MeasuresSpec
+from melmill.transforms.features.variants_spec import parse_variant
 from melmill.transforms.index.tables import read_shards
 from melmill.transforms.plan.split_shares import share_warnings
-from melmill.transforms.rows.distribution import DURATION_EDGES_S, LEVEL_EDGES_DBFS, balance
+from melmill.transforms.rows.distribution import (
+    DURATION_EDGES_S,
+    LEVEL_EDGES_DBFS,
+    VARIANTS,
+    balance,
+)
 from melmill.transforms.rows.moments import Moments
 from melmill.transforms.rows.schema import RowSchema
 from melmill.transforms.rows.tfds import features as tfds_features
@@ -121,7 +128,8 @@ def statistics(totals: Totals) -> dict[str, Any]:
         :func:`label_balance`). ``splits`` has for each split: ``recordings``, ``rows``,
         ``seconds``; the histogram ``seconds_histogram`` of its recordings, and the histograms
         ``peak_dbfs`` and ``rms_dbfs`` of its rows; ``labels`` (``value``, ``rows`` and
-        ``recordings`` of each class; ``null`` if there are too many classes).
+        ``recordings`` of each class; ``null`` if there are too many classes); with variants, the
+        same for their numbers in ``variants``.
     """
     splits = {name: _split_statistics(split) for name, split in sorted(totals.splits.items())}
     return {**band_statistics(totals), "splits": splits, "balance": label_balance(totals)}
@@ -184,6 +192,7 @@ def _split_statistics(content: SplitContent) -> dict[str, Any]:
     for entry in sorted(distribution.classes, key=lambda entry: -entry.rows):
         counts = {"value": entry.value, "rows": entry.rows, "recordings": entry.recordings}
         labels.setdefault(entry.column, []).append(counts)
+    variants = labels.pop(VARIANTS, None)
     return {
         "recordings": content.recordings,
         "rows": content.rows,
@@ -192,6 +201,7 @@ def _split_statistics(content: SplitContent) -> dict[str, Any]:
         "peak_dbfs": _histogram(LEVEL_EDGES_DBFS, distribution.peak_dbfs),
         "rms_dbfs": _histogram(LEVEL_EDGES_DBFS, distribution.rms_dbfs),
         "labels": labels,
+        **({"variants": variants} if variants else {}),
     }
 
 
@@ -342,6 +352,7 @@ def _about(snapshot: Snapshot, totals: Totals, schema: RowSchema, *, twins: bool
         deselected=_deselected(snapshot, totals),
         labels=_labels(totals),
         warnings=_split_warnings(snapshot, totals),
+        variants="".join(f"\n- {line}" for line in variant_lines(snapshot.features, totals)),
     )
 
 
@@ -420,6 +431,23 @@ def balance_lines(found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         yield line
 
 
+def variant_lines(features: str, totals: Totals) -> Iterator[str]:
+    """Yield a line for each variant with its number of rows; none for a recipe without variants.
+
+    `features` is the canonical JSON of the feature configuration.
+    """
+    entries = json.loads(features).get("variants", [])
+    texts = [parse_variant(entry).text() for entry in entries]
+    if not texts:
+        return
+    rows = Counter[object]()
+    for content in totals.splits.values():
+        for entry in content.distribution.classes:
+            rows[entry.value] += entry.rows * (entry.column == VARIANTS)
+    for number, text in enumerate(["the recordings as they are", *texts]):
+        yield f"variant {number}, {text}: {rows[number]:,} rows"
+
+
 def _class(value: object) -> str:
     return "no value" if value is None else str(value)
 
@@ -454,7 +482,7 @@ _ABOUT = """# {title}
 |---|---|---|---|---|
 {splits}
 {warnings}
-{failed:,} recordings failed and {skipped:,} were too short.{deselected}
+{failed:,} recordings failed and {skipped:,} were too short.{deselected}{variants}
 {labels}"""
 
 _AFTERWARDS = """

@@ -14,7 +14,7 @@ from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from melmill.transforms.core.errors import DatasetError
-from melmill.transforms.rows.columns import LabelColumn, is_label, type_name
+from melmill.transforms.rows.columns import LabelColumn, is_label, is_variant, type_name
 from melmill.transforms.side_tables.side_table import SideTable
 from melmill.transforms.store.endpoints import delta_options
 from melmill.transforms.store.folders import Store
@@ -340,7 +340,7 @@ def table_labels(
     labels = (
         LabelColumn(field.name, type_name(field.type))
         for field in columns
-        if is_label(field.name) and field.name not in features
+        if is_label(field.name) and field.name not in features and not is_variant(field)
     )
     return tuple(labels), "channel" in columns.names
 

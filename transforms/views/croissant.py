@@ -79,7 +79,12 @@ def _record_set(split: str, schema: RowSchema) -> Json:
 
 
 def _key(schema: RowSchema) -> list[str]:
-    return ["recording_id", "chunk_index", *(["channel"] if schema.per_channel else [])]
+    optional = {"channel": schema.per_channel, "variant": schema.with_variants}
+    return [
+        "recording_id",
+        "chunk_index",
+        *(name for name, is_there in optional.items() if is_there),
+    ]
 
 
 def _fields(split: str, schema: RowSchema) -> Iterator[Json]:

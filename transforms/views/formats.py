@@ -92,6 +92,7 @@ def write_tar(schema: RowSchema, rows: int, batches: Iterator[RowBatch], path: P
             for number, row in enumerate(_plain_rows(batch, schema)):
                 key = f"{row['recording_id']}-{row['chunk_index']:06}"
                 key += f"-{row['channel']}" if schema.per_channel else ""
+                key += f"-v{row['variant']}" if schema.with_variants else ""
                 for column in arrays:
                     values = batch.features[column.name][number]
                     if column.flac_rate_hz:

@@ -1,0 +1,197 @@
+"""The settings of variants: changed copies of each recording, which get rows of their own.
+
+A variant is a list of words with their values, which are applied in order. ``speed`` is applied by
+the conversion of the sample rate. Every other word changes one chunk at a time, at the sample rate
+of the features, before the chunk is padded. What is random in it is drawn from a digest of the
+variant's seed and number, the recording and the chunk, so a row does not depend on how the work is
+divided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, TypeAlias
+
+from melmill.transforms.core.naming import fraction
+
+#: Speeds that are allowed.
+SPEEDS = Fraction(1, 2), Fraction(2)
+_MAX_DB = 60.0
+
+#: Settings of a word as plain values, by key.
+Values = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """The speed at which a recording is played; the pitch changes with it."""
+
+    factor: float
+
+    @property
+    def exact(self) -> Fraction:
+        """The speed as the fraction that the recipe writes in decimals."""
+        return Fraction(repr(self.factor))
+
+    def values(self) -> Values:
+        """Return the word as a recipe has it."""
+        return {"speed": self.factor}
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """A gain in dB, drawn uniformly from a range for each chunk."""
+
+    low_db: float
+    high_db: float
+
+    def values(self) -> Values:
+        """Return the word as a recipe has it."""
+        return {"gain_db": [self.low_db, self.high_db]}
+
+
+Word: TypeAlias = Speed | Gain
+
+
+@dataclass(frozen=True, slots=True)
+class VariantSpec:
+    """The settings of a variant.
+
+    Attributes
+    ----------
+    words
+        Words in the order in which they are applied.
+    seed
+        Seed of what is random.
+    """
+
+    words: tuple[Word, ...]
+    seed: int = 0
+
+    @property
+    def speed(self) -> Fraction:
+        """Speed at which the recording is played."""
+        first = self.words[0]
+        return first.exact if isinstance(first, Speed) else Fraction(1)
+
+    @property
+    def changes_chunks(self) -> bool:
+        """Whether a word changes each chunk on its own."""
+        return not all(isinstance(word, Speed) for word in self.words)
+
+    def values(self) -> list[Values]:
+        """Return the variant as a recipe has it: a list, which keeps the order of the words."""
+        words = [word.values() for word in self.words]
+        return [*words, {"seed": self.seed}] if self.seed else words
+
+    def canonical(self) -> Any:
+        """Return what the rows depend on, as plain values."""
+        return self.values()
+
+    def text(self) -> str:
+        """Return the variant as text for people.
+
+        >>> VariantSpec((Speed(0.9), Gain(-6, 0))).text()
+        'speed 0.9, gain_db -6 to 0'
+        """
+        return ", ".join(_text(word.values()) for word in self.words)
+
+
+def _text(values: Values) -> str:
+    ranges = {k: f"{v[0]:g} to {v[1]:g}" if isinstance(v, list) else v for k, v in values.items()}
+    return ", ".join(f"{key} {value}" for key, value in ranges.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The random numbers of a variant of a recording.
+
+    Attributes
+    ----------
+    seed, variant
+        Seed of the variant, and its number.
+    recording_id
+        Id of the recording.
+    """
+
+    seed: int
+    variant: int
+    recording_id: str
+
+    def number(self, word: int, chunk: int, what: str) -> float:
+        """Return a number in [0, 1) for a word of the variant, by its number, and for a chunk."""
+        numbers = map(str, (self.seed, self.variant, word, chunk))
+        return fraction("variant", self.recording_id, *numbers, what)
+
+    def uniform(self, word: int, chunk: int, what: str, low: float, high: float) -> float:
+        """Return a number from a range."""
+        return low + (high - low) * self.number(word, chunk, what)
+
+
+def parse_variant(value: object) -> VariantSpec:
+    """Return a variant from a recipe's entry; raise ``ValueError`` if the entry is wrong.
+
+    The entry is a mapping of words, or a list of such mappings, which are applied in order.
+
+    >>> parse_variant({"speed": 0.9, "gain_db": -3}).words
+    (Speed(factor=0.9), Gain(low_db=-3.0, high_db=-3.0))
+    """
+    parts: Any = value if isinstance(value, list | tuple) else [value]
+    if not parts or not all(isinstance(part, Mapping) and part for part in parts):
+        raise ValueError(f"should be words with their values, such as {{speed: 0.9}}; {_allowed()}")
+    words: list[Word] = []
+    seed: object = 0
+    for part in parts:
+        rest = {str(key): item for key, item in part.items()}
+        seed = rest.pop("seed", seed)
+        words += [_WORDS[name](rest) for name in tuple(rest) if name in _WORDS]
+        if rest:
+            raise ValueError(f"{next(iter(rest))} is no word of a variant; {_allowed()}")
+    if not words:
+        raise ValueError(f"has no word that changes a recording; {_allowed()}")
+    if type(seed) is not int:
+        raise ValueError(f"seed: {seed!r}: should be a whole number")
+    if any(isinstance(word, Speed) for word in words[1:]):
+        raise ValueError("speed should be the first word: the others change what speed gives")
+    return VariantSpec(tuple(words), seed)
+
+
+def _allowed() -> str:
+    return f"allowed: {', '.join((*_WORDS, 'seed'))}"
+
+
+def _speed(values: Values) -> Speed:
+    factor = values.pop("speed")
+    low, high = SPEEDS
+    if not _is_number(factor) or not low <= factor <= high:
+        raise ValueError(f"speed: {factor!r}: should be a number from {low} to {high}")
+    speed = Speed(float(factor))
+    if (speed.exact * 1000).denominator != 1:
+        raise ValueError(f"speed: {factor}: should have at most three decimals")
+    return speed
+
+
+def _gain(values: Values) -> Gain:
+    return Gain(*_range(values, "gain_db"))
+
+
+def _range(values: Values, key: str) -> tuple[float, float]:
+    """Return the two ends of a range of decibels; a single number is both."""
+    value = values.pop(key)
+    ends = value if isinstance(value, list | tuple) else [value, value]
+    if len(ends) != 2 or not all(_is_number(end) and abs(end) <= _MAX_DB for end in ends):
+        allowed = f"a number from {-_MAX_DB:g} to {_MAX_DB:g}, or a list of two, such as [5, 20]"
+        raise ValueError(f"{key}: {value!r}: should be {allowed}")
+    if ends[0] > ends[1]:
+        raise ValueError(f"{key}: {value!r}: the first number should not exceed the second")
+    return float(ends[0]), float(ends[1])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+#: Functions that take the values of a word from a mapping, by the name of the word.
+_WORDS: dict[str, Callable[[Values], Word]] = {"speed": _speed, "gain_db": _gain}
