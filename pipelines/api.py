@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from melmill.pipelines.config import NOTHING, Config, load_config
 from melmill.pipelines.dataset import Dataset
-from melmill.pipelines.models import pin_models
+from melmill.pipelines.variants import pin_files
 from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.snapshot.delta import read_snapshot
 from melmill.transforms.store.folders import Store, absolute_uri
@@ -133,7 +133,7 @@ def extract(
         The Beam options asked for a check or a template only.
     """
     # First, because the rest imports Beam.
-    chosen = pin_models(read_recipe(recipe, settings), str(catalogue))
+    chosen = pin_files(read_recipe(recipe, settings), str(catalogue))
     from melmill.pipelines.extract import extract as run
 
     options = _beam_options(runner, workers, beam_options, runner_config)
@@ -261,7 +261,7 @@ def refresh(
         More recordings failed than ``limits.max_failure_ratio`` allows; nothing was committed.
     """
     # First, because the rest imports Beam.
-    chosen = pin_models(recipe_of_dataset(dataset, recipe, settings), str(catalogue))
+    chosen = pin_files(recipe_of_dataset(dataset, recipe, settings), str(catalogue))
     from melmill.pipelines.prometheus import metrics_writer
     from melmill.pipelines.refresh import refresh as run
     from melmill.pipelines.run_records import recording_run
@@ -308,7 +308,7 @@ def plan_refresh(
     dict
         The values that ``melmill refresh --plan --json`` prints.
     """
-    chosen = pin_models(recipe_of_dataset(dataset, recipe, settings), str(catalogue))
+    chosen = pin_files(recipe_of_dataset(dataset, recipe, settings), str(catalogue))
     from melmill.pipelines.refresh import plan_refresh as run
 
     options = _beam_options(runner, workers, beam_options, runner_config)
@@ -350,7 +350,7 @@ def plan(
         ``costs``, ``failures`` by cause, ``refused`` (why the extraction would commit nothing, or
         ``""``), ``split_warnings`` (which splits are empty or far from their share).
     """
-    chosen = pin_models(read_recipe(recipe, settings), str(catalogue))
+    chosen = pin_files(read_recipe(recipe, settings), str(catalogue))
     from melmill.pipelines.plan import plan as run
 
     options = _beam_options(runner, workers, beam_options, runner_config)

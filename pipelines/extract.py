@@ -226,10 +226,13 @@ def committing(
 
 
 def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
-    """Return the job for the workers; the recipe's models are pinned (:func:`pin_models`)."""
+    """Return the job for the workers; the recipe's files are known (:func:`pin_files`)."""
     for entry in config.features or ():
         if isinstance(entry, ModelSpec) and not entry.sha256:
             raise ValueError(f"the model of {entry.name} is not pinned")
+    for variant in config.variants:
+        if variant.lacks_files:
+            raise ValueError(f"the files of the variant {variant.text()} were not looked for")
     job = ExtractJob(
         catalogue=catalogue,
         store=store,

@@ -23,6 +23,7 @@ FLOORS = {
         *(
             "config",
             "models",
+            "variants",
             "presets",
             "profiles",
             "check",

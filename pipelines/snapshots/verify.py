@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.pipelines.snapshots.sampled_rows import SampledRow, sample_rows
 from melmill.pipelines.snapshots.verify_measures import reference_readings
-from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError
+from melmill.pipelines.variants import pin_sounds
+from melmill.transforms.core.errors import TRANSIENT_CAUSES, Cause, RecordingError, UserError
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.features.chunks import Place, filled_samples
 from melmill.transforms.features.decoded_spans import place_at_rate
@@ -136,7 +137,7 @@ def verify(
     """
     opened = OpenSnapshot.current(store)
     opened.require_own_values()
-    snapshot, features = opened.snapshot, opened.recipe.feature_spec()
+    snapshot, features = opened.snapshot, _with_files(opened, catalogue_options)
     result = Verification(snapshot.version)
     rows = defaultdict(list)
     for row in sample_rows(store, snapshot, sample, seed):
@@ -146,15 +147,46 @@ def verify(
     for entry in read_index(store, snapshot.index, "recordings", columns):
         if sampled := rows.pop(entry["recording_id"], None):
             source = StoredObject(entry["uri"], storage_options=catalogue_options)
+            done += len(sampled)
+            sampled = _without_lost(sampled, features, source.uri, result)
             for speed in sorted({features.speed_of(row.variant) for row in sampled}):
                 own = [row for row in sampled if features.speed_of(row.variant) == speed]
                 _verify_recording(own, entry, source, features, speed, result)
-            done += len(sampled)
             report(done)
     for unmatched in rows.values():
         uri = unmatched[0].uri
         _add(result.failed, "the index does not hold the recording", uri, len(unmatched))
     return result
+
+
+def _with_files(opened: OpenSnapshot, options: StorageOptions) -> FeatureSpec:
+    """Return the features of a snapshot, with the files of variants that are as they were."""
+    recipe, features = opened.recipe, opened.recipe.feature_spec()
+    if not any(variant.lacks_files for variant in recipe.variants):
+        return features
+    catalogue = recipe.catalogue.model_copy(update={"storage_options": dict(options)})
+    variants = []
+    for variant in recipe.variants:
+        update = {"catalogue": catalogue, "variants": (variant,)}
+        try:
+            (found,) = pin_sounds(
+                recipe.model_copy(update=update), opened.snapshot.catalogue
+            ).variants
+        except UserError:
+            found = variant
+        variants.append(found if found.canonical() == variant.canonical() else variant)
+    return replace(features, variants=tuple(variants))
+
+
+def _without_lost(
+    rows: list[SampledRow], features: FeatureSpec, uri: str, result: Verification
+) -> list[SampledRow]:
+    """Return the rows without those of variants whose files are gone or have changed."""
+    lost = {number for number, v in enumerate(features.variants, 1) if v.lacks_files}
+    for number in sorted({row.variant for row in rows} & lost):
+        reason = f"the files of variant {number} are gone or have changed"
+        _add(result.skipped, reason, uri, sum(row.variant == number for row in rows))
+    return [row for row in rows if row.variant not in lost]
 
 
 def _verify_recording(
@@ -201,10 +233,13 @@ def _verify_recording(
         compared = True
         for row, feature in product(rows, kinds):
             place = place_at_rate(_place(row, features), features, at_rate, samples.shape[1])
-            where, what = (place.start, place.valid, place.index), (at_rate, rate_hz)
+            where = place.start, place.valid, place.index
+            what: tuple[FeatureSpec, int | Fraction] = at_rate, rate_hz
             channel = samples[row.channel]
             if row.variant:
-                channel = reference_variant(channel, place, features, row)
+                channel = reference_variant(channel, place, features, at_rate, row)
+                if features.variants[row.variant - 1].changes_chunks:
+                    what = at_rate, 0  # its files were resampled, too
             expected = reference_row(channel, *where, *what, feature, place.filled)
             _compare(row, expected, feature, audio, result)
     else:

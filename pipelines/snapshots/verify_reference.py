@@ -15,8 +15,9 @@ below the sound.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import librosa
@@ -40,8 +41,8 @@ from melmill.transforms.features.stft_spec import (
     framing_with_neighbours,
     win_length,
 )
-from melmill.transforms.features.variants import gain_factor
-from melmill.transforms.features.variants_spec import Draws, Gain
+from melmill.transforms.features.variants import draw_noise, draw_snr, gain_factor, valid_part
+from melmill.transforms.features.variants_spec import Draws, Gain, Noise, SoundFile
 from melmill.transforms.features.waveform import WaveformSpec, loudness_gain
 from melmill.transforms.features.windows import window_samples
 from melmill.transforms.store.objects import StoredObject
@@ -106,7 +107,7 @@ def reference_samples(
 
 
 def reference_variant(
-    samples: Samples, place: Place, features: FeatureSpec, row: SampledRow
+    samples: Samples, place: Place, features: FeatureSpec, at_rate: FeatureSpec, row: SampledRow
 ) -> Samples:
     """Return the samples of a recording as a row of a variant has them.
 
@@ -118,16 +119,36 @@ def reference_variant(
         A channel of the recording, at the variant's speed.
     place
         The place of the row's chunk.
-    features, row
-        The recipe, and the row.
+    features, at_rate, row
+        The recipe, its settings at the rate of the samples, and the row.
     """
     variant = features.variants[row.variant - 1]
     draws = Draws(variant.seed, row.variant, row.recording_id)
-    changed = samples.astype(np.float64)
+    first = place.start - place.around.before
+    window = samples[first : place.start + place.valid + place.around.after].astype(np.float64)
+    read = partial(_read_stretch, at_rate=at_rate)
     for number, word in enumerate(variant.words):
         if isinstance(word, Gain):
-            changed *= gain_factor(word, draws, number, place.index)
-    return changed.astype(np.float32)
+            window *= gain_factor(word, draws, number, place.index)
+        elif isinstance(word, Noise):
+            noise = draw_noise(word, draws, number, place.index, len(window), read)
+            powers = [np.mean(part[valid_part(place)] ** 2) for part in (window, noise)]
+            wanted = powers[0] / 10 ** (draw_snr(word, draws, number, place.index) / 10)
+            window = window + noise * np.sqrt(wanted / powers[1] if powers[1] else 0)
+    changed = samples.copy()
+    changed[first : first + len(window)] = window
+    return changed
+
+
+def _read_stretch(file: SoundFile, count: int, place: float, *, at_rate: FeatureSpec) -> Any:
+    """Return a stretch of a file, float64 [count]; the whole file is decoded and resampled."""
+    mono = replace(at_rate, channels="mono")
+    (whole,) = reference_samples(StoredObject(file.uri), file.audio, mono)
+    if len(whole) < count:
+        whole = np.roll(whole, -int(place * len(whole)))
+        return np.resize(whole, count).astype(np.float64)
+    start = int(place * (len(whole) - count + 1))
+    return whole[start : start + count].astype(np.float64)
 
 
 def _mix(block: Samples, policy: ChannelPolicy) -> Samples:

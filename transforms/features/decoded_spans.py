@@ -23,14 +23,15 @@ from melmill.transforms.features.chunks import (
 )
 from melmill.transforms.features.resample import Conversion, resample_stream
 from melmill.transforms.features.spec import FeatureSpec
-from melmill.transforms.features.variants import Change, change_of
-from melmill.transforms.features.variants_spec import Draws
 from melmill.transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
 
 #: A chunk's place, and its samples with those around it, float32 [samples, channels].
 PlacedChunk = tuple[Place, Samples]
+
+#: Function that changes the samples of a chunk and those around it, float32 [samples, channels].
+Change = Callable[[Place, Samples], Samples]
 
 _BLOCK_SAMPLES = 1 << 17
 _MIN_BLOCK_FRAMES = 1024
@@ -90,11 +91,16 @@ class Listener:
 
 
 def read_chunks(
-    span: Span, features: FeatureSpec, source: StoredObject, listeners: Sequence[Listener] = ()
+    span: Span,
+    features: FeatureSpec,
+    source: StoredObject,
+    listeners: Sequence[Listener] = (),
+    change_at: Callable[[FeatureSpec], Change | None] = lambda at_rate: None,
 ) -> Iterator[tuple[PlacedChunk, ...]]:
     """Yield the chunks of a span at each sample rate: decoded, mixed, resampled and cut.
 
-    The frames that the listeners read come from the same decode.
+    The frames that the listeners read come from the same decode. `change_at` returns what changes
+    the chunks at a sample rate, before they are padded.
 
     Yields
     ------
@@ -110,7 +116,7 @@ def read_chunks(
                 stream,
                 _places(span, features, at_rate),
                 at_rate.chunk,
-                _change(span, features),
+                change_at(at_rate),
             )
             for stream, at_rate in zip(streams, at_rates, strict=True)
         ]
@@ -118,15 +124,6 @@ def read_chunks(
         # Read to the end: only then the reader can check where the recording ends.
         for stream in streams:
             deque(stream, maxlen=0)
-
-
-def _change(span: Span, features: FeatureSpec) -> Change | None:
-    """Return what a span's variant changes in each chunk."""
-    if not span.variant:
-        return None
-    variant = features.variants[span.variant - 1]
-    draws = Draws(variant.seed, span.variant, span.probed.recording.recording_id)
-    return change_of(variant, draws)
 
 
 def place_chunks(span: Span, features: FeatureSpec) -> Iterator[tuple[Place, ...]]:

@@ -28,6 +28,7 @@ from melmill.transforms.features.chunks import (
 from melmill.transforms.features.decoded_spans import Listener, PlacedChunk, Span, read_chunks
 from melmill.transforms.features.extractors import extract_features, load_models
 from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.features.variants import change_of
 from melmill.transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
@@ -109,13 +110,13 @@ def extract_spans(
     DatasetError
         The spool cannot be written.
     ConfigError
-        A model of the features cannot be used.
+        A model of the features, or a sound of a variant, cannot be used.
     """
     load_models(features, catalogue, sources[0].storage_options)
     with _spool_errors(spool):
         file = spool.open("wb", buffering=0)  # unbuffered: an error is raised by its own write
     pairs = list(zip(spans, sources, strict=True))
-    chunks = _read_spans(pairs, features, upcoming, listeners or [()] * len(spans))
+    chunks = _read_spans(pairs, features, upcoming, listeners or [()] * len(spans), catalogue)
     with file:
         write = partial(_write_spool, file, spool)
         rows = _write_rows(spans, features, chunks, write)
@@ -129,6 +130,7 @@ def _read_spans(
     features: FeatureSpec,
     upcoming: Sequence[StoredObject],
     listeners: Sequence[Sequence[Listener]],
+    catalogue: str,
 ) -> Iterator[tuple[PlacedChunk, ...]]:
     for number, (span, source) in enumerate(pairs):
         following = pairs[number + 1 : number + 1 + FETCHED_AHEAD]
@@ -137,7 +139,8 @@ def _read_spans(
         if number == len(pairs) - 1:
             for next_source in upcoming:
                 next_source.prefetch()
-        yield from read_chunks(span, features, source, listeners[number])
+        change_at = partial(change_of, span, features, catalogue, source.storage_options)
+        yield from read_chunks(span, features, source, listeners[number], change_at)
 
 
 @contextmanager

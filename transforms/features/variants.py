@@ -11,12 +11,60 @@ import numpy as np
 import numpy.typing as npt
 
 from melmill.transforms.features.chunks import Place
-from melmill.transforms.features.variants_spec import Draws, Gain, VariantSpec
+from melmill.transforms.features.decoded_spans import Change, Span
+from melmill.transforms.features.model_files import options_for
+from melmill.transforms.features.sounds import read_stretch
+from melmill.transforms.features.spec import FeatureSpec
+from melmill.transforms.features.variants_spec import Draws, Gain, Noise, SoundFile
 
 Samples = npt.NDArray[np.float32]
 
-#: Function that returns the changed samples of a chunk, float32 [samples, channels].
-Change = Callable[[Place, Samples], Samples]
+StorageOptions = tuple[tuple[str, object], ...]
+
+
+def change_of(
+    span: Span,
+    features: FeatureSpec,
+    catalogue: str,
+    options: StorageOptions,
+    at_rate: FeatureSpec,
+) -> Change | None:
+    """Return what a span's variant changes in each chunk; ``None`` if it changes nothing.
+
+    Parameters
+    ----------
+    span, features
+        Chunks, and all settings.
+    catalogue, options
+        URI of the catalogue, and options of fsspec for its recordings; see :func:`options_for`.
+    at_rate
+        Settings for the sample rate of the chunks.
+    """
+    if not span.variant or not features.variants[span.variant - 1].changes_chunks:
+        return None
+    variant = features.variants[span.variant - 1]
+    draws = Draws(variant.seed, span.variant, span.probed.recording.recording_id)
+
+    def read(file: SoundFile, count: int, place: float) -> Samples:
+        own = options_for(file.uri, catalogue, options)
+        return read_stretch(file, at_rate, own, count, place)
+
+    def change(place: Place, window: Samples) -> Samples:
+        for number, word in enumerate(variant.words):
+            if isinstance(word, Gain):
+                window = window * np.float32(gain_factor(word, draws, number, place.index))
+            elif isinstance(word, Noise):
+                noise = draw_noise(word, draws, number, place.index, len(window), read)
+                snr_db = draw_snr(word, draws, number, place.index)
+                window = add_noise(window, noise, snr_db, valid_part(place))
+        return window
+
+    return change
+
+
+def valid_part(place: Place) -> slice:
+    """Return the real samples of a chunk among those around it."""
+    return slice(place.around.before, place.around.before + place.valid)
 
 
 def gain_factor(gain: Gain, draws: Draws, word: int, chunk: int) -> float:
@@ -24,15 +72,51 @@ def gain_factor(gain: Gain, draws: Draws, word: int, chunk: int) -> float:
     return float(10 ** (draws.uniform(word, chunk, "gain", gain.low_db, gain.high_db) / 20))
 
 
-def change_of(variant: VariantSpec, draws: Draws) -> Change | None:
-    """Return the function that applies the words of a variant; ``None`` if none changes chunks."""
-    if not variant.changes_chunks:
-        return None
+def draw_snr(noise: Noise, draws: Draws, word: int, chunk: int) -> float:
+    """Return the signal-to-noise ratio of a chunk in dB."""
+    return draws.uniform(word, chunk, "snr", noise.low_db, noise.high_db)
 
-    def change(place: Place, window: Samples) -> Samples:
-        for number, word in enumerate(variant.words):
-            if isinstance(word, Gain):
-                window = window * np.float32(gain_factor(word, draws, number, place.index))
+
+def draw_noise(
+    noise: Noise,
+    draws: Draws,
+    word: int,
+    chunk: int,
+    count: int,
+    read: Callable[[SoundFile, int, float], Samples],
+) -> Samples:
+    """Return the noise of a chunk, float32 [count]: from a place in a file, both drawn."""
+    files = noise.sounds.files
+    file = files[int(draws.number(word, chunk, "file") * len(files))]
+    return read(file, count, draws.number(word, chunk, "place"))
+
+
+def add_noise(window: Samples, noise: Samples, snr_db: float, valid: slice) -> Samples:
+    """Return a chunk with noise, whose power relative to each channel is that of the ratio.
+
+    Both powers are those of the valid samples. A chunk or a noise that is silent there stays
+    without noise.
+
+    Parameters
+    ----------
+    window : float32 [samples, channels]
+        Chunk, and the samples around it.
+    noise : float32 [samples]
+        Noise.
+    snr_db
+        Signal-to-noise ratio.
+    valid
+        Real samples of the chunk.
+
+    Examples
+    --------
+    >>> add_noise(np.full((2, 1), 0.5, np.float32), np.ones(2, np.float32), 0, slice(2)).tolist()
+    [[1.0], [1.0]]
+    """
+    signal_power = np.square(window[valid].astype(np.float64, order="C")).mean(axis=0)
+    noise_power = np.square(noise[valid].astype(np.float64)).mean()
+    if not noise_power:
         return window
-
-    return change
+    scale = np.sqrt(signal_power / (noise_power * 10 ** (snr_db / 10)))
+    noisy: Samples = window + noise[:, np.newaxis] * scale.astype(np.float32)
+    return noisy

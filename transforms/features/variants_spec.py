@@ -9,12 +9,15 @@ divided.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
 
+from melmill.transforms.catalogue.left_out import absolute_file
 from melmill.transforms.core.naming import fraction
+from melmill.transforms.core.records import AudioInfo
 
 #: Speeds that are allowed.
 SPEEDS = Fraction(1, 2), Fraction(2)
@@ -52,7 +55,74 @@ class Gain:
         return {"gain_db": [self.low_db, self.high_db]}
 
 
-Word: TypeAlias = Speed | Gain
+@dataclass(frozen=True, slots=True)
+class SoundFile:
+    """A file that a word uses, as it is when the run starts.
+
+    Attributes
+    ----------
+    uri, size_bytes, fingerprint
+        Location, size and version.
+    sha256
+        SHA-256 of the content.
+    audio
+        Header of the file.
+    """
+
+    uri: str
+    size_bytes: int
+    fingerprint: str
+    sha256: str
+    audio: AudioInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Sounds:
+    """The files of a word.
+
+    Attributes
+    ----------
+    uri
+        Folder, glob or file.
+    sha256
+        Digest of the contents of all files: rows depend on it, and not on names and places. Empty:
+        as the files are when the run starts.
+    files
+        Files, in the order of their contents; ``()`` if the run does not compute rows.
+    """
+
+    uri: str
+    sha256: str = ""
+    files: tuple[SoundFile, ...] = field(default=(), compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """Noise that is added to each chunk.
+
+    Attributes
+    ----------
+    sounds
+        Files; one is drawn for each chunk, and a place in it.
+    low_db, high_db
+        Range of the signal-to-noise ratio, which is drawn for each chunk.
+    """
+
+    sounds: Sounds
+    low_db: float
+    high_db: float
+
+    def values(self) -> Values:
+        """Return the word as a recipe has it."""
+        snr_db = {"snr_db": [self.low_db, self.high_db]}
+        return {"noise": self.sounds.uri, **_pinned(self.sounds), **snr_db}
+
+
+def _pinned(sounds: Sounds) -> Values:
+    return {"sha256": sounds.sha256} if sounds.sha256 else {}
+
+
+Word: TypeAlias = Speed | Gain | Noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +151,26 @@ class VariantSpec:
         """Whether a word changes each chunk on its own."""
         return not all(isinstance(word, Speed) for word in self.words)
 
+    @property
+    def lacks_files(self) -> bool:
+        """Whether a word needs files that were not looked for."""
+        return any(isinstance(word, Noise) and not word.sounds.files for word in self.words)
+
     def values(self) -> list[Values]:
         """Return the variant as a recipe has it: a list, which keeps the order of the words."""
         words = [word.values() for word in self.words]
         return [*words, {"seed": self.seed}] if self.seed else words
 
-    def canonical(self) -> Any:
-        """Return what the rows depend on, as plain values."""
-        return self.values()
+    def canonical(self) -> list[Values]:
+        """Return what the rows depend on: the digests of files, and not their places."""
+        return [
+            {key: "" if key in _WITH_SOUNDS else value for key, value in word.items()}
+            for word in self.values()
+        ]
+
+    def with_words(self, words: Iterable[Word]) -> VariantSpec:
+        """Return the variant with other words."""
+        return replace(self, words=tuple(words))
 
     def text(self) -> str:
         """Return the variant as text for people.
@@ -100,6 +182,7 @@ class VariantSpec:
 
 
 def _text(values: Values) -> str:
+    values = {key: value for key, value in values.items() if key != "sha256" and value != ""}
     ranges = {k: f"{v[0]:g} to {v[1]:g}" if isinstance(v, list) else v for k, v in values.items()}
     return ", ".join(f"{key} {value}" for key, value in ranges.items())
 
@@ -146,7 +229,7 @@ def parse_variant(value: object) -> VariantSpec:
     for part in parts:
         rest = {str(key): item for key, item in part.items()}
         seed = rest.pop("seed", seed)
-        words += [_WORDS[name](rest) for name in tuple(rest) if name in _WORDS]
+        words += [_WORDS[name](rest) for name in tuple(rest) if name in _WORDS and name in rest]
         if rest:
             raise ValueError(f"{next(iter(rest))} is no word of a variant; {_allowed()}")
     if not words:
@@ -177,6 +260,24 @@ def _gain(values: Values) -> Gain:
     return Gain(*_range(values, "gain_db"))
 
 
+def _noise(values: Values) -> Noise:
+    sounds = _sounds(values, "noise")
+    if "snr_db" not in values:
+        raise ValueError(
+            "noise needs snr_db, a number or a range, such as {noise: hum, snr_db: 10}"
+        )
+    return Noise(sounds, *_range(values, "snr_db"))
+
+
+def _sounds(values: Values, key: str) -> Sounds:
+    uri, sha256 = values.pop(key), values.pop("sha256", "")
+    if not isinstance(uri, str) or not (uri or sha256):
+        raise ValueError(f"{key}: {uri!r}: should be a folder, a glob or a file")
+    if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}|", sha256):
+        raise ValueError(f"sha256: {sha256!r}: should be 64 hexadecimal digits in small letters")
+    return Sounds(absolute_file(uri) if uri else "", sha256)
+
+
 def _range(values: Values, key: str) -> tuple[float, float]:
     """Return the two ends of a range of decibels; a single number is both."""
     value = values.pop(key)
@@ -194,4 +295,10 @@ def _is_number(value: object) -> bool:
 
 
 #: Functions that take the values of a word from a mapping, by the name of the word.
-_WORDS: dict[str, Callable[[Values], Word]] = {"speed": _speed, "gain_db": _gain}
+_WORDS: dict[str, Callable[[Values], Word]] = {
+    "speed": _speed,
+    "gain_db": _gain,
+    "noise": _noise,
+}
+#: Words that use files.
+_WITH_SOUNDS = ("noise",)

@@ -1,0 +1,121 @@
+"""Find and check the files of a recipe's variants before any worker starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from melmill.pipelines.config import Config
+from melmill.pipelines.models import pin_models
+from melmill.transforms.catalogue.parts import (
+    Catalogue,
+    catalogue_parts,
+    list_part,
+    open_catalogue,
+    require_recordings,
+)
+from melmill.transforms.core.errors import ConfigError, RecordingError, UnavailableError, UserError
+from melmill.transforms.decode.isolation import DecoderProcess
+from melmill.transforms.features.model_files import options_for
+from melmill.transforms.features.sounds import digest_of_sounds, examine_sound, require_decodable
+from melmill.transforms.features.variants_spec import Noise, SoundFile, Sounds, VariantSpec
+from melmill.transforms.store.filesystems import StorageOptions
+from melmill.transforms.store.objects import StoredObject
+
+#: Largest number of files of a word: each worker's job lists them.
+MAX_FILES = 10_000
+
+
+def pin_files(recipe: Config, catalogue: str) -> Config:
+    """Return the recipe with the digests of its models, and with the files of its variants."""
+    return pin_sounds(pin_models(recipe, catalogue), catalogue)
+
+
+def pin_sounds(recipe: Config, catalogue: str) -> Config:
+    """Return the recipe with the files of its variants, as they are now, and their digests.
+
+    Files that are new or changed are decoded once, so a file that cannot be read is found before a
+    worker starts.
+
+    Parameters
+    ----------
+    recipe
+        The recipe.
+    catalogue
+        URI of the catalogue, whose storage options are used for files in a store like its own.
+
+    Raises
+    ------
+    ConfigError
+        Files are missing or cannot be used; the message has a line for each variant.
+    UnavailableError
+        The store of a file does not answer at the moment.
+    """
+    variants, faults = list(recipe.variants), []
+    for number, variant in enumerate(variants):
+        try:
+            variants[number] = _pinned(variant, recipe, catalogue)
+        except UnavailableError:
+            raise
+        except UserError as error:
+            faults.append(f"  variants.{number}: {error}")
+    if faults:
+        raise ConfigError("\n".join(["the variants of the recipe:", *faults]))
+    return recipe.model_copy(update={"variants": tuple(variants)}) if variants else recipe
+
+
+def _pinned(variant: VariantSpec, recipe: Config, catalogue: str) -> VariantSpec:
+    return variant.with_words(
+        replace(word, sounds=_find(word.sounds, recipe, catalogue))
+        if isinstance(word, Noise)
+        else word
+        for word in variant.words
+    )
+
+
+def _find(sounds: Sounds, recipe: Config, catalogue: str) -> Sounds:
+    options: StorageOptions = tuple(recipe.catalogue.storage_options.items())
+    options = options_for(sounds.uri, catalogue, options)
+    found = open_catalogue(
+        sounds.uri, extensions=recipe.catalogue.extensions, storage_options=options
+    )
+    if found.kind != "listing":
+        raise ConfigError(f"{sounds.uri} is a {found.kind}; give a folder, a glob or an audio file")
+    require_recordings(found)
+    limits = recipe.limits.spec()
+    process, limit_s = DecoderProcess(limits.memory_bytes), limits.timeout_s
+    try:
+        files = sorted(
+            _examine(found, options, process, limit_s),
+            key=lambda file: (file.sha256, file.uri),
+        )
+        digest = digest_of_sounds(files)
+        for file in files if digest != sounds.sha256 else ():
+            with _naming(file.uri):
+                process.call(limit_s, require_decodable, file, options)
+    finally:
+        process.close()
+    return Sounds(sounds.uri, digest, tuple(files))
+
+
+def _examine(
+    found: Catalogue, options: StorageOptions, process: DecoderProcess, limit_s: float
+) -> Iterator[SoundFile]:
+    recordings = (r for part in catalogue_parts(found) for r in list_part(found, part))
+    for number, recording in enumerate(recordings):
+        if number == MAX_FILES:
+            raise ConfigError(f"{found.uri} holds more than {MAX_FILES:,} files; choose fewer")
+        source = StoredObject(recording.uri, storage_options=options)
+        with _naming(recording.uri):
+            file = process.call(limit_s, examine_sound, source)
+        yield file
+
+
+@contextmanager
+def _naming(uri: str) -> Iterator[None]:
+    """Turn the error of a file into an error of the recipe."""
+    try:
+        yield
+    except RecordingError as error:
+        raise ConfigError(f"{uri} cannot be used: {error.message}") from error
