@@ -19,12 +19,21 @@ from melmill.transforms.core.errors import ConfigError, RecordingError, Unavaila
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.model_files import options_for
 from melmill.transforms.features.sounds import digest_of_sounds, examine_sound, require_decodable
-from melmill.transforms.features.variants_spec import Noise, SoundFile, Sounds, VariantSpec
+from melmill.transforms.features.variants_spec import (
+    WITH_SOUNDS,
+    Noise,
+    Rir,
+    SoundFile,
+    Sounds,
+    VariantSpec,
+)
 from melmill.transforms.store.filesystems import StorageOptions
 from melmill.transforms.store.objects import StoredObject
 
 #: Largest number of files of a word: each worker's job lists them.
 MAX_FILES = 10_000
+#: Longest response of a room: each chunk is read with as much audio on both sides.
+MAX_RESPONSE_SECONDS = 10
 
 
 def pin_files(recipe: Config, catalogue: str) -> Config:
@@ -67,11 +76,18 @@ def pin_sounds(recipe: Config, catalogue: str) -> Config:
 
 def _pinned(variant: VariantSpec, recipe: Config, catalogue: str) -> VariantSpec:
     return variant.with_words(
-        replace(word, sounds=_find(word.sounds, recipe, catalogue))
-        if isinstance(word, Noise)
-        else word
+        _with_files(word, recipe, catalogue) if isinstance(word, WITH_SOUNDS) else word
         for word in variant.words
     )
+
+
+def _with_files(word: Noise | Rir, recipe: Config, catalogue: str) -> Noise | Rir:
+    sounds = _find(word.sounds, recipe, catalogue)
+    for file in sounds.files if isinstance(word, Rir) else ():
+        if (seconds := file.audio.frames / file.audio.sample_rate_hz) > MAX_RESPONSE_SECONDS:
+            allowed = f"a response of a room has at most {MAX_RESPONSE_SECONDS} s"
+            raise ConfigError(f"{file.uri} has {seconds:.1f} s; {allowed}")
+    return replace(word, sounds=sounds)
 
 
 def _find(sounds: Sounds, recipe: Config, catalogue: str) -> Sounds:

@@ -232,7 +232,8 @@ def _verify_recording(
             break
         compared = True
         for row, feature in product(rows, kinds):
-            place = place_at_rate(_place(row, features), features, at_rate, samples.shape[1])
+            total = samples.shape[1]
+            place = place_at_rate(_place(row, features), features, at_rate, total, row.variant)
             where = place.start, place.valid, place.index
             what: tuple[FeatureSpec, int | Fraction] = at_rate, rate_hz
             channel = samples[row.channel]

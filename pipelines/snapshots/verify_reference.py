@@ -41,8 +41,14 @@ from melmill.transforms.features.stft_spec import (
     framing_with_neighbours,
     win_length,
 )
-from melmill.transforms.features.variants import draw_noise, draw_snr, gain_factor, valid_part
-from melmill.transforms.features.variants_spec import Draws, Gain, Noise, SoundFile
+from melmill.transforms.features.variants import (
+    draw_file,
+    draw_noise,
+    draw_snr,
+    gain_factor,
+    valid_part,
+)
+from melmill.transforms.features.variants_spec import Draws, Gain, Noise, Rir, SoundFile
 from melmill.transforms.features.waveform import WaveformSpec, loudness_gain
 from melmill.transforms.features.windows import window_samples
 from melmill.transforms.store.objects import StoredObject
@@ -135,15 +141,31 @@ def reference_variant(
             powers = [np.mean(part[valid_part(place)] ** 2) for part in (window, noise)]
             wanted = powers[0] / 10 ** (draw_snr(word, draws, number, place.index) / 10)
             window = window + noise * np.sqrt(wanted / powers[1] if powers[1] else 0)
+        elif isinstance(word, Rir):
+            file = draw_file(word.sounds, draws, number, place.index)
+            window = _convolve(window, _read_whole(file, at_rate), valid_part(place))
     changed = samples.copy()
     changed[first : first + len(window)] = window
     return changed
 
 
+def _convolve(window: Any, response: Any, valid: slice) -> Any:
+    """Return the direct convolution, moved by the largest sample, with the level of the window."""
+    direct = np.argmax(np.abs(response))
+    wet = np.convolve(window, response)[direct : direct + len(window)]
+    powers = [np.mean(part[valid] ** 2) for part in (window, wet)]
+    return wet * np.sqrt(powers[0] / powers[1] if powers[1] else 0)
+
+
+def _read_whole(file: SoundFile, at_rate: FeatureSpec) -> Samples:
+    mono = replace(at_rate, channels="mono")
+    whole: Samples = reference_samples(StoredObject(file.uri), file.audio, mono)[0]
+    return whole
+
+
 def _read_stretch(file: SoundFile, count: int, place: float, *, at_rate: FeatureSpec) -> Any:
     """Return a stretch of a file, float64 [count]; the whole file is decoded and resampled."""
-    mono = replace(at_rate, channels="mono")
-    (whole,) = reference_samples(StoredObject(file.uri), file.audio, mono)
+    whole = _read_whole(file, at_rate)
     if len(whole) < count:
         whole = np.roll(whole, -int(place * len(whole)))
         return np.resize(whole, count).astype(np.float64)

@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
-import melmill
-from melmill.pipelines.api import recipe_of_dataset
 from melmill.pipelines.config import load_config
-from melmill.pipelines.extract import Extraction, extract, make_job, resolve_catalogue
-from melmill.pipelines.refresh import refresh
+from melmill.pipelines.extract import extract, make_job, resolve_catalogue
 from melmill.pipelines.snapshots.verify import verify
 from melmill.pipelines.variants import pin_files
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.store.folders import Store
 from tests import signals
+from tests.e2e.variants import BASE, RATE, Rows, rows_of, run, write_songs
 from tests.pipeline_runs import here
-from tests.refresh.catalogues import write_song
-
-RATE = 4000
-SAMPLES = "features=[{name: samples, kind: waveform}]"
-BASE = (
-    f"audio.sample_rate_hz={RATE}",
-    "chunk.seconds=0.25",
-    "chunk.tail=pad",
-    "split.fractions={train: 0.5, test: 0.5}",
-    "output.min_shards=3",
-    SAMPLES,
-)
-
-Rows = dict[tuple[str, int, int, int], dict[str, Any]]
 
 
 def write_noises(folder: Path) -> Path:
@@ -45,36 +28,13 @@ def write_noises(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("songs")
-    for number in range(4):
-        write_song(folder / f"{number}.wav", number, 0.3 + 0.9 * number, RATE * (1 + number % 2))
-    return folder
+    return write_songs(tmp_path_factory.mktemp("songs"))
 
 
 @pytest.fixture
 def noises(tmp_path: Path) -> Path:
     (tmp_path / "noises").mkdir()
     return write_noises(tmp_path / "noises")
-
-
-def run(songs: Path, dataset: Path, *settings: str) -> Extraction:
-    """Extract or refresh in this process, as the command does."""
-    is_new = not dataset.exists()
-    recipe = (
-        load_config(None, settings)
-        if is_new
-        else recipe_of_dataset(str(dataset), None, list(settings))
-    )
-    recipe = pin_files(recipe, str(songs))
-    job = make_job(recipe, resolve_catalogue(str(songs), recipe), Store(str(dataset)))
-    return (extract if is_new else refresh)(job, recipe.as_dict(), here())
-
-
-def rows_of(dataset: Path) -> Rows:
-    rows = melmill.open(dataset).as_arrow().to_table().to_pylist()
-    return {
-        (Path(r["uri"]).name, r["variant"], r["chunk_index"], r.get("channel", 0)): r for r in rows
-    }
 
 
 def measured_snr_db(rows: Rows, key: tuple[str, int, int, int]) -> float:
@@ -123,6 +83,7 @@ def test_the_noise_is_a_stretch_of_one_of_the_files(
     assert max(places) - min(places) > len(long) / 2
 
 
+@pytest.mark.slow
 def test_bits_do_not_depend_on_shards_or_on_places_of_files(
     songs: Path, noises: Path, tmp_path: Path
 ) -> None:
@@ -153,6 +114,7 @@ def test_a_changed_file_computes_its_variant_again(
     assert {key[1] for key in after if after[key] != before[key]} == {1}
 
 
+@pytest.mark.slow
 def test_verify_computes_noise_again_and_says_what_is_lost(
     songs: Path, noises: Path, tmp_path: Path
 ) -> None:

@@ -66,6 +66,10 @@ class Surroundings:
     before: int = 0
     after: int = 0
 
+    def __add__(self, other: Surroundings) -> Surroundings:
+        """Return the samples that two steps, one after the other, need."""
+        return Surroundings(self.before + other.before, self.after + other.after)
+
     def around(self, start: int, valid: int, total: int, length: int) -> Surroundings:
         """Return how many of these samples a recording has around a chunk.
 

@@ -144,10 +144,12 @@ def _places(span: Span, features: FeatureSpec, at_rate: FeatureSpec) -> Iterator
     total = resampled_length(audio.frames, rate_hz, at_rate.sample_rate_hz)
     for index in range(span.first_chunk, span.stop_chunk):
         place = place_chunk(index, span.samples, features.chunk, span.origin_sample)
-        yield place_at_rate(place, features, at_rate, total)
+        yield place_at_rate(place, features, at_rate, total, span.variant)
 
 
-def place_at_rate(place: Place, features: FeatureSpec, at_rate: FeatureSpec, total: int) -> Place:
+def place_at_rate(
+    place: Place, features: FeatureSpec, at_rate: FeatureSpec, total: int, variant: int = 0
+) -> Place:
     """Return the place of a chunk at a sample rate: the samples of the same time.
 
     Parameters
@@ -158,6 +160,8 @@ def place_at_rate(place: Place, features: FeatureSpec, at_rate: FeatureSpec, tot
         All settings, and those for the sample rate.
     total
         Length of the recording at the sample rate.
+    variant
+        Number of the variant, whose words may need samples around the chunk.
 
     Examples
     --------
@@ -170,7 +174,10 @@ def place_at_rate(place: Place, features: FeatureSpec, at_rate: FeatureSpec, tot
     start, stop = place.start * rate // base, -(-(place.start + place.valid) * rate // base)
     valid = min(length, min(stop, total) - start)
     filled = length if place.filled > place.valid else valid
-    around = at_rate.surroundings.around(start, valid, total, length)
+    around = at_rate.surroundings
+    if variant:
+        around += features.variants[variant - 1].surroundings(rate)
+    around = around.around(start, valid, total, length)
     return Place(place.index, start, valid, filled, around)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -39,10 +39,21 @@ def examine_sound(source: StoredObject) -> SoundFile:
 
 
 def require_decodable(file: SoundFile, options: StorageOptions) -> None:
-    """Decode a file to its end; raise ``RecordingError`` if its header lies or it is damaged."""
+    """Decode a file to its end.
+
+    Raises
+    ------
+    RecordingError
+        The header lies, or the file is damaged.
+    ConfigError
+        The file is silent.
+    """
     with open_audio(_stored(file, options), file.audio) as reader:
-        deque(reader.blocks(0, file.audio.frames, block_frames(file.audio)), maxlen=0)
+        blocks = reader.blocks(0, file.audio.frames, block_frames(file.audio))
+        is_silent = not sum(bool(block.any()) for block in blocks)
         reader.finish()
+    if is_silent:
+        raise ConfigError(f"{file.uri} is silent")
 
 
 def digest_of_sounds(files: Iterable[SoundFile]) -> str:
@@ -52,6 +63,14 @@ def digest_of_sounds(files: Iterable[SoundFile]) -> str:
 
 def _stored(file: SoundFile, options: StorageOptions) -> StoredObject:
     return StoredObject(file.uri, file.size_bytes, options, file.fingerprint)
+
+
+# A response is read for each chunk, and is at most ten seconds long.
+@lru_cache(maxsize=8)
+def read_response(file: SoundFile, at_rate: FeatureSpec, options: StorageOptions) -> Samples:
+    """Return a whole file, float32 [samples], mixed to mono; for errors, see `read_stretch`."""
+    total = resampled_length(file.audio.frames, file.audio.sample_rate_hz, at_rate.sample_rate_hz)
+    return _read(file, at_rate, options, 0, total)
 
 
 def read_stretch(

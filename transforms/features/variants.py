@@ -13,9 +13,16 @@ import numpy.typing as npt
 from melmill.transforms.features.chunks import Place
 from melmill.transforms.features.decoded_spans import Change, Span
 from melmill.transforms.features.model_files import options_for
-from melmill.transforms.features.sounds import read_stretch
+from melmill.transforms.features.sounds import read_response, read_stretch
 from melmill.transforms.features.spec import FeatureSpec
-from melmill.transforms.features.variants_spec import Draws, Gain, Noise, SoundFile
+from melmill.transforms.features.variants_spec import (
+    Draws,
+    Gain,
+    Noise,
+    Rir,
+    SoundFile,
+    Sounds,
+)
 
 Samples = npt.NDArray[np.float32]
 
@@ -57,6 +64,10 @@ def change_of(
                 noise = draw_noise(word, draws, number, place.index, len(window), read)
                 snr_db = draw_snr(word, draws, number, place.index)
                 window = add_noise(window, noise, snr_db, valid_part(place))
+            elif isinstance(word, Rir):
+                file = draw_file(word.sounds, draws, number, place.index)
+                own = options_for(file.uri, catalogue, options)
+                window = convolve(window, read_response(file, at_rate, own), valid_part(place))
         return window
 
     return change
@@ -77,6 +88,11 @@ def draw_snr(noise: Noise, draws: Draws, word: int, chunk: int) -> float:
     return draws.uniform(word, chunk, "snr", noise.low_db, noise.high_db)
 
 
+def draw_file(sounds: Sounds, draws: Draws, word: int, chunk: int) -> SoundFile:
+    """Return the file of a chunk."""
+    return sounds.files[int(draws.number(word, chunk, "file") * len(sounds.files))]
+
+
 def draw_noise(
     noise: Noise,
     draws: Draws,
@@ -86,8 +102,7 @@ def draw_noise(
     read: Callable[[SoundFile, int, float], Samples],
 ) -> Samples:
     """Return the noise of a chunk, float32 [count]: from a place in a file, both drawn."""
-    files = noise.sounds.files
-    file = files[int(draws.number(word, chunk, "file") * len(files))]
+    file = draw_file(noise.sounds, draws, word, chunk)
     return read(file, count, draws.number(word, chunk, "place"))
 
 
@@ -120,3 +135,39 @@ def add_noise(window: Samples, noise: Samples, snr_db: float, valid: slice) -> S
     scale = np.sqrt(signal_power / (noise_power * 10 ** (snr_db / 10)))
     noisy: Samples = window + noise[:, np.newaxis] * scale.astype(np.float32)
     return noisy
+
+
+def convolve(window: Samples, response: Samples, valid: slice) -> Samples:
+    """Return a chunk as it sounds in a room; the level of each channel stays.
+
+    The response is moved so that its largest sample, the direct sound, comes at once. The chunk
+    has the sound of what was before it. What would sound after the end of the recording is cut.
+
+    Parameters
+    ----------
+    window : float32 [samples, channels]
+        Chunk, and the samples around it: as many as the response has, unless the recording begins
+        or ends before.
+    response : float32 [samples]
+        Response of the room.
+    valid
+        Real samples of the chunk, over which the level is measured.
+
+    Examples
+    --------
+    >>> click, echo = np.array([[1, 0, 0, 0]], np.float32).T, np.array([0, 1, 0, 0.5], np.float32)
+    >>> (convolve(click, echo, slice(4)) * np.sqrt(1.25)).ravel().round(3).astype(str).tolist()
+    ['1.0', '0.0', '0.5', '0.0']
+    """
+    from scipy.signal import fftconvolve  # imported here, because few recipes need it
+
+    double = window.astype(np.float64, order="C")
+    direct = int(np.argmax(np.abs(response)))
+    whole = fftconvolve(double, response.astype(np.float64)[:, np.newaxis], axes=0)
+    wet = whole[direct : direct + len(window)]
+    powers = [np.square(part[valid]).mean(axis=0) for part in (double, wet)]
+    wet *= np.sqrt(
+        np.divide(powers[0], powers[1], out=np.zeros_like(powers[0]), where=powers[1] > 0)
+    )
+    reverberant: Samples = wet.astype(np.float32)
+    return reverberant

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from melmill.transforms.catalogue.left_out import absolute_file
 from melmill.transforms.core.naming import fraction
 from melmill.transforms.core.records import AudioInfo
+from melmill.transforms.features.chunks import Surroundings, resampled_length
 
 #: Speeds that are allowed.
 SPEEDS = Fraction(1, 2), Fraction(2)
@@ -118,11 +119,40 @@ class Noise:
         return {"noise": self.sounds.uri, **_pinned(self.sounds), **snr_db}
 
 
+@dataclass(frozen=True, slots=True)
+class Rir:
+    """The response of a room to an impulse, which each chunk is convolved with.
+
+    Attributes
+    ----------
+    sounds
+        Files; one is drawn for each chunk.
+    """
+
+    sounds: Sounds
+
+    def values(self) -> Values:
+        """Return the word as a recipe has it."""
+        return {"rir": self.sounds.uri, **_pinned(self.sounds)}
+
+    def surroundings(self, rate_hz: int) -> Surroundings:
+        """Return how many samples around a chunk the longest response may reach."""
+        lengths = (
+            resampled_length(file.audio.frames, file.audio.sample_rate_hz, rate_hz)
+            for file in self.sounds.files
+        )
+        longest = max(lengths, default=0)
+        return Surroundings(longest, longest)
+
+
 def _pinned(sounds: Sounds) -> Values:
     return {"sha256": sounds.sha256} if sounds.sha256 else {}
 
 
-Word: TypeAlias = Speed | Gain | Noise
+Word: TypeAlias = Speed | Gain | Noise | Rir
+
+#: Words that use files.
+WITH_SOUNDS = (Noise, Rir)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +184,12 @@ class VariantSpec:
     @property
     def lacks_files(self) -> bool:
         """Whether a word needs files that were not looked for."""
-        return any(isinstance(word, Noise) and not word.sounds.files for word in self.words)
+        return any(isinstance(w, WITH_SOUNDS) and not w.sounds.files for w in self.words)
+
+    def surroundings(self, rate_hz: int) -> Surroundings:
+        """Return how many samples around a chunk the words need, at a sample rate."""
+        needed = (w.surroundings(rate_hz) for w in self.words if isinstance(w, Rir))
+        return sum(needed, Surroundings())
 
     def values(self) -> list[Values]:
         """Return the variant as a recipe has it: a list, which keeps the order of the words."""
@@ -164,7 +199,7 @@ class VariantSpec:
     def canonical(self) -> list[Values]:
         """Return what the rows depend on: the digests of files, and not their places."""
         return [
-            {key: "" if key in _WITH_SOUNDS else value for key, value in word.items()}
+            {key: "" if key in _PLACES else value for key, value in word.items()}
             for word in self.values()
         ]
 
@@ -269,6 +304,10 @@ def _noise(values: Values) -> Noise:
     return Noise(sounds, *_range(values, "snr_db"))
 
 
+def _rir(values: Values) -> Rir:
+    return Rir(_sounds(values, "rir"))
+
+
 def _sounds(values: Values, key: str) -> Sounds:
     uri, sha256 = values.pop(key), values.pop("sha256", "")
     if not isinstance(uri, str) or not (uri or sha256):
@@ -299,6 +338,7 @@ _WORDS: dict[str, Callable[[Values], Word]] = {
     "speed": _speed,
     "gain_db": _gain,
     "noise": _noise,
+    "rir": _rir,
 }
-#: Words that use files.
-_WITH_SOUNDS = ("noise",)
+#: Words whose values are places of files.
+_PLACES = ("noise", "rir")
