@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 
 from melmill.pipelines.config import Config
 from melmill.pipelines.models import pin_models
@@ -17,10 +18,12 @@ from melmill.transforms.catalogue.parts import (
 )
 from melmill.transforms.core.errors import ConfigError, RecordingError, UnavailableError, UserError
 from melmill.transforms.decode.isolation import DecoderProcess
+from melmill.transforms.features.codecs import try_codec
 from melmill.transforms.features.model_files import options_for
 from melmill.transforms.features.sounds import digest_of_sounds, examine_sound, require_decodable
 from melmill.transforms.features.variants_spec import (
     WITH_SOUNDS,
+    Codec,
     Noise,
     Rir,
     SoundFile,
@@ -75,10 +78,26 @@ def pin_sounds(recipe: Config, catalogue: str) -> Config:
 
 
 def _pinned(variant: VariantSpec, recipe: Config, catalogue: str) -> VariantSpec:
+    _try_codecs([word for word in variant.words if isinstance(word, Codec)], recipe)
     return variant.with_words(
         _with_files(word, recipe, catalogue) if isinstance(word, WITH_SOUNDS) else word
         for word in variant.words
     )
+
+
+def _try_codecs(codecs: Sequence[Codec], recipe: Config) -> None:
+    """Raise ``ConfigError`` if a codec refuses its bit rate."""
+    if not codecs:
+        return
+    limits, rates = recipe.limits.spec(), [s.sample_rate_hz for s in recipe.feature_spec().by_rate]
+    process = DecoderProcess(limits.memory_bytes)
+    try:
+        for codec, rate_hz in product(codecs, rates):
+            process.call(limits.timeout_s, try_codec, codec.setting, rate_hz)
+    except RecordingError as error:
+        raise ConfigError(f"codec: {codec.setting}: {error.message}") from error
+    finally:
+        process.close()
 
 
 def _with_files(word: Noise | Rir, recipe: Config, catalogue: str) -> Noise | Rir:

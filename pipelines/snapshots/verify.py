@@ -25,6 +25,7 @@ from melmill.transforms.features.model_spec import ModelSpec
 from melmill.transforms.features.resample import drifts
 from melmill.transforms.features.spec import Feature, FeatureSpec
 from melmill.transforms.features.stft_spec import StftSpec
+from melmill.transforms.features.variants_spec import Codec
 from melmill.transforms.features.waveform import WaveformSpec
 from melmill.transforms.index.tables import RECORDINGS, read_index
 from melmill.transforms.store.folders import Store
@@ -181,11 +182,16 @@ def _with_files(opened: OpenSnapshot, options: StorageOptions) -> FeatureSpec:
 def _without_lost(
     rows: list[SampledRow], features: FeatureSpec, uri: str, result: Verification
 ) -> list[SampledRow]:
-    """Return the rows without those of variants whose files are gone or have changed."""
-    lost = {number for number, v in enumerate(features.variants, 1) if v.lacks_files}
-    for number in sorted({row.variant for row in rows} & lost):
-        reason = f"the files of variant {number} are gone or have changed"
-        _add(result.skipped, reason, uri, sum(row.variant == number for row in rows))
+    """Return the rows without those of variants that cannot be computed by a reference."""
+    lost = {}
+    for number, variant in enumerate(features.variants, 1):
+        if variant.lacks_files:
+            lost[number] = f"the files of variant {number} are gone or have changed"
+        elif any(isinstance(word, Codec) for word in variant.words):
+            lost[number] = f"variant {number} has passed a codec, which has no other reference"
+    for number, reason in lost.items():
+        if own := sum(row.variant == number for row in rows):
+            _add(result.skipped, reason, uri, own)
     return [row for row in rows if row.variant not in lost]
 
 

@@ -26,6 +26,7 @@ from melmill.transforms.store.folders import Store
 from tests.pipeline_runs import extract_here, here, melmill_json, refresh_here
 from tests.refresh.catalogues import write_song, write_table
 from tests.refresh.machine import InThisProcess
+from tests.signals import noise, write_audio
 
 RATE = 4000
 MEL = "{name: mel, kind: mel, n_fft: 256, hop_length: 128, n_mels: 8}"
@@ -148,7 +149,11 @@ def test_bits_do_not_depend_on_shards(songs: Path, dataset: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_bits_do_not_depend_on_the_number_of_workers(songs: Path, tmp_path: Path) -> None:
-    settings = [f"--set={setting}" for setting in (*BASE, VARIANTS)]
+    write_audio(tmp_path / "noise.wav", noise(3.0, RATE, 7), RATE)
+    write_audio(tmp_path / "room.wav", noise(0.2, RATE, 8), RATE)
+    words = f"noise: {tmp_path}/noise.wav, snr_db: [0, 20], rir: {tmp_path}/room.wav"
+    variants = f"variants=[{{speed: 0.9, {words}, codec: opus@24k, gain_db: [-6, 6]}}]"
+    settings = [f"--set={setting}" for setting in (*BASE, variants)]
     for workers in ("1", "3"):
         melmill_json("extract", songs, tmp_path / workers, *settings, "--workers", workers)
     assert rows_of(tmp_path / "1") == rows_of(tmp_path / "3")

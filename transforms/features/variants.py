@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from melmill.transforms.features.chunks import Place
+from melmill.transforms.features.codecs import apply_codec
 from melmill.transforms.features.decoded_spans import Change, Span
 from melmill.transforms.features.model_files import options_for
 from melmill.transforms.features.sounds import read_response, read_stretch
 from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.features.variants_spec import (
+    Codec,
     Draws,
     Gain,
     Noise,
@@ -68,6 +70,8 @@ def change_of(
                 file = draw_file(word.sounds, draws, number, place.index)
                 own = options_for(file.uri, catalogue, options)
                 window = convolve(window, read_response(file, at_rate, own), valid_part(place))
+            elif isinstance(word, Codec):
+                window = apply_codec(window, word.setting, at_rate.sample_rate_hz)
         return window
 
     return change

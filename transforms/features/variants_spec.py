@@ -19,6 +19,7 @@ from melmill.transforms.catalogue.left_out import absolute_file
 from melmill.transforms.core.naming import fraction
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.features.chunks import Surroundings, resampled_length
+from melmill.transforms.features.codecs import AFTER_S, BEFORE_S, check_codec
 
 #: Speeds that are allowed.
 SPEEDS = Fraction(1, 2), Fraction(2)
@@ -145,11 +146,32 @@ class Rir:
         return Surroundings(longest, longest)
 
 
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """A codec that each chunk passes through.
+
+    Attributes
+    ----------
+    setting
+        Name of the codec with its bit rate; see :func:`check_codec`.
+    """
+
+    setting: str
+
+    def values(self) -> Values:
+        """Return the word as a recipe has it."""
+        return {"codec": self.setting}
+
+    def surroundings(self, rate_hz: int) -> Surroundings:
+        """Return how many samples around a chunk are encoded with it."""
+        return Surroundings(round(BEFORE_S * rate_hz), round(AFTER_S * rate_hz))
+
+
 def _pinned(sounds: Sounds) -> Values:
     return {"sha256": sounds.sha256} if sounds.sha256 else {}
 
 
-Word: TypeAlias = Speed | Gain | Noise | Rir
+Word: TypeAlias = Speed | Gain | Noise | Rir | Codec
 
 #: Words that use files.
 WITH_SOUNDS = (Noise, Rir)
@@ -188,7 +210,7 @@ class VariantSpec:
 
     def surroundings(self, rate_hz: int) -> Surroundings:
         """Return how many samples around a chunk the words need, at a sample rate."""
-        needed = (w.surroundings(rate_hz) for w in self.words if isinstance(w, Rir))
+        needed = (w.surroundings(rate_hz) for w in self.words if isinstance(w, Rir | Codec))
         return sum(needed, Surroundings())
 
     def values(self) -> list[Values]:
@@ -308,6 +330,12 @@ def _rir(values: Values) -> Rir:
     return Rir(_sounds(values, "rir"))
 
 
+def _codec(values: Values) -> Codec:
+    setting = values.pop("codec")
+    check_codec(str(setting))
+    return Codec(str(setting))
+
+
 def _sounds(values: Values, key: str) -> Sounds:
     uri, sha256 = values.pop(key), values.pop("sha256", "")
     if not isinstance(uri, str) or not (uri or sha256):
@@ -339,6 +367,7 @@ _WORDS: dict[str, Callable[[Values], Word]] = {
     "gain_db": _gain,
     "noise": _noise,
     "rir": _rir,
+    "codec": _codec,
 }
 #: Words whose values are places of files.
 _PLACES = ("noise", "rir")
