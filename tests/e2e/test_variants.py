@@ -6,6 +6,8 @@ References: the exact factor of a gain, and soxr's conversion of the whole recor
 from __future__ import annotations
 
 import json
+import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ import soxr
 
 import melmill
 from melmill.pipelines.compact import compact
+from melmill.pipelines.explore.chunk_rows import ChunkReader
+from melmill.pipelines.patterns import find_patterns
 from melmill.pipelines.snapshots.validate import validate
 from melmill.pipelines.snapshots.verify import verify
 from melmill.transforms.core.errors import CatalogueError, ConfigError
@@ -315,3 +319,77 @@ def test_a_column_for_rows_is_refused(dataset: Path, tmp_path: Path) -> None:
     values = write_table(tmp_path / "v.jsonl", [{"recording_id": key, "chunk_index": 0, "x": 1}])
     with pytest.raises(ConfigError, match="has variants"):
         melmill.add_columns(dataset, values, on="row")
+
+
+def test_segments_are_played_from_their_start(songs: Path, tmp_path: Path) -> None:
+    entries = [{"uri": str(songs.parent / "3.wav"), "start": 0.5, "end": 1.5}]
+    table = write_table(tmp_path / "segments.jsonl", entries)
+    extract_here(table, tmp_path / "set", *BASE, "variants=[{speed: 0.8}, {speed: 1.25}]")
+    rows = rows_of(tmp_path / "set")
+    samples, rate = soundfile.read(songs.parent / "3.wav", dtype="float32")
+    for variant, speed in ((1, 0.8), (2, 1.25)):
+        own = [row for key, row in rows.items() if key[1] == variant]
+        assert sum(row["valid_samples"] for row in own) == round(RATE / speed)
+        assert min(row["start_sample"] for row in own) == round(0.5 * RATE / speed)
+        whole = soxr.resample(samples, rate * speed, RATE, "HQ")
+        for row in own:
+            start, valid = row["start_sample"], row["valid_samples"]
+            actual = np.array(row["samples"][:valid], np.float32)
+            np.testing.assert_allclose(actual, whole[start : start + valid], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_renamed_recording_has_the_rows_of_its_name(songs: Path, tmp_path: Path) -> None:
+    folder, settings = tmp_path / "songs", (*BASE, VARIANTS, "catalogue.content_hashes=true")
+    shutil.copytree(songs.parent, folder)
+    (folder / "songs.jsonl").unlink()
+    extract_here(folder, tmp_path / "set", *settings)
+    (folder / "4.wav").rename(folder / "5.wav")
+    assert refresh_here(folder, tmp_path / "set", "refresh.max_removed_ratio=1").committed
+    extract_here(folder, tmp_path / "fresh", *settings)
+    assert rows_of(tmp_path / "set") == rows_of(tmp_path / "fresh")
+
+
+def test_rows_before_damage_are_kept_for_every_variant(songs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "songs"
+    folder.mkdir()
+    content = write_flac(folder / "a.flac", 3.0)
+    (folder / "a.flac").write_bytes(content[: len(content) // 2])
+    write_song(folder / "b.wav", 2, 1.0)
+    settings = (*BASE, "limits.damaged=keep", "limits.max_failure_ratio=1")
+    extract_here(folder, tmp_path / "set", *settings, VARIANTS)
+    rows = rows_of(tmp_path / "set")
+    lengths = [len(samples_of(rows, "a.flac", variant)) for variant in SPEEDS]
+    assert 0 < lengths[0] < 3 * RATE
+    for variant, speed in SPEEDS.items():
+        assert lengths[variant] == np.ceil(lengths[0] / speed - 1e-6)
+
+
+def write_flac(path: Path, seconds: float) -> bytes:
+    write_audio(path, noise(seconds, RATE, 3), RATE, "flac")
+    return path.read_bytes()
+
+
+def test_the_explorer_and_patterns_show_recordings_as_they_are(dataset: Path) -> None:
+    store = Store(str(dataset))
+    rows = rows_of(dataset)
+    own = {(key[0], key[2]) for key in rows if key[1] == 0}
+    found = find_patterns(store, feature="mel", top=50)
+    assert found.chunks
+    assert {(Path(chunk.uri).name, chunk.chunk_index) for chunk in found.chunks} <= own
+    reader, shown = ChunkReader(store), set()
+    for recording in (
+        melmill.open(dataset).recordings(["recording_id", "uri", "split", "shards"]).to_pylist()
+    ):
+        shown |= {(Path(recording["uri"]).name, c.chunk_index) for c in reader.chunks(recording)}
+    assert shown == own
+
+
+def test_webdataset_has_a_key_for_every_row(dataset: Path, tmp_path: Path) -> None:
+    melmill.export(dataset, tmp_path / "view", format="webdataset", normalize="per_recording")
+    names = list[str]()
+    for path in tmp_path.glob("view/**/*.tar"):
+        with tarfile.open(path) as tar:
+            names += tar.getnames()
+    keys = [name for name in names if name.endswith(".json")]
+    assert len(set(keys)) == len(keys) == len(rows_of(dataset))

@@ -52,6 +52,18 @@ def test_a_recording_is_normalized_over_its_valid_frames() -> None:
     assert_allclose(normalized[1:], (mel[1:] - mean) / std, atol=1e-5)
 
 
+def test_a_variant_is_normalized_like_a_recording_of_its_own() -> None:
+    rows = batch(["a", "a", "a", "b"], VALID)
+    with_variants = RowBatch({**rows.columns, "variant": [0, 1, 0, 1]}, rows.features)
+    schema = RowSchema((MEL,), with_variants=True)
+    moments = measure_recordings([with_variants], schema)
+    assert len(moments) == 3
+    normalized = standardize_recordings(with_variants, "mel", moments, with_variants=True)
+    alone = batch(["0", "1", "0", "2"], VALID)
+    expected = standardize_recordings(alone, "mel", measure_recordings([alone], RowSchema((MEL,))))
+    assert_array_equal(normalized, expected)
+
+
 def test_a_recording_without_valid_frames_stays_as_it_is() -> None:
     rows = batch(["a", "b", "c", "d"], VALID)
     moments = measure_recordings([rows], RowSchema((MEL,)))

@@ -35,7 +35,7 @@ def examine_sound(source: StoredObject) -> SoundFile:
         The file cannot be read, or is no audio.
     """
     audio, size_bytes, fingerprint, sha256 = probe_object(source, segment="")
-    return SoundFile(source.uri, size_bytes, fingerprint, sha256, audio)
+    return SoundFile(source.uri, size_bytes, fingerprint, sha256, replace(audio, tags=()))
 
 
 def require_decodable(file: SoundFile, options: StorageOptions) -> None:

@@ -22,7 +22,10 @@ Indices = npt.NDArray[np.int64]
 #: Number of neighbouring rows that are drawn together: those of a row group, usually.
 _RUN_ROWS = 128
 
-_COLUMNS = ("recording_id", "uri", "chunk_index", "channel", "start_sample", "valid_samples")
+_COLUMNS = (
+    *("recording_id", "uri", "chunk_index", "channel", "variant", "start_sample"),
+    "valid_samples",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,13 @@ class VectorBatch:
 
     columns: dict[str, Any]
     vectors: Vectors
+
+    @property
+    def is_variant(self) -> npt.NDArray[np.bool_]:
+        """Whether each chunk is one of a variant, and not of the recording as it is."""
+        numbers = self.columns.get("variant")
+        is_number = isinstance(numbers, np.ndarray) and numbers.dtype == np.int32  # and no label
+        return np.asarray(numbers if is_number else np.zeros(len(self.vectors))) != 0
 
 
 def read_vectors(

@@ -100,7 +100,9 @@ class ShardScan:
             with self.store.reading_shard(_file(shard)) as file:
                 for batch in read_vectors(file, self.source):
                     points = space.points(batch.vectors)
-                    add_rows(batch, points, score(points), shard.split, sums)
+                    # Chunks of variants are in no ranking of chunks.
+                    scores = np.where(batch.is_variant, -np.inf, score(points))
+                    add_rows(batch, points, scores, shard.split, sums)
                     read += len(points)
                     report(read)
             yield from pending.close(sums)

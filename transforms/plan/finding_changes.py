@@ -117,6 +117,8 @@ def _offer(row: Mapping[str, Any], job: ExtractJob) -> Iterator[Change]:
     """Yield an offer of a recording's rows, or their removal if nothing can take them over."""
     base, content_hash = job.base, row["content_hash"]
     is_kept = base.same_features and job.select == base.select and not job.is_matching
+    # What is drawn for a variant depends on the recording's id, and not only on its content.
+    is_kept = is_kept and not job.features.variants
     if job.content_hashes and is_kept and content_hash and row["status"] == "ok":
         yield Offer(content_hash, {**row, "measures": measures_in(row)})
     else:

@@ -18,7 +18,7 @@ from melmill.transforms.rows.schema import Float32Array, RowBatch, RowSchema
 #: training split, the chunk, or the recording. Features without bands (waveforms) stay as they are.
 Normalization = Literal["none", "global", "per_chunk", "per_recording"]
 
-#: Identifier of a recording, and name of a feature.
+#: Identifier of a recording, with the number of a variant if there are any, and name of a feature.
 BandsOf = tuple[str, str]
 
 #: Smallest divisor, in the unit of the feature: the standard deviation of digital silence is 0.
@@ -82,9 +82,15 @@ def standardize_chunks(
 
 
 def standardize_recordings(
-    batch: RowBatch, feature: str, moments: Mapping[BandsOf, Moments]
+    batch: RowBatch,
+    feature: str,
+    moments: Mapping[BandsOf, Moments],
+    *,
+    with_variants: bool = False,
 ) -> npt.NDArray[np.float32]:
     """Return each row with mean 0 and standard deviation 1 for each band of its recording.
+
+    A variant counts as a recording of its own.
 
     Parameters
     ----------
@@ -94,18 +100,24 @@ def standardize_recordings(
         Name of the feature.
     moments
         Moments of the feature's bands in each recording.
+    with_variants
+        Whether the rows have variants.
     """
-    of_rows = [moments[name, feature] for name in batch.columns["recording_id"]]
+    names = _names(batch, with_variants=with_variants)
+    of_rows = [moments[name, feature] for name in names]
     mean = np.stack([part.mean for part in of_rows])
     std = np.stack([part.std if part.count else np.ones_like(part.std) for part in of_rows])
     return standardize(batch.features[feature], mean, std)
 
 
 def measure_recordings(batches: Iterable[RowBatch], schema: RowSchema) -> dict[BandsOf, Moments]:
-    """Return the moments of the bands of each recording in the rows, over its valid frames."""
+    """Return the moments of the bands of each recording in the rows, over its valid frames.
+
+    A variant counts as a recording of its own.
+    """
     moments: dict[BandsOf, Moments] = {}
     for batch in batches:
-        for name, rows in _runs(batch.columns["recording_id"]):
+        for name, rows in _runs(_names(batch, with_variants=schema.with_variants)):
             for column in banded(schema):
                 valid = valid_of(batch, column)
                 counted = None if valid is None else valid[rows]
@@ -113,6 +125,16 @@ def measure_recordings(batches: Iterable[RowBatch], schema: RowSchema) -> dict[B
                 key = name, column.name
                 moments[key] = moments[key].merge(part) if key in moments else part
     return moments
+
+
+def _names(batch: RowBatch, *, with_variants: bool) -> Sequence[Any] | npt.NDArray[Any]:
+    """Return a name for each row: that of its recording, with the number of its variant."""
+    ids = batch.columns["recording_id"]
+    if not with_variants:
+        return ids
+    return [
+        f"{name} {variant}" for name, variant in zip(ids, batch.columns["variant"], strict=True)
+    ]
 
 
 def banded(schema: RowSchema) -> list[FeatureColumn]:

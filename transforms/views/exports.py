@@ -296,5 +296,6 @@ def _normalizer(
     if job.normalize == "per_recording":
         # A recording's mean is known only after its last row, so the shard is read twice.
         moments = measure_recordings(_batches(shard, job), schema) | dict(shared)
-        return lambda batch, own: standardize_recordings(batch, own.name, moments)
+        how = {"with_variants": schema.with_variants}
+        return lambda batch, own: standardize_recordings(batch, own.name, moments, **how)
     return lambda batch, own: batch.features[own.name]
