@@ -18,9 +18,11 @@ import soundfile
 import soxr
 
 import melmill
+from melmill.pipelines.cli.snapshot_texts import inspection_text
 from melmill.pipelines.compact import compact
 from melmill.pipelines.explore.chunk_rows import ChunkReader
 from melmill.pipelines.patterns import find_patterns
+from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.pipelines.snapshots.validate import validate
 from melmill.pipelines.snapshots.verify import verify
 from melmill.transforms.core.errors import CatalogueError, ConfigError
@@ -202,6 +204,9 @@ def test_a_dataset_with_variants_is_valid_verified_and_described(dataset: Path) 
     counts = {n: sum(key[1] == n for key in rows) for n in SPEEDS}
     assert f"variant 1, speed 0.9: {counts[1]:,} rows" in card
     assert f"variant 3, speed 1.25, gain_db -6 to -6: {counts[3]:,} rows" in card
+    assert f"  variant 2, gain_db -12 to 0: {counts[2]:,} rows" in inspection_text(
+        str(dataset), OpenSnapshot.current(store)
+    )
     statistics = json.loads((dataset / "statistics.json").read_text())
     splits = statistics["splits"].values()
     counted = dict.fromkeys(SPEEDS, 0)
@@ -210,7 +215,10 @@ def test_a_dataset_with_variants_is_valid_verified_and_described(dataset: Path) 
             counted[entry["value"]] += entry["rows"]
             assert entry["recordings"] == split["recordings"]
         assert sum(split["seconds_histogram"]["counts"]) == split["recordings"]
-        assert "variant" not in split["labels"]
+        assert split["labels"].keys() == {"genre"}
+        genres = split["labels"]["genre"]
+        assert sum(entry["recordings"] for entry in genres) == split["recordings"]
+        assert sum(entry["rows"] for entry in genres) == split["rows"]
     assert counted == counts
     train = [row for row in rows.values() if row["split"] == "train"]
     # Statistics count the rows of all variants.

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, TypeAlias
 
-from melmill.transforms.catalogue.left_out import absolute_file
 from melmill.transforms.core.naming import fraction
 from melmill.transforms.core.records import AudioInfo
 from melmill.transforms.features.chunks import Surroundings, resampled_length
@@ -337,6 +336,9 @@ def _codec(values: Values) -> Codec:
 
 
 def _sounds(values: Values, key: str) -> Sounds:
+    # Imported here, because it imports Arrow, which decoder processes do without.
+    from melmill.transforms.catalogue.left_out import absolute_file
+
     uri, sha256 = values.pop(key), values.pop("sha256", "")
     if not isinstance(uri, str) or not (uri or sha256):
         raise ValueError(f"{key}: {uri!r}: should be a folder, a glob or a file")

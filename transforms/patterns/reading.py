@@ -67,7 +67,8 @@ class VectorBatch:
         """Whether each chunk is one of a variant, and not of the recording as it is."""
         numbers = self.columns.get("variant")
         is_number = isinstance(numbers, np.ndarray) and numbers.dtype == np.int32  # and no label
-        return np.asarray(numbers if is_number else np.zeros(len(self.vectors))) != 0
+        is_variant: npt.NDArray[np.bool_] = np.zeros(len(self.vectors), bool)
+        return is_variant | (numbers != 0) if is_number else is_variant
 
 
 def read_vectors(
