@@ -74,7 +74,7 @@ def key_of(opened: OpenSnapshot, on: On) -> tuple[str, ...]:
     if opened.schema.with_variants:
         raise ConfigError(
             f"--on row: {opened.store.root} has variants, whose rows have the same chunk_index as "
-            "those of their recordings; add the column to recordings, with --on recording"
+            "those of their recordings; add the column to recordings, with --on recording_id"
         )
     return KEY if opened.schema.per_channel else KEY[:2]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars
 import pyarrow.parquet as pq
 import pytest
 import soundfile
@@ -401,3 +402,22 @@ def test_webdataset_has_a_key_for_every_row(dataset: Path, tmp_path: Path) -> No
             names += tar.getnames()
     keys = [name for name in names if name.endswith(".json")]
     assert len(set(keys)) == len(keys) == len(rows_of(dataset))
+
+
+@pytest.mark.slow
+def test_added_values_of_recordings_stay_when_variants_come(songs: Path, tmp_path: Path) -> None:
+    dataset = tmp_path / "set"
+    extract_here(songs, dataset, *BASE)
+    names = ("recording_id", "chunk_index")
+    keys = [{name: row[name] for name in names} for row in rows_of(dataset).values()]
+    of_rows = write_table(tmp_path / "rows.jsonl", [{**key, "score": 1.5} for key in keys])
+    ids = [{"recording_id": name, "mood": 3} for name in {key["recording_id"] for key in keys}]
+    of_recordings = write_table(tmp_path / "recordings.jsonl", ids)
+    melmill.add_columns(dataset, of_rows, on="row")
+    melmill.add_columns(dataset, of_recordings, on="recording_id")
+    refresh_here(songs, dataset, *BASE, "variants=[{gain_db: -3}]")
+    assert "score" not in melmill.open(dataset).columns
+    moods = melmill.open(dataset).as_arrow().to_table(["mood", "variant"]).to_pylist()
+    assert {(row["mood"], row["variant"]) for row in moods} == {(3, 0), (3, 1)}
+    read = polars.read_delta(str(dataset), columns=["variant", "samples"])
+    assert read["variant"].value_counts().sort("variant")["count"].to_list() == [len(keys)] * 2
