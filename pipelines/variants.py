@@ -86,7 +86,7 @@ def _pinned(variant: VariantSpec, recipe: Config, catalogue: str) -> VariantSpec
 
 
 def _try_codecs(codecs: Sequence[Codec], recipe: Config) -> None:
-    """Raise ``ConfigError`` if a codec refuses its bit rate."""
+    """Raise ``ConfigError`` if a codec is missing, or refuses its bit rate."""
     if not codecs:
         return
     limits, rates = recipe.limits.spec(), [s.sample_rate_hz for s in recipe.feature_spec().by_rate]

@@ -14,7 +14,7 @@ from melmill.pipelines.config import load_config
 from melmill.pipelines.snapshots.verify import verify
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.features import codecs
-from melmill.transforms.features.codecs import apply_codec, check_codec
+from melmill.transforms.features.codecs import apply_codec, check_codec, try_codec
 from melmill.transforms.store.folders import Store
 from tests import signals
 from tests.e2e.variants import BASE, rows_of, run
@@ -154,8 +154,9 @@ def test_a_wrong_codec_is_a_fault_of_the_recipe(setting: str, message: str) -> N
 
 def test_a_codec_that_pyav_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codecs, "_exists", lambda name, mode: name != "libopus")
-    with pytest.raises(ValueError, match="PyAV has no codec libopus; use one of mp3, aac"):
-        check_codec("opus@24k")
+    with pytest.raises(ConfigError, match="PyAV has no codec libopus; use one of mp3, aac"):
+        try_codec("opus@24k", RATE)
+    check_codec("opus@24k")  # its datasets can be read
 
 
 def test_a_bit_rate_that_the_codec_refuses_is_named_before_the_run(

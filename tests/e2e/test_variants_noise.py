@@ -53,6 +53,8 @@ def test_each_chunk_has_a_ratio_from_the_range_over_its_valid_samples(
 ) -> None:
     variants = f"variants=[{{noise: {noises}, snr_db: [5, 20]}}, {{noise: {noises}, snr_db: 3}}]"
     run(songs, tmp_path / "set", *BASE, variants)
+    card = (tmp_path / "set/README.md").read_text()
+    assert "variant 1, noise, snr_db 5 to 20: " in card
     rows = rows_of(tmp_path / "set")
     ratios = [measured_snr_db(rows, key) for key in rows if key[1] == 1]
     assert 5 - 1e-4 < min(ratios) < 9

@@ -53,7 +53,10 @@ _SETTING = re.compile(r"(\w+)(?:@(\d+(?:\.\d+)?)k)?")
 
 
 def check_codec(setting: str) -> None:
-    """Raise ``ValueError`` if a setting such as ``opus@24k`` names no codec that can be used."""
+    """Raise ``ValueError`` if a setting is none such as ``opus@24k``.
+
+    Whether the codec is installed does not matter here: datasets are read without it.
+    """
     match = _SETTING.fullmatch(setting)
     codec = _CODECS.get(match[1]) if match else None
     if match is None or codec is None:
@@ -63,10 +66,6 @@ def check_codec(setting: str) -> None:
         raise ValueError(f"codec: {setting!r}: should have a bit rate, such as {match[1]}@24k")
     if match[2] and not codec.has_bit_rate:
         raise ValueError(f"codec: {setting!r}: {match[1]} has no bit rate to choose")
-    for name, mode in ((codec.encoder, "w"), (codec.decoder, "r")):
-        if not _exists(name, mode):
-            lacking = f"this installation of PyAV has no codec {name}"
-            raise ValueError(f"codec: {setting!r}: {lacking}; use one of {', '.join(_usable())}")
 
 
 def _exists(name: str, mode: Any) -> bool:
@@ -84,10 +83,14 @@ def _usable() -> list[str]:
 
 
 def try_codec(setting: str, rate_hz: int) -> None:
-    """Encode and decode noise; raise ``ConfigError`` if the codec refuses its bit rate."""
+    """Encode and decode noise; raise ``ConfigError`` if the codec is missing or refuses."""
     import av
 
     codec, bit_rate = _parse(setting)
+    for name, mode in ((codec.encoder, "w"), (codec.decoder, "r")):
+        if not _exists(name, mode):
+            lacking = f"this installation of PyAV has no codec {name}"
+            raise ConfigError(f"codec: {setting}: {lacking}; use one of {', '.join(_usable())}")
     try:
         _delay(codec, bit_rate, _coded_rate(codec, rate_hz))
     except (av.FFmpegError, ValueError) as error:

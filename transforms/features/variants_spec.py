@@ -234,13 +234,22 @@ class VariantSpec:
         >>> VariantSpec((Speed(0.9), Gain(-6, 0))).text()
         'speed 0.9, gain_db -6 to 0'
         """
-        return ", ".join(_text(word.values()) for word in self.words)
+        return variant_text(self.values())
 
 
-def _text(values: Values) -> str:
-    values = {key: value for key, value in values.items() if key != "sha256" and value != ""}
-    ranges = {k: f"{v[0]:g} to {v[1]:g}" if isinstance(v, list) else v for k, v in values.items()}
-    return ", ".join(f"{key} {value}" for key, value in ranges.items())
+def variant_text(words: Iterable[Values]) -> str:
+    """Return a variant's values as text for people; see :meth:`VariantSpec.canonical`.
+
+    >>> variant_text([{"noise": "", "sha256": "ab", "snr_db": [5, 20]}, {"codec": "opus@24k"}])
+    'noise, snr_db 5 to 20, codec opus@24k'
+    """
+    items = (item for word in words for item in word.items())
+    ranges = (
+        (key, f"{value[0]:g} to {value[1]:g}" if isinstance(value, list | tuple) else str(value))
+        for key, value in items
+        if key != "sha256"
+    )
+    return ", ".join(f"{key} {value}".strip() for key, value in ranges)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import yaml
 
 from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.features.measures_spec import MeasuresSpec
-from melmill.transforms.features.variants_spec import parse_variant
+from melmill.transforms.features.variants_spec import variant_text
 from melmill.transforms.index.tables import read_shards
 from melmill.transforms.plan.split_shares import share_warnings
 from melmill.transforms.rows.distribution import (
@@ -437,7 +437,7 @@ def variant_lines(features: str, totals: Totals) -> Iterator[str]:
     `features` is the canonical JSON of the feature configuration.
     """
     entries = json.loads(features).get("variants", [])
-    texts = [parse_variant(entry).text() for entry in entries]
+    texts = [variant_text(entry) for entry in entries]
     if not texts:
         return
     rows = Counter[object]()
