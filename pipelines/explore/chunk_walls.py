@@ -177,12 +177,13 @@ def hang_wall(table: RecordingTable, reader: ChunkReader, picks: Sequence[Pick])
     with ThreadPoolExecutor(_LOOKUPS) as pool:
         found = dict(zip(ids, pool.map(lambda i: _chunks(reader, recordings[i]), ids), strict=True))
     problems = dict.fromkeys(chunks for chunks in found.values() if isinstance(chunks, str))
-    cards = list[Card]()
+    cards = dict[tuple[str, Chunk], Card]()
     for pick in picks:
         chunks = found[pick.recording_id]
         if not isinstance(chunks, str) and (chunk := _chosen(chunks, pick)) is not None:
-            cards.append(Card(recordings[pick.recording_id], chunk, pick.distance))
-    return Wall(tuple(cards), tuple(problems))
+            card = Card(recordings[pick.recording_id], chunk, pick.distance)
+            cards.setdefault((pick.recording_id, chunk), card)
+    return Wall(tuple(cards.values()), tuple(problems))
 
 
 def _chunks(reader: ChunkReader, recording: Mapping[str, Any]) -> list[Chunk] | str:
@@ -197,6 +198,7 @@ def _chunks(reader: ChunkReader, recording: Mapping[str, Any]) -> list[Chunk] | 
 
 def _chosen(chunks: Sequence[Chunk], pick: Pick) -> Chunk | None:
     if pick.place is None:
-        return chunks[pick.number] if pick.number < len(chunks) else None
+        # The rows of variants count in the number, and are not in the chunks.
+        return chunks[pick.number % len(chunks)] if chunks else None
     places = ((chunk, (chunk.chunk_index, chunk.channel or 0)) for chunk in chunks)
     return next((chunk for chunk, place in places if place == pick.place), None)

@@ -9,6 +9,7 @@ import json
 import shutil
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import melmill
 from melmill.pipelines.cli.snapshot_texts import inspection_text
 from melmill.pipelines.compact import compact
 from melmill.pipelines.explore.chunk_rows import ChunkReader
+from melmill.pipelines.explore.chunk_walls import Pick, hang_wall
 from melmill.pipelines.patterns import find_patterns
 from melmill.pipelines.snapshots.open import OpenSnapshot
 from melmill.pipelines.snapshots.validate import validate
@@ -392,6 +394,18 @@ def test_the_explorer_and_patterns_show_recordings_as_they_are(dataset: Path) ->
     ):
         shown |= {(Path(recording["uri"]).name, c.chunk_index) for c in reader.chunks(recording)}
     assert shown == own
+
+
+def test_a_wall_of_chunks_shows_each_chunk_of_a_recording_once(dataset: Path) -> None:
+    opened, rows = melmill.open(dataset), rows_of(dataset)
+    columns = ["recording_id", "uri", "split", "shards", "rows"]
+    (recording, *_) = opened.recordings(columns).to_pylist()
+    picks = [Pick(recording["recording_id"], number) for number in range(recording["rows"])]
+    table: Any = SimpleNamespace(query=lambda sql, values: [recording])
+    wall = hang_wall(table, ChunkReader(Store(str(dataset))), picks)
+    name = Path(recording["uri"]).name
+    shown = [card.chunk.chunk_index for card in wall.cards]
+    assert sorted(shown) == sorted(key[2] for key in rows if key[:2] == (name, 0))
 
 
 def test_webdataset_has_a_key_for_every_row(dataset: Path, tmp_path: Path) -> None:
