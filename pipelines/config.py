@@ -66,7 +66,8 @@ from melmill.transforms.features.stft_spec import (
     neighbour_contradictions,
     stft_contradictions,
 )
-from melmill.transforms.features.variants_spec import VariantSpec, parse_variant
+from melmill.transforms.features.variant_entries import parse_variant
+from melmill.transforms.features.variants_spec import VariantSpec
 from melmill.transforms.features.waveform import (
     WaveformSpec,
     waveform_contradictions,
