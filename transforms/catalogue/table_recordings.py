@@ -74,11 +74,11 @@ def _recordings(table: Table, block: Block, uri_of_table: str) -> Iterator[Recor
             pairs = () if misfits else tuple(zip(names, row, strict=True))
             segment = segment_of(table.meanings, start, end, duration)
             recording = _recording(table, origin, uri, segment, split, pairs)
-            yield _faulty(recording, Cause.BAD_ROW, "".join(misfits)) if misfits else recording
+            yield with_fault(recording, Cause.BAD_ROW, "".join(misfits)) if misfits else recording
         except BadRowError as error:
             # The row's place identifies it, because the row names no recording.
             identity = recording_id(origin), error.uri or uri_of_table, origin
-            yield _faulty(Recording(*identity, origin=origin), error.cause, error.message)
+            yield with_fault(Recording(*identity, origin=origin), error.cause, error.message)
 
 
 def _in_archive(recordings: Iterable[Recording], block: Block) -> Iterator[Recording]:
@@ -106,7 +106,8 @@ def _with_own_names(
         yield recording
 
 
-def _faulty(recording: Recording, cause: Cause, message: str) -> Recording:
+def with_fault(recording: Recording, cause: Cause, message: str) -> Recording:
+    """Return a recording of a row with a fault; the message continues the place of the row."""
     full_message = recording.origin + message
     # A row with another fault, or with none, is a new version.
     fingerprint = f"fault:{digest(full_message)[:16]}"
@@ -136,7 +137,7 @@ def _recording(
     )
     if resolved.fault:
         message = f", column {table.meanings.uri!r}: {resolved.fault}"
-        return _faulty(recording, Cause.NOT_FOUND, message)
+        return with_fault(recording, Cause.NOT_FOUND, message)
     return recording
 
 
