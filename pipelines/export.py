@@ -28,6 +28,7 @@ from melmill.transforms.snapshot.card import (
     to_json,
     view_card,
 )
+from melmill.transforms.snapshot.provenance import provenance
 from melmill.transforms.snapshot.totals import Totals
 from melmill.transforms.views.claiming import claim_output, record_output, release_output
 from melmill.transforms.views.croissant import croissant
@@ -233,7 +234,8 @@ def _describe(
         about = opened.snapshot, totals, schema, job.normalize
         card = view_card(view.files, *about, _left_out_sentence(view))
         description = _description(view, opened)
-        metadata = croissant(job.name, _version(opened), description, view.files, schema)
+        about_view = job.name, _version(opened), description, view.files, schema
+        metadata = croissant(*about_view, provenance(totals))
         job.output.put("croissant.json", to_json(metadata))
         job.output.put("README.md", card)
     elif job.format in TFDS_FORMATS:

@@ -23,6 +23,7 @@ from melmill.transforms.rows.schema import RowSchema
 from melmill.transforms.rows.tfds import features as tfds_features
 from melmill.transforms.side_tables.side_table import list_parts
 from melmill.transforms.snapshot.delta import Snapshot
+from melmill.transforms.snapshot.provenance import provenance_text
 from melmill.transforms.snapshot.totals import SplitContent, Totals, training_split
 from melmill.transforms.store.folders import Store
 
@@ -341,6 +342,7 @@ def _about(snapshot: Snapshot, totals: Totals, schema: RowSchema, *, twins: bool
         skipped=totals.recordings["skipped"],
         deselected=_deselected(snapshot, totals),
         labels=_labels(totals),
+        provenance=provenance_text(totals),
         warnings=_split_warnings(snapshot, totals),
     )
 
@@ -455,7 +457,7 @@ _ABOUT = """# {title}
 {splits}
 {warnings}
 {failed:,} recordings failed and {skipped:,} were too short.{deselected}
-{labels}"""
+{labels}{provenance}"""
 
 _AFTERWARDS = """
 `index/` says which recordings failed and why. `statistics.json` holds mean and standard
