@@ -374,6 +374,7 @@ class CatalogueConfig(_Section):
     exclude: Annotated[str, Field(min_length=1), AfterValidator(absolute_file)] | None = None
     require_license: Annotated[tuple[_LicenseName, ...], Field(min_length=1)] | None = None
     other_license: OtherLicense = "drop"
+    publish_root: Annotated[str, Field(min_length=1), AfterValidator(absolute_file)] | None = None
     content_hashes: bool = False
     label_types: dict[str, str] = {}
     uri_column: Annotated[str, Field(min_length=1)] | None = None

@@ -40,6 +40,7 @@ from melmill.transforms.views.exports import (
 )
 from melmill.transforms.views.formats import array_record_module
 from melmill.transforms.views.kept_rows import add_kept_rows
+from melmill.transforms.views.publishing import published_catalogue, require_below
 from melmill.transforms.views.selection_plan import LeftOut, Selected, select_rows, write_plan
 
 
@@ -95,8 +96,8 @@ def export(job: ExportJob, options: Any) -> Export:
     Raises
     ------
     DatasetError
-        There is no snapshot, a shard is missing or damaged, or the output holds other files or
-        cannot be written.
+        There is no snapshot, a shard is missing or damaged, a recording is not below the recipe's
+        ``publish_root``, or the output holds other files or cannot be written.
     ConfigError
         TFDS refuses the name, ArrayRecord's library is not installed, or the selection refuses all
         recordings or needs measures that the dataset does not have.
@@ -112,7 +113,8 @@ def export(job: ExportJob, options: Any) -> Export:
             "nothing to export; refresh the dataset first"
         )
     features = tuple(column.name for column in opened.schema.features if not column.is_number)
-    job = replace(job, index=opened.snapshot.index, features=features)
+    root = opened.snapshot.recipe.get("catalogue", {}).get("publish_root") or ""
+    job = replace(job, index=opened.snapshot.index, features=features, publish_root=root)
     if job.normalize != "none" and not any(c.has_bands for c in opened.schema.features):
         raise ConfigError(
             f"--normalize {job.normalize}: {job.dataset.root} has no feature with bands: "
@@ -121,6 +123,8 @@ def export(job: ExportJob, options: Any) -> Export:
     if job.normalize == "global":
         job = _with_band_statistics(job, opened)
     selected = _select(job, opened)
+    if job.publish_root:
+        require_below(job.dataset, job.index, job.publish_root)
     if not is_dry_run(options):
         claim_output(job)
         record_output(job, opened.snapshot.version)
@@ -131,7 +135,10 @@ def export(job: ExportJob, options: Any) -> Export:
     shards = list(list_export_shards(job))
     view = _sum_up(job, shards, selected)
     totals = opened.totals if selected is None else _totals(view, selected, opened)
-    _describe(view, shards, opened, totals)
+    if job.format == "hf":
+        for split, names in view.files.items():
+            totals.split(split).parquet_bytes = sum(_size(job, name) for name in names)
+    _describe(view, shards, _published(opened, job), totals)
     release_output(job)
     tables = opened.snapshot.side_tables
     return replace(
@@ -202,10 +209,16 @@ def _totals(view: Export, selected: Selected, opened: OpenSnapshot) -> Totals:
     others = {k: n for k, n in opened.totals.recordings.items() if k not in ("ok", "partial")}
     totals.recordings.update(others)
     add_kept_rows(totals, opened.shards(), selected.kept, view.job.output)
-    if view.job.format == "hf":
-        for split, names in view.files.items():
-            totals.split(split).parquet_bytes = sum(_size(view.job, name) for name in names)
     return totals
+
+
+def _published(opened: OpenSnapshot, job: ExportJob) -> OpenSnapshot:
+    """Return the snapshot as a view describes it: without the folders above what is published."""
+    if not job.publish_root:
+        return opened
+    catalogue = published_catalogue(opened.snapshot.catalogue, job.publish_root)
+    snapshot = replace(opened.snapshot, catalogue=catalogue)
+    return OpenSnapshot(opened.store, snapshot).knowing(opened.totals, opened.schema)
 
 
 def _check_name(job: ExportJob) -> None:

@@ -1,0 +1,84 @@
+"""The URIs of a view that others may read: relative to a folder, so that no local path is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from melmill.transforms.catalogue.left_out import canonical_uri
+from melmill.transforms.core.errors import DatasetError
+from melmill.transforms.core.naming import number_of, split_chain
+from melmill.transforms.core.records import WITH_ROWS
+from melmill.transforms.index.tables import read_batches
+from melmill.transforms.rows.schema import RowBatch
+from melmill.transforms.store.archives import split_member
+from melmill.transforms.store.folders import Store
+
+
+def published_uri(uri: str, root: str) -> str:
+    """Return a URI relative to a folder; ``""`` if it is not below the folder.
+
+    Names stay as they are: nothing is encoded or decoded.
+
+    Examples
+    --------
+    >>> published_uri("/data/songs/./a b%20#1.wav", "/data/")
+    'songs/a b%20#1.wav'
+    >>> published_uri("s3a://bucket/x/a.tar#b/1.wav", "s3://bucket/x")
+    'a.tar#b/1.wav'
+    >>> published_uri("/data/../home/a.wav", "/data"), published_uri("/database/a.wav", "/data")
+    ('', '')
+    """
+    member = split_member(uri)
+    archive, name = member or (uri, "")
+    path, chained = split_chain(canonical_uri(archive))
+    folder, root_chained = split_chain(canonical_uri(root))
+    folder = f"{folder.rstrip('/')}/"
+    if chained != root_chained or not path.startswith(folder):
+        return ""
+    return path.removeprefix(folder) + (f"#{name}" if member else "")
+
+
+def published_catalogue(uri: str, root: str) -> str:
+    """Return the name of a catalogue without the folders above `root`.
+
+    >>> published_catalogue("/data/songs.csv", "/data"), published_catalogue("/home/a.csv", "/data")
+    ('songs.csv', 'a.csv')
+    """
+    return published_uri(uri, root) or split_chain(uri)[0].rstrip("/").rpartition("/")[2]
+
+
+def published_rows(batches: Iterator[RowBatch], root: str) -> Iterator[RowBatch]:
+    """Yield rows with their URIs relative to `root`; ``""`` changes nothing.
+
+    Raises
+    ------
+    DatasetError
+        A URI is not below `root`.
+    """
+    for batch in batches:
+        if root:
+            uris = [str(uri) for uri in batch.columns["uri"]]
+            published = {uri: published_uri(uri, root) for uri in dict.fromkeys(uris)}
+            if hidden := [uri for uri, relative in published.items() if not relative]:
+                raise DatasetError(f"{hidden[0]!r} is not below catalogue.publish_root {root}")
+            uri_column = [published[uri] for uri in uris]
+            batch = replace(batch, columns={**batch.columns, "uri": uri_column})
+        yield batch
+
+
+def require_below(store: Store, index: str, root: str) -> None:
+    """Raise ``DatasetError`` if a recording with rows is not below `root`."""
+    number, example = 0, ""
+    for batch in read_batches(store, index, "recordings", ["uri", "status"]):
+        columns = (batch.column(name).to_pylist() for name in ("uri", "status"))
+        for uri, status in zip(*columns, strict=True):
+            if status in WITH_ROWS and not published_uri(uri, root):
+                number, example = number + 1, example or uri
+    if number:
+        raise DatasetError(
+            f"catalogue.publish_root: {root}: {number_of(number, 'recording')} of {store.root} "
+            f"with rows are not below this folder, such as {example!r}; nothing was written. Set a "
+            "folder that is above all recordings: melmill refresh CATALOGUE "
+            f"{store.root} --set catalogue.publish_root=FOLDER (null: URIs stay as they are)"
+        )
