@@ -24,10 +24,10 @@ from melmill.transforms.snapshot.card import (
     band_statistics,
     features_json,
     statistics,
-    title,
     to_json,
     view_card,
 )
+from melmill.transforms.snapshot.card_head import title
 from melmill.transforms.snapshot.provenance import provenance
 from melmill.transforms.snapshot.totals import Totals
 from melmill.transforms.views.claiming import claim_output, record_output, release_output
@@ -40,7 +40,7 @@ from melmill.transforms.views.exports import (
 )
 from melmill.transforms.views.formats import array_record_module
 from melmill.transforms.views.kept_rows import add_kept_rows
-from melmill.transforms.views.publishing import published_catalogue, require_below
+from melmill.transforms.views.publishing import published_catalogue, published_recipe, require_below
 from melmill.transforms.views.selection_plan import LeftOut, Selected, select_rows, write_plan
 
 
@@ -217,7 +217,8 @@ def _published(opened: OpenSnapshot, job: ExportJob) -> OpenSnapshot:
     if not job.publish_root:
         return opened
     catalogue = published_catalogue(opened.snapshot.catalogue, job.publish_root)
-    snapshot = replace(opened.snapshot, catalogue=catalogue)
+    recipe = published_recipe(opened.snapshot.configuration, job.publish_root)
+    snapshot = replace(opened.snapshot, catalogue=catalogue, configuration=recipe)
     return OpenSnapshot(opened.store, snapshot).knowing(opened.totals, opened.schema)
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from melmill.transforms.catalogue.left_out import canonical_uri
 from melmill.transforms.core.errors import DatasetError
 from melmill.transforms.core.naming import number_of, split_chain
 from melmill.transforms.core.records import WITH_ROWS
+from melmill.transforms.features.model_spec import is_python
 from melmill.transforms.index.tables import read_batches
 from melmill.transforms.rows.schema import RowBatch
 from melmill.transforms.store.archives import split_member
 from melmill.transforms.store.folders import Store
+
+#: Keys of the section ``catalogue`` that name files and folders of the user.
+_PRIVATE = ("root", "exclude", "publish_root")
 
 
 def published_uri(uri: str, root: str) -> str:
@@ -46,6 +51,22 @@ def published_catalogue(uri: str, root: str) -> str:
     ('songs.csv', 'a.csv')
     """
     return published_uri(uri, root) or split_chain(uri)[0].rstrip("/").rpartition("/")[2]
+
+
+def published_recipe(recipe: dict[str, Any], root: str) -> dict[str, Any]:
+    """Return a recipe without folders of this machine: its files, and the places of models.
+
+    >>> published_recipe({"catalogue": {"root": "/a", "exclude": "/no.txt", "separator": ";"}}, "/")
+    {'catalogue': {'separator': ';'}}
+    """
+    shown = {key: v for key, v in recipe.get("catalogue", {}).items() if key not in _PRIVATE}
+    features = [
+        {**entry, "model": published_catalogue(entry["model"], root)}
+        if "model" in entry and not is_python(entry["model"])
+        else entry
+        for entry in recipe.get("features") or ()
+    ]
+    return {**recipe, "catalogue": shown, **({"features": features} if features else {})}
 
 
 def published_rows(batches: Iterator[RowBatch], root: str) -> Iterator[RowBatch]:
