@@ -12,6 +12,7 @@ import apache_beam as beam
 
 from melmill.pipelines.run.launch import is_dry_run, run_job
 from melmill.pipelines.snapshots.open import OpenSnapshot
+from melmill.pipelines.snapshots.spectrograms import draw_spectrograms
 from melmill.transforms.check_workers import CheckWorkers
 from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.export_shards import ExportShards, list_export_shards
@@ -21,6 +22,7 @@ from melmill.transforms.measures.registry import meters_in, meters_of, quality_t
 from melmill.transforms.rows.tfds import TfdsShard, TfdsSplit, dataset_info
 from melmill.transforms.rows.tfds import features as tfds_features
 from melmill.transforms.snapshot.card import (
+    PICTURE,
     band_statistics,
     features_json,
     statistics,
@@ -29,7 +31,7 @@ from melmill.transforms.snapshot.card import (
 )
 from melmill.transforms.snapshot.card_head import title
 from melmill.transforms.snapshot.provenance import provenance
-from melmill.transforms.snapshot.totals import Totals
+from melmill.transforms.snapshot.totals import Totals, training_split
 from melmill.transforms.views.claiming import claim_output, record_output, release_output
 from melmill.transforms.views.croissant import croissant
 from melmill.transforms.views.exports import (
@@ -246,7 +248,12 @@ def _describe(
     job, schema = view.job, opened.schema
     if job.format == "hf":
         about = opened.snapshot, totals, schema, job.normalize
-        card = view_card(view.files, *about, _left_out_sentence(view))
+        names = view.files[training_split(view.files) or ""]
+        picture = draw_spectrograms(job.output, names, opened.snapshot, schema)
+        if picture:
+            job.output.put(PICTURE, picture)
+        sentence, has_picture = _left_out_sentence(view), bool(picture)
+        card = view_card(view.files, *about, sentence, has_picture=has_picture)
         description = _description(view, opened)
         about_view = job.name, _version(opened), description, view.files, schema
         metadata = croissant(*about_view, provenance(totals))

@@ -22,6 +22,7 @@ FLOORS = {
     "pipelines": (
         *(
             "config",
+            "sound",
             "models",
             "presets",
             "profiles",
@@ -52,7 +53,6 @@ FLOORS = {
             "joined_rows",
             "dataset",
             "mixture",
-            "sound",
             "explore",
             "report",
             "show",
