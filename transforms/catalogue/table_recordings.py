@@ -20,6 +20,7 @@ from melmill.transforms.catalogue.segments import (
     segment_of,
 )
 from melmill.transforms.catalogue.spellings import Resolved, resolve_spelling
+from melmill.transforms.catalogue.table_formats import EMBEDDED
 from melmill.transforms.core.errors import CatalogueError, Cause
 from melmill.transforms.core.naming import digest, join_uri, recording_id
 from melmill.transforms.core.records import Recording
@@ -41,31 +42,33 @@ class _Column:
     declared: bool
 
 
-def block_recordings(table: Table, block: Block, uri_of_table: str) -> Iterator[Recording]:
+def block_recordings(
+    table: Table, block: Block, uri_of_table: str, name: str
+) -> Iterator[Recording]:
     """Yield the recordings of a block's rows; rows with a fault are included.
 
     Parameters
     ----------
     table, block
         Table, and block of its rows.
-    uri_of_table
-        URI of the file that the rows are in, for messages.
+    uri_of_table, name
+        URI of the file that the rows are in, and its name in messages, which no other file of the
+        catalogue has.
     """
-    recordings = _recordings(table, block, uri_of_table)
+    recordings = _recordings(table, block, uri_of_table, name)
     if table.form.identity:
         return _with_own_names(recordings, block.columns[table.form.identity])
     return _in_archive(recordings, block) if block.archived else recordings
 
 
-def _recordings(table: Table, block: Block, uri_of_table: str) -> Iterator[Recording]:
+def _recordings(table: Table, block: Block, uri_of_table: str, name: str) -> Iterator[Recording]:
     meanings = _meaning_values(table, block)
     labels = [_values(table, block, column) for column in _labels(table)]
     names = [column.name for column in table.label_columns]
     rows = zip(*labels, strict=True) if labels else repeat((), len(block.places))
-    file_name = uri_of_table.rpartition("/")[2]
     cells = zip(block.places, zip(*meanings, strict=True), rows, strict=True)
     for number, (place, meaning, row) in enumerate(cells):
-        origin = f"{file_name} {place}"
+        origin = f"{name} {place}"
         try:
             if number in block.broken:
                 raise BadRowError(Cause.BAD_ROW, f" {block.broken[number]}")
@@ -181,8 +184,9 @@ def _value(table: Table, block: Block, column: _Column, cell: Any) -> Any:
 
 def _remedy(table: Table, column: _Column) -> str:
     sampled = SAMPLE_MEMBERS if table.archives else SAMPLE_ROWS
+    first = "file" if table.form == EMBEDDED else f"{sampled:,} rows"
     return (
-        f", the type of the first {sampled:,} rows;"
+        f", the type of the first {first};"
         f" set catalogue.label_types: {{{column.name}: string}}, or correct the value"
     )
 
