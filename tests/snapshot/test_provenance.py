@@ -33,7 +33,7 @@ def test_the_licences_of_all_are_known_only_if_each_recording_has_one() -> None:
     complete, nothing = licenses(("MIT", 3)), Distribution()
     assert provenance(totals_of(a=(3, complete), b=(3, complete))).licenses == ("MIT",)
     assert provenance(totals_of(a=(3, licenses(("MIT", 2), (None, 1))))).licenses == ()
-    # An empty list of licences is no class, and a split may have too many licences to count.
+    # A split may have too many licences to count.
     assert provenance(totals_of(a=(3, complete), b=(1, nothing))).licenses == ()
     many = Distribution(many=("Licence",))
     assert provenance(totals_of(a=(3, complete), b=(2000, many))).licenses == ()

@@ -24,7 +24,7 @@ from melmill.transforms.side_tables.side_table import list_parts
 from melmill.transforms.snapshot.card_head import FileLists, card_head, feature_entries, title
 from melmill.transforms.snapshot.card_loading import loading_text, view_loading_text
 from melmill.transforms.snapshot.delta import Snapshot
-from melmill.transforms.snapshot.provenance import provenance_text
+from melmill.transforms.snapshot.provenance import plain_markdown, provenance_text
 from melmill.transforms.snapshot.totals import SplitContent, Totals, training_split
 from melmill.transforms.store.folders import Store
 
@@ -372,7 +372,7 @@ def _feature_line(snapshot: Snapshot, column: FeatureColumn) -> str:
 
 
 def _labels(totals: Totals) -> str:
-    lines = [f"- {line}\n" for line in balance_lines(label_balance(totals))]
+    lines = [f"- {plain_markdown(line)}\n" for line in balance_lines(label_balance(totals))]
     return "\n## Labels\n\n" + "".join(lines) if lines else ""
 
 
@@ -410,7 +410,7 @@ _RECIPE = """
 
 Saved as `recipe.yaml`, this gives the same rows again, with version {version} of the extractor:
 `melmill extract CATALOGUE DATASET --recipe recipe.yaml`. Storage options, which may be secret, are
-not in it.
+not in it, nor are the folders that `catalogue.publish_root` hides: set them again.
 
 ```yaml
 {recipe}```

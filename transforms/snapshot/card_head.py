@@ -97,8 +97,10 @@ def _license(names: tuple[str, ...]) -> dict[str, Any]:
     if known != ["other"] or len(names) > 1:
         return {"license": known[0] if len(known) == 1 else known} if known else {}
     (name,) = names
-    link = {"license_link": name} if "://" in name else {}
-    return {"license": "other", "license_name": "-".join(re.findall(r"\w+", name.lower())), **link}
+    words = "-".join(re.findall(r"\w+", name.lower()))
+    own_name = {"license_name": words} if words else {}
+    link = {"license_link": name} if re.fullmatch(r"https?://\S+", name) else {}
+    return {"license": "other", **own_name, **link}
 
 
 def _hf_license(name: str) -> str:

@@ -83,7 +83,7 @@ def provenance(totals: Totals) -> Provenance:
                 unlisted[split, meaning] = len(values) - MOST_LISTED
             if meaning == "license":
                 licenses |= {origin.value for origin in values}
-                # An empty list of licences is in no class, as are licences that are very many.
+                # Licences that are very many are in no class.
                 if sum(origin.recordings for origin in values) < totals.splits[split].recordings:
                     licenses.add("")
     complete = () if "" in licenses else tuple(sorted(licenses))
@@ -123,7 +123,7 @@ def provenance_text(totals: Totals) -> str:
         parts.append(f"\n| split | {meaning} | recordings | rows |\n|---|---|---|---|\n")
         for origin in found.origins:
             if origin.meaning == meaning:
-                value = _cell(origin.value) or "(none)"
+                value = plain_markdown(origin.value) or "(none)"
                 counts = f"{origin.recordings:,} | {origin.rows:,}"
                 parts.append(f"| {origin.split} | {value} | {counts} |\n")
         for (split, other), number in found.unlisted.items():
@@ -133,10 +133,11 @@ def provenance_text(totals: Totals) -> str:
     return "".join(parts)
 
 
-def _cell(text: str) -> str:
-    """Return text for a cell of a table in Markdown, without any markup.
+def plain_markdown(text: str) -> str:
+    """Return text as one line of Markdown, without any markup.
 
-    >>> print(_cell("a|b <i>*c*"))
+    >>> print(plain_markdown("a|b <i>*c*"))
     a\\|b \\<i\\>\\*c\\*
     """
-    return "".join(f"\\{letter}" if letter in "\\|<>*`[]" else letter for letter in text)
+    line = " ".join(text.split())
+    return "".join(f"\\{letter}" if letter in "\\|<>*`[]" else letter for letter in line)

@@ -66,7 +66,6 @@ def croissant(
         Where the recordings come from.
     """
     names = list(splits)
-    licenses = [o.value for o in provenance.origins if o.meaning == "license" and o.value]
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -74,7 +73,7 @@ def croissant(
         "version": version,
         "description": description,
         "conformsTo": "http://mlcommons.org/croissant/1.1",
-        **({"license": sorted(set(licenses))} if licenses else {}),
+        **({"license": list(provenance.licenses)} if provenance.licenses else {}),
         "distribution": [_file_set(split) for split in names],
         "recordSet": [
             *(_record_set(split, schema) for split in names),

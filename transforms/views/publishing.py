@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -23,7 +24,8 @@ _PRIVATE = ("root", "exclude", "publish_root")
 def published_uri(uri: str, root: str) -> str:
     """Return a URI relative to a folder; ``""`` if it is not below the folder.
 
-    Names stay as they are: nothing is encoded or decoded.
+    Names stay as they are: nothing is encoded or decoded. An absolute path as the name of a member
+    is shortened to its last part.
 
     Examples
     --------
@@ -31,6 +33,8 @@ def published_uri(uri: str, root: str) -> str:
     'songs/a b%20#1.wav'
     >>> published_uri("s3a://bucket/x/a.tar#b/1.wav", "s3://bucket/x")
     'a.tar#b/1.wav'
+    >>> published_uri("/data/a.parquet#/home/alice/1.wav", "/data")
+    'a.parquet#1.wav'
     >>> published_uri("/data/../home/a.wav", "/data"), published_uri("/database/a.wav", "/data")
     ('', '')
     """
@@ -41,6 +45,8 @@ def published_uri(uri: str, root: str) -> str:
     folder = f"{folder.rstrip('/')}/"
     if chained != root_chained or not path.startswith(folder):
         return ""
+    if re.match(r"/|\\|[A-Za-z]:", name):  # a Parquet file may hold paths of another machine
+        name = re.split(r"[/\\]", name)[-1]
     return path.removeprefix(folder) + (f"#{name}" if member else "")
 
 
