@@ -249,12 +249,7 @@ def _check(
     except RecordingError as error:
         return replace(checked, findings=(Finding(error.message, cause=error.cause),))
     # A person listens to the file, so its seconds are counted from the file's start.
-    findings = tuple(
-        finding
-        if finding.second is None
-        else replace(finding, second=finding.second + (start or 0))
-        for finding in judge(readings, profile)
-    )
+    findings = tuple(_later(finding, start or 0.0) for finding in judge(readings, profile))
     shown = {measure: readings[measure] for measure in measures}
     return replace(checked, audio=audio, findings=findings, readings=shown)
 

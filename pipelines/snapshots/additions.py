@@ -90,9 +90,9 @@ def roots_of(opened: OpenSnapshot) -> tuple[str, ...]:
     head, chained = split_chain(catalogue)
     parent = (head.rpartition("/")[0] or "/") + chained
     folder, pattern = split_glob(catalogue)
-    if is_table(catalogue):
-        return parent, join_uri(parent, CLIPS)
-    return (folder,) if pattern else (catalogue, parent)
+    if pattern:
+        return (folder,)
+    return (parent, join_uri(parent, CLIPS)) if is_table(catalogue) else (catalogue, parent)
 
 
 def size_of(addition: Addition) -> int:
