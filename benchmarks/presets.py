@@ -32,10 +32,9 @@ from melmill.transforms.features.spans import extract_spans
 from melmill.transforms.features.spec import FeatureSpec
 from tests.features.references import REFERENCES, chunks_for, features_of
 
-#: Five presets at 16 kHz.
+#: Five presets at 16 kHz, and two with equal spectra.
 FIVE = ("whisper-80", "kaldi-fbank-80", "speech2text", "parakeet", "speecht5")
-
-
+EQUAL_SPECTRA = ("whisper-80", "whisper-128")
 #: Presets of three sample rates.
 THREE_RATES = ("whisper-80", "hifigan", "waveform-encodec-24k")
 
@@ -70,7 +69,8 @@ def pass_stages(songs: list[Song]) -> Iterator[Stage]:
     for suffix in sorted({song.path.suffix for song in songs}):
         of_format = [song for song in songs if song.path.suffix == suffix]
         seconds = sum(song.seconds for song in of_format)
-        for names in (FIVE[:1], FIVE, *((name,) for name in THREE_RATES[1:]), THREE_RATES):
+        alone = ((name,) for name in (FIVE[0], *THREE_RATES[1:]))
+        for names in (*alone, FIVE, EQUAL_SPECTRA, THREE_RATES):
             entries = ", ".join(f"{{preset: {name}}}" for name in names)
             rate = load_config(names[0]).audio.sample_rate_hz
             settings = [f"audio.sample_rate_hz={rate}", f"features=[{entries}]"]
@@ -78,6 +78,7 @@ def pass_stages(songs: list[Song]) -> Iterator[Stage]:
             run = partial(cpu_only, partial(_pass, of_format, spec, spool))
             what = names[0] if len(names) == 1 else f"{len(names)} presets"
             what += " of three rates" * (names == THREE_RATES)
+            what += " with equal spectra" * (names == EQUAL_SPECTRA)
             yield Stage(f"{suffix[1:].upper()}, one pass: {what}", seconds, run)
 
 

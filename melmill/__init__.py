@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from melmill.pipelines.dataset import Dataset
     from melmill.pipelines.layers.layer import layer
     from melmill.pipelines.mixture import Mixture, Part
-    from melmill.pipelines.notebook import Audio, Chunk, load
+    from melmill.pipelines.notebook.audio import Audio, Chunk, load
     from melmill.pipelines.run.errors import (
         LostWorkerError,
         NothingSubmittedError,
@@ -86,7 +86,7 @@ _HOMES = {
     "pipelines.dataset": ("Dataset",),
     "pipelines.layers.layer": ("layer",),
     "pipelines.mixture": ("Mixture", "Part"),
-    "pipelines.notebook": ("Audio", "Chunk", "load"),
+    "pipelines.notebook.audio": ("Audio", "Chunk", "load"),
     "pipelines.run.errors": ("LostWorkerError", "NothingSubmittedError", "TooManyFailuresError"),
     "transforms.core.errors": ("ConflictError", "RecordingError", "UserError"),
     "transforms.loading.row_order": ("RowOrder",),

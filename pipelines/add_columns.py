@@ -95,9 +95,7 @@ def add_columns(store: Store, addition: Addition, *, single_writer: bool = False
     table = open_table(addition, key)
     previous = check_names(opened, table, addition)
     updated = table_to_update(previous, table, key, addition)
-    target = Target(
-        opened.known_recordings, key, roots_of(opened.snapshot.catalogue), previous=updated
-    )
+    target = Target(opened.known_recordings, key, roots_of(opened), previous=updated)
     matched = Matched()
     with tempfile.TemporaryDirectory(prefix="melmill-columns-") as folder:
         buckets = count_buckets(size_of(addition), opened.parts)

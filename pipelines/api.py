@@ -377,6 +377,8 @@ def export(
 ) -> Export:
     """Export a dataset's current snapshot in another library's format.
 
+    If the recipe has ``catalogue.publish_root``, URIs are relative to this folder.
+
     Parameters
     ----------
     dataset
@@ -406,7 +408,8 @@ def export(
     Raises
     ------
     UserError
-        An argument is wrong, the dataset lacks a measure, or ``select`` refuses all recordings.
+        An argument is wrong, the dataset lacks a measure, ``select`` refuses all recordings, or a
+        recording is not below ``catalogue.publish_root``.
     """
     from melmill.pipelines.export import default_name
     from melmill.pipelines.export import export as run

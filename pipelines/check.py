@@ -10,7 +10,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -37,6 +37,7 @@ from melmill.transforms.measures.registry import (
     QUALITIES,
     meters_of,
 )
+from melmill.transforms.plan.recordings import segment_bounds
 from melmill.transforms.store.filesystems import StorageOptions
 from melmill.transforms.store.folders import Store, absolute_uri
 from melmill.transforms.store.objects import StoredObject
@@ -70,6 +71,8 @@ class CheckedRecording:
         Readings by the measure's name.
     recording_id
         Id in a dataset; ``""`` for a file that is not from a dataset.
+    start_seconds, end_seconds
+        Start and end of a segment; ``None`` for those of the file.
     """
 
     name: str
@@ -78,6 +81,8 @@ class CheckedRecording:
     findings: tuple[Finding, ...] = ()
     readings: Mapping[str, Reading] = field(default_factory=dict)
     recording_id: str = ""
+    start_seconds: float | None = None
+    end_seconds: float | None = None
 
     @property
     def passes(self) -> bool:
@@ -87,7 +92,11 @@ class CheckedRecording:
     @property
     def seconds(self) -> float | None:
         """Duration; ``None`` if the recording cannot be read."""
-        return self.audio.frames / self.audio.sample_rate_hz if self.audio else None
+        if self.audio is None:
+            return None
+        seconds = self.audio.frames / self.audio.sample_rate_hz
+        end = seconds if self.end_seconds is None else min(self.end_seconds, seconds)
+        return end - (self.start_seconds or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +122,7 @@ def open_catalogues(
     Raises
     ------
     CatalogueError
-        A catalogue cannot be opened, is empty, or has segments; the message names all of them.
+        A catalogue cannot be opened or is empty; the message names all of them.
     """
     if not names:
         raise CatalogueError("no audio: give audio files, directories, globs or tables")
@@ -122,7 +131,7 @@ def open_catalogues(
         try:
             catalogue = open_catalogue(name, storage_options=storage_options)
             entries = _CHECKED_ENTRIES if catalogue.kind == "table" else 1
-            if not list(islice(_list_whole(catalogue), entries)):
+            if not list(islice(_list_all(catalogue), entries)):
                 raise CatalogueError(nothing_found_message(catalogue))
             opened.append(NamedCatalogue(name, catalogue))
         except UnavailableError:
@@ -170,12 +179,12 @@ def check_recordings(
     Raises
     ------
     CatalogueError
-        A catalogue has segments, or cannot be listed to its end.
+        A catalogue cannot be listed to its end.
     """
     listed = (
         (named, recording)
         for named in catalogues
-        for recording in _list_whole(named.catalogue, passed_over)
+        for recording in _list_all(named.catalogue, passed_over)
     )
     check = partial(
         _check, profile, meters=_meters(profile, quality), measures=measured(profile, quality)
@@ -199,19 +208,9 @@ def measured(profile: Profile, quality: Quality) -> tuple[str, ...]:
     return tuple(name for name in MEASURES if not meters.isdisjoint(meters_of([name])))
 
 
-def _list_whole(
-    catalogue: Catalogue, passed_over: Counter[str] | None = None
-) -> Iterator[Recording]:
-    """Yield the recordings of a catalogue; raise ``CatalogueError`` at a segment."""
+def _list_all(catalogue: Catalogue, passed_over: Counter[str] | None = None) -> Iterator[Recording]:
     for part in catalogue_parts(catalogue):
-        for recording in list_part(catalogue, part, passed_over):
-            if recording.start_seconds is not None or recording.end_seconds is not None:
-                raise CatalogueError(
-                    f"{recording.origin}: it is a segment, but melmill check measures whole "
-                    "recordings; give it a table with a row for each file, without the columns "
-                    "start and end"
-                )
-            yield recording
+        yield from list_part(catalogue, part, passed_over)
 
 
 def in_order(
@@ -241,14 +240,22 @@ def _check(
     measures: Sequence[str],
 ) -> CheckedRecording:
     named, recording = listed
-    name = _name_of(named, recording)
+    name, start = _name_of(named, recording), recording.start_seconds
+    checked = CheckedRecording(
+        name, recording.uri, start_seconds=start, end_seconds=recording.end_seconds
+    )
     try:
         audio, readings = _measure(named.catalogue, recording, meters)
     except RecordingError as error:
-        finding = Finding(error.message, cause=error.cause)
-        return CheckedRecording(name, recording.uri, findings=(finding,))
+        return replace(checked, findings=(Finding(error.message, cause=error.cause),))
+    # A person listens to the file, so its seconds are counted from the file's start.
+    findings = tuple(_later(finding, start or 0.0) for finding in judge(readings, profile))
     shown = {measure: readings[measure] for measure in measures}
-    return CheckedRecording(name, recording.uri, audio, judge(readings, profile), shown)
+    return replace(checked, audio=audio, findings=findings, readings=shown)
+
+
+def _later(finding: Finding, seconds: float) -> Finding:
+    return finding if finding.second is None else replace(finding, second=finding.second + seconds)
 
 
 def _meters(profile: Profile, quality: Quality) -> tuple[str, ...]:
@@ -270,7 +277,9 @@ def _measure(
     limits = LimitsConfig().spec()
     decoder = borrow_decoder(limits.memory_bytes)
     try:
-        return decoder.call(limits.timeout_s, measure_recording, source, meters)
+        is_segment = recording.start_seconds is not None or recording.end_seconds is not None
+        part = partial(segment_bounds, recording) if is_segment else None
+        return decoder.call(limits.timeout_s, measure_recording, source, meters, part)
     except RuntimeError as error:  # an error in the program
         error.add_note(f"the recording was {recording.uri}")
         raise
@@ -280,8 +289,16 @@ def _measure(
 
 def _name_of(named: NamedCatalogue, recording: Recording) -> str:
     """Return a recording's URI: relative to the current folder if its catalogue's name is."""
-    root = named.catalogue.root
+    root, segment = named.catalogue.root, _segment_text(recording)
     is_below = recording.uri == join_uri(root, recording.relative_uri)
     if not is_below or "://" in named.name or os.path.isabs(named.name):  # noqa: PTH117
-        return recording.uri
-    return os.path.normpath(join_uri(os.path.relpath(root), recording.relative_uri))
+        return recording.uri + segment
+    return os.path.normpath(join_uri(os.path.relpath(root), recording.relative_uri)) + segment
+
+
+def _segment_text(recording: Recording) -> str:
+    """Return text about a recording's segment; ``""`` for a whole file."""
+    start, end = recording.start_seconds, recording.end_seconds
+    if start is None and end is None:
+        return ""
+    return f" from {start or 0:g} s" + ("" if end is None else f" to {end:g} s")

@@ -370,7 +370,8 @@ def _check_failures(totals: Totals, job: ExtractJob, outcome: Outcome) -> None:
         raise TooManyFailuresError(
             f"no recording has any rows: {totals.recordings['failed']:,} failed, "
             f"{totals.recordings['skipped']:,} were shorter than a chunk (chunk.short is drop), "
-            f"{outcome.difference.get('excluded', 0):,} were left out by catalogue.exclude; "
+            f"{outcome.difference.get('excluded', 0):,} were left out by catalogue.exclude, "
+            f"{outcome.difference.get('other_license', 0):,} by catalogue.require_license; "
             f"nothing was committed. All failures are listed in {job.store.root}/index/{index}/\n"
             + "\n".join(failure_lines(totals)),
             may_pass=may_pass,

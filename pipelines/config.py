@@ -33,6 +33,7 @@ from pydantic import (
 )
 
 from melmill.transforms.catalogue.left_out import absolute_file
+from melmill.transforms.catalogue.licenses import OtherLicense
 from melmill.transforms.catalogue.meanings import TableKeys
 from melmill.transforms.catalogue.parts import DEFAULT_EXTENSIONS
 from melmill.transforms.core.errors import ConfigError
@@ -222,6 +223,7 @@ _FEATURE_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _Variant = Annotated[
     VariantSpec, PlainValidator(parse_variant), PlainSerializer(VariantSpec.values)
 ]
+_LicenseName = Annotated[str, Field(min_length=1)]
 
 _SplitName = Annotated[str, AfterValidator(check_split_name)]
 
@@ -377,6 +379,9 @@ class CatalogueConfig(_Section):
 
     extensions: tuple[str, ...] = DEFAULT_EXTENSIONS
     exclude: Annotated[str, Field(min_length=1), AfterValidator(absolute_file)] | None = None
+    require_license: Annotated[tuple[_LicenseName, ...], Field(min_length=1)] | None = None
+    other_license: OtherLicense = "drop"
+    publish_root: Annotated[str, Field(min_length=1), AfterValidator(absolute_file)] | None = None
     content_hashes: bool = False
     label_types: dict[str, str] = {}
     uri_column: Annotated[str, Field(min_length=1)] | None = None

@@ -31,7 +31,8 @@ from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.core.naming import join_uri
 from melmill.transforms.index.tables import SCHEMAS, read_batches
 from melmill.transforms.loading.row_order import RowOrder
-from melmill.transforms.snapshot.card import FileLists, list_files, statistics
+from melmill.transforms.snapshot.card import list_files, statistics
+from melmill.transforms.snapshot.card_head import FileLists
 from melmill.transforms.store.folders import Store, absolute_uri
 
 

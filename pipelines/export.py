@@ -12,6 +12,7 @@ import apache_beam as beam
 
 from melmill.pipelines.run.launch import is_dry_run, run_job
 from melmill.pipelines.snapshots.open import OpenSnapshot
+from melmill.pipelines.snapshots.spectrograms import draw_spectrograms
 from melmill.transforms.check_workers import CheckWorkers
 from melmill.transforms.core.errors import ConfigError, DatasetError
 from melmill.transforms.export_shards import ExportShards, list_export_shards
@@ -21,14 +22,16 @@ from melmill.transforms.measures.registry import meters_in, meters_of, quality_t
 from melmill.transforms.rows.tfds import TfdsShard, TfdsSplit, dataset_info
 from melmill.transforms.rows.tfds import features as tfds_features
 from melmill.transforms.snapshot.card import (
+    PICTURE,
     band_statistics,
     features_json,
     statistics,
-    title,
     to_json,
     view_card,
 )
-from melmill.transforms.snapshot.totals import Totals
+from melmill.transforms.snapshot.card_head import title
+from melmill.transforms.snapshot.provenance import provenance
+from melmill.transforms.snapshot.totals import Totals, training_split
 from melmill.transforms.views.claiming import claim_output, record_output, release_output
 from melmill.transforms.views.croissant import croissant
 from melmill.transforms.views.exports import (
@@ -39,6 +42,7 @@ from melmill.transforms.views.exports import (
 )
 from melmill.transforms.views.formats import array_record_module
 from melmill.transforms.views.kept_rows import add_kept_rows
+from melmill.transforms.views.publishing import published_catalogue, published_recipe, require_below
 from melmill.transforms.views.selection_plan import LeftOut, Selected, select_rows, write_plan
 
 
@@ -94,8 +98,8 @@ def export(job: ExportJob, options: Any) -> Export:
     Raises
     ------
     DatasetError
-        There is no snapshot, a shard is missing or damaged, or the output holds other files or
-        cannot be written.
+        There is no snapshot, a shard is missing or damaged, a recording is not below the recipe's
+        ``publish_root``, or the output holds other files or cannot be written.
     ConfigError
         TFDS refuses the name, ArrayRecord's library is not installed, or the selection refuses all
         recordings or needs measures that the dataset does not have.
@@ -111,7 +115,8 @@ def export(job: ExportJob, options: Any) -> Export:
             "nothing to export; refresh the dataset first"
         )
     features = tuple(column.name for column in opened.schema.features if not column.is_number)
-    job = replace(job, index=opened.snapshot.index, features=features)
+    root = opened.snapshot.recipe.get("catalogue", {}).get("publish_root") or ""
+    job = replace(job, index=opened.snapshot.index, features=features, publish_root=root)
     if job.normalize != "none" and not any(c.has_bands for c in opened.schema.features):
         raise ConfigError(
             f"--normalize {job.normalize}: {job.dataset.root} has no feature with bands: "
@@ -120,6 +125,8 @@ def export(job: ExportJob, options: Any) -> Export:
     if job.normalize == "global":
         job = _with_band_statistics(job, opened)
     selected = _select(job, opened)
+    if job.publish_root:
+        require_below(job.dataset, job.index, job.publish_root)
     if not is_dry_run(options):
         claim_output(job)
         record_output(job, opened.snapshot.version)
@@ -130,7 +137,10 @@ def export(job: ExportJob, options: Any) -> Export:
     shards = list(list_export_shards(job))
     view = _sum_up(job, shards, selected)
     totals = opened.totals if selected is None else _totals(view, selected, opened)
-    _describe(view, shards, opened, totals)
+    if job.format == "hf":
+        for split, names in view.files.items():
+            totals.split(split).parquet_bytes = sum(_size(job, name) for name in names)
+    _describe(view, shards, _published(opened, job), totals)
     release_output(job)
     tables = opened.snapshot.side_tables
     return replace(
@@ -201,10 +211,17 @@ def _totals(view: Export, selected: Selected, opened: OpenSnapshot) -> Totals:
     others = {k: n for k, n in opened.totals.recordings.items() if k not in ("ok", "partial")}
     totals.recordings.update(others)
     add_kept_rows(totals, opened.shards(), selected.kept, view.job.output)
-    if view.job.format == "hf":
-        for split, names in view.files.items():
-            totals.split(split).parquet_bytes = sum(_size(view.job, name) for name in names)
     return totals
+
+
+def _published(opened: OpenSnapshot, job: ExportJob) -> OpenSnapshot:
+    """Return the snapshot as a view describes it: without the folders above what is published."""
+    if not job.publish_root:
+        return opened
+    catalogue = published_catalogue(opened.snapshot.catalogue, job.publish_root)
+    recipe = published_recipe(opened.snapshot.configuration, job.publish_root)
+    snapshot = replace(opened.snapshot, catalogue=catalogue, configuration=recipe)
+    return OpenSnapshot(opened.store, snapshot).knowing(opened.totals, opened.schema)
 
 
 def _check_name(job: ExportJob) -> None:
@@ -231,9 +248,15 @@ def _describe(
     job, schema = view.job, opened.schema
     if job.format == "hf":
         about = opened.snapshot, totals, schema, job.normalize
-        card = view_card(view.files, *about, _left_out_sentence(view))
+        names = view.files[training_split(view.files) or ""]
+        picture = draw_spectrograms(job.output, names, opened.snapshot, schema)
+        if picture:
+            job.output.put(PICTURE, picture)
+        sentence, has_picture = _left_out_sentence(view), bool(picture)
+        card = view_card(view.files, *about, sentence, has_picture=has_picture)
         description = _description(view, opened)
-        metadata = croissant(job.name, _version(opened), description, view.files, schema)
+        about_view = job.name, _version(opened), description, view.files, schema
+        metadata = croissant(*about_view, provenance(totals))
         job.output.put("croissant.json", to_json(metadata))
         job.output.put("README.md", card)
     elif job.format in TFDS_FORMATS:

@@ -32,6 +32,7 @@ from melmill.pipelines.snapshots.kept_columns import KeptColumns, kept_columns
 from melmill.pipelines.snapshots.open import OpenSnapshot, in_its_staging, start_from
 from melmill.transforms.adopt_recordings import Adoptions, AdoptRecordings, no_adoptions
 from melmill.transforms.catalogue.left_out import read_uris
+from melmill.transforms.catalogue.licenses import ANY_LICENSE, LicenseRule, license_column
 from melmill.transforms.catalogue.parts import (
     Catalogue,
     open_catalogue,
@@ -243,12 +244,23 @@ def make_job(config: Config, catalogue: Catalogue, store: Store) -> ExtractJob:
         limits=replace(config.limits.spec(), min_split_recordings=config.split.min_recordings),
         refresh=config.refresh.spec(),
         exclude=config.catalogue.exclude or "",
+        licenses=_license_rule(config, catalogue),
         content_hashes=config.catalogue.content_hashes,
         meters=meters_in(config.quality),
         select=config.select or "",
         dedupe=config.dedupe,
     )
     return in_its_staging(job)
+
+
+def _license_rule(config: Config, catalogue: Catalogue) -> LicenseRule:
+    """Return which licences are allowed; raise ``CatalogueError`` if no column has licences."""
+    section = config.catalogue
+    if section.require_license is None:
+        return ANY_LICENSE
+    labels = tuple(label.name for label in catalogue.label_columns)
+    column = license_column(catalogue.uri, labels)
+    return LicenseRule(section.require_license, column, section.other_license)
 
 
 def resolve_catalogue(uri: str, config: Config) -> Catalogue:
@@ -264,6 +276,7 @@ def resolve_catalogue(uri: str, config: Config) -> Catalogue:
     )
     _check_group(catalogue, config)
     _check_names(catalogue, config)
+    _license_rule(config, catalogue)
     for _ in read_uris(config.catalogue.exclude or "", storage_options):
         pass  # read the whole list, so that its errors are raised before any worker starts
     first = require_recordings(catalogue)

@@ -22,6 +22,7 @@ FLOORS = {
     "pipelines": (
         *(
             "config",
+            "sound",
             "models",
             "variants",
             "presets",
@@ -53,11 +54,10 @@ FLOORS = {
             "joined_rows",
             "dataset",
             "mixture",
-            "notebook",
-            "sound",
             "explore",
             "report",
             "show",
+            "notebook",
         ),
         *("run_records", "prometheus", "api", "layers", "cli"),
     ),

@@ -11,6 +11,7 @@ import apache_beam as beam
 
 from melmill.transforms.beam.combine import AddUp, CombineEach
 from melmill.transforms.catalogue.left_out import EXCLUDED
+from melmill.transforms.catalogue.licenses import OTHER_LICENSE
 from melmill.transforms.core.records import Failure
 from melmill.transforms.plan.change_records import Decision
 from melmill.transforms.plan.job import ExtractJob
@@ -33,8 +34,8 @@ class PlanSummary:
     Attributes
     ----------
     recordings
-        Number of recordings by status: ``planned``, ``failed``, ``skipped``; ``excluded``: left
-        out by ``catalogue.exclude``.
+        Number of recordings by status: ``planned``, ``failed``, ``skipped``; ``excluded`` and
+        ``other_license``: left out by ``catalogue.exclude`` and ``require_license``.
     seconds, chunks
         Total length and number of chunks of the recordings with rows.
     codec_seconds
@@ -63,7 +64,8 @@ class PlanSummary:
     def add(self, fact: PlanFact, row_size: int) -> None:
         """Add a recording, a failure, a shard or the decision to the totals."""
         if isinstance(fact, Decision):
-            self.recordings.update(excluded=fact.difference.counts[EXCLUDED])
+            counts = fact.difference.counts
+            self.recordings.update({kind: counts[kind] for kind in (EXCLUDED, OTHER_LICENSE)})
         elif isinstance(fact, Failure):
             self.recordings["failed"] += 1
             self.failures[fact.cause] += 1

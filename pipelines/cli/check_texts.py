@@ -117,6 +117,8 @@ def recording_json(checked: CheckedRecording) -> str:
     audio = checked.audio
     result = {
         "uri": checked.uri,
+        "start": checked.start_seconds,
+        "end": checked.end_seconds,
         "verdict": _VERDICTS[checked.passes],
         "seconds": checked.seconds,
         "sample_rate_hz": audio and audio.sample_rate_hz,
@@ -129,8 +131,8 @@ def recording_json(checked: CheckedRecording) -> str:
 
 
 def csv_header(measures: Sequence[str]) -> list[str]:
-    """Return the names of the columns: four, and one for each measure."""
-    return ["uri", "verdict", "seconds", "findings", *measures]
+    """Return the names of the columns: six, and one for each measure."""
+    return ["uri", "start", "end", "verdict", "seconds", "findings", *measures]
 
 
 def csv_row(checked: CheckedRecording, measures: Sequence[str]) -> list[Any]:
@@ -138,7 +140,8 @@ def csv_row(checked: CheckedRecording, measures: Sequence[str]) -> list[Any]:
     values = (checked.readings.get(measure) for measure in measures)
     cells = [str(value).lower() if isinstance(value, bool) else value for value in values]
     findings = findings_text(checked.findings)
-    return [checked.uri, _VERDICTS[checked.passes], checked.seconds, findings, *cells]
+    segment = checked.start_seconds, checked.end_seconds
+    return [checked.uri, *segment, _VERDICTS[checked.passes], checked.seconds, findings, *cells]
 
 
 def list_text(profiles: Sequence[Profile]) -> str:

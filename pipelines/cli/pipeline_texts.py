@@ -112,7 +112,11 @@ _EXTENSIONS = 8
 
 def left_out_lines(difference: dict[str, Any]) -> list[str]:
     """Return lines that count the listed recordings that are left out, by reason."""
-    reasons = {"excluded": "left out by catalogue.exclude", "taken_down": "left out: taken down"}
+    reasons = {
+        "excluded": "left out by catalogue.exclude",
+        "other_license": "left out by catalogue.require_license: another licence, or none",
+        "taken_down": "left out: taken down",
+    }
     return [
         f"  {number:,} {reason}"
         for kind, reason in reasons.items()

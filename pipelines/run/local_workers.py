@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import re
@@ -40,6 +41,9 @@ _NOISE = re.compile(
     r"[A-Z]+:apache_beam\.|[IWEF]\d{4} |WARNING: All log messages before|\s*[\^~]*$"
 )
 
+#: Beam's own logger of the workers' messages. In a notebook, its lines miss the redirection.
+_WORKER_MESSAGES = logging.getLogger("apache_beam.runners.portability.local_job_service")
+
 
 @contextlib.contextmanager
 def quiet_workers(unnoted: tuple[type[Exception], ...] = (UserError,)) -> Iterator[None]:
@@ -54,6 +58,8 @@ def quiet_workers(unnoted: tuple[type[Exception], ...] = (UserError,)) -> Iterat
     """
     sys.stderr.flush()
     terminal = os.dup(2)
+    level = _WORKER_MESSAGES.level
+    _WORKER_MESSAGES.setLevel(logging.ERROR)
     with tempfile.TemporaryFile() as log:
         os.dup2(log.fileno(), 2)
         try:
@@ -63,6 +69,7 @@ def quiet_workers(unnoted: tuple[type[Exception], ...] = (UserError,)) -> Iterat
                 _note_last_lines(error, log)
             raise
         finally:
+            _WORKER_MESSAGES.setLevel(level)
             sys.stderr.flush()
             if not interruption.happened():
                 os.dup2(terminal, 2)

@@ -25,7 +25,7 @@ def png_of(drawing: Drawing) -> bytes:
 
     panels = (drawing.waveform is not None) + bool(drawing.chunks)
     figure = Figure(figsize=_INCHES, dpi=_DPI, layout="constrained")
-    figure.suptitle("\n".join([_plain(drawing.title), *map(_plain, drawing.notes)]), fontsize=10)
+    figure.suptitle("\n".join([plain(drawing.title), *map(plain, drawing.notes)]), fontsize=10)
     heights = [1, 2] if panels == 2 else [1]
     axes = figure.subplots(
         max(1, panels),
@@ -36,7 +36,7 @@ def png_of(drawing: Drawing) -> bytes:
     if drawing.waveform is not None:
         _plot_waveform(axes[0], drawing.waveform)
     if drawing.chunks:
-        _plot_feature(figure, axes[-1], drawing.chunks)
+        plot_feature(figure, axes[-1], drawing.chunks)
     else:
         axes[-1].set_xlabel("Time in the recording (s)")
     buffer = io.BytesIO()
@@ -44,7 +44,7 @@ def png_of(drawing: Drawing) -> bytes:
     return buffer.getvalue()
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return text in which Matplotlib sees no formulas, and no bytes of a name that are no text."""
     return text.encode(errors="replace").decode().replace("$", r"\$")
 
@@ -65,7 +65,8 @@ def _plot_waveform(axes: Any, waveform: Waveform) -> None:
     axes.set(ylabel="Sample", xlim=(waveform.start_second, waveform.stop_second))
 
 
-def _plot_feature(figure: Any, axes: Any, chunks: tuple[DrawnChunk, ...]) -> None:
+def plot_feature(figure: Any, axes: Any, chunks: tuple[DrawnChunk, ...]) -> None:
+    """Draw a feature of some chunks onto axes, with a scale of its values beside them."""
     plot = chunks[0].plot
     axes.set(xlabel=plot.x.title, ylabel=f"{plot.name}: {plot.y.title}")
     if plot.form == "line":

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
 from melmill.pipelines.snapshots.open import OpenSnapshot
+from melmill.transforms.catalogue.meanings import CLIPS
 from melmill.transforms.catalogue.parts import split_glob
 from melmill.transforms.catalogue.table_formats import is_table
 from melmill.transforms.core.errors import ConfigError, DatasetError
-from melmill.transforms.core.naming import split_chain
+from melmill.transforms.core.naming import join_uri, split_chain
 from melmill.transforms.index.tables import RECORDINGS
 from melmill.transforms.rows.columns import RESERVED_COLUMNS
 from melmill.transforms.side_tables.side_table import KEY, SideTable
@@ -86,14 +87,17 @@ def open_table(addition: Addition, key: tuple[str, ...]) -> UserTable:
     return open_user_table(addition.table, own_key, addition.columns, addition.types, options)
 
 
-def roots_of(catalogue: str) -> tuple[str, ...]:
-    """Return the folders that the catalogue's relative URIs may start from."""
+def roots_of(opened: OpenSnapshot) -> tuple[str, ...]:
+    """Return the folders that the relative URIs of a dataset's catalogue may start from."""
+    catalogue = opened.snapshot.catalogue
+    if root := opened.recipe.catalogue.root:
+        return (root,)
     head, chained = split_chain(catalogue)
     parent = (head.rpartition("/")[0] or "/") + chained
     folder, pattern = split_glob(catalogue)
-    if is_table(catalogue):
-        return (parent,)
-    return (folder,) if pattern else (catalogue, parent)
+    if pattern:
+        return (folder,)
+    return (parent, join_uri(parent, CLIPS)) if is_table(catalogue) else (catalogue, parent)
 
 
 def size_of(addition: Addition) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 from deltalake import Schema
 
 from melmill.pipelines.config import Config, load_config
+from melmill.pipelines.snapshots.spectrograms import draw_spectrograms
 from melmill.transforms.catalogue.parts import Catalogue
 from melmill.transforms.catalogue.tables import Table
 from melmill.transforms.core.errors import DatasetError, UnavailableError
@@ -22,7 +23,12 @@ from melmill.transforms.rows.schema import RowSchema
 from melmill.transforms.rows.summaries import ShardSummary
 from melmill.transforms.side_tables.known_recordings import KnownRecordings
 from melmill.transforms.side_tables.side_table import kept_tables
-from melmill.transforms.snapshot.card import brief_statistics, stale_files, write_card
+from melmill.transforms.snapshot.card import (
+    brief_statistics,
+    picture_name,
+    stale_files,
+    write_card,
+)
 from melmill.transforms.snapshot.delta import (
     Snapshot,
     has_columns,
@@ -33,7 +39,13 @@ from melmill.transforms.snapshot.delta import (
     table_files,
     table_labels,
 )
-from melmill.transforms.snapshot.totals import Totals, add_up, ordered_shards, require_consistent
+from melmill.transforms.snapshot.totals import (
+    Totals,
+    add_up,
+    ordered_shards,
+    require_consistent,
+    training_split,
+)
 from melmill.transforms.store.endpoints import require_reachable
 from melmill.transforms.store.folders import Store
 
@@ -169,8 +181,19 @@ class OpenSnapshot:
         return Base(snapshot.version, snapshot.index, self.parts, snapshot.listed_ms)
 
     def write_card(self) -> None:
-        """Write the side files: the card and other descriptions."""
+        """Write the side files: the card and its picture, and other descriptions."""
+        self._draw_picture()
         write_card(self.store, self.snapshot, self.totals, self.schema)
+
+    def _draw_picture(self) -> None:
+        """Draw the picture of the card, if it is missing and something can be drawn."""
+        name = picture_name(self.snapshot)
+        if self.store.size(name) is None:
+            split = training_split(self.totals.splits)
+            shards = (shard.parquet for shard in self.shards() if shard.split == split)
+            names = (file.name for file in shards if file)
+            if picture := draw_spectrograms(self.store, names, self.snapshot, self.schema):
+                self.store.put(name, picture)
 
     def stale_files(self) -> list[str]:
         """Return the names of side files that are missing or describe another snapshot."""

@@ -20,6 +20,7 @@ from melmill.transforms.catalogue.parts import (
     require_recordings,
 )
 from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.store import embedded
 from melmill.transforms.store.members import content_fingerprint
 from melmill.transforms.store.objects import StoredObject
 from tests.catalogue.manifests import faults, listed
@@ -124,11 +125,44 @@ def test_a_glob_of_tables_that_name_files_is_refused(tmp_path: Path, pattern: st
         open_catalogue(f"{tmp_path}/c*.parquet")
 
 
-def test_two_columns_of_audio_are_refused(tmp_path: Path) -> None:
-    rows = pa.array([{"bytes": b"a", "path": "a.wav"}], AUDIO)
-    pq.write_table(pa.table({"clean": rows, "noisy": rows}), tmp_path / "a.parquet")
-    with pytest.raises(CatalogueError, match="audio in the columns clean, noisy"):
-        open_catalogue(str(tmp_path / "a.parquet"))
+def test_of_several_columns_the_user_names_one(tmp_path: Path) -> None:
+    rows = {name: [{"bytes": name.encode(), "path": "a"}] for name in ("audio", "cover")}
+    table = pa.table({name: pa.array(values, AUDIO) for name, values in rows.items()})
+    path = tmp_path / "a.parquet"
+    pq.write_table(table, path)
+    with pytest.raises(CatalogueError, match=r"columns audio, cover; name one .*uri_column=audio"):
+        open_catalogue(str(path))
+    (row,) = listed(path, keys=TableKeys(uri_column="audio"))
+    assert (row.relative_uri, row.labels) == ("a.parquet#audio/a", ())
+    with StoredObject(row.uri).open() as file:
+        assert file.read() == b"audio"
+
+
+def test_a_column_that_the_user_names_is_the_catalogue(tmp_path: Path) -> None:
+    cover = pa.array([{"bytes": b"png", "path": "c.png"}], AUDIO)
+    pq.write_table(pa.table({"file_name": ["a.wav"], "cover": cover}), tmp_path / "a.parquet")
+    keys = TableKeys(uri_column="file_name")
+    with pytest.raises(CatalogueError, match="column 'cover' cannot be a label"):
+        open_catalogue(str(tmp_path / "a.parquet"), keys=keys)
+
+
+def test_a_first_row_without_audio_does_not_refuse_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "_BATCH_BYTES", 1)
+    path = write(tmp_path / "a.parquet", {"a.wav": None, "b.wav": b"b"}, {})
+    assert require_recordings(open_catalogue(str(path))).relative_uri == "a.parquet#b.wav"
+
+
+def test_faults_of_equal_files_in_two_folders_are_two_faults(tmp_path: Path) -> None:
+    for folder in ("en", "fr"):
+        write(tmp_path / folder / "train.parquet", {"a.wav": None, "b.wav": b"b"}, {})
+    rows = listed(f"{tmp_path}/*/train.parquet")
+    assert len({row.recording_id for row in rows}) == 4
+    assert [message.partition(" has")[0] for message in faults(rows)] == [
+        "en/train.parquet row 1",
+        "fr/train.parquet row 1",
+    ]
 
 
 def test_a_key_that_names_a_missing_column_says_which_there_are(tmp_path: Path) -> None:
@@ -145,7 +179,7 @@ def test_a_damaged_file_is_a_fault_and_the_others_are_read(tmp_path: Path) -> No
     damaged.write_bytes(data)
     rows = listed(f"{tmp_path}/data/*.parquet")
     assert len([row for row in rows if not row.fault]) == len(CONTENT)
-    assert "2.parquet file is a damaged Parquet file" in faults(rows)[0]
+    assert "2.parquet file has a damaged page at byte 4" in faults(rows)[0]
 
 
 def test_a_deadline_ends_the_reading(tmp_path: Path) -> None:

@@ -245,14 +245,32 @@ def test_a_table_is_checked_row_by_row(tmp_path: Path) -> None:
     assert lines[3] == "pass  songs/a.wav"
 
 
-@pytest.mark.parametrize("row", ["a.wav,1,", "a.wav,,2", "a.wav,0,1"])
-def test_segments_are_refused_before_anything_is_measured(row: str, tmp_path: Path) -> None:
-    write(tmp_path / "a.wav", music())
-    (tmp_path / "songs.csv").write_text(f"uri,start,end\na.wav,,\n{row}\n")
-    completed = check(tmp_path / "songs.csv")
-    assert (completed.returncode, completed.stdout) == (2, "")
-    assert "songs.csv line 3: it is a segment" in completed.stderr
-    assert "without the columns start and end" in completed.stderr
+def test_segments_are_checked_as_what_they_are(tmp_path: Path) -> None:
+    samples = music(6.0)
+    samples[3 * RATE : 3 * RATE + 2000] = 0  # a gap
+    write(tmp_path / "a.wav", samples)
+    rows = ["a.wav,,", "a.wav,2.5,4", "a.wav,,2", "a.wav,5,9"]
+    (tmp_path / "songs.csv").write_text("\n".join(["uri,start,end", *rows]) + "\n")
+    completed = check("songs.csv", "--json", cwd=tmp_path)
+    whole, gap, fine, late = map(json.loads, completed.stdout.splitlines())
+    assert completed.returncode == 1
+    assert [(r["start"], r["end"], r["seconds"]) for r in (whole, gap, fine)] == [
+        (None, None, 6.0),
+        (2.5, 4.0, 1.5),
+        (None, 2.0, 2.0),
+    ]
+    assert (broken(fine), broken(late)) == ([], ["bad_segment"])
+    # The seconds are those of the file.
+    for result in (whole, gap):
+        (finding,) = result["findings"]
+        assert finding["second"] == pytest.approx(3.0, abs=0.01)
+    # A segment reads what its samples read in a file of their own.
+    own = write(tmp_path / "own.wav", samples[round(2.5 * RATE) : 4 * RATE])
+    (expected,) = check_json(own, status=1).values()
+    assert gap["readings"] == expected["readings"]
+    lines = check("songs.csv", cwd=tmp_path).stdout.splitlines()
+    assert lines[1].startswith("FAIL  a.wav from 2.5 s to 4 s  ")
+    assert lines[2] == "pass  a.wav from 0 s to 2 s"
 
 
 def test_a_bad_profile_is_refused_with_all_its_faults(defects: Path, tmp_path: Path) -> None:

@@ -398,8 +398,8 @@ def test_a_song_in_a_notebook_has_all_features(songs: Path, rows: Rows) -> None:
             np.testing.assert_array_equal(values, rows["a.wav", index][name])
     np.testing.assert_array_equal(song.features(), song.features("mel"))
     assert [axes.get_ylabel() for axes in song.plot().axes[1:3]] == [
-        "mel: mel band",
-        "fine: mel band",
+        "mel: Frequency (Hz)",
+        "fine: Frequency (Hz)",
     ]
 
 

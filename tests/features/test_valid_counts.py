@@ -125,7 +125,7 @@ def test_frames_after_the_valid_ones_do_not_hear_the_recording(entry: str) -> No
     samples = np.zeros((2, 8_000), np.float32)
     samples[:, :3_333] = np.random.default_rng(0).normal(0, 0.1, (2, 3_333))
     one, other = extract_features(samples, [3_333] * 2, features)["f"]
-    number = count_valid(features, [place_chunk(0, 3_333, features.chunk)])["f_valid_frames"]
+    (number,) = count_valid(features, [[place_chunk(0, 3_333, features.chunk)]])["f_valid_frames"]
     assert 0 < number < one.shape[1]
     np.testing.assert_array_equal(one[:, number:], other[:, number:])
     # Of the last valid frame, the window may weigh a few samples down to the logarithm's floor.
@@ -150,7 +150,7 @@ def test_a_row_has_a_number_for_each_feature_with_time() -> None:
     place = place_chunk(0, 20_000, features.chunk)
     places = [place_at_rate(place, features, at, 10**6) for at in features.by_rate]
     seconds = 20_000 / 22_050
-    numbers = count_valid(features, places)
+    numbers = {name: n for name, (n,) in count_valid(features, [places]).items()}
     assert numbers["valid_frames"] == count_one_by_one(MelSpec(), 66_150, 20_000)
     assert numbers["slow_valid_samples"] == int(np.ceil(seconds * 8_000))
     spectrum = StftSpec(n_fft=400, hop_length=160)

@@ -229,7 +229,8 @@ def test_a_new_dataset_without_rows_is_not_committed(job: ExtractJob) -> None:
     first, *lines = str(raised.value).splitlines()
     assert first == (
         "no recording has any rows: 1 failed, 2 were shorter than a chunk (chunk.short is drop), "
-        "4 were left out by catalogue.exclude; nothing was committed. All failures are listed in "
+        "4 were left out by catalogue.exclude, 0 by catalogue.require_license; nothing was "
+        "committed. All failures are listed in "
         f"{job.store.root}/index/{A}/"
     )
     assert "corrupt" in "".join(lines)

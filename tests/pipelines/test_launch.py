@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ import pytest
 from melmill.pipelines.run import launch
 from melmill.pipelines.run.errors import LostWorkerError
 from melmill.pipelines.run.launch import run_pipeline
-from melmill.pipelines.run.local_workers import watching_workers
+from melmill.pipelines.run.local_workers import quiet_workers, watching_workers
 from melmill.pipelines.run.options import pipeline_options
 from melmill.transforms.core.errors import (
     CatalogueError,
@@ -328,3 +329,11 @@ def test_a_users_error_needs_no_word_of_the_workers() -> None:
     with pytest.raises(DatasetError) as raised:
         run(fail, DatasetError("cannot write"))
     assert not hasattr(raised.value, "__notes__")
+
+
+def test_workers_messages_do_not_reach_a_notebooks_log(caplog: pytest.LogCaptureFixture) -> None:
+    beams_log = logging.getLogger("apache_beam.runners.portability.local_job_service")
+    with quiet_workers():
+        beams_log.warning("during the run")
+    beams_log.warning("after the run")
+    assert caplog.messages == ["after the run"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ from deltalake import DeltaTable
 
 import melmill
 from melmill.pipelines.config import load_config
-from melmill.pipelines.notebook import Audio, load
+from melmill.pipelines.notebook.audio import Audio, load
 from melmill.transforms.core.errors import ConfigError, RecordingError
 from tests.pipeline_runs import extract_here
 from tests.signals import noise, song, write_audio
@@ -125,17 +127,79 @@ def test_the_readings_are_those_of_a_dataset(folder, tmp_path, quality):
 def test_a_plot_shows_waveform_and_spectrogram(folder, tmp_path):
     pytest.importorskip("matplotlib")
     audio = load(folder / "b.flac")
-    assert audio.plot()._repr_png_().startswith(b"\x89PNG")
     wave, spectrum, scale = audio.plot().axes
     assert len(wave.lines[0].get_xdata()) == len(audio.samples)
     assert [image.get_array().shape for image in spectrum.images] == [(128, 130)] * 3
-    assert [image.get_extent()[0] for image in spectrum.images] == [0, 3, 6]
+    half_a_frame = 256 / 22_050  # the middle of frame 0 is at the start of the chunk
+    starts = [image.get_extent()[0] + half_a_frame for image in spectrum.images]
+    assert starts == pytest.approx([0, 3, 6])
     assert scale.get_ylabel() == "dB"
     last_chunk = list(audio.chunks())[-1]
     figure = last_chunk.plot()
     assert figure.axes[0].get_xlim() == pytest.approx((6, 9), abs=1e-3)
+    assert figure.axes[0].get_title() == "b.flac, chunk 2: 6.00 to 9.00 s"
     figure.savefig(tmp_path / "chunk.png")
     assert (tmp_path / "chunk.png").stat().st_size > 1000
+
+
+def test_a_plot_has_axes_in_hz_and_seconds(folder):
+    import librosa
+
+    pytest.importorskip("matplotlib")
+    wave, spectrum, _ = load(folder / "b.flac").plot().axes
+    assert spectrum.get_xlabel() == "Time in the recording (s)"
+    assert spectrum.get_ylabel() == "mel: Frequency (Hz)"
+    assert wave.get_xlim() == spectrum.get_xlim() == pytest.approx((0, 9), abs=1e-3)
+    centres_hz = librosa.mel_frequencies(130, fmax=22_050 / 2)[1:-1]
+    ticks = {label.get_text(): label.get_position()[1] for label in spectrum.get_yticklabels()}
+    assert {"500", "1k", "5k"} <= {*ticks}
+    for text, band in ticks.items():
+        frequency_hz = float(text.replace("k", "e3"))
+        assert np.interp(band, range(128), centres_hz) == pytest.approx(frequency_hz, abs=1)
+
+
+def borders(axes):
+    """Return the places of the vertical lines, without repetitions."""
+    lines = (line.get_xdata() for line in axes.lines)
+    return sorted({round(float(x[0]), 3) for x in lines if len(x) == 2 and x[0] == x[1]})
+
+
+def test_chunks_are_drawn_on_the_waveform_with_their_borders_and_padding(folder):
+    pytest.importorskip("matplotlib")
+    padded = load(folder / "a.wav", load_config(None, ["chunk.tail=pad"]))
+    wave, spectrum, _ = padded.plot().axes
+    assert borders(wave) == [0, 3, 6, 9]
+    assert borders(spectrum) == [3, 6]
+    texts = {text.get_text(): text.xy[0] for text in wave.texts}
+    assert texts == pytest.approx({"chunk 0": 0, "chunk 1": 3, "chunk 2": 6, "padding": 7.4})
+    assert wave.get_xlim() == pytest.approx((0, 9))
+    overlapping = load(folder / "b.flac", load_config(None, ["chunk.hop_seconds=2"]))
+    assert borders(overlapping.plot().axes[0]) == [0, 2, 3, 4, 5, 6, 7, 9]
+
+
+def test_a_picture_is_sharp_and_opaque(folder):
+    """The background is opaque, so that black numbers are legible in a dark theme, too."""
+    pytest.importorskip("matplotlib")
+    from PIL import Image
+
+    bundle, sizes = load(folder / "b.flac").plot()._repr_mimebundle_()
+    picture = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
+    size = sizes["image/png"]
+    assert picture.size == (2 * size["width"], 2 * size["height"])
+    assert picture.getchannel("A").getextrema() == (255, 255)
+    assert picture.getpixel((0, 0)) == (255, 255, 255, 255)
+
+
+def test_a_spectrogram_is_drawn_on_axes(folder):
+    from matplotlib.figure import Figure
+
+    panels = Figure().subplots(1, 2)
+    for axes, chunk in zip(panels, load(folder / "b.flac").chunks(), strict=False):
+        chunk.draw(axes)
+        assert len(axes.images) == 1
+        assert "Hz" in axes.get_ylabel()
+    with pytest.raises(ConfigError, match="no spectrogram 'stft'; the recipe has: mel"):
+        load(folder / "b.flac").draw(panels[0], "stft")
 
 
 @pytest.mark.filterwarnings("error")
@@ -174,5 +238,5 @@ def test_bad_input_is_named(folder, tmp_path):
 
 
 def test_a_notebook_needs_no_beam():
-    program = "import sys, melmill.pipelines.notebook; sys.exit('apache_beam' in sys.modules)"
+    program = "import sys, melmill.pipelines.notebook.audio; sys.exit('apache_beam' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -112,6 +112,7 @@ def test_the_json_has_every_kind_but_no_examples_of_unchanged_recordings() -> No
         "waiting": 5,
         "taken_down": 0,
         "excluded": 6,
+        "other_license": 0,
         "examples": {
             "excluded": ["/excluded.wav"] * 6,
             "new": ["/new.wav"] * 2,

@@ -221,6 +221,25 @@ def test_a_label_of_the_catalogue_is_taken(tmp_path: Path, songs: Path) -> None:
         add_columns(store, Addition(str(path), on="uri"))
 
 
+@pytest.mark.parametrize("layout", ["root", "clips"])
+def test_relative_uris_start_where_those_of_the_catalogue_do(
+    tmp_path: Path, songs: Path, layout: str
+) -> None:
+    (tmp_path / "tables").mkdir()
+    if layout == "root":
+        rows = [{"uri": "0.wav", "start": 0.0, "end": 0.5}]
+        table, settings = write_table(tmp_path / "tables" / "songs.jsonl", rows), [f"root={songs}"]
+    else:
+        shutil.copytree(songs, tmp_path / "tables" / "clips")
+        cells = ["client_id\tpath\tsentence", "a\t0.wav\tla"]
+        table, settings = tmp_path / "tables" / "train.tsv", []
+        table.write_text("\n".join(cells) + "\n", encoding="utf-8")
+    extract_here(table, tmp_path / "set", *FEW, *(f"catalogue.{setting}" for setting in settings))
+    path = write_table(tmp_path / "v.jsonl", [{"uri": "0.wav", "mood": "calm"}])
+    add_columns(Store(str(tmp_path / "set")), Addition(str(path), on="uri"))
+    assert Dataset(tmp_path / "set").recordings(["mood"]).to_pylist() == [{"mood": "calm"}]
+
+
 def test_nothing_is_written_for_a_wrong_table(store: Store, dataset: Path) -> None:
     before = files_of(dataset)
     with pytest.raises(CatalogueError, match="1 row belongs to nothing in the dataset: line 2 "):

@@ -77,9 +77,7 @@ def test_classes_are_counted_by_rows_and_recordings(genres: list[str | None]) ->
     }
     expected: Counter[tuple[str, Any]] = Counter(("genre", genre) for genre in genres)
     for genre in genres:
-        expected.update(
-            ("tags", tag) for tag in ({None} if genre is None else set(map(ord, genre)))
-        )
+        expected.update(("tags", tag) for tag in (set(map(ord, genre)) if genre else {None}))
     assert counts == {key: (2 * number, number) for key, number in expected.items()}
 
 

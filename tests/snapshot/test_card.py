@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from melmill.transforms.snapshot.delta import require_snapshot
 from melmill.transforms.snapshot.totals import SplitContent, Totals
 from melmill.transforms.store.folders import Store
 from tests import signals
-from tests.pipeline_runs import extract_here
+from tests.pipeline_runs import extract_here, melmill_json
 
 SPLITS = {"train": "abc", "fold_1": "de"}
 
@@ -167,6 +168,54 @@ def test_the_card_is_written_the_same_way_again(dataset: tuple[Store, Extraction
 def _card(store: Store) -> dict[str, bytes]:
     names = ("README.md", "statistics.json", "tfrecord/files.json", "tfrecord/features.json")
     return {name: store.read(name) for name in names}
+
+
+def test_the_recipe_in_the_card_gives_the_same_files(
+    dataset: tuple[Store, Extraction], tmp_path: Path
+) -> None:
+    store, extraction = dataset
+    recipe = write_recipe(store, tmp_path)
+    again = extract_here(extraction.snapshot.catalogue, tmp_path / "out", recipe=str(recipe))
+    assert again.snapshot.features == extraction.snapshot.features
+    assert again.snapshot.configuration == extraction.snapshot.configuration
+    other = Store(str(tmp_path / "out"))
+    assert shards_in(other) == shards_in(store)
+
+
+def write_recipe(store: Store, folder: Path) -> Path:
+    """Write the recipe that is in the card of a dataset."""
+    card = store.read("README.md").decode()
+    path = folder / "recipe.yaml"
+    path.write_text(card.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    return path
+
+
+def shards_in(store: Store) -> list[bytes]:
+    return sorted(store.read(name) for name in store.names() if "part-" in name)
+
+
+@pytest.mark.slow
+def test_the_command_takes_the_recipe_in_the_card(
+    dataset: tuple[Store, Extraction], tmp_path: Path
+) -> None:
+    store, extraction = dataset
+    recipe = write_recipe(store, tmp_path)
+    catalogue, again = extraction.snapshot.catalogue, tmp_path / "out"
+    melmill_json("extract", catalogue, again, "--config", recipe)
+    assert shards_in(Store(str(again))) == shards_in(store)
+
+
+@pytest.mark.slow
+def test_the_code_for_tfrecords_runs(dataset: tuple[Store, Extraction]) -> None:
+    pytest.importorskip("tensorflow")
+    text = dataset[0].read("README.md").decode()
+    blocks = text.split("```python\n")[1:]
+    (code,) = [block.partition("```")[0] for block in blocks if "tensorflow" in block]
+    scope: dict[str, Any] = {}
+    exec(code.replace("DATASET", dataset[0].root), scope)
+    rows = list(scope["rows"].as_numpy_iterator())
+    assert len(rows) in (4, 6)
+    assert {row["mel"].shape for row in rows} == {(16, 16)}
 
 
 @pytest.fixture

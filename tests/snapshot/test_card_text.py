@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
+from melmill.pipelines.config import load_config, shipped_recipes
 from melmill.transforms.core.feature_columns import FeatureColumn
 from melmill.transforms.index.tables import shard_row, write_part
 from melmill.transforms.rows.distribution import (
@@ -29,12 +30,14 @@ from melmill.transforms.snapshot.card import (
     features_json,
     list_files,
     past_card,
+    picture_name,
     stale_files,
     statistics,
     to_json,
     view_card,
     write_card,
 )
+from melmill.transforms.snapshot.card_head import card_head
 from melmill.transforms.snapshot.delta import Snapshot
 from melmill.transforms.snapshot.totals import SplitContent, Totals
 from melmill.transforms.store.folders import Store
@@ -96,6 +99,9 @@ def test_the_card_describes_the_dataset(store: Store, totals: Totals) -> None:
     write_card(store, SNAPSHOT, totals, SCHEMA)
     head, _, text = store.read("README.md").decode().removeprefix("---\n").partition("---\n\n")
     assert yaml.safe_load(head) == {
+        "pretty_name": "Log-mel spectrograms of songs.csv",
+        "size_categories": ["1K<n<10K"],
+        "tags": ["audio", "mel-spectrogram", "melmill"],
         "configs": [
             {
                 "config_name": "default",
@@ -117,7 +123,8 @@ def test_the_card_describes_the_dataset(store: Store, totals: Totals) -> None:
         },
     }
     # The order and the layout of the YAML are easy to read.
-    assert head.startswith("configs:\n- config_name: default\n  data_files:\n  - split: test\n")
+    assert head.startswith("pretty_name: Log-mel spectrograms of songs.csv\nsize_categories:\n")
+    assert "configs:\n- config_name: default\n  data_files:\n  - split: test\n" in head
     about, _, rest = text.partition("\n`index/` says")
     assert about == (
         "# Log-mel spectrograms of /music/songs.csv\n\n"
@@ -133,11 +140,89 @@ def test_the_card_describes_the_dataset(store: Store, totals: Totals) -> None:
         "- key: 2 classes; shares differ by at most 33.3 points (C: 100.0% of test, 66.7% of all)"
         "; test lacks 1: D\n"
     )
-    configuration = '{\n  "mel": {\n    "n_mels": 80\n  }\n}'
-    assert rest.endswith(
-        f"\n## Feature configuration\n\n```json\n{configuration}\n```\n\n## Snapshot\n\n"
-        f"Index `index/{INDEX}`.\n"
+    recipe = (
+        "quality: 'off'\nselect: null\ndedupe: 'off'\n"
+        "split: {keep_together: null, min_recordings: 0, stratify: null}\n"
     )
+    assert "again, with version unknown of the extractor:\n" in rest
+    assert rest.endswith(f"\n```yaml\n{recipe}```\n\n## Snapshot\n\nIndex `index/{INDEX}`.\n")
+
+
+def head_of(totals: Totals, snapshot: Snapshot = SNAPSHOT) -> dict[str, Any]:
+    text = card_head({}, snapshot, totals, SCHEMA)
+    assert text.endswith("\n---\n\n")
+    loaded: dict[str, Any] = yaml.safe_load(text.strip("-\n"))
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["https://creativecommons.org/licenses/by/4.0/", "cc by 4.0"], "cc-by-4.0"),
+        (["CC0-1.0", "MIT"], ["cc0-1.0", "mit"]),
+        (["MIT", "Ours", "Theirs"], ["mit", "other"]),
+        (["Ours", "Theirs"], "other"),
+        (["MIT", None], None),
+        ([None], None),
+        ([], None),
+    ],
+)
+def test_the_head_has_the_licences_of_all_recordings(
+    names: list[str | None], expected: object
+) -> None:
+    content = SplitContent(recordings=max(1, len(names)), rows=999)
+    counts = (ClassCount("license", name, 1, 1) for name in names)
+    content.counter.add(Distribution(classes=tuple(counts)))
+    head = head_of(Totals(splits={"train": content}))
+    assert head.get("license") == expected
+    assert "license_name" not in head
+    assert head["size_categories"] == ["n<1K"]
+
+
+def test_the_head_names_and_links_a_licence_that_hugging_face_does_not_know() -> None:
+    content = SplitContent(recordings=1)
+    terms = (ClassCount("Licence", "https://example.org/terms", 1, 1),)
+    content.counter.add(Distribution(classes=terms))
+    head = head_of(Totals(splits={"train": content}))
+    described = {key: value for key, value in head.items() if key.startswith("license")}
+    assert described == {
+        "license": "other",
+        "license_name": "https-example-org-terms",
+        "license_link": "https://example.org/terms",
+    }
+
+
+def test_the_head_has_a_tag_of_each_kind_of_feature(totals: Totals) -> None:
+    entries = [{"name": name, **settings} for name, settings in KINDS.items()]
+    snapshot = replace(SNAPSHOT, features=json.dumps({"features": entries}))
+    tags = ["audio", "mel-spectrogram", "spectrogram", "waveform", "melmill"]
+    assert head_of(totals, snapshot)["tags"] == tags
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_the_recipe_in_the_card_can_be_used_again(
+    name: str, totals: Totals, tmp_path: Path
+) -> None:
+    settings = ["catalogue.require_license=[CC0-1.0]", "output.resolution=exact"]
+    recipe = load_config(name, settings)
+    snapshot = replace(SNAPSHOT, configuration=json.loads(json.dumps(recipe.as_dict())))
+    card = view_card({}, snapshot, totals, SCHEMA, "none").decode()
+    path = tmp_path / "recipe.yaml"
+    path.write_text(card.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
+    assert load_config(path) == recipe
+
+
+def test_a_card_that_shows_a_missing_picture_is_stale(store: Store, totals: Totals) -> None:
+    store.put(picture_name(SNAPSHOT), b"picture")
+    write_card(store, SNAPSHOT, totals, SCHEMA)
+    reference = f"\n![Spectrograms of some chunks](index/{INDEX}/spectrograms.png)\n"
+    assert reference in store.read("README.md").decode()
+    assert stale_files(store, SNAPSHOT, SCHEMA) == []
+    store.remove_files([picture_name(SNAPSHOT)])
+    assert stale_files(store, SNAPSHOT, SCHEMA) == ["README.md"]
+    write_card(store, SNAPSHOT, totals, SCHEMA)
+    assert "![" not in store.read("README.md").decode()
+    assert stale_files(store, SNAPSHOT, SCHEMA) == []
 
 
 def _core() -> dict[str, str]:
@@ -403,11 +488,11 @@ def test_a_views_card_names_its_own_files(totals: Totals) -> None:
     assert config["data_files"] == [{"split": "train", "path": files["train"]}]
     assert "| train | 3 | 1,200 | 3 | 5.3 |" in plain
     assert "normalised" not in plain
-    assert "How to load" not in plain
-    assert plain.endswith("\n}\n```\n")
+    assert 'read_parquet("FOLDER/data/train-*.parquet")' in plain
+    assert plain.endswith("stratify: null}\n```\n")
     normalised = view_card(files, SNAPSHOT, totals, SCHEMA, "chunk").decode()
     sentence = "\n`mel` is normalised: chunk, each band to mean 0 and deviation 1.\n"
-    assert normalised == plain.replace("\n## Feature", sentence + "\n## Feature")
+    assert normalised == plain.replace("\n## How", sentence + "\n## How")
 
 
 def test_a_views_card_names_all_features_that_are_normalised(totals: Totals) -> None:
@@ -446,7 +531,11 @@ def test_an_earlier_snapshots_card_has_absolute_paths(
     (config,) = yaml.safe_load(card.decode().split("---\n")[1])["configs"]
     assert config["data_files"][1] == {"split": "train", "path": lists["parquet"]["train"]}
     assert "| train | 3 | 1,200 | 3 | 6.3 |" in card.decode()
-    assert card.decode().endswith("\n}\n```\n")
+    assert card.decode().endswith("stratify: null}\n```\n")
+    assert "![" not in card.decode()
+    store.put(picture_name(SNAPSHOT), b"picture")
+    card, _ = past_card(store, SNAPSHOT, totals, SCHEMA)
+    assert f"\n![Spectrograms of some chunks]({root}/{picture_name(SNAPSHOT)})\n" in card.decode()
 
 
 def test_an_earlier_snapshots_card_in_a_store_has_urls(totals: Totals) -> None:

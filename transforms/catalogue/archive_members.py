@@ -14,6 +14,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
+from melmill.transforms.store.temporary_database import (
+    from_blob,
+    open_temporary_database,
+    to_blob,
+)
+
 #: Extensions of sidecars. If both give a label, the text gives it.
 SIDECARS = ("json", "txt")
 
@@ -69,15 +75,11 @@ class ArchiveMembers:
     Parameters
     ----------
     database
-        Open database, which is empty.
+        Open database with empty tables.
     """
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database, self._kinds = database, set[str]()
-        database.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
-        database.execute("PRAGMA journal_mode = OFF")
-        database.executescript(_TABLES)
-        database.execute("BEGIN")
 
     def add(self, entry: Entry) -> None:
         """Add a member; of several members with one name, the last one counts."""
@@ -86,8 +88,8 @@ class ArchiveMembers:
             f"INSERT OR REPLACE INTO members ({_FIELDS}, stem, sample)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                *(_bytes(entry.name), entry.kind, entry.fault, entry.place, entry.fingerprint),
-                *(entry.labels, _bytes(_stem(entry.name)), _bytes(sample_of(entry.name))),
+                *(to_blob(entry.name), entry.kind, entry.fault, entry.place, entry.fingerprint),
+                *(entry.labels, to_blob(_stem(entry.name)), to_blob(sample_of(entry.name))),
             ),
         )
 
@@ -122,7 +124,7 @@ class ArchiveMembers:
             " AND number NOT IN (SELECT number FROM used)"
         )
         for (name,) in self._database.execute(query):
-            yield _text(name)
+            yield from_blob(name)
 
     def _sidecars(self, stem: bytes, sample: bytes, kind: str) -> Iterator[Entry]:
         rows = self._database.execute(_SAME_STEM, (stem, kind)).fetchall()
@@ -145,8 +147,7 @@ def archive_members() -> Iterator[ArchiveMembers]:
     ...     joined, list(members.unused())
     ([('a.b.wav', ['a.b.txt'])], ['a.c.txt'])
     """
-    # A database without a name is a temporary file, which ends with its connection.
-    with closing(sqlite3.connect("", isolation_level=None, check_same_thread=False)) as database:
+    with closing(open_temporary_database(_TABLES, _CACHE_KIBIBYTES)) as database:
         yield ArchiveMembers(database)
 
 
@@ -167,12 +168,4 @@ def _stem(name: str) -> str:
 
 
 def _entry(name: bytes, *rest: str) -> Entry:
-    return Entry(_text(name), *rest)
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogatepass")
+    return Entry(from_blob(name), *rest)

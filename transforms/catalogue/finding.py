@@ -115,7 +115,7 @@ def find_table(
     if name == SCRIPT:
         return _find_kaldi(folder + chained, options, alone=True)
     listing = Listing(folder + chained, (name,), single=True, storage_options=options)
-    if has_extension(head, ("parquet",)) and has_audio(uri, options):
+    if has_extension(head, ("parquet",)) and has_audio(uri, options, keys.uri_column):
         return found_archives(uri, listing, extensions)
     if is_table(uri):
         return FoundTable(uri)

@@ -11,8 +11,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 
 from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.store.temporary_database import (
+    from_blob,
+    open_temporary_database,
+    to_blob,
+)
 
 _CACHE_KIBIBYTES = 32_768
+_TABLE = "CREATE TABLE pairs (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
 
 
 class KeyedValues:
@@ -21,18 +27,16 @@ class KeyedValues:
     Parameters
     ----------
     database
-        Open database, which is empty.
+        Open database with an empty table of pairs.
     """
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
-        database.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
-        database.execute("CREATE TABLE pairs (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
 
     def add(self, pairs: Iterable[tuple[str, str]], uri: str) -> None:
         """Add pairs of a file; raise ``CatalogueError`` if it has a key twice."""
         for key, value in pairs:
-            row = _bytes(key), _bytes(value)
+            row = to_blob(key), to_blob(value)
             added = self._database.execute("INSERT OR IGNORE INTO pairs VALUES (?, ?)", row)
             if not added.rowcount:
                 raise CatalogueError(f"{uri} has the id {key!r} twice; remove one of them")
@@ -40,8 +44,8 @@ class KeyedValues:
     def get(self, key: str) -> str | None:
         """Return the value of a key; ``None`` if there is none."""
         query = "SELECT value FROM pairs WHERE key = ?"
-        row = self._database.execute(query, (_bytes(key),)).fetchone()
-        return None if row is None else bytes(row[0]).decode("utf-8", "surrogatepass")
+        row = self._database.execute(query, (to_blob(key),)).fetchone()
+        return None if row is None else from_blob(row[0])
 
 
 @contextmanager
@@ -59,14 +63,7 @@ def keyed_values(pairs: Iterable[tuple[str, str]], uri: str) -> Iterator[KeyedVa
     ...     values.get("b"), values.get("c")
     ('2', None)
     """
-    # A database without a name is a temporary file, which ends with its connection.
-    with closing(sqlite3.connect("", isolation_level=None, check_same_thread=False)) as database:
-        database.execute("PRAGMA journal_mode = OFF")
-        database.execute("BEGIN")
+    with closing(open_temporary_database(_TABLE, _CACHE_KIBIBYTES)) as database:
         values = KeyedValues(database)
         values.add(pairs, uri)
         yield values
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")

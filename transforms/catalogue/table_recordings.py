@@ -20,6 +20,7 @@ from melmill.transforms.catalogue.segments import (
     segment_of,
 )
 from melmill.transforms.catalogue.spellings import Resolved, resolve_spelling
+from melmill.transforms.catalogue.table_formats import EMBEDDED
 from melmill.transforms.core.errors import CatalogueError, Cause
 from melmill.transforms.core.naming import digest, join_uri, recording_id
 from melmill.transforms.core.records import Recording
@@ -41,31 +42,33 @@ class _Column:
     declared: bool
 
 
-def block_recordings(table: Table, block: Block, uri_of_table: str) -> Iterator[Recording]:
+def block_recordings(
+    table: Table, block: Block, uri_of_table: str, name: str
+) -> Iterator[Recording]:
     """Yield the recordings of a block's rows; rows with a fault are included.
 
     Parameters
     ----------
     table, block
         Table, and block of its rows.
-    uri_of_table
-        URI of the file that the rows are in, for messages.
+    uri_of_table, name
+        URI of the file that the rows are in, and its name in messages, which no other file of the
+        catalogue has.
     """
-    recordings = _recordings(table, block, uri_of_table)
+    recordings = _recordings(table, block, uri_of_table, name)
     if table.form.identity:
         return _with_own_names(recordings, block.columns[table.form.identity])
     return _in_archive(recordings, block) if block.archived else recordings
 
 
-def _recordings(table: Table, block: Block, uri_of_table: str) -> Iterator[Recording]:
+def _recordings(table: Table, block: Block, uri_of_table: str, name: str) -> Iterator[Recording]:
     meanings = _meaning_values(table, block)
     labels = [_values(table, block, column) for column in _labels(table)]
     names = [column.name for column in table.label_columns]
     rows = zip(*labels, strict=True) if labels else repeat((), len(block.places))
-    file_name = uri_of_table.rpartition("/")[2]
     cells = zip(block.places, zip(*meanings, strict=True), rows, strict=True)
     for number, (place, meaning, row) in enumerate(cells):
-        origin = f"{file_name} {place}"
+        origin = f"{name} {place}"
         try:
             if number in block.broken:
                 raise BadRowError(Cause.BAD_ROW, f" {block.broken[number]}")
@@ -74,11 +77,11 @@ def _recordings(table: Table, block: Block, uri_of_table: str) -> Iterator[Recor
             pairs = () if misfits else tuple(zip(names, row, strict=True))
             segment = segment_of(table.meanings, start, end, duration)
             recording = _recording(table, origin, uri, segment, split, pairs)
-            yield _faulty(recording, Cause.BAD_ROW, "".join(misfits)) if misfits else recording
+            yield with_fault(recording, Cause.BAD_ROW, "".join(misfits)) if misfits else recording
         except BadRowError as error:
             # The row's place identifies it, because the row names no recording.
             identity = recording_id(origin), error.uri or uri_of_table, origin
-            yield _faulty(Recording(*identity, origin=origin), error.cause, error.message)
+            yield with_fault(Recording(*identity, origin=origin), error.cause, error.message)
 
 
 def _in_archive(recordings: Iterable[Recording], block: Block) -> Iterator[Recording]:
@@ -106,7 +109,8 @@ def _with_own_names(
         yield recording
 
 
-def _faulty(recording: Recording, cause: Cause, message: str) -> Recording:
+def with_fault(recording: Recording, cause: Cause, message: str) -> Recording:
+    """Return a recording of a row with a fault; the message continues the place of the row."""
     full_message = recording.origin + message
     # A row with another fault, or with none, is a new version.
     fingerprint = f"fault:{digest(full_message)[:16]}"
@@ -136,7 +140,7 @@ def _recording(
     )
     if resolved.fault:
         message = f", column {table.meanings.uri!r}: {resolved.fault}"
-        return _faulty(recording, Cause.NOT_FOUND, message)
+        return with_fault(recording, Cause.NOT_FOUND, message)
     return recording
 
 
@@ -180,8 +184,9 @@ def _value(table: Table, block: Block, column: _Column, cell: Any) -> Any:
 
 def _remedy(table: Table, column: _Column) -> str:
     sampled = SAMPLE_MEMBERS if table.archives else SAMPLE_ROWS
+    first = "file" if table.form == EMBEDDED else f"{sampled:,} rows"
     return (
-        f", the type of the first {sampled:,} rows;"
+        f", the type of the first {first};"
         f" set catalogue.label_types: {{{column.name}: string}}, or correct the value"
     )
 

@@ -132,7 +132,7 @@ def open_table(
     form = form or recognise_format(uri, storage_options, keys.separator, wanted)
     usual = PLAIN
     if archives and form == EMBEDDED:
-        audio, columns = embedded_column_types(archives)
+        audio, columns = embedded_column_types(archives, keys.uri_column)
         usual, keys = replace(ARCHIVED, uri=audio), replace(keys, uri_column=audio)
     elif archives:
         usual, columns = ARCHIVED, archive_column_types(archives)
@@ -182,7 +182,7 @@ def list_rows(
     # A row names itself by its file, as the user knows it.
     uri = join_uri(table.root, part.archive) if part.archive else table.uri
     for block in blocks:
-        yield from block_recordings(table, block, uri)
+        yield from block_recordings(table, block, uri, part.archive or uri.rpartition("/")[2])
 
 
 def duplicate_message(a: Recording, b: Recording) -> str:

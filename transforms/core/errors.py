@@ -41,6 +41,7 @@ class Cause(StrEnum):
     NON_FINITE = "non_finite"
     TOO_LONG = "too_long"
     BAD_SEGMENT = "bad_segment"
+    OTHER_LICENSE = "other_license"
     MISSING_CHANNEL = "missing_channel"
     CHANGED = "changed_while_reading"
     TIMEOUT = "timeout"

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from melmill.transforms.core.feature_columns import Array
-from melmill.transforms.features.measures_spec import MeasuresSpec
+from melmill.transforms.features.chunks import ChunkSpec, Edges
 from melmill.transforms.features.mel import MelExtractor
 from melmill.transforms.features.mel_spec import MelSpec
 from melmill.transforms.features.mfcc import MfccExtractor, MfccSpec
@@ -20,7 +20,7 @@ from melmill.transforms.features.model_spec import ModelSpec
 from melmill.transforms.features.pcen import PcenExtractor, PcenSpec
 from melmill.transforms.features.rounding import round_to_resolution
 from melmill.transforms.features.spec import Feature, FeatureSpec
-from melmill.transforms.features.stft import StftExtractor
+from melmill.transforms.features.stft import StftExtractor, extract_together
 from melmill.transforms.features.stft_spec import StftSpec, framing_with_neighbours
 from melmill.transforms.features.waveform import WaveformExtractor, WaveformSpec
 
@@ -33,8 +33,8 @@ Samples = npt.NDArray[np.float32]
 Window = tuple[Samples, int]
 
 #: Function of samples [rows, samples], of the number of samples that are not padding in each, and
-#: of their windows.
-Extractor = Callable[[Samples, Sequence[int], Sequence[Window]], Array]
+#: of their windows, for several features.
+Extract = Callable[[Samples, Sequence[int], Sequence[Window]], list[Array]]
 
 
 def extract_features(
@@ -61,12 +61,13 @@ def extract_features(
     dict
         Array [rows, ...] of each feature, by name; see :attr:`FeatureSpec.columns`.
     """
-    arrays = {}
-    for feature, extractor in zip(features.features, _extractors(features), strict=True):
-        values = arrays[feature.name] = extractor(samples, filled_samples, windows)
-        if feature.has_logarithm:
-            round_to_resolution(values, features.resolution)
-    return arrays
+    arrays: dict[str, Array] = {}
+    for group, extract in _groups(features):
+        for feature, values in zip(group, extract(samples, filled_samples, windows), strict=True):
+            if feature.has_logarithm:
+                round_to_resolution(values, features.resolution)
+            arrays[feature.name] = values
+    return {feature.name: arrays[feature.name] for feature in features.features}
 
 
 #: Models that this process has loaded, by their feature, sample rate and number of samples.
@@ -98,33 +99,57 @@ def load_models(features: FeatureSpec, catalogue: str = "", options: StorageOpti
 
 
 @lru_cache(maxsize=32)
-def _extractors(features: FeatureSpec) -> list[Extractor]:
-    """Return the features' extractors; they are made once per process and configuration."""
-    return [_extractor(feature, features) for feature in features.features]
+def _groups(features: FeatureSpec) -> list[tuple[list[Feature], Extract]]:
+    """Return groups of features, each with a function; features with equal spectra are a group.
+
+    The functions are made once per process and configuration.
+    """
+    groups: list[tuple[list[Feature], Extract]] = []
+    of_stft: dict[tuple[StftSpec, int, Edges], list[tuple[Feature, StftExtractor]]] = {}
+    for feature in features.features:
+        if isinstance(feature.spec, StftSpec):
+            extractor = _stft_extractor(feature.spec, features)
+            of_stft.setdefault(extractor.transform, []).append((feature, extractor))
+        else:
+            groups.append(([feature], _extract_alone(feature, features)))
+    for (spec, *_), members in of_stft.items():
+        extractors = [extractor for _, extractor in members]
+        group = [feature for feature, _ in members]
+        groups.append((group, _extract_spectra(extractors, spec, features.chunk)))
+    return groups
 
 
-def _extractor(feature: Feature, features: FeatureSpec) -> Extractor:
-    spec, length, edges = feature.spec, features.chunk.length, features.chunk.edges
-    if isinstance(spec, MeasuresSpec):
-        raise TypeError(f"{feature.name}: meters read measures, and no extractor does")
+def _extract_alone(feature: Feature, features: FeatureSpec) -> Extract:
+    """Return the function of a feature that has no spectrum."""
+    spec, length = feature.spec, features.chunk.length
     if isinstance(spec, WaveformSpec):
         waveform = WaveformExtractor(spec, features.sample_rate_hz)
-        return lambda samples, filled, windows: waveform(samples, filled)
+        return lambda samples, filled, windows: [waveform(samples, filled)]
     if isinstance(spec, ModelSpec):
         load_models(features)
         model = _models[feature, features.sample_rate_hz, length]
-        return lambda samples, filled, windows: model(samples, filled)
-    extractor: StftExtractor
-    if isinstance(spec, MelSpec):
-        kinds = {MfccSpec: MfccExtractor, PcenSpec: PcenExtractor}
-        kind: Any = kinds.get(type(spec), MelExtractor)
-        extractor = kind(spec, features.sample_rate_hz, length, edges)
-    else:
-        extractor = StftExtractor(spec, length, edges)
-    if edges == "pad":
-        return lambda samples, filled, windows: extractor(samples, valid_samples=filled)
-    return lambda samples, filled, windows: extractor(
-        np.stack([surrounded(window, spec, length) for window in windows])
+        return lambda samples, filled, windows: [model(samples, filled)]
+    raise TypeError(f"{feature.name}: meters read measures, and no extractor does")
+
+
+def _stft_extractor(spec: StftSpec, features: FeatureSpec) -> StftExtractor:
+    length, edges = features.chunk.length, features.chunk.edges
+    if not isinstance(spec, MelSpec):
+        return StftExtractor(spec, length, edges)
+    kinds = {MfccSpec: MfccExtractor, PcenSpec: PcenExtractor}
+    kind: Any = kinds.get(type(spec), MelExtractor)
+    extractor: StftExtractor = kind(spec, features.sample_rate_hz, length, edges)
+    return extractor
+
+
+def _extract_spectra(
+    extractors: Sequence[StftExtractor], spec: StftSpec, chunk: ChunkSpec
+) -> Extract:
+    """Return the function of features with equal spectra."""
+    if chunk.edges == "pad":
+        return lambda samples, filled, windows: extract_together(extractors, samples, filled)
+    return lambda samples, filled, windows: extract_together(
+        extractors, np.stack([surrounded(window, spec, chunk.length) for window in windows])
     )
 
 

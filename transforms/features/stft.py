@@ -7,7 +7,7 @@ each step works on one chunk, in blocks of frames and bands whose sizes depend o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +71,7 @@ class StftExtractor:
             around = framing_with_neighbours(spec, chunk_samples)
             chunk_samples += around.before_samples + around.after_samples
             places = replace(around, before_samples=0, after_samples=0)
-        self._chunk_samples = chunk_samples
+        self._chunk_samples, self._edges = chunk_samples, edges
         self._frames = PaddedFrames(places, chunk_samples, spec.pad_mode)
         window = window_samples(spec.window, win_length(spec), periodic=spec.periodic)
         self._window = place_window(window, spec.n_fft, spec.window_position)
@@ -80,61 +80,42 @@ class StftExtractor:
         self._windowed = np.zeros((self._blocks[0].stop, spec.n_fft), np.float32)
         return places.n_frames
 
+    @property
+    def transform(self) -> tuple[StftSpec, int, Edges]:
+        """Settings of the spectra: extractors with equal ones may be called together."""
+        own = {f.name: getattr(self._spec, f.name) for f in fields(StftSpec) if f.name != "log"}
+        return StftSpec(**own), self._chunk_samples, self._edges
+
     def __call__(
         self,
         chunks: NDArray[np.float32],
         out: NDArray[np.float32] | None = None,
         valid_samples: Sequence[int] = (),
     ) -> NDArray[np.float32]:
-        """Return the features of a batch of chunks.
+        """Return the features of a batch of chunks; see :func:`extract_together`.
 
         Parameters
         ----------
-        chunks
-            Samples of shape [n_chunks, chunk_samples], float32, full scale 1.0; with the samples
-            around them for the edges ``neighbours``. Rows may overlap in memory. The samples are
-            not modified.
+        chunks, valid_samples
+            Samples of the chunks, and the number of real samples in each.
         out
             Array to write to: shape [n_chunks, *shape], float32, C-contiguous.
-        valid_samples
-            Number of real samples in each chunk, from 1 to ``chunk_samples``, for
-            ``padded_frames`` and for a pre-emphasis of the chunk; empty if no chunk is padded.
 
         Returns
         -------
         ndarray of shape [n_chunks, *shape], float32
             ``out``, or a new array; in the unit of the spec's ``log.kind``.
-
-        Raises
-        ------
-        ValueError
-            An array has a wrong shape, dtype or memory layout, or a chunk more real samples than
-            samples.
         """
-        _require("chunks", chunks, (*chunks.shape[:1], self._chunk_samples))
-        shape = (len(chunks), *self.shape)
-        out = np.empty(shape, np.float32) if out is None else out
-        _require("out", out, shape)
-        if not out.flags.c_contiguous:
-            raise ValueError(f"out has strides {out.strides}; it must be C-contiguous")
-        lengths = list(valid_samples) or [self._chunk_samples] * len(chunks)
-        if len(lengths) != len(chunks) or not all(0 < n <= self._chunk_samples for n in lengths):
-            allowed = f"{len(chunks)} numbers from 1 to {self._chunk_samples}"
-            raise ValueError(f"valid_samples is {lengths}; it must be {allowed}")
-        for chunk, features, valid in zip(chunks, out, lengths, strict=True):
-            frames = self._frames.of(prepare_samples(chunk, self._spec, valid))
-            self._write_bands(frames)
-            take_logarithm(self._bands, self._spec.log, power=self._spec.power)
-            self._finish(self._bands, frames, valid, features)
-        return out
+        (features,) = extract_together(
+            [self], chunks, valid_samples, None if out is None else [out]
+        )
+        return features
 
-    def _write_bands(self, frames: NDArray[np.float32]) -> None:
-        spec = self._spec
-        for block in self._blocks:
-            windowed = self._windowed[: block.stop - block.start]
-            apply_window(frames[block], self._window, spec, windowed[:, : len(self._window)])
-            parts = _power_parts(self._rfft(windowed), spec.power, spec.magnitude_epsilon)
-            self._sum(parts, self._bands[:, block])
+    def _transform(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the spectra of a block of frames, see :func:`_power_parts`."""
+        spec, windowed = self._spec, self._windowed[: len(frames)]
+        apply_window(frames, self._window, spec, windowed[:, : len(self._window)])
+        return _power_parts(self._rfft(windowed), spec.power, spec.magnitude_epsilon)
 
     def _sum(self, parts: NDArray[np.float32], out: NDArray[np.float32]) -> None:
         """Write the bands of a block of frames, from :func:`_power_parts`."""
@@ -149,6 +130,68 @@ class StftExtractor:
     ) -> None:
         """Write a chunk's features, from its bands after the logarithm."""
         out[:] = bands
+
+
+def extract_together(
+    extractors: Sequence[StftExtractor],
+    chunks: NDArray[np.float32],
+    valid_samples: Sequence[int] = (),
+    outs: Sequence[NDArray[np.float32]] | None = None,
+) -> list[NDArray[np.float32]]:
+    """Return the features of several extractors, whose spectra are computed once.
+
+    Parameters
+    ----------
+    extractors
+        Extractors with equal :attr:`StftExtractor.transform`.
+    chunks
+        Samples of shape [n_chunks, chunk_samples], float32, full scale 1.0; with the samples
+        around them for the edges ``neighbours``. Rows may overlap in memory. The samples are
+        not modified.
+    valid_samples
+        Number of real samples in each chunk, from 1 to ``chunk_samples``, for
+        ``padded_frames`` and for a pre-emphasis of the chunk; empty if no chunk is padded.
+    outs
+        Array to write to for each extractor: shape [n_chunks, *shape], float32, C-contiguous.
+
+    Returns
+    -------
+    list of ndarray of shape [n_chunks, *shape], float32
+        For each extractor `outs`, or a new array.
+
+    Raises
+    ------
+    ValueError
+        An array has a wrong shape, dtype or memory layout, or a chunk more real samples than
+        samples; or the spectra of the extractors differ.
+    """
+    first = extractors[0]
+    if any(extractor.transform != first.transform for extractor in extractors):
+        raise ValueError("the extractors have different spectra; call each of them alone")
+    length = first._chunk_samples
+    _require("chunks", chunks, (*chunks.shape[:1], length))
+    shapes = [(len(chunks), *extractor.shape) for extractor in extractors]
+    arrays = [np.empty(shape, np.float32) for shape in shapes] if outs is None else list(outs)
+    for out, shape in zip(arrays, shapes, strict=True):
+        _require("out", out, shape)
+        if not out.flags.c_contiguous:
+            raise ValueError(f"out has strides {out.strides}; it must be C-contiguous")
+    lengths = list(valid_samples) or [length] * len(chunks)
+    if len(lengths) != len(chunks) or not all(0 < n <= length for n in lengths):
+        raise ValueError(
+            f"valid_samples is {lengths}; it must be {len(chunks)} numbers from 1 to {length}"
+        )
+    for number, (chunk, valid) in enumerate(zip(chunks, lengths, strict=True)):
+        frames = first._frames.of(prepare_samples(chunk, first._spec, valid))
+        for block in first._blocks:
+            parts = first._transform(frames[block])
+            for extractor in extractors:
+                extractor._sum(parts, extractor._bands[:, block])
+        for extractor, out in zip(extractors, arrays, strict=True):
+            spec, bands = extractor._spec, extractor._bands
+            take_logarithm(bands, spec.log, power=spec.power)
+            extractor._finish(bands, frames, valid, out[number])
+    return arrays
 
 
 def refuse(contradictions: Iterable[Contradiction]) -> None:

@@ -11,7 +11,7 @@ padding before the first valid one, which a large ``pad_samples`` makes, are cou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from melmill.transforms.features.chunks import ChunkSpec, Place
 from melmill.transforms.features.mel_spec import MelSpec
@@ -24,32 +24,33 @@ from melmill.transforms.features.stft_spec import (
 )
 
 
-def count_valid(features: FeatureSpec, places: Sequence[Place]) -> dict[str, int]:
-    """Return the numbers of valid frames and samples of a chunk, by the names of their columns.
+def count_valid(features: FeatureSpec, chunks: Iterable[Sequence[Place]]) -> dict[str, list[int]]:
+    """Return the numbers of valid frames and samples of chunks, by the names of their columns.
 
     Parameters
     ----------
     features
         Settings of the rows.
-    places
-        Place of the chunk at each sample rate; see :attr:`FeatureSpec.by_rate`.
+    chunks
+        For each chunk its place at each sample rate; see :attr:`FeatureSpec.by_rate`.
 
     Examples
     --------
     >>> from melmill.transforms.features.chunks import place_chunk
     >>> features = FeatureSpec()
-    >>> count_valid(features, [place_chunk(0, 10_000, features.chunk)])
-    {'valid_frames': 22}
+    >>> count_valid(features, [[place_chunk(0, 10_000, features.chunk)]])
+    {'valid_frames': [22]}
     """
-    counts: dict[str, int] = {}
-    for at_rate, place in zip(features.by_rate, places, strict=True):
+    counts: dict[str, list[int]] = {}
+    for at_rate, places in zip(features.by_rate, zip(*chunks, strict=True), strict=True):
         is_base = at_rate.sample_rate_hz == features.sample_rate_hz
         for feature in at_rate.features:
             column = valid_column(feature, is_base=is_base)
             if isinstance(feature.spec, StftSpec):
-                counts[column] = valid_frames(feature.spec, at_rate.chunk, place)
+                spec, chunk = feature.spec, at_rate.chunk
+                counts[column] = [valid_frames(spec, chunk, place) for place in places]
             elif column and not is_base:
-                counts[column] = place.valid
+                counts[column] = [place.valid for place in places]
     return counts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from melmill.transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
+FindPart = Callable[[int, int], tuple[int, int]]
 
 
 class RecordingMeter:
@@ -89,9 +90,9 @@ def measure_samples(
 
 
 def measure_recording(
-    source: StoredObject, meters: Sequence[str]
+    source: StoredObject, meters: Sequence[str], find_part: FindPart | None = None
 ) -> tuple[AudioInfo, dict[str, Reading]]:
-    """Return a recording's header, and the readings of the whole recording.
+    """Return a recording's header, and the readings of the whole recording or of a part.
 
     Parameters
     ----------
@@ -99,6 +100,9 @@ def measure_recording(
         Recording to measure.
     meters
         Meters to use.
+    find_part
+        Function of the number of frames and the sample rate that returns the first frame of the
+        part and the frame after its last; ``None`` for the whole recording.
 
     Raises
     ------
@@ -107,18 +111,21 @@ def measure_recording(
     """
     audio = probe_audio(source)
     try:
-        return audio, _measure(source, audio, meters)
+        return audio, _measure(source, audio, meters, find_part)
     except RecordingError as error:
         # A complete decode gives another length than the header: the decode is right.
         if error.cause is not Cause.LENGTH_MISMATCH or error.audio is None:
             raise
-        return error.audio, _measure(source, error.audio, meters)
+        return error.audio, _measure(source, error.audio, meters, find_part)
 
 
-def _measure(source: StoredObject, audio: AudioInfo, meters: Sequence[str]) -> dict[str, Reading]:
+def _measure(
+    source: StoredObject, audio: AudioInfo, meters: Sequence[str], find_part: FindPart | None
+) -> dict[str, Reading]:
     shape, frames = Shape(audio.sample_rate_hz, audio.channels), audio.frames
-    meter = RecordingMeter(meters, shape, 0, frames, frames)
+    start, stop = find_part(frames, audio.sample_rate_hz) if find_part else (0, frames)
+    meter = RecordingMeter(meters, shape, 0, stop - start, stop - start)
     with open_audio(source, audio) as reader:
-        for piece in reader.blocks(0, frames, block_frames(audio)):
+        for piece in reader.blocks(start, stop, block_frames(audio)):
             meter.add(piece)
     return meter.readings()

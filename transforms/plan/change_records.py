@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from melmill.transforms.catalogue.left_out import EXCLUDED, TAKEN_DOWN
+from melmill.transforms.catalogue.licenses import OTHER_LICENSE
 from melmill.transforms.core.records import AudioInfo, Recording
 
 #: Maximum number of example URIs for each kind of change.
@@ -126,8 +128,8 @@ class Difference:
         ``relabelled`` (rows are carried over), ``recomputed`` (the configuration changed),
         ``selected`` and ``deselected`` (by another selection or by ``dedupe``), ``duplicate``
         (left out from now on, because a duplicate is kept), ``unchanged``; ``waiting``:
-        unchanged recordings that failed and are not retried; ``taken_down`` and ``excluded``:
-        listed but left out; ``known``: in the snapshot.
+        unchanged recordings that failed and are not retried; ``taken_down``, ``excluded`` and
+        ``other_license``: listed but left out; ``known``: in the snapshot.
     examples
         Some URIs of each kind.
     carried_rows, carried_recordings, carried_failures
@@ -197,8 +199,9 @@ class Difference:
     def to_json(self) -> dict[str, Any]:
         """Return the counts and examples as values that JSON can hold."""
         kinds = ("new", "changed", "removed", "retried", "relabelled", "recomputed", "unchanged")
-        more_kinds = ("selected", "deselected", "duplicate", "waiting", "taken_down", "excluded")
-        counts = {kind: self.counts[kind] for kind in (*kinds, *more_kinds)}
+        more_kinds = ("selected", "deselected", "duplicate", "waiting")
+        left_out = (TAKEN_DOWN, EXCLUDED, OTHER_LICENSE)
+        counts = {kind: self.counts[kind] for kind in (*kinds, *more_kinds, *left_out)}
         hidden = ("unchanged", "known")
         examples = {k: uris for k, uris in sorted(self.examples.items()) if k not in hidden}
         return {**counts, "examples": examples}

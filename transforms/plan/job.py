@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from melmill.transforms.catalogue.left_out import LeftOut, read_left_out
+from melmill.transforms.catalogue.licenses import ANY_LICENSE, LicenseRule
 from melmill.transforms.catalogue.parts import Catalogue
 from melmill.transforms.core.errors import RecordingError
 from melmill.transforms.core.naming import digest
@@ -185,6 +186,8 @@ class ExtractJob:
     taken_down, exclude
         File that lists the recordings which were taken down, and the user's list of
         recordings to exclude; ``""`` for none.
+    licenses
+        Licences that recordings may have.
     content_hashes
         Whether files are also compared by their content.
     meters
@@ -211,6 +214,7 @@ class ExtractJob:
     refresh: RefreshSpec = RefreshSpec()
     taken_down: str = ""
     exclude: str = ""
+    licenses: LicenseRule = ANY_LICENSE
     content_hashes: bool = False
     meters: tuple[str, ...] = ()
     select: str = ""

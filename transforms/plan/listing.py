@@ -50,12 +50,12 @@ def list_blocks(
     """
     listed = list_part(job.catalogue, part, passed_over, deadline)
     while block := list(islice(listed, BLOCK)):
-        yield [_mark(recording, left_out) for recording in block]
+        yield [_mark(recording, left_out, job) for recording in block]
 
 
-def _mark(recording: Recording, left_out: LeftOut) -> Recording:
+def _mark(recording: Recording, left_out: LeftOut, job: ExtractJob) -> Recording:
     reason = left_out.reason(recording)
-    return replace(recording, change=reason) if reason else recording
+    return replace(recording, change=reason) if reason else job.licenses.apply(recording)
 
 
 def look_up_versions(job: ExtractJob, recordings: Iterable[Recording]) -> list[Recording]:

@@ -152,9 +152,9 @@ def _cut_variant(
 def _bounds(probed: ProbedRecording, samples: int, rate_hz: int | Fraction) -> tuple[int, int]:
     """Return the first sample and the end of the used part; damage may cut it shorter."""
     if probed.damage is None:
-        return _segment(probed.recording, samples, rate_hz, _ROUNDED_SECONDS)
+        return segment_bounds(probed.recording, samples, rate_hz)
     try:
-        return _segment(probed.recording, samples, rate_hz, math.inf)
+        return segment_bounds(probed.recording, samples, rate_hz, math.inf)
     except RecordingError as error:
         raise _damage(probed.damage) from error
 
@@ -164,9 +164,28 @@ def _damage(failure: Failure) -> RecordingError:
     return RecordingError(failure.stage, failure.cause, failure.message)
 
 
-def _segment(
-    recording: Recording, samples: int, rate_hz: int | Fraction, slack_seconds: float
+def segment_bounds(
+    recording: Recording,
+    samples: int,
+    rate_hz: int | Fraction,
+    slack_seconds: float = _ROUNDED_SECONDS,
 ) -> tuple[int, int]:
+    """Return the first sample and the end of a recording's segment, or of all of it.
+
+    Parameters
+    ----------
+    recording
+        Recording of the catalogue.
+    samples, rate_hz
+        Length of its file, in samples at a sample rate.
+    slack_seconds
+        How far the segment may go on behind the end of the file.
+
+    Raises
+    ------
+    RecordingError
+        With the cause ``bad_segment``: the file holds nothing of the segment, or not all of it.
+    """
     start = round((recording.start_seconds or 0) * rate_hz)
     end = recording.end_seconds
     requested_stop = samples if end is None else round(end * rate_hz)

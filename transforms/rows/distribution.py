@@ -153,8 +153,9 @@ class DistributionCounter:
 
 
 def _classes(value: Any) -> Iterator[Class]:
-    # A list's values without repeats, in an order that does not depend on hashes.
-    yield from dict.fromkeys(value) if isinstance(value, list | tuple) else (value,)
+    # A list's values without repeats, in an order that does not depend on hashes; an empty list is
+    # no value.
+    yield from dict.fromkeys(value or (None,)) if isinstance(value, list | tuple) else (value,)
 
 
 def _order(entry: ClassCount) -> tuple[str, str]:

@@ -263,11 +263,8 @@ def _spooled(
 def _count_valid(span: Span, job: ExtractJob) -> dict[str, list[int]]:
     """Return the columns that count valid frames and samples, for the rows of a span."""
     channels = count_channels(span.probed.audio.channels, job.features.channels)
-    chunks = [count_valid(job.features, places) for places in place_chunks(span, job.features)]
-    return {
-        name: [chunk[name] for chunk in chunks for _ in range(channels)]
-        for name in job.schema.counts
-    }
+    counts = count_valid(job.features, place_chunks(span, job.features))
+    return {name: np.repeat(counts[name], channels).tolist() for name in job.schema.counts}
 
 
 def _opened(spool: Path, record_type: np.dtype[Any]) -> Any:

@@ -64,15 +64,14 @@ def spool_by_uri(
 def _named(recordings: pa.Table, roots: Sequence[str]) -> pa.Table:
     """Return the names of each recording: its URI, and its paths below the roots.
 
-    If there is more than one root, the id shows which one the catalogue's URIs start from.
+    The id shows whether the catalogue's URIs start from another root than the first.
     """
     names, ids = [], []
     for uri, recording_id in zip(
         recordings["uri"].to_pylist(), recordings["recording_id"].to_pylist(), strict=True
     ):
-        below = {resolve_uri(root, uri)[1] for root in roots}
-        if len(roots) > 1:
-            below = {name for name in below if digest_of_name(name) == recording_id}
+        first, *others = (resolve_uri(root, uri)[1] for root in roots)
+        below = {first, *(name for name in others if digest_of_name(name) == recording_id)}
         for name in {canonical_uri(uri), *below}:
             names.append(name)
             ids.append(recording_id)

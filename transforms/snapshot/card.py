@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 
 from melmill.transforms.core.feature_columns import FeatureColumn
-from melmill.transforms.features.measures_spec import MeasuresSpec
 from melmill.transforms.features.variants_spec import variant_text
 from melmill.transforms.index.tables import read_shards
 from melmill.transforms.plan.split_shares import share_warnings
@@ -29,16 +28,18 @@ from melmill.transforms.rows.moments import Moments
 from melmill.transforms.rows.schema import RowSchema
 from melmill.transforms.rows.tfds import features as tfds_features
 from melmill.transforms.side_tables.side_table import list_parts
+from melmill.transforms.snapshot.card_head import FileLists, card_head, feature_entries, title
+from melmill.transforms.snapshot.card_loading import loading_text, view_loading_text
 from melmill.transforms.snapshot.delta import Snapshot
+from melmill.transforms.snapshot.provenance import plain_markdown, provenance_text
 from melmill.transforms.snapshot.totals import SplitContent, Totals, training_split
 from melmill.transforms.store.folders import Store
-
-#: File names, relative to the dataset, by split.
-FileLists = dict[str, list[str]]
 
 #: Key in a side file that names its index; no split can have this name.
 _MARK = "_index"
 _STATISTICS = "statistics.json"
+#: Last part of the name of the picture that a card shows.
+PICTURE = "spectrograms.png"
 _FILE_LISTS, _TFDS_FEATURES = "tfrecord/files.json", "tfrecord/features.json"
 
 #: Maximum number of classes of a label that the card describes and the commit holds.
@@ -46,11 +47,12 @@ _FEW = 20
 #: Maximum number of classes that a line names.
 _SHOWN = 3
 
-_HF_TYPES = {"double": "float64", "float": "float32"}
-
 
 def write_card(store: Store, snapshot: Snapshot, totals: Totals, schema: RowSchema) -> None:
-    """Write ``README.md``, ``statistics.json`` and, for TFRecord, features and file lists."""
+    """Write ``README.md``, ``statistics.json`` and, for TFRecord, features and file lists.
+
+    The card shows the picture of the snapshot (:func:`picture_name`) if the dataset has it.
+    """
     parquet, tfrecord = list_files(store, snapshot)
     mark = {_MARK: snapshot.index}
     if tfrecord:
@@ -58,7 +60,18 @@ def write_card(store: Store, snapshot: Snapshot, totals: Totals, schema: RowSche
     if tfrecord or store.size(_FILE_LISTS) is not None:
         store.put(_FILE_LISTS, to_json({**tfrecord, **mark}))
     store.put(_STATISTICS, to_json({**statistics(totals), **mark}))
-    store.put("README.md", _card(parquet, snapshot, totals, schema).encode())
+    card = _card(parquet, snapshot, totals, schema, _picture(store, snapshot), bool(tfrecord))
+    store.put("README.md", card.encode())
+
+
+def picture_name(snapshot: Snapshot) -> str:
+    """Return the name of the picture of a snapshot; it is a part of its index, and goes with it."""
+    return f"index/{snapshot.index}/{PICTURE}"
+
+
+def _picture(store: Store, snapshot: Snapshot) -> str:
+    name = picture_name(snapshot)
+    return name if store.size(name) is not None else ""
 
 
 def stale_files(store: Store, snapshot: Snapshot, schema: RowSchema) -> list[str]:
@@ -80,7 +93,8 @@ def _card_describes(store: Store, snapshot: Snapshot) -> bool:
         text = store.read("README.md").decode(errors="replace")
     except FileNotFoundError:
         return False
-    return _mark(snapshot) in text
+    picture = picture_name(snapshot)
+    return _mark(snapshot) in text and (picture not in text or bool(_picture(store, snapshot)))
 
 
 def _read_json(store: Store, name: str) -> dict[str, Any]:
@@ -217,6 +231,8 @@ def view_card(
     schema: RowSchema,
     normalize: str,
     left_out: str = "",
+    *,
+    has_picture: bool = False,
 ) -> bytes:
     """Return the card of a view in Hugging Face's layout, with its Parquet files.
 
@@ -228,13 +244,19 @@ def view_card(
         Normalisation of the features that have bands.
     left_out
         Sentence about what the view leaves out of the snapshot; ``""`` if it has all.
+    has_picture
+        Whether the view has a picture, :data:`PICTURE`.
     """
-    about = _about(snapshot, totals, schema, twins=False) + f"\n{left_out}\n" * bool(left_out)
+    picture = PICTURE if has_picture else ""
+    about = _about(snapshot, totals, schema, picture, twins=False)
+    about += f"\n{left_out}\n" * bool(left_out)
     if normalize != "none":
         names = [f"`{c.name}`" for c in schema.features if c.has_bands]
         how = f"normalised: {normalize}, each band to mean 0 and deviation 1"
         about += f"\n{', '.join(names)} {'is' if len(names) == 1 else 'are'} {how}.\n"
-    return (_head(files, schema) + about + _features(snapshot)).encode()
+    split = training_split(files)
+    about += view_loading_text(split) if split else ""
+    return (card_head(files, snapshot, totals, schema) + about + _recipe(snapshot)).encode()
 
 
 def past_card(
@@ -249,7 +271,8 @@ def past_card(
         {split: [root + name for name in names] for split, names in lists.items()}
         for lists in list_files(store, snapshot)
     )
-    about = _about(snapshot, totals, schema) + _added_columns(snapshot)
+    picture = _picture(store, snapshot)
+    about = _about(snapshot, totals, schema, picture and root + picture) + _added_columns(snapshot)
     files = {"parquet": parquet, "tfrecord": tfrecord}
     if snapshot.side_tables:
         files["columns"] = {
@@ -257,25 +280,23 @@ def past_card(
             for table in snapshot.side_tables
             for name in table.columns
         }
-    return (_head(parquet, schema) + about + _features(snapshot)).encode(), files
+    head = card_head(parquet, snapshot, totals, schema)
+    return (head + about + _recipe(snapshot)).encode(), files
 
 
-def _card(files: FileLists, snapshot: Snapshot, totals: Totals, schema: RowSchema) -> str:
-    about, afterwards = _about(snapshot, totals, schema), _afterwards(schema)
-    parts = _head(files, schema), about, afterwards, _added_columns(snapshot), _features(snapshot)
-    return "".join(parts) + _mark(snapshot)
-
-
-def _afterwards(schema: RowSchema) -> str:
-    """Return how to load the dataset, with the mask of the first feature that has one."""
-    masked = [column for column in schema.features if column.valid]
-    if not masked:
-        return _AFTERWARDS.format(counted="", mask="")
-    name, valid, length = masked[0].name, masked[0].valid, masked[0].shape[-1]
-    return _AFTERWARDS.format(
-        counted=" over its valid frames",
-        mask=_MASK.format(name=name, valid=valid, length=length),
-    )
+def _card(
+    files: FileLists,
+    snapshot: Snapshot,
+    totals: Totals,
+    schema: RowSchema,
+    picture: str,
+    has_tfrecord: bool,
+) -> str:
+    head = card_head(files, snapshot, totals, schema)
+    about = _about(snapshot, totals, schema, picture)
+    loading = loading_text(schema, training_split(files) if has_tfrecord else None)
+    parts = head, about, loading, _added_columns(snapshot), _recipe(snapshot), _mark(snapshot)
+    return "".join(parts)
 
 
 def _mark(snapshot: Snapshot) -> str:
@@ -294,48 +315,20 @@ def _added_columns(snapshot: Snapshot) -> str:
     return _ADDED.format(lines="".join(lines)) if lines else ""
 
 
-def _head(files: FileLists, schema: RowSchema) -> str:
-    head = yaml.safe_dump(_front_matter(files, schema), sort_keys=False, width=1000)
-    return f"---\n{head}---\n\n"
-
-
-def _front_matter(files: FileLists, schema: RowSchema) -> dict[str, Any]:
-    data_files = [{"split": split, "path": names} for split, names in files.items()]
-    return {
-        "configs": [{"config_name": "default", "data_files": data_files}],
-        "dataset_info": {"config_name": "default", "features": _hf_features(schema)},
-    }
-
-
-def _hf_features(schema: RowSchema) -> list[dict[str, Any]]:
-    columns = [_hf_feature(name, kind) for name, kind in schema.columns().items()]
-    return [*columns, *map(_hf_array, schema.features)]
-
-
 def features_json(schema: RowSchema) -> dict[str, Any]:
     """Return the shape and type of the first feature, and of all features by name."""
     features = {c.name: {"shape": list(c.shape), "dtype": c.dtype} for c in schema.features}
     return {**next(iter(features.values())), "features": features}
 
 
-def _hf_array(column: FeatureColumn) -> dict[str, Any]:
-    if column.flac_rate_hz:
-        return {"name": column.name, "dtype": "binary"}
-    if column.is_number:
-        return {"name": column.name, "dtype": column.dtype}
-    if len(column.shape) == 1:
-        return {"name": column.name, "list": column.dtype}
-    array = {"shape": list(column.shape), "dtype": column.dtype}
-    return {"name": column.name, "dtype": {f"array{len(column.shape)}_d": array}}
-
-
-def _hf_feature(name: str, kind: str) -> dict[str, Any]:
-    if kind.startswith("list<"):
-        return {"name": name, "list": _HF_TYPES.get(kind[5:-1], kind[5:-1])}
-    return {"name": name, "dtype": _HF_TYPES.get(kind, kind)}
-
-
-def _about(snapshot: Snapshot, totals: Totals, schema: RowSchema, *, twins: bool = True) -> str:
+def _about(
+    snapshot: Snapshot,
+    totals: Totals,
+    schema: RowSchema,
+    picture: str = "",
+    *,
+    twins: bool = True,
+) -> str:
     splits = "\n".join(
         f"| {name} | {content.recordings:,} | {content.rows:,} | {content.shards:,} "
         f"| {(content.parquet_bytes + twins * content.tfrecord_bytes) / 1e6:,.1f} |"
@@ -346,11 +339,13 @@ def _about(snapshot: Snapshot, totals: Totals, schema: RowSchema, *, twins: bool
         hours=totals.seconds / 3600,
         features="\n".join(_feature_line(snapshot, column) for column in schema.features),
         title=title(snapshot),
+        picture=f"\n![Spectrograms of some chunks]({picture})\n" if picture else "",
         splits=splits,
         failed=totals.recordings["failed"],
         skipped=totals.recordings["skipped"],
         deselected=_deselected(snapshot, totals),
         labels=_labels(totals),
+        provenance=provenance_text(totals),
         warnings=_split_warnings(snapshot, totals),
         variants="".join(f"\n- {line}" for line in variant_lines(snapshot.features, totals)),
     )
@@ -371,30 +366,8 @@ def _deselected(snapshot: Snapshot, totals: Totals) -> str:
     return "".join(f"\n{number:,} are {reason}." for number, reason in numbers if number)
 
 
-def title(snapshot: Snapshot) -> str:
-    """Return a line that says what the rows are."""
-    only_mel = all(entry["kind"] == "mel" for entry in _entries(snapshot).values())
-    return f"{'Log-mel spectrograms' if only_mel else 'Features'} of {snapshot.catalogue}"
-
-
-def _entries(snapshot: Snapshot) -> dict[str, dict[str, Any]]:
-    """Return the settings of each feature, by column; see :meth:`FeatureSpec.canonical`.
-
-    The settings of a measure have its name in ``measure``.
-    """
-    features = json.loads(snapshot.features).get("features", [{"name": "mel", "kind": "mel"}])
-    entries: dict[str, dict[str, Any]] = {}
-    for feature in features:
-        if feature["kind"] == "measures":
-            columns = MeasuresSpec(tuple(feature["measures"])).columns(feature["name"])
-            entries |= {name: {**feature, "measure": columns[name]} for name in columns}
-        else:
-            entries[feature["name"]] = feature
-    return entries
-
-
 def _feature_line(snapshot: Snapshot, column: FeatureColumn) -> str:
-    entry = _entries(snapshot)[column.name]
+    entry = feature_entries(snapshot)[column.name]
     if column.is_number:
         how = "of one chunk, at the recording's own sample rate, of all channels"
         return f"- `{column.name}` is {column.dtype}: `{entry['measure']}` {how}."
@@ -410,7 +383,7 @@ def _feature_line(snapshot: Snapshot, column: FeatureColumn) -> str:
 
 
 def _labels(totals: Totals) -> str:
-    lines = [f"- {line}\n" for line in balance_lines(label_balance(totals))]
+    lines = [f"- {plain_markdown(line)}\n" for line in balance_lines(label_balance(totals))]
     return "\n## Labels\n\n" + "".join(lines) if lines else ""
 
 
@@ -452,10 +425,24 @@ def _class(value: object) -> str:
     return "no value" if value is None else str(value)
 
 
-def _features(snapshot: Snapshot) -> str:
-    features = json.dumps(json.loads(snapshot.features), indent=2)
-    return f"\n## Feature configuration\n\n```json\n{features}\n```\n"
+def _recipe(snapshot: Snapshot) -> str:
+    version = json.loads(snapshot.features).get("extractor_version", "unknown")
+    recipe = yaml.safe_dump(
+        snapshot.recipe, sort_keys=False, width=100, allow_unicode=True, default_flow_style=None
+    )
+    return _RECIPE.format(version=version, recipe=recipe)
 
+
+_RECIPE = """
+## Recipe
+
+Saved as `recipe.yaml`, this gives the same rows again, with version {version} of the extractor:
+`melmill extract CATALOGUE DATASET --recipe recipe.yaml`. Storage options, which may be secret, are
+not in it, nor are the folders that `catalogue.publish_root` hides: set them again.
+
+```yaml
+{recipe}```
+"""
 
 _SNAPSHOT = """
 ## Snapshot
@@ -477,42 +464,10 @@ _ABOUT = """# {title}
 {rows:,} rows from {hours:,.2f} hours of audio.
 
 {features}
-
+{picture}
 | split | recordings | rows | shards | MB |
 |---|---|---|---|---|
 {splits}
 {warnings}
 {failed:,} recordings failed and {skipped:,} were too short.{deselected}{variants}
-{labels}"""
-
-_AFTERWARDS = """
-`index/` says which recordings failed and why. `statistics.json` holds mean and standard
-deviation of each band{counted}.
-
-## How to load
-
-The current snapshot is what the Delta table says; files that it does not name are not in it.
-
-```python
-import polars
-polars.read_delta("DATASET")
-
-from deltalake import DeltaTable
-from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
-# Use Arrow's own filesystem: delta-rs's filesystem may abort Python when it exits.
-files = SubTreeFileSystem("DATASET", LocalFileSystem())
-DeltaTable("DATASET").to_pyarrow_dataset(filesystem=files)
-
-import datasets
-datasets.load_dataset("DATASET")          # splits and shapes come from the head of this file
-```
-{mask}"""
-
-_MASK = """
-A mask for a batch of rows, false where `{name}` is padding:
-
-```python
-import numpy as np
-mask = np.arange({length}) < np.array(rows["{valid}"])[:, np.newaxis]   # [rows, {length}]
-```
-"""
+{labels}{provenance}"""

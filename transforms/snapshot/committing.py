@@ -236,7 +236,8 @@ def _properties(snapshot: Snapshot) -> CommitProperties:
     metadata = {"format": FORMAT, **asdict(snapshot)}
     del metadata["version"]
     return CommitProperties(
-        custom_metadata={KEY: json.dumps(metadata, sort_keys=True)},
+        # Not sorted: names of shards depend on the order of the splits in the recipe.
+        custom_metadata={KEY: json.dumps(metadata)},
         # Do not retry after another run's commit. The transaction makes two concurrent runs
         # conflict; without it, Delta would accept both appends.
         max_commit_retries=0,

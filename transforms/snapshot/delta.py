@@ -103,12 +103,22 @@ class Snapshot:
         return with_later_keys(self.configuration)
 
 
+_LATER_CATALOGUE_KEYS = (
+    *("uri_column", "start_column", "end_column", "duration_column", "separator", "root"),
+    *("require_license", "publish_root"),
+)
+
+
 def with_later_keys(configuration: dict[str, Any]) -> dict[str, Any]:
     """Return a recipe with the keys that older recipes lack, as they were then."""
     later_split = {"keep_together": None, "min_recordings": 0, "stratify": None}
     split = {**later_split, **configuration.get("split", {})}
+    later_catalogue = {**dict.fromkeys(_LATER_CATALOGUE_KEYS), "other_license": "drop"}
     later = {"quality": "off", "select": None, "dedupe": "off"}
-    return {**later, **configuration, "split": split}
+    recipe = {**later, **configuration, "split": split}
+    if "catalogue" in recipe:
+        recipe["catalogue"] = {**later_catalogue, **recipe["catalogue"]}
+    return recipe
 
 
 def split_rule(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def _members(archive: StoredObject) -> Iterator[Member]:
         if archive.uri.lower().endswith(".parquet"):
             from melmill.transforms.store.embedded import embedded_members  # loads Arrow
 
-            yield from embedded_members(file, archive.fingerprint, archive.uri)
+            yield from embedded_members(file, archive.fingerprint)
         else:
             yield from read_members(file, archive.fingerprint, archive.uri)
 

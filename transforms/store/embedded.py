@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from melmill.transforms.store.archives import BadArchiveError, Member, Place
+from melmill.transforms.store.archives import BadArchiveError, Member, Place, plain_name
 from melmill.transforms.store.page_headers import PageData, read_pages
 from melmill.transforms.store.parquet_files import ParquetFile
 
@@ -28,6 +28,9 @@ _BATCH_BYTES = 2**24
 _MOST_BATCH_ROWS = 1_024
 _BUFFER_BYTES = 2**20
 _LENGTH_BYTES = 4
+#: Bytes that a batch may have if all of its values are the largest one of a dictionary.
+_MOST_BATCH_BYTES = 2**27
+_ARROW_ERRORS = (pa.ArrowException, EOFError, OSError)
 
 #: What to do about audio that is not found in the pages.
 _REWRITE = "write the file again with pyarrow, without its option column_encoding"
@@ -55,33 +58,16 @@ class Embedded:
     columns: pa.RecordBatch
 
 
-def audio_column(schema: pa.Schema, name: str) -> str:
-    """Return the column of a Parquet file that holds audio; ``""`` if there is none.
-
-    Parameters
-    ----------
-    schema
-        Columns of the file.
-    name
-        Name of the file, for the message.
-
-    Raises
-    ------
-    BadArchiveError
-        If several columns hold audio.
+def audio_columns(schema: pa.Schema) -> list[str]:
+    """Return the columns of a Parquet file that may hold audio: structs with ``bytes``.
 
     Examples
     --------
     >>> audio = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    >>> audio_column(pa.schema([("audio", audio), ("text", pa.string())]), "a.parquet")
-    'audio'
+    >>> audio_columns(pa.schema([("audio", audio), ("text", pa.string())]))
+    ['audio']
     """
-    names = [field.name for field in schema if _holds_bytes(field.type)]
-    if len(names) > 1:
-        raise BadArchiveError(
-            f"{name} has audio in the columns {', '.join(names)}; write a file for each of them"
-        )
-    return names[0] if names else ""
+    return [field.name for field in schema if _holds_bytes(field.type)]
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -91,13 +77,14 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(held) or pa.types.is_large_binary(held))
 
 
-def embedded_members(file: Any, version: str, name: str) -> Iterator[Member]:
+def embedded_members(file: Any, version: str) -> Iterator[Member]:
     """Yield the audio in a Parquet file as members; see :func:`read_embedded`."""
-    for rows in read_embedded(file, version, name):
-        yield from rows.members
+    for column in audio_columns(_open(file).schema_arrow):
+        for rows in read_embedded(file, version, column):
+            yield from rows.members
 
 
-def read_embedded(file: Any, version: str, name: str) -> Iterator[Embedded]:
+def read_embedded(file: Any, version: str, column: str) -> Iterator[Embedded]:
     """Yield the rows of a Parquet file with audio, a few at a time.
 
     Parameters
@@ -106,44 +93,63 @@ def read_embedded(file: Any, version: str, name: str) -> Iterator[Embedded]:
         Binary file that can seek.
     version
         Fingerprint of the file.
-    name
-        Name of the file, for messages.
+    column
+        Column of the audio. If several columns may hold audio, the names begin with the column:
+        ``audio/a.wav``.
 
     Raises
     ------
     BadArchiveError
-        If the file is no Parquet file with audio, or is damaged.
+        If the file is no Parquet file with such a column, or is damaged.
     """
+    parquet = _open(file)
+    columns = audio_columns(parquet.schema_arrow)
+    if column not in columns:
+        raise BadArchiveError(f"has no column {column!r} of audio: a struct with bytes and path")
+    folder, first_row = f"{column}/" if len(columns) > 1 else "", 1
     try:
-        parquet = ParquetFile(file, buffer_size=_BUFFER_BYTES)
-        column = audio_column(parquet.schema_arrow, name)
-        if not column:
-            raise BadArchiveError("has no column of audio, which is a struct with bytes and path")
-        first_row = 1
         for group in range(parquet.num_row_groups):
             values = _ChunkValues(file, parquet.metadata.row_group(group), column, version)
             for batch in parquet.iter_batches(values.batch_rows, row_groups=[group]):
-                yield _embedded(first_row, batch, column, values)
+                audio = batch.column(column)
+                names = [folder + name for name in _names(audio, first_row)]
+                stored = [
+                    None if value.as_py() is None else memoryview(value.as_buffer())
+                    for value in audio.flatten()[audio.type.get_field_index("bytes")]
+                ]
+                members = [values.member(*pair) for pair in zip(names, stored, strict=True)]
+                yield Embedded(first_row, members, stored, batch)
                 first_row += batch.num_rows
-    except (pa.ArrowException, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # Arrow's own has no number
-            raise
-        reason = " ".join(str(error).split())
-        raise BadArchiveError(f"is a damaged Parquet file: {reason}") from error
+    except _ARROW_ERRORS as error:
+        raise _damage(error) from error
 
 
-def _embedded(first_row: int, batch: pa.RecordBatch, column: str, values: _ChunkValues) -> Embedded:
-    audio = batch.column(column)
-    names = [f"row-{first_row + i}" for i in range(batch.num_rows)]
-    if audio.type.get_field_index("path") >= 0:
-        paths = audio.field("path").to_pylist()
-        names = [path or name for path, name in zip(paths, names, strict=True)]
-    stored = [
-        None if value.as_py() is None else memoryview(value.as_buffer())
-        for value in pa.StructArray.flatten(audio)[audio.type.get_field_index("bytes")]
-    ]
-    members = [values.member(name, value) for name, value in zip(names, stored, strict=True)]
-    return Embedded(first_row, members, stored, batch)
+def _open(file: Any) -> ParquetFile:
+    try:
+        return ParquetFile(file, buffer_size=_BUFFER_BYTES)
+    except _ARROW_ERRORS as error:
+        raise _damage(error) from error
+
+
+def _damage(error: Exception) -> Exception:
+    """Return the error for a file that Arrow cannot read."""
+    if isinstance(error, OSError) and error.errno is not None:  # Arrow's own has no number
+        return error
+    return BadArchiveError(f"is a damaged Parquet file: {' '.join(str(error).split())}")
+
+
+def _names(audio: pa.StructArray, first_row: int) -> Iterator[str]:
+    """Yield the name of each row's audio: its path, or its number."""
+    index = audio.type.get_field_index("path")
+    has_paths = index >= 0 and (
+        pa.types.is_string(audio.type.field(index).type)
+        or pa.types.is_large_string(audio.type.field(index).type)
+    )
+    paths = audio.flatten()[index] if has_paths else pa.nulls(len(audio))
+    for number, path in enumerate(paths, first_row):
+        data = path.as_buffer().to_pybytes() if path.is_valid else b""
+        # Other bytes than UTF-8 become halves of surrogate pairs, which no name may have.
+        yield plain_name(data.decode("utf-8", "surrogateescape")) or f"row-{number}"
 
 
 class _ChunkValues:
@@ -157,21 +163,27 @@ class _ChunkValues:
         chunks = (group.column(i) for i in range(group.num_columns))
         chunk = next(chunk for chunk in chunks if chunk.path_in_schema == f"{column}.bytes")
         self._file, self._version, self._codec = file, version, _codec(chunk.compression)
-        starts = [chunk.data_page_offset, chunk.dictionary_page_offset]
-        start = min(offset for offset in starts if offset is not None)
-        self._pages = read_pages(file, start, start + chunk.total_compressed_size)
+        # Some writers give the place 0 for no dictionary.
+        dictionary, data = chunk.dictionary_page_offset or 0, chunk.data_page_offset
+        self._has_dictionary = 0 < dictionary < data
+        start = dictionary if self._has_dictionary else data
+        stop = start + chunk.total_compressed_size
+        self._pages = read_pages(file, start, stop)
         #: The pages in which the next value may be: the dictionary, if there is one, and the last.
         self._open: list[_OpenPage] = []
-        self._has_dictionary = chunk.dictionary_page_offset is not None
         self._fault = f"has audio that is not stored in one piece; {_REWRITE}"
         mean = max(1, chunk.total_uncompressed_size // max(1, chunk.num_values))
-        self.batch_rows = max(1, min(_MOST_BATCH_ROWS, _BATCH_BYTES // mean))
+        most = min(_MOST_BATCH_ROWS, _BATCH_BYTES // mean)
+        if self._has_dictionary:  # the mean says little: a large value may be in many rows
+            page = next(read_pages(file, start, stop))
+            most = min(most, _MOST_BATCH_BYTES // max(1, page.unpacked_bytes))
+        self.batch_rows = max(1, most)
 
     def member(self, name: str, value: memoryview | None) -> Member:
         """Return the member that a value is; values are asked for in their order."""
         nowhere = Place("plain", 0, 0, 0, 0, self._version)
         if not name.isprintable():
-            return Member(name, nowhere, "has a control character in its path")
+            return Member(name, nowhere, "has a path with control characters, or not in UTF-8")
         if value is None:
             return Member(name, nowhere, "has no bytes of audio; embed the files")
         if not value.nbytes:

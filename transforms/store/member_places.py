@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sqlite3
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -16,24 +15,21 @@ from itertools import count, islice
 from threading import Lock
 
 from melmill.transforms.store.archives import Member, Place
+from melmill.transforms.store.temporary_database import open_temporary_database, to_blob
 
 _CACHE_KIBIBYTES = 16_384
 _BATCH = 1_000
+_TABLE = """
+CREATE TABLE places (archive INTEGER, name BLOB, place TEXT, fault TEXT,
+    PRIMARY KEY (archive, name)) WITHOUT ROWID
+"""
 
 
 class MemberPlaces:
     """Places of members; several threads may look for them."""
 
     def __init__(self) -> None:
-        # A database without a name is a temporary file, which ends with its connection.
-        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._database.execute(f"PRAGMA cache_size = -{_CACHE_KIBIBYTES}")
-        self._database.execute("PRAGMA journal_mode = OFF")
-        self._database.execute("BEGIN")
-        self._database.execute(
-            "CREATE TABLE places (archive INTEGER, name BLOB, place TEXT, fault TEXT,"
-            " PRIMARY KEY (archive, name)) WITHOUT ROWID"
-        )
+        self._database = open_temporary_database(_TABLE, _CACHE_KIBIBYTES)
         self._lock, self._numbers = Lock(), count()
         self._archives: dict[tuple[str, str], int] = {}
         self._reading: defaultdict[tuple[str, str], Lock] = defaultdict(Lock)
@@ -78,7 +74,7 @@ class MemberPlaces:
         # If the reading fails, nothing refers to the number, and the next attempt has another.
         number, left = next(self._numbers), iter(members)
         while batch := list(islice(left, _BATCH)):
-            rows = [(number, _bytes(m.name), m.place.text, m.fault) for m in batch]
+            rows = [(number, to_blob(m.name), m.place.text, m.fault) for m in batch]
             with self._lock:
                 # The last of several members with one name counts.
                 self._database.executemany(
@@ -90,7 +86,7 @@ class MemberPlaces:
         query = "SELECT place, fault FROM places WHERE archive = ? AND name = ?"
         with self._lock:
             row: tuple[str, str] | None = self._database.execute(
-                query, (archive, _bytes(name))
+                query, (archive, to_blob(name))
             ).fetchone()
         return row
 
@@ -104,7 +100,3 @@ def member_places() -> MemberPlaces:
 def _places_of(process: int) -> MemberPlaces:
     # A forked process needs its own database.
     return MemberPlaces()
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")

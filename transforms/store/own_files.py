@@ -21,8 +21,8 @@ _SHARD = re.compile(
     rf"|tfrecord/(?P<twin_split>[^/]+)/part-(?P<twin>{_DIGEST})\.tfrecord)"
 )
 _INDEX = re.compile(
-    rf"index/({_DIGEST})/(?:recordings|failures|shards|matches|matched_recordings|split_units)"
-    r"-[0-9]{5,}\.parquet"
+    rf"index/({_DIGEST})/(?:(?:recordings|failures|shards|matches|matched_recordings|split_units)"
+    r"-[0-9]{5,}\.parquet|spectrograms\.png)"
 )
 _SIDE_TABLE = re.compile(rf"columns/({_DIGEST})/part-[0-9]{{5,}}-{_DIGEST}\.parquet")
 _TAKEN_DOWN = re.compile(rf"taken_down/{_DIGEST}\.jsonl")

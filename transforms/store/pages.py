@@ -66,12 +66,19 @@ def files_named(filesystem: Any, path: str, names: Sequence[str]) -> list[str]:
     """
     object_pages = _OBJECT_PAGES.get(protocol_of(filesystem))
     if object_pages is None:
-        return [name for name in names if filesystem.isfile(f"{path.rstrip('/')}/{name}")]
+        return [name for name in names if _is_file(filesystem, f"{path.rstrip('/')}/{name}")]
     letters = os.path.commonprefix(names)  # noqa: RUF071 -- of names, which are no paths
     pages = object_pages(filesystem, path, letters)
     entries = (entry for page in pages for entry in page if entry["type"] == "file")
     files = {entry["name"].rpartition("/")[2] for entry in entries}
     return [name for name in names if name in files]
+
+
+def _is_file(filesystem: Any, path: str) -> bool:
+    try:  # fsspec's own `isfile` takes any error of the store for an answer
+        return bool(filesystem.info(path)["type"] != "directory")
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _local_pages(filesystem: Any, path: str) -> Iterator[list[Details]]:

@@ -29,6 +29,7 @@ def claim_output(job: ExportJob) -> None:
     store = job.output
     settings = {"format": job.format, "name": job.name, "normalize": job.normalize}
     settings |= {"select": job.select} if job.select else {}
+    settings |= {"publish_root": job.publish_root} if job.publish_root else {}
     mark = json.dumps({"index": job.index, **settings}).encode()
     try:
         if store.size(_MARK) is not None:
@@ -36,8 +37,8 @@ def claim_output(job: ExportJob) -> None:
                 return
             raise DatasetError(
                 f"output {store.root}: holds an unfinished export of another snapshot, or with "
-                "another name, format, normalisation or selection; remove the folder, or choose "
-                "another"
+                "another name, format, normalisation, selection or publish_root; remove the "
+                "folder, or choose another"
             )
         if (foreign := next(_foreign(store), None)) is not None:
             raise DatasetError(

@@ -8,9 +8,11 @@ needed to write it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from melmill.transforms.rows.schema import RowSchema
+from melmill.transforms.snapshot.provenance import MOST_LISTED, Provenance
 
 Json = dict[str, Any]
 
@@ -27,10 +29,26 @@ _TYPES = {
 }
 
 
+#: Identifier of the record set of licences, sources and attributions; no split can have it.
+_PROVENANCE = "split-provenance"
+_ABOUT_PROVENANCE = (
+    f"Licences, sources and attributions of each split, at most {MOST_LISTED} of each: those of "
+    "the most recordings. All are in the columns of the rows."
+)
+
+
 def croissant(
-    name: str, version: str, description: str, splits: Iterable[str], schema: RowSchema
+    name: str,
+    version: str,
+    description: str,
+    splits: Iterable[str],
+    schema: RowSchema,
+    provenance: Provenance,
 ) -> Json:
     """Return the content of ``croissant.json``: one record set for each split.
+
+    Another record set lists the licences, sources and attributions of each split, and
+    ``license`` the licences of the whole view, if there are columns that say so.
 
     Parameters
     ----------
@@ -44,6 +62,8 @@ def croissant(
         Names of the splits; a split's files are ``data/SPLIT-*.parquet``.
     schema
         Columns of the rows.
+    provenance
+        Where the recordings come from.
     """
     names = list(splits)
     return {
@@ -53,8 +73,38 @@ def croissant(
         "version": version,
         "description": description,
         "conformsTo": "http://mlcommons.org/croissant/1.1",
+        **({"license": list(provenance.licenses)} if provenance.licenses else {}),
         "distribution": [_file_set(split) for split in names],
-        "recordSet": [_record_set(split, schema) for split in names],
+        "recordSet": [
+            *(_record_set(split, schema) for split in names),
+            *([_provenance(provenance)] if provenance.origins else []),
+        ],
+    }
+
+
+def _provenance(provenance: Provenance) -> Json:
+    """Return the record set of licences, sources and attributions, which holds its records."""
+    records = [asdict(origin) for origin in provenance.origins]
+    types = {
+        name: "int64" if isinstance(value, int) else "string" for name, value in records[0].items()
+    }
+    return {
+        "@type": "cr:RecordSet",
+        "@id": _PROVENANCE,
+        "name": _PROVENANCE,
+        "description": _ABOUT_PROVENANCE,
+        "field": [
+            {
+                "@type": "cr:Field",
+                "@id": f"{_PROVENANCE}/{name}",
+                "name": name,
+                "dataType": _TYPES[kind],
+            }
+            for name, kind in types.items()
+        ],
+        "data": [
+            {f"{_PROVENANCE}/{name}": value for name, value in record.items()} for record in records
+        ],
     }
 
 

@@ -43,6 +43,7 @@ from melmill.transforms.views.formats import (
     write_tfrecord,
 )
 from melmill.transforms.views.kept_rows import counted, kept_rows, write_counts
+from melmill.transforms.views.publishing import published_rows
 
 #: Layouts that TFDS reads, and TFDS's names of their file formats.
 TFDS_FORMATS: Mapping[str, FileFormat] = {"tfds": "tfrecord", "arrayrecord": "array_record"}
@@ -110,6 +111,8 @@ class ExportJob:
     select
         Expression over measures; only the recordings for which it is true are in the view. ``""``
         keeps all.
+    publish_root
+        Folder to which the view's URIs are relative; ``""`` to keep URIs as they are.
     progress
         Address at which the launcher listens; ``""`` if it does not listen.
     """
@@ -123,6 +126,7 @@ class ExportJob:
     features: tuple[str, ...] = ("mel",)
     bands: Mapping[str, tuple[Sequence[float], Sequence[float]]] = field(default_factory=dict)
     select: str = ""
+    publish_root: str = ""
     progress: str = ""
 
 
@@ -169,7 +173,8 @@ def export_shard(
     """
     names = file_names(shard, job)
     same_file = {"hf": shard.parquet, "tfds": shard.tfrecord}.get(job.format)
-    if same_file is not None and job.normalize == "none" and not shard.refused:
+    is_same = job.normalize == "none" and not (shard.refused or job.publish_root)
+    if same_file is not None and is_same:
         _link(same_file, names[0], job)
     else:
         _encode(shard, names, job, shared or {})
@@ -266,7 +271,7 @@ def _counted(
 def _batches(shard: ExportShard, job: ExportJob) -> Iterator[RowBatch]:
     rows = 0
     with job.dataset.reading_shard(shard.parquet.name) as file:
-        for batch in kept_rows(read_rows(file), shard.refused):
+        for batch in published_rows(kept_rows(read_rows(file), shard.refused), job.publish_root):
             rows += batch.rows
             yield batch
         if rows != shard.rows:

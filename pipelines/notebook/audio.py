@@ -14,7 +14,6 @@ in a dataset.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ import numpy.typing as npt
 
 from melmill.pipelines.config import Config, load_config
 from melmill.pipelines.models import pin_models
+from melmill.pipelines.notebook.plots import MISSING, draw_feature, plot_audio
 from melmill.transforms.core.errors import ConfigError, RecordingError
 from melmill.transforms.core.feature_columns import Array
 from melmill.transforms.core.records import AudioInfo
@@ -38,10 +38,8 @@ from melmill.transforms.features.chunks import (
     resampled_length,
 )
 from melmill.transforms.features.decoded_spans import PlacedChunk, place_at_rate, read_samples
-from melmill.transforms.features.mel_spec import MelSpec, unit_of
 from melmill.transforms.features.spans import extract_chunks
-from melmill.transforms.features.spec import Feature, FeatureSpec
-from melmill.transforms.features.stft_spec import StftSpec
+from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.measures.chunk_meters import measure_chunks
 from melmill.transforms.measures.measuring import measure_recording
 from melmill.transforms.measures.meters import Quality, Reading
@@ -49,8 +47,6 @@ from melmill.transforms.measures.registry import QUALITIES
 from melmill.transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
-
-_MISSING = "{name} is not installed: pip install 'melmill[notebook]'"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +80,16 @@ class Audio:
     def seconds(self) -> float:
         """Return the duration."""
         return len(self.samples) / self.sample_rate_hz
+
+    @property
+    def start_second(self) -> float:
+        """Return the place in the recording at which the samples start."""
+        return 0.0
+
+    @property
+    def title(self) -> str:
+        """Return the title of a picture."""
+        return Path(self.uri).name
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the chunks that a dataset has of this recording, in order."""
@@ -172,43 +178,37 @@ class Audio:
         try:
             from IPython import display
         except ImportError as error:
-            raise ImportError(_MISSING.format(name="IPython")) from error
+            raise ImportError(MISSING.format(name="IPython")) from error
         player: Any = display.Audio  # untyped
         silent = not self.samples.any()  # IPython would divide by zero
         samples = self.samples.T if len(self.samples) else np.zeros((1, 1), np.float32)
         return player(samples, rate=self.sample_rate_hz, normalize=not silent)
 
-    def _spectrograms(self) -> list[tuple[Feature, StftSpec]]:
-        """Return each feature that is drawn as a picture, and its settings."""
-        features = self.features_spec.features
-        return [(f, f.spec) for f in features if isinstance(f.spec, StftSpec)]
-
     def plot(self) -> Any:
-        """Return a figure with the waveform above its mel spectrograms (``matplotlib``'s Figure).
+        """Return a figure of the waveform above its spectrograms (``matplotlib``'s Figure).
 
-        A spectrogram shows the first channel: the chunks of a recording side by side, with a
-        line at the start of each chunk. Time is in seconds from the start of the recording.
+        Time is in seconds from the start of the recording, frequency is in Hz. The chunks are
+        drawn on the waveform: their borders, their numbers and their padding. A spectrogram shows
+        the first channel, chunk by chunk.
         """
-        spectrograms = self._spectrograms()
-        panels = 1 + len(spectrograms)
-        figure = _make_figure(figsize=(10, 2.5 * panels), layout="constrained")
-        wave, *axes = figure.subplots(panels, sharex=True, squeeze=False)[:, 0]
-        first = self.start_sample if isinstance(self, Chunk) else 0
-        seconds = (first + np.arange(len(self.samples))) / self.sample_rate_hz
-        wave.plot(seconds, self.samples, linewidth=0.5)
-        wave.set(ylabel="sample, full scale is 1", title=Path(self.uri).name)
-        for spectrum, (feature, spec) in zip(axes, spectrograms, strict=True):
-            image = _draw_chunks(spectrum, self, feature.name)
-            bands = _band_label(feature)
-            spectrum.set(ylabel=bands if len(axes) == 1 else f"{feature.name}: {bands}")
-            if image is not None:
-                unit = _UNITS.get(feature.kind) or _UNITS[unit_of(spec)]
-                figure.colorbar(image, ax=spectrum, label=unit)
-        last = [wave, *axes][-1]
-        last.set(xlabel="s")
-        if len(seconds) > 1:
-            last.set(xlim=(seconds[0], seconds[-1]))
-        return figure
+        return plot_audio(self)
+
+    def draw(self, axes: Any, name: str | None = None) -> None:
+        """Draw a spectrogram, in Hz and seconds, onto axes of ``matplotlib``.
+
+        Parameters
+        ----------
+        axes
+            The axes to draw on.
+        name
+            The name of the feature; ``None`` for the first spectrogram of the recipe.
+
+        Raises
+        ------
+        ConfigError
+            The recipe has no such spectrogram.
+        """
+        draw_feature(axes, self, name)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,6 +233,22 @@ class Chunk(Audio):
     def filled_samples(self) -> int:
         """Return the number of samples that are not padding."""
         return self.placed[0][0].filled
+
+    @property
+    def start_second(self) -> float:
+        """Return the place in the recording at which the chunk starts."""
+        return self.start_sample / self.sample_rate_hz
+
+    @property
+    def stop_second(self) -> float:
+        """Return the place in the recording at which the chunk ends, with its padding."""
+        return self.start_second + self.seconds
+
+    @property
+    def title(self) -> str:
+        """Return the title of a picture."""
+        name = Path(self.uri).name
+        return f"{name}, chunk {self.index}: {self.start_second:.2f} to {self.stop_second:.2f} s"
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield this chunk."""
@@ -283,48 +299,3 @@ def _read(source: StoredObject, audio: AudioInfo, features: FeatureSpec) -> Samp
         samples[position : position + len(block)] = block
         position += len(block)
     return samples
-
-
-def _make_figure(**options: Any) -> Any:
-    """Return a figure that a notebook shows even if pyplot was never imported."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(_MISSING.format(name="matplotlib")) from error
-
-    class Picture(Figure):
-        def _repr_png_(self) -> bytes:
-            buffer = io.BytesIO()
-            self.savefig(buffer, format="png")
-            return buffer.getvalue()
-
-    return Picture(**options)
-
-
-def _band_label(feature: Feature) -> str:
-    stacked = feature.spec.stack_frames if isinstance(feature.spec, MelSpec) else 1
-    bands = {"stft": "bin", "mfcc": "coefficient"}.get(feature.kind, "mel band")
-    return bands if stacked == 1 else f"mel bands of {stacked} frames"
-
-
-_UNITS = {
-    "mfcc": "coefficient",
-    "pcen": "PCEN",
-    "db": "dB",
-    "ln": "ln",
-    "log10": "log10",
-    "none": "power or amplitude",
-    "standardized": "standardized",
-}
-
-
-def _draw_chunks(axes: Any, audio: Audio, name: str) -> Any:
-    mel = audio.features(name)[:: audio.samples.shape[1]]
-    limits = {"vmin": mel.min(initial=np.inf), "vmax": mel.max(initial=-np.inf)}
-    image = None
-    for chunk, bands in zip(audio.chunks(), mel, strict=True):
-        start = chunk.start_sample / audio.sample_rate_hz
-        extent = (start, start + chunk.seconds, 0, len(bands))
-        image = axes.imshow(bands, origin="lower", aspect="auto", extent=extent, **limits)
-        axes.axvline(start, color="white", linewidth=0.5, alpha=0.4)
-    return image

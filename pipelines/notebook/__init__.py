@@ -1,0 +1,1 @@
+"""A recording in a notebook: play it, see it with its chunks, compute its features."""
