@@ -209,6 +209,7 @@ def test_the_table_of_recordings_has_their_values(added: Path, verdicts: Any) ->
     assert chosen.column_names == ["verdict", "uri"]
 
 
+@pytest.mark.slow
 def test_tensorflow_looks_the_values_up(added: Path, rows: Any, verdicts: Any, tf: Any) -> None:
     opened = Dataset(added)
     assert {"verdict", "score", "tokens"} <= opened.as_tf("train").element_spec.keys()

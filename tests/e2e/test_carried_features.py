@@ -143,6 +143,7 @@ def test_with_other_chunks_all_is_computed(
     assert_as_fresh(songs, tmp_path / "set", tmp_path / "f", [*recipe(MEL, SAMPLES), setting])
 
 
+@pytest.mark.slow
 def test_changes_of_the_catalogue_come_at_the_same_time(
     songs: Path, tmp_path: Path, computed: list[tuple[str, ...]]
 ) -> None:
@@ -178,6 +179,7 @@ def test_channels_and_long_recordings_over_several_shards(
     assert_as_fresh(tmp_path / "songs", tmp_path / "set", tmp_path / "fresh", together)
 
 
+@pytest.mark.slow
 def test_sources_that_are_gone_are_needed_only_for_what_is_new(
     songs: Path, tmp_path: Path, computed: list[tuple[str, ...]]
 ) -> None:

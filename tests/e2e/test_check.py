@@ -564,6 +564,7 @@ def test_a_dataset_is_checked_after_the_advice_was_taken(tmp_path: Path) -> None
     assert (passed.returncode, passed.stdout[:4]) == (0, "pass")
 
 
+@pytest.mark.slow
 def test_recordings_without_readings_are_named(tmp_path: Path) -> None:
     songs, dataset = tmp_path / "songs", tmp_path / "set"
     write(songs / "mix.wav", music(4.0))

@@ -154,6 +154,7 @@ def test_a_segment_after_the_damage_fails_because_of_it(songs: Path, tmp_path: P
     assert is_whole(tmp_path / "set")
 
 
+@pytest.mark.slow
 def test_a_damaged_recording_that_moves_is_listed_under_its_new_name(
     songs: Path, tmp_path: Path
 ) -> None:
@@ -175,6 +176,7 @@ def test_a_damaged_copy_of_a_taken_down_recording_is_left_out(songs: Path, tmp_p
     assert len(statuses_of(tmp_path / "set")) == 3
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_with_another_rule_for_damage(
     songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,7 @@ def test_only_the_best_of_a_group_has_rows(songs, tmp_path):
     assert (again.committed, changes(again)) == (False, {"unchanged": 6})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_a_row", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_better_copy_replaces_the_one_that_was_kept(songs, tmp_path, in_a_row):
     write_song(songs, 3, "d-quiet.mp3")
@@ -214,6 +215,7 @@ def test_another_treatment_computes_no_stored_row_again(songs, tmp_path, decodes
         assert recordings_of(tmp_path / "set") == recordings_of(tmp_path / f"fresh {dedupe}")
 
 
+@pytest.mark.slow
 def test_duplicates_are_found_among_what_is_selected(songs, tmp_path):
     loud = *KEEP_BEST, "select=level.peak > -12"
     extract_here(songs, tmp_path / "set", *KEEP_BEST, "select=level.peak < -12")
@@ -509,6 +511,7 @@ def test_a_recording_that_changes_its_unit_takes_its_duplicates_along(tmp_path):
         require_valid(tmp_path / "set")
 
 
+@pytest.mark.slow
 def test_duplicates_of_a_catalogue_that_moved_have_their_new_names(songs, tmp_path):
     extract_here(songs, tmp_path / "set", *KEEP_BEST)
     moved = songs.rename(tmp_path / "moved")
@@ -543,6 +546,7 @@ def test_a_damaged_duplicate_is_still_damaged_when_it_comes_back(songs, tmp_path
     require_valid(tmp_path / "set")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_next_best_is_kept_if_the_best_fails(songs, tmp_path, monkeypatch, again):
     """The best is measured, but its rows cannot be computed."""
@@ -572,6 +576,7 @@ def test_the_next_best_is_kept_if_the_best_fails(songs, tmp_path, monkeypatch, a
     require_valid(tmp_path / "set")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dedupe", ["drop", pytest.param("keep_best", marks=pytest.mark.slow)])
 def test_the_list_of_copies_names_what_was_left_out(songs, tmp_path, dedupe):
     """Whatever was kept comes first, whether it is the best or not."""

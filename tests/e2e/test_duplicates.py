@@ -167,6 +167,7 @@ def test_the_command_lists_groups_and_writes_tables_that_extract_takes(songs, da
     assert (found.groups, found.recordings) == ((), 7)
 
 
+@pytest.mark.slow
 def test_json_has_all_groups_and_matches(dataset):
     printed = melmill_json("duplicates", dataset)
     found = found_in(dataset)
@@ -316,6 +317,7 @@ def test_copies_of_short_clips_are_found_by_their_waveforms(tmp_path):
         assert 0.39 < match["overlap_seconds"] < 3.2
 
 
+@pytest.mark.slow
 def test_new_short_clips_are_matched_with_those_of_the_dataset_and_of_others(tmp_path):
     settings = (QUALITY, "chunk.short=pad", "dedupe=keep_best", "split.keep_together=duplicates")
     copies = {"copy.mp3": CLIP_COPIES["copy.mp3"]}
@@ -359,6 +361,7 @@ def test_short_sounds_that_are_alike_are_no_copies(tmp_path):
     assert found_in(tmp_path / "set").matches == ()
 
 
+@pytest.mark.slow
 def test_an_index_without_waveforms_has_only_exact_short_copies(tmp_path):
     """Such readings were made before there were waveforms."""
     clips = write_clips(tmp_path / "clips", range(2), {"copy.mp3": CLIP_COPIES["copy.mp3"]})

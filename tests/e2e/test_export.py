@@ -217,6 +217,7 @@ def copy(dataset, tmp_path) -> Path:
     return shutil.copytree(dataset, tmp_path / "copy")
 
 
+@pytest.mark.slow
 def test_without_tfrecord_files_the_records_are_encoded_again(songs, views, tmp_path):
     settings = [value for value in SETTINGS if "=" in value and "formats" not in value]
     extract_here(songs.table, tmp_path / "dataset", *settings)

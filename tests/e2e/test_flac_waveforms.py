@@ -205,6 +205,7 @@ def test_flac_is_verified(dataset: Path) -> None:
     assert melmill.verify(dataset).passed
 
 
+@pytest.mark.slow
 def test_flac_takes_less_space(tmp_path: Path) -> None:
     (tmp_path / "songs").mkdir()
     write_audio(tmp_path / "songs/a.wav", song(20, 22_050), 22_050)

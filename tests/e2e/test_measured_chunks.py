@@ -177,6 +177,7 @@ def test_the_card_and_the_statistics_describe_each_measure(dataset: Path, rows: 
     assert (opened.shape, opened.features["quality_level_rms"].shape) == ((8, 63), ())
 
 
+@pytest.mark.slow
 def test_the_rows_are_valid_and_verified(dataset: Path) -> None:
     assert validate(Store(str(dataset)), 1, lambda number: None) == []
     report = melmill_json("verify", dataset)

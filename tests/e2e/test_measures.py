@@ -174,6 +174,7 @@ def test_a_higher_quality_measures_what_is_there_and_computes_no_feature(
     assert not refresh_here(catalogue, dataset).committed
 
 
+@pytest.mark.slow
 def test_a_dataset_from_before_there_were_measures_has_nothing_to_do(songs, tmp_path):
     dataset = tmp_path / "set"
     extract_here(songs, dataset, "quality=off", "limits.max_failure_ratio=1")
@@ -186,6 +187,7 @@ def test_a_dataset_from_before_there_were_measures_has_nothing_to_do(songs, tmp_
     assert melmill.open(dataset).statistics
 
 
+@pytest.mark.slow
 def test_shorter_recordings_are_allowed_and_longer_ones_fail(songs, tmp_path):
     extract_here(songs, tmp_path / "set", "limits.max_failure_ratio=1")
     hours = 5 / 3600

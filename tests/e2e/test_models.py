@@ -120,6 +120,7 @@ def test_workers_compute_the_same_bits(songs: Path, tmp_path: Path) -> None:
     assert rows(tmp_path / "set") == rows(tmp_path / "here")
 
 
+@pytest.mark.slow
 def test_tokens_reach_every_reader(songs: Path, functions: str, tmp_path: Path) -> None:
     tokens = entry(f"{functions}:encode", "[2, 3]", dtype="int32")
     extract(songs, tmp_path / "set", WAVE, tokens)
@@ -185,6 +186,7 @@ def test_a_model_that_kills_its_process_fails_only_that_recording(
     assert loaded["train"].features["embedding"] == datasets.Array3D((2, 2, 1), "float32")
 
 
+@pytest.mark.slow
 def test_a_model_has_a_sample_rate_of_its_own(songs: Path, tmp_path: Path) -> None:
     weights = write_encoder(tmp_path / "e.onnx", 2000)
     wave = "{name: samples, kind: waveform, sample_rate_hz: 8000}"
@@ -201,6 +203,7 @@ def test_a_model_has_a_sample_rate_of_its_own(songs: Path, tmp_path: Path) -> No
     assert song.features().tolist() != stored
 
 
+@pytest.mark.slow
 def test_an_unchanged_model_is_not_computed_again(functions: str, tmp_path: Path) -> None:
     songs = catalogue_of_short_songs(tmp_path / "songs")
     calls = tmp_path / "functions/my_models.py.calls"
@@ -220,6 +223,7 @@ def catalogue_of_short_songs(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_batch_holds_chunks_of_several_recordings(functions: str, tmp_path: Path) -> None:
     songs = catalogue_of_short_songs(tmp_path / "songs")
     model = f"{functions}:count"

@@ -66,6 +66,7 @@ def test_global_uses_the_bands_of_the_training_split(many_shards, stored_rows, t
         np.testing.assert_allclose(exported[key]["mel"], expected, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_per_chunk_uses_the_bands_of_the_chunk(many_shards, stored_rows, tmp_path):
     exported = export_view(many_shards, tmp_path / "view", "per_chunk")
     for key, row in stored_rows.items():
@@ -73,6 +74,7 @@ def test_per_chunk_uses_the_bands_of_the_chunk(many_shards, stored_rows, tmp_pat
         np.testing.assert_allclose(exported[key]["mel"], expected, atol=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_per_recording_uses_the_bands_of_the_recording_in_all_its_shards(
     many_shards, stored_rows, tmp_path
 ):
@@ -122,6 +124,7 @@ def mean_and_std(opened: Dataset) -> tuple[np.ndarray, np.ndarray]:
     return mean, std
 
 
+@pytest.mark.slow
 def test_numpy_at_load_time_equals_the_export(opened, rows, exported_rows):
     mean, std = mean_and_std(opened)
     for key, row in rows.items():

@@ -203,6 +203,7 @@ def test_another_split_configuration_is_refused(songs: Path, tmp_path: Path) -> 
         extract_here(songs, tmp_path / "out", *QUICK, "split.seed=7")
 
 
+@pytest.mark.slow
 def test_other_limits_change_nothing(songs: Path, tmp_path: Path) -> None:
     extract_here(songs, tmp_path / "out", *QUICK)
     second = extract_here(songs, tmp_path / "out", *QUICK, "limits.timeout_seconds=77")

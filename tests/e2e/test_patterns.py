@@ -170,6 +170,7 @@ def test_progress_counts_the_chunks(dataset):
     assert reported[-1] == found.compared_chunks
 
 
+@pytest.mark.slow
 def test_other_features_are_compared_and_some_cannot_be(songs, tmp_path):
     write_encoder(tmp_path / "model.onnx", RATE)
     features = (

@@ -297,6 +297,7 @@ def test_a_csv_tables_labels_travel_and_a_group_stays_together(albums, tmp_path)
     assert len({(row["album"], row["split"]) for row in rows}) == 4
 
 
+@pytest.mark.slow
 def test_file_urls_give_the_same_rows_as_paths(albums, tmp_path):
     first = extract_here(albums.table, tmp_path / "by path")
     second = extract_here(f"file://{albums.table}", f"file://{tmp_path}/by url")
