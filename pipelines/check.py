@@ -277,8 +277,7 @@ def _measure(
     limits = LimitsConfig().spec()
     decoder = borrow_decoder(limits.memory_bytes)
     try:
-        is_segment = recording.start_seconds is not None or recording.end_seconds is not None
-        part = partial(segment_bounds, recording) if is_segment else None
+        part = partial(segment_bounds, recording) if recording.is_segment else None
         return decoder.call(limits.timeout_s, measure_recording, source, meters, part)
     except RuntimeError as error:  # an error in the program
         error.add_note(f"the recording was {recording.uri}")
@@ -298,7 +297,7 @@ def _name_of(named: NamedCatalogue, recording: Recording) -> str:
 
 def _segment_text(recording: Recording) -> str:
     """Return text about a recording's segment; ``""`` for a whole file."""
-    start, end = recording.start_seconds, recording.end_seconds
-    if start is None and end is None:
+    if not recording.is_segment:
         return ""
+    start, end = recording.start_seconds, recording.end_seconds
     return f" from {start or 0:g} s" + ("" if end is None else f" to {end:g} s")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 from melmill.pipelines.config import Config
 from melmill.transforms.core.errors import ConfigError, RecordingError, UnavailableError, UserError
@@ -39,22 +41,41 @@ def pin_models(recipe: Config, catalogue: str, *, trial: bool = True) -> Config:
     if not models:
         return recipe
     options: StorageOptions = tuple(recipe.catalogue.storage_options.items())
-    entries, faults = list(recipe.features or ()), []
-    for number, entry in models.items():
+    entries: list[Any] = list(recipe.features or ())
+
+    def pin(number: int) -> None:
+        entry = models[number]
         own = options_for(entry.model, catalogue, options)
-        try:
-            sha256 = entry.sha256 or digest_of(entry, read_model(entry, own))
-            entries[number] = replace(entry, sha256=sha256)
+        sha256 = entry.sha256 or digest_of(entry, read_model(entry, own))
+        entries[number] = replace(entry, sha256=sha256)
+        if trial:
             pinned = recipe.model_copy(update={"features": tuple(entries)})
-            if trial:
-                _try_model(pinned, number, catalogue, options)
+            _try_model(pinned, number, catalogue, options)
+
+    pin_each("models", "features", models, pin)
+    return recipe.model_copy(update={"features": tuple(entries)})
+
+
+def pin_each(what: str, section: str, numbers: Iterable[int], pin: Callable[[int], object]) -> None:
+    """Call a function for some entries of a section of the recipe.
+
+    Raises
+    ------
+    ConfigError
+        Entries cannot be used; the message has a line for each.
+    UnavailableError
+        The store of a file does not answer at the moment.
+    """
+    faults = []
+    for number in numbers:
+        try:
+            pin(number)
         except UnavailableError:
             raise
         except UserError as error:
-            faults.append(f"  features.{number}: {error}")
+            faults.append(f"  {section}.{number}: {error}")
     if faults:
-        raise ConfigError("\n".join(["the models of the recipe:", *faults]))
-    return recipe.model_copy(update={"features": tuple(entries)})
+        raise ConfigError("\n".join([f"the {what} of the recipe:", *faults]))
 
 
 def _try_model(recipe: Config, number: int, catalogue: str, options: StorageOptions) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import product
 
 from melmill.pipelines.config import Config
-from melmill.pipelines.models import pin_models
+from melmill.pipelines.models import pin_each, pin_models
 from melmill.transforms.catalogue.parts import (
     Catalogue,
     catalogue_parts,
@@ -16,7 +16,7 @@ from melmill.transforms.catalogue.parts import (
     open_catalogue,
     require_recordings,
 )
-from melmill.transforms.core.errors import ConfigError, RecordingError, UnavailableError, UserError
+from melmill.transforms.core.errors import ConfigError, RecordingError
 from melmill.transforms.decode.isolation import DecoderProcess
 from melmill.transforms.features.codecs import try_codec
 from melmill.transforms.features.model_files import options_for
@@ -64,16 +64,12 @@ def pin_sounds(recipe: Config, catalogue: str) -> Config:
     UnavailableError
         The store of a file does not answer at the moment.
     """
-    variants, faults = list(recipe.variants), []
-    for number, variant in enumerate(variants):
-        try:
-            variants[number] = _pinned(variant, recipe, catalogue)
-        except UnavailableError:
-            raise
-        except UserError as error:
-            faults.append(f"  variants.{number}: {error}")
-    if faults:
-        raise ConfigError("\n".join(["the variants of the recipe:", *faults]))
+    variants = list(recipe.variants)
+
+    def pin(number: int) -> None:
+        variants[number] = _pinned(variants[number], recipe, catalogue)
+
+    pin_each("variants", "variants", range(len(variants)), pin)
     return recipe.model_copy(update={"variants": tuple(variants)}) if variants else recipe
 
 
@@ -112,17 +108,18 @@ def _with_files(word: Noise | Rir, recipe: Config, catalogue: str) -> Noise | Ri
 def _find(sounds: Sounds, recipe: Config, catalogue: str) -> Sounds:
     options: StorageOptions = tuple(recipe.catalogue.storage_options.items())
     options = options_for(sounds.uri, catalogue, options)
-    found = open_catalogue(
+    opened = open_catalogue(
         sounds.uri, extensions=recipe.catalogue.extensions, storage_options=options
     )
-    if found.kind != "listing":
-        raise ConfigError(f"{sounds.uri} is a {found.kind}; give a folder, a glob or an audio file")
-    require_recordings(found)
+    if opened.kind != "listing":
+        allowed = "give a folder, a glob or an audio file"
+        raise ConfigError(f"{sounds.uri} is a {opened.kind}; {allowed}")
+    require_recordings(opened)
     limits = recipe.limits.spec()
     process, limit_s = DecoderProcess(limits.memory_bytes), limits.timeout_s
     try:
         files = sorted(
-            _examine(found, options, process, limit_s),
+            _examine(opened, options, process, limit_s),
             key=lambda file: (file.sha256, file.uri),
         )
         digest = digest_of_sounds(files)
@@ -135,12 +132,12 @@ def _find(sounds: Sounds, recipe: Config, catalogue: str) -> Sounds:
 
 
 def _examine(
-    found: Catalogue, options: StorageOptions, process: DecoderProcess, limit_s: float
+    opened: Catalogue, options: StorageOptions, process: DecoderProcess, limit_s: float
 ) -> Iterator[SoundFile]:
-    recordings = (r for part in catalogue_parts(found) for r in list_part(found, part))
+    recordings = (r for part in catalogue_parts(opened) for r in list_part(opened, part))
     for number, recording in enumerate(recordings):
         if number == MAX_FILES:
-            raise ConfigError(f"{found.uri} holds more than {MAX_FILES:,} files; choose fewer")
+            raise ConfigError(f"{opened.uri} holds more than {MAX_FILES:,} files; choose fewer")
         source = StoredObject(recording.uri, storage_options=options)
         with _naming(recording.uri):
             file = process.call(limit_s, examine_sound, source)

@@ -132,5 +132,4 @@ def _segment(recording: Recording, job: ExtractJob) -> str | None:
     """Return the recording's segment as text, for its content hash; ``None`` if none is needed."""
     if not job.content_hashes:
         return None
-    start, end = recording.start_seconds, recording.end_seconds
-    return "" if start is None and end is None else f"@{start}-{end}"
+    return f"@{recording.start_seconds}-{recording.end_seconds}" if recording.is_segment else ""

@@ -24,7 +24,6 @@ import numpy.typing as npt
 
 from melmill.pipelines.config import Config, load_config
 from melmill.pipelines.models import pin_models
-from melmill.pipelines.notebook.plots import MISSING, draw_feature, plot_audio
 from melmill.transforms.core.errors import ConfigError, RecordingError
 from melmill.transforms.core.feature_columns import Array
 from melmill.transforms.core.records import AudioInfo
@@ -47,6 +46,8 @@ from melmill.transforms.measures.registry import QUALITIES
 from melmill.transforms.store.objects import StoredObject
 
 Samples = npt.NDArray[np.float32]
+
+MISSING = "{name} is not installed: pip install 'melmill[notebook]'"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -191,6 +192,8 @@ class Audio:
         drawn on the waveform: their borders, their numbers and their padding. A spectrogram shows
         the first channel, chunk by chunk.
         """
+        from melmill.pipelines.notebook.plots import plot_audio  # loads what draws
+
         return plot_audio(self)
 
     def draw(self, axes: Any, name: str | None = None) -> None:
@@ -208,6 +211,8 @@ class Audio:
         ConfigError
             The recipe has no such spectrogram.
         """
+        from melmill.pipelines.notebook.plots import draw_feature  # loads what draws
+
         draw_feature(axes, self, name)
 
 

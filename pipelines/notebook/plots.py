@@ -9,21 +9,17 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from melmill.pipelines.explore.chunk_rows import Chunk as ChunkRow
 from melmill.pipelines.explore.feature_plots import plot_of
+from melmill.pipelines.notebook.audio import MISSING, Audio, Chunk
 from melmill.pipelines.show.drawings import DrawnChunk
 from melmill.pipelines.show.figures import plain, plot_feature
 from melmill.transforms.core.errors import ConfigError
 from melmill.transforms.features.stft_spec import StftSpec
-
-if TYPE_CHECKING:
-    from melmill.pipelines.notebook.audio import Audio, Chunk
-
-MISSING = "{name} is not installed: pip install 'melmill[notebook]'"
 
 #: Largest number of chunks whose numbers fit above a waveform.
 _MOST_NUMBERS = 20

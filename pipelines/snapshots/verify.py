@@ -170,12 +170,12 @@ def _with_files(opened: OpenSnapshot, options: StorageOptions) -> FeatureSpec:
     for variant in recipe.variants:
         update = {"catalogue": catalogue, "variants": (variant,)}
         try:
-            (found,) = pin_sounds(
-                recipe.model_copy(update=update), opened.snapshot.catalogue
-            ).variants
+            pinned = pin_sounds(recipe.model_copy(update=update), opened.snapshot.catalogue)
         except UserError:
-            found = variant
-        variants.append(found if found.canonical() == variant.canonical() else variant)
+            variants.append(variant)
+        else:
+            is_same = pinned.variants[0].canonical() == variant.canonical()
+            variants.append(pinned.variants[0] if is_same else variant)
     return replace(features, variants=tuple(variants))
 
 

@@ -385,9 +385,9 @@ def test_the_explorer_and_patterns_show_recordings_as_they_are(dataset: Path) ->
     store = Store(str(dataset))
     rows = rows_of(dataset)
     own = {(key[0], key[2]) for key in rows if key[1] == 0}
-    found = find_patterns(store, feature="mel", top=50)
-    assert found.chunks
-    assert {(Path(chunk.uri).name, chunk.chunk_index) for chunk in found.chunks} <= own
+    patterns = find_patterns(store, feature="mel", top=50)
+    assert patterns.chunks
+    assert {(Path(chunk.uri).name, chunk.chunk_index) for chunk in patterns.chunks} <= own
     reader, shown = ChunkReader(store), set()
     for recording in (
         melmill.open(dataset).recordings(["recording_id", "uri", "split", "shards"]).to_pylist()

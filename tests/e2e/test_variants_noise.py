@@ -75,8 +75,8 @@ def test_the_noise_is_a_stretch_of_one_of_the_files(
         if key[1] == 1:
             own = rows[key[0], 0, *key[2:]]["samples"]
             added = (np.array(row["samples"]) - own)[: row["valid_samples"]]
-            found = np.correlate(long, added, "valid")
-            place = int(np.argmax(found))
+            agreement = np.correlate(long, added, "valid")
+            place = int(np.argmax(agreement))
             stretch = long[place : place + len(added)]
             scale = np.dot(added, stretch) / np.dot(stretch, stretch)
             np.testing.assert_allclose(added, scale * stretch, atol=1e-6)

@@ -52,3 +52,12 @@ def rows_of(dataset: Path) -> Rows:
     return {
         (Path(r["uri"]).name, r["variant"], r["chunk_index"], r.get("channel", 0)): r for r in rows
     }
+
+
+def rows_in_any_shards(songs: Path, folder: Path, *settings: str) -> Rows:
+    """Return the rows of ``set`` in a folder, which are those of a dataset with other shards."""
+    run(songs, folder / "set", *settings)
+    run(songs, folder / "other", *settings, "output.min_shards=1", "output.order_seed=9")
+    rows = rows_of(folder / "set")
+    assert rows == rows_of(folder / "other")
+    return rows

@@ -21,12 +21,12 @@ def licenses(*entries: tuple[str | None, int]) -> Distribution:
 
 def test_spellings_of_a_licence_are_added_up() -> None:
     entries = ("CC BY 4.0", 2), ("https://creativecommons.org/licenses/by/4.0/", 3), ("mit", 1)
-    found = provenance(totals_of(all=(7, licenses(*entries, ("MIT", 1)))))
-    assert [(o.value, o.recordings, o.rows) for o in found.origins] == [
+    known = provenance(totals_of(all=(7, licenses(*entries, ("MIT", 1)))))
+    assert [(o.value, o.recordings, o.rows) for o in known.origins] == [
         ("CC-BY-4.0", 5, 18),
         ("MIT", 2, 18),
     ]
-    assert found.licenses == ("CC-BY-4.0", "MIT")
+    assert known.licenses == ("CC-BY-4.0", "MIT")
 
 
 def test_the_licences_of_all_are_known_only_if_each_recording_has_one() -> None:

@@ -35,6 +35,7 @@ from melmill.transforms.store.archives import (
     COMPRESSED_TAR,
     is_archive,
     is_compressed_tar,
+    is_parquet,
 )
 from melmill.transforms.store.filesystems import (
     StorageOptions,
@@ -115,7 +116,7 @@ def find_table(
     if name == SCRIPT:
         return _find_kaldi(folder + chained, options, alone=True)
     listing = Listing(folder + chained, (name,), single=True, storage_options=options)
-    if has_extension(head, ("parquet",)) and has_audio(uri, options, keys.uri_column):
+    if is_parquet(head) and has_audio(uri, options, keys.uri_column):
         return found_archives(uri, listing, extensions)
     if is_table(uri):
         return FoundTable(uri)
@@ -132,7 +133,7 @@ def find_table(
 
 def found_archives(uri: str, listing: Listing, extensions: tuple[str, ...]) -> FoundTable:
     """Return the table that archives, or Parquet files with audio, are."""
-    form = EMBEDDED if has_extension(listing.pattern[-1], ("parquet",)) else ARCHIVE
+    form = EMBEDDED if is_parquet(listing.pattern[-1]) else ARCHIVE
     return FoundTable(uri, form, Archives(listing, extensions))
 
 

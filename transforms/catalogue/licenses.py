@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from melmill.transforms.catalogue.table_recordings import with_fault
@@ -44,18 +45,23 @@ class LicenseRule:
         if not self.allowed or recording.change or (recording.fault and not recording.labels):
             return recording
         value = dict(recording.labels).get(self.column)
-        allowed = {license_id(name).casefold() for name in self.allowed}
         names = {name.casefold() for name in license_ids(value)}
-        if names and names <= allowed:
+        if names and names <= _folded(self.allowed):
             return recording
         if self.other == "drop":
             return replace(recording, change=OTHER_LICENSE)
-        found = repr(value) if names else "an empty value"
+        license_text = repr(value) if names else "an empty value"
         message = (
-            f", column {self.column!r}: {found} is not in catalogue.require_license "
+            f", column {self.column!r}: {license_text} is not in catalogue.require_license "
             f"({', '.join(self.allowed)}); correct the row, or add the licence to the list"
         )
         return with_fault(recording, Cause.OTHER_LICENSE, message)
+
+
+@lru_cache(maxsize=8)
+def _folded(names: tuple[str, ...]) -> frozenset[str]:
+    """Return the identifiers of licences, to compare them; every recording asks for them."""
+    return frozenset(license_id(name).casefold() for name in names)
 
 
 #: All recordings are allowed.

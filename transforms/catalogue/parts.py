@@ -44,7 +44,12 @@ from melmill.transforms.core.errors import CatalogueError
 from melmill.transforms.core.naming import split_chain
 from melmill.transforms.core.records import Recording
 from melmill.transforms.rows.columns import LabelColumn
-from melmill.transforms.store.archives import COMPRESSED_TAR, is_archive, is_compressed_tar
+from melmill.transforms.store.archives import (
+    COMPRESSED_TAR,
+    is_archive,
+    is_compressed_tar,
+    is_parquet,
+)
 from melmill.transforms.store.filesystems import StorageOptions
 
 #: Extensions of the files that a directory lists: all formats that the decoders open and whose
@@ -164,7 +169,7 @@ def _find(
     uri, details, tried = look_for(name, options)
     if details is None:
         listing = _open_glob(uri, extensions, options, tried)
-        archives = is_archive(listing.pattern[-1]) or has_extension(uri, ("parquet",))
+        archives = is_archive(listing.pattern[-1]) or is_parquet(uri)
         return uri, found_archives(uri, listing, extensions) if archives else listing
     if (found := find_table(uri, details, extensions, options, keys)) is not None:
         return uri, found

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from melmill.transforms.core.errors import CatalogueError
+from melmill.transforms.store.archives import is_parquet
 from melmill.transforms.store.filesystems import StorageOptions, open_filesystem, reading
 from melmill.transforms.store.parquet_files import ParquetFile
 
@@ -153,7 +154,7 @@ def recognise_format(
     with reading(uri):
         with open_file(uri, options) as file:
             start = file.read(len(_PARQUET))
-        if start == _PARQUET or uri.lower().endswith(".parquet"):
+        if start == _PARQUET or is_parquet(uri):
             return TableFormat("parquet")
         compressed = start.startswith(_GZIP)
         with open_file(uri, options, compressed) as file:

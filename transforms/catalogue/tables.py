@@ -187,7 +187,7 @@ def list_rows(
 
 def duplicate_message(a: Recording, b: Recording) -> str:
     """Return the message for two rows that name the same recording."""
-    segment = "" if a.start_seconds is None and a.end_seconds is None else " (the same segment)"
+    segment = " (the same segment)" if a.is_segment else ""
     return (
         f"{a.origin or a.uri} and {b.origin or b.uri} both name {a.uri}{segment};"
         " remove one of them, or give each its own start and end"

@@ -29,11 +29,11 @@ def provenance_columns(names: Iterable[str]) -> dict[str, str]:
     {'license': 'Licence', 'source': 'source'}
     """
     known = {name.casefold(): name for name in names}
-    found = {
+    columns = {
         meaning: next((known[name] for name in spellings if name in known), "")
         for meaning, spellings in PROVENANCE_COLUMNS.items()
     }
-    return {meaning: name for meaning, name in found.items() if name}
+    return {meaning: name for meaning, name in columns.items() if name}
 
 
 def license_id(text: str) -> str:

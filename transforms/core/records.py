@@ -85,6 +85,11 @@ class Recording:
     # Another version of the archive has the same member at another place.
     place: str = field(default="", repr=False, compare=False)
 
+    @property
+    def is_segment(self) -> bool:
+        """Whether the catalogue names a segment of the object."""
+        return self.start_seconds is not None or self.end_seconds is not None
+
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:

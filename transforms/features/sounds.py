@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,10 @@ from melmill.transforms.features.spec import FeatureSpec
 from melmill.transforms.features.variants_spec import SoundFile
 from melmill.transforms.store.objects import StoredObject
 
-Samples = npt.NDArray[np.float32]
-StorageOptions = tuple[tuple[str, object], ...]
+if TYPE_CHECKING:
+    from melmill.transforms.store.filesystems import StorageOptions
 
+Samples = npt.NDArray[np.float32]
 
 #: Causes that fail only the recording whose variant needs a file: a later run may succeed.
 _PASSING_CAUSES = (Cause.STORAGE_ERROR, Cause.TIMEOUT, Cause.OUT_OF_MEMORY)

@@ -47,6 +47,8 @@ class StftExtractor:
     ----------
     shape
         Shape of one chunk's features.
+    transform
+        Settings of the spectra: extractors with equal ones may be called together.
 
     Raises
     ------
@@ -71,7 +73,9 @@ class StftExtractor:
             around = framing_with_neighbours(spec, chunk_samples)
             chunk_samples += around.before_samples + around.after_samples
             places = replace(around, before_samples=0, after_samples=0)
-        self._chunk_samples, self._edges = chunk_samples, edges
+        self._chunk_samples = chunk_samples
+        own = {f.name: getattr(spec, f.name) for f in fields(StftSpec) if f.name != "log"}
+        self.transform = (StftSpec(**own), chunk_samples, edges)
         self._frames = PaddedFrames(places, chunk_samples, spec.pad_mode)
         window = window_samples(spec.window, win_length(spec), periodic=spec.periodic)
         self._window = place_window(window, spec.n_fft, spec.window_position)
@@ -79,12 +83,6 @@ class StftExtractor:
         self._blocks = frame_blocks(places.n_frames, spec.n_fft)
         self._windowed = np.zeros((self._blocks[0].stop, spec.n_fft), np.float32)
         return places.n_frames
-
-    @property
-    def transform(self) -> tuple[StftSpec, int, Edges]:
-        """Settings of the spectra: extractors with equal ones may be called together."""
-        own = {f.name: getattr(self._spec, f.name) for f in fields(StftSpec) if f.name != "log"}
-        return StftSpec(**own), self._chunk_samples, self._edges
 
     def __call__(
         self,
@@ -166,7 +164,7 @@ def extract_together(
         samples; or the spectra of the extractors differ.
     """
     first = extractors[0]
-    if any(extractor.transform != first.transform for extractor in extractors):
+    if any(other.transform != first.transform for other in extractors[1:]):
         raise ValueError("the extractors have different spectra; call each of them alone")
     length = first._chunk_samples
     _require("chunks", chunks, (*chunks.shape[:1], length))

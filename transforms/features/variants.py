@@ -6,6 +6,7 @@ The words see the real samples of a chunk, and those around it, at the sample ra
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +27,10 @@ from melmill.transforms.features.variants_spec import (
     Sounds,
 )
 
-Samples = npt.NDArray[np.float32]
+if TYPE_CHECKING:
+    from melmill.transforms.store.filesystems import StorageOptions
 
-StorageOptions = tuple[tuple[str, object], ...]
+Samples = npt.NDArray[np.float32]
 
 
 def change_of(

@@ -115,18 +115,18 @@ def _values(meaning: str, entry: ClassCount) -> list[str]:
 
 def provenance_text(totals: Totals) -> str:
     """Return the part of a card about provenance; ``""`` if no column says anything about it."""
-    found = provenance(totals)
-    if not found.columns:
+    known = provenance(totals)
+    if not known.columns:
         return ""
     parts = ["\n## Provenance\n"]
-    for meaning, column in found.columns.items():
+    for meaning, column in known.columns.items():
         parts.append(f"\n| split | {meaning} | recordings | rows |\n|---|---|---|---|\n")
-        for origin in found.origins:
+        for origin in known.origins:
             if origin.meaning == meaning:
                 value = plain_markdown(origin.value) or "(none)"
                 counts = f"{origin.recordings:,} | {origin.rows:,}"
                 parts.append(f"| {origin.split} | {value} | {counts} |\n")
-        for (split, other), number in found.unlisted.items():
+        for (split, other), number in known.unlisted.items():
             if other == meaning:
                 more = "very many values" if number is None else f"{number:,} more values"
                 parts.append(f"| {split} | {more}, in the column `{column}` of the rows | | |\n")

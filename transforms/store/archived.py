@@ -13,7 +13,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from melmill.transforms.core.errors import Cause, RecordingError, Stage
-from melmill.transforms.store.archives import Member, Place, plain_name, read_members
+from melmill.transforms.store.archives import (
+    Member,
+    Place,
+    is_parquet,
+    plain_name,
+    read_members,
+)
 from melmill.transforms.store.member_places import member_places
 from melmill.transforms.store.members import data_start, member_fingerprint, open_place
 from melmill.transforms.store.read_ahead import ReadRange
@@ -136,7 +142,7 @@ def _find(archive: StoredObject, name: str) -> Place:
 
 def _members(archive: StoredObject) -> Iterator[Member]:
     with buffered(archive.open_raw(0.0, False)) as file:
-        if archive.uri.lower().endswith(".parquet"):
+        if is_parquet(archive.uri):
             from melmill.transforms.store.embedded import embedded_members  # loads Arrow
 
             yield from embedded_members(file, archive.fingerprint)

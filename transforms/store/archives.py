@@ -151,6 +151,11 @@ def is_archive(uri: str) -> bool:
     return uri.lower().endswith(ARCHIVE_EXTENSIONS)
 
 
+def is_parquet(uri: str) -> bool:
+    """Return whether a file is a Parquet file, by its name."""
+    return uri.lower().endswith(".parquet")
+
+
 def is_compressed_tar(uri: str) -> bool:
     """Return whether a URI names a compressed tar file, or a member of one, by its name.
 

@@ -18,9 +18,6 @@ from melmill.transforms.store.archives import BadArchiveError, Member, Place, pl
 from melmill.transforms.store.page_headers import PageData, read_pages
 from melmill.transforms.store.parquet_files import ParquetFile
 
-#: Ending of the names of Parquet files.
-PARQUET_EXTENSION = ".parquet"
-
 #: Largest page that is read.
 MOST_PAGE_BYTES = 2**29
 #: Bytes of audio that are read at once, unless one value has more.
@@ -73,8 +70,8 @@ def audio_columns(schema: pa.Schema) -> list[str]:
 def _holds_bytes(kind: pa.DataType) -> bool:
     if not pa.types.is_struct(kind) or kind.get_field_index("bytes") < 0:
         return False
-    held = kind.field("bytes").type
-    return bool(pa.types.is_binary(held) or pa.types.is_large_binary(held))
+    bytes_type = kind.field("bytes").type
+    return bool(pa.types.is_binary(bytes_type) or pa.types.is_large_binary(bytes_type))
 
 
 def embedded_members(file: Any, version: str) -> Iterator[Member]:
@@ -114,7 +111,7 @@ def read_embedded(file: Any, version: str, column: str) -> Iterator[Embedded]:
                 audio = batch.column(column)
                 names = [folder + name for name in _names(audio, first_row)]
                 stored = [
-                    None if value.as_py() is None else memoryview(value.as_buffer())
+                    memoryview(value.as_buffer()) if value.is_valid else None
                     for value in audio.flatten()[audio.type.get_field_index("bytes")]
                 ]
                 members = [values.member(*pair) for pair in zip(names, stored, strict=True)]

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from melmill.transforms.store.archives import BadArchiveError, Place
 from melmill.transforms.store.sized_file import SizedFile
 
-_HASHED_BYTES = 2**20
+_HASHED_BYTES, _DIGEST_BYTES = 2**20, 16
 #: Largest number of bytes that compression may add to a member.
 _MOST_OVERHEAD = 1024
 _Result = TypeVar("_Result")
@@ -39,7 +39,7 @@ def member_fingerprint(file: Any, place: Place) -> str:
         return f"crc32:{place.crc:08x}:{place.size_bytes}"
     if place.kind == "page":
         return content_fingerprint(_read_page_member(file, place))
-    state, left = hashlib.blake2b(digest_size=16), place.size_bytes
+    state, left = hashlib.blake2b(digest_size=_DIGEST_BYTES), place.size_bytes
     file.seek(place.start)
     while left:
         block = file.read(min(left, _HASHED_BYTES))
@@ -47,12 +47,18 @@ def member_fingerprint(file: Any, place: Place) -> str:
             raise BadArchiveError(f"ends {left:,} bytes before the end of a member")
         state.update(block)
         left -= len(block)
-    return f"blake2b:{state.hexdigest()}:{place.size_bytes}"
+    return _fingerprint(state, place.size_bytes)
 
 
 def content_fingerprint(content: bytes | memoryview) -> str:
     """Return the fingerprint of a member that has a content."""
-    return f"blake2b:{hashlib.blake2b(content, digest_size=16).hexdigest()}:{len(content)}"
+    state = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    state.update(content)
+    return _fingerprint(state, len(content))
+
+
+def _fingerprint(state: hashlib.blake2b, size_bytes: int) -> str:
+    return f"blake2b:{state.hexdigest()}:{size_bytes}"
 
 
 def _read_page_member(file: Any, place: Place) -> bytes:
